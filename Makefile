@@ -1,0 +1,98 @@
+# One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
+# Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
+VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN ARGS PYTHON
+$(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
+
+# What recipes read as "$$NAME": no quoting of spaces or braces is needed.
+export CONFIG := $(or $(CONFIG),configs/demo.yaml)
+export SRC NAME SIZE COUNT NPROC LIMIT_STEPS
+
+STAMP := .venv/.installed-requirements
+FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+ifneq ($(PYTHON),)
+  PY := $(PYTHON)
+  READY := given-python
+else
+  PY := .venv/bin/python
+  READY := $(STAMP)
+  # An environment whose interpreter is gone or of another version is as good as none.
+  ifneq ($(wildcard .venv),)
+    $(shell .venv/bin/python -c '$(FITS)' 2>/dev/null || rm -f $(STAMP))
+  endif
+endif
+
+PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN),--dry-run)
+STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
+# Several processes: torchrun's launcher, behind ours which keeps the exit code.
+LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint doctor dataset reader train finetune bench studiogan given-python
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  CONFIG=configs/x.yaml  OVERRIDE='a.b=c d.e=f'  NPROC=processes  LIMIT_STEPS=n  DRY_RUN=1 (print the plan, touch nothing)"
+	@echo "  PYTHON=/path/to/python  use this interpreter, which has the dependencies; install nothing"
+
+setup: $(READY) ## make .venv and install what requirements.txt pins (the other targets do it by themselves)
+	@$(PY) -c 'import sys; print(sys.executable)'
+
+test: lint ## lint, then all tests (those that need a GPU, photos or StudioGAN skip where these are absent)
+	@OMP_NUM_THREADS=1 exec $(PY) -m pytest -q $(ARGS)
+
+lint: $(READY) ## ruff and pyright
+	@$(PY) -m ruff check .
+	@exec $(PY) -m pyright --pythonpath "$$($(PY) -c 'import sys; print(sys.executable)')"
+
+doctor: $(READY) ## what is installed, what is missing, what the hardware can do
+	@exec $(PY) -m harness.doctor
+
+dataset: $(READY) ## CONFIG= both sets of an experiment | SET=procedural [SIZE= COUNT=] | SET=folder SRC= [NAME= SIZE=]
+ifeq ($(SET),)
+	@exec $(PY) -m datasets build --stage all $(PLAN) $(ARGS)
+else ifeq ($(SET),procedural)
+	@exec $(PY) -m datasets procedural $(if $(SIZE),--size "$$SIZE") $(if $(COUNT),--count "$$COUNT") $(ARGS)
+else ifeq ($(SET),folder)
+	@exec $(PY) -m datasets folder "$$SRC" $(if $(NAME),--name "$$NAME") $(if $(SIZE),--size "$$SIZE") $(ARGS)
+else
+	@echo "SET: found $(SET), allowed procedural or folder, try make dataset SET=folder SRC=path/to/pictures" >&2; exit 2
+endif
+
+reader: $(READY) ## train the small network that reads a car's factors from a picture
+	@exec $(PY) -m datasets reader $(ARGS)
+
+train: $(READY) ## CONFIG= train; builds the set first where it is missing, goes on where it was interrupted
+	@$(PY) -m datasets build --stage train $(PLAN)
+	@exec $(PY) $(LAUNCH) train $(PLAN) $(STEPS) $(ARGS)
+
+finetune: $(READY) ## CONFIG= FreezeD: fine-tune the run of `train` on the second set
+	@$(PY) -m datasets build --stage finetune $(PLAN)
+	@exec $(PY) $(LAUNCH) finetune $(PLAN) $(STEPS) $(ARGS)
+
+bench: $(READY) ## speed: each switch on and off, one thread, CPU time
+	@exec $(PY) -m harness bench $(ARGS)
+
+studiogan: $(READY) ## clone StudioGAN 0.2.0 into third_party/ with an environment of its own
+	@exec $(PY) -m harness studiogan $(ARGS)
+
+given-python:
+	@$(PY) -c '' 2>/dev/null || { echo "PYTHON: found $(PYTHON), which does not run; allowed a Python 3.11 or 3.12 that has the dependencies" >&2; exit 2; }
+
+# The stamp is a copy of the requirements that were installed. It goes before anything is changed and comes back at the
+# very end; .venv/.unfinished tells an interrupted installation (thrown away) from an environment that was made by hand.
+$(STAMP): requirements.txt
+	@if cmp -s requirements.txt $(STAMP); then touch $(STAMP); exit 0; fi; \
+	if [ -e .venv/.unfinished ] || ! .venv/bin/python -c '$(FITS)' 2>/dev/null; then rm -rf .venv; fi; \
+	if [ ! -e .venv ]; then \
+	    for base in python3.12 python3.11 python3 python none; do \
+	        $$base -c '$(FITS)' 2>/dev/null && break; \
+	    done; \
+	    [ $$base != none ] || { echo "python: found no Python 3.11 or 3.12 with venv; install one, or name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2; }; \
+	    echo "setup: making .venv with $$($$base --version)" >&2; \
+	fi; \
+	mkdir -p .venv; rm -f $(STAMP); touch .venv/.unfinished; \
+	[ -x .venv/bin/python ] || $$base -m venv .venv || exit 2; \
+	echo "setup: installing requirements.txt into .venv (once; minutes)" >&2; \
+	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt >&2 || exit 2; \
+	cp requirements.txt $(STAMP); rm -f .venv/.unfinished

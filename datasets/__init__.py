@@ -1,0 +1,1 @@
+"""From pictures to training sets: procedural cars, decoding, splitting, packing."""

@@ -1,0 +1,227 @@
+"""What the body is made of at each of its pixels: paint, glass, lamps, grille, seams."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.procedural.body import V_BELT, V_ROOF_EDGE, Shape, ramp
+from datasets.procedural.factors import Factors
+
+BLACK = np.array([0.012, 0.012, 0.014], np.float32)
+GLASS = np.array([0.010, 0.013, 0.015], np.float32)
+WHITE_LAMP = np.array([0.92, 0.97, 1.0], np.float32)
+RED_LAMP = np.array([0.75, 0.02, 0.02], np.float32)
+
+
+@dataclass
+class Patch:
+    """Pixels of the body, all (n, ...): where they are, which way they face, and what they are made of."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    s_section: np.ndarray  # s of the cross-section, follows the mesh
+    v: np.ndarray
+    albedo: np.ndarray
+    mirror: np.ndarray
+    glow: np.ndarray  # (n, 3) light of its own
+    hollow: np.ndarray  # bool: wheel arch, seen through
+
+
+def hsv_to_linear(hue: float, saturation: float, value: float) -> np.ndarray:
+    shifted = (np.array([5.0, 3.0, 1.0]) + 6 * hue) % 6
+    rgb = value - value * saturation * np.clip(np.minimum(shifted, 4 - shifted), 0, 1)
+    return (rgb**2.2).astype(np.float32)
+
+
+def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px: float) -> Patch:
+    """Decide the material of every body pixel."""
+    n = len(points)
+    paint = hsv_to_linear(f.paint_hue, f.paint_saturation, f.paint_value)
+    patch = Patch(points, normals, params[:, 0], params[:, 1], np.broadcast_to(paint, (n, 3)).copy(),
+                  np.full(n, 0.055, np.float32), np.zeros((n, 3), np.float32), np.zeros(n, bool))
+    s = 0.5 * shape.length - points[:, 0]
+    _crease_flanks(f, shape, patch, s)
+    _draw_seams(f, shape, patch, s, metres_per_px)
+    _trim_sills(f, shape, patch, s)
+    _glaze(f, shape, patch, s)
+    front = np.flatnonzero((s < 1.0) & (patch.v < 11.99))
+    _dress_front(f, shape, patch, front, s[front])
+    back = np.flatnonzero(s > shape.length - 0.8)
+    _dress_back(f, shape, patch, back, s[back])
+    return patch
+
+
+def _put(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount=1.0) -> None:
+    """Blend a material in at the pixel numbers (or mask) `where`."""
+    if where.dtype == bool:
+        where = np.flatnonzero(where)
+    share = np.asarray(amount, np.float32)
+    column = share[..., None] if share.ndim else share
+    patch.albedo[where] += column * (colour - patch.albedo[where])
+    patch.mirror[where] += share * (mirror - patch.mirror[where])
+
+
+def _crease_flanks(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
+    """Tilt normals along a line below the shoulder and one above the sill; cut the arches out."""
+    flank = np.flatnonzero((patch.v > 2.2) & (patch.v < 7.0) & (np.abs(patch.normals[:, 1]) > 0.35))
+    z, sf = patch.points[flank, 2], s[flank]
+    belt = np.interp(sf, shape.profile_s, shape.belt)
+    line = belt - 0.13 - 0.02 * f.futurism + 0.03 * (sf / shape.length - 0.5)
+    inside = ramp(sf, 0.35, 0.8) * (1 - ramp(sf, shape.length - 0.5, shape.length - 0.15))
+    tilt = inside * (1 - 0.5 * f.futurism) * np.clip((z - line) / 0.05, -1, 1) * np.exp(-(((z - line) / 0.10) ** 2))
+    low = f.clearance + 0.17 + (0.10 + 0.22 * f.futurism) * (sf / shape.length)
+    tilt += (0.5 + 0.4 * f.futurism) * inside * np.clip((z - low) / 0.04, -1, 0.4) * np.exp(-(((z - low) / 0.09) ** 2))
+    patch.normals[flank, 2] += 0.42 * tilt
+    for wheel in shape.wheel_s:
+        near = np.hypot(sf - wheel, z - shape.wheel_radius)
+        lip = (near < shape.arch_radius + 0.035) & (near > shape.arch_radius)
+        patch.normals[flank[lip], 2] += 0.25
+        patch.hollow[flank[(near < shape.arch_radius) & (np.abs(patch.points[flank, 1]) > 0.6 * shape.half_width)]] = True
+    norm = np.sqrt((patch.normals[flank] ** 2).sum(1, keepdims=True))
+    patch.normals[flank] /= norm
+
+
+def door_lines(shape: Shape, z: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """s of the front door's front edge, of the seam between the doors, and of the rear door's edge at heights z."""
+    first = shape.wheel_s[0] + shape.arch_radius + 0.11
+    reach = shape.arch_radius + 0.10
+    last = shape.wheel_s[1] - np.sqrt(np.maximum(reach**2 - (z - shape.wheel_radius) ** 2, 0.02))
+    middle = first + 0.50 * (shape.wheel_s[1] - 0.12 - first)
+    return first, middle, last
+
+
+def _draw_seams(f: Factors, shape: Shape, patch: Patch, s: np.ndarray, metres_per_px: float) -> None:
+    width = max(0.009, 0.55 * metres_per_px)
+    strength = min(1.0, 0.016 / width) * (1 - 0.62 * f.futurism)
+    flank = np.flatnonzero((patch.v > 3.0) & (patch.v < V_BELT + 0.1) & ~patch.hollow & (patch.points[:, 2] > f.clearance + 0.09))
+    z, sf = patch.points[flank, 2], s[flank]
+    first, middle, last = door_lines(shape, z)
+    dark = sum(np.exp(-(((sf - line) / width) ** 2)) for line in (first, middle, last))
+    between = (sf > first) & (sf < last)
+    dark += between * np.exp(-(((z - f.clearance - 0.12) / width) ** 2))
+    _put(patch, flank, BLACK, 0.02, np.clip(strength * dark, 0, 0.9))
+    handles = 1 - ramp(f.futurism, 0.25, 0.55)
+    if handles > 0:
+        belt = np.interp(sf, shape.profile_s, shape.belt)
+        drop = belt - z - 0.105
+        for line in (middle, shape.wheel_s[1] - 0.14):
+            inside = (np.abs(sf - line + 0.17) < 0.085) & (np.abs(drop) < 0.020)
+            shade_of = np.where(drop[inside] > 0.004, 0.02, 0.55)[:, None] * np.ones(3, np.float32)
+            _put(patch, flank[inside], shade_of, 0.10, handles * min(1.0, 0.03 / metres_per_px))
+    bonnet = np.flatnonzero((s > 0.10) & (patch.s_section < shape.screen[0]) & (patch.v > 8.6))
+    edge = np.exp(-(((patch.v[bonnet] - 9.0) / 0.12) ** 2))
+    _put(patch, bonnet, BLACK, 0.02, 0.75 * strength * edge)
+
+
+def _trim_sills(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
+    """Dark plastic at the bottom: much on a tall car, a thin skirt on a low one."""
+    rough = ramp(f.clearance, 0.165, 0.20) * (1 - ramp(f.futurism, 0.3, 0.8))
+    tall = 0.035 + 0.055 * rough
+    z = patch.points[:, 2]
+    _put(patch, z < f.clearance + tall, BLACK * 1.5, 0.03)
+    if rough > 0.02:
+        flank = np.flatnonzero((patch.v > 2.2) & (patch.v < 7.0))
+        near = np.full(len(flank), 9.0, np.float32)
+        for wheel in shape.wheel_s:
+            near = np.minimum(near, np.hypot(s[flank] - wheel, z[flank] - shape.wheel_radius))
+        _put(patch, flank[near < shape.arch_radius + 0.06], BLACK * 1.8, 0.03, rough)
+
+
+def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
+    """Side windows, windscreen, rear window, pillars; on a show car one canopy."""
+    upper = np.flatnonzero((patch.v > V_BELT) & (patch.s_section > shape.screen[0] - 0.02) & (patch.s_section < shape.rear[1] + 0.02))
+    v, sp, z, st = patch.v[upper], patch.s_section[upper], patch.points[upper, 2], s[upper]
+    canopy = float(ramp(f.futurism, 0.35, 0.72))
+    belt = np.interp(sp, shape.profile_s, shape.belt)
+    over = np.clip((z - belt) / max(0.2, f.roof_height - shape.deck), 0, 1)
+    run = shape.rear[1] - shape.rear[0]
+    pillar = (0.30 - 0.24 * canopy) + 0.12 * over
+    end = shape.rear[1] - 0.06 - pillar - (run * 0.80) * over
+    side_top = V_ROOF_EDGE - 0.42 + 0.3 * canopy
+    side = (v > V_BELT + 0.22) & (v < side_top) & (st < end)
+    frame = (v > V_BELT + 0.08) & (v < side_top + 0.16) & (st < end + 0.05)
+    screen = (v > V_ROOF_EDGE + 0.22 - 0.15 * canopy) & (sp > shape.screen[0] + 0.02) & (sp < shape.screen[1] + 0.05)
+    rear = (v > V_ROOF_EDGE + 0.25 - 0.15 * canopy) & (sp > shape.rear[0] + 0.06) & (sp < shape.rear[1] - 0.05)
+    shell = (v > V_BELT + 0.10) & (sp > shape.screen[0] + 0.02) & ((st < end + 0.06) | (v > V_ROOF_EDGE - 0.3))
+    if canopy > 0:
+        _put(patch, upper[shell], GLASS, 0.085, canopy)
+    _put(patch, upper[frame], BLACK, 0.06)
+    glass = side | screen | rear
+    _put(patch, upper[glass], GLASS, 0.09)
+    _, middle, _ = door_lines(shape, z)
+    post = side & (np.abs(st - middle - 0.02 - 0.08 * over) < 0.045)
+    _put(patch, upper[post], BLACK, 0.03, 1 - canopy)
+    _furnish(f, shape, patch, upper[side & ~post], st[side & ~post], 1 - 0.6 * canopy)
+    deep = upper[screen]
+    low = 1 - ramp(patch.points[deep, 2], shape.cowl, shape.cowl + 0.75 * (f.roof_height - shape.cowl))
+    patch.albedo[deep] += (0.030 * low * (1 - 0.5 * canopy))[:, None]
+
+
+def _furnish(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray, amount: float) -> None:
+    """Behind the side windows: daylight from the other side, interrupted by two seats."""
+    z = patch.points[where, 2]
+    belt = 0.5 * (shape.cowl + shape.deck)
+    _, middle, _ = door_lines(shape, z)
+    seats = np.zeros(len(where), np.float32)
+    for seat in (middle - 0.02, middle + 0.85):
+        back = np.hypot((s - seat - 0.25 * (z - belt)) / 0.13, (z - belt - 0.05) / 0.20)
+        seats = np.maximum(seats, 1 - ramp(back, 0.85, 1.1))
+    light = ramp(z, belt - 0.02, belt + 0.12) * (1 - seats)
+    patch.albedo[where] += (0.085 * amount * light)[:, None]
+
+
+def _dress_front(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray) -> None:
+    """Headlamps (growing into one light bar), grille, intake and plate."""
+    y, z = np.abs(patch.points[where, 1]), patch.points[where, 2]
+    half, forward = 0.86 * shape.half_width, patch.normals[where, 0]
+    tall = shape.nose_top - f.clearance
+    across = y / half
+    grille = 1 - ramp(f.futurism, 0.22, 0.6)
+    facing = forward > 0.30
+    if grille > 0:
+        top, bottom = shape.nose_top - 0.055, shape.nose_top - 0.055 - 0.30 * tall
+        opening = facing & (across < 0.56 - 0.25 * (1 - grille)) & (z < top) & (z > bottom)
+        _put(patch, where[opening], BLACK, 0.05, grille)
+        bars = opening & ((z - bottom) % 0.055 < 0.016)
+        _put(patch, where[bars], np.float32([0.35, 0.36, 0.38]), 0.3, 0.7 * grille)
+        badge = facing & (np.hypot(y, z - 0.5 * (top + bottom)) < 0.055)
+        _put(patch, where[badge], np.float32([0.7, 0.7, 0.72]), 0.4, grille)
+        plate = facing & (y < 0.26) & (np.abs(z - bottom + 0.07) < 0.052)
+        _put(patch, where[plate], np.float32([0.72, 0.72, 0.70]), 0.04, grille)
+    mouth = facing & (across < 0.80 - 0.1 * f.futurism) & (z < f.clearance + (0.30 - 0.06 * f.futurism) * tall) & (z > f.clearance + 0.10 * tall)
+    _put(patch, where[mouth], BLACK, 0.04)
+    _light_front(f, shape, patch, where, s, y, z)
+
+
+def _light_front(f: Factors, shape: Shape, patch: Patch, where, s, y, z) -> None:
+    half = 0.86 * shape.half_width
+    bar = float(ramp(f.futurism, 0.30, 0.72))
+    upper = shape.nose_top - 0.035 - 0.05 * bar + (0.17 - 0.05 * bar) * s
+    inner = (0.60 - 0.62 * bar) * half + 0.35 * np.maximum(upper - z, 0) * (1 - bar)
+    reach = 0.40 + 0.12 * bar
+    outside = (y > inner) & (s < reach) & (patch.v[where] < V_BELT + 1.8)
+    depth = (upper - z) / (f.lights * (1 - 0.55 * ramp(s, 0.15, reach + 0.05)))
+    lens = outside & (depth > 0) & (depth < 1)
+    _put(patch, where[lens], np.float32([0.10, 0.11, 0.12]), 0.10)
+    cells = np.exp(-(((y[lens] - 0.74 * half) / 0.075) ** 2 + ((depth[lens] - 0.45) / 0.32) ** 2))
+    cells += np.exp(-(((y[lens] - 0.93 * half) / 0.06) ** 2 + ((depth[lens] - 0.45) / 0.32) ** 2))
+    strip = np.exp(-(((depth[lens] - 0.85) / 0.13) ** 2))
+    glow = (1 - bar) * (0.55 * np.clip(cells, 0, 1) + 0.75 * strip) + bar * 1.7
+    patch.glow[where[lens]] += glow[:, None] * WHITE_LAMP
+
+
+def _dress_back(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray) -> None:
+    """Tail lamps, plate and bumper."""
+    y, z = np.abs(patch.points[where, 1]), patch.points[where, 2]
+    half, behind = 0.88 * shape.half_width, shape.length - s
+    bar = float(ramp(f.futurism, 0.30, 0.72))
+    top = shape.deck - 0.10 - 0.02 * bar
+    tall = 0.15 - 0.11 * bar
+    lamp = (z < top) & (z > top - tall) & (y > (0.62 - 0.64 * bar) * half) & (behind < 0.20 + 0.08 * bar)
+    _put(patch, where[lamp], RED_LAMP * 0.35, 0.09)
+    patch.glow[where[lamp]] += (0.22 + 0.75 * bar) * RED_LAMP
+    rearward = patch.normals[where, 0] < -0.3
+    plate = rearward & (y < 0.26) & (np.abs(z - 0.62 * shape.deck) < 0.055)
+    _put(patch, where[plate], np.float32([0.72, 0.72, 0.70]), 0.04)
+    low = rearward & (z < f.clearance + 0.24 * shape.deck) & (y < 0.85 * half)
+    _put(patch, where[low], BLACK * 1.4, 0.03)

@@ -1,0 +1,103 @@
+"""Wheels and mirrors: simple solids, hit by each pixel's ray, so they are round at any size."""
+
+import numpy as np
+
+from datasets.procedural.body import Shape, ramp
+from datasets.procedural.camera import Camera
+from datasets.procedural.factors import Factors
+
+RUBBER = np.array([0.014, 0.014, 0.015], np.float32)
+METAL = np.array([0.50, 0.51, 0.53], np.float32)
+
+
+def wheel_places(f: Factors, shape: Shape) -> list[tuple[float, float, int]]:
+    """(x, y of the outer face, side) of the four wheels, the far side first."""
+    track = shape.half_width - 0.035 - 0.01 * (1 - f.futurism)
+    return [(0.5 * shape.length - s, side * track, side) for side in (-1, 1) for s in shape.wheel_s[::-1]]
+
+
+def box_rays(camera: Camera, low, high, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that may show the box low..high: flat numbers (p,) and ray directions (p, 3)."""
+    corners = np.array([[(low, high)[i & 1][0], (low, high)[i >> 1 & 1][1], (low, high)[i >> 2][2]] for i in range(8)], np.float32)
+    seen = camera.project(corners)
+    left, top = np.maximum(np.floor(seen[:, :2].min(0)).astype(int), 0)
+    right = min(int(np.ceil(seen[:, 0].max())), width)
+    bottom = min(int(np.ceil(seen[:, 1].max())), height)
+    columns, rows = np.arange(left, right), np.arange(top, bottom)
+    pixels = (rows[:, None] * width + columns).ravel()
+    rays = camera.rays(np.tile(columns + 0.5, len(rows)), np.repeat(rows + 0.5, len(columns)))
+    return pixels, rays
+
+
+def hit_wheel(camera: Camera, place, radius: float, height: int, width: int, thick: float = 0.22):
+    """Where rays meet a cylinder with its axis along y. Returns pixels, depth, (x, z) from its centre, on_face."""
+    x, y, side = place
+    low, high = np.array([x - radius, min(y, y - side * thick), 0]), np.array([x + radius, max(y, y - side * thick), 2 * radius])
+    pixels, rays = box_rays(camera, low, high, height, width)
+    start = camera.origin - np.array([x, 0, radius], np.float32)
+    safe = np.where(np.abs(rays[:, 1]) < 1e-6, 1e-6, rays[:, 1])
+    face_depth = (y - start[1]) / safe
+    fx, fz = start[0] + face_depth * rays[:, 0], start[2] + face_depth * rays[:, 2]
+    on_face = (fx * fx + fz * fz < radius * radius) & (side * rays[:, 1] < 0)
+    a = rays[:, 0] ** 2 + rays[:, 2] ** 2
+    b = start[0] * rays[:, 0] + start[2] * rays[:, 2]
+    root = b * b - a * (start[0] ** 2 + start[2] ** 2 - radius**2)
+    tread_depth = (-b - np.sqrt(np.maximum(root, 0))) / a
+    ty = side * (start[1] + tread_depth * rays[:, 1])
+    on_tread = ~on_face & (root > 0) & (ty < side * y) & (ty > side * y - thick)
+    depth = np.where(on_face, face_depth, tread_depth)
+    keep = np.flatnonzero(on_face | on_tread)
+    offset = np.stack([start[0] + depth * rays[:, 0], start[2] + depth * rays[:, 2]], 1)[keep]
+    return pixels[keep], rays[keep], depth[keep], offset, on_face[keep]
+
+
+def wheel_material(f: Factors, offset: np.ndarray, on_face: np.ndarray, side: int, radius: float, turn: float,
+                   metres_per_px: float):
+    """Albedo (n, 3), mirror (n,), normals (n, 3) and glow (n,) of wheel pixels."""
+    n = len(offset)
+    r = np.hypot(offset[:, 0], offset[:, 1])
+    angle = np.arctan2(offset[:, 1], offset[:, 0])
+    show = f.futurism
+    rim = radius * (0.70 + 0.145 * show)
+    soft = max(0.004, 0.6 * metres_per_px)
+    count = int(f.spokes)
+    gap = np.abs((angle + turn) * count / (2 * np.pi) % 1.0 - 0.5) * (2 * np.pi / count) * r
+    blade = 0.038 - 0.018 * show + 0.10 * (1 - show) * np.clip(0.45 * rim - r, 0, 1) + 0.04 * show * r
+    spoke = 1 - ramp(gap, blade - soft, blade + soft)
+    spoke = np.maximum(spoke, 1 - ramp(r, 0.24 * rim - soft, 0.24 * rim + soft))
+    lip = ramp(r, 0.90 * rim - soft, 0.90 * rim + soft) * (1 - 0.3 * show)
+    cover = float(ramp(show, 0.45, 0.85))
+    behind = RUBBER * 1.3 + 0.07 * (1 - cover) * (r < 0.62 * rim)[:, None] + cover * np.float32([0.05, 0.052, 0.056])
+    bright = METAL * (1.0 - 0.1 * show)
+    metal = np.maximum(spoke, lip)[:, None]
+    albedo = behind + (bright - behind) * metal
+    mirror = 0.05 + 0.30 * metal[:, 0] + 0.10 * cover * (1 - metal[:, 0])
+    rubber = ramp(r, rim - soft, rim + soft)
+    albedo += rubber[:, None] * (RUBBER - albedo)
+    mirror += rubber * (0.02 - mirror)
+    outward = offset / np.maximum(r, 1e-6)[:, None]
+    lean = np.where(r > rim, 0.15 + 0.9 * ramp(r, 0.88 * radius, radius), -0.30 * (1 - 0.5 * show) * metal[:, 0])
+    lean = np.where(on_face, lean, 30.0)
+    albedo[~on_face], mirror[~on_face] = RUBBER, 0.02
+    normals = np.stack([outward[:, 0] * lean, np.full(n, float(side)), outward[:, 1] * lean], 1).astype(np.float32)
+    normals /= np.sqrt((normals**2).sum(1, keepdims=True))
+    ring = np.exp(-(((r - 0.80 * rim) / max(0.010, 0.5 * metres_per_px)) ** 2)) * on_face
+    return albedo.astype(np.float32), mirror.astype(np.float32), normals, 0.55 * cover * ring
+
+
+def hit_mirror(f: Factors, shape: Shape, camera: Camera, side: int, height: int, width: int):
+    """The door mirror, an ellipsoid that shrinks away with futurism. Returns pixels, rays, depth and normals or None."""
+    size = 1 - float(ramp(f.futurism, 0.3, 0.62))
+    if size < 0.05:
+        return None
+    centre = np.array([0.5 * shape.length - shape.screen[0] - 0.50, side * (0.965 * shape.half_width + 0.07), shape.cowl + 0.075], np.float32)
+    radii = size * np.array([0.075, 0.115, 0.072], np.float32)
+    pixels, rays = box_rays(camera, centre - radii, centre + radii, height, width)
+    start, scaled = (camera.origin - centre) / radii, rays / radii
+    a, b = (scaled**2).sum(1), scaled @ start
+    root = b * b - a * (start @ start - 1)
+    keep = np.flatnonzero(root > 0)
+    depth = (-b[keep] - np.sqrt(root[keep])) / a[keep]
+    normals = (start + depth[:, None] * scaled[keep]) / radii
+    normals /= np.sqrt((normals**2).sum(1, keepdims=True))
+    return pixels[keep], rays[keep], depth, normals.astype(np.float32)

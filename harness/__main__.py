@@ -1,0 +1,106 @@
+"""`python -m harness train | finetune | doctor | studiogan | bench`. Torch is imported where it is needed, no sooner."""
+
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
+from harness.config import Config, config_to_yaml, finetune_config, load_config
+
+app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
+
+LimitOption = Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop after so many steps.")]
+ChangeOption = Annotated[
+    bool, typer.Option("--allow-config-change", help="Resume although the config differs from the run's.")
+]
+
+
+@app.command()
+def train(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    limit_steps: LimitOption = None,
+    dry_run: DryRunOption = False,
+    allow_config_change: ChangeOption = False,
+) -> None:
+    """Train a run, or go on with it. Prints the run's folder."""
+    resolved = load_config(config, overrides or ())
+    if dry_run:
+        return _print_plan(resolved, limit_steps)
+    from harness.native.train import train_run
+
+    print(train_run(resolved, limit_steps=limit_steps, allow_config_change=allow_config_change))
+
+
+@app.command()
+def finetune(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--from-checkpoint", help="Folder name under the source run's checkpoints/.")
+    ] = None,
+    limit_steps: LimitOption = None,
+    dry_run: DryRunOption = False,
+    allow_config_change: ChangeOption = False,
+) -> None:
+    """FreezeD: fine-tune the config's run on its second set. Prints the new run's folder."""
+    resolved = load_config(config, overrides or ())
+    if dry_run:
+        tuned = finetune_config(resolved)
+        source = resolved.finetune.from_run or resolved.name
+        more = {"starts from": f"runs/{source}, checkpoint {checkpoint or 'newest'}"}
+        return _print_plan(tuned, limit_steps, **more)
+    from harness.native.train import finetune_run
+
+    print(
+        finetune_run(
+            resolved, checkpoint=checkpoint, limit_steps=limit_steps, allow_config_change=allow_config_change
+        )
+    )
+
+
+def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:
+    """The resolved config as YAML, then what follows from it, as YAML comments."""
+    optim, (height, width) = config.optim, config.data.img_size
+    steps = min(optim.total_steps, limit_steps or optim.total_steps)
+    pictures = optim.batch_size * optim.acml_steps
+    packed = config.data.hdf5_path("train")
+    facts = {
+        "run folder": f"runs/{config.name}",
+        "training set": f"{packed} ({'there' if packed.exists() else 'missing: make dataset'})",
+        "picture": f"{height} x {width} pixels (height x width)",
+        "steps": f"{steps} of {optim.total_steps}, with {optim.d_updates_per_step} D updates each",
+        "real pictures a D update": f"{pictures}; {pictures * optim.d_updates_per_step * steps} in all",
+        **more,
+    }
+    print(config_to_yaml(config), end="")
+    for key, value in facts.items():
+        print(f"# {key}: {value}")
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, what is missing, what the hardware can do."""
+    from harness.doctor import main as examine
+
+    raise typer.Exit(examine())
+
+
+@app.command()
+def studiogan() -> None:
+    """Clone StudioGAN 0.2.0 into third_party/ and make its environment. Prints the checkout's folder."""
+    from harness.studiogan.checkout import prepare
+
+    print(prepare())
+
+
+@app.command()
+def bench() -> None:
+    """Each speed switch on and off, one thread, CPU time, as a table."""
+    from harness.native.bench import run_bench
+
+    run_bench()
+
+
+if __name__ == "__main__":
+    run_command(app)

@@ -1,0 +1,47 @@
+"""What the command lines share: a config's options, and how a command ends (2 = user's mistake, 75 = run me again)."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
+
+
+def make_app(about: str) -> typer.Typer:
+    """A command line with our habits: plain tracebacks for our bugs, help when nothing is asked for."""
+    return typer.Typer(help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Runs a command line to its end: a mistake is told in its own words, without traceback; our bugs keep theirs."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command()
+    except UserError as error:
+        _tell(f"error: {error}")
+        sys.exit(EXIT_USER_ERROR)
+    except Interrupted as stop:
+        _tell(str(stop) or "interrupted: the same command goes on from here")
+        sys.exit(EXIT_RESUMABLE)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away (`| head`): nothing is left to tell it
+        sys.exit(1)
+
+
+def _terminate(*_: object) -> None:
+    """SIGTERM while no stage has its own handler: raised, so that temporary files go on the way out."""
+    raise Interrupted("stopped by SIGTERM: the same command starts again")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")

@@ -1,0 +1,12 @@
+"""The two ways in which a command ends early on purpose: the user's mistake (exit 2) and "run me again" (exit 75)."""
+
+EXIT_USER_ERROR = 2
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on where this one stopped
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend. The text says what was found, what is allowed and what to try."""
+
+
+class Interrupted(Exception):
+    """SIGTERM or SIGINT arrived; everything is saved and the same command resumes."""

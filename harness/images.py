@@ -1,0 +1,172 @@
+"""Pictures in and out: decoding what strangers made, letterbox bars, crops, exact Lanczos, grids, PNG files.
+
+A picture is uint8 (H, W, 3) RGB. What cannot be used raises PictureError with a reason, and nothing else does.
+"""
+
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from harness.atomic import atomic_write
+
+FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows 40 more, and their decoders have had the worse bugs
+MAX_PIXELS = 50_000_000
+EXIF_ORIENTATION = 0x0112
+EXIF_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
+BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
+BAR_SHARE = 0.98  # of a line's pixels are like the bar
+EDGE_SHARE = 0.5  # of the first line of the picture differs from the bar
+EDGE_BLUR_PX = 2  # lines that a codec blends between bar and picture
+BAR_LIMIT = 0.45  # of a side at most is bar
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used; `reason` is slug: text, as in "damaged: image file is truncated"."""
+
+    def __init__(self, slug: str, text: str) -> None:
+        self.reason = f"{slug}: {' '.join(text.split())[:200]}"
+        super().__init__(self.reason)
+
+
+def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) RGB, read-only, of a JPEG, PNG or WEBP (path or bytes): upright, first frame, alpha on white.
+
+    `fast_size` (height, width): it will be resized to this, so a JPEG may be decoded smaller (not under twice this).
+    """
+    try:
+        stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise PictureError("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    with stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is refused below anyway
+        try:
+            return _decode(stream, fast_size)
+        except PictureError:
+            raise
+        except UnidentifiedImageError as error:
+            raise PictureError(
+                "format", f"not one of {', '.join(FORMATS)}, or its header is damaged"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise PictureError("too_large", f"more than {MAX_PIXELS // 10**6} megapixels") from error
+        except (
+            Exception
+        ) as error:  # bytes of strangers: a decoder may raise anything, and the next picture counts
+            raise PictureError("damaged", str(error) or type(error).__name__) from error
+
+
+def _decode(stream: io.IOBase, fast_size: tuple[int, int] | None) -> np.ndarray:
+    with Image.open(stream, formats=FORMATS) as image:  # pyright: ignore[reportArgumentType]
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            limit = MAX_PIXELS // 10**6
+            raise PictureError("too_large", f"{width}x{height} pixels, allowed {limit} megapixels")
+        orientation = _orientation(image)
+        turn = EXIF_TURNS.get(orientation)
+        if fast_size is not None and image.format == "JPEG":
+            wanted = (2 * fast_size[1], 2 * fast_size[0])
+            image.draft(None, wanted[::-1] if orientation >= 5 else wanted)  # 5 to 8 lie on their side
+        image.load()
+        rgb = _to_rgb(image)
+        return np.asarray(rgb if turn is None else rgb.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # broken metadata does not make a picture unusable
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own convert clips at 255
+        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        over_white = Image.new("RGB", image.size, (255, 255, 255))
+        over_white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+        return over_white
+    return image.convert("RGB")
+
+
+def remove_letterbox(picture: np.ndarray) -> np.ndarray:
+    """The picture (a view) without flat black or white bars at its edges. A night sky, which fades, is no bar."""
+    top, bottom = _bar_px(picture), _bar_px(picture[::-1])
+    picture = picture[top : len(picture) - bottom]
+    columns = picture.transpose(1, 0, 2)
+    left, right = _bar_px(columns), _bar_px(columns[::-1])
+    return picture[:, left : picture.shape[1] - right]
+
+
+def _bar_px(lines: np.ndarray) -> int:
+    """How many first lines of uint8 (lines, length, 3) are a bar: flat, black or white, ending sharply."""
+    colour = np.median(lines[0], axis=0)
+    if not (colour.max() <= BAR_BLACK or colour.min() >= BAR_WHITE):
+        return 0
+    limit = int(len(lines) * BAR_LIMIT)
+    for count in range(limit + 1):
+        if _share_like(lines[count], colour) < BAR_SHARE:
+            break
+    else:
+        return 0
+    edge = min(count + EDGE_BLUR_PX, len(lines) - 1)
+    if count < 2 or 1 - _share_like(lines[edge], colour) < EDGE_SHARE:
+        return 0
+    return edge
+
+
+def _share_like(line: np.ndarray, colour: np.ndarray) -> float:
+    return float((np.abs(line - colour).max(axis=1) <= BAR_TOLERANCE).mean())
+
+
+def crop_to_aspect(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest centred part (a view) with the aspect height : width."""
+    old_height, old_width = picture.shape[:2]
+    new_height = min(old_height, max(1, round(old_width * height / width)))
+    new_width = min(old_width, max(1, round(old_height * width / height)))
+    top, left = (old_height - new_height) // 2, (old_width - new_width) // 2
+    return picture[top : top + new_height, left : left + new_width]
+
+
+def resize_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Exact Lanczos over all source pixels: FID depends on the resizer, so there is one."""
+    image = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None)
+    return np.array(image)
+
+
+def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_px: int = 2) -> np.ndarray:
+    """uint8 (N, H, W, 3) row by row in one picture, white between and around the missing."""
+    count, height, width = len(pictures), *pictures[0].shape[:2]
+    rows = math.ceil(count / columns)
+    grid = np.full((rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), 255, np.uint8)
+    for k, picture in enumerate(pictures):
+        top, left = k // columns * (height + gap_px), k % columns * (width + gap_px)
+        grid[top : top + height, left : left + width] = picture
+    return grid
+
+
+def save_png(path: Path, picture: np.ndarray, text: dict[str, str] | None = None) -> None:
+    """A PNG file, whole or not at all; `text` becomes PNG text chunks."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG", pnginfo=info)
+    atomic_write(Path(path), stream.getvalue())

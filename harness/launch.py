@@ -1,0 +1,34 @@
+"""`python -m harness.launch N train …`: N processes on this machine through torchrun, and their exit code kept.
+
+torchrun itself ends with a traceback and code 1 whatever its processes returned: 2 (mistake) and 75 (run me again)
+would be lost.
+"""
+
+import os
+import sys
+
+from harness.cli import run_command
+from harness.errors import Interrupted, UserError
+
+
+def launch(count_text: str, arguments: list[str]) -> None:
+    """Runs `python -m harness <arguments>` in `count_text` processes; ends with the first failure's exit code."""
+    if not count_text.isdigit() or int(count_text) < 1:
+        raise UserError(f"NPROC: found {count_text!r}, allowed a number of processes, try NPROC=2")
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    # torchrun would set one thread and warn about it.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count_text))))
+    try:
+        torchrun(["--standalone", f"--nproc_per_node={count_text}", "-m", "harness", *arguments])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
+    except SignalException as error:
+        raise Interrupted("stopped by a signal: the same command goes on from the last checkpoint") from error
+
+
+if __name__ == "__main__":
+    run_command(lambda: launch(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,120 @@
+"""One process at a time in a folder: a lock file says who holds it, and is stale when its holder is gone."""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+UNREADABLE_WAIT_SEC = 1.0  # a lock file is empty only between its making and its first write
+
+
+@contextmanager
+def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock file `path` for the block; takes a stale one over. UserError when another has it."""
+    mine = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "process_start": process_start(os.getpid()),
+        "token": secrets.token_hex(8),
+    }
+    with _alone(path.parent):
+        if path.exists():
+            _refuse_or_remove(path, say)
+        try:
+            _create(path, json.dumps(mine))
+        except FileExistsError as error:
+            raise UserError(f"{path.parent}: another process has just started here; wait for it") from error
+    try:
+        yield
+    finally:
+        found = _read(path)
+        if found is not None and found.get("token") == mine["token"] and os.getpid() == mine["pid"]:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def process_start(pid: int) -> str | None:
+    """Tells a process from a later one with the same pid; None where the system does not say (no /proc)."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return f"{boot}:{fields[19]}"  # starttime, field 22 of proc(5); the first two went with the name
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Between processes of this host: judging a lock and replacing it are one act."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # network file systems may not lock folders; O_EXCL still guards the making
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path, content: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        os.write(descriptor, content.encode())
+        os.fsync(descriptor)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The holder; None when the file is gone, empty or no lock."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
+
+
+def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + UNREADABLE_WAIT_SEC
+    holder = _read(path)
+    while holder is None and path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        holder = _read(path)
+    if holder is not None:
+        pid, host = holder["pid"], holder.get("host")
+        if host != socket.gethostname():
+            raise UserError(
+                f"{path.parent}: found a lock of process {pid} on host {host}, which cannot be asked from "
+                f"here; when nothing runs there any more, delete {path}"
+            )
+        if _is_alive(pid, holder.get("process_start")):
+            raise UserError(
+                f"{path.parent}: process {pid} on host {host} is at work here; wait for it, or stop it with "
+                f"`kill {pid}`"
+            )
+        say(f"took over the lock of process {pid}, which is gone")
+    else:
+        say("took over a lock that nobody finished writing")
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _is_alive(pid: int, start: str | None) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's process: alive
+    now = process_start(pid)
+    return start is None or now is None or start == now

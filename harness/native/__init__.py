@@ -1,0 +1,1 @@
+"""The embedded PyTorch engine: CPU, one GPU or many."""

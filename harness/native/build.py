@@ -1,0 +1,134 @@
+"""From a config to networks and optimisers, and between these and a checkpoint folder."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.config import Config, Loss, config_to_dict
+from harness.errors import UserError
+from harness.hdf5 import PackedSet, open_packed
+from harness.native.checkpoint import checkpoint_folder, load_state, load_weights, purge_checkpoints, save_checkpoint
+from harness.native.data import PictureOrder, PictureSource
+from harness.native.device import Hardware
+from harness.native.dist import World
+from harness.native.draws import Draws, seed_for
+from harness.native.layers import synchronise_batch_norm
+from harness.native.losses import LeCam
+from harness.native.resnet import ArchSpec, Discriminator, Generator
+from harness.native.step import Training
+
+
+def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
+    """The part of a config that decides the networks' shapes; `num_classes` 0 = unconditional."""
+    model, (height, width) = config.model, config.data.img_size
+    names = set(ArchSpec.__dataclass_fields__) & set(type(model).model_fields)
+    return ArchSpec(
+        img_height=height, img_width=width, num_classes=num_classes, commute_1x1=config.train.commute_1x1,
+        **{name: getattr(model, name) for name in names},
+    )  # fmt: skip
+
+
+def open_training_set(config: Config) -> PackedSet:
+    """The config's packed training pictures, checked against the config."""
+    packed = open_packed(config.data.hdf5_path("train"))
+    if (packed.height, packed.width) != config.data.img_size:
+        raise UserError(
+            f"{packed.path}: holds {packed.height}x{packed.width} pictures, "
+            f"data.img_size says {config.data.img_size}; try `make dataset CONFIG=...` for this size"
+        )
+    return packed
+
+
+def build_networks(config: Config, num_classes: int, device: torch.device) -> tuple[Generator, Discriminator]:
+    """Freshly initialised networks: a function of config.seed alone."""
+    spec = config_to_spec(config, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.seed, "weights"))
+        networks = Generator(spec), Discriminator(spec)
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    generator, discriminator = (network.to(device=device, memory_format=layout).train() for network in networks)
+    return generator, discriminator
+
+
+def build_training(config: Config, hardware: Hardware, world: World, packed: PackedSet) -> Training:
+    """Everything that a run needs, at step 0."""
+    num_classes = len(packed.class_names) if config.model.conditional else 0
+    device, optim, share = hardware.device, config.optim, world.share(config.optim.batch_size)
+    generator, discriminator = build_networks(config, num_classes, device)
+    if world.size > 1:
+        synchronise_batch_norm(generator)
+    ema = copy.deepcopy(generator).requires_grad_(False) if config.model.apply_g_ema else None
+
+    def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
+        betas = (optim.beta1, optim.beta2)
+        return torch.optim.Adam(network.parameters(), lr, betas, optim.eps, fused=config.train.fused_adam)
+
+    loss = config.loss
+    lecam = make_lecam(loss) if loss.apply_lecam else None
+    order = PictureOrder(config.seed, packed.count, optim.batch_size)
+    source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, share)
+    run = Training(
+        config, hardware, world, generator, discriminator, ema, adam(generator, optim.g_lr),
+        adam(discriminator, optim.d_lr), lecam, source, Draws(config.seed, device, share), num_classes,
+        broken=torch.zeros((), device=device),
+    )  # fmt: skip
+    if config.train.compile:
+        run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator)
+    return run
+
+
+def make_lecam(loss: Loss) -> LeCam:
+    return LeCam(loss.lecam_type, loss.lecam_lambda, loss.lecam_ema_decay, loss.lecam_ema_start_iter)
+
+
+# ---- to and from a checkpoint -----------------------------------------------------------------------------------
+
+
+def networks_of(run: Training) -> dict[str, nn.Module]:
+    named = {"generator": run.generator, "generator_ema": run.generator_ema, "discriminator": run.discriminator}
+    return {name: network for name, network in named.items() if network is not None}
+
+
+def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Path:
+    """Writes the run's state as checkpoint `step-<n>`, then removes the oldest ones. Returns the folder."""
+    folder = checkpoint_folder(checkpoints, run.step)
+    if not folder.exists():
+        state = {
+            "step": run.step,
+            "g_optimizer": run.g_optimizer.state_dict(),
+            "d_optimizer": run.d_optimizer.state_dict(),
+            "lecam": run.lecam.state_dict() if run.lecam else None,
+        }
+        meta = {"step": run.step, "num_classes": run.num_classes, "config": config_to_dict(run.config), **facts}
+        weights = {name: network.state_dict() for name, network in networks_of(run).items()}
+        save_checkpoint(folder, weights, state, meta)
+    purge_checkpoints(checkpoints, run.config.train.keep_last)
+    return folder
+
+
+def load_networks(run: Training, folder: Path) -> None:
+    """Weights of a checkpoint into the run's networks; a source without a moving average starts one from G."""
+    for name, network in networks_of(run).items():
+        stored = name if (folder / f"{name}.safetensors").exists() else "generator"
+        try:
+            network.load_state_dict(load_weights(folder, stored))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(f"{folder}: {name} has another shape than this config's model: {reason}") from error
+
+
+def load_training(run: Training, folder: Path) -> None:
+    """Goes on exactly where the checkpoint was written."""
+    load_networks(run, folder)
+    state = load_state(folder)
+    run.step = state["step"]
+    for optimizer, name in ((run.g_optimizer, "g_optimizer"), (run.d_optimizer, "d_optimizer")):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(state[name])
+        for group, lr in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr  # the config's rate, also after an allowed change of it
+    if run.lecam is not None and state["lecam"] is not None:
+        run.lecam.load_state_dict(state["lecam"])

@@ -1,0 +1,107 @@
+"""The packed pictures as training batches. Batch k is a function of (seed, k): resident or lazy, any process count.
+
+Out: float32 (B, 3, H, W) in [-1, 1], channels-last in memory, on the device.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from harness.hdf5 import PackedSet
+from harness.native.draws import numpy_rng
+
+RESIDENT_SHARE = 0.6  # of the memory that is free on the device
+
+
+def pictures_to_tensor(pictures: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [-1, 1]; a channels-last view, no copy but the conversion."""
+    return pictures.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def tensor_to_pictures(tensor: Tensor) -> np.ndarray:
+    """float (B, 3, H, W) in [-1, 1] → uint8 (B, H, W, 3), rounded."""
+    levels = tensor.detach().float().add(1.0).mul(127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+class PictureOrder:
+    """An endless sequence of epochs, each a permutation of all pictures; batch k is its k-th stretch.
+
+    The seed's loader dropped the last part of an epoch; here every picture is seen once an epoch.
+    """
+
+    def __init__(self, seed: int, count: int, batch_size: int):
+        self.seed, self.count, self.batch_size = seed, count, batch_size
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
+            self._epochs[epoch] = numpy_rng(self.seed, "order", epoch).permutation(self.count)
+        return self._epochs[epoch]
+
+    def rows(self, k: int) -> np.ndarray:
+        """Row numbers of global batch k, int64 (batch_size,)."""
+        positions = np.arange(k * self.batch_size, (k + 1) * self.batch_size)
+        epochs, places = np.divmod(positions, self.count)
+        return np.concatenate([self._epoch(int(e))[places[epochs == e]] for e in np.unique(epochs)])
+
+    def flips(self, k: int) -> np.ndarray:
+        """Which pictures of global batch k are mirrored, bool (batch_size,)."""
+        return numpy_rng(self.seed, "flip", k).random(self.batch_size) < 0.5
+
+
+class PictureSource:
+    """Batches from a packed set, resident on the device as uint8 or read when needed (one batch ahead)."""
+
+    def __init__(
+        self, packed: PackedSet, order: PictureOrder, flip: bool, device: torch.device, where: str, share: slice
+    ):
+        self.order, self.flip, self.device, self.share = order, flip, device, share
+        self._packed = packed
+        self._labels = torch.from_numpy(np.asarray(packed.labels))
+        size_bytes = packed.count * packed.height * packed.width * 3
+        self.resident = where == "resident" or (where == "auto" and size_bytes < RESIDENT_SHARE * free_bytes(device))
+        if self.resident:
+            self._pictures = torch.from_numpy(packed.read()).to(device)
+            self._labels = self._labels.to(device)
+        else:
+            self._reader = ThreadPoolExecutor(1)
+            self._ahead: tuple[int, Future] | None = None
+
+    def batch(self, k: int) -> tuple[Tensor, Tensor]:
+        """This process's part of global batch k: pictures float32 (B, 3, H, W) in [-1, 1], labels int64 (B,)."""
+        rows = torch.from_numpy(self.order.rows(k)[self.share])
+        if self.resident:
+            rows = rows.to(self.device, non_blocking=True)
+            pictures, labels = self._pictures[rows], self._labels[rows]
+        else:
+            pictures, labels = self._read(k), self._labels[rows].to(self.device)
+        x = pictures_to_tensor(pictures)
+        if self.flip:
+            flips = torch.from_numpy(self.order.flips(k)[self.share]).to(self.device, non_blocking=True)
+            x = torch.where(flips[:, None, None, None], x.flip(3), x)
+        return x, labels
+
+    def _read(self, k: int) -> Tensor:
+        ahead, self._ahead = self._ahead, None
+        future = ahead[1] if ahead and ahead[0] == k else self._submit(k)
+        pictures = torch.from_numpy(future.result())
+        self._ahead = (k + 1, self._submit(k + 1))
+        return pictures.to(self.device, non_blocking=True)
+
+    def _submit(self, k: int) -> Future:
+        return self._reader.submit(self._packed.read, self.order.rows(k)[self.share])
+
+    def close(self) -> None:
+        if not self.resident:
+            self._reader.shutdown(cancel_futures=True)
+        self._packed.close()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device now."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

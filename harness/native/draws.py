@@ -1,0 +1,49 @@
+"""Everything random in a step is a function of (seed, purpose, index): nothing to save for an exact resume.
+
+Draws are made for the whole global batch and then cut, so 1 process and N processes see the same numbers.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_for(seed: int, purpose: str, index: int = 0) -> int:
+    """A well-mixed 63-bit seed; neighbouring indices give unrelated streams."""
+    digest = hashlib.blake2b(f"{seed}:{purpose}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def numpy_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed_for(seed, purpose, index)))
+
+
+class Draws:
+    """One torch generator on `device`, wound to the stream that is asked for.
+
+    Args:
+        seed: the run's seed.
+        share: this process's part of a global batch.
+    """
+
+    def __init__(self, seed: int, device: torch.device, share: slice = slice(None)):
+        self.seed = seed
+        self.device = device
+        self.share = share
+        self._generator = torch.Generator(device)
+
+    def stream(self, purpose: str, index: int) -> torch.Generator:
+        """The generator at the start of stream (purpose, index). Used at once: the next call winds it elsewhere."""
+        return self._generator.manual_seed(seed_for(self.seed, purpose, index))
+
+    def latents(
+        self, purpose: str, index: int, count: int, z_dim: int, num_classes: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """This process's part of `count` latents: float32 (B, z_dim) normal, and labels int64 (B,) or None."""
+        generator = self.stream(purpose, index)
+        z = torch.randn(count, z_dim, generator=generator, device=self.device)[self.share]
+        if not num_classes:
+            return z, None
+        return z, torch.randint(num_classes, (count,), generator=generator, device=self.device)[self.share]

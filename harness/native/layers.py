@@ -1,0 +1,285 @@
+"""Layers of the SNGAN networks: spectral norm, batch norm (also synchronised, also conditional) and self-attention.
+
+Parameter and buffer names, and their order, are those of StudioGAN 0.2.0 (`utils/model_ops.py`), so its weights load as they are.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SN_EPS = 1e-6
+BN_EPS = 1e-4
+BN_MOMENTUM = 0.1
+
+
+def without_autocast(tensor: Tensor):
+    """A context in which operations on `tensor`'s device keep the precision of their inputs."""
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def to_full_precision(x: Tensor) -> Tensor:
+    """bf16 and fp16 become float32; float32 and float64 stay."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+# ---- Spectral norm ----------------------------------------------------------------------------------------------------
+
+
+class _WeightOverSigma(torch.autograd.Function):
+    """W / (u' W v) with u and v held constant. One pass less over W in each direction than autograd's own formula."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        normalised = weight / sigma
+        ctx.save_for_backward(normalised, u, v, sigma)
+        return normalised
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor):
+        (grad,) = grad_outputs
+        normalised, u, v, sigma = ctx.saved_tensors
+        along = (grad * normalised).sum()
+        grad_weight = torch.addcmul(grad, (u * along).unsqueeze(1), v.unsqueeze(0), value=-1.0) / sigma
+        return grad_weight, None, None, None
+
+
+class SpectralNorm:
+    """Mixin that divides a layer's weight by its largest singular value (Miyato et al. 2018), found by power iteration.
+
+    Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`, `weight_v`. Nothing computed is kept on the
+    module, so it can be copied, pickled and compiled at any time. `frozen = True` stops the iteration in training too.
+    """
+
+    weight_orig: nn.Parameter
+    weight_u: Tensor
+    weight_v: Tensor
+    training: bool
+    frozen: bool = False
+
+    def _hide_weight(self) -> None:
+        assert isinstance(self, nn.Module)
+        weight = self._parameters.pop("weight")
+        assert weight is not None
+        self.register_parameter("weight_orig", weight)  # after `bias`, as in StudioGAN's state dicts
+        self.register_buffer("weight_u", torch.empty(weight.shape[0]))
+        self.register_buffer("weight_v", torch.empty(weight[0].numel()))
+        self.draw_vectors(None)
+
+    @torch.no_grad()
+    def draw_vectors(self, generator: torch.Generator | None) -> None:
+        """Random unit vectors to start the power iteration from."""
+        for vector in (self.weight_u, self.weight_v):
+            F.normalize(vector.normal_(generator=generator), dim=0, eps=SN_EPS, out=vector)
+
+    def effective_weight(self) -> Tensor:
+        """The normalised weight, in the shape and precision of `weight_orig`. In training, one power iteration comes first."""
+        weight = self.weight_orig
+        with without_autocast(weight):
+            # Rows as they lie in memory: a channels-last weight is (O, kh, kw, I) there, and flattening it needs no copy.
+            moved = weight.dim() == 4 and not weight.is_contiguous()
+            rows = (weight.permute(0, 2, 3, 1) if moved else weight).reshape(weight.shape[0], -1)
+            v = _reorder(self.weight_v, weight.shape) if moved else self.weight_v
+            with torch.no_grad():
+                if self.training and not self.frozen:
+                    v = F.normalize(torch.mv(rows.t(), self.weight_u), dim=0, eps=SN_EPS)
+                    towards_u = torch.mv(rows, v)
+                    u = F.normalize(towards_u, dim=0, eps=SN_EPS)
+                    self.weight_u.copy_(u)
+                    self.weight_v.copy_(_restore(v, weight.shape) if moved else v)
+                else:
+                    # Copies: a training forward may move the buffers before this graph's backward.
+                    u, v = self.weight_u.clone(), v.clone()
+                    towards_u = torch.mv(rows, v)
+                sigma = torch.dot(u, towards_u)
+            normalised = _WeightOverSigma.apply(rows, u, v, sigma)
+            assert isinstance(normalised, Tensor)
+            if not moved:
+                return normalised.view(weight.shape)
+            out, inner, height, width = weight.shape
+            return normalised.view(out, height, width, inner).permute(0, 3, 1, 2)
+
+
+def _reorder(v: Tensor, shape: torch.Size) -> Tensor:
+    """(I*kh*kw,) as stored -> (kh*kw*I,) as a channels-last weight lies in memory."""
+    return v.view(shape[1], -1).t().reshape(-1)
+
+
+def _restore(v: Tensor, shape: torch.Size) -> Tensor:
+    return v.view(-1, shape[1]).t().reshape(-1)
+
+
+class SNConv2d(SpectralNorm, nn.Conv2d):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+        self._hide_weight()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.effective_weight(), self.bias)
+
+
+class SNLinear(SpectralNorm, nn.Linear):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__(in_features, out_features, bias=bias)
+        self._hide_weight()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.effective_weight(), self.bias)
+
+
+class SNEmbedding(SpectralNorm, nn.Embedding):
+    def __init__(self, num_embeddings: int, embedding_dim: int):
+        super().__init__(num_embeddings, embedding_dim)
+        self._hide_weight()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.effective_weight())
+
+
+def conv2d(
+    in_channels: int, out_channels: int, kernel_size: int, *, sn: bool, bias: bool = True
+) -> nn.Conv2d:
+    """Size-keeping convolution, with spectral norm or without."""
+    kind = SNConv2d if sn else nn.Conv2d
+    return kind(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+
+def linear(in_features: int, out_features: int, *, sn: bool) -> nn.Linear:
+    return SNLinear(in_features, out_features) if sn else nn.Linear(in_features, out_features)
+
+
+def embedding(num_embeddings: int, embedding_dim: int, *, sn: bool) -> nn.Embedding:
+    return SNEmbedding(num_embeddings, embedding_dim) if sn else nn.Embedding(num_embeddings, embedding_dim)
+
+
+def layer_weight(layer: nn.Module) -> Tensor:
+    """The weight a layer really applies."""
+    return layer.effective_weight() if isinstance(layer, SpectralNorm) else layer.get_parameter("weight")
+
+
+def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None = None) -> None:
+    """StudioGAN 0.2.0's start: every convolution, linear and embedding weight by `kind`, biases 0, fresh power-iteration vectors.
+
+    `kind`: ortho | N02 (normal, sigma 0.02) | glorot | xavier (two names of one thing). `generator` lives where the weights are.
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+            continue
+        weight = layer.weight_orig if isinstance(layer, SpectralNorm) else layer.weight
+        if kind == "ortho":
+            nn.init.orthogonal_(weight, generator=generator)
+        elif kind == "N02":
+            nn.init.normal_(weight, 0.0, 0.02, generator=generator)
+        elif kind in ("glorot", "xavier"):
+            nn.init.xavier_uniform_(weight, generator=generator)
+        else:
+            raise AssertionError(f"unknown init {kind!r}")
+        if not isinstance(layer, nn.Embedding) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+        if isinstance(layer, SpectralNorm):
+            layer.draw_vectors(generator)
+
+
+# ---- Batch norm -------------------------------------------------------------------------------------------------------
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """all_reduce(sum) whose gradient is all_reduce(sum) too: every rank's loss depends on every rank's summand."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor):
+        return _SumOverRanks.apply(grad_outputs[0])
+
+
+def _moments_over_ranks(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-rank mean and (biased) variance (C,) of equally many values each -> those of all values together.
+
+    One collective. The variance is put together from deviations (Chan et al. 1979), never as E[x^2] - E[x]^2, which loses all
+    digits where the mean is large.
+    """
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    local = torch.stack([mean, var])
+    before, after = local.new_zeros(rank, *local.shape), local.new_zeros(ranks - 1 - rank, *local.shape)
+    everyone = _SumOverRanks.apply(torch.cat([before, local.unsqueeze(0), after]))
+    assert isinstance(everyone, Tensor)
+    means, variances = everyone[:, 0], everyone[:, 1]  # (ranks, C)
+    total_mean = means.mean(0)
+    return total_mean, (variances + (means - total_mean).square()).mean(0)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose statistics can span all ranks, on CPU too. Same state dict either way.
+
+    `synchronised`: take statistics over all ranks (each must hold equally many pictures). `frozen`: running statistics stay.
+    """
+
+    synchronised: bool = False
+    frozen: bool = False
+
+    def __init__(self, num_features: int, affine: bool = True):
+        super().__init__(num_features, eps=BN_EPS, momentum=BN_MOMENTUM, affine=affine)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and self.synchronised and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._forward_synchronised(input)
+        if self.training and self.frozen:
+            return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return super().forward(input)
+
+    def _forward_synchronised(self, input: Tensor) -> Tensor:
+        with without_autocast(input):
+            x = to_full_precision(input)
+            var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+            mean, var = _moments_over_ranks(mean, var)
+            if not self.frozen:
+                self._update_running(
+                    mean.detach(), var.detach(), x.numel() // x.shape[1] * dist.get_world_size()
+                )
+            scale = torch.rsqrt(var + self.eps)
+            if self.affine:
+                scale = scale * self.weight
+            out = (x - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+            if self.affine:
+                out = out + self.bias.view(1, -1, 1, 1)
+            return out.to(input.dtype)
+
+    def _update_running(self, mean: Tensor, var: Tensor, count: int) -> None:
+        assert (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        )
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), BN_MOMENTUM)
+        self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), BN_MOMENTUM)
+
+
+def synchronise_batch_norm(module: nn.Module, on: bool = True) -> None:
+    """Let every batch norm in `module` take its statistics over all ranks, or stop doing so."""
+    for layer in module.modules():
+        if isinstance(layer, BatchNorm2d):
+            layer.synchronised = on
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm with a gain and a bias for each class (StudioGAN 0.2.0's cBN: gain = 1 + embed0(y), bias = embed1(y))."""
+
+    def __init__(self, num_features: int, num_classes: int, sn: bool):
+        super().__init__()
+        self.bn = BatchNorm2d(num_features, affine=False)
+        self.embed0 = embedding(num_classes, num_features, sn=sn)
+        self.embed1 = embedding(num_classes, num_features, sn=sn)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        out = self.bn(x)
+        gain = (1 + self.embed0(y)).to(out.dtype)[:, :, None, None]
+        bias = self.embed1(y).to(out.dtype)[:, :, None, None]
+        return torch.addcmul(bias, out, gain)

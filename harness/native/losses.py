@@ -1,0 +1,120 @@
+"""Adversarial losses, the gradient penalty and LeCam. Formulas as in StudioGAN `utils/losses.py` unless a docstring says otherwise."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError
+
+ADV_LOSSES = ("hinge", "vanilla", "least_square", "wasserstein")
+
+
+def d_loss(adv_loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The discriminator's loss on logits (B,).
+
+    `vanilla` is Goodfellow et al. 2014, -log s(real) - log(1 - s(fake)) with 1 - s(x) = s(-x). StudioGAN 0.2.0 writes
+    s(1 - x) for the last term, which is another function; its runs with `vanilla` cannot be continued exactly.
+    """
+    if adv_loss == "hinge":
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    if adv_loss == "vanilla":
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    if adv_loss == "least_square":
+        return 0.5 * ((real_logits - 1).square() + fake_logits.square()).mean()
+    assert adv_loss == "wasserstein", adv_loss
+    return (fake_logits - real_logits).mean()
+
+
+def g_loss(adv_loss: str, fake_logits: Tensor) -> Tensor:
+    """The generator's loss on the logits (B,) of its pictures; `vanilla` is the non-saturating form."""
+    if adv_loss == "vanilla":
+        return F.softplus(-fake_logits).mean()
+    if adv_loss == "least_square":
+        return 0.5 * (fake_logits - 1).square().mean()
+    assert adv_loss in ("hinge", "wasserstein"), adv_loss
+    return -fake_logits.mean()
+
+
+def gradient_penalty(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None, alpha: Tensor
+) -> Tensor:
+    """WGAN-GP (Gulrajani et al. 2017): mean of (|dD/dx| - 1)^2 at alpha * real + (1 - alpha) * fake.
+
+    `alpha` (B,) in [0, 1], drawn by the caller; the result is not yet multiplied by its lambda.
+    """
+    alpha = alpha.view(-1, 1, 1, 1).to(real.dtype)
+    between = (alpha * real + (1 - alpha) * fake).detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(between, y).sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class LeCam:
+    """LeCam regularisation (Tseng et al. 2021): pulls D's outputs towards moving averages (anchors) of its outputs.
+
+    `standard` (paper, StudioGAN 0.4.0): scalar anchors; mean(relu(D(x) - ema_fake)^2) + mean(relu(ema_real - D(G(z)))^2).
+        The anchors take in the current batch before they are used, equal it until `start_iter`, and the penalty acts only after it.
+    `gsrgan` (the code line of the first seed, for reproduction only): one anchor per place in the batch, 0 during step 0, no
+        start step, and the second relu has the opposite sign: mean(relu(D(G(z)) - ema_real)^2).
+
+    Anchors stay on the device; nothing here waits for it.
+    """
+
+    def __init__(self, kind: str, lambda_: float, ema_decay: float, start_iter: int = 1):
+        assert kind in ("standard", "gsrgan"), kind
+        if not 0 <= ema_decay < 1:
+            raise UserError(
+                f"loss.lecam_ema_decay: found {ema_decay}, allowed 0 <= decay < 1, try loss.lecam_ema_decay=0.99"
+            )
+        self.kind, self.lambda_, self.ema_decay, self.start_iter = kind, lambda_, ema_decay, start_iter
+        self.ema_real: Tensor | None = None  # float32; () for standard, (B,) for gsrgan
+        self.ema_fake: Tensor | None = None
+
+    def penalty(
+        self,
+        real_logits: Tensor,
+        fake_logits: Tensor,
+        step: int,
+        mean_over_ranks: Callable[[Tensor], Tensor] = lambda local: local,
+    ) -> Tensor:
+        """lambda * penalty of logits (B,) at G step `step` (0 = the first); moves the anchors.
+
+        `mean_over_ranks` averages a small tensor over all processes, so that all hold the same anchors.
+        """
+        self._move_anchors(real_logits.detach(), fake_logits.detach(), step, mean_over_ranks)
+        assert self.ema_real is not None and self.ema_fake is not None
+        if self.kind == "gsrgan":
+            return self.lambda_ * (
+                _hinge2(real_logits - self.ema_fake) + _hinge2(fake_logits - self.ema_real)
+            )
+        if step <= self.start_iter:
+            return real_logits.new_zeros(())
+        return self.lambda_ * (_hinge2(real_logits - self.ema_fake) + _hinge2(self.ema_real - fake_logits))
+
+    def _move_anchors(
+        self, real: Tensor, fake: Tensor, step: int, mean_over_ranks: Callable[[Tensor], Tensor]
+    ) -> None:
+        if self.kind == "gsrgan":
+            now = torch.stack([real, fake])
+            # In that code the anchors are set to 0 at each update of step 0, whatever D says.
+            decay, now = (0.0, torch.zeros_like(now)) if step == 0 else (self.ema_decay, now)
+        else:
+            now = mean_over_ranks(torch.stack([real.mean(), fake.mean()]))
+            decay = 0.0 if step < self.start_iter else self.ema_decay
+        if self.ema_real is None or self.ema_fake is None:
+            # Nothing to average with yet. StudioGAN starts at 7777, which explodes unless start_iter >= 1 sets it first.
+            start = torch.zeros_like(now) if self.kind == "gsrgan" else now
+            self.ema_real, self.ema_fake = start[0], start[1]
+        self.ema_real = decay * self.ema_real + (1 - decay) * now[0]
+        self.ema_fake = decay * self.ema_fake + (1 - decay) * now[1]
+
+    def state_dict(self) -> dict[str, Tensor | None]:
+        return {"ema_real": self.ema_real, "ema_fake": self.ema_fake}
+
+    def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
+        self.ema_real, self.ema_fake = state["ema_real"], state["ema_fake"]
+
+
+def _hinge2(x: Tensor) -> Tensor:
+    return F.relu(x).square().mean()

@@ -1,0 +1,101 @@
+"""What a person sees of a running training: a bar or plain lines, stats.jsonl, TensorBoard, loss curves."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from harness.rundir import RunDir
+
+CURVES = (("d_loss", "g_loss"), ("d_real", "d_fake"), ("lecam",))
+
+
+class Reporter:
+    """Collects the losses of every step on the device and reads them back once every `log_every` steps."""
+
+    def __init__(self, rundir: RunDir, first_step: int, total_steps: int, batch_size: int, log_every: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.rundir, self.total_steps, self.batch_size, self.log_every = rundir, total_steps, batch_size, log_every
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.began_at = time.monotonic()
+        self.writer = SummaryWriter(str(rundir.path / "tensorboard"), purge_step=first_step)
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"), console=self.console, disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self.task = self.bar.add_task(rundir.path.name, total=total_steps, completed=first_step, text="")
+        self.bar.start()
+
+    def say(self, text: str) -> None:
+        """One line for the person and for log.txt."""
+        self.rundir.log(text)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def add(self, values: dict[str, Tensor], step: int) -> None:
+        """Takes the losses of one step (scalars on the device). Step counts from 1."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.steps += 1
+        self.bar.update(self.task, completed=step)
+        if step % self.log_every == 0 or step == self.total_steps:
+            self._flush(step)
+
+    def _flush(self, step: int) -> None:
+        now = time.monotonic()
+        sec_per_step = (now - self.began_at) / self.steps
+        row: dict[str, Any] = {"step": step, **{k: round(float(v) / self.steps, 6) for k, v in self.sums.items()}}
+        row |= {"sec_per_step": round(sec_per_step, 5), "pictures_per_sec": round(self.batch_size / sec_per_step, 1)}
+        self.rundir.append_stats(row)
+        for name, value in row.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, step)
+        left = duration_text((self.total_steps - step) * sec_per_step)
+        speed = f"{sec_per_step:.3f} s/step, {row['pictures_per_sec']:.0f} pictures/s, {left} left"
+        losses = " ".join(f"{name} {value:.3f}" for name, value in row.items() if name in sum(CURVES, ()))
+        self.bar.update(self.task, text=speed)
+        line = f"step {step}/{self.total_steps}  {losses}  {speed}"
+        self.rundir.log(line)
+        if not sys.stderr.isatty():
+            print(line, file=sys.stderr, flush=True)
+        self.rundir.write_status("running", step=step, total_steps=self.total_steps)
+        self.sums, self.steps, self.began_at = {}, 0, now
+
+    def close(self) -> None:
+        self.bar.stop()
+        self.writer.close()
+
+
+def duration_text(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def save_curves(rows: list[dict[str, Any]], path: Path) -> None:
+    """Loss curves of stats.jsonl rows as one PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from harness.rundir import atomic_file
+
+    panels = [names for names in CURVES if any(name in row for row in rows for name in names)]
+    if not panels:
+        return
+    figure = Figure(figsize=(8, 2.4 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, names in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+        axis.legend(loc="upper right", fontsize=8)
+        axis.grid(alpha=0.3)
+    axis.set_xlabel("generator updates")
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,45 @@
+"""Pictures from a generator, with batch-norm statistics that belong to its weights and not to a batch."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.native.data import tensor_to_pictures
+from harness.native.draws import Draws
+
+STANDING_BATCHES = 16
+STANDING_BATCH_SIZE = 64
+
+
+@torch.no_grad()
+def standing_copy(generator: nn.Module, z_dim: int, num_classes: int, seed: int = 0) -> nn.Module:
+    """A copy in eval mode whose batch-norm statistics are plain means over fixed noise ("standing statistics").
+
+    One latent then gives one picture, alone or in any batch. Running statistics lag behind the weights while a run
+    trains, and those of a weight average belong to no weights at all.
+    """
+    standing = copy.deepcopy(generator).train()
+    norms = [m for m in standing.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean
+        if hasattr(norm, "synchronised"):
+            norm.synchronised = False  # only the first process samples
+    device = next(generator.parameters()).device
+    draws = Draws(seed, device)
+    for index in range(STANDING_BATCHES):
+        standing(*draws.latents("standing", index, STANDING_BATCH_SIZE, z_dim, num_classes))
+    return standing.eval()
+
+
+@torch.no_grad()
+def latents_to_pictures(generator: nn.Module, z: Tensor, y: Tensor | None, batch_size: int = 64) -> np.ndarray:
+    """uint8 (N, H, W, 3) of a generator in eval mode; z float32 (N, z_dim), y int64 (N,) or None."""
+    device = next(generator.parameters()).device
+    parts = []
+    for start in range(0, len(z), batch_size):
+        part = slice(start, start + batch_size)
+        parts.append(tensor_to_pictures(generator(z[part].to(device), None if y is None else y[part].to(device))))
+    return np.concatenate(parts)

@@ -1,0 +1,165 @@
+"""One discriminator update and one generator update: the arithmetic of training, nothing else.
+
+Nothing here waits for the device: losses stay tensors, a non-finite one stops the updates on the device itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from harness.config import Config
+from harness.native.data import PictureSource
+from harness.native.device import Hardware
+from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
+from harness.native.dist import World, average_gradients
+from harness.native.draws import Draws
+from harness.native.freeze import set_trainable
+from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty
+from harness.native.resnet import Discriminator
+
+Call = Callable[..., Tensor]
+
+
+@dataclass
+class Training:
+    """All that changes while a run trains, and what it needs to go on."""
+
+    config: Config
+    hardware: Hardware
+    world: World
+    generator: nn.Module
+    discriminator: Discriminator
+    generator_ema: nn.Module | None
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    lecam: LeCam | None
+    source: PictureSource
+    draws: Draws
+    num_classes: int
+    step: int = 0
+    broken: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss was not finite
+    g_call: Call | None = None  # the compiled networks, where the config asks for it
+    d_call: Call | None = None
+
+    def draw_fakes(self, purpose: str, index: int) -> tuple[Tensor, Tensor | None]:
+        """Fresh pictures float32 (B, 3, H, W) in [-1, 1] of the generator, and their labels."""
+        model = self.config.model
+        z, y = self.draws.latents(purpose, index, self.config.optim.batch_size, model.z_dim, self.num_classes)
+        with self.hardware.autocast():
+            fake = (self.g_call or self.generator)(z, y)
+        return fake.float(), y
+
+    def augment(self, x: Tensor, purpose: str, index: int) -> Tensor:
+        """DiffAugment with the draws of this stream; `x` (B, 3, H, W) is this process's part of the batch."""
+        if not self.config.augment.apply_diffaug:
+            return x
+        shape = (self.config.optim.batch_size, *x.shape[1:])
+        generator = self.draws.stream(purpose, index)
+        draws = draw_diffaug(shape, self.config.augment.diffaug_policy, generator, x.device, x.dtype)
+        share = self.draws.share
+        return apply_diffaug(x, slice_draws(draws, share.start, share.stop) if self.world.size > 1 else draws)
+
+    def judge(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Logits float32 (B,) of the discriminator."""
+        with self.hardware.autocast():
+            return (self.d_call or self.discriminator)(x, y)
+
+
+def d_update(run: Training, update: int) -> dict[str, Tensor]:
+    """One discriminator update, the `update`-th of this step. Returns scalars on the device: d_loss, d_real, d_fake, lecam."""
+    optim = run.config.optim
+    set_trainable(run.discriminator, True)
+    run.d_optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for micro in range(optim.acml_steps):
+        index = (run.step * optim.d_updates_per_step + update) * optim.acml_steps + micro
+        loss, parts = d_batch_loss(run, index)
+        (loss / optim.acml_steps).backward()
+        sums = {name: sums.get(name, 0) + part / optim.acml_steps for name, part in parts.items()}
+    apply_update(run, run.d_optimizer, sums["d_loss"])
+    return sums
+
+
+def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of D on global batch `index`, and its detached parts."""
+    loss_config, num_classes = run.config.loss, run.num_classes
+    real, real_y = run.source.batch(index)
+    with torch.no_grad():  # G is in training mode: its batch statistics move in D's steps too, as in StudioGAN 0.2.0
+        fake, fake_y = run.draw_fakes("d.latents", index)
+    real = run.augment(real, "d.real", index)
+    fake = run.augment(fake, "d.fake", index)
+    real_y = real_y if num_classes else None
+
+    if run.config.train.d_call == "concat":
+        labels = torch.cat([real_y, fake_y]) if real_y is not None and fake_y is not None else None
+        real_logits, fake_logits = run.judge(torch.cat([real, fake]), labels).chunk(2)
+    else:
+        real_logits, fake_logits = run.judge(real, real_y), run.judge(fake, fake_y)
+
+    loss = d_loss(loss_config.adv_loss, real_logits, fake_logits)
+    parts = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+    if run.lecam is not None:
+        penalty = run.lecam.penalty(real_logits, fake_logits, run.step, run.world.mean)
+        parts["lecam"] = penalty.detach()
+        loss = loss + penalty
+    if loss_config.apply_gp:
+        alpha = torch.rand(run.config.optim.batch_size, generator=run.draws.stream("d.gp", index), device=real.device)
+        penalty = gradient_penalty(run.discriminator, real, fake, real_y, alpha[run.draws.share])
+        parts["gp"] = penalty.detach()
+        loss = loss + loss_config.gp_lambda * penalty
+    parts["d_loss"] = loss.detach()
+    return loss, parts
+
+
+def g_update(run: Training) -> dict[str, Tensor]:
+    """One generator update, and the moving average. Returns {"g_loss": scalar on the device}. Counts the step."""
+    optim = run.config.optim
+    set_trainable(run.discriminator, False)
+    run.g_optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=run.hardware.device)
+    for micro in range(optim.acml_steps):
+        index = run.step * optim.acml_steps + micro
+        fake, y = run.draw_fakes("g.latents", index)
+        loss = g_loss(run.config.loss.adv_loss, run.judge(run.augment(fake, "g.fake", index), y))
+        (loss / optim.acml_steps).backward()
+        total = total + loss.detach() / optim.acml_steps
+    apply_update(run, run.g_optimizer, total)
+    if run.generator_ema is not None:
+        update_ema(run.generator_ema, run.generator, ema_decay(run.config, run.step))
+    run.step += 1
+    return {"g_loss": total}
+
+
+def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """The optimiser's update, unless this loss or an earlier one was not finite.
+
+    A fused Adam looks at `found_inf` on the device, so nothing has to wait; others have to ask.
+    """
+    average_gradients((p for group in optimizer.param_groups for p in group["params"]), run.world)
+    run.broken = torch.maximum(run.broken, run.world.mean((~torch.isfinite(loss)).float()).ceil())
+    if run.config.train.fused_adam:
+        optimizer.found_inf = run.broken  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
+        optimizer.step()
+    elif not run.broken:
+        optimizer.step()
+
+
+def ema_decay(config: Config, step: int) -> float:
+    """Decay after generator update number `step` (0-based)."""
+    model = config.model
+    if step < model.g_ema_start:
+        return 0.0
+    return min(model.g_ema_decay, (1 + step) / (10 + step)) if model.g_ema_warmup else model.g_ema_decay
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Whole state dict, batch-norm statistics included, as StudioGAN 0.2.0; counters are copied."""
+    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+    floats = [(a, b) for a, b in pairs if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)
+    for a, b in pairs:
+        if not a.is_floating_point():
+            a.copy_(b)
