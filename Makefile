@@ -1,6 +1,6 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
-VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN ARGS PYTHON
+VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
@@ -22,6 +22,7 @@ else
 endif
 
 PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN),--dry-run)
+MADE := $(if $(REBUILD),--rebuild)
 STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
 # Several processes: torchrun's launcher, behind ours which keeps the exit code.
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
@@ -33,7 +34,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  CONFIG=configs/x.yaml  OVERRIDE='a.b=c d.e=f'  NPROC=processes  LIMIT_STEPS=n  DRY_RUN=1 (print the plan, touch nothing)"
-	@echo "  PYTHON=/path/to/python  use this interpreter, which has the dependencies; install nothing"
+	@echo "  PYTHON=/path/to/python (use this interpreter, install nothing)  REBUILD=1 (dataset: build it anew)  ARGS=more options"
 
 setup: $(READY) ## make .venv and install what requirements.txt pins (the other targets do it by themselves)
 	@$(PY) -c 'import sys; print(sys.executable)'
@@ -50,11 +51,11 @@ doctor: $(READY) ## what is installed, what is missing, what the hardware can do
 
 dataset: $(READY) ## CONFIG= both sets of an experiment | SET=procedural [SIZE= COUNT=] | SET=folder SRC= [NAME= SIZE=]
 ifeq ($(SET),)
-	@exec $(PY) -m datasets build --stage all $(PLAN) $(ARGS)
+	@exec $(PY) -m datasets build --stage all $(PLAN) $(MADE) $(ARGS)
 else ifeq ($(SET),procedural)
-	@exec $(PY) -m datasets procedural $(if $(SIZE),--size "$$SIZE") $(if $(COUNT),--count "$$COUNT") $(ARGS)
+	@exec $(PY) -m datasets procedural $(if $(SIZE),--size "$$SIZE") $(if $(COUNT),--count "$$COUNT") $(MADE) $(if $(DRY_RUN),--dry-run) $(ARGS)
 else ifeq ($(SET),folder)
-	@exec $(PY) -m datasets folder "$$SRC" $(if $(NAME),--name "$$NAME") $(if $(SIZE),--size "$$SIZE") $(ARGS)
+	@exec $(PY) -m datasets folder "$$SRC" $(if $(NAME),--name "$$NAME") $(if $(SIZE),--size "$$SIZE") $(MADE) $(if $(DRY_RUN),--dry-run) $(ARGS)
 else
 	@echo "SET: found $(SET), allowed procedural or folder, try make dataset SET=folder SRC=path/to/pictures" >&2; exit 2
 endif

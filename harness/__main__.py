@@ -1,5 +1,7 @@
-"""`python -m harness train | finetune | doctor | studiogan | bench`. Torch is imported where it is needed, no sooner."""
+"""`python -m harness train | finetune | doctor | studiogan | bench`. Torch is imported only where it is needed."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +31,7 @@ def train(
         return _print_plan(resolved, limit_steps)
     from harness.native.train import train_run
 
-    print(train_run(resolved, limit_steps=limit_steps, allow_config_change=allow_config_change))
+    _print_folder(train_run(resolved, limit_steps=limit_steps, allow_config_change=allow_config_change))
 
 
 @app.command()
@@ -52,11 +54,15 @@ def finetune(
         return _print_plan(tuned, limit_steps, **more)
     from harness.native.train import finetune_run
 
-    print(
-        finetune_run(
-            resolved, checkpoint=checkpoint, limit_steps=limit_steps, allow_config_change=allow_config_change
-        )
+    _print_folder(
+        finetune_run(resolved, checkpoint=checkpoint, limit_steps=limit_steps, allow_config_change=allow_config_change)
     )
+
+
+def _print_folder(folder: Path) -> None:
+    """Once, also when torchrun started several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(folder)
 
 
 def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:

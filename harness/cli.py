@@ -1,5 +1,6 @@
 """What the command lines share: a config's options, and how a command ends (2 = user's mistake, 75 = run me again)."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -24,7 +25,8 @@ def make_app(about: str) -> typer.Typer:
 
 def run_command(command: Callable[[], object]) -> None:
     """Runs a command line to its end: a mistake is told in its own words, without traceback; our bugs keep theirs."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     try:
         command()
     except UserError as error:
@@ -38,10 +40,12 @@ def run_command(command: Callable[[], object]) -> None:
         sys.exit(1)
 
 
-def _terminate(*_: object) -> None:
-    """SIGTERM while no stage has its own handler: raised, so that temporary files go on the way out."""
-    raise Interrupted("stopped by SIGTERM: the same command starts again")
+def _stop(number: int, _: object) -> None:
+    """A signal while no stage has its own handler: raised, so that temporary files go on the way out."""
+    raise Interrupted(f"stopped by {signal.Signals(number).name}: the same command starts again")
 
 
 def _tell(text: str) -> None:
+    rank = os.environ.get("RANK", "0")  # of several processes under torchrun
+    text = text if rank == "0" else f"[rank {rank}] {text}"
     sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")

@@ -98,9 +98,7 @@ def _release(version: str) -> list[int]:
 
 def mending_command(bad: dict[str, str]) -> str:
     """The one command that installs what is missing and puts broken packages in anew. In: requirement → fault."""
-    pins = dict(
-        re.findall(r"^([\w.-]+)(?:\[.*\])?==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    )
+    pins = dict(re.findall(r"^([\w.-]+)(?:\[.*\])?==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
     pins = {name.lower(): version for name, version in pins.items()}
     names = [split_requirement(requirement)[0] for requirement in bad]
     wanted = [f"{name}=={pins[name]}" if name in pins else name for name in names]
@@ -127,9 +125,7 @@ def _print_machine() -> None:
     print(f"platform     {platform.platform()}")
     print(f"cores        {cores}")
     print(f"memory       {_memory_gib()}")
-    print(
-        f"disk         {disk.free / 2**30:.0f} of {disk.total / 2**30:.0f} GiB free, where this checkout lies"
-    )
+    print(f"disk         {disk.free / 2**30:.0f} of {disk.total / 2**30:.0f} GiB free, where this checkout lies")
     print(f"bf16 on CPU  {'yes: ' + ' '.join(bf16) if bf16 else 'no' if flags else 'unknown'}")
 
 

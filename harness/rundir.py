@@ -147,7 +147,7 @@ class RunDir:
         self.log(text)
 
     def write_env(self, **fields: Any) -> None:
-        """env.json: commit, interpreter, platform, package versions, host and `fields` (device, dataset …)."""
+        """env.json: commit, interpreter, platform, package versions, host and `fields`, say the device."""
         env = {
             "git": _git_state(Path(__file__).resolve().parent.parent),
             "python": platform.python_version(),

@@ -10,7 +10,8 @@ from datasets.procedural.light import Light
 
 @dataclass(frozen=True)
 class Scene:
-    """`picture` linear RGB float32 (H, W, 3) in [0, 1]; `gloss` is how much the floor mirrors the car, in [0, 1]."""
+    """`picture` linear RGB float32 (H, W, 3) in [0, 1]; `gloss` and `shadow` in [0, 1] say how much the floor mirrors
+    the car and how dark it is beneath it."""
 
     picture: np.ndarray
     light: Light
@@ -35,7 +36,7 @@ def _rows(height: int, horizon: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _profile(rng: np.random.Generator, width: int, bumps: int, rough: float = 1.0) -> np.ndarray:
-    """A smooth random line over the columns, float32 (W,) roughly in [0, 1]; independent of the picture's width."""
+    """A smooth random line over the columns, float32 (W,) roughly in [0, 1]; the same at every width."""
     u = (np.arange(width, dtype=np.float32) + 0.5) / width
     line = np.zeros(width, np.float32)
     for octave in range(1, 5):
@@ -67,7 +68,9 @@ def _studio(rng, height, width):
     glow = np.exp(-(((u - rng.uniform(0.35, 0.65)) / 0.55) ** 2 + ((v - horizon) / 0.45) ** 2))[..., None]
     picture = (wall * (1 - sweep) + floor * sweep) * (0.62 + 0.48 * glow)
     to, sun = _sun(rng, 0.25, _rgb(1, 1, 1))
-    light = Light(_tint(rng, 0.35, 0.03), 0.5 * wall + 0.12, floor * 0.55 + 0.02, sun, to, 0.0, 0.0, rng.uniform(0.9, 1.5))
+    light = Light(
+        _tint(rng, 0.35, 0.03), 0.5 * wall + 0.12, floor * 0.55 + 0.02, sun, to, 0.0, 0.0, rng.uniform(0.9, 1.5)
+    )
     return Scene(picture, light, rng.uniform(0.05, 0.30), 0.75)
 
 
@@ -85,7 +88,10 @@ def _outdoors(rng, height, width):
     v = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     far = _tint(rng, 0.16, 0.25) * 0.7 + low * 0.25
     near = rng.choice(np.array([[0.05, 0.09, 0.03], [0.10, 0.09, 0.06], [0.08, 0.10, 0.11]])).astype(np.float32)
-    for colour, tall, soft, bumps in ((far, rng.uniform(0.04, 0.14), 0.012, 3), (near, rng.uniform(0.02, 0.10), 0.02, 9)):
+    for colour, tall, soft, bumps in (
+        (far, rng.uniform(0.04, 0.14), 0.012, 3),
+        (near, rng.uniform(0.02, 0.10), 0.02, 9),
+    ):
         line = horizon - tall * (0.35 + _profile(rng, width, bumps, 0.8))
         cover = ramp(v - line, -soft, soft)[..., None]
         lit = 0.75 + 0.5 * _profile(rng, width, bumps * 3)[None, :, None]
@@ -109,7 +115,7 @@ def _wall(rng, height, width):
     """A house wall with bricks, panels or plaster close behind the car."""
     horizon = rng.uniform(0.50, 0.60)
     above, below = _rows(height, horizon)
-    paint = _tint(rng, rng.uniform(0.15, 0.62), 0.30)
+    paint = _tint(rng, rng.uniform(0.15, 0.62), 0.20)
     u, v = (np.arange(width) + 0.5) / height, ((np.arange(height) + 0.5) / height)[:, None]
     picture = np.broadcast_to(paint * (0.8 + 0.25 * above[:, None, None]), (height, width, 3)).copy()
     course = rng.choice([0.045, 0.12, 0.30])
@@ -118,9 +124,18 @@ def _wall(rng, height, width):
     column = np.floor(u / brick + 0.5 * (row % 2) * (course < 0.1))
     tone = np.sin(12.9898 * row + 78.233 * column + rng.uniform(0, 9)) * 43758.5453
     picture *= (1 + rng.uniform(0.02, 0.10) * (2 * (tone - np.floor(tone)) - 1))[..., None].astype(np.float32)
-    joints = np.maximum(1 - ramp(np.abs(v / course - np.round(v / course)) * course, 0.001, 0.007),
-                        1 - ramp(np.abs(u / brick + 0.5 * (row % 2) * (course < 0.1) - np.round(
-                            u / brick + 0.5 * (row % 2) * (course < 0.1))) * brick, 0.001, 0.007))
+    joints = np.maximum(
+        1 - ramp(np.abs(v / course - np.round(v / course)) * course, 0.001, 0.007),
+        1
+        - ramp(
+            np.abs(
+                u / brick + 0.5 * (row % 2) * (course < 0.1) - np.round(u / brick + 0.5 * (row % 2) * (course < 0.1))
+            )
+            * brick,
+            0.001,
+            0.007,
+        ),
+    )
     picture *= (1 - 0.16 * joints)[..., None].astype(np.float32)
     shade = 0.75 + 0.5 * _profile(rng, width, 2)
     picture *= shade[None, :, None]
@@ -130,7 +145,9 @@ def _wall(rng, height, width):
     picture += ramp(v - horizon, -0.006, 0.006)[..., None].astype(np.float32) * (floor - picture)
     picture *= (1 - 0.45 * np.exp(-(((v - horizon) / 0.02) ** 2)))[..., None].astype(np.float32)
     to, sun = _sun(rng, rng.uniform(0.3, 1.0), _rgb(1, 0.96, 0.9))
-    light = Light(_rgb(0.35, 0.45, 0.62), _rgb(0.70, 0.76, 0.82), ground * 0.8, sun, to, 0.6, rng.uniform(0.08, 0.2), 0.0)
+    light = Light(
+        _rgb(0.35, 0.45, 0.62), _rgb(0.70, 0.76, 0.82), ground * 0.8, sun, to, 0.6, rng.uniform(0.08, 0.2), 0.0
+    )
     return Scene(picture, light, 0.0, 0.85)
 
 
@@ -144,7 +161,12 @@ def _hall(rng, height, width):
     floor_tone = _tint(rng, rng.uniform(0.08, 0.45), 0.08)
     floor = floor_tone * (1.15 - 0.35 * below[:, None, None]) + 0.12 * dim
     for _ in range(rng.integers(3, 7)):
-        x, y, wide, tall = rng.uniform(0, 1), rng.uniform(0.03, 0.8) * horizon, rng.uniform(0.03, 0.16), rng.uniform(0.008, 0.03)
+        x, y, wide, tall = (
+            rng.uniform(0, 1),
+            rng.uniform(0.03, 0.8) * horizon,
+            rng.uniform(0.03, 0.16),
+            rng.uniform(0.008, 0.03),
+        )
         colour = _tint(rng, rng.uniform(0.35, 0.9), 0.25)
         spot = np.exp(-(((u - x) / wide) ** 4 + ((v - y) / tall) ** 2))[..., None].astype(np.float32)
         picture = picture + spot * colour
@@ -163,18 +185,29 @@ def _park(rng, height, width):
     _, below = _rows(height, horizon)
     u, v = (np.arange(width) + 0.5) / height, ((np.arange(height) + 0.5) / height)[:, None]
     leaf = _rgb(0.10, 0.17, 0.05) * rng.uniform(0.7, 1.3) + _rgb(0.10, 0.02, 0.0) * rng.random()
-    picture = np.broadcast_to(leaf * (0.7 + 0.5 * (1 - v[..., None])), (height, width, 3)).astype(np.float32).copy()
-    for _ in range(14):
-        x, y, size = rng.uniform(0, 1.8), rng.uniform(0, horizon), rng.uniform(0.03, 0.12)
-        colour = leaf * rng.uniform(0.3, 2.6) + rng.choice([0.0, 0.0, 0.25]) * _rgb(0.8, 0.9, 0.8)
-        spot = 1 - ramp(np.hypot(u - x, v - y), 0.7 * size, 1.2 * size)
-        picture += (0.6 * spot[..., None]).astype(np.float32) * (colour - picture)
+    crowns = _profile(rng, width, 7)[None] * (0.6 + 0.8 * _profile(rng, height, 5))[:, None]
+    fade = (0.80 - 0.55 * v / horizon + 0.8 * crowns)[..., None]  # lighter towards the tree tops
+    picture = np.broadcast_to(leaf * fade, (height, width, 3)).astype(np.float32).copy()
+    for number in range(30):
+        size = rng.uniform(0.03, 0.13) * (1.0 if number < 18 else 0.5)
+        x, y = rng.uniform(0, 1.8), rng.uniform(0, horizon)
+        sky = max(0.0, rng.uniform(-1.0, 0.45) * (1 - y / horizon))
+        colour = leaf * rng.uniform(0.25, 2.4) + sky * _rgb(0.8, 0.9, 0.9)
+        reach = 1.2 * size * height
+        box = (
+            slice(max(0, int(y * height - reach)), int(y * height + reach) + 2),
+            slice(max(0, int(x * height - reach)), int(x * height + reach) + 2),
+        )
+        spot = 1 - ramp(np.hypot(u[box[1]] - x, v[box[0]] - y), 0.7 * size, 1.2 * size)
+        picture[box] += (0.6 * spot[..., None]).astype(np.float32) * (colour - picture[box])
     ground = rng.choice(np.array([[0.16, 0.22, 0.07], [0.34, 0.30, 0.24], [0.24, 0.23, 0.22]])).astype(np.float32)
     floor = np.repeat((ground * (0.75 + 0.35 * below[:, None]))[:, None], width, 1)
     _grain(rng, floor, below, 0.10)
     picture += ramp(v - horizon, -0.02, 0.02)[..., None].astype(np.float32) * (floor - picture)
     to, sun = _sun(rng, rng.uniform(0.5, 1.1), _rgb(1, 0.95, 0.82))
-    light = Light(_rgb(0.30, 0.45, 0.70), _rgb(0.60, 0.70, 0.72), ground * 0.7, sun, to, 0.85, rng.uniform(0.15, 0.35), 0.0)
+    light = Light(
+        _rgb(0.30, 0.45, 0.70), _rgb(0.60, 0.70, 0.72), ground * 0.7, sun, to, 0.85, rng.uniform(0.15, 0.35), 0.0
+    )
     return Scene(picture, light, 0.0, 0.85)
 
 

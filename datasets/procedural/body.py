@@ -3,7 +3,7 @@
 Car frame in metres: x forward, y to the car's left, z up from the ground; s is the distance behind the nose.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -43,16 +43,21 @@ class Mesh:
     triangles: np.ndarray
 
 
-def ramp(x, low: float, high: float):
+def ramp(x, low, high):
     """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    t = np.minimum(np.maximum((x - low) * (1.0 / (high - low)), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """(n, 3) → (n, 3) of length 1."""
+    return vectors / np.sqrt(np.einsum("ij,ij->i", vectors, vectors) + np.float32(1e-12))[:, None]
 
 
 def factors_to_shape(f: Factors) -> Shape:
     length = f.bonnet + f.cabin + f.boot
     belt_middle = f.roof_height - f.glass * (f.roof_height - f.clearance)
-    wedge = 0.05 + 0.13 * f.futurism
+    wedge = 0.05 + 0.09 * f.futurism
     cowl, deck = belt_middle + 0.02 - 0.5 * wedge, belt_middle + 0.02 + 0.5 * wedge
     nose_top = cowl - (0.17 + 0.07 * f.futurism) * min(1.0, 0.35 + 0.6 * f.bonnet)
     screen_run = (f.roof_height - cowl) / np.tan(np.radians(f.windscreen_deg))
@@ -61,23 +66,46 @@ def factors_to_shape(f: Factors) -> Shape:
     screen = (f.bonnet, f.bonnet + shrink * screen_run)
     rear = (length - f.boot - shrink * rear_run, length - f.boot)
     overhang = length - f.wheelbase
-    wheel_s = (overhang * (0.49 - 0.03 * f.futurism), overhang * (0.49 - 0.03 * f.futurism) + f.wheelbase)
+    front = overhang * (0.49 + 0.05 * f.futurism)
+    wheel_s = (front, front + f.wheelbase)
     s = np.linspace(-0.6, length + 0.6, 181)
     peak = screen[1] + (0.35 - 0.1 * f.futurism) * (rear[0] - screen[1])
-    top = np.interp(s, [0, f.bonnet, screen[1], peak, rear[0], rear[1], length],
-                    [nose_top, cowl, f.roof_height - 0.03, f.roof_height + 0.01, f.roof_height - 0.05, deck,
-                     deck - 0.03 - 0.10 * f.boot])
-    belt = np.interp(s, [0, f.bonnet, f.bonnet + 0.45 * f.cabin, rear[1], length],
-                     [nose_top - 0.06, cowl - 0.055, 0.5 * (cowl + deck) - 0.06, deck - 0.05, deck - 0.10])
+    top = np.interp(
+        s,
+        [0, f.bonnet, screen[1], peak, rear[0], rear[1], length],
+        [
+            nose_top,
+            cowl,
+            f.roof_height - 0.03,
+            f.roof_height + 0.01,
+            f.roof_height - 0.05,
+            deck,
+            deck - 0.03 - 0.10 * f.boot,
+        ],
+    )
+    belt = np.interp(
+        s,
+        [0, f.bonnet, f.bonnet + 0.45 * f.cabin, rear[1], length],
+        [nose_top - 0.06, cowl - 0.055, 0.5 * (cowl + deck) - 0.06, deck - 0.05, deck - 0.10],
+    )
     blur = 0.07 + 0.07 * f.futurism
     top, belt = _smooth(s, top, blur), _smooth(s, belt, 0.16)
     radius = 0.5 * f.wheel_size
     arch = radius * (1.09 - 0.035 * f.futurism) + 0.012
-    for wheel in wheel_s:  # a wing must clear its wheel, however low the bonnet
-        lack = radius + arch + 0.045 - np.interp(wheel, s, belt)
-        bump = max(0.0, lack) * np.exp(-(((s - wheel) / 0.52) ** 2))
+    shape = Shape(length, 0.5 * f.width, nose_top, cowl, deck, screen, rear, wheel_s, radius, arch, s, top, belt)
+    return _raise_wings(f, shape)
+
+
+def _raise_wings(f: Factors, shape: Shape) -> Shape:
+    """A wing must clear its wheel, however low the bonnet: lift belt and top where they end up above it."""
+    s, top, belt = shape.profile_s, shape.top, shape.belt
+    flank_s = _bend(f, shape, s, np.full_like(s, 0.97 * shape.half_width), belt)
+    for wheel in shape.wheel_s:
+        away = (flank_s - wheel) / 0.45
+        lack = shape.wheel_radius + shape.arch_radius + 0.045 - float(np.interp(wheel, flank_s, belt))
+        bump = max(0.0, lack) * np.exp(-(away**2) * np.minimum(1, 0.25 + np.abs(away)))
         belt, top = belt + bump, top + 0.75 * bump * (1 - ramp(top - belt, 0.1, 0.3))
-    return Shape(length, 0.5 * f.width, nose_top, cowl, deck, screen, rear, wheel_s, radius, arch, s, top, belt)
+    return replace(shape, top=top, belt=belt)
 
 
 def _smooth(s: np.ndarray, values: np.ndarray, sigma: float) -> np.ndarray:
@@ -89,7 +117,7 @@ def _smooth(s: np.ndarray, values: np.ndarray, sigma: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _section_basis(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cubic B-spline over 13 control points, mirrored at both ends: v (count,), y and z bases (2, 13, count)."""
+    """Cubic B-spline over 13 control points, mirrored at both ends: v (count,), y and z bases (2, 13, count)"""
     v = 12.0 * np.linspace(0, 1, count)
     v = np.clip(v + 0.55 * np.sin(2 * np.pi * v / 12.0), 0, 12)  # finer at the flank and the roof's edge
     basis = np.zeros((2, 13, count), np.float32)
@@ -152,13 +180,26 @@ def _controls(f: Factors, shape: Shape, s: np.ndarray) -> tuple[np.ndarray, np.n
     lean = 0.36 + 0.14 * f.futurism
     base = 0.955 * half - 0.01
     zero = 0 * s
-    under_y = [zero, 0.55 * half, 0.86 * half, 0.965 * half - 0.5 * waist, half - 1.4 * waist,
-               half - 0.3 * waist, 0.985 * half]
+    under_y = [
+        zero,
+        0.55 * half,
+        0.86 * half,
+        0.965 * half - 0.5 * waist,
+        half - 1.4 * waist,
+        half - 0.3 * waist,
+        0.985 * half,
+    ]
     under_z = [low, low, low, low + 0.05, low + 0.40 * body, low + 0.76 * body, belt - 0.035]
     bonnet_y = [0.955 * half, 0.90 * half, 0.80 * half, 0.63 * half, 0.33 * half, zero]
     bonnet_z = [belt + 0.30 * rise, belt + 0.58 * rise, belt + 0.78 * rise, belt + 0.92 * rise, top, top]
-    cabin_y = [base, base - 0.27 * lean * rise, base - 0.70 * lean * rise, base - lean * rise - 0.07,
-               0.55 * (base - lean * rise), zero]
+    cabin_y = [
+        base,
+        base - 0.27 * lean * rise,
+        base - 0.70 * lean * rise,
+        base - lean * rise - 0.07,
+        0.55 * (base - lean * rise),
+        zero,
+    ]
     cabin_z = [belt + 0.02, belt + 0.34 * rise, belt + 0.78 * rise, top - 0.045, top - 0.008, top]
     upper_y = [b + (c - b) * cabin for b, c in zip(bonnet_y, cabin_y, strict=True)]
     upper_z = [b + (c - b) * cabin for b, c in zip(bonnet_z, cabin_z, strict=True)]
@@ -183,14 +224,19 @@ def _assemble(shape: Shape, s: np.ndarray, y: np.ndarray, z: np.ndarray, s_param
     x = 0.5 * shape.length - both[0]
     points = np.stack([x, both[1], both[2]], -1).astype(np.float32)
     along, around = np.empty_like(points), np.empty_like(points)
-    along[1:-1], along[0], along[-1] = points[2:] - points[:-2], points[1] - points[0], points[-1] - points[-2]
+    along[1:-1], along[0], along[-1] = (points[2:] - points[:-2], points[1] - points[0], points[-1] - points[-2])
     around[:, 1:-1] = points[:, 2:] - points[:, :-2]
     around[:, 0], around[:, -1] = points[:, 1] - points[:, 0], points[:, -1] - points[:, -2]
-    normals = np.stack([along[..., 1] * around[..., 2] - along[..., 2] * around[..., 1],
-                        along[..., 2] * around[..., 0] - along[..., 0] * around[..., 2],
-                        along[..., 0] * around[..., 1] - along[..., 1] * around[..., 0]], -1)
+    normals = np.stack(
+        [
+            along[..., 1] * around[..., 2] - along[..., 2] * around[..., 1],
+            along[..., 2] * around[..., 0] - along[..., 0] * around[..., 2],
+            along[..., 0] * around[..., 1] - along[..., 1] * around[..., 0],
+        ],
+        -1,
+    )
     normals[0], normals[-1] = (1, 0, 0), (-1, 0, 0)
-    normals /= np.sqrt((normals**2).sum(-1, keepdims=True)) + 1e-9
     params = np.stack([both[3], both[4]], -1).astype(np.float32)
-    return Mesh(points.reshape(-1, 3), normals.reshape(-1, 3), params.reshape(-1, 2),
-                _grid_triangles(*points.shape[:2]))
+    return Mesh(
+        points.reshape(-1, 3), unit(normals.reshape(-1, 3)), params.reshape(-1, 2), _grid_triangles(*points.shape[:2])
+    )

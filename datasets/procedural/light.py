@@ -1,6 +1,6 @@
 """Light and reflection: what a surface point looks like under a sky, a floor and a few lamps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from datasets.procedural.body import ramp
 
 @dataclass(frozen=True)
 class Light:
-    """Colours are linear RGB (3,), about 1 = white in the picture. Directions are in the camera's frame turned upright:
-    x to the right, y away from the viewer, z up; `lamp` is a strip of soft light overhead (its strength, 0 = none)."""
+    """Colours are linear RGB (3,), about 1 = white in the picture. Directions are in the camera's frame turned
+    upright: x to the right, y away from the viewer, z up. `lamp` is the strength of soft light overhead, 0 = none."""
 
     zenith: np.ndarray
     horizon: np.ndarray
@@ -22,7 +22,7 @@ class Light:
     lamp: float
 
 
-def turn_light(light: Light, yaw_deg: float) -> np.ndarray:
+def light_frame(yaw_deg: float) -> np.ndarray:
     """Rows right, away, up of the upright camera frame, in the car frame: float32 (3, 3)."""
     yaw = np.radians(yaw_deg)
     return np.array([[-np.sin(yaw), np.cos(yaw), 0], [-np.cos(yaw), -np.sin(yaw), 0], [0, 0, 1]], np.float32)
@@ -47,32 +47,54 @@ def surroundings(light: Light, direction: np.ndarray) -> np.ndarray:
     return floor + (sky - floor) * ramp(up, -0.035, 0.035)[:, None]
 
 
-def shade(light: Light, frame: np.ndarray, normals: np.ndarray, views: np.ndarray, albedo: np.ndarray,
-          mirror: np.ndarray, open_sky: np.ndarray, flake: float = 0.0) -> np.ndarray:
-    """Radiance (n, 3) of surfaces with linear `albedo` (n, 3) under a clear coat that reflects `mirror` (n,) head-on.
+@dataclass
+class Fragments:
+    """Surface seen in some pixels: flat pixel numbers (n,), the rest (n,) or (n, 3); later ones cover earlier ones.
 
-    views: unit vectors from the eye to the surface; open_sky (n,) in [0, 1] darkens hidden corners;
-    flake: how much of the colour itself shines like metal.
+    `views` are unit vectors from the eye to the surface, `albedo` is linear colour under a clear coat that reflects
+    `mirror` head-on, `glow` is light of its own, `open_sky` in [0, 1] darkens hidden corners, `flake` says how much
+    of the colour itself shines like metal.
     """
-    facing = np.einsum("ij,ij->i", normals, views)
-    reflected = views - (2 * facing)[:, None] * normals
-    turned = reflected @ frame.T
-    seen = surroundings(light, turned)
-    bend = np.clip(1 + facing, 0, 1)
+
+    pixels: np.ndarray
+    views: np.ndarray
+    normals: np.ndarray
+    albedo: np.ndarray
+    mirror: np.ndarray
+    glow: np.ndarray
+    open_sky: np.ndarray
+    flake: np.ndarray
+
+
+def join_fragments(layers: list[Fragments]) -> Fragments:
+    names = (field.name for field in fields(Fragments))
+    return Fragments(*(np.concatenate([getattr(layer, name) for layer in layers]) for name in names))
+
+
+def shade(light: Light, frame: np.ndarray, seen: Fragments) -> np.ndarray:
+    """Radiance (n, 3) of fragments; `frame` turns car directions into the light's (see `light_frame`)."""
+    facing = np.einsum("ij,ij->i", seen.normals, seen.views)
+    reflected = seen.views - (2 * facing)[:, None] * seen.normals
+    around = surroundings(light, reflected @ frame.T)
+    bend = np.minimum(np.maximum(1 + facing, 0), 1)
     bend2 = bend * bend
-    fresnel = (mirror + (1 - mirror) * 0.9 * bend2 * bend2 * bend)[:, None]
+    fresnel = (seen.mirror * (1 + 8.0 * bend2 * bend2 * bend))[:, None]  # Schlick's law, scaled so that edges stay calm
     toward_sun = light.sun_to @ frame
-    sun = np.clip(normals @ toward_sun, 0, 1)
-    half_up = 0.5 + 0.5 * normals[:, 2:]
-    soft = light.ground * 0.62 + (0.72 * light.zenith + 0.45 * light.horizon + 0.30 * light.lamp - 0.62 * light.ground) * half_up
-    glance = np.clip(reflected @ toward_sun, 0, 1)
-    broad = glance**8
-    hidden = open_sky[:, None]
-    body = albedo * (soft + sun[:, None] * light.sun_rgb) * hidden
-    if flake:
-        body = body + albedo * (flake * (0.5 * seen + (0.9 * broad)[:, None] * light.sun_rgb)) * hidden
-    spark = (glance**160 * 9)[:, None] * light.sun_rgb
-    return body + fresnel * (seen + spark) * (0.3 + 0.7 * hidden)
+    sun = np.maximum(seen.normals @ toward_sun, 0)
+    above, below = 0.72 * light.zenith + 0.45 * light.horizon + 0.30 * light.lamp, 0.62 * light.ground
+    soft = below + (above - below) * (0.5 + 0.5 * seen.normals[:, 2:])
+    glance = np.maximum(reflected @ toward_sun, 0)
+    broad = glance * glance
+    broad = broad * broad
+    broad = broad * broad  # glance ** 8; whole powers by squaring are several times quicker
+    hidden, metal = seen.open_sky[:, None], seen.flake[:, None]
+    matt = (1 - 0.5 * metal) * (soft + (1.25 * sun)[:, None] * light.sun_rgb)
+    body = seen.albedo * hidden * (matt + metal * (0.85 * around + (1.4 * broad)[:, None] * light.sun_rgb))
+    tight = broad * broad
+    tight = tight * tight
+    tight = tight * tight * tight * tight * broad * broad  # glance ** 144
+    spark = (9 * tight)[:, None] * light.sun_rgb
+    return body + fresnel * (around + spark) * (0.3 + 0.7 * hidden) + seen.glow
 
 
 def develop(radiance: np.ndarray) -> np.ndarray:

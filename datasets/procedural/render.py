@@ -3,12 +3,11 @@
 import numpy as np
 
 from datasets.procedural.backdrop import Scene, draw_scene
-from datasets.procedural.body import Mesh, Shape, build_mesh, factors_to_shape, ramp
-from datasets.procedural.camera import Camera, aim_camera, fill_triangles
+from datasets.procedural.body import Shape, build_mesh, factors_to_shape, ramp
+from datasets.procedural.camera import Camera, aim_camera
+from datasets.procedural.car import render_car
 from datasets.procedural.factors import Factors
-from datasets.procedural.light import develop, shade, turn_light
-from datasets.procedural.surface import hsv_to_linear, make_patch
-from datasets.procedural.wheels import hit_mirror, hit_wheel, wheel_material, wheel_places
+from datasets.procedural.light import light_frame
 
 
 def render(factors: Factors, height: int, width: int, seed: int) -> np.ndarray:
@@ -19,94 +18,52 @@ def render(factors: Factors, height: int, width: int, seed: int) -> np.ndarray:
 def render_with_mask(factors: Factors, height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The picture, uint8 (H, W, 3), and where the car is, bool (H, W)."""
     scene = draw_scene(height, width, seed)
-    colour, alpha, camera = render_car(factors, scene, height, width)
-    picture = scene.picture * ground_light(factors, camera, scene, height, width)[..., None]
-    picture = colour + picture * (1 - alpha[..., None])
+    picture, alpha = park(factors, scene, scene.picture)
     return finish(picture, seed), alpha > 0.5
+
+
+def park(f: Factors, scene: Scene, picture: np.ndarray, centre=(0.5, 0.55)) -> tuple[np.ndarray, np.ndarray]:
+    """Put a car with its shadow and its image in the floor on linear (H, W, 3); also returns its alpha (H, W)."""
+    height, width = picture.shape[:2]
+    shape, samples = factors_to_shape(f), samples_per_side(height, width)
+    mesh = build_mesh(f, shape, *fineness(samples * max(height, width)))
+    outline = np.concatenate([mesh.points, _ground_points(f, shape)])
+    camera = aim_camera(outline, f.yaw_deg, f.pitch_deg, f.distance, f.framing, height, width, centre)
+    picture = picture * ground_light(f, shape, camera, scene, height, width)[..., None]
+    if scene.gloss > 0:
+        image = render_car(f, shape, mesh, camera.mirrored(), scene.light, height, width, 1)
+        image = _soften(image) * np.float32(scene.gloss)
+        picture = image[..., :3] + picture * (1 - image[..., 3:])
+    car = render_car(f, shape, mesh, camera, scene.light, height, width, samples)
+    return car[..., :3] + picture * (1 - car[..., 3:]), car[..., 3]
+
+
+def fineness(size: int) -> tuple[int, int]:
+    """Sections along the car and points around half a section, for a picture of so many samples a side."""
+    return (56, 25) if size > 200 else (40, 19) if size > 100 else (28, 16)
+
+
+def _soften(image: np.ndarray) -> np.ndarray:
+    """A 3 x 3 box blur: floors are never perfect mirrors."""
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    across = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return (across[:-2] + across[1:-1] + across[2:]) * np.float32(1 / 9)
 
 
 def samples_per_side(height: int, width: int) -> int:
     """Each pixel is the mean of this number squared of samples."""
     size = max(height, width)
-    return 2 if size > 96 else 3 if size > 48 else 4
-
-
-def render_car(f: Factors, scene: Scene, height: int, width: int, centre=(0.5, 0.55)):
-    """The car alone: premultiplied linear RGB (H, W, 3), alpha (H, W) and the camera (in pixels of this size)."""
-    samples = samples_per_side(height, width)
-    h, w = height * samples, width * samples
-    shape = factors_to_shape(f)
-    fine = max(h, w) > 160
-    mesh = build_mesh(f, shape, 56 if fine else 40, 25 if fine else 19)
-    outline = np.concatenate([mesh.points, _ground_points(f, shape)])
-    camera = aim_camera(outline, f.yaw_deg, f.pitch_deg, f.distance, f.framing, h, w, centre)
-    buffer = np.zeros((h * w, 4), np.float32)
-    depth = np.full(h * w, np.inf, np.float32)
-    _draw_body(f, shape, mesh, camera, scene, buffer, depth, h, w)
-    _draw_solids(f, shape, camera, scene, buffer, depth, h, w)
-    small = buffer.reshape(height, samples, width, samples, 4).mean((1, 3))
-    at_size = Camera(camera.origin, camera.axes, camera.focal_px / samples,
-                     (camera.centre_px[0] / samples, camera.centre_px[1] / samples))
-    return small[..., :3], small[..., 3], at_size
+    return 2 if size > 96 else 3
 
 
 def _ground_points(f: Factors, shape: Shape) -> np.ndarray:
-    return np.array([[0.5 * shape.length - s, side * shape.half_width, 0] for s in shape.wheel_s for side in (-1, 1)], np.float32)
+    return np.array(
+        [[0.5 * shape.length - s, side * shape.half_width, 0] for s in shape.wheel_s for side in (-1, 1)], np.float32
+    )
 
 
-def _views(camera: Camera, points: np.ndarray) -> np.ndarray:
-    views = points - camera.origin
-    return views / np.sqrt((views**2).sum(1, keepdims=True))
-
-
-def _draw_body(f, shape: Shape, mesh: Mesh, camera: Camera, scene: Scene, buffer, depth, h: int, w: int) -> None:
-    seen = camera.project(mesh.points)
-    pixels, corners, weights = fill_triangles(seen, mesh.triangles, h, w)
-    packed = np.concatenate([mesh.points, mesh.normals, mesh.params, seen[:, 2:]], 1)
-    mixed = sum(packed[corners[:, i]] * weights[:, i : i + 1] for i in range(3))
-    points, normals, params = mixed[:, :3], mixed[:, 3:6], mixed[:, 6:8]
-    normals /= np.sqrt((normals**2).sum(1, keepdims=True))
-    patch = make_patch(f, shape, points, normals, params, f.distance / camera.focal_px)
-    open_sky = 0.45 + 0.55 * ramp(points[:, 2], 0.5 * f.clearance, 0.55)
-    flake = 0.5 if f.paint_saturation > 0.3 or f.paint_value < 0.8 else 0.1
-    colour = shade(scene.light, turn_light(scene.light, f.yaw_deg), patch.normals, _views(camera, points),
-                   patch.albedo, patch.mirror, open_sky, flake)
-    colour = develop(colour + 1.3 * patch.glow)
-    colour[patch.hollow] = 0.006
-    buffer[pixels, :3], buffer[pixels, 3] = colour, 1.0
-    depth[pixels] = mixed[:, 8] + 0.5 * patch.hollow
-
-
-def _draw_solids(f, shape: Shape, camera: Camera, scene: Scene, buffer, depth, h: int, w: int) -> None:
-    frame = turn_light(scene.light, f.yaw_deg)
-    metres_per_px = f.distance / camera.focal_px
-
-    def put(pixels, rays, distance, albedo, mirror, normals, glow, hidden):
-        nearer = distance < depth[pixels]
-        pixels, rays = pixels[nearer], rays[nearer]
-        views = rays / np.sqrt((rays**2).sum(1, keepdims=True))
-        colour = shade(scene.light, frame, normals[nearer], views, albedo[nearer], mirror[nearer], hidden[nearer])
-        buffer[pixels, :3] = develop(colour + glow[nearer][:, None])
-        buffer[pixels, 3], depth[pixels] = 1.0, distance[nearer]
-
-    for number, place in enumerate(wheel_places(f, shape)):
-        pixels, rays, distance, offset, on_face = hit_wheel(camera, place, shape.wheel_radius, h, w)
-        if len(pixels):
-            albedo, mirror, normals, glow = wheel_material(f, offset, on_face, place[2], shape.wheel_radius, 1.7 * number, metres_per_px)
-            hidden = 0.25 + 0.75 * (1 - ramp(offset[:, 1], -0.2 * shape.wheel_radius, shape.wheel_radius)) * on_face
-            put(pixels, rays, distance, albedo, mirror, normals, glow, hidden)
-    for side in (-1, 1):
-        hit = hit_mirror(f, shape, camera, side, h, w)
-        if hit is not None and len(hit[0]):
-            pixels, rays, distance, normals = hit
-            n = len(pixels)
-            paint = np.broadcast_to(hsv_to_linear(f.paint_hue, f.paint_saturation, f.paint_value), (n, 3))
-            put(pixels, rays, distance, paint, np.full(n, 0.055, np.float32), normals, np.zeros(n, np.float32), np.full(n, 0.9, np.float32))
-
-
-def ground_light(f: Factors, camera: Camera, scene: Scene, height: int, width: int) -> np.ndarray:
+def ground_light(f: Factors, shape: Shape, camera: Camera, scene: Scene, height: int, width: int) -> np.ndarray:
     """How much light reaches the ground in each pixel: float32 (H, W), 1 = all of it."""
-    shape = factors_to_shape(f)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
     rays = camera.rays(columns.ravel(), rows.ravel())
     below = rays[:, 2] < -0.02
@@ -119,7 +76,7 @@ def ground_light(f: Factors, camera: Camera, scene: Scene, height: int, width: i
 
     under = 1 - ramp(outside(x, y, 0.15), 0.0, 0.42)
     around = np.exp(-outside(x, y, 0.0) / 0.5)
-    toward = scene.light.sun_to @ turn_light(scene.light, f.yaw_deg)
+    toward = scene.light.sun_to @ light_frame(f.yaw_deg)
     shift = -0.55 * f.roof_height * toward[:2] / max(toward[2], 0.3)
     cast = 1 - ramp(outside(x - shift[0], y - shift[1], 0.1), 0.0, 0.55)
     sun = min(0.55, 0.5 * float(scene.light.sun_rgb.mean()))
@@ -132,4 +89,5 @@ def finish(picture: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, 2])
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
     display = np.clip(picture, 0, 1) ** (1 / 2.2)
+    display += 0.30 * (display * display * (3 - 2 * display) - display)  # a photo's contrast
     return np.clip(255 * display + 1.2 * noise + 0.5, 0, 255).astype(np.uint8)

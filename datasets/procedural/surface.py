@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.procedural.body import V_BELT, V_ROOF_EDGE, Shape, ramp
+from datasets.procedural.body import V_BELT, V_ROOF_EDGE, Shape, ramp, unit
 from datasets.procedural.factors import Factors
 
 BLACK = np.array([0.012, 0.012, 0.014], np.float32)
@@ -37,8 +37,16 @@ def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px:
     """Decide the material of every body pixel."""
     n = len(points)
     paint = hsv_to_linear(f.paint_hue, f.paint_saturation, f.paint_value)
-    patch = Patch(points, normals, params[:, 0], params[:, 1], np.broadcast_to(paint, (n, 3)).copy(),
-                  np.full(n, 0.055, np.float32), np.zeros((n, 3), np.float32), np.zeros(n, bool))
+    patch = Patch(
+        points,
+        normals,
+        params[:, 0],
+        params[:, 1],
+        np.broadcast_to(paint, (n, 3)).copy(),
+        np.full(n, 0.075, np.float32),
+        np.zeros((n, 3), np.float32),
+        np.zeros(n, bool),
+    )
     s = 0.5 * shape.length - points[:, 0]
     _crease_flanks(f, shape, patch, s)
     _draw_seams(f, shape, patch, s, metres_per_px)
@@ -51,7 +59,7 @@ def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px:
     return patch
 
 
-def _put(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount=1.0) -> None:
+def _put(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount: float | np.ndarray = 1.0) -> None:
     """Blend a material in at the pixel numbers (or mask) `where`."""
     if where.dtype == bool:
         where = np.flatnonzero(where)
@@ -76,13 +84,14 @@ def _crease_flanks(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> Non
         near = np.hypot(sf - wheel, z - shape.wheel_radius)
         lip = (near < shape.arch_radius + 0.035) & (near > shape.arch_radius)
         patch.normals[flank[lip], 2] += 0.25
-        patch.hollow[flank[(near < shape.arch_radius) & (np.abs(patch.points[flank, 1]) > 0.6 * shape.half_width)]] = True
-    norm = np.sqrt((patch.normals[flank] ** 2).sum(1, keepdims=True))
-    patch.normals[flank] /= norm
+        patch.hollow[flank[(near < shape.arch_radius) & (np.abs(patch.points[flank, 1]) > 0.6 * shape.half_width)]] = (
+            True
+        )
+    patch.normals[flank] = unit(patch.normals[flank])
 
 
 def door_lines(shape: Shape, z: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """s of the front door's front edge, of the seam between the doors, and of the rear door's edge at heights z."""
+    """s of the front door's front edge, of the seam between the doors, of the rear door's edge at heights z."""
     first = shape.wheel_s[0] + shape.arch_radius + 0.11
     reach = shape.arch_radius + 0.10
     last = shape.wheel_s[1] - np.sqrt(np.maximum(reach**2 - (z - shape.wheel_radius) ** 2, 0.02))
@@ -93,7 +102,9 @@ def door_lines(shape: Shape, z: np.ndarray) -> tuple[float, float, np.ndarray]:
 def _draw_seams(f: Factors, shape: Shape, patch: Patch, s: np.ndarray, metres_per_px: float) -> None:
     width = max(0.009, 0.55 * metres_per_px)
     strength = min(1.0, 0.016 / width) * (1 - 0.62 * f.futurism)
-    flank = np.flatnonzero((patch.v > 3.0) & (patch.v < V_BELT + 0.1) & ~patch.hollow & (patch.points[:, 2] > f.clearance + 0.09))
+    flank = np.flatnonzero(
+        (patch.v > 3.0) & (patch.v < V_BELT + 0.1) & ~patch.hollow & (patch.points[:, 2] > f.clearance + 0.09)
+    )
     z, sf = patch.points[flank, 2], s[flank]
     first, middle, last = door_lines(shape, z)
     dark = sum(np.exp(-(((sf - line) / width) ** 2)) for line in (first, middle, last))
@@ -118,6 +129,7 @@ def _trim_sills(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
     rough = ramp(f.clearance, 0.165, 0.20) * (1 - ramp(f.futurism, 0.3, 0.8))
     tall = 0.035 + 0.055 * rough
     z = patch.points[:, 2]
+    tall = tall + 0.20 * ramp(f.futurism, 0.4, 0.8) * ramp(s, 0.3 * shape.length, shape.length)  # a blade that rises
     _put(patch, z < f.clearance + tall, BLACK * 1.5, 0.03)
     if rough > 0.02:
         flank = np.flatnonzero((patch.v > 2.2) & (patch.v < 7.0))
@@ -129,7 +141,9 @@ def _trim_sills(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
 
 def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
     """Side windows, windscreen, rear window, pillars; on a show car one canopy."""
-    upper = np.flatnonzero((patch.v > V_BELT) & (patch.s_section > shape.screen[0] - 0.02) & (patch.s_section < shape.rear[1] + 0.02))
+    upper = np.flatnonzero(
+        (patch.v > V_BELT) & (patch.s_section > shape.screen[0] - 0.02) & (patch.s_section < shape.rear[1] + 0.02)
+    )
     v, sp, z, st = patch.v[upper], patch.s_section[upper], patch.points[upper, 2], s[upper]
     canopy = float(ramp(f.futurism, 0.35, 0.72))
     belt = np.interp(sp, shape.profile_s, shape.belt)
@@ -144,17 +158,17 @@ def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
     rear = (v > V_ROOF_EDGE + 0.25 - 0.15 * canopy) & (sp > shape.rear[0] + 0.06) & (sp < shape.rear[1] - 0.05)
     shell = (v > V_BELT + 0.10) & (sp > shape.screen[0] + 0.02) & ((st < end + 0.06) | (v > V_ROOF_EDGE - 0.3))
     if canopy > 0:
-        _put(patch, upper[shell], GLASS, 0.085, canopy)
+        _put(patch, upper[shell], GLASS, 0.055, canopy)
     _put(patch, upper[frame], BLACK, 0.06)
     glass = side | screen | rear
-    _put(patch, upper[glass], GLASS, 0.09)
+    _put(patch, upper[glass], GLASS, 0.058)
     _, middle, _ = door_lines(shape, z)
     post = side & (np.abs(st - middle - 0.02 - 0.08 * over) < 0.045)
     _put(patch, upper[post], BLACK, 0.03, 1 - canopy)
     _furnish(f, shape, patch, upper[side & ~post], st[side & ~post], 1 - 0.6 * canopy)
     deep = upper[screen]
     low = 1 - ramp(patch.points[deep, 2], shape.cowl, shape.cowl + 0.75 * (f.roof_height - shape.cowl))
-    patch.albedo[deep] += (0.030 * low * (1 - 0.5 * canopy))[:, None]
+    patch.albedo[deep] += (0.018 * low * (1 - 0.5 * canopy))[:, None]
 
 
 def _furnish(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray, amount: float) -> None:
@@ -167,7 +181,7 @@ def _furnish(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.nd
         back = np.hypot((s - seat - 0.25 * (z - belt)) / 0.13, (z - belt - 0.05) / 0.20)
         seats = np.maximum(seats, 1 - ramp(back, 0.85, 1.1))
     light = ramp(z, belt - 0.02, belt + 0.12) * (1 - seats)
-    patch.albedo[where] += (0.085 * amount * light)[:, None]
+    patch.albedo[where] += (0.055 * amount * light)[:, None]
 
 
 def _dress_front(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray) -> None:
@@ -183,12 +197,17 @@ def _dress_front(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: n
         opening = facing & (across < 0.56 - 0.25 * (1 - grille)) & (z < top) & (z > bottom)
         _put(patch, where[opening], BLACK, 0.05, grille)
         bars = opening & ((z - bottom) % 0.055 < 0.016)
-        _put(patch, where[bars], np.float32([0.35, 0.36, 0.38]), 0.3, 0.7 * grille)
+        _put(patch, where[bars], np.array([0.35, 0.36, 0.38], np.float32), 0.3, 0.7 * grille)
         badge = facing & (np.hypot(y, z - 0.5 * (top + bottom)) < 0.055)
-        _put(patch, where[badge], np.float32([0.7, 0.7, 0.72]), 0.4, grille)
+        _put(patch, where[badge], np.array([0.7, 0.7, 0.72], np.float32), 0.4, grille)
         plate = facing & (y < 0.26) & (np.abs(z - bottom + 0.07) < 0.052)
-        _put(patch, where[plate], np.float32([0.72, 0.72, 0.70]), 0.04, grille)
-    mouth = facing & (across < 0.80 - 0.1 * f.futurism) & (z < f.clearance + (0.30 - 0.06 * f.futurism) * tall) & (z > f.clearance + 0.10 * tall)
+        _put(patch, where[plate], np.array([0.72, 0.72, 0.70], np.float32), 0.04, grille)
+    mouth = (
+        facing
+        & (across < 0.80 - 0.1 * f.futurism)
+        & (z < f.clearance + (0.30 - 0.06 * f.futurism) * tall)
+        & (z > f.clearance + 0.10 * tall)
+    )
     _put(patch, where[mouth], BLACK, 0.04)
     _light_front(f, shape, patch, where, s, y, z)
 
@@ -199,10 +218,10 @@ def _light_front(f: Factors, shape: Shape, patch: Patch, where, s, y, z) -> None
     upper = shape.nose_top - 0.035 - 0.05 * bar + (0.17 - 0.05 * bar) * s
     inner = (0.60 - 0.62 * bar) * half + 0.35 * np.maximum(upper - z, 0) * (1 - bar)
     reach = 0.40 + 0.12 * bar
-    outside = (y > inner) & (s < reach) & (patch.v[where] < V_BELT + 1.8)
+    outside = (y > inner) & (s < reach) & ((patch.v[where] < V_BELT + 1.8) | (patch.normals[where, 0] > 0.5))
     depth = (upper - z) / (f.lights * (1 - 0.55 * ramp(s, 0.15, reach + 0.05)))
     lens = outside & (depth > 0) & (depth < 1)
-    _put(patch, where[lens], np.float32([0.10, 0.11, 0.12]), 0.10)
+    _put(patch, where[lens], np.array([0.10, 0.11, 0.12], np.float32), 0.10)
     cells = np.exp(-(((y[lens] - 0.74 * half) / 0.075) ** 2 + ((depth[lens] - 0.45) / 0.32) ** 2))
     cells += np.exp(-(((y[lens] - 0.93 * half) / 0.06) ** 2 + ((depth[lens] - 0.45) / 0.32) ** 2))
     strip = np.exp(-(((depth[lens] - 0.85) / 0.13) ** 2))
@@ -222,6 +241,6 @@ def _dress_back(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np
     patch.glow[where[lamp]] += (0.22 + 0.75 * bar) * RED_LAMP
     rearward = patch.normals[where, 0] < -0.3
     plate = rearward & (y < 0.26) & (np.abs(z - 0.62 * shape.deck) < 0.055)
-    _put(patch, where[plate], np.float32([0.72, 0.72, 0.70]), 0.04)
+    _put(patch, where[plate], np.array([0.72, 0.72, 0.70], np.float32), 0.04)
     low = rearward & (z < f.clearance + 0.24 * shape.deck) & (y < 0.85 * half)
     _put(patch, where[low], BLACK * 1.4, 0.03)

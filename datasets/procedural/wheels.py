@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from datasets.procedural.body import Shape, ramp
+from datasets.procedural.body import Shape, ramp, unit
 from datasets.procedural.camera import Camera
 from datasets.procedural.factors import Factors
 
 RUBBER = np.array([0.014, 0.014, 0.015], np.float32)
-METAL = np.array([0.50, 0.51, 0.53], np.float32)
+METAL = np.array([0.36, 0.37, 0.39], np.float32)
 
 
 def wheel_places(f: Factors, shape: Shape) -> list[tuple[float, float, int]]:
@@ -16,24 +16,32 @@ def wheel_places(f: Factors, shape: Shape) -> list[tuple[float, float, int]]:
     return [(0.5 * shape.length - s, side * track, side) for side in (-1, 1) for s in shape.wheel_s[::-1]]
 
 
-def box_rays(camera: Camera, low, high, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels that may show the box low..high: flat numbers (p,) and ray directions (p, 3)."""
-    corners = np.array([[(low, high)[i & 1][0], (low, high)[i >> 1 & 1][1], (low, high)[i >> 2][2]] for i in range(8)], np.float32)
+def box_rays(camera: Camera, low, high, depth: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that may show the box low..high in front of `depth`: flat numbers (p,) and rays (p, 3)."""
+    corners = np.array(
+        [[(low, high)[i & 1][0], (low, high)[i >> 1 & 1][1], (low, high)[i >> 2][2]] for i in range(8)], np.float32
+    )
     seen = camera.project(corners)
     left, top = np.maximum(np.floor(seen[:, :2].min(0)).astype(int), 0)
     right = min(int(np.ceil(seen[:, 0].max())), width)
     bottom = min(int(np.ceil(seen[:, 1].max())), height)
-    columns, rows = np.arange(left, right), np.arange(top, bottom)
-    pixels = (rows[:, None] * width + columns).ravel()
-    rays = camera.rays(np.tile(columns + 0.5, len(rows)), np.repeat(rows + 0.5, len(columns)))
-    return pixels, rays
+    free = depth.reshape(height, width)[top:bottom, left:right] > seen[:, 2].min()
+    rows, columns = np.nonzero(free)
+    rows, columns = rows + top, columns + left
+    return rows * width + columns, camera.rays(columns + 0.5, rows + 0.5)
 
 
-def hit_wheel(camera: Camera, place, radius: float, height: int, width: int, thick: float = 0.22):
-    """Where rays meet a cylinder with its axis along y. Returns pixels, depth, (x, z) from its centre, on_face."""
+def hit_wheel(camera: Camera, place, radius: float, depth: np.ndarray, height: int, width: int, thick: float = 0.22):
+    """Where rays meet a cylinder with its axis along y, nearer than `depth` (flat picture).
+
+    Returns pixels (p,), rays (p, 3), their depths, (x, z) from its centre (p, 2), on_face bool (p,).
+    """
     x, y, side = place
-    low, high = np.array([x - radius, min(y, y - side * thick), 0]), np.array([x + radius, max(y, y - side * thick), 2 * radius])
-    pixels, rays = box_rays(camera, low, high, height, width)
+    low, high = (
+        np.array([x - radius, min(y, y - side * thick), 0]),
+        np.array([x + radius, max(y, y - side * thick), 2 * radius]),
+    )
+    pixels, rays = box_rays(camera, low, high, depth, height, width)
     start = camera.origin - np.array([x, 0, radius], np.float32)
     safe = np.where(np.abs(rays[:, 1]) < 1e-6, 1e-6, rays[:, 1])
     face_depth = (y - start[1]) / safe
@@ -45,14 +53,16 @@ def hit_wheel(camera: Camera, place, radius: float, height: int, width: int, thi
     tread_depth = (-b - np.sqrt(np.maximum(root, 0))) / a
     ty = side * (start[1] + tread_depth * rays[:, 1])
     on_tread = ~on_face & (root > 0) & (ty < side * y) & (ty > side * y - thick)
-    depth = np.where(on_face, face_depth, tread_depth)
-    keep = np.flatnonzero(on_face | on_tread)
-    offset = np.stack([start[0] + depth * rays[:, 0], start[2] + depth * rays[:, 2]], 1)[keep]
-    return pixels[keep], rays[keep], depth[keep], offset, on_face[keep]
+    met = np.where(on_face, face_depth, tread_depth)
+    keep = np.flatnonzero((on_face | on_tread) & (met < depth[pixels]))
+    met, kept = met[keep], rays[keep]
+    offset = np.stack([start[0] + met * kept[:, 0], start[2] + met * kept[:, 2]], 1)
+    return pixels[keep], kept, met, offset, on_face[keep]
 
 
-def wheel_material(f: Factors, offset: np.ndarray, on_face: np.ndarray, side: int, radius: float, turn: float,
-                   metres_per_px: float):
+def wheel_material(
+    f: Factors, offset: np.ndarray, on_face: np.ndarray, side: int, radius: float, turn: float, metres_per_px: float
+):
     """Albedo (n, 3), mirror (n,), normals (n, 3) and glow (n,) of wheel pixels."""
     n = len(offset)
     r = np.hypot(offset[:, 0], offset[:, 1])
@@ -67,11 +77,15 @@ def wheel_material(f: Factors, offset: np.ndarray, on_face: np.ndarray, side: in
     spoke = np.maximum(spoke, 1 - ramp(r, 0.24 * rim - soft, 0.24 * rim + soft))
     lip = ramp(r, 0.90 * rim - soft, 0.90 * rim + soft) * (1 - 0.3 * show)
     cover = float(ramp(show, 0.45, 0.85))
-    behind = RUBBER * 1.3 + 0.07 * (1 - cover) * (r < 0.62 * rim)[:, None] + cover * np.float32([0.05, 0.052, 0.056])
-    bright = METAL * (1.0 - 0.1 * show)
+    behind = (
+        RUBBER * 1.3
+        + 0.07 * (1 - cover) * (r < 0.62 * rim)[:, None]
+        + cover * np.array([0.012, 0.012, 0.013], np.float32)
+    )
+    bright = METAL * (1.0 - 0.25 * cover)
     metal = np.maximum(spoke, lip)[:, None]
     albedo = behind + (bright - behind) * metal
-    mirror = 0.05 + 0.30 * metal[:, 0] + 0.10 * cover * (1 - metal[:, 0])
+    mirror = 0.05 + (0.30 - 0.08 * cover) * metal[:, 0]
     rubber = ramp(r, rim - soft, rim + soft)
     albedo += rubber[:, None] * (RUBBER - albedo)
     mirror += rubber * (0.02 - mirror)
@@ -80,24 +94,26 @@ def wheel_material(f: Factors, offset: np.ndarray, on_face: np.ndarray, side: in
     lean = np.where(on_face, lean, 30.0)
     albedo[~on_face], mirror[~on_face] = RUBBER, 0.02
     normals = np.stack([outward[:, 0] * lean, np.full(n, float(side)), outward[:, 1] * lean], 1).astype(np.float32)
-    normals /= np.sqrt((normals**2).sum(1, keepdims=True))
+    normals = unit(normals)
     ring = np.exp(-(((r - 0.80 * rim) / max(0.010, 0.5 * metres_per_px)) ** 2)) * on_face
     return albedo.astype(np.float32), mirror.astype(np.float32), normals, 0.55 * cover * ring
 
 
-def hit_mirror(f: Factors, shape: Shape, camera: Camera, side: int, height: int, width: int):
-    """The door mirror, an ellipsoid that shrinks away with futurism. Returns pixels, rays, depth and normals or None."""
+def hit_mirror(f: Factors, shape: Shape, camera: Camera, side: int, depth: np.ndarray, height: int, width: int):
+    """The door mirror, an ellipsoid that shrinks away with futurism: pixels, rays, depths, normals."""
     size = 1 - float(ramp(f.futurism, 0.3, 0.62))
     if size < 0.05:
-        return None
-    centre = np.array([0.5 * shape.length - shape.screen[0] - 0.50, side * (0.965 * shape.half_width + 0.07), shape.cowl + 0.075], np.float32)
-    radii = size * np.array([0.075, 0.115, 0.072], np.float32)
-    pixels, rays = box_rays(camera, centre - radii, centre + radii, height, width)
+        return np.zeros(0, int), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3))
+    centre = np.array(
+        [0.5 * shape.length - shape.screen[0] - 0.50, side * (0.965 * shape.half_width + 0.07), shape.cowl + 0.075],
+        np.float32,
+    )
+    radii = np.float32(size) * np.array([0.075, 0.115, 0.072], np.float32)
+    pixels, rays = box_rays(camera, centre - radii, centre + radii, depth, height, width)
     start, scaled = (camera.origin - centre) / radii, rays / radii
-    a, b = (scaled**2).sum(1), scaled @ start
+    a, b = np.einsum("ij,ij->i", scaled, scaled), scaled @ start
     root = b * b - a * (start @ start - 1)
-    keep = np.flatnonzero(root > 0)
-    depth = (-b[keep] - np.sqrt(root[keep])) / a[keep]
-    normals = (start + depth[:, None] * scaled[keep]) / radii
-    normals /= np.sqrt((normals**2).sum(1, keepdims=True))
-    return pixels[keep], rays[keep], depth, normals.astype(np.float32)
+    met = (-b - np.sqrt(np.maximum(root, 0))) / a
+    keep = np.flatnonzero((root > 0) & (met < depth[pixels]))
+    normals = (start + met[keep, None] * scaled[keep]) / radii
+    return pixels[keep], rays[keep], met[keep], unit(normals)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.config import Config, Loss, config_to_dict
 from harness.errors import UserError
@@ -49,7 +49,10 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
         torch.manual_seed(seed_for(config.seed, "weights"))
         networks = Generator(spec), Discriminator(spec)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    generator, discriminator = (network.to(device=device, memory_format=layout).train() for network in networks)
+    generator, discriminator = (
+        network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
+        for network in networks
+    )
     return generator, discriminator
 
 
@@ -60,6 +63,7 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pac
     generator, discriminator = build_networks(config, num_classes, device)
     if world.size > 1:
         synchronise_batch_norm(generator)
+        synchronise_batch_norm(discriminator)  # it has some where it has no spectral norm
     ema = copy.deepcopy(generator).requires_grad_(False) if config.model.apply_g_ema else None
 
     def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -73,7 +77,7 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pac
     run = Training(
         config, hardware, world, generator, discriminator, ema, adam(generator, optim.g_lr),
         adam(discriminator, optim.d_lr), lecam, source, Draws(config.seed, device, share), num_classes,
-        broken=torch.zeros((), device=device),
+        broken=torch.zeros((), device=device), broken_steps=torch.zeros((), device=device),
     )  # fmt: skip
     if config.train.compile:
         run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator)
@@ -93,20 +97,35 @@ def networks_of(run: Training) -> dict[str, nn.Module]:
 
 
 def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Path:
-    """Writes the run's state as checkpoint `step-<n>`, then removes the oldest ones. Returns the folder."""
+    """Writes the run's state as checkpoint `step-<n>`, then removes the oldest ones. Returns the folder.
+
+    Called by all processes; the first one writes.
+    """
     folder = checkpoint_folder(checkpoints, run.step)
-    if not folder.exists():
-        state = {
-            "step": run.step,
-            "g_optimizer": run.g_optimizer.state_dict(),
-            "d_optimizer": run.d_optimizer.state_dict(),
-            "lecam": run.lecam.state_dict() if run.lecam else None,
-        }
-        meta = {"step": run.step, "num_classes": run.num_classes, "config": config_to_dict(run.config), **facts}
-        weights = {name: network.state_dict() for name, network in networks_of(run).items()}
+    state = {
+        "step": run.step,
+        "g_optimizer": run.g_optimizer.state_dict(),
+        "d_optimizer": run.d_optimizer.state_dict(),
+        "lecam": lecam_state(run),
+    }
+    meta = {"step": run.step, "num_classes": run.num_classes, "config": config_to_dict(run.config), **facts}
+    weights = {name: network.state_dict() for name, network in networks_of(run).items()}
+
+    def write() -> None:
         save_checkpoint(folder, weights, state, meta)
-    purge_checkpoints(checkpoints, run.config.train.keep_last)
+        purge_checkpoints(checkpoints, run.config.train.keep_last)
+
+    run.world.on_first(write)
     return folder
+
+
+def lecam_state(run: Training) -> dict[str, Tensor | None] | None:
+    """LeCam's anchors; those that belong to places in the batch (`gsrgan`) for the whole batch."""
+    if run.lecam is None:
+        return None
+    anchors = run.lecam.state_dict()
+    return {name: run.world.gather(anchor) if anchor is not None and anchor.dim() else anchor
+            for name, anchor in anchors.items()}  # fmt: skip
 
 
 def load_networks(run: Training, folder: Path) -> None:
@@ -126,9 +145,11 @@ def load_training(run: Training, folder: Path) -> None:
     state = load_state(folder)
     run.step = state["step"]
     for optimizer, name in ((run.g_optimizer, "g_optimizer"), (run.d_optimizer, "d_optimizer")):
-        rates = [group["lr"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(state[name])
-        for group, lr in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = lr  # the config's rate, also after an allowed change of it
+        # Moments as they were; rates and the rest as the config says, also after an allowed change of it.
+        pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)
+        groups = [{**now, "params": stored["params"]} for now, stored in pairs]
+        optimizer.load_state_dict({**state[name], "param_groups": groups})
     if run.lecam is not None and state["lecam"] is not None:
-        run.lecam.load_state_dict(state["lecam"])
+        share, device = run.draws.share, run.hardware.device
+        anchors = {name: a.to(device) if a is not None else None for name, a in state["lecam"].items()}
+        run.lecam.load_state_dict({name: a[share] if a is not None and a.dim() else a for name, a in anchors.items()})

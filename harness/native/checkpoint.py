@@ -6,7 +6,7 @@ It appears whole or not at all; a damaged one is passed over, with a word, for t
 import hashlib
 import io
 import json
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.rundir import atomic_folder, atomic_write
+from harness.rundir import atomic_folder, atomic_write, remove_folder
 
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")
@@ -37,13 +37,15 @@ def save_checkpoint(
         state: what only resuming needs (optimisers, LeCam, step); becomes state.pt.
         meta: facts for people and for checks (config, data hash, versions).
     """
-    text = {"config": json.dumps(meta["config"]), "step": str(meta["step"])}
+    # One key: safetensors writes several in an order that changes, and equal weights must give equal files.
+    text = {"carforge": json.dumps({"config": meta["config"], "step": meta["step"]})}
     files = {f"{name}.safetensors": _weights_to_bytes(tensors, text) for name, tensors in weights.items()}
     buffer = io.BytesIO()
     torch.save(state, buffer)
     files["state.pt"] = buffer.getvalue()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files["meta.json"] = json.dumps({**meta, "schema_version": SCHEMA_VERSION, "sha256": hashes}, indent=1).encode()
+    meta = json.loads(json.dumps({**meta, "schema_version": SCHEMA_VERSION, "sha256": hashes}))
+    files["meta.json"] = json.dumps({**meta, "meta_sha256": _meta_sha256(meta)}, indent=1).encode()
     with atomic_folder(folder) as temporary:
         for name, content in files.items():
             atomic_write(temporary / name, content)
@@ -54,6 +56,10 @@ def _weights_to_bytes(tensors: dict[str, Tensor], text: dict[str, str]) -> bytes
     return safetensors.torch.save(plain, text)
 
 
+def _meta_sha256(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """meta.json of a checkpoint whose files are all there and unharmed; ValueError says what is wrong with it."""
     try:
@@ -61,11 +67,13 @@ def read_meta(folder: Path) -> dict[str, Any]:
         version = meta["schema_version"]
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version}, this program reads {SCHEMA_VERSION}")
+        if meta.pop("meta_sha256") != _meta_sha256(meta):
+            raise ValueError("meta.json is damaged (sha256 differs)")
         for name, expected in meta["sha256"].items():
             with open(folder / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     raise ValueError(f"{name} is damaged (sha256 differs)")
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"incomplete ({error!r})") from error
     return meta
 
@@ -95,6 +103,20 @@ def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | N
     return None
 
 
+def set_aside_damaged(checkpoints: Path, newest: Path | None) -> None:
+    """Renames what is newer than the newest unharmed checkpoint to `damaged-...`.
+
+    Left there, they would keep their places when the oldest are removed, and stand where the run saves next.
+    """
+    for folder in list_checkpoints(checkpoints):
+        if folder == newest:
+            return
+        aside = folder.with_name(f"damaged-{folder.name}")
+        if aside.exists():
+            remove_folder(aside)
+        os.rename(folder, aside)
+
+
 def load_weights(folder: Path, network: str) -> dict[str, Tensor]:
     """State dict of one network of a checkpoint, on the CPU."""
     return safetensors.torch.load_file(folder / f"{network}.safetensors")
@@ -105,8 +127,6 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def purge_checkpoints(checkpoints: Path, keep: int) -> None:
-    """Removes all but the newest `keep`; renamed first, so that a kill leaves no half folder under a true name."""
+    """Removes all but the newest `keep`."""
     for folder in list_checkpoints(checkpoints)[keep:]:
-        doomed = folder.with_name(f".tmp-{folder.name}")
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+        remove_folder(folder)

@@ -3,10 +3,10 @@
 Out: float32 (B, 3, H, W) in [-1, 1], channels-last in memory, on the device.
 """
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -103,5 +103,7 @@ class PictureSource:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device now."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Memory that is free on a GPU now; all of the machine's on a CPU (its cache counts as used, so "free" says little)."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -54,6 +54,7 @@ def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
     if train.deterministic and kind == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(train.deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a net for bugs that writes every buffer twice
     name = torch.cuda.get_device_name(device) if kind == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     emulated = " (emulated: this hardware has no bf16)" if precision == "bf16" and not bf16 else ""
     return Hardware(device, precision, f"{name}, {precision}{emulated}")

@@ -1,24 +1,28 @@
 """One process or many: the same code path. `torchrun` sets the environment, plain `python` is a world of one."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor
 
-from harness.errors import UserError
+from harness.errors import EXIT_USER_ERROR, UserError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands. `control` is a CPU group for flags, so that asking never waits for the GPU."""
+    """Where this process stands. `control` is a CPU group for flags (None = the default one): asking never waits
+    for the GPU."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    control: torch.distributed.ProcessGroup | None = None
+    control: Any = None
 
     @property
     def first(self) -> bool:
@@ -51,6 +55,29 @@ class World:
         torch.distributed.all_reduce(tensor)
         return tensor / self.size
 
+    def gather(self, part: Tensor) -> Tensor:
+        """Each process's part (B / size, ...) of a batch, in order of rank: (B, ...)."""
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    def on_first(self, action: Callable[[], Result]) -> Result | None:
+        """Runs `action` in the first process while the others wait; when it fails there, all end and one speaks."""
+        result, failure = None, None
+        if self.first:
+            try:
+                result = action()
+            except Exception as error:
+                failure = error
+        failed = self.any(failure is not None)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise SystemExit(EXIT_USER_ERROR)
+        return result
+
 
 def join_world(device_kind: str) -> World:
     """Joins the group that torchrun announces in the environment; alone without one."""
@@ -62,7 +89,7 @@ def join_world(device_kind: str) -> World:
         torch.cuda.set_device(local_rank)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device_kind == "cuda" else "gloo")
-    control = torch.distributed.new_group(backend="gloo") if device_kind == "cuda" else torch.distributed.group.WORLD
+    control = torch.distributed.new_group(backend="gloo") if device_kind == "cuda" else None
     return World(rank, size, local_rank, control)
 
 
@@ -71,11 +98,10 @@ def leave_world(world: World) -> None:
         torch.distributed.destroy_process_group()
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter], world: World) -> None:
+def average_gradients(gradients: Sequence[Tensor], world: World) -> None:
     """Gradients become their mean over the processes, in one message."""
     if world.size == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in gradients])
     torch.distributed.all_reduce(flat)
     flat /= world.size

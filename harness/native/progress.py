@@ -1,5 +1,8 @@
 """What a person sees of a running training: a bar or plain lines, stats.jsonl, TensorBoard, loss curves."""
 
+import io
+import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -18,13 +21,11 @@ class Reporter:
     """Collects the losses of every step on the device and reads them back once every `log_every` steps."""
 
     def __init__(self, rundir: RunDir, first_step: int, total_steps: int, batch_size: int, log_every: int):
-        from torch.utils.tensorboard import SummaryWriter
-
         self.rundir, self.total_steps, self.batch_size, self.log_every = rundir, total_steps, batch_size, log_every
         self.sums: dict[str, Tensor] = {}
         self.steps = 0
         self.began_at = time.monotonic()
-        self.writer = SummaryWriter(str(rundir.path / "tensorboard"), purge_step=first_step)
+        self.events = EventFile(rundir.path / "tensorboard", first_step)
         self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -53,9 +54,7 @@ class Reporter:
         row: dict[str, Any] = {"step": step, **{k: round(float(v) / self.steps, 6) for k, v in self.sums.items()}}
         row |= {"sec_per_step": round(sec_per_step, 5), "pictures_per_sec": round(self.batch_size / sec_per_step, 1)}
         self.rundir.append_stats(row)
-        for name, value in row.items():
-            if name != "step":
-                self.writer.add_scalar(name, value, step)
+        self.events.add({name: value for name, value in row.items() if name != "step"}, step)
         left = duration_text((self.total_steps - step) * sec_per_step)
         speed = f"{sec_per_step:.3f} s/step, {row['pictures_per_sec']:.0f} pictures/s, {left} left"
         losses = " ".join(f"{name} {value:.3f}" for name, value in row.items() if name in sum(CURVES, ()))
@@ -69,7 +68,39 @@ class Reporter:
 
     def close(self) -> None:
         self.bar.stop()
-        self.writer.close()
+
+
+class EventFile:
+    """Scalars for TensorBoard. Each call is one write of this thread, so that a full disk is noticed here and at once.
+
+    A new file for each start; what earlier ones hold past `first_step` is marked as taken back.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[attr-defined]
+
+        folder.mkdir(exist_ok=True)
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._append(file_version="brain.Event:2")
+        self._append(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, values: dict[str, float], step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._append(step=step, summary=Summary(value=scalars))
+
+    def _append(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            os.write(descriptor, record.getvalue())
+        finally:
+            os.close(descriptor)
 
 
 def duration_text(seconds: float) -> str:

@@ -22,6 +22,7 @@ from harness.native.layers import (
     to_full_precision,
     without_autocast,
 )
+from harness.native.resample import ConvThenHalve, DoubleThenConv, double, halve
 
 # Channels as multiples of conv_dim, by the number of doublings from the base to the picture (3 = 32 px, ..., 7 = 512 px).
 G_CHANNELS = {
@@ -64,6 +65,7 @@ class ArchSpec:
     g_init: str = "ortho"
     d_init: str = "ortho"
     commute_1x1: bool = True
+    fuse_resampling: bool = True
 
     def __post_init__(self) -> None:
         check_size(self.img_height, self.img_width)
@@ -119,10 +121,6 @@ def d_block_count(spec: ArchSpec) -> int:
     return len(D_CHANNELS[doublings(spec.img_height)]) + int(spec.apply_attn)
 
 
-def upsample(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
 # ---- Generator --------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +134,7 @@ class GeneratorBlock(nn.Module):
         self.conv2d0 = conv2d(in_channels, out_channels, 1, sn=spec.apply_g_sn)
         self.conv2d1 = conv2d(in_channels, out_channels, 3, sn=spec.apply_g_sn)
         self.conv2d2 = conv2d(out_channels, out_channels, 3, sn=spec.apply_g_sn)
+        self.double_then_conv = DoubleThenConv(fuse=spec.fuse_resampling)
 
     def _norm(self, channels: int, spec: ArchSpec) -> nn.Module:
         if self.conditional:
@@ -145,10 +144,10 @@ class GeneratorBlock(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, C_in, h, w) -> (B, C_out, 2h, 2w)."""
         labels = (y,) if self.conditional else ()
-        out = self.conv2d1(upsample(F.relu(self.bn1(x, *labels))))
+        out = self.double_then_conv(F.relu(self.bn1(x, *labels)), self.conv2d1)
         out = self.conv2d2(F.relu(self.bn2(out, *labels)))
         # Each upsampled pixel is a copy, so a 1x1 convolution gives the same before it.
-        shortcut = upsample(self.conv2d0(x)) if self.commute else self.conv2d0(upsample(x))
+        shortcut = double(self.conv2d0(x)) if self.commute else self.conv2d0(double(x))
         return out + shortcut
 
 
@@ -201,6 +200,7 @@ class DiscriminatorBlock(nn.Module):
             self.conv2d0 = conv2d(in_channels, out_channels, 1, sn=sn)
         self.conv2d1 = conv2d(in_channels, out_channels, 3, sn=sn)
         self.conv2d2 = conv2d(out_channels, out_channels, 3, sn=sn)
+        self.conv_then_halve = ConvThenHalve(fuse=spec.fuse_resampling)
         if self.has_bn:
             if self.projects:
                 self.bn0 = BatchNorm2d(in_channels)
@@ -212,29 +212,30 @@ class DiscriminatorBlock(nn.Module):
         """(B, C_in, h, w) -> (B, C_out, h/2, w/2) where it halves, else (B, C_out, h, w)."""
         if self.first:
             out = self.conv2d1(x)
-            out = self.conv2d2(F.relu(self.bn1(out) if self.has_bn else out))
+            out = F.relu(self.bn1(out) if self.has_bn else out)
         else:
             active = F.relu(self.bn1(x) if self.has_bn else x)
             if not self.has_bn:
-                # StudioGAN's ReLU works in place, and nothing stands between it and the block's input: its shortcut sees the
-                # rectified map. Weights trained there need the same here. With batch norm in between the shortcut sees x.
+                # StudioGAN's ReLU works in place, and nothing stands between it and the block's input: its
+                # shortcut sees the rectified map. Weights trained there need the same here. With batch norm in
+                # between the shortcut sees x itself.
                 x = active
             out = self.conv2d1(active)
-            out = self.conv2d2(F.relu(self.bn2(out) if self.has_bn else out))
-        return self._pool(out) + self._shortcut(x)
-
-    def _pool(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2) if self.halves else x
+            out = F.relu(self.bn2(out) if self.has_bn else out)
+        out = self.conv_then_halve(out, self.conv2d2) if self.halves else self.conv2d2(out)
+        return out + self._shortcut(x)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if not self.projects:
             return x
         if self.first:  # StudioGAN pools first here
-            x = self._pool(x)
+            x = halve(x)
             return self.conv2d0(self.bn0(x) if self.has_bn else x)
         x = self.bn0(x) if self.has_bn else x
-        # A 1x1 convolution and a mean over pixels are both linear and act on different axes: either may come first.
-        return self.conv2d0(self._pool(x)) if self.commute else self._pool(self.conv2d0(x))
+        if not self.halves:
+            return self.conv2d0(x)
+        # A 1x1 convolution and a mean over pixels are linear and act on different axes: either may come first.
+        return self.conv2d0(halve(x)) if self.commute else halve(self.conv2d0(x))
 
 
 class Discriminator(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.native.data import tensor_to_pictures
 from harness.native.draws import Draws
+from harness.native.layers import synchronise_batch_norm
 
 STANDING_BATCHES = 16
 STANDING_BATCH_SIZE = 64
@@ -25,8 +26,7 @@ def standing_copy(generator: nn.Module, z_dim: int, num_classes: int, seed: int 
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean
-        if hasattr(norm, "synchronised"):
-            norm.synchronised = False  # only the first process samples
+    synchronise_batch_norm(standing, on=False)  # only the first process samples
     device = next(generator.parameters()).device
     draws = Draws(seed, device)
     for index in range(STANDING_BATCHES):

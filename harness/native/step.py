@@ -39,7 +39,8 @@ class Training:
     draws: Draws
     num_classes: int
     step: int = 0
-    broken: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss was not finite
+    broken: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss or gradient was not finite
+    broken_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then, which changed no weight
     g_call: Call | None = None  # the compiled networks, where the config asks for it
     d_call: Call | None = None
 
@@ -48,8 +49,7 @@ class Training:
         model = self.config.model
         z, y = self.draws.latents(purpose, index, self.config.optim.batch_size, model.z_dim, self.num_classes)
         with self.hardware.autocast():
-            fake = (self.g_call or self.generator)(z, y)
-        return fake.float(), y
+            return (self.g_call or self.generator)(z, y), y
 
     def augment(self, x: Tensor, purpose: str, index: int) -> Tensor:
         """DiffAugment with the draws of this stream; `x` (B, 3, H, W) is this process's part of the batch."""
@@ -67,8 +67,15 @@ class Training:
             return (self.d_call or self.discriminator)(x, y)
 
 
+def train_step(run: Training) -> dict[str, Tensor]:
+    """All discriminator updates, then the generator's. Returns scalars on the device, means over the updates."""
+    updates = [d_update(run, update) for update in range(run.config.optim.d_updates_per_step)]
+    values = {name: torch.stack([values[name] for values in updates]).mean() for name in updates[0]}
+    return values | g_update(run)
+
+
 def d_update(run: Training, update: int) -> dict[str, Tensor]:
-    """One discriminator update, the `update`-th of this step. Returns scalars on the device: d_loss, d_real, d_fake, lecam."""
+    """One discriminator update, the `update`-th of this step. Returns scalars: d_loss, d_real, d_fake, lecam, gp."""
     optim = run.config.optim
     set_trainable(run.discriminator, True)
     run.d_optimizer.zero_grad(set_to_none=True)
@@ -92,7 +99,8 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     fake = run.augment(fake, "d.fake", index)
     real_y = real_y if num_classes else None
 
-    if run.config.train.d_call == "concat":
+    # A discriminator with batch norm (no spectral norm) must see them apart: its statistics would mix them.
+    if run.config.train.d_call == "concat" and run.config.model.apply_d_sn:
         labels = torch.cat([real_y, fake_y]) if real_y is not None and fake_y is not None else None
         real_logits, fake_logits = run.judge(torch.cat([real, fake]), labels).chunk(2)
     else:
@@ -128,17 +136,20 @@ def g_update(run: Training) -> dict[str, Tensor]:
     apply_update(run, run.g_optimizer, total)
     if run.generator_ema is not None:
         update_ema(run.generator_ema, run.generator, ema_decay(run.config, run.step))
+    run.broken_steps = run.broken_steps + run.broken
     run.step += 1
     return {"g_loss": total}
 
 
 def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """The optimiser's update, unless this loss or an earlier one was not finite.
+    """The optimiser's update, unless this loss or its gradient, or an earlier one, was not finite.
 
     A fused Adam looks at `found_inf` on the device, so nothing has to wait; others have to ask.
     """
-    average_gradients((p for group in optimizer.param_groups for p in group["params"]), run.world)
-    run.broken = torch.maximum(run.broken, run.world.mean((~torch.isfinite(loss)).float()).ceil())
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    average_gradients(gradients, run.world)
+    finite = torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+    run.broken = torch.maximum(run.broken, run.world.mean((~finite).float()).ceil())
     if run.config.train.fused_adam:
         optimizer.found_inf = run.broken  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
         optimizer.step()
@@ -159,7 +170,7 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Whole state dict, batch-norm statistics included, as StudioGAN 0.2.0; counters are copied."""
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floats = [(a, b) for a, b in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)
+    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)  # type: ignore[attr-defined]
     for a, b in pairs:
         if not a.is_floating_point():
             a.copy_(b)

@@ -3,37 +3,33 @@
 In: a Config and its packed pictures. Out: runs/<name>/ with checkpoints, samples, curves and statistics.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.config import Config, config_differences, config_to_dict, finetune_config
-from harness.errors import Interrupted, UserError
+from harness.errors import EXIT_USER_ERROR, Interrupted, UserError
 from harness.hdf5 import PackedSet
-from harness.images import picture_grid, save_png
-from harness.native.build import (
-    build_training,
-    load_networks,
-    load_training,
-    open_training_set,
-    save_training,
-)
-from harness.native.checkpoint import newest_checkpoint, read_meta
+from harness.native.build import build_training, load_networks, load_training, open_training_set, save_training
+from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
 from harness.native.device import device_kind, prepare_hardware
 from harness.native.dist import join_world, leave_world
-from harness.native.draws import Draws
 from harness.native.freeze import freeze_discriminator
+from harness.native.grids import save_reals, save_samples
 from harness.native.progress import Reporter, save_curves
-from harness.native.sampling import latents_to_pictures, standing_copy
-from harness.native.step import Training, d_update, g_update
+from harness.native.resnet import ArchSpec
+from harness.native.step import Training, train_step
 from harness.rundir import RunDir
+
+# Keys of `model` that decide the shapes of weights and what they compute.
+SHAPE_KEYS = tuple(sorted(set(ArchSpec.__dataclass_fields__) - {"g_init", "d_init"}))
 
 
 def train_run(config: Config, *, limit_steps: int | None = None, allow_config_change: bool = False) -> Path:
@@ -47,7 +43,7 @@ def train_run(config: Config, *, limit_steps: int | None = None, allow_config_ch
         UserError: the data, the config or the folder cannot be used.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    return _run(config, None, limit_steps, allow_config_change)
+    return _run(config, limit_steps, allow_config_change)
 
 
 def finetune_run(
@@ -56,16 +52,19 @@ def finetune_run(
     """FreezeD: trains runs/<source>-freezed from the weights of a finished or unfinished run, which stays untouched.
 
     Args:
-        checkpoint: a checkpoint folder of the source run; None = its newest.
+        checkpoint: name of a folder under the source run's checkpoints/; None = the newest.
     """
-    source = find_source(config, checkpoint)
-    return _run(finetune_config(config), source, limit_steps, allow_config_change)
+    tuned = finetune_config(config)
+    begun = list_checkpoints(Path("runs") / tuned.name / "checkpoints")  # then the source is not needed any more
+    source = None if begun else find_source(config, checkpoint)
+    return _run(tuned, limit_steps, allow_config_change, freeze=True, source=source)
 
 
 def find_source(config: Config, checkpoint: str | None) -> Path:
     """The checkpoint that fine-tuning starts from, checked to fit this config's networks."""
     run = Path("runs") / (config.finetune.from_run or config.name)
-    folder = Path(checkpoint) if checkpoint else newest_checkpoint(run / "checkpoints", _warn)
+    checkpoints = run / "checkpoints"
+    folder = checkpoints / checkpoint if checkpoint else newest_checkpoint(checkpoints, _warn)
     if folder is None:
         raise UserError(f"finetune.from_run: {run} has no checkpoint to start from; try `make train` first")
     try:
@@ -73,86 +72,118 @@ def find_source(config: Config, checkpoint: str | None) -> Path:
     except ValueError as error:
         raise UserError(f"{folder}: cannot be fine-tuned: {error}") from error
     mine = config_to_dict(config)
-    differences = config_differences(stored["model"], mine["model"], "model.")
-    if stored["data"]["img_size"] != mine["data"]["img_size"]:
-        differences.append(("data.img_size", stored["data"]["img_size"], mine["data"]["img_size"]))
-    if differences:
+    if differences := config_differences(_shape_of(stored), _shape_of(mine)):
         lines = [f"  {key}: the run has {old!r}, this config {new!r}" for key, old, new in differences]
         raise UserError("\n".join([f"{folder}: a run of another shape cannot be fine-tuned with this config", *lines]))
     return folder
+
+
+def _shape_of(config: dict[str, Any]) -> dict[str, Any]:
+    model = {key: config["model"][key] for key in SHAPE_KEYS if key in config["model"]}
+    return {"data": {"img_size": config["data"]["img_size"]}, "model": model}
 
 
 def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _run(config: Config, source: Path | None, limit_steps: int | None, allow_config_change: bool) -> Path:
-    world = join_world(device_kind(config.train))
-    hardware = prepare_hardware(config.train, world.local_rank)
-    packed = open_training_set(config)
-    with ExitStack() as stack:
+def _run(
+    config: Config,
+    limit_steps: int | None,
+    allow_config_change: bool,
+    freeze: bool = False,
+    source: Path | None = None,
+) -> Path:
+    rundir = RunDir(Path("runs") / config.name)
+    with _disk_errors_told(rundir), ExitStack() as stack:
+        world = join_world(device_kind(config.train))
         stack.callback(leave_world, world)
-        rundir = RunDir.open(config, allow_config_change=allow_config_change) if world.first else None
-        if rundir:
-            stack.enter_context(rundir.lock())
-        world.barrier()
-        rundir = rundir or RunDir(Path("runs") / config.name)
+        hardware = prepare_hardware(config.train, world.local_rank)
+        stopping = stack.enter_context(stop_signals())
+
+        def open_first() -> None:
+            open_training_set(config).close()
+            opened = RunDir.open(config, allow_config_change=allow_config_change)
+            stack.enter_context(opened.lock())
+            set_aside_damaged(opened.checkpoints, newest_checkpoint(opened.checkpoints, _warn))
+
+        world.on_first(open_first)
+        packed = open_training_set(config)
+        stack.callback(packed.close)
         run = build_training(config, hardware, world, packed)
         stack.callback(run.source.close)
-        return _go(run, rundir, packed, source, limit_steps, stack)
-
-
-def _go(
-    run: Training, rundir: RunDir, packed: PackedSet, source: Path | None, limit_steps: int | None, stack: ExitStack
-) -> Path:
-    facts = _restore(run, rundir, packed, source)
-    total = run.config.optim.total_steps
-    target = min(total, limit_steps) if limit_steps else total
-    if run.step >= target:
-        if run.world.first:
-            print(f"{rundir.path}: already at step {run.step} of {total}", file=sys.stderr)
-        return rundir.path
-    reporter = None
-    if run.world.first:
-        rundir.drop_stats_after(run.step)
-        rundir.write_env(device=run.hardware.text, processes=run.world.size, **facts)
-        optim = run.config.optim
-        pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
-        reporter = Reporter(rundir, run.step, target, pictures, run.config.train.log_every_steps)
-        stack.callback(reporter.close)
-        _announce(reporter, run, packed, target)
-        if run.step == 0:
-            save_reals(run, rundir, packed)
-            save_samples(run, rundir)
-    with stop_signals() as stopping:
-        try:
-            _loop(run, rundir, reporter, facts, target, stopping)
-        except (UserError, RuntimeError) as error:
-            if reporter:
-                rundir.write_status("failed", step=run.step, total_steps=total, message=str(error))
-            raise _explained(error, run) from error
+        facts = _restore(run, rundir, packed, source)
+        if freeze:
+            freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
+        _train(run, rundir, packed, facts, limit_steps, stopping)
     return rundir.path
 
 
 def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | None) -> dict[str, Any]:
     """Loads the newest checkpoint, or the fine-tuning source's weights. Returns the facts kept with each checkpoint."""
-    newest = newest_checkpoint(rundir.checkpoints, _warn)
+    newest = newest_checkpoint(rundir.checkpoints, lambda text: None)  # the first process has told of damaged ones
     facts: dict[str, Any] = {"data_sha256": packed.sha256, "class_names": packed.class_names}
-    if newest is None and source is not None:
+    if newest is None:
+        if source is None:
+            return facts
         load_networks(run, source)
-        facts |= {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
-    if newest is not None:
-        meta = read_meta(newest)
-        if meta["data_sha256"] != packed.sha256:
-            raise UserError(
-                f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
-                "put the old one back, or train under another --set name="
-            )
-        load_training(run, newest)
-        facts |= {key: meta[key] for key in meta if key.startswith("finetuned_from")}
-    if source is not None:
-        freeze_discriminator(run.discriminator, run.config.finetune.freeze_layers)
-    return facts
+        return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
+    meta = read_meta(newest)
+    if meta["data_sha256"] != packed.sha256:
+        raise UserError(
+            f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
+            "put the old one back, or train under another --set name="
+        )
+    load_training(run, newest)
+    return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}
+
+
+def _train(
+    run: Training,
+    rundir: RunDir,
+    packed: PackedSet,
+    facts: dict[str, Any],
+    limit_steps: int | None,
+    stopping: list[int],
+) -> None:
+    """From the restored state to the last step, or as far as is asked for."""
+    total = run.config.optim.total_steps
+    target = min(total, limit_steps or total)
+    first = run.world.first
+    if run.step >= target:
+        if first:
+            _warn(f"{rundir.path}: already at step {run.step} of {total}")
+            if run.step >= total and (rundir.read_status() or {}).get("state") != "done":  # killed right after the save
+                rundir.write_status("done", step=run.step, total_steps=total)
+        return
+    reporter = None
+    try:
+        if first:
+            reporter = _begin(run, rundir, packed, facts, target)
+        _loop(run, rundir, reporter, facts, target, stopping)
+    except Interrupted:
+        raise
+    except Exception as error:
+        if first:
+            with suppress(OSError):  # a full disk, say, which is what `error` tells
+                rundir.write_status("failed", step=run.step, total_steps=total, message=str(error))
+        raise _explained(error, run) from error
+    finally:
+        if reporter:
+            reporter.close()
+
+
+def _begin(run: Training, rundir: RunDir, packed: PackedSet, facts: dict[str, Any], target: int) -> Reporter:
+    rundir.drop_stats_after(run.step)
+    rundir.write_env(device=run.hardware.text, processes=run.world.size, **facts)
+    optim = run.config.optim
+    pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
+    reporter = Reporter(rundir, run.step, target, pictures, run.config.train.log_every_steps)
+    _announce(reporter, run, packed, target)
+    if run.step == 0:
+        save_reals(run, rundir, packed)
+        save_samples(run, rundir)
+    return reporter
 
 
 def _announce(reporter: Reporter, run: Training, packed: PackedSet, target: int) -> None:
@@ -170,15 +201,11 @@ def _loop(
 ) -> None:
     train, optim, began_at_step = run.config.train, run.config.optim, run.step
     while run.step < target:
-        # Discriminator, then generator.
-        values: dict[str, torch.Tensor] = {}
-        for update in range(optim.d_updates_per_step):
-            values |= d_update(run, update)
-        values |= g_update(run)
+        values = train_step(run)
 
         # Caught before the update on the device; here a person is told. Reading a CUDA scalar waits, so not every step.
-        if (run.hardware.device.type == "cpu" or run.step % train.log_every_steps == 0) and run.broken:
-            raise UserError(_broken_text(run, values))
+        if run.hardware.device.type == "cpu" or run.step % train.log_every_steps == 0:
+            _check_finite(run, values)
         if reporter:
             reporter.add(values, run.step)
 
@@ -188,12 +215,10 @@ def _loop(
         if reporter and (at_end or run.step % train.sample_every_steps == 0):
             save_samples(run, rundir)
         if at_end or stop or run.step % train.save_every_steps == 0:
-            if run.broken:
-                raise UserError(_broken_text(run, values))
+            _check_finite(run, values)
+            save_training(run, rundir.checkpoints, facts)
             if reporter:
-                save_training(run, rundir.checkpoints, facts)
                 save_curves(rundir.read_stats(), rundir.path / "curves.png")
-            run.world.barrier()
         if stop and not at_end:
             if reporter:
                 rundir.write_status("interrupted", step=run.step, total_steps=optim.total_steps)
@@ -205,23 +230,50 @@ def _loop(
         reporter.say(f"{state} at step {run.step} after {run.step - began_at_step} steps")
 
 
-def _broken_text(run: Training, values: dict[str, torch.Tensor]) -> str:
-    bad = [name for name, value in values.items() if not torch.isfinite(value)] or ["a loss"]
-    return (
-        f"step {run.step}: {', '.join(bad)} not finite; the weights were not updated with it and the last checkpoint "
-        "is kept. Try lower optim.g_lr and optim.d_lr or train.precision=fp32 (with --allow-config-change to go on)"
+def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:
+    """UserError (from the first process) once a loss or gradient was not finite."""
+    if not run.broken:
+        return
+    if not run.world.first:
+        raise SystemExit(EXIT_USER_ERROR)
+    bad = [name for name, value in values.items() if not torch.isfinite(value)] or ["a loss or gradient"]
+    raise UserError(
+        f"step {run.step - int(run.broken_steps) + 1}: {', '.join(bad)} not finite; the weights were not updated "
+        "with it and the last checkpoint is kept. Try lower optim.g_lr and optim.d_lr or train.precision=fp32 "
+        "(with --allow-config-change to go on)"
     )
 
 
 def _explained(error: Exception, run: Training) -> Exception:
-    """Out of memory becomes advice; everything else stays what it is."""
+    """Out of memory and lost processes become advice; everything else stays what it is."""
     if isinstance(error, torch.OutOfMemoryError):
         batch = run.config.optim.batch_size
         return UserError(
             f"out of memory on {run.hardware.text} with batch {batch}; try --set optim.batch_size={max(2, batch // 2)} "
             "--set optim.acml_steps=2 in a new run; the last checkpoint is kept"
         )
+    lost = isinstance(error, torch.distributed.DistError) or "onnection" in str(error) or "gloo" in str(error)
+    if run.world.size > 1 and isinstance(error, RuntimeError) and lost:
+        return UserError(
+            f"process {run.world.rank}: another process of this run is gone; the same command goes on from the last "
+            "checkpoint"
+        )
     return error
+
+
+@contextmanager
+def _disk_errors_told(rundir: RunDir) -> Iterator[None]:
+    """A full disk or a missing permission, told in one line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(
+            f"{rundir.path}: cannot write or read{where}: {error.strerror or error}; what was saved is kept, and the "
+            "same command goes on from there once this is mended"
+        ) from error
 
 
 @contextmanager
@@ -231,7 +283,8 @@ def stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        print(f"\n{signal.Signals(number).name}: finishing this step and saving", file=sys.stderr, flush=True)
+        with suppress(OSError):  # not print: it cannot be entered again while it is at work
+            os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = [signal.signal(number, note) for number in numbers]
@@ -240,28 +293,3 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def save_reals(run: Training, rundir: RunDir, packed: PackedSet) -> None:
-    """A grid of training pictures, to lay beside the samples."""
-    count = min(run.config.train.sample_count, packed.count)
-    rows = np.linspace(0, packed.count - 1, count).astype(np.int64)
-    save_png(rundir.samples / "reals.png", picture_grid(packed.read(rows), grid_columns(count)))
-
-
-def save_samples(run: Training, rundir: RunDir) -> None:
-    """A grid of samples on the run's fixed noise (noise.pt), so that grids of all steps compare."""
-    model, count = run.config.model, run.config.train.sample_count
-    if rundir.noise_path.exists():
-        noise = torch.load(rundir.noise_path, weights_only=True)
-    else:
-        z, y = Draws(run.config.seed, torch.device("cpu")).latents("samples", 0, count, model.z_dim, run.num_classes)
-        noise = {"z": z, "y": None if y is None else y.sort().values}
-        torch.save(noise, rundir.noise_path)
-    generator = standing_copy(run.generator_ema or run.generator, model.z_dim, run.num_classes)
-    pictures = latents_to_pictures(generator, noise["z"], noise["y"])
-    save_png(rundir.samples / f"step-{run.step:08d}.png", picture_grid(pictures, grid_columns(len(pictures))))
-
-
-def grid_columns(count: int) -> int:
-    return max(1, round(count**0.5))

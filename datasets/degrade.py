@@ -1,0 +1,107 @@
+"""What happens to a picture between a renderer and a reader: moved a little, shrunk, blurred, compressed, mirrored.
+
+Batches float32 (B, 3, S, S) in [0, 1]; everything random comes from one torch.Generator.
+"""
+
+import io
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+CHUNKS = 4  # parts of a batch that are shrunk and blurred in different ways
+JPEG_SHARE = 0.12
+SMALLEST_PX = 28
+
+
+def uniform(rng: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=rng) * (high - low) + low
+
+
+def pick(rng: torch.Generator, count: int) -> int:
+    return int(torch.randint(count, (1,), generator=rng))
+
+
+def warp(x: Tensor, rng: torch.Generator, zoom: Tensor, mirrored: Tensor, shift: float, bend: float, cells: int) -> Tensor:
+    """Mirror, magnify, shift and bend; what comes in from outside continues the edge.
+
+    Args:
+        zoom: (B,), above 1 = larger.
+        mirrored: bool (B,).
+        shift: largest move, as a share of the side.
+        bend: standard deviation of the displacement at `cells` x `cells` control points, as a share of the side.
+    """
+    count, _, height, width = x.shape
+    axis_x = (torch.arange(width) + 0.5) * 2 / width - 1
+    axis_y = (torch.arange(height) + 0.5) * 2 / height - 1
+    sign = 1.0 - 2.0 * mirrored.float()
+    dx, dy = uniform(rng, -2 * shift, 2 * shift, 2, count)
+    grid_x = (axis_x[None, None] / zoom[:, None, None] + dx[:, None, None]) * sign[:, None, None]
+    grid_y = axis_y[None, :, None] / zoom[:, None, None] + dy[:, None, None]
+    grid = torch.stack([grid_x.expand(-1, height, -1), grid_y.expand(-1, -1, width)], 3)
+    if bend > 0:
+        points = 2 * bend * torch.randn(count, 2, cells, cells, generator=rng)
+        field = F.interpolate(points, (height, width), mode="bicubic", align_corners=True)
+        grid = grid + field.permute(0, 2, 3, 1)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def blur(x: Tensor, sigma_px: float) -> Tensor:
+    """Gaussian, edges continued."""
+    reach = max(1, math.ceil(2.5 * sigma_px))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    count, channels, height, width = x.shape
+    planes = x.reshape(count * channels, 1, height, width)
+    planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), mode="replicate"), kernel[None, None, None, :])
+    planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="replicate"), kernel[None, None, :, None])
+    return planes.reshape(count, channels, height, width)
+
+
+def resize(x: Tensor, size_px: int, mode: str) -> Tensor:
+    """`mode`: bilinear or bicubic over all source pixels, or nearest."""
+    if x.shape[2] == size_px:
+        return x
+    if mode == "nearest":
+        return F.interpolate(x, (size_px, size_px), mode="nearest-exact")
+    return F.interpolate(x, (size_px, size_px), mode=mode, antialias=True, align_corners=False).clamp(0, 1)
+
+
+def degrade(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
+    """Colours, sharpness, noise and JPEG traces as they come, then the reader's size: float32 (B, 3, size_px, size_px)."""
+    count = len(x)
+    gain = uniform(rng, 0.88, 1.12, count, 3, 1, 1).lerp(uniform(rng, 0.85, 1.15, count, 1, 1, 1), 0.8)
+    offset = uniform(rng, -0.06, 0.06, count, 1, 1, 1)
+    x = ((x - 0.5) * gain + 0.5 + offset).clamp(0, 1)
+    parts = [_shrink(part, rng, size_px) for part in x.chunk(CHUNKS)]
+    x = torch.cat(parts)
+    noise = uniform(rng, -0.03, 0.04, count, 1, 1, 1).clamp(min=0)
+    return (x + noise * torch.randn(x.shape, generator=rng)).clamp(0, 1)
+
+
+def _shrink(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
+    """One way from the rendered size to `size_px`; a third of the time by way of 32 px."""
+    side = x.shape[2]
+    if pick(rng, 4) == 0:  # a wider picture, squared as `pictures_to_input` does it
+        rows = 1 + pick(rng, side // 6)
+        x = F.pad(x[:, :, rows:-rows], (0, 0, rows, rows), mode="replicate")
+    if pick(rng, 3) == 0:
+        x = blur(x, float(uniform(rng, 0.3, 1.1, 1)))
+    way = pick(rng, 6)
+    if way < 4:
+        between = 32 if way < 2 else SMALLEST_PX + pick(rng, side - SMALLEST_PX)
+        x = resize(x, between, ("bilinear", "bicubic")[pick(rng, 2)])
+    jpeg = torch.rand(len(x), generator=rng) < JPEG_SHARE
+    for row in torch.nonzero(jpeg).flatten().tolist():
+        x[row] = _through_jpeg(x[row], 45 + pick(rng, 50))
+    return resize(x, size_px, ("bilinear", "bilinear", "bicubic", "nearest")[pick(rng, 4)])
+
+
+def _through_jpeg(picture: Tensor, quality: int) -> Tensor:
+    levels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(levels)).save(stream, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1).float() / 255

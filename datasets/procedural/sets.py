@@ -1,0 +1,96 @@
+"""Whole sets of pictures with their true factors in a table.
+
+Picture i of a set is a function of (kind, set seed, i, size) alone, whatever the number of workers.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import astuple
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.procedural.factors import FACTOR_NAMES, FUTURISM_RANGES, Factors, Kind, draw_factors
+from datasets.procedural.render import render
+from harness.errors import UserError
+
+FACTORS_TABLE = "factors.csv"
+
+
+def picture_draw(
+    kind: Kind, set_seed: int, index: int, futurism_range: tuple[float, float] | None = None
+) -> tuple[Factors, int]:
+    """The factors of picture `index` and the seed of its backdrop, light and noise: two unrelated streams."""
+    root = [set_seed, index, list(FUTURISM_RANGES).index(kind)]
+    factors = draw_factors(kind, np.random.default_rng([*root, 0]), futurism_range)
+    return factors, int(np.random.SeedSequence([*root, 1]).generate_state(1)[0])
+
+
+def render_index(job: tuple) -> tuple[Factors, int, np.ndarray]:
+    """(kind, set seed, index, height, width, futurism range) → factors, seed, uint8 (H, W, 3)."""
+    kind, set_seed, index, height, width, futurism_range = job
+    factors, seed = picture_draw(kind, set_seed, index, futurism_range)
+    return factors, seed, render(factors, height, width, seed)
+
+
+def render_many(
+    kind: Kind,
+    count: int,
+    seed: int,
+    size_px: int | tuple[int, int],
+    workers: int = 1,
+    futurism_range: tuple[float, float] | None = None,
+) -> Iterator[tuple[Factors, int, np.ndarray]]:
+    """Pictures 0 … count-1 in order: (factors, seed, uint8 (H, W, 3)); `size_px` is a side or (height, width)."""
+    height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+    if kind not in FUTURISM_RANGES:
+        raise UserError(f"kind: found {kind!r}, allowed {', '.join(FUTURISM_RANGES)}")
+    low, high = futurism_range or FUTURISM_RANGES[kind]
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"futurism_range: found {low}..{high}, allowed 0 <= low <= high <= 1")
+    if count < 1:
+        raise UserError(f"count: found {count}, allowed 1 or more")
+    if min(height, width) < 16 or max(height, width) > 1024:
+        raise UserError(f"size_px: found {height}x{width}, allowed 16 to 1024 a side")
+    jobs = [(kind, seed, index, height, width, futurism_range) for index in range(count)]
+    if workers <= 1:
+        yield from map(render_index, jobs)
+        return
+    with get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(render_index, jobs, chunksize=8)
+
+
+def render_set(
+    kind: Kind,
+    count: int,
+    seed: int,
+    size_px: int | tuple[int, int],
+    out: Path,
+    workers: int = 1,
+    futurism_range: tuple[float, float] | None = None,
+) -> Path:
+    """Write PNG files and `factors.csv` (file, kind, seed, every factor) into `out`; returns the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = out / FACTORS_TABLE
+    partial = table.with_suffix(".csv.partial")
+    with open(partial, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "kind", "seed", *FACTOR_NAMES])
+        for index, drawn in enumerate(render_many(kind, count, seed, size_px, workers, futurism_range)):
+            factors, picture_seed, picture = drawn
+            name = f"{kind}_{index:06d}.png"
+            Image.fromarray(picture).save(out / name, compress_level=1)
+            rows.writerow([name, kind, picture_seed, *map(repr, astuple(factors))])
+    partial.replace(table)
+    return table
+
+
+def read_factors(table: Path) -> dict[str, tuple[str, int, Factors]]:
+    """`factors.csv` → file name: (kind, picture seed, factors), exactly as drawn."""
+    with open(table, newline="") as file:
+        return {
+            row["file"]: (row["kind"], int(row["seed"]), Factors(**{name: float(row[name]) for name in FACTOR_NAMES}))
+            for row in csv.DictReader(file)
+        }

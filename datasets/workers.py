@@ -1,0 +1,168 @@
+"""A function over many items in processes of their own, results in the order of the items.
+
+The decoders that run here read bytes of strangers: one that crashes or hangs takes its process with it, that one item
+is `Lost`, and the rest is done by a new process. The standard pools lose all that was under way instead, and cannot
+stop a process that hangs. Memory is bounded: nothing is handed out further than a window ahead of the oldest
+unfinished item.
+"""
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+CHUNK_ITEMS = 8  # handed to a process at once: few enough to share well, enough that nobody waits
+WINDOW_ITEMS = 64  # by how much a process may run ahead
+START_SEC = 300  # for a process to start, on a machine that is very busy
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Stands for an item whose process died or did not come back."""
+
+    reason: str
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_order(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, timeout_sec: float = 120
+) -> Generator[Any, None, None]:
+    """function(item) or Lost for every item, in order. `workers` 0: in this process, unprotected.
+
+    `function` must be importable by name. An exception in it is our bug and ends everything.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    crew = _Crew(function, items, workers, timeout_sec)
+    try:
+        done: dict[int, Any] = {}
+        for position in range(len(items)):
+            while position not in done:
+                done.update(crew.collect(oldest=position))
+            yield done.pop(position)
+    finally:
+        crew.stop()
+
+
+class _Crew:
+    """The processes, and which items each of them has."""
+
+    def __init__(self, function: Callable, items: Sequence[Any], workers: int, timeout_sec: float) -> None:
+        self.function, self.items, self.timeout_sec = function, items, timeout_sec
+        self.waiting = deque(range(len(items)))
+        self.window_items = WINDOW_ITEMS * workers
+        count = min(workers, -(-len(items) // CHUNK_ITEMS))
+        self.members = [_Member(function) for _ in range(count)]
+
+    def collect(self, oldest: int) -> dict[int, Any]:
+        """Hands out work, waits for an answer, and returns what has come in as {position: result}."""
+        for member in self.members:
+            if member.ready and not member.pending:
+                self._hand_out(member, oldest)
+        answered = wait([member.pipe for member in self.members], timeout=1.0)
+        results: dict[int, Any] = {}
+        for member in list(self.members):
+            if member.pipe in answered:
+                results.update(self._receive(member))
+            elif member.overdue(self.timeout_sec):
+                results.update(self._replace(member, f"timeout: not decoded within {self.timeout_sec:g} s"))
+        return results
+
+    def _hand_out(self, member: "_Member", oldest: int) -> None:
+        chunk = []
+        while self.waiting and len(chunk) < CHUNK_ITEMS and self.waiting[0] < oldest + self.window_items:
+            chunk.append(self.waiting.popleft())
+        if chunk:
+            member.give([(position, self.items[position]) for position in chunk])
+
+    def _receive(self, member: "_Member") -> dict[int, Any]:
+        try:
+            kind, position, result = member.pipe.recv()
+        except (EOFError, OSError):
+            member.process.join(10)
+            return self._replace(member, f"crash: the decoder ended with code {member.process.exitcode}")
+        if kind == "bug":
+            raise RuntimeError(f"{self.items[position]}:\n{result}")
+        member.since = time.monotonic()
+        if kind == "ready":
+            member.ready = True
+            return {}
+        assert member.pending[0] == position
+        member.pending.popleft()
+        return {position: result}
+
+    def _replace(self, member: "_Member", reason: str) -> dict[int, Any]:
+        """A new process for one that is gone; its first unanswered item is lost, the others wait again."""
+        member.stop()
+        if not member.ready:
+            raise RuntimeError(f"a worker process could not start ({reason})")
+        self.members[self.members.index(member)] = _Member(self.function)
+        if not member.pending:
+            return {}
+        lost, *rest = member.pending
+        self.waiting.extendleft(reversed(rest))
+        return {lost: Lost(reason)}
+
+    def stop(self) -> None:
+        for member in self.members:
+            member.stop()
+
+
+class _Member:
+    """One process and our end of its pipe."""
+
+    def __init__(self, function: Callable) -> None:
+        # Spawned, not forked: no thread or lock of ours is copied half-way.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(function, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # so that its death ends the pipe
+        self.pending: deque[int] = deque()
+        self.ready, self.since = False, time.monotonic()
+
+    def give(self, chunk: list[tuple[int, Any]]) -> None:
+        self.pending.extend(position for position, _ in chunk)
+        self.since = time.monotonic()
+        try:
+            self.pipe.send(chunk)
+        except OSError:  # it has just died: the next wait tells
+            pass
+
+    def overdue(self, timeout_sec: float) -> bool:
+        limit_sec = timeout_sec if self.ready else START_SEC
+        return (not self.ready or bool(self.pending)) and time.monotonic() - self.since > limit_sec
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _work(function: Callable, pipe: Connection) -> None:
+    """The other side: chunks in, one answer an item out; ends when our side is gone."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process decides
+    pipe.send(("ready", -1, None))
+    try:
+        while True:
+            for position, item in pipe.recv():
+                try:
+                    result = function(item)
+                except Exception:  # handed over whole: it is raised on the other side
+                    pipe.send(("bug", position, traceback.format_exc()))
+                    return
+                pipe.send(("done", position, result))
+    except (EOFError, OSError):
+        return

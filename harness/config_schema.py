@@ -1,0 +1,137 @@
+"""What an experiment may say: every section and key with its type and range. The values come from YAML."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+InitName = Literal["ortho", "N02", "glorot", "xavier"]
+
+
+def _size_to_pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    set: Name
+    source: Literal["procedural", "folder"]
+    src: str | None
+    kind: Literal["ordinary", "concept", "messy"]
+    count: Count
+    img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
+    valid_fraction: Annotated[float, Field(ge=0, le=0.5)]
+    fast_decode: bool
+
+    @property
+    def size_name(self) -> str:
+        """`64` for square pictures, `128x224` (height x width) for others."""
+        height, width = self.img_size
+        return str(height) if height == width else f"{height}x{width}"
+
+    def hdf5_path(self, split: Literal["train", "valid"]) -> Path:
+        """Where the set's packed pictures are, in StudioGAN's naming."""
+        return Path("data/hdf5") / self.set / f"custom_{self.size_name}_{split}.hdf5"
+
+
+class Model(Section):
+    backbone: Literal["resnet"]
+    z_dim: Width
+    g_conv_dim: Width
+    d_conv_dim: Width
+    g_cond_mtd: Literal["cBN"] | None
+    d_cond_mtd: Literal["PD"] | None
+    apply_g_sn: bool
+    apply_d_sn: bool
+    apply_attn: bool
+    attn_g_loc: Count
+    attn_d_loc: Count
+    g_init: InitName
+    d_init: InitName
+    apply_g_ema: bool
+    g_ema_decay: Fraction
+    g_ema_start: Annotated[int, Field(ge=0)]
+    g_ema_warmup: bool
+
+    @property
+    def conditional(self) -> bool:
+        return self.g_cond_mtd is not None or self.d_cond_mtd is not None
+
+
+class Loss(Section):
+    adv_loss: Literal["hinge", "vanilla", "least_square", "wasserstein"]
+    apply_gp: bool
+    gp_lambda: Positive
+    apply_lecam: bool
+    lecam_type: Literal["standard", "gsrgan"]
+    lecam_lambda: Positive
+    lecam_ema_decay: Fraction
+    lecam_ema_start_iter: Annotated[int, Field(ge=1)]
+
+
+class Optim(Section):
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    acml_steps: Annotated[int, Field(ge=1, le=4096)]
+    g_lr: Rate
+    d_lr: Rate
+    beta1: Fraction
+    beta2: Fraction
+    eps: Rate
+    d_updates_per_step: Annotated[int, Field(ge=1, le=100)]
+    total_steps: Count
+
+
+class Augment(Section):
+    apply_rflip: bool
+    apply_diffaug: bool
+    diffaug_policy: Annotated[
+        tuple[Literal["color", "translation", "cutout"], ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    ]
+
+
+class Train(Section):
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "tf32", "bf16"]
+    d_call: Literal["concat", "separate"]
+    commute_1x1: bool
+    channels_last: bool
+    fused_adam: bool
+    compile: bool
+    deterministic: bool
+    pictures: Literal["auto", "resident", "lazy"]
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    log_every_steps: Count
+    sample_every_steps: Count
+    save_every_steps: Count
+    keep_last: Count
+    sample_count: Width
+
+
+class Finetune(Section):
+    from_run: Name | None
+    freeze_layers: Count
+    override: dict[str, Any]  # checked as laid over the rest
+
+
+class Config(Section):
+    """A whole experiment. Every value comes from YAML (base.yaml at the latest): there are no defaults here."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    model: Model
+    loss: Loss
+    optim: Optim
+    augment: Augment
+    train: Train
+    finetune: Finetune

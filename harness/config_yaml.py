@@ -1,0 +1,120 @@
+"""Reading experiment files: YAML that can do no harm, `extends`, and `--set section.key=value`."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError
+
+MAX_BYTES = 1_000_000  # an experiment has 5,000
+# Values of these keys are taken from --set as they stand: a path may hold ": " or be a number.
+TEXT_KEYS = ("name", "data.set", "data.src", "finetune.from_run")
+NULL_TEXTS = ("", "null", "~")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number, and refuses repeated keys and aliases (the alias bomb)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed, write the value out", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice, keep one", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse(text: str, origin: str) -> Any:
+    """YAML text → plain values; whatever is wrong with it is one line."""
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader: no objects are made
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise UserError(f"{origin}:{line} not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{origin}: not valid YAML: nested too deeply") from error
+    except ValueError as error:  # a date that does not exist, a number of 5,000 digits
+        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One YAML file as nested dicts; a file that is missing, broken or no mapping is the user's mistake."""
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read(MAX_BYTES + 1).decode("utf-8-sig")
+    except OSError as error:
+        shipped = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "configs/demo.yaml"
+        raise UserError(f"config: cannot read {path} ({error.strerror}), try one of {shipped}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: found bytes that are no UTF-8 text, allowed a YAML file, try configs/demo.yaml"
+        ) from error
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{path}: found more than {MAX_BYTES} bytes, allowed a config, try configs/demo.yaml")
+    content = _parse(text, str(path))
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else type(content).__name__
+        raise UserError(f"{path}: found {found}, allowed sections with keys, try `extends: base.yaml` as first line")
+    return content
+
+
+def read_with_extends(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A config file laid over the file that it extends (a path relative to itself), and so on."""
+    content = read_yaml(path)
+    if path.resolve() in seen:
+        raise UserError(f"{path}: extends: found a file that extends itself, allowed a chain with an end")
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: extends: found {parent!r}, allowed a file name, try base.yaml")
+    if not (path.parent / parent).is_file():
+        raise UserError(f"{path}: extends: found no file {path.parent / parent}, allowed one beside it, try base.yaml")
+    return merge(read_with_extends(path.parent / parent, (*seen, path.resolve())), content)
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, section by section; a section without content changes nothing."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict):
+            value = old if value is None else merge(old, value) if isinstance(value, dict) else value
+        merged[key] = value
+    return merged
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`["optim.g_lr=1e-4"]` → `{"optim": {"g_lr": 1e-4}}`; values are YAML, those of TEXT_KEYS plain text."""
+    result: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not all(key.split(".")):
+            raise UserError(f"--set: found {text!r}, allowed section.key=value, try --set optim.total_steps=2000")
+        is_text = key.removeprefix("finetune.override.") in TEXT_KEYS and value[:1] not in ("'", '"')
+        if is_text:
+            parsed: Any = None if value in NULL_TEXTS else value
+        else:
+            parsed = _parse(value, f"--set {key}")
+        for part in reversed(key.split(".")):
+            parsed = {part: parsed}
+        result = merge(result, parsed)
+    return result

@@ -1,0 +1,35 @@
+"""What all tests share: where real photos are, and skipping what this machine cannot run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark, lacking in (("photos", _lacks_photos), ("studiogan", _lacks_studiogan), ("gpu", _lacks_gpu)):
+        if item.get_closest_marker(mark) and (reason := lacking()):
+            pytest.skip(reason)
+
+
+def _lacks_photos() -> str:
+    return "" if os.environ.get("CARFORGE_PHOTOS") else "CARFORGE_PHOTOS is not set"
+
+
+def _lacks_studiogan() -> str:
+    home = Path(os.environ.get("STUDIOGAN_HOME") or ROOT / "third_party" / "PyTorch-StudioGAN")
+    return "" if (home / "src").is_dir() else "no StudioGAN checkout (make studiogan)"
+
+
+def _lacks_gpu() -> str:
+    import torch
+
+    return "" if torch.cuda.is_available() else "no CUDA device"
+
+
+@pytest.fixture
+def photos() -> Path:
+    """The folder of real photos: dealer/, concept/, brands/, messy/. For tests that are marked `photos`."""
+    return Path(os.environ["CARFORGE_PHOTOS"])

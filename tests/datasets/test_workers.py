@@ -1,0 +1,72 @@
+"""Work in other processes: order, and what happens when one of them dies, hangs or finds a bug of ours."""
+
+import os
+import time
+
+import pytest
+
+from datasets.workers import Lost, map_in_order
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def square_or_die(number: int) -> int:
+    if number == 13:
+        os._exit(9)
+    return number * number
+
+
+def square_or_hang(number: int) -> int:
+    if number == 5:
+        time.sleep(600)
+    return number * number
+
+
+def fail(number: int) -> int:
+    raise ZeroDivisionError("our bug")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_come_in_order(workers):
+    assert list(map_in_order(square, range(100), workers)) == [n * n for n in range(100)]
+
+
+def test_nothing_to_do():
+    assert list(map_in_order(square, [], 2)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_death_loses_one_item(workers):
+    results = list(map_in_order(square_or_die, range(40), workers))
+    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [13]
+    assert results[13].reason == "crash: the decoder ended with code 9"
+    assert [r for n, r in enumerate(results) if n != 13] == [n * n for n in range(40) if n != 13]
+
+
+def test_a_hanging_item_is_given_up():
+    results = list(map_in_order(square_or_hang, range(12), 2, timeout_sec=4))
+    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [5]
+    assert results[5].reason.startswith("timeout:")
+
+
+def test_our_own_bug_is_raised():
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: our bug"):
+        list(map_in_order(fail, range(3), 1))
+
+
+def test_items_are_not_handed_out_far_ahead(monkeypatch):
+    """Memory is bounded: while the first item is under way, the others wait."""
+    monkeypatch.setattr("datasets.workers.WINDOW_ITEMS", 16)
+    handed: list[int] = []
+    from datasets import workers
+
+    give = workers._Member.give
+    monkeypatch.setattr(
+        workers._Member, "give", lambda self, chunk: (handed.extend(n for n, _ in chunk), give(self, chunk))[1]
+    )
+    results = map_in_order(square, range(200), 1)
+    assert next(results) == 0
+    assert max(handed) < 16 + 16
+    results.close()

@@ -1,0 +1,151 @@
+"""The Makefile: its help, its environment, and what its variables become. Nothing is installed: pip is stood in for."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+
+
+def make(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env={**inherited, **env}, text=True, capture_output=True, timeout=120
+    )
+
+
+def recipe(*arguments: str, **env: str) -> str:
+    """The commands that make would run, with this interpreter."""
+    result = make(ROOT, "-n", *arguments, f"PYTHON={sys.executable}", **env)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.replace(sys.executable, "PY")
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A folder with the Makefile, a list of requirements, and small stand-ins for pip, venv and Carforge's doctor."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pip.py").write_text("raise SystemExit('no-such' in open('requirements.txt').read())\n")
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "doctor.py").write_text("import sys; print('in', sys.prefix)\n")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "python3.12").symlink_to("/bin/false")  # stands there and does not work, as some shims do
+    (bin_folder / "python3.11").write_text(
+        f'#!/bin/sh\n[ "$2" = venv ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"\n'
+    )
+    (bin_folder / "python3.11").chmod(0o755)
+    return tmp_path
+
+
+def make_in(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return make(checkout, *arguments, PATH=f"{checkout / 'bin'}:{os.environ['PATH']}")
+
+
+def test_help_lists_every_target():
+    listed = re.findall(r"^  make ([a-z]+) ", make(ROOT, "help").stdout, re.MULTILINE)
+    assert listed == TARGETS and len(listed) >= 11
+    assert set(TARGETS) <= set(re.findall(r"\S+", re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0]))
+
+
+def test_help_needs_no_python(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    assert make(tmp_path).returncode == 0
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_train_builds_the_set_first_and_hands_on_every_variable():
+    lines = recipe(
+        "train", "CONFIG=configs/x.yaml", "OVERRIDE=a.b=[1,2] c.d=e", "LIMIT_STEPS=5", "DRY_RUN=1"
+    ).splitlines()
+    plan = "--config \"$CONFIG\" --set 'a.b=[1,2]' --set 'c.d=e' --dry-run"
+    assert [" ".join(line.split()) for line in lines[-2:]] == [
+        f"PY -m datasets build --stage train {plan}",
+        f'exec PY -m harness train {plan} --limit-steps "$LIMIT_STEPS"',
+    ]
+
+
+@pytest.mark.parametrize("count, launcher", [("1", "-m harness "), ("2", '-m harness.launch "$NPROC" ')])
+def test_several_processes_need_a_launcher(count, launcher):
+    assert f"exec PY {launcher}finetune" in recipe("finetune", f"NPROC={count}")
+
+
+def test_the_environment_changes_nothing():
+    assert recipe("dataset", NAME="host", SET="x", SRC="y", SIZE="1", REBUILD="1") == recipe("dataset")
+
+
+def test_an_unknown_set_is_one_line_and_exit_2():
+    result = make(ROOT, "dataset", "SET=other", f"PYTHON={sys.executable}")
+    assert result.returncode == 2
+    assert "SET: found other, allowed procedural or folder" in result.stderr
+
+
+def test_a_given_python_that_does_not_run_is_one_line():
+    result = make(ROOT, "doctor", "PYTHON=/no/such/python")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0].startswith("PYTHON: found /no/such/python, which does not run")
+
+
+def test_a_given_python_installs_nothing(checkout):
+    result = make_in(checkout, "doctor", f"PYTHON={sys.executable}")
+    assert result.stdout.strip() == f"in {sys.prefix}"
+    assert not (checkout / ".venv").exists()
+
+
+def test_no_python_at_all_is_one_line(checkout):
+    for name in ("python3.11", "python3", "python"):
+        (checkout / "bin" / name).unlink(missing_ok=True)
+        (checkout / "bin" / name).symlink_to("/bin/false")
+    result = make_in(checkout, "doctor")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0].startswith("python: found no Python 3.11 or 3.12")
+    assert not (checkout / ".venv").exists()
+
+
+def test_the_environment_is_made_once_and_again_when_stale_or_interrupted(checkout):
+    stamp, unfinished = checkout / ".venv/.installed-requirements", checkout / ".venv/.unfinished"
+    first = make_in(checkout, "doctor")
+    assert first.stdout.strip() == f"in {checkout / '.venv'}" and "making .venv" in first.stderr
+    assert stamp.exists() and not unfinished.exists()
+
+    (checkout / "requirements.txt").touch()  # newer, as after a checkout, but the same
+    assert make_in(checkout, "doctor").stderr == ""
+
+    (checkout / "requirements.txt").write_text("# something else\n")
+    stale = make_in(checkout, "doctor")
+    assert "installing" in stale.stderr and "making" not in stale.stderr
+
+    (checkout / "requirements.txt").write_text("no-such-package\n")
+    failed = make_in(checkout, "doctor")
+    assert failed.returncode == 2 and not stamp.exists() and unfinished.exists()
+
+    (checkout / "requirements.txt").write_text("# mended\n")
+    (checkout / ".venv" / "half").touch()
+    again = make_in(checkout, "doctor")
+    assert "making .venv" in again.stderr and not (checkout / ".venv" / "half").exists()
+    assert again.returncode == 0 and stamp.exists() and not unfinished.exists()
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_again(checkout):
+    make_in(checkout, "doctor")
+    (checkout / ".venv/bin/python").unlink()
+    (checkout / ".venv/bin/python").symlink_to("/no/such/python")
+    again = make_in(checkout, "doctor")
+    assert again.returncode == 0 and "making .venv" in again.stderr
+
+
+@pytest.mark.parametrize("code", [2, 75])
+def test_a_commands_exit_code_is_told(checkout, code):
+    (checkout / "harness" / "doctor.py").write_text(f"raise SystemExit({code})\n")
+    result = make_in(checkout, "doctor", f"PYTHON={sys.executable}")
+    assert result.returncode == 2 and result.stderr.splitlines()[-1].endswith(f"Error {code}")
