@@ -23,6 +23,7 @@ endif
 
 PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN),--dry-run)
 MADE := $(if $(REBUILD),--rebuild)
+FROM := $(if $(SRC),--src "$$SRC")
 STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
 # Several processes: torchrun's launcher, behind ours which keeps the exit code.
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
@@ -51,7 +52,7 @@ doctor: $(READY) ## what is installed, what is missing, what the hardware can do
 
 dataset: $(READY) ## CONFIG= both sets of an experiment | SET=procedural [SIZE= COUNT=] | SET=folder SRC= [NAME= SIZE=]
 ifeq ($(SET),)
-	@exec $(PY) -m datasets build --stage all $(PLAN) $(MADE) $(ARGS)
+	@exec $(PY) -m datasets build --stage all $(PLAN) $(FROM) $(MADE) $(ARGS)
 else ifeq ($(SET),procedural)
 	@exec $(PY) -m datasets procedural $(if $(SIZE),--size "$$SIZE") $(if $(COUNT),--count "$$COUNT") $(MADE) $(if $(DRY_RUN),--dry-run) $(ARGS)
 else ifeq ($(SET),folder)
@@ -63,12 +64,12 @@ endif
 reader: $(READY) ## train the small network that reads a car's factors from a picture
 	@exec $(PY) -m datasets reader $(ARGS)
 
-train: $(READY) ## CONFIG= train; builds the set first where it is missing, goes on where it was interrupted
-	@$(PY) -m datasets build --stage train $(PLAN)
+train: $(READY) ## CONFIG= [SRC=] train; makes the set first where it is missing, goes on where it was interrupted
+	@$(PY) -m datasets build --stage train $(PLAN) $(FROM)
 	@exec $(PY) $(LAUNCH) train $(PLAN) $(STEPS) $(ARGS)
 
-finetune: $(READY) ## CONFIG= FreezeD: fine-tune the run of `train` on the second set
-	@$(PY) -m datasets build --stage finetune $(PLAN)
+finetune: $(READY) ## CONFIG= [SRC=] FreezeD: fine-tune the run of `train` on the second set
+	@$(PY) -m datasets build --stage finetune $(PLAN) $(FROM)
 	@exec $(PY) $(LAUNCH) finetune $(PLAN) $(STEPS) $(ARGS)
 
 bench: $(READY) ## speed: each switch on and off, one thread, CPU time

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config import Config, finetune_config, load_config
+from harness.config import Config, check_config, config_to_dict, finetune_config, load_config
 from harness.errors import UserError
 
 app = make_app("From pictures to training sets.")
@@ -32,6 +32,7 @@ def build(
     config: ConfigOption,
     overrides: SetOption = None,
     stage: Annotated[Stage, typer.Option(help="Which of the experiment's two sets.")] = Stage.all,
+    src: Annotated[str | None, typer.Option(help="The stage's folder of pictures, in place of data.src.")] = None,
     rebuild: RebuildOption = False,
     dry_run: DryRunOption = False,
     workers: WorkersOption = None,
@@ -40,6 +41,10 @@ def build(
     resolved = load_config(config, overrides or ())
     configs = {Stage.train: resolved, Stage.finetune: finetune_config(resolved)}
     wanted = [found for name, found in configs.items() if stage in (name, Stage.all)]
+    if src:
+        if len(wanted) > 1:
+            raise UserError("SRC: found one folder for two sets, allowed with --stage train or --stage finetune")
+        wanted = [_with_src(wanted[0], src)]
     _build_all(wanted, rebuild, dry_run, workers, verify=stage == Stage.all)
 
 
@@ -103,6 +108,11 @@ def _build_all(configs: list[Config], rebuild: bool, dry_run: bool, workers: int
             continue
         for path in build_set(config.data, config.seed, rebuild=rebuild, verify=verify, workers=workers):
             print(path)
+
+
+def _with_src(config: Config, src: str) -> Config:
+    content = config_to_dict(config)
+    return check_config({**content, "data": {**content["data"], "src": src}}, "SRC")
 
 
 def _size_change(size: str | None) -> list[str]:

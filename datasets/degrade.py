@@ -25,7 +25,9 @@ def pick(rng: torch.Generator, count: int) -> int:
     return int(torch.randint(count, (1,), generator=rng))
 
 
-def warp(x: Tensor, rng: torch.Generator, zoom: Tensor, mirrored: Tensor, shift: float, bend: float, cells: int) -> Tensor:
+def warp(
+    x: Tensor, rng: torch.Generator, zoom: Tensor, mirrored: Tensor, shift: float, bend: float, cells: int
+) -> Tensor:
     """Mirror, magnify, shift and bend; what comes in from outside continues the edge.
 
     Args:
@@ -71,7 +73,7 @@ def resize(x: Tensor, size_px: int, mode: str) -> Tensor:
 
 
 def degrade(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
-    """Colours, sharpness, noise and JPEG traces as they come, then the reader's size: float32 (B, 3, size_px, size_px)."""
+    """Other colours, less sharpness, noise and JPEG traces, at the reader's size: (B, 3, size_px, size_px)."""
     count = len(x)
     gain = uniform(rng, 0.88, 1.12, count, 3, 1, 1).lerp(uniform(rng, 0.85, 1.15, count, 1, 1, 1), 0.8)
     offset = uniform(rng, -0.06, 0.06, count, 1, 1, 1)

@@ -25,12 +25,11 @@ from datasets.recipe import (
     make_recipe,
     recipe_with_place,
     remove_if_there,
-    source_folder,
 )
 from datasets.split import Kept, SplitWriter
 from datasets.workers import Lost, count_cores, map_in_order
 from harness.atomic import atomic_write, clean_leftovers
-from harness.config import Data
+from harness.config import Data, source_folder
 from harness.errors import UserError
 from harness.lockfile import hold_lock
 
@@ -53,6 +52,8 @@ def build_set(
         say(f"{data.set} at {data.size_name}: complete")
         return complete
     places = Places.of(data)
+    if data.source == "folder":
+        source_folder(data)  # said and there, before anything is made
     try:
         for folder in (places.manifest.parent, places.train.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def build_set(
 
 
 def _build(data: Data, seed: int, places: Places, workers: int) -> list[Path]:
-    folder = source_folder(data)
+    folder = places.raw if data.source == "procedural" else source_folder(data)
     class_names, files = list_pictures(folder, data.set)
     if not files:
         raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")

@@ -1,6 +1,6 @@
 """Trains the factor reader on procedural cars and leaves it as one small file, which `harness.features` loads.
 
-The reader says how futuristic a picture's car is and what its other factors are, and whether there is a usable car at all.
+The reader says how futuristic a picture's car is, what its other factors are, and whether there is a usable car at all.
 """
 
 import json
@@ -33,7 +33,9 @@ HELD_OUT_PX = (32, 64)
 HELD_OUT_COUNT = 500
 
 
-def train_reader(out: Path = READER_PATH, count: int = 7000, steps: int = 2400, seed: int = 0, workers: int = 1) -> Path:
+def train_reader(
+    out: Path = READER_PATH, count: int = 7000, steps: int = 2400, seed: int = 0, workers: int = 1
+) -> Path:
     """Draws, trains, measures on held-out renders and writes the weights file. A function of its arguments alone.
 
     Args:
@@ -89,8 +91,17 @@ def _factor_table(values: np.ndarray) -> list[dict[str, Any]]:
     for column, name in enumerate(FACTOR_NAMES):
         low, high, unit = RANGES[name]
         mean, scale = float(values[:, column].mean()), float(values[:, column].std())
-        table.append({"name": name, "unit": unit, "low": low, "high": high, "mean": mean, "scale": scale,
-                      "circular": name == "paint_hue"})
+        table.append(
+            {
+                "name": name,
+                "unit": unit,
+                "low": low,
+                "high": high,
+                "mean": mean,
+                "scale": scale,
+                "circular": name == "paint_hue",
+            }
+        )
     return table
 
 
@@ -109,13 +120,14 @@ def _targets(values: np.ndarray, factors: list[dict[str, Any]]) -> tuple[Tensor,
         else:
             targets.append((value - factor["mean"]) / factor["scale"])
             weights.append(np.full(len(value), LOSS_WEIGHTS.get(factor["name"], 1.0)))
-    return tuple(torch.tensor(np.stack(columns, 1), dtype=torch.float32) for columns in (targets, weights))
+    wanted, shares = (torch.tensor(np.stack(columns, 1), dtype=torch.float32) for columns in (targets, weights))
+    return wanted, shares
 
 
 def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: int, seed: int) -> ReaderNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ReaderNet(len(output_names(factors))).to(memory_format=torch.channels_last)
+        network = ReaderNet(len(output_names(factors)))
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
@@ -126,7 +138,7 @@ def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: i
             order = torch.randperm(len(pictures), generator=rng)
         rows, order = order[:BATCH_CARS], order[BATCH_CARS:]
         x, mirrored, zoom = _batch(pictures, masks, no_cars, rows, rng)
-        _, outputs = network(x.contiguous(memory_format=torch.channels_last))
+        _, outputs = network(x)
         values = cars.factors[rows.numpy()]
         values[:, FACTOR_NAMES.index("framing")] *= zoom.numpy()
         losses = _losses(outputs, *_targets(values, factors), mirrored)
@@ -136,15 +148,21 @@ def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: i
         optimizer.step()
         schedule.step()
         if step % 200 == 0 or step == steps:
-            _tell(f"step {step}/{steps}: " + ", ".join(f"{name} {float(value.detach()):.4f}" for name, value in losses.items()))
+            shown = ", ".join(f"{name} {float(value.detach()):.4f}" for name, value in losses.items())
+            _tell(f"step {step}/{steps}: {shown}")
     return network.eval()
 
 
 def _batch(
     pictures: Tensor, masks: Tensor, no_cars: Tensor, rows: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """First the cars of `rows`, then spoiled ones, then what never was a usable car: float32 (B, 3, size, size) in [-1, 1];
-    which cars are mirrored, bool (cars,); how much they are magnified (cars,)."""
+    """One batch, and what was done to its cars.
+
+    Returns:
+        float32 (B, 3, size, size) in [-1, 1]: the cars of `rows`, then spoiled ones, then what never was a usable car.
+        bool (len(rows),): which of the cars are mirrored.
+        float32 (len(rows),): how much they are magnified.
+    """
     to_spoil = torch.randint(len(pictures), (BATCH_SPOILED,), generator=rng)
     never = torch.randint(len(no_cars), (BATCH_OTHERS,), generator=rng)
     cars, sound, others = (_to_float(a) for a in (pictures[rows], pictures[to_spoil], no_cars[never]))
@@ -154,8 +172,8 @@ def _batch(
     bend = (0.0, 0.004, 0.008)[pick(rng, 3)]  # a car that is slightly out of shape is still one
     x = warp(x, rng, zoom, mirrored, 0.04, bend, 5)
     x = x[mixed := torch.randperm(len(x), generator=rng)]  # degrade treats neighbours alike
-    x = degrade(x, rng, ReaderNet.SIZE_PX)[mixed.argsort()]
-    return x * 2 - 1, mirrored[: len(rows)], zoom[: len(rows)]
+    x = degrade(x, rng, ReaderNet.SIZE_PX)[mixed.argsort()] * 2 - 1
+    return x.contiguous(memory_format=torch.channels_last), mirrored[: len(rows)], zoom[: len(rows)]
 
 
 def _to_float(pictures: Tensor) -> Tensor:
@@ -177,12 +195,13 @@ def _losses(outputs: Tensor, wanted: Tensor, weights: Tensor, mirrored: Tensor) 
 # ---- measuring --------------------------------------------------------------------------------------------------
 
 
-def _measured(network: ReaderNet, factors: list[dict[str, Any]], recipe: dict[str, Any], seed: int, workers: int) -> bytes:
-    """The file's content: the threshold from calibration renders, then all figures from held-out ones, at 32 and 64 px."""
+def _measured(
+    network: ReaderNet, factors: list[dict[str, Any]], recipe: dict[str, Any], seed: int, workers: int
+) -> bytes:
+    """The file's content: the threshold from calibration renders, all figures from held-out ones, at 32 and 64 px."""
     empty = {"factors": factors, "threshold": 0.0, "errors": {}, "report": {}}
     reader = Reader(network, empty, "")
-    half = torch.nn.Module.half(network).float()  # what the file will hold
-    reader.network = half
+    network.half().float()  # what the file will hold
     cut = []
     for size_px in HELD_OUT_PX:
         cars = draw_cars(HELD_OUT_COUNT, _set_seed(seed, "calibration"), size_px, workers)
@@ -193,7 +212,8 @@ def _measured(network: ReaderNet, factors: list[dict[str, Any]], recipe: dict[st
         report[f"{size_px}px"] = measure_reader(reader, size_px, _set_seed(seed, "held_out"), HELD_OUT_COUNT, workers)
     names = [factor["name"] for factor in factors]
     errors = {name: max(report[f"{px}px"]["errors"][name] for px in HELD_OUT_PX) for name in names}
-    return reader_to_bytes(half, {"factors": factors, "threshold": reader.threshold, "errors": errors, "report": report})
+    found = {"threshold": reader.threshold, "errors": errors, "report": report}
+    return reader_to_bytes(network, {"factors": factors, **found})
 
 
 def measure_reader(reader: Reader, size_px: int, set_seed: int, count: int, workers: int = 1) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pictures that the factor reader learns from and is tested on: cars with their factors, and what is no usable car."""
+"""The pictures that the factor reader learns from and is tested on: cars with factors, and what is no usable car."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,13 @@ MESSY_PX = 96  # drawn at this height, then shrunk as a photo would be
 
 @dataclass(frozen=True)
 class Cars:
-    """uint8 pictures (N, S, S, 3), bool masks (N, S, S) that are True on the car, float64 factors (N, len(FACTOR_NAMES))."""
+    """Renders and what is true of them.
+
+    Attributes:
+        pictures: uint8 (N, S, S, 3).
+        masks: bool (N, S, S), True on the car.
+        factors: float64 (N, len(FACTOR_NAMES)).
+    """
 
     pictures: np.ndarray
     masks: np.ndarray
@@ -72,5 +78,3 @@ def _map(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> I
         return
     with get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(function, jobs, chunksize=8)
-
-

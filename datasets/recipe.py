@@ -55,18 +55,15 @@ def make_recipe(data: Data, seed: int) -> dict[str, Any]:
     }
 
 
-def source_folder(data: Data) -> Path:
-    """The folder of pictures that the set is made from."""
-    if data.source == "procedural":
-        return Places.of(data).raw
-    assert data.src is not None  # the config was checked
-    return expand_path(data.src)
-
-
 def recipe_with_place(data: Data, seed: int) -> dict[str, Any]:
-    """The recipe and, for a folder, where it is: what a person must not change without noticing."""
-    place = {} if data.source == "procedural" else {"src": str(source_folder(data).absolute())}
-    return make_recipe(data, seed) | place
+    """The recipe and, for a folder, where it is (None: not said): what a person must not change unnoticed."""
+    if data.source == "procedural":
+        return make_recipe(data, seed)
+    try:
+        place = None if data.src is None else str(expand_path(data.src).absolute())
+    except UserError:  # an unset variable; it does not matter while the set is there
+        place = None
+    return make_recipe(data, seed) | {"src": place}
 
 
 def find_complete(data: Data, seed: int, verify: bool = False) -> list[Path] | None:
@@ -110,6 +107,8 @@ def _fits_manifest(places: Places, attributes: dict[str, Any]) -> bool:
 
 def _refuse_other_recipe(data: Data, seed: int, places: Places) -> None:
     found, wanted = json.loads(places.summary.read_text())["recipe"], recipe_with_place(data, seed)
+    if "src" in wanted and wanted["src"] is None:
+        found["src"] = None  # any folder will do: the set is there
     lines = recipe_differences(found, wanted)
     if lines:
         head = f"data.set: {data.set} at {data.size_name} is there, made otherwise; try another --set data.set=name"

@@ -16,7 +16,8 @@ def spoil(cars: Tensor, masks: Tensor, rng: torch.Generator) -> Tensor:
     for number, way in enumerate(WAYS):
         rows = torch.arange((first + number) % len(WAYS), len(cars), len(WAYS))
         if len(rows):
-            spoiled[rows] = way(cars[rows], masks[rows], cars[torch.randperm(len(cars), generator=rng)], rng).clamp(0, 1)
+            others = cars[torch.randperm(len(cars), generator=rng)]
+            spoiled[rows] = way(cars[rows], masks[rows], others, rng).clamp(0, 1)
     return spoiled
 
 
@@ -127,7 +128,8 @@ def _blobs(cars: Tensor, masks: Tensor, others: Tensor, rng: torch.Generator) ->
     field = F.interpolate(torch.randn(count, 1, cells, cells, generator=rng), (side, side), mode="bicubic")
     order = field.flatten(1).argsort(1)
     sorted_pixels = cars.flatten(2).gather(2, cars.mean(1).flatten(1).argsort(1)[:, None].expand(-1, 3, -1))
-    blobs = torch.empty_like(sorted_pixels).scatter_(2, order[:, None].expand(-1, 3, -1), sorted_pixels).reshape(cars.shape)
+    blobs = torch.empty_like(sorted_pixels).scatter_(2, order[:, None].expand(-1, 3, -1), sorted_pixels)
+    blobs = blobs.reshape(cars.shape)
     if pick(rng, 2):
         bent = warp(masks.float(), rng, torch.ones(count), torch.zeros(count, dtype=torch.bool), 0.05, 0.06, 5)
         return torch.where(bent > 0.5, blobs, _backdrop_rows(cars, masks))

@@ -57,10 +57,10 @@ def load_featurizer(name: str = "reader") -> Featurizer:
 def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
     """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1].
 
-    A picture that is not square gets a longer edge row or column on both sides until it is: the car keeps its proportions and
-    the backdrop goes on, as if the picture had been drawn square. The resize is bilinear over all source pixels.
+    A picture that is not square is continued on both sides with its edge rows or columns until it is: the car keeps its
+    proportions, as if the picture had been drawn square. The resize is bilinear over all source pixels.
     """
-    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, (pictures.dtype, pictures.shape)
+    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
     x = torch.tensor(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
     height, width = x.shape[2:]
     if height != width:
@@ -108,7 +108,7 @@ class ReaderNet(nn.Module):
 
 
 def output_names(factors: list[dict[str, Any]]) -> list[str]:
-    """What the heads give, in order: one number a factor, two for one on a circle, then the nose's side and the car logit."""
+    """What the heads give, in order: a number a factor, two for one on a circle, the nose's side, the car logit."""
     names = []
     for factor in factors:
         names += [f"{factor['name']}.cos", f"{factor['name']}.sin"] if factor["circular"] else [factor["name"]]
@@ -128,7 +128,7 @@ class Reader:
     """
 
     def __init__(self, network: ReaderNet, meta: dict[str, Any], sha256: str) -> None:
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(False)
         self.meta, self.sha256 = meta, sha256
         self.factors: list[dict[str, Any]] = meta["factors"]
         self.threshold: float = meta["threshold"]

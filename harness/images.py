@@ -30,9 +30,10 @@ BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
 BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
 BAR_SAMPLES = 96  # pixels looked at in a line, at most
 BAR_SHARE = 0.98  # of a line's pixels are like the bar
-EDGE_SHARE = 0.5  # of the first line of the picture differs from the bar
-EDGE_BLUR_PX = 2  # lines that a codec blends between bar and picture
 BAR_LIMIT = 0.45  # of a side at most is bar
+JPEG_BLOCK_PX = 16  # within so many lines a bar ends: JPEG rings through the block that the edge is in
+EDGE_SHARE = 0.5  # of the pixels change by more than the tolerance from the bar to the picture, two lines on
+EDGE_BLUR_PX = 1  # a line that resizing blended from bar and picture
 
 
 class PictureError(ValueError):
@@ -121,12 +122,12 @@ def _bar_px(lines: np.ndarray) -> int:
     colour = np.median(lines[0, ::step], axis=0)
     if not (colour.max() <= BAR_BLACK or colour.min() >= BAR_WHITE):
         return 0
-    low, high = np.maximum(colour - BAR_TOLERANCE, 0), np.minimum(colour + BAR_TOLERANCE, 255)
-    sampled = lines[: int(len(lines) * BAR_LIMIT) + EDGE_BLUR_PX + 1, ::step]
-    like = ((sampled >= low.astype(np.uint8)) & (sampled <= high.astype(np.uint8))).all(axis=2).mean(axis=1)
-    count = int(np.argmax(like < BAR_SHARE))  # 0 also when every line is like the bar: then it is no bar
-    edge = min(count + EDGE_BLUR_PX, len(like) - 1)
-    return edge if count >= 2 and like[edge] <= 1 - EDGE_SHARE else 0
+    sampled = lines[: int(len(lines) * BAR_LIMIT) + JPEG_BLOCK_PX, ::step].astype(np.int16)
+    like = (np.abs(sampled - colour.astype(np.int16)).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
+    flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
+    near_edge = sampled[max(flat - 1, 0) : flat + JPEG_BLOCK_PX]
+    jumps = (np.abs(near_edge[2:] - near_edge[:-2]).max(axis=2) > BAR_TOLERANCE).mean(axis=1) >= EDGE_SHARE
+    return flat + int(np.argmax(jumps)) + 1 + EDGE_BLUR_PX if flat >= 2 and jumps.any() else 0
 
 
 def crop_to_aspect(picture: np.ndarray, height: int, width: int) -> np.ndarray:

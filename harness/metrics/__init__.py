@@ -1,1 +1,1 @@
-"""Measures of what a run draws: features of pictures → statistics → distances. Features come from `harness.features`."""
+"""Measures of what a run draws: features (from `harness.features`) → statistics → distances."""

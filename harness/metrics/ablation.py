@@ -1,6 +1,6 @@
 """Do DiffAugment and LeCam help when there are few pictures? Trains with and without, and writes a table.
 
-`python -m harness.metrics.ablation --config configs/demo.yaml`: same pictures, same steps, several seeds; held-out KID on the
+`python -m harness.metrics.ablation --config configs/demo.yaml`: same pictures and steps, several seeds; held-out KID on the
 factor reader's features. Finished runs are kept in the scratch folder and not done again.
 """
 
@@ -39,11 +39,11 @@ def run_ablation(
     work.mkdir(parents=True, exist_ok=True)
     facts = pack_pictures(config, work, pictures)
     marks = sorted({max(1, round(steps * k / MARKS)) for k in range(1, MARKS + 1)})
-    todo = [
-        (config_to_dict(arm_config(config, arm, seed, steps)), str(work.resolve()), marks, {"arm": arm, "seed": seed, **facts})
-        for seed in range(seeds)
-        for arm in arms
-    ]
+    todo = []
+    for seed in range(seeds):
+        for arm in arms:
+            content = config_to_dict(arm_config(config, arm, seed, steps))
+            todo.append((content, str(work.resolve()), marks, {"arm": arm, "seed": seed, **facts}))
     with get_context("spawn").Pool(min(jobs, len(todo)), maxtasksperchild=1) as pool:
         rows = []
         for row in pool.imap_unordered(_train_one, todo):
@@ -62,13 +62,13 @@ def arm_config(config: Config, arm: str, seed: int, steps: int) -> Config:
         "augment": {"apply_diffaug": diffaug},
         "loss": {"apply_lecam": lecam},
         "optim": {"total_steps": steps},
-        "train": {"threads": 1, "device": "cpu", "save_every_steps": steps, "sample_every_steps": steps, "keep_last": 1},
+        "train": {"threads": 1, "device": "cpu", "save_every_steps": steps, "sample_every_steps": steps},
     }
     return check_config(merge(config_to_dict(config), changes), f"ablation {name}")
 
 
 def pack_pictures(config: Config, work: Path, pictures: int) -> dict[str, Any]:
-    """The first training rows for the runs; all other rows, and the valid ones, are held out. Packed under `work`, once."""
+    """The first training rows for the runs; the valid rows and all others are held out. Packed under `work`, once."""
     train, held_out = work / config.data.hdf5_path("train"), work / config.data.hdf5_path("valid")
     with open_packed(config.data.hdf5_path("train")) as source, open_packed(config.data.hdf5_path("valid")) as valid:
         if source.count < pictures:
@@ -81,7 +81,8 @@ def pack_pictures(config: Config, work: Path, pictures: int) -> dict[str, Any]:
             rows = [(packed, row) for packed, numbers in parts for row in numbers][:HELD_OUT]
             if path.exists() and _made_from(path) == [facts["data_sha256"], len(rows)]:
                 continue
-            with PackedWriter(path, source.height, source.width, source.class_names, {"made_from": facts["data_sha256"]}) as writer:
+            made_from = {"made_from": facts["data_sha256"]}
+            with PackedWriter(path, source.height, source.width, source.class_names, made_from) as writer:
                 for packed, row in rows:
                     writer.append(packed.read(np.array([row]))[0], int(packed.labels[row]))
     return facts
@@ -93,7 +94,7 @@ def _made_from(path: Path) -> list[Any]:
 
 
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:
-    """One run in a process of its own: trains to each mark and measures there; a mark that is measured is not done again."""
+    """One run in a process of its own: trains to each mark and measures there, unless that was done before."""
     content, work, marks, facts = job
     os.chdir(work)
     from harness.features import load_reader
@@ -142,8 +143,9 @@ def rows_to_markdown(rows: list[dict[str, Any]], command: str) -> str:
     lines = [
         "# DiffAugment and LeCam, with and without",
         "",
-        f"Held-out KID x 1000 on the factor reader's features (lower is better), mean ± standard deviation of {len(seeds)} seeds,",
-        f"{rows[0]['key']['pictures']} training pictures, {SAMPLES} samples a measure. The training pictures themselves have {floor:.1f}.",
+        "Held-out KID x 1000 on the factor reader's features (lower is better), mean ± standard deviation over seeds:",
+        f"{len(seeds)} seeds, {rows[0]['key']['pictures']} training pictures, {SAMPLES} samples a measure.",
+        f"The training pictures themselves have {floor:.1f}.",
         "",
         "| | " + " | ".join(f"step {mark}" for mark in marks) + " | accepted as cars | each seed at the end |",
         "|---" * (len(marks) + 3) + "|",
@@ -161,10 +163,10 @@ def rows_to_markdown(rows: list[dict[str, Any]], command: str) -> str:
 def main(
     config: ConfigOption = Path("configs/demo.yaml"),
     overrides: SetOption = None,
-    work: Annotated[Path, typer.Option(help="Scratch folder; what is in it is not done again.")] = Path("runs/.ablation"),
+    work: Annotated[Path, typer.Option(help="Scratch folder; finished runs in it are kept.")] = Path("runs/.ablation"),
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("docs/ablation.md"),
     pictures: Annotated[int, typer.Option(min=2, help="Training pictures.")] = 500,
-    steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; the config's where not given.")] = None,
+    steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; default: the config's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
     arms: Annotated[str, typer.Option(help="Names with commas between.")] = ",".join(ARMS),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
@@ -175,9 +177,8 @@ def main(
         raise UserError(f"--arms: found {', '.join(unknown)}, allowed {', '.join(ARMS)}")
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are started
     resolved = load_config(config, overrides or ())
-    rows = run_ablation(
-        resolved, work, pictures=pictures, steps=steps or resolved.optim.total_steps, seeds=seeds, arms=chosen, jobs=jobs
-    )
+    count = steps or resolved.optim.total_steps
+    rows = run_ablation(resolved, work, pictures=pictures, steps=count, seeds=seeds, arms=chosen, jobs=jobs)
     words = [COMMAND, "--config", str(config), *(f"--set {text}" for text in overrides or ())]
     words += [f"--pictures {pictures}", f"--steps {steps}" * bool(steps), f"--seeds {seeds}", f"--arms '{arms}'"]
     out.parent.mkdir(parents=True, exist_ok=True)

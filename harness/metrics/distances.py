@@ -11,10 +11,10 @@ BLOCK_ROWS = 1024
 
 
 def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Kernel Inception Distance: the unbiased squared MMD with kernel (x.y / d + 1)^3 (Binkowski et al. 2018, eq. 4 and §4).
+    """Kernel Inception Distance: unbiased squared MMD with kernel (x.y / d + 1)^3 (Binkowski et al. 2018, eq. 4, §4).
 
-    Over all pairs at once instead of a mean over subsets: the same expectation, less variance. Around 0 for two samples of one
-    distribution, so it may be below 0.
+    Over all pairs at once instead of a mean over subsets: the same expectation, less variance. Around 0 for two samples
+    of one distribution, so it may be below 0.
     """
     a, b = _checked(features_a, features_b)
     count_a, count_b = len(a), len(b)
@@ -26,7 +26,7 @@ def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
 def kid_subset_std(
     features_a: np.ndarray, features_b: np.ndarray, subset_size: int = 100, subsets: int = 50, seed: int = 0
 ) -> float:
-    """Standard deviation of `kid` over random subsets of this size: how it scatters when so few pictures are compared."""
+    """Standard deviation of `kid` over random subsets of this size: how it scatters with so few pictures."""
     a, b = _checked(features_a, features_b)
     size = min(subset_size, len(a), len(b))
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def nearest_distances(features: np.ndarray, others: np.ndarray | None = None) ->
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """float64 (len(x), len(y)); exactly 0 for equal rows would need differences, these are good to about 1e-7 of the norm."""
+    """float64 (len(x), len(y)), good to about 1e-7 of the norms: equal rows may come out a little above 0."""
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
     return np.sqrt(np.maximum(squares, 0))
 

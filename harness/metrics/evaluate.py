@@ -1,6 +1,6 @@
-"""What the factor reader says of a run: are its samples cars, how futuristic are they, do they differ, are they like the real ones?
+"""What the factor reader says of a run: are its samples cars, how futuristic, do they differ, are they like real ones?
 
-In: a run folder with a checkpoint, and the packed sets of its config. Out: nested figures, also in metrics.json and metrics.jsonl.
+In: a run folder with a checkpoint, and the packed sets of its config. Out: nested figures, kept in metrics.json(l).
 """
 
 import json

@@ -56,7 +56,7 @@ def finetune_run(
     """
     tuned = finetune_config(config)
     begun = list_checkpoints(Path("runs") / tuned.name / "checkpoints")  # then the source is not needed any more
-    source = None if begun else find_source(config, checkpoint)
+    source = None if begun and not checkpoint else find_source(config, checkpoint)
     return _run(tuned, limit_steps, allow_config_change, freeze=True, source=source)
 
 
@@ -133,6 +133,10 @@ def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | No
         raise UserError(
             f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
             "put the old one back, or train under another --set name="
+        )
+    if source is not None and meta.get("finetuned_from") != str(source):
+        raise UserError(
+            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; move the folder away first"
         )
     load_training(run, newest)
     return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}

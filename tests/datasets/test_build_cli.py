@@ -69,6 +69,26 @@ def test_a_stage_builds_its_set_alone(experiment, stage, name):
     assert [path.name for path in Path("data/hdf5").iterdir()] == [name]
 
 
+def test_src_is_given_to_one_stage(tmp_path):
+    config = tmp_path / "photos.yaml"
+    config.write_text(
+        f"extends: {ROOT}/configs/base.yaml\ndata: {{set: own, source: folder, img_size: 32}}\n"
+        "finetune: {override: {data: {set: own-concept}}}\n"
+    )
+    for name, shade in (("mine", 90), ("concepts", 140)):
+        Path(name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (60, 40), (shade, number, 150)).save(f"{name}/{number}.png")
+    with pytest.raises(UserError, match="data.src: found nothing"):
+        call("build", "--config", str(config), "--stage", "train")
+    call("build", "--config", str(config), "--stage", "train", "--src", "mine")
+    call("build", "--config", str(config), "--stage", "finetune", "--src", "concepts")
+    call("build", "--config", str(config))  # both are there now
+    assert packed_count("own") == packed_count("own-concept") == 3
+    with pytest.raises(UserError, match="one folder for two sets"):
+        call("build", "--config", str(config), "--src", "mine")
+
+
 def test_dry_run_touches_nothing(experiment, capsys):
     call("build", "--config", str(experiment), "--dry-run")
     assert "# set road at 32: to be built into data/hdf5/road" in capsys.readouterr().out
@@ -122,7 +142,7 @@ def test_folder_takes_names_with_quotes_and_non_square_sizes():
     "arguments, text",
     [
         (["folder", "", "--name", "a"], "SRC: found nothing"),
-        (["folder", "nope", "--name", "a"], "data.src: cannot read nope"),
+        (["folder", "nope", "--name", "a"], "data.src: found no folder nope"),
         (["folder", ".", "--name", "a", "--size", "big"], "SIZE: found 'big'"),
         (["folder", ".", "--name", "a", "--size", "48"], "data.img_size: found height 48"),
         (["build", "--config", "nope.yaml"], "config: cannot read nope.yaml"),

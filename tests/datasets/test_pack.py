@@ -318,6 +318,18 @@ def test_another_recipe_stops_and_says_what_differs(changes, key):
     build_set(make_data(**changes), 0, workers=0)
 
 
+@pytest.mark.parametrize("src", [None, "$NO_SUCH_VARIABLE/photos"])
+def test_a_complete_set_needs_no_folder(src):
+    make_folder(8)
+    paths = build_set(make_data(), 0, workers=0)
+    os.rename("photos", "moved")
+    assert build_set(make_data(), 0, workers=0) == paths
+    assert build_set(make_data(src=src), 0, workers=0) == paths
+    with pytest.raises(UserError, match="data.src"):
+        build_set(make_data(src=src), 0, workers=0, rebuild=True)
+    assert build_set(make_data(), 0, workers=0) == paths
+
+
 def test_another_size_is_another_set():
     make_folder(4)
     build_set(make_data(img_size=32), 0, workers=0)

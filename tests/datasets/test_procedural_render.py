@@ -10,11 +10,12 @@ from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.body import build_mesh, factors_to_shape
 from datasets.procedural.camera import Camera, aim_camera, fill_triangles
 from datasets.procedural.car import render_car
-from datasets.procedural.factors import draw_factors
+from datasets.procedural.factors import Kind, draw_factors
 from datasets.procedural.render import fineness, render, render_with_mask, samples_per_side
+from datasets.procedural.wheels import wheel_places
 
 
-def car(seed: int, kind="ordinary", **changed):
+def car(seed: int, kind: Kind = "ordinary", **changed):
     return replace(draw_factors(kind, np.random.default_rng(seed)), **changed)
 
 
@@ -125,8 +126,8 @@ def test_filling_covers_each_pixel_of_a_square_once_and_nearest_wins():
 
 
 def test_rays_go_through_the_points_they_show():
-    camera = Camera(np.float32([9, 3, 1.5]), np.eye(3, dtype=np.float32)[[1, 2, 0]] * -1, 50.0, (32.0, 30.0))
-    points = np.float32([[0, 1, 0.5], [1, -1, 1.0], [-2, 0.3, 0.2]])
+    camera = Camera(np.array([9, 3, 1.5], np.float32), np.eye(3, dtype=np.float32)[[1, 2, 0]] * -1, 50.0, (32.0, 30.0))
+    points = np.array([[0, 1, 0.5], [1, -1, 1.0], [-2, 0.3, 0.2]], np.float32)
     seen = camera.project(points)
     rays = camera.rays(seen[:, 0], seen[:, 1])
     assert np.allclose(camera.origin + rays * seen[:, 2:], points, atol=1e-4)
@@ -139,3 +140,22 @@ def test_work_is_bounded():
         factors = car(0)
         mesh = build_mesh(factors, factors_to_shape(factors), *fineness(size * samples_per_side(size, size)))
         assert len(mesh.triangles) <= most
+
+
+def test_near_wheels_show_rims_and_tyres_in_their_arches():
+    for seed in range(6):
+        factors = car(seed, "concept" if seed % 2 else "ordinary", yaw_deg=65.0)
+        shape = factors_to_shape(factors)
+        mesh = build_mesh(factors, shape)
+        camera = aim_camera(mesh.points, 65.0, factors.pitch_deg, factors.distance, 0.9, 128, 128)
+        drawn = render_car(factors, shape, mesh, camera, draw_scene(128, 128, 2).light, 128, 128, 1)[..., :3].mean(-1)
+        turns = np.linspace(0, 2 * np.pi, 40)
+        for x, y, _ in wheel_places(factors, shape)[2:]:
+            brightness = []
+            for r in (0.4 * shape.wheel_radius, 0.95 * shape.wheel_radius):
+                ring = np.stack([x + r * np.cos(turns), 0 * turns + y, shape.wheel_radius + r * np.sin(turns)], 1)
+                columns, rows = camera.project(ring.astype(np.float32))[:, :2].astype(int).T
+                brightness.append(drawn[rows, columns])
+            rim, tyre = brightness
+            assert rim.max() > 0.10 and np.median(tyre) < 0.5 * rim.max()
+            assert np.median(tyre) > 0.008  # rubber in the light, not the arch's inside

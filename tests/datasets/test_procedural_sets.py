@@ -129,3 +129,10 @@ def test_messy_file_depends_on_seed_and_number_alone(messy):
         made = make_messy(5, index, 64)
         assert made.data == (folder / made.file).read_bytes() and table[made.file][0] == made.kind
     assert make_messy(6, 0, 64).data != make_messy(5, 0, 64).data
+
+
+def test_no_two_pictures_of_a_set_share_a_car_or_a_backdrop():
+    drawn = [
+        picture_draw(kind, seed, index) for kind in ("ordinary", "concept") for seed in (0, 1) for index in range(50)
+    ]
+    assert len({factors.yaw_deg for factors, _ in drawn}) == len({seed for _, seed in drawn}) == 200

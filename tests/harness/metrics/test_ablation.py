@@ -1,6 +1,7 @@
 """The ablation: equal runs but for the two switches, measured at marks, and not done twice."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.chdir(tmp_path)
     config = load_config(BASE, TINY)
     pictures = [picture for _, _, picture in render_many("ordinary", 30, 4, 32)]
-    for split, rows in (("train", pictures[:24]), ("valid", pictures[24:])):
+    parts: tuple[tuple[Literal["train", "valid"], Any], ...] = (("train", pictures[:24]), ("valid", pictures[24:]))
+    for split, rows in parts:
         with PackedWriter(config.data.hdf5_path(split), 32, 32, ["cars"], {}) as writer:
             for picture in rows:
                 writer.append(picture, 0)
@@ -69,10 +71,18 @@ def test_a_run_is_measured_at_its_marks_and_not_done_twice(
 
 def test_the_table_has_means_over_seeds_and_its_command() -> None:
     def row(arm: str, seed: int, kids: tuple[float, float]) -> dict:
-        marks = [{"step": k + 1, "kid": kid, "kid_of_training_pictures": 0.001, "accepted": 0.5} for k, kid in enumerate(kids)]
+        marks = [
+            {"step": k + 1, "kid": kid, "kid_of_training_pictures": 0.001, "accepted": 0.5}
+            for k, kid in enumerate(kids)
+        ]
         return {"arm": arm, "seed": seed, "marks": marks, "key": {"pictures": 500}}
 
-    rows = [row("neither", 1, (0.4, 0.3)), row("both", 0, (0.2, 0.1)), row("neither", 0, (0.4, 0.1)), row("both", 1, (0.4, 0.1))]
+    rows = [
+        row("neither", 1, (0.4, 0.3)),
+        row("both", 0, (0.2, 0.1)),
+        row("neither", 0, (0.4, 0.1)),
+        row("both", 1, (0.4, 0.1)),
+    ]
     text = ablation.rows_to_markdown(rows, "python -m x --seeds 2")
     assert "| both | 300.0 ± 100.0 | 100.0 ± 0.0 | 50% | 100.0, 100.0 |" in text
     assert "| neither | 400.0 ± 0.0 | 200.0 ± 100.0 | 50% | 100.0, 300.0 |" in text

@@ -16,7 +16,7 @@ def kid_by_loops(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
-        return (x @ y / len(x) + 1) ** 3
+        return float(x @ y / len(x) + 1) ** 3
 
     aa = np.mean([kernel(a[i], a[j]) for i in range(len(a)) for j in range(len(a)) if i != j])
     bb = np.mean([kernel(b[i], b[j]) for i in range(len(b)) for j in range(len(b)) if i != j])

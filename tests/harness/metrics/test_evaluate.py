@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -41,7 +42,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, renders: np.ndarray) -> 
 
 
 def pack(config: Config, renders: np.ndarray) -> None:
-    for split, rows in (("train", renders[:25]), ("valid", renders[25:])):
+    parts: tuple[tuple[Literal["train", "valid"], Any], ...] = (("train", renders[:25]), ("valid", renders[25:]))
+    for split, rows in parts:
         with PackedWriter(config.data.hdf5_path(split), 32, 32, ["cars"], {}) as writer:
             for picture in rows:
                 writer.append(picture, 0)
@@ -81,7 +83,10 @@ def test_samples_are_a_function_of_checkpoint_and_seed(workplace: Path) -> None:
 
 def test_copies_show_in_the_figures(renders: np.ndarray) -> None:
     reader = load_reader()
-    varied, copies = picture_figures(reader, renders, renders), picture_figures(reader, renders[:2].repeat(20, 0), renders)
+    varied, copies = (
+        picture_figures(reader, renders, renders),
+        picture_figures(reader, renders[:2].repeat(20, 0), renders),
+    )
     assert copies["nearest_distance_median"] < 0.05 * varied["nearest_distance_median"]
     assert copies["pair_distance_p05"] < 0.05 * varied["pair_distance_p05"]
     assert copies["kid"] > varied["kid"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_runs import write_set
 
+import harness.native.sampling
 import harness.native.train
 
 
@@ -26,7 +27,9 @@ def packed_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def torch_settings() -> Iterator[None]:
+def torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Also: few pictures for standing statistics, which would take most of a tiny run's time."""
+    monkeypatch.setattr(harness.native.sampling, "STANDING_BATCHES", 1)
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     yield

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import harness.native.sampling
 from harness.config import Config, load_config
 from harness.hdf5 import PackedWriter
 
@@ -44,6 +45,7 @@ TINY = {
     "train.sample_count": 4,
     "finetune.override": {"data": {"set": "other"}, "optim": {"g_lr": 1e-3, "total_steps": 6}},
 }
+ONE_UPDATE = {"optim__acml_steps": 1, "optim__d_updates_per_step": 1}
 CONDITIONAL = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
 
 
@@ -142,6 +144,7 @@ def _run_command(folder: str, arguments: list[str], before: Callable[[], None] |
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
     sys.argv = ["harness", *arguments]
     torch.set_num_threads(1)
+    harness.native.sampling.STANDING_BATCHES = 1
     if before:
         before()
     try:

@@ -1,0 +1,141 @@
+"""The command line: how commands end, what works without torch, what a dry run says and leaves."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from harness import __main__ as command_line
+from harness.cli import run_command
+from harness.errors import Interrupted, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = str(ROOT / "configs" / "base.yaml")
+NO_TORCH = "raise RuntimeError('a broken torch')\n"
+
+
+def harness(*arguments: str, folder: Path = ROOT, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], cwd=folder, env=env, text=True, capture_output=True
+    )
+
+
+@pytest.fixture
+def broken_torch(tmp_path) -> Path:
+    (tmp_path / "torch.py").write_text(NO_TORCH)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "error, code, text",
+    [
+        (UserError("a.b: found 1, allowed 2"), 2, "error: a.b: found 1, allowed 2\n"),
+        (Interrupted("saved"), 75, "saved\n"),
+        (Interrupted(), 75, "interrupted: the same command goes on from here\n"),
+    ],
+)
+def test_what_is_not_our_bug_ends_without_a_traceback(error, code, text, capsys, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)
+    assert ended.value.code == code and capsys.readouterr().err == text
+
+
+def test_our_bugs_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_odd_file_names_can_be_told(capsys, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def command() -> None:
+        raise UserError(os.fsdecode(b"\xff.png: unreadable"))
+
+    with pytest.raises(SystemExit):
+        run_command(command)
+    assert "udcff.png" in capsys.readouterr().err
+
+
+def test_help_and_dry_run_need_no_torch(broken_torch):
+    shown = harness("--help", path=broken_torch)
+    assert shown.returncode == 0 and "finetune" in shown.stdout
+    planned = harness("train", "--config", BASE, "--dry-run", folder=broken_torch, path=broken_torch)
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_dry_run_prints_a_config_that_can_be_read_and_touches_nothing(tmp_path):
+    result = harness(
+        "finetune", "--config", BASE, "--set", "name=mine", "--limit-steps", "7", "--dry-run", folder=tmp_path
+    )
+    plan = yaml.safe_load(result.stdout)
+    assert plan["name"] == "mine-freezed" and plan["data"]["set"] == "concept"
+    assert "# steps: 7 of 40000" in result.stdout and "# starts from: runs/mine, checkpoint newest" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_key_is_exit_2():
+    result = harness("train", "--config", BASE, "--set", "optim.g_lrr=1")
+    assert result.returncode == 2 and result.stdout == ""
+    assert "optim.g_lrr: no such key" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def engine(monkeypatch) -> dict:
+    """Stands for the native engine: what the command line calls it with."""
+    calls: dict = {}
+
+    def train_run(config, **options):
+        calls.update(name=config.name, **options)
+        return Path("runs") / config.name
+
+    module = types.ModuleType("harness.native.train")
+    module.train_run = module.finetune_run = train_run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "harness.native.train", module)
+    return calls
+
+
+def test_options_reach_the_engine_and_its_folder_is_printed(engine):
+    arguments = ["train", "--config", BASE, "--set", "name=a", "--limit-steps", "3", "--allow-config-change"]
+    result = CliRunner().invoke(command_line.app, arguments)
+    assert result.output.splitlines()[-1] == "runs/a"
+    assert engine == {"name": "a", "limit_steps": 3, "allow_config_change": True}
+    arguments = ["finetune", "--config", BASE, "--set", "name=a", "--from-checkpoint", "step_000100"]
+    CliRunner().invoke(command_line.app, arguments)
+    assert engine["checkpoint"] == "step_000100" and engine["limit_steps"] is None
+
+
+def test_only_the_first_of_several_processes_prints_the_folder(engine, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert CliRunner().invoke(command_line.app, ["train", "--config", BASE]).output == ""
+
+
+@pytest.mark.parametrize("code", [0, 2, 75])
+def test_the_launcher_keeps_exit_codes(code, tmp_path):
+    """Two processes through torchrun; a stand-in for the harness ends with the code."""
+    (tmp_path / "harness").mkdir()
+    for name in ("__init__", "cli", "errors", "launch"):
+        (tmp_path / "harness" / f"{name}.py").write_text((ROOT / "harness" / f"{name}.py").read_text())
+    main = "import os, sys\nprint('rank', os.environ['RANK'], sys.argv[1:])\n"
+    (tmp_path / "harness" / "__main__.py").write_text(f"{main}sys.exit({code})\n")
+    command = [sys.executable, "-m", "harness.launch", "2", "train", "--config", "x"]
+    result = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+    assert result.returncode == code, result.stderr
+    assert "rank 0 ['train', '--config', 'x']" in result.stdout and "Traceback" not in result.stderr
+
+
+def test_a_wrong_number_of_processes_is_exit_2():
+    command = [sys.executable, "-m", "harness.launch", "many", "train"]
+    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert result.returncode == 2 and result.stderr.startswith("error: NPROC: found 'many'")

@@ -1,0 +1,87 @@
+"""`make doctor`: what it says of packages that are there, missing, too old or broken, and the command that mends it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import doctor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_requirements_come_from_pyproject():
+    core, extras = doctor.read_requirements(ROOT / "pyproject.toml")
+    assert "torch>=2.10" in core and {"scrape", "ui", "metrics", "clip", "onnx", "cluster", "dev"} <= set(extras)
+
+
+def test_requirements_are_pinned_within_their_bounds():
+    """requirements.txt pins what pyproject.toml asks for: all of the core, and what `make test` needs."""
+    core, extras = doctor.read_requirements(ROOT / "pyproject.toml")
+    pins = {}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pins[doctor.split_requirement(name)[0].lower()] = version
+    needed = [*core, *(text for text in extras["dev"] if not text.startswith(("pytest-httpserver", "playwright")))]
+    for requirement in needed:
+        name, bounds = doctor.split_requirement(requirement)
+        assert all(doctor.version_fits(pins[name], bound) for bound in bounds), requirement
+
+
+@pytest.mark.parametrize(
+    "version, bound, fits",
+    [
+        ("2.13.0+cpu", ">=2.10", True),
+        ("2.9.1", ">=2.10", False),
+        ("2.10", ">=2.10.0", True),
+        ("3.0", "<3", False),
+        ("2.99.9", "<3", True),
+        ("2.14.3rc1", ">=2.9", True),
+    ],
+)
+def test_versions_are_compared_by_number(version, bound, fits):
+    assert doctor.version_fits(version, bound) is fits
+
+
+def test_split_requirement():
+    assert doctor.split_requirement("pyright[nodejs]>=1.1, <2") == ("pyright", [">=1.1", "<2"])
+    assert doctor.split_requirement("torch") == ("torch", [])
+
+
+def test_examine_tells_good_missing_old_and_broken(tmp_path, monkeypatch):
+    (tmp_path / "brokenlib").mkdir()
+    (tmp_path / "brokenlib" / "__init__.py").write_text("raise RuntimeError('operator nms does not exist')\n")
+    (tmp_path / "quitlib.py").write_text("raise SystemExit('no token')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.examine("numpy>=2.0")[1] == ""
+    assert doctor.examine("no-such-library>=1") == ("-", "MISSING")
+    assert doctor.examine("numpy>=99")[1] == "needs >=99"
+    assert doctor.examine("brokenlib>=1")[1] == "BROKEN: RuntimeError: operator nms does not exist"
+    assert doctor.examine("quitlib>=1")[1] == "BROKEN: SystemExit: no token"
+
+
+def test_the_mending_command_names_pins_and_nothing_else():
+    command = doctor.mending_command({"torch>=2.10": "BROKEN: x", "pyyaml>=6.0": "MISSING"})
+    assert command == f"{sys.executable} -m pip install --force-reinstall torch==2.13.0 pyyaml==6.0.3"
+    assert "--force" not in doctor.mending_command({"typer>=0.15": "MISSING"})
+
+
+def run_doctor(folder: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "harness.doctor"]
+    return subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
+
+
+def test_a_whole_core_is_exit_0_and_a_broken_one_exit_2(tmp_path):
+    whole = run_doctor(tmp_path)
+    assert whole.returncode == 0 and whole.stdout.splitlines()[-1] == "core: complete"
+    for name in ("torch", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('built for something else')\n")
+    broken = run_doctor(tmp_path)
+    assert broken.returncode == 2 and broken.stderr == ""
+    assert "BROKEN: RuntimeError: built for something else" in broken.stdout
+    last = broken.stdout.splitlines()[-1]
+    assert "-m pip install" in last and "torch==" in last and "typer==" in last

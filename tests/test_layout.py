@@ -1,0 +1,153 @@
+"""The rules of the house: who may import whom, what needs torch, names, lengths, and what no file may mention."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("harness", "datasets", "scrapers", "blend")
+STAGES = ("datasets", "scrapers", "blend")
+FLOOR = (
+    "harness.errors",
+    "harness.config",
+    "harness.atomic",
+    "harness.lockfile",
+    "harness.rundir",
+    "harness.hdf5",
+    "harness.images",
+)
+WITHOUT_TORCH = (*FLOOR, "harness.cli", "harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__")
+WITHOUT_TORCH += ("datasets.pack", "datasets.prepare", "datasets.procedural.sets")
+STUDIOGAN_MODULES = {"data_utils", "inception_tf13", "loader", "metrics", "models", "sync_batchnorm", "utils", "worker"}
+STUDIOGAN_DOOR = "harness/studiogan/shim.py"
+LONGEST_FILE_LINES = 300
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def tracked_files() -> list[Path]:
+    """What the repository holds; in an unpacked archive, everything but what is made here."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    made = re.compile(r"^(\.venv[^/]*|\.git|data|runs|third_party)/|__pycache__|\.(pytest|ruff)_cache|\.hypothesis")
+    return [p for p in ROOT.rglob("*") if p.is_file() and not made.search(p.relative_to(ROOT).as_posix())]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it, with dots."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def run_python(code: str, **env: str) -> str:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
+    result = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if (ROOT / name).is_dir()])
+def test_imports_point_downward(package):
+    allowed = {"harness", package}
+    for path in python_files(package):
+        ours = {name.partition(".")[0] for name in imported(path)} & set(PACKAGES)
+        assert ours <= allowed, f"{path.relative_to(ROOT)} imports {ours - allowed}"
+
+
+def test_only_the_shim_imports_studiogan():
+    for path in python_files(*(name for name in PACKAGES)):
+        foreign = {name.partition(".")[0] for name in imported(path)} & STUDIOGAN_MODULES
+        assert not foreign or path == ROOT / STUDIOGAN_DOOR, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_the_floor_names_no_torch():
+    for module in FLOOR:
+        names = {name.partition(".")[0] for name in imported(ROOT / f"{module.replace('.', '/')}.py")}
+        assert not names & {"torch", "torchvision"}, module
+
+
+def test_the_floor_and_the_dataset_stage_pull_in_no_torch():
+    lines = [f"import {module}" for module in WITHOUT_TORCH]
+    loaded = run_python("\n".join([*lines, "import sys", "print(*sys.modules)"])).split()
+    assert "harness.rundir" in loaded
+    assert not [name for name in loaded if name.partition(".")[0] in ("torch", "torchvision", "tensorboard")]
+
+
+CORE = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in python_files(*PACKAGES)
+    if path != ROOT / STUDIOGAN_DOOR
+]
+
+
+@pytest.mark.parametrize("kind", ["broken", "absent"])
+def test_everything_imports_whatever_torchvision_is(kind, tmp_path):
+    """A torchvision built for another torch raises RuntimeError when it is imported; it is worse than none."""
+    error = "RuntimeError('operator torchvision::nms does not exist')" if kind == "broken" else "ImportError('absent')"
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise {error}\n")
+    lines = ["import importlib", f"for name in {CORE}: importlib.import_module(name)", "print('all')"]
+    assert run_python("\n".join(lines), PYTHONPATH=f"{tmp_path}:{ROOT}").split() == ["all"]
+
+
+def test_no_file_is_named_after_nothing():
+    vague = {"utils", "util", "misc", "common", "helpers", "helper"}
+    assert not [path for path in python_files(*PACKAGES, "tests") if vague & set(path.stem.split("_"))]
+
+
+def test_files_are_short():
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in python_files(*PACKAGES)
+    }
+    assert {name: count for name, count in lengths.items() if count > LONGEST_FILE_LINES} == {}
+
+
+def test_test_files_have_names_of_their_own():
+    """Without packages under tests/, pytest tells two files apart by their names alone."""
+    names = [path.name for path in python_files("tests") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+# Written in pieces, so that this file does not mention them.
+MACHINE_PATHS = re.compile("|".join(["/ho" + "me/", "/Use" + "rs/", "/ro" + "ot/", "/wo" + "rk/", "/t" + "mp/"]))
+REGISTRIES = re.compile(r"|".join([r"pypi\." + "org", r"pythonhosted\." + "org", r"npmjs\." + "(org|com)"]))
+SHARED_FOLDER = "../sha" + "red"
+
+
+def test_no_file_mentions_a_machine_or_a_registry():
+    found = []
+    for path in tracked_files():
+        name = path.relative_to(ROOT).as_posix()
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:  # a picture or weights
+            continue
+        for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+            shared = SHARED_FOLDER in line and name != ".ci/run"
+            if MACHINE_PATHS.search(line) or REGISTRIES.search(line) or shared:
+                found.append(f"{name}:{number}: {line.strip()[:100]}")
+    assert found == []
+
+
+def test_what_is_made_here_is_ignored_and_our_code_is_not():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    made = [".venv/x", ".venv-studiogan/x", "data/raw/a.png", "runs/demo/log.txt", "third_party/x"]
+    ours = ["datasets/data.py", "harness/native/data.py", "tests/datasets/runs.py", "docs/demo_grid.png"]
+    checked = subprocess.run(
+        ["git", "check-ignore", "--no-index", *made, *ours], cwd=ROOT, capture_output=True, text=True
+    )
+    assert checked.stdout.split() == made
