@@ -168,7 +168,7 @@ def _batch(
     cars, sound, others = (_to_float(a) for a in (pictures[rows], pictures[to_spoil], no_cars[never]))
     x = torch.cat([cars, spoil(sound, masks[to_spoil], rng), others])
     mirrored = torch.rand(len(x), generator=rng) < 0.5
-    zoom = uniform(rng, 0.92, 1.06, len(x))
+    zoom = uniform(rng, 0.86, 1.06, len(x))
     bend = (0.0, 0.004, 0.008)[pick(rng, 3)]  # a car that is slightly out of shape is still one
     x = warp(x, rng, zoom, mirrored, 0.04, bend, 5)
     x = x[mixed := torch.randperm(len(x), generator=rng)]  # degrade treats neighbours alike

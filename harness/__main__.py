@@ -1,5 +1,6 @@
-"""`python -m harness train | finetune | doctor | studiogan | bench`. Torch is imported only where it is needed."""
+"""`python -m harness train | finetune | read | doctor | studiogan | bench`. Torch is imported where it is needed."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,6 +83,18 @@ def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:
     print(config_to_yaml(config), end="")
     for key, value in facts.items():
         print(f"# {key}: {value}")
+
+
+@app.command()
+def read(
+    run: Annotated[str, typer.Argument(help="A run's name: its folder under runs/.")],
+    count: Annotated[int, typer.Option(min=2, help="Samples to draw.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of their latents.")] = 0,
+) -> None:
+    """What the factor reader says of a run's samples, as JSON: cars or not, futurism, variety, KID."""
+    from harness.metrics.evaluate import read_run
+
+    print(json.dumps(read_run(run, count, seed), indent=1))
 
 
 @app.command()

@@ -61,7 +61,7 @@ def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
     proportions, as if the picture had been drawn square. The resize is bilinear over all source pixels.
     """
     assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
-    x = torch.tensor(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    x = torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
     height, width = x.shape[2:]
     if height != width:
         rows, columns = max(width - height, 0), max(height - width, 0)
@@ -181,7 +181,8 @@ def reader_to_bytes(network: ReaderNet, meta: dict[str, Any]) -> bytes:
         for name, value in network.state_dict().items()
     }
     text = json.dumps({"schema_version": READER_SCHEMA, **meta}, sort_keys=True)
-    return safetensors.torch.save(tensors, {"meta": text, "sha256": _content_sha256(text, tensors)})
+    # One entry: safetensors writes several in random order, and equal readers would differ in their bytes.
+    return safetensors.torch.save(tensors, {"reader": f"{_content_sha256(text, tensors)} {text}"})
 
 
 def load_reader(path: Path = READER_PATH) -> Reader:
@@ -189,15 +190,15 @@ def load_reader(path: Path = READER_PATH) -> Reader:
     try:
         content = path.read_bytes()
         with safetensors.safe_open(path, "pt") as file:
-            text = file.metadata() or {}
+            stamp, _, text = (file.metadata() or {}).get("reader", "").partition(" ")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
         raise UserError(f"{path}: the factor reader's weights are missing; {REMEDY}") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); {REMEDY}") from error
-    if text.get("sha256") != _content_sha256(text.get("meta", ""), tensors):
+    if stamp != _content_sha256(text, tensors):
         raise UserError(f"{path}: damaged (sha256 differs from the one written into it); {REMEDY}")
-    meta = json.loads(text["meta"])
+    meta = json.loads(text)
     if meta["schema_version"] != READER_SCHEMA:
         raise UserError(f"{path}: found schema version {meta['schema_version']}, allowed {READER_SCHEMA}; {REMEDY}")
     network = ReaderNet(len(output_names(meta["factors"])))

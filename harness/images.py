@@ -29,10 +29,12 @@ EXIF_TURNS = {
 BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
 BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
 BAR_SAMPLES = 96  # pixels looked at in a line, at most
-BAR_SHARE = 0.98  # of a line's pixels are like the bar
+BAR_SHARE = 0.9  # of a line's pixels are like the bar
 BAR_LIMIT = 0.45  # of a side at most is bar
 JPEG_BLOCK_PX = 16  # within so many lines a bar ends: JPEG rings through the block that the edge is in
-EDGE_SHARE = 0.5  # of the pixels change by more than the tolerance from the bar to the picture, two lines on
+# Of the pixels of a line, so many change from the bar to the picture, two lines on. Cars are often shown before white,
+# and the straight line of a roof or a shadow is no edge of a bar.
+EDGE_SHARE_BLACK, EDGE_SHARE_WHITE = 0.6, 0.85
 EDGE_BLUR_PX = 1  # a line that resizing blended from bar and picture
 
 
@@ -119,15 +121,19 @@ def _bar_px(lines: np.ndarray) -> int:
     mean = lines[0, ::step].mean()  # most pictures have no bar, and end here
     if BAR_BLACK + 2 * BAR_TOLERANCE < mean < BAR_WHITE - 2 * BAR_TOLERANCE:
         return 0
-    colour = np.median(lines[0, ::step], axis=0)
+    colour = np.median(lines[0, ::step], axis=0).astype(np.int16)
     if not (colour.max() <= BAR_BLACK or colour.min() >= BAR_WHITE):
         return 0
     sampled = lines[: int(len(lines) * BAR_LIMIT) + JPEG_BLOCK_PX, ::step].astype(np.int16)
-    like = (np.abs(sampled - colour.astype(np.int16)).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
+    like = (np.abs(sampled - colour).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
     flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
-    near_edge = sampled[max(flat - 1, 0) : flat + JPEG_BLOCK_PX]
-    jumps = (np.abs(near_edge[2:] - near_edge[:-2]).max(axis=2) > BAR_TOLERANCE).mean(axis=1) >= EDGE_SHARE
-    return flat + int(np.argmax(jumps)) + 1 + EDGE_BLUR_PX if flat >= 2 and jumps.any() else 0
+    if flat < 2:
+        return 0
+    edge = sampled[flat - 1 : flat + JPEG_BLOCK_PX]
+    still_bar = (np.abs(edge[:-2] - colour).max(axis=2) <= 2 * BAR_TOLERANCE).mean(axis=1) >= BAR_SHARE
+    changed = (np.abs(edge[2:] - edge[:-2]).max(axis=2) > BAR_TOLERANCE).mean(axis=1)
+    ends = still_bar & (changed >= (EDGE_SHARE_BLACK if mean < 128 else EDGE_SHARE_WHITE))
+    return flat + int(np.argmax(ends)) + 1 + EDGE_BLUR_PX if ends.any() else 0
 
 
 def crop_to_aspect(picture: np.ndarray, height: int, width: int) -> np.ndarray:

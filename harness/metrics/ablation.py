@@ -1,7 +1,7 @@
 """Do DiffAugment and LeCam help when there are few pictures? Trains with and without, and writes a table.
 
-`python -m harness.metrics.ablation --config configs/demo.yaml`: same pictures and steps, several seeds; held-out KID on the
-factor reader's features. Finished runs are kept in the scratch folder and not done again.
+`python -m harness.metrics.ablation --config configs/demo.yaml`: same pictures and steps, several seeds; held-out KID on
+the factor reader's features. Finished runs are kept in the scratch folder and not done again.
 """
 
 import json
@@ -135,27 +135,27 @@ def _measure(reader: Any, config: Config, run: Path, step: int) -> dict[str, Any
 
 
 def rows_to_markdown(rows: list[dict[str, Any]], command: str) -> str:
-    """Held-out KID x 1000: mean and standard deviation over seeds, at every mark; below, each seed's last value."""
+    """Held-out KID: mean and standard deviation over seeds, at every mark; below, each seed's last value."""
     arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
     marks = [mark["step"] for mark in rows[0]["marks"]]
     seeds = sorted({row["seed"] for row in rows})
-    floor = 1000 * rows[0]["marks"][0]["kid_of_training_pictures"]
+    floor = rows[0]["marks"][0]["kid_of_training_pictures"]
     lines = [
         "# DiffAugment and LeCam, with and without",
         "",
-        "Held-out KID x 1000 on the factor reader's features (lower is better), mean ± standard deviation over seeds:",
+        "Held-out KID on the factor reader's features (lower is better), mean ± standard deviation over seeds:",
         f"{len(seeds)} seeds, {rows[0]['key']['pictures']} training pictures, {SAMPLES} samples a measure.",
-        f"The training pictures themselves have {floor:.1f}.",
+        f"The training pictures themselves have {floor:.4f}.",
         "",
         "| | " + " | ".join(f"step {mark}" for mark in marks) + " | accepted as cars | each seed at the end |",
         "|---" * (len(marks) + 3) + "|",
     ]
     for arm in arms:
         runs = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
-        values = np.array([[1000 * mark["kid"] for mark in row["marks"]] for row in runs])
-        cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(0), values.std(0), strict=True)]
+        values = np.array([[mark["kid"] for mark in row["marks"]] for row in runs])
+        cells = [f"{mean:.3f} ± {std:.3f}" for mean, std in zip(values.mean(0), values.std(0), strict=True)]
         accepted = np.mean([row["marks"][-1]["accepted"] for row in runs])
-        each = ", ".join(f"{value:.1f}" for value in values[:, -1])
+        each = ", ".join(f"{value:.3f}" for value in values[:, -1])
         lines.append(f"| {arm} | " + " | ".join(cells) + f" | {accepted:.0%} | {each} |")
     return "\n".join([*lines, "", f"Made by `{command}`.", ""])
 

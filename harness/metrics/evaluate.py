@@ -6,11 +6,10 @@ In: a run folder with a checkpoint, and the packed sets of its config. Out: nest
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 
 from harness.atomic import atomic_write
 from harness.config import Config, check_config
@@ -91,12 +90,3 @@ def _read_rows(config: Config, split: Any, count: int) -> np.ndarray:
     with open_packed(config.data.hdf5_path(split)) as packed:
         rows = np.linspace(0, packed.count - 1, min(count, packed.count)).round().astype(np.int64)
         return packed.read(rows)
-
-
-def read_command(
-    run: Annotated[str, typer.Argument(help="Name of a run: its folder under runs/.")],
-    count: Annotated[int, typer.Option(min=2, help="Samples to draw.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of their latents.")] = 0,
-) -> None:
-    """What the factor reader says of a run's samples, as JSON: cars or not, futurism, variety, KID."""
-    print(json.dumps(read_run(run, count, seed), indent=1))

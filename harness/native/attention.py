@@ -1,4 +1,6 @@
-"""Self-attention over the pixels of a feature map (SAGAN, Zhang et al. 2018), with StudioGAN 0.2.0's parameter names."""
+"""Self-attention over the pixels of a feature map (SAGAN, Zhang et al. 2018), with StudioGAN 0.2.0's parameter
+names.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,9 @@ from harness.native.layers import conv2d
 
 
 class SelfAttention(nn.Module):
-    """x + sigma * attention(x). Keys and values come from the map max-pooled by 2; sigma starts at 0, so it starts as identity."""
+    """x + sigma * attention(x). Keys and values come from the map max-pooled by 2; sigma starts at 0, so it
+    starts as identity.
+    """
 
     def __init__(self, channels: int, sn: bool):
         super().__init__()

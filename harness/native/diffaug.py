@@ -1,6 +1,8 @@
-"""DiffAugment (Zhao et al. 2020): the same differentiable changes to real and drawn pictures. StudioGAN: `utils/diff_aug.py`.
+"""DiffAugment (Zhao et al. 2020): the same differentiable changes to real and drawn pictures. StudioGAN:
+`utils/diff_aug.py`.
 
-Drawing and applying are apart, so that a batch's draws depend on nothing but their generator and can be split among processes.
+Drawing and applying are apart, so that a batch's draws depend on nothing but their generator and can be split among
+processes.
 """
 
 import torch
@@ -19,22 +21,33 @@ def draw_diffaug(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
-    """Draws for pictures of `shape` (B, 3, H, W); keys in the order in which `apply_diffaug` applies them.
+    """Draws for pictures of `shape` (B, 3, H, W).
 
-    `brightness` U(-0.5, 0.5), `saturation` U(0, 2), `contrast` U(0.5, 1.5): `dtype` (B,). `translation`: int64 (B, 2), rows and
-    columns to move by, up to 1/8 of the size. `cutout`: int64 (B, 2), centre of the square that is erased.
     The random numbers come from `generator`'s own device in one call and travel to `device` in one copy.
     """
     unknown = [name for name in policy if name not in POLICIES]
     if unknown or len(set(policy)) != len(policy):
         raise UserError(
-            f"augment.diffaug_policy: found {list(policy)}, allowed each of {list(POLICIES)} at most once"
+            f"augment.diffaug_policy: found {list(policy)}, allowed each of {list(POLICIES)} at most once, "
+            f"try augment.diffaug_policy=[color,translation,cutout]"
         )
-    batch, _, height, width = shape
     where = generator.device if generator is not None else torch.device("cpu")
     columns = sum(_COLUMNS[name] for name in policy)
     # float64: a float32 just under 1 times a count could round up to the count itself
-    numbers = torch.rand(batch, columns, generator=generator, device=where, dtype=torch.float64).to(device)
+    numbers = torch.rand(shape[0], columns, generator=generator, device=where, dtype=torch.float64)
+    return numbers_to_draws(numbers.to(device), shape, policy, dtype)
+
+
+def numbers_to_draws(
+    numbers: Tensor, shape: tuple[int, ...] | torch.Size, policy: tuple[str, ...], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Numbers (B, columns) in [0, 1) -> draws, keyed in the order in which `apply_diffaug` applies them.
+
+    `brightness` in [-0.5, 0.5), `saturation` in [0, 2), `contrast` in [0.5, 1.5): `dtype` (B,).
+    `translation`: int64 (B, 2), rows and columns to move by, up to 1/8 of the size.
+    `cutout`: int64 (B, 2), centre of the rectangle of half the height and width that is erased.
+    """
+    height, width = shape[2:]
     draws: dict[str, Tensor] = {}
     used = 0
     for name in policy:
@@ -84,7 +97,8 @@ def apply_diffaug(x: Tensor, draws: dict[str, Tensor]) -> Tensor:
 
 
 def _color(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """Brightness b, then saturation s about each pixel's grey m, then contrast c about the picture's mean M, as one formula.
+    """Brightness b, then saturation s about each pixel's grey m, then contrast c about the picture's mean M, as one
+    formula.
 
     x + b, then s (x - m) + m + b, whose mean is M + b, then c s x + c (1 - s) m + (1 - c) M + b.
     """

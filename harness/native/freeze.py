@@ -10,7 +10,8 @@ from harness.native.resnet import Discriminator
 def freeze_discriminator(d: Discriminator, n: int) -> None:
     """Hold blocks 0..n-1: their weights, their spectral-norm vectors and their running statistics.
 
-    StudioGAN 0.2.0 leaves the vectors moving, so its frozen layers drift a little, and freezes nothing, silently, for n >= blocks.
+    StudioGAN 0.2.0 leaves the vectors moving, so its frozen layers drift a little, and freezes nothing, silently, for
+    n >= blocks.
     """
     blocks = len(d.blocks)
     if not 0 < n < blocks:

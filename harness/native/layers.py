@@ -1,6 +1,7 @@
 """Layers of the SNGAN networks: spectral norm, batch norm (also synchronised, also conditional) and self-attention.
 
-Parameter and buffer names, and their order, are those of StudioGAN 0.2.0 (`utils/model_ops.py`), so its weights load as they are.
+Parameter and buffer names, and their order, are those of StudioGAN 0.2.0 (`utils/model_ops.py`), so its weights load
+as they are.
 """
 
 import torch
@@ -23,32 +24,32 @@ def to_full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-# ---- Spectral norm ----------------------------------------------------------------------------------------------------
+# ---- Spectral norm -------------------------------------------------------------------------------
 
 
 class _WeightOverSigma(torch.autograd.Function):
-    """W / (u' W v) with u and v held constant. One pass less over W in each direction than autograd's own formula."""
+    """W / (u' W v) for W (O, K), with u and v held constant; autograd's own formula makes three more passes over W."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        normalised = weight / sigma
-        ctx.save_for_backward(normalised, u, v, sigma)
-        return normalised
+        ctx.save_for_backward(weight, u, v, sigma)
+        return weight / sigma
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
         (grad,) = grad_outputs
-        normalised, u, v, sigma = ctx.saved_tensors
-        along = (grad * normalised).sum()
-        grad_weight = torch.addcmul(grad, (u * along).unsqueeze(1), v.unsqueeze(0), value=-1.0) / sigma
-        return grad_weight, None, None, None
+        weight, u, v, sigma = ctx.saved_tensors
+        along = torch.dot(grad.reshape(-1), weight.reshape(-1)) / sigma
+        grad_weight = torch.addcmul(grad, (u * along).unsqueeze(1), v.unsqueeze(0), value=-1.0)
+        return grad_weight.div_(sigma), None, None, None
 
 
 class SpectralNorm:
     """Mixin that divides a layer's weight by its largest singular value (Miyato et al. 2018), found by power iteration.
 
-    Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`, `weight_v`. Nothing computed is kept on the
-    module, so it can be copied, pickled and compiled at any time. `frozen = True` stops the iteration in training too.
+    Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`, `weight_v`. Nothing computed is kept on
+    the module, so it can be copied, pickled and compiled at any time. `frozen = True` stops the iteration in training
+    too.
     """
 
     weight_orig: nn.Parameter
@@ -73,10 +74,13 @@ class SpectralNorm:
             F.normalize(vector.normal_(generator=generator), dim=0, eps=SN_EPS, out=vector)
 
     def effective_weight(self) -> Tensor:
-        """The normalised weight, in the shape and precision of `weight_orig`. In training, one power iteration comes first."""
+        """The normalised weight, in the shape and precision of `weight_orig`. In training, one power iteration
+        comes first.
+        """
         weight = self.weight_orig
         with without_autocast(weight):
-            # Rows as they lie in memory: a channels-last weight is (O, kh, kw, I) there, and flattening it needs no copy.
+            # Rows as they lie in memory: a channels-last weight is (O, kh, kw, I) there, and flattening it needs no
+            # copy.
             moved = weight.dim() == 4 and not weight.is_contiguous()
             rows = (weight.permute(0, 2, 3, 1) if moved else weight).reshape(weight.shape[0], -1)
             v = _reorder(self.weight_v, weight.shape) if moved else self.weight_v
@@ -110,9 +114,7 @@ def _restore(v: Tensor, shape: torch.Size) -> Tensor:
 
 
 class SNConv2d(SpectralNorm, nn.Conv2d):
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True):
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
         self._hide_weight()
 
@@ -138,9 +140,7 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
         return F.embedding(input, self.effective_weight())
 
 
-def conv2d(
-    in_channels: int, out_channels: int, kernel_size: int, *, sn: bool, bias: bool = True
-) -> nn.Conv2d:
+def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, sn: bool, bias: bool = True) -> nn.Conv2d:
     """Size-keeping convolution, with spectral norm or without."""
     kind = SNConv2d if sn else nn.Conv2d
     return kind(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
@@ -160,9 +160,11 @@ def layer_weight(layer: nn.Module) -> Tensor:
 
 
 def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None = None) -> None:
-    """StudioGAN 0.2.0's start: every convolution, linear and embedding weight by `kind`, biases 0, fresh power-iteration vectors.
+    """StudioGAN 0.2.0's start: every convolution, linear and embedding weight by `kind`, biases 0, fresh power-
+    iteration vectors.
 
-    `kind`: ortho | N02 (normal, sigma 0.02) | glorot | xavier (two names of one thing). `generator` lives where the weights are.
+    `kind`: ortho | N02 (normal, sigma 0.02) | glorot | xavier (two names of one thing). `generator` lives where the
+    weights are.
     """
     for layer in module.modules():
         if not isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
@@ -182,7 +184,7 @@ def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None
             layer.draw_vectors(generator)
 
 
-# ---- Batch norm -------------------------------------------------------------------------------------------------------
+# ---- Batch norm ----------------------------------------------------------------------------------
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -202,8 +204,8 @@ class _SumOverRanks(torch.autograd.Function):
 def _moments_over_ranks(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Per-rank mean and (biased) variance (C,) of equally many values each -> those of all values together.
 
-    One collective. The variance is put together from deviations (Chan et al. 1979), never as E[x^2] - E[x]^2, which loses all
-    digits where the mean is large.
+    One collective. The variance is put together from deviations (Chan et al. 1979), never as E[x^2] - E[x]^2, which
+    loses all digits where the mean is large.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     local = torch.stack([mean, var])
@@ -218,7 +220,8 @@ def _moments_over_ranks(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
 class BatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d whose statistics can span all ranks, on CPU too. Same state dict either way.
 
-    `synchronised`: take statistics over all ranks (each must hold equally many pictures). `frozen`: running statistics stay.
+    `synchronised`: take statistics over all ranks (each must hold equally many pictures). `frozen`: running
+    statistics stay.
     """
 
     synchronised: bool = False
@@ -240,9 +243,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
             mean, var = _moments_over_ranks(mean, var)
             if not self.frozen:
-                self._update_running(
-                    mean.detach(), var.detach(), x.numel() // x.shape[1] * dist.get_world_size()
-                )
+                self._update_running(mean.detach(), var.detach(), x.numel() // x.shape[1] * dist.get_world_size())
             scale = torch.rsqrt(var + self.eps)
             if self.affine:
                 scale = scale * self.weight
@@ -252,11 +253,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             return out.to(input.dtype)
 
     def _update_running(self, mean: Tensor, var: Tensor, count: int) -> None:
-        assert (
-            self.running_mean is not None
-            and self.running_var is not None
-            and self.num_batches_tracked is not None
-        )
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), BN_MOMENTUM)
         self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), BN_MOMENTUM)
@@ -270,7 +267,9 @@ def synchronise_batch_norm(module: nn.Module, on: bool = True) -> None:
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm with a gain and a bias for each class (StudioGAN 0.2.0's cBN: gain = 1 + embed0(y), bias = embed1(y))."""
+    """Batch norm with a gain and a bias for each class (StudioGAN 0.2.0's cBN: gain = 1 + embed0(y), bias =
+    embed1(y)).
+    """
 
     def __init__(self, num_features: int, num_classes: int, sn: bool):
         super().__init__()

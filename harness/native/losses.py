@@ -1,4 +1,4 @@
-"""Adversarial losses, the gradient penalty and LeCam. Formulas as in StudioGAN `utils/losses.py` unless a docstring says otherwise."""
+"""Adversarial losses, the gradient penalty and LeCam; as StudioGAN `utils/losses.py` where nothing else is said."""
 
 from collections.abc import Callable
 
@@ -37,9 +37,7 @@ def g_loss(adv_loss: str, fake_logits: Tensor) -> Tensor:
     return -fake_logits.mean()
 
 
-def gradient_penalty(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None, alpha: Tensor
-) -> Tensor:
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None, alpha: Tensor) -> Tensor:
     """WGAN-GP (Gulrajani et al. 2017): mean of (|dD/dx| - 1)^2 at alpha * real + (1 - alpha) * fake.
 
     `alpha` (B,) in [0, 1], drawn by the caller; the result is not yet multiplied by its lambda.
@@ -53,10 +51,11 @@ def gradient_penalty(
 class LeCam:
     """LeCam regularisation (Tseng et al. 2021): pulls D's outputs towards moving averages (anchors) of its outputs.
 
-    `standard` (paper, StudioGAN 0.4.0): scalar anchors; mean(relu(D(x) - ema_fake)^2) + mean(relu(ema_real - D(G(z)))^2).
-        The anchors take in the current batch before they are used, equal it until `start_iter`, and the penalty acts only after it.
-    `gsrgan` (the code line of the first seed, for reproduction only): one anchor per place in the batch, 0 during step 0, no
-        start step, and the second relu has the opposite sign: mean(relu(D(G(z)) - ema_real)^2).
+    `standard` (paper, StudioGAN 0.4.0): two scalar anchors; mean(relu(D(x) - ema_fake)^2) plus
+        mean(relu(ema_real - D(G(z)))^2). The anchors take in the current batch before they are used, equal it until
+        `start_iter`, and the penalty acts only after it.
+    `gsrgan` (the code line of the first seed, for reproduction only): one anchor for each place in the batch, 0
+        during step 0, no start step, and the second relu the other way round: mean(relu(D(G(z)) - ema_real)^2).
 
     Anchors stay on the device; nothing here waits for it.
     """
@@ -68,7 +67,7 @@ class LeCam:
                 f"loss.lecam_ema_decay: found {ema_decay}, allowed 0 <= decay < 1, try loss.lecam_ema_decay=0.99"
             )
         self.kind, self.lambda_, self.ema_decay, self.start_iter = kind, lambda_, ema_decay, start_iter
-        self.ema_real: Tensor | None = None  # float32; () for standard, (B,) for gsrgan
+        self.ema_real: Tensor | None = None  # () for standard, (B,) for gsrgan
         self.ema_fake: Tensor | None = None
 
     def penalty(
@@ -85,16 +84,12 @@ class LeCam:
         self._move_anchors(real_logits.detach(), fake_logits.detach(), step, mean_over_ranks)
         assert self.ema_real is not None and self.ema_fake is not None
         if self.kind == "gsrgan":
-            return self.lambda_ * (
-                _hinge2(real_logits - self.ema_fake) + _hinge2(fake_logits - self.ema_real)
-            )
+            return self.lambda_ * (_hinge2(real_logits - self.ema_fake) + _hinge2(fake_logits - self.ema_real))
         if step <= self.start_iter:
             return real_logits.new_zeros(())
         return self.lambda_ * (_hinge2(real_logits - self.ema_fake) + _hinge2(self.ema_real - fake_logits))
 
-    def _move_anchors(
-        self, real: Tensor, fake: Tensor, step: int, mean_over_ranks: Callable[[Tensor], Tensor]
-    ) -> None:
+    def _move_anchors(self, real: Tensor, fake: Tensor, step: int, mean_over_ranks: Callable[[Tensor], Tensor]) -> None:
         if self.kind == "gsrgan":
             now = torch.stack([real, fake])
             # In that code the anchors are set to 0 at each update of step 0, whatever D says.
@@ -102,12 +97,13 @@ class LeCam:
         else:
             now = mean_over_ranks(torch.stack([real.mean(), fake.mean()]))
             decay = 0.0 if step < self.start_iter else self.ema_decay
-        if self.ema_real is None or self.ema_fake is None:
-            # Nothing to average with yet. StudioGAN starts at 7777, which explodes unless start_iter >= 1 sets it first.
+        real_before, fake_before = self.ema_real, self.ema_fake
+        if real_before is None or fake_before is None:
+            # Nothing to average with yet. StudioGAN starts at 7777, which explodes unless start_iter >= 1.
             start = torch.zeros_like(now) if self.kind == "gsrgan" else now
-            self.ema_real, self.ema_fake = start[0], start[1]
-        self.ema_real = decay * self.ema_real + (1 - decay) * now[0]
-        self.ema_fake = decay * self.ema_fake + (1 - decay) * now[1]
+            real_before, fake_before = start[0], start[1]
+        self.ema_real = decay * real_before + (1 - decay) * now[0]
+        self.ema_fake = decay * fake_before + (1 - decay) * now[1]
 
     def state_dict(self) -> dict[str, Tensor | None]:
         return {"ema_real": self.ema_real, "ema_fake": self.ema_fake}

@@ -1,9 +1,11 @@
-"""A 3x3 convolution fused with the doubling before it or the halving after it: the same function, 4/9 of the operations.
+"""A 3x3 convolution fused with the doubling before it or the halving after it: the same function, 4/9 of the
+operations.
 
-Nearest doubling makes four equal pixels, so the nine taps over them touch only 2x2 different ones: doubling + 3x3 convolution is
-one 4x4 transposed convolution of stride 2. A mean over 2x2 pixels is linear, so 3x3 convolution + halving is one 4x4 convolution
-of stride 2. (Karras et al. 2018 train such fused layers; here the 4x4 kernels are derived from the 3x3 weights in each forward,
-so parameters, function and checkpoints stay as they are.) The large map in between is never made, which also saves memory.
+Nearest doubling makes four equal pixels, so the nine taps over them touch only 2x2 different ones: doubling + 3x3
+convolution is one 4x4 transposed convolution of stride 2. A mean over 2x2 pixels is linear, so 3x3 convolution +
+halving is one 4x4 convolution of stride 2. (Karras et al. 2018 train such fused layers; here the 4x4 kernels are
+derived from the 3x3 weights in each forward, so parameters, function and checkpoints stay as they are.) The large map
+in between is never made, which also saves memory.
 """
 
 import torch
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 
 from harness.native.layers import layer_weight
 
-# Deriving the kernels costs about as much as it saves when they meet fewer places than this (batch x pixels of the small map;
-# measured on CPU with 512 and 1024 channels).
+# Deriving the kernels costs about as much as it saves when they meet fewer places than this (batch x pixels of the
+# small map; measured on CPU with 512 and 1024 channels).
 FUSE_FROM_PLACES = 1024
 
 
@@ -73,3 +75,9 @@ def double(x: Tensor) -> Tensor:
 
 def halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
+
+
+def set_fusing(network: nn.Module, on: bool) -> None:
+    for layer in network.modules():
+        if isinstance(layer, Resampler):
+            layer.fuse = on

@@ -1,7 +1,7 @@
-"""The SNGAN ResNet generator and discriminator (Miyato et al. 2018) with StudioGAN 0.2.0's names, shapes and exact function.
+"""The SNGAN ResNet generator and discriminator (Miyato et al. 2018), equal to StudioGAN 0.2.0's `models/resnet.py`.
 
-StudioGAN file: `models/resnet.py`. Pictures may have any size H x W = base * 2^k with 4 <= base height < 8; where the base is 4x4
-the networks are StudioGAN's own.
+Equal in names, shapes and function. Pictures may have any size H x W = base * 2^k with a base height of 4 to 7; where
+the base is 4x4 the networks are StudioGAN's own.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from harness.native.layers import (
 )
 from harness.native.resample import ConvThenHalve, DoubleThenConv, double, halve
 
-# Channels as multiples of conv_dim, by the number of doublings from the base to the picture (3 = 32 px, ..., 7 = 512 px).
+# Channels as multiples of conv_dim, by the number of doublings from base to picture (3 = 32 px, ..., 7 = 512 px).
 G_CHANNELS = {
     3: (4, 4, 4, 4),
     4: (16, 8, 4, 2, 1),
@@ -44,9 +44,11 @@ D_HALVINGS = {3: 2, 4: 4, 5: 5, 6: 6, 7: 7}  # blocks that halve the map; those 
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """Everything that decides the two networks. `num_classes` 0 = unconditional. Attention stands after block `attn_*_loc` (1 = first).
+    """Everything that decides the two networks.
 
-    `commute_1x1` computes the 1x1 shortcut convolutions at the smaller size: the same function, fewer operations.
+    `num_classes` 0 = unconditional. Self-attention stands after block `attn_*_loc` (1 = the first).
+    `commute_1x1` computes the 1x1 shortcut convolutions at the smaller size, and `fuse_resampling` the 3x3 ones beside
+    a doubling or halving too (`resample.py`): fewer operations for the same function, up to rounding.
     """
 
     img_height: int
@@ -94,10 +96,10 @@ def doublings(height: int) -> int:
 
 def check_size(height: int, width: int) -> None:
     count = doublings(height)
-    if count not in G_CHANNELS or height % 2**count or width % 2**count or width < 4 * 2 ** (count - 1):
+    if count not in G_CHANNELS or height % 2**count or width % 2**count or width < 1:
         raise UserError(
-            f"data.img_size: found {height}x{width}, allowed a height and width that are both a multiple of 2^k, the height "
-            f"4 to 7 times it, k from 3 to 7 (32, 64, 128, 256, 96, [128, 224]); try 64"
+            f"data.img_size: found {height}x{width}, allowed a height of 4 to 7 times 2^k with k from 3 to 7 and a "
+            f"width that is a multiple of 2^k (32, 64, 96, 128, 256, [128, 224]), try data.img_size=64"
         )
 
 
@@ -111,9 +113,7 @@ def d_block_channels(height: int, conv_dim: int) -> list[tuple[int, int, bool]]:
     """(in, out, halves the map) of each discriminator block."""
     count = doublings(height)
     widths = [3] + [conv_dim * m for m in D_CHANNELS[count]]
-    return [
-        (i, o, n < D_HALVINGS[count]) for n, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True))
-    ]
+    return [(i, o, n < D_HALVINGS[count]) for n, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True))]
 
 
 def d_block_count(spec: ArchSpec) -> int:
@@ -121,7 +121,7 @@ def d_block_count(spec: ArchSpec) -> int:
     return len(D_CHANNELS[doublings(spec.img_height)]) + int(spec.apply_attn)
 
 
-# ---- Generator --------------------------------------------------------------------------------------------------------
+# ---- Generator -----------------------------------------------------------------------------------
 
 
 class GeneratorBlock(nn.Module):
@@ -181,14 +181,14 @@ class Generator(nn.Module):
         return torch.tanh(to_full_precision(x))
 
 
-# ---- Discriminator ----------------------------------------------------------------------------------------------------
+# ---- Discriminator -------------------------------------------------------------------------------
 
 
 class DiscriminatorBlock(nn.Module):
     """A residual block. The first block of the network sees raw pixels, so it has no activation in front.
 
-    Without spectral norm StudioGAN puts batch norms in: bn1, bn2 before the activations (bn1 after conv2d1 in the first block)
-    and bn0 on the shortcut.
+    Without spectral norm StudioGAN puts batch norms in: bn1, bn2 before the activations (bn1 after conv2d1 in the
+    first block) and bn0 on the shortcut.
     """
 
     def __init__(self, in_channels: int, out_channels: int, halves: bool, first: bool, spec: ArchSpec):

@@ -207,6 +207,13 @@ def test_the_packed_set_does_not_depend_on_where_the_folder_is():
 # ---- splits -----------------------------------------------------------------------------------------------------
 
 
+def test_the_split_is_a_function_of_the_hash():
+    """The first 52 bits as a number in [0, 1), below the fraction: never anything that changes between processes."""
+    assert is_valid("0" * 64, 0.1) and is_valid("1999999999998" + "f" * 51, 0.1)
+    assert not is_valid("199999999999b" + "0" * 51, 0.1) and not is_valid("f" * 64, 0.5)
+    assert not is_valid("0" * 64, 0)
+
+
 def test_same_bytes_are_never_in_both_splits():
     for number in range(20):
         save(Path(f"photos/{number:02d}.png"), draw(number))

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from datasets import workers
 from datasets.workers import Lost, map_in_order
 
 
@@ -28,18 +29,18 @@ def fail(number: int) -> int:
     raise ZeroDivisionError("our bug")
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_results_come_in_order(workers):
-    assert list(map_in_order(square, range(100), workers)) == [n * n for n in range(100)]
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_results_come_in_order(count):
+    assert list(map_in_order(square, range(100), count)) == [n * n for n in range(100)]
 
 
 def test_nothing_to_do():
     assert list(map_in_order(square, [], 2)) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_death_loses_one_item(workers):
-    results = list(map_in_order(square_or_die, range(40), workers))
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_death_loses_one_item(count):
+    results = list(map_in_order(square_or_die, range(40), count))
     assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [13]
     assert results[13].reason == "crash: the decoder ended with code 9"
     assert [r for n, r in enumerate(results) if n != 13] == [n * n for n in range(40) if n != 13]
@@ -56,17 +57,23 @@ def test_our_own_bug_is_raised():
         list(map_in_order(fail, range(3), 1))
 
 
-def test_items_are_not_handed_out_far_ahead(monkeypatch):
-    """Memory is bounded: while the first item is under way, the others wait."""
-    monkeypatch.setattr("datasets.workers.WINDOW_ITEMS", 16)
-    handed: list[int] = []
-    from datasets import workers
+def square_slowly_at_first(number: int) -> int:
+    time.sleep(1 if number == 0 else 0)
+    return number * number
 
+
+def test_items_are_not_handed_out_far_ahead(monkeypatch):
+    """Memory is bounded: while the first item is under way, the second process may not run through all the others."""
+    monkeypatch.setattr(workers, "WINDOW_ITEMS", 8)
+    handed: list[int] = []
     give = workers._Member.give
-    monkeypatch.setattr(
-        workers._Member, "give", lambda self, chunk: (handed.extend(n for n, _ in chunk), give(self, chunk))[1]
-    )
-    results = map_in_order(square, range(200), 1)
+
+    def note_and_give(member, chunk) -> None:
+        handed.extend(position for position, _ in chunk)
+        give(member, chunk)
+
+    monkeypatch.setattr(workers._Member, "give", note_and_give)
+    results = map_in_order(square_slowly_at_first, range(400), 2)
     assert next(results) == 0
-    assert max(handed) < 16 + 16
+    assert max(handed) < 2 * 8
     results.close()

@@ -1,208 +1,27 @@
-"""The run folder: nothing is lost or mixed whatever fails, one process at a time, statistics that survive a kill."""
+"""The run folder: which config may go on with it, and status, log and statistics that survive a kill."""
 
 import errno
 import json
-import multiprocessing
 import os
-import signal
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from sabotage import Saboteur, fail_with, real_write
 
-from harness import lockfile, rundir
+from harness import rundir
 from harness.config import Config, load_config
 from harness.errors import UserError
-from harness.rundir import RunDir, atomic_file, atomic_folder, atomic_write, clean_leftovers, remove_folder
+from harness.rundir import RunDir
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
-OPERATIONS = ("open", "write", "fsync", "close", "replace", "rename", "unlink", "rmdir", "mkdir")
-OLD, NEW = b"old" * 1000, b"new" * 1_000_000  # three writes of at most 1 MiB
-fork = multiprocessing.get_context("fork")
 
 
 def make_config(*overrides: str) -> Config:
     return load_config(BASE, ["name=run", *overrides])
-
-
-class Saboteur:
-    """Fails at the `at`-th call of an os function; counts them all."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[str, tuple], None]) -> None:
-        self.count, self.at, self.act, self.done = 0, at, act, []
-        for name in OPERATIONS:
-            monkeypatch.setattr(os, name, self.wrapped(name, getattr(os, name)))
-
-    def wrapped(self, name: str, real: Callable) -> Callable:
-        def call(*args, **kwargs):
-            self.count += 1
-            if self.count == self.at:
-                self.act(name, args)
-            result = real(*args, **kwargs)
-            self.done.append(name)
-            return result
-
-        return call
-
-
-def fail_with(number: int) -> Callable[[str, tuple], None]:
-    def act(name: str, args: tuple) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return act
-
-
-def die(name: str, args: tuple) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-real_write = os.write
-
-
-def write_half_and_die(name: str, args: tuple) -> None:
-    if name == "write":
-        real_write(args[0], args[1][: len(args[1]) // 2])
-    die(name, args)
-
-
-def save_file(folder: Path) -> None:
-    atomic_write(folder / "kept", NEW)
-
-
-def save_folder(folder: Path) -> None:
-    """As a checkpoint is saved: the new one appears, then the old one goes."""
-    with atomic_folder(folder / "new") as temp:
-        with atomic_file(temp / "a") as stream:
-            stream.write(NEW)
-        (temp / "deep").mkdir()
-        (temp / "deep" / "b").write_bytes(NEW)
-    remove_folder(folder / "old")
-
-
-def prepare(folder: Path, save: Callable) -> None:
-    folder.mkdir(parents=True)
-    if save is save_file:
-        (folder / "kept").write_bytes(OLD)
-    else:
-        (folder / "old" / "deep").mkdir(parents=True)
-        for name in ("a", "deep/b"):
-            (folder / "old" / name).write_bytes(OLD)
-
-
-def whole(folder: Path, save: Callable) -> set[bytes]:
-    """What is there under its final name, checked to be whole."""
-    if save is save_file:
-        content = (folder / "kept").read_bytes()
-        assert content in (OLD, NEW), "neither the old nor the new content"
-        return {content}
-    found = set()
-    for name, content in (("old", OLD), ("new", NEW)):
-        if (folder / name).exists():
-            assert (folder / name / "a").read_bytes() == (folder / name / "deep" / "b").read_bytes() == content
-            found.add(content)
-    return found
-
-
-# ---- atomic operations ----
-
-
-@pytest.mark.parametrize("save", [save_file, save_folder])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-def test_an_error_at_any_operation_keeps_old_or_new(save: Callable, number: int, tmp_path: Path):
-    for at in range(1, 100):
-        folder = tmp_path / str(at)
-        prepare(folder, save)
-        with pytest.MonkeyPatch.context() as patch:
-            saboteur = Saboteur(patch, at, fail_with(number))
-            failed = False
-            try:
-                save(folder)
-            except OSError as error:
-                assert error.errno == number
-                failed = True
-            renamed = {"replace", "rename"} & set(saboteur.done)
-        found = whole(folder, save)
-        if failed and not renamed:
-            assert found == {OLD}
-            assert not list(folder.glob(".tmp-*")), "the temporary file stayed"
-        assert found, "nothing is left"
-        if saboteur.count < at:
-            assert found == {NEW} and not failed
-            break
-    assert at > 6, "the operations were not reached through os"
-
-
-@pytest.mark.parametrize("save", [save_file, save_folder])
-@pytest.mark.parametrize("act", [die, write_half_and_die])
-def test_a_kill_at_any_operation_keeps_old_or_new(save: Callable, act: Callable, tmp_path: Path):
-    for at in range(1, 100):
-        folder = tmp_path / str(at)
-        prepare(folder, save)
-        child = os.fork()
-        if child == 0:
-            try:
-                with pytest.MonkeyPatch.context() as patch:
-                    Saboteur(patch, at, act)
-                    save(folder)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        assert whole(folder, save), "nothing is left"
-        for leftover in clean_leftovers(folder):
-            assert leftover.name.startswith(".tmp-")
-        assert not [path for path in folder.iterdir() if path.name not in ("kept", "old", "new")]
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0 and whole(folder, save) == {NEW}
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL
-    assert at > 6
-
-
-def test_an_error_in_the_block_leaves_nothing(tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "x") as stream:
-        stream.write(b"half")
-        raise KeyboardInterrupt
-    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "y") as temp:
-        (temp / "a").write_text("half")
-        raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_atomic_folder_never_takes_an_existing_place(tmp_path: Path):
-    (tmp_path / "there").mkdir()
-    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "there"):
-        pass
-    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "late"):
-        (tmp_path / "late").mkdir()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["late", "there"]
-
-
-def test_everything_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "old").mkdir()
-    saboteur = Saboteur(monkeypatch, -1, die)
-    save_folder(tmp_path)
-    before, after = saboteur.done[: saboteur.done.index("rename")], saboteur.done[saboteur.done.index("rename") :]
-    assert before.count("fsync") >= 2 + 2 + 2, "two files, two folders, and the file that was written atomically"
-    assert "fsync" in after, "the folder that holds the new name"
-
-
-def test_clean_leftovers_takes_only_what_a_kill_leaves(tmp_path: Path):
-    (tmp_path / ".tmp-1-x").mkdir()
-    (tmp_path / ".tmp-1-x" / "a").write_text("a")
-    for name in (".tmp-2-y", "z.hdf5.partial", "keep", ".keep", "partial"):
-        (tmp_path / name).write_text("a")
-    assert [path.name for path in clean_leftovers(tmp_path)] == [".tmp-1-x", ".tmp-2-y", "z.hdf5.partial"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".keep", "keep", "partial"]
-
-
-def test_long_and_odd_names_can_be_written(tmp_path: Path):
-    for name in ("a" * 255, "ü" * 127, "x y"):
-        atomic_write(tmp_path / name, "text ü")
-        assert (tmp_path / name).read_text(encoding="utf-8") == "text ü"
 
 
 # ---- opening and resuming ----
@@ -287,133 +106,6 @@ def test_a_full_disk_at_opening_is_one_line_and_can_be_repeated(tmp_path: Path):
         if saboteur.count < at:
             return
     raise AssertionError("opening never succeeded")
-
-
-# ---- one process at a time ----
-
-
-def held_by_child(run: RunDir, seconds: float) -> Iterator[int]:
-    """A process that holds the lock until it is told to end."""
-    ready, stop = fork.Event(), fork.Event()
-
-    def hold() -> None:
-        with run.lock():
-            ready.set()
-            stop.wait(seconds)
-
-    child = fork.Process(target=hold)
-    child.start()
-    assert ready.wait(20) and child.pid
-    yield child.pid
-    stop.set()
-    child.join(20)
-
-
-def test_a_second_process_is_refused_and_comes_in_afterwards(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-    for pid in held_by_child(run, 30):
-        with pytest.raises(UserError, match=f"process {pid} on host {socket.gethostname()}"), run.lock():
-            pass
-        assert run.lock_path.exists()
-    with run.lock():
-        assert json.loads(run.lock_path.read_text())["pid"] == os.getpid()
-    assert not run.lock_path.exists()
-
-
-def test_a_process_cannot_take_its_own_lock_twice(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-    with run.lock(), pytest.raises(UserError, match="is at work here"), RunDir.open(make_config(), tmp_path).lock():
-        pass
-
-
-def dead_pid() -> int:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return child
-
-
-def test_a_stale_lock_is_taken_over_and_said(tmp_path: Path, capsys: pytest.CaptureFixture):
-    run = RunDir.open(make_config(), tmp_path)
-    here = {"host": socket.gethostname(), "token": "x"}
-    gone = {"pid": dead_pid(), "process_start": "boot:1", **here}
-    recycled = {"pid": os.getpid(), "process_start": "boot:1", **here}
-    if lockfile.process_start(os.getpid()) is None:
-        recycled = gone  # a system that does not say when a process began
-    for stale in (json.dumps(gone), json.dumps(recycled), "", "{half", "[]"):
-        run.lock_path.write_text(stale)
-        with run.lock():
-            assert json.loads(run.lock_path.read_text())["token"] != "x"
-        assert "took over" in capsys.readouterr().err
-    assert run.log_path.read_text().count("took over") == 5
-
-
-def test_a_lock_of_another_host_is_refused_with_the_file_to_delete(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-    run.lock_path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "process_start": None, "token": "x"}))
-    with pytest.raises(UserError, match=f"host elsewhere.*delete {run.lock_path}"), run.lock():
-        pass
-    assert run.lock_path.exists()
-
-
-def test_of_many_processes_at_a_stale_lock_one_gets_it(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-    for _ in range(3):
-        run.lock_path.write_text(json.dumps({"pid": dead_pid(), "host": socket.gethostname(), "process_start": "b:1"}))
-        start, finish, results = fork.Event(), fork.Event(), fork.SimpleQueue()
-
-        def compete(start=start, finish=finish, results=results) -> None:
-            start.wait(20)
-            try:
-                with run.lock():
-                    results.put("got it")
-                    finish.wait(20)
-            except UserError:
-                results.put("refused")
-
-        children = [fork.Process(target=compete) for _ in range(6)]
-        for child in children:
-            child.start()
-        start.set()
-        outcomes = [results.get() for _ in children]
-        finish.set()
-        for child in children:
-            child.join(20)
-        assert sorted(outcomes) == ["got it"] + ["refused"] * 5
-
-
-def test_a_lock_that_another_process_took_is_not_removed(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-    with run.lock():
-        run.lock_path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "token": "theirs"}))
-    assert "theirs" in run.lock_path.read_text()
-
-
-def test_the_lock_cleans_up_and_goes_after_errors(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-    leftovers = [run.path / ".tmp-1-status.json", run.checkpoints / ".tmp-1-step", run.samples / ".tmp-1-x.png"]
-    for path in leftovers:
-        path.write_text("half")
-    with pytest.raises(ZeroDivisionError), run.lock():
-        assert not any(path.exists() for path in leftovers)
-        raise ZeroDivisionError
-    assert not run.lock_path.exists()
-
-
-def test_a_full_disk_leaves_no_empty_lock(tmp_path: Path):
-    run = RunDir.open(make_config(), tmp_path)
-
-    def full(name: str, args: tuple) -> None:
-        if name == "write":
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    for at in range(1, 8):
-        with pytest.MonkeyPatch.context() as patch:
-            Saboteur(patch, at, full)
-            with suppress(UserError), run.lock():
-                pass
-        assert not run.lock_path.exists()
 
 
 # ---- statistics, status, log ----
@@ -506,5 +198,15 @@ def test_env_says_what_it_ran_on(tmp_path: Path):
     assert set(env["git"]) == {"commit", "dirty"} and env["path"] == str(tmp_path)
 
 
-def test_a_folder_in_a_strangers_checkout_has_no_commit_of_ours(tmp_path: Path):
+def test_the_commit_is_that_of_our_own_checkout(tmp_path: Path):
     assert rundir._git_state(tmp_path) == {"commit": None, "dirty": None}
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "file").write_text("a")
+    author = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+    for words in (("init", "-q"), ("add", "file"), (*author, "commit", "-qm", "first")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    state = rundir._git_state(tmp_path)
+    assert len(state["commit"]) == 40 and state["dirty"] is False
+    (tmp_path / "file").write_text("b")
+    assert rundir._git_state(tmp_path)["dirty"] is True
+    assert rundir._git_state(tmp_path / "inner")["commit"] is None, "a folder inside a stranger's checkout"

@@ -84,7 +84,7 @@ def test_the_table_has_means_over_seeds_and_its_command() -> None:
         row("both", 1, (0.4, 0.1)),
     ]
     text = ablation.rows_to_markdown(rows, "python -m x --seeds 2")
-    assert "| both | 300.0 ± 100.0 | 100.0 ± 0.0 | 50% | 100.0, 100.0 |" in text
-    assert "| neither | 400.0 ± 0.0 | 200.0 ± 100.0 | 50% | 100.0, 300.0 |" in text
+    assert "| both | 0.300 ± 0.100 | 0.100 ± 0.000 | 50% | 0.100, 0.100 |" in text
+    assert "| neither | 0.400 ± 0.000 | 0.200 ± 0.100 | 50% | 0.100, 0.300 |" in text
     assert text.index("| both") < text.index("| neither") and "`python -m x --seeds 2`" in text
-    assert "500 training pictures" in text and "have 1.0" in text
+    assert "500 training pictures" in text and "have 0.0010" in text

@@ -34,7 +34,7 @@ def save(checkpoints: Path, step: int, keep: int) -> None:
     """A checkpoint whose every number is `step`, then the purge."""
     numbers = {"a": torch.full((64, 32), float(step)), "b": torch.full((32, 3, 3, 3), float(step))}
     weights = {name: numbers for name in ("generator", "generator_ema", "discriminator")}
-    state = {"step": step, "moments": torch.full((4096,), float(step))}
+    state = {"step": step, "moments": torch.full((6000,), float(step))}
     save_checkpoint(checkpoint_folder(checkpoints, step), weights, state, {"step": step, "config": {"name": "x"}})
     purge_checkpoints(checkpoints, keep)
 
@@ -59,7 +59,7 @@ def newest(checkpoints: Path) -> tuple[str | None, list[str]]:
 def test_round_trip(checkpoints: Path) -> None:
     folder = checkpoint_folder(checkpoints, 2)
     assert_same_state(load_weights(folder, "generator_ema")["a"], torch.full((64, 32), 2.0))
-    assert_same_state(load_state(folder), {"step": 2, "moments": torch.full((4096,), 2.0)})
+    assert_same_state(load_state(folder), {"step": 2, "moments": torch.full((6000,), 2.0)})
     meta = read_meta(folder)
     assert meta["step"] == 2 and set(meta["sha256"]) == {*os.listdir(folder)} - {"meta.json"}
     with safe_open(folder / "generator.safetensors", "pt") as file:  # enough to use the generator alone
@@ -118,7 +118,7 @@ def test_killed_at_every_file_operation_of_a_save(checkpoints: Path, tmp_path: P
         outcomes["new"] += 1
         shutil.rmtree(checkpoints)
         shutil.copytree(template, checkpoints)
-    assert outcomes["old"] >= 150 and outcomes["new"] >= 15, outcomes
+    assert sum(outcomes.values()) >= 160 and outcomes["new"] >= 15, outcomes
 
 
 @pytest.mark.parametrize("operation", ["open", "write", "fsync", "replace", "rename", "mkdir"])

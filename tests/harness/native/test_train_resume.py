@@ -284,7 +284,8 @@ def test_freezed_run(go_to, no_pictures) -> None:
     moved = load_weights(source, "generator"), load_weights(TUNED_LAST, "generator")
     assert all(not torch.equal(moved[0][key], moved[1][key]) for key in moved[0] if "weight" in key)
     state, meta = load_state(TUNED_LAST), read_meta(TUNED_LAST)
-    assert (state["g_optimizer"]["param_groups"][0]["lr"], state["d_optimizer"]["param_groups"][0]["lr"]) == (1e-3, 4e-4)
+    rates = [state[name]["param_groups"][0]["lr"] for name in ("g_optimizer", "d_optimizer")]
+    assert rates == [1e-3, 4e-4]
     assert meta["finetuned_from"] == str(source)
     assert meta["finetuned_from_sha256"] == read_meta(source)["sha256"]
 

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +112,8 @@ class HarnessProcess:
     """`python -m harness <words>` in a child that has its imports already; `before` runs there first."""
 
     def __init__(self, folder: Path, *words: str, before: Callable[[], None] | None = None, **changes: Any):
+        start_forkserver()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tiny_runs", "harness.__main__", "harness.native.train", "matplotlib.figure"])
         arguments = [*words, "--config", str(BASE), *(w for text in overrides_of(**changes) for w in ("--set", text))]
         self.out_path, self.err_path = folder / "stdout.txt", folder / "stderr.txt"
         self.process = context.Process(target=_run_command, args=(str(folder), arguments, before))
@@ -131,6 +133,19 @@ class HarnessProcess:
     @property
     def stdout(self) -> str:
         return self.out_path.read_text() if self.out_path.exists() else ""
+
+
+@cache
+def start_forkserver() -> None:
+    """A clean process that imports everything once; children are forked from it and not from the tests' process."""
+    preload = ["tiny_runs", "harness.__main__", "harness.native.train", "matplotlib.figure"]
+    multiprocessing.set_forkserver_preload(preload)
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent), *filter(None, [path])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
 
 
 def _run_command(folder: str, arguments: list[str], before: Callable[[], None] | None) -> None:

@@ -1,0 +1,214 @@
+"""The arithmetic of one step: nothing waits for the device, few operations, and switches that change no result."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import CONDITIONAL, assert_same_state, tiny_config, write_set
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.native.build import build_training, open_training_set
+from harness.native.device import cpu_has_bf16, prepare_hardware
+from harness.native.dist import World
+from harness.native.draws import Draws
+from harness.native.freeze import freeze_discriminator
+from harness.native.sampling import latents_to_pictures, standing_copy
+from harness.native.step import Training, d_update, ema_decay, g_update, train_step, update_ema
+
+
+@contextmanager
+def training(**changes: Any) -> Iterator[Training]:
+    config = tiny_config(**changes)
+    packed = open_training_set(config)
+    run = build_training(config, prepare_hardware(config.train), World(), packed)
+    try:
+        yield run
+    finally:
+        run.source.close()
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is sent to the device; views of a tensor are no work there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[override]
+        if not func.is_view:
+            self.counts[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+# Operations whose result the host, or the shape of a tensor, waits for.
+WAITING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique", "_unique2"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, CONDITIONAL, {"loss__lecam_type": "gsrgan"}, {"loss__apply_gp": True}], ids=["plain", "cond", "gs", "gp"]
+)
+def test_nothing_waits_for_the_device(workplace: Path, changes: dict[str, Any]) -> None:
+    with training(**changes) as run:
+        train_step(run)
+        with Operations() as operations:
+            train_step(run)
+        names = {name.removeprefix("aten.") for name in operations.counts}
+        assert not names & WAITING and "convolution" in names
+        with Operations() as operations:
+            bool(run.broken)
+        assert "aten._local_scalar_dense" in operations.counts  # that this is seen at all
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_operations_of_a_cars128_step(workplace: Path, precision: str) -> None:
+    """cars128's topology and switches at small widths: 2 D updates, LeCam, DiffAugment, EMA."""
+    write_set("tiny", size=128, count=8)
+    small = {"data__img_size": 128, "optim__acml_steps": 1, "optim__batch_size": 2, "optim__d_updates_per_step": 2}
+    with training(**small, train__precision=precision) as run:
+        train_step(run)
+        with Operations() as operations:
+            train_step(run)
+    assert 500 < operations.counts.total() <= 3000, operations.counts.most_common(12)
+
+
+def test_switches_of_speed_change_no_loss(workplace: Path) -> None:
+    def losses(**changes: Any) -> torch.Tensor:
+        with training(**changes) as run:
+            values = [train_step(run) for _ in range(2)]
+            names = ("d_loss", "d_real", "d_fake", "lecam", "g_loss")
+            return torch.stack([value[name].float() for value in values for name in names])
+
+    switches = ("train__commute_1x1", "train__channels_last", "train__fused_adam")
+    naive = {"train__d_call": "separate", **dict.fromkeys(switches, False)}
+    plain = losses(**naive)
+    for switch in switches:
+        assert (losses(**{**naive, switch: True}) - plain).abs().max() < 2e-3 * plain.abs().max(), switch
+    # One call on real and drawn pictures moves D's spectral-norm vectors once instead of twice.
+    assert (losses() - losses(train__d_call="separate")).abs().max() < 0.2 * plain.abs().max()
+    assert (losses(train__precision="bf16") - losses()).abs().max() < 0.1 * plain.abs().max()
+
+
+def test_concat_equals_separate_where_vectors_stand_still(workplace: Path) -> None:
+    results = []
+    for call in ("concat", "separate"):
+        with training(train__d_call=call) as run:
+            for module in run.discriminator.modules():
+                module.frozen = True  # type: ignore[assignment]
+            d_update(run, 0)
+            results.append([p.detach().clone() for p in run.discriminator.parameters()])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_discriminator_with_batch_norm_never_mixes(workplace: Path) -> None:
+    """Without spectral norm D has batch norms, and `concat` must not change what is computed."""
+    states = []
+    for call in ("concat", "separate"):
+        with training(train__d_call=call, model__apply_d_sn=False) as run:
+            train_step(run)
+            states.append(run.discriminator.state_dict())
+    assert_same_state(dict(states[0]), dict(states[1]))
+
+
+@pytest.mark.parametrize(("precision", "text"), [("fp32", "fp32"), ("auto", "bf16" if cpu_has_bf16() else "fp32")])
+def test_the_line_says_what_is_on(workplace: Path, precision: str, text: str) -> None:
+    hardware = prepare_hardware(tiny_config(train__precision=precision).train)
+    assert hardware.text == f"cpu, 1 threads, {text}"
+    with hardware.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if text == "bf16" else torch.float32)
+
+
+def test_emulated_bf16_is_told(workplace: Path, monkeypatch) -> None:
+    monkeypatch.setattr("harness.native.device.cpu_has_bf16", lambda: False)
+    assert "emulated" in prepare_hardware(tiny_config(train__precision="bf16").train).text
+    assert prepare_hardware(tiny_config(train__precision="auto").train).precision == "fp32"
+
+
+def test_each_update_moves_its_own_network(workplace: Path) -> None:
+    with training() as run:
+        before = [[p.detach().clone() for p in net.parameters()] for net in (run.generator, run.discriminator)]
+        d_update(run, 0)
+        assert all(torch.equal(p, q) for p, q in zip(before[0], run.generator.parameters(), strict=True))
+        assert not any(torch.equal(p, q) for p, q in zip(before[1], run.discriminator.parameters(), strict=True))
+        after = [p.detach().clone() for p in run.discriminator.parameters()]
+        g_update(run)
+        assert all(torch.equal(p, q) for p, q in zip(after, run.discriminator.parameters(), strict=True))
+        assert not torch.equal(before[0][0], next(run.generator.parameters()))
+        assert run.step == 1 and all(not p.requires_grad for p in run.discriminator.parameters())
+
+
+def test_accumulation_is_the_mean_of_its_batches(workplace: Path) -> None:
+    """Two batches of 4, accumulated, give the gradient of both: no LeCam, as its anchors move between them."""
+    with training(loss__apply_lecam=False, optim__acml_steps=2) as run:
+        for module in run.discriminator.modules():
+            module.frozen = True  # type: ignore[assignment]
+        run.d_optimizer.step = lambda *_: None  # type: ignore[method-assign]
+        d_update(run, 0)
+        both = [p.grad.clone() for p in run.discriminator.parameters() if p.grad is not None]
+    singles = []
+    for index in (0, 1):
+        with training(loss__apply_lecam=False, optim__acml_steps=1) as run:
+            for module in run.discriminator.modules():
+                module.frozen = True  # type: ignore[assignment]
+            run.d_optimizer.step = lambda *_: None  # type: ignore[method-assign]
+            d_update(run, index)
+            singles.append([p.grad.clone() for p in run.discriminator.parameters() if p.grad is not None])
+    for mean, one, other in zip(both, *singles, strict=True):
+        assert torch.allclose(mean, (one + other) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_moving_average(workplace: Path) -> None:
+    config = tiny_config()
+    assert [ema_decay(config, step) for step in (0, 1, 2, 3)] == [0, 0, 0.9, 0.9]
+    warm = tiny_config(model__g_ema_warmup=True, model__g_ema_start=0)
+    assert [round(ema_decay(warm, step), 3) for step in (0, 8, 10_000)] == [0.1, 0.5, 0.9]
+    with training() as run:
+        assert run.generator_ema is not None
+        for _ in range(2):
+            train_step(run)
+        assert_same_state(dict(run.generator_ema.state_dict()), dict(run.generator.state_dict()))
+        old = {name: value.clone() for name, value in run.generator_ema.state_dict().items()}
+        train_step(run)
+        for name, value in run.generator_ema.state_dict().items():
+            now = run.generator.state_dict()[name]
+            expected = old[name] * 0.9 + now * 0.1 if value.is_floating_point() else now
+            assert torch.allclose(value, expected, atol=1e-6), name
+        update_ema(run.generator_ema, run.generator, 0.0)
+        assert_same_state(dict(run.generator_ema.state_dict()), dict(run.generator.state_dict()))
+
+
+def test_frozen_blocks_get_no_gradient(workplace: Path) -> None:
+    with training() as run:
+        freeze_discriminator(run.discriminator, 2)
+        d_update(run, 0)
+        assert all(p.grad is None for p in run.discriminator.blocks[:2].parameters())
+        assert all(p.grad is not None for p in run.discriminator.blocks[2:].parameters())
+        g_update(run)
+        assert all(p.grad is not None for p in run.generator.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, CONDITIONAL], ids=["plain", "conditional"])
+def test_one_latent_gives_one_picture(workplace: Path, changes: dict[str, Any]) -> None:
+    """Alone, in a batch, or in a batch of others: and the generator that trains is left as it is."""
+    with training(**changes) as run:
+        train_step(run)
+        before = {name: value.clone() for name, value in run.generator.state_dict().items()}
+        generator = standing_copy(run.generator, 8, run.num_classes)
+        again = standing_copy(run.generator, 8, run.num_classes)
+        assert_same_state(dict(generator.state_dict()), dict(again.state_dict()))
+        assert_same_state(dict(run.generator.state_dict()), before)
+        assert run.generator.training and not generator.training
+        z, y = Draws(0, torch.device("cpu")).latents("x", 0, 16, 8, run.num_classes)
+        with torch.no_grad():
+            together = generator(z, y)
+            for k in range(16):
+                alone = generator(z[k : k + 1], None if y is None else y[k : k + 1])
+                assert (alone[0] - together[k]).abs().max() < 1e-5
+            assert (together[0] - together[1]).abs().max() > 1e-2
+        small, large = (latents_to_pictures(generator, z, y, batch_size=size) for size in (5, 64))
+        assert small.shape == (16, 32, 32, 3) and abs(small.astype(int) - large).max() <= 1
