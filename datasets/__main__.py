@@ -60,7 +60,7 @@ def procedural(
     """Draw and pack the three procedural sets: cars, concept and messy."""
     changes = [*_size_change(size)]
     changes += [f"data.count={count}"] if count else []
-    changes += [f"seed={seed}"] if seed is not None else []
+    changes += [f"data.seed={seed}"] if seed is not None else []
     configs = [
         load_config(BASE, [*changes, f"data.set={name}", f"data.kind={kind}"]) for name, kind in PROCEDURAL_SETS.items()
     ]
@@ -101,12 +101,12 @@ def _build_all(configs: list[Config], rebuild: bool, dry_run: bool, workers: int
     for config in configs:
         if dry_run:
             data, places = config.data, Places.of(config.data)
-            state = "is there" if find_complete(data, config.seed) else f"to be built into {places.train.parent}"
+            state = "is there" if find_complete(data) else f"to be built into {places.train.parent}"
             print(f"# set {data.set} at {data.size_name}: {state}")
-            for key, value in recipe_with_place(data, config.seed).items():
+            for key, value in recipe_with_place(data).items():
                 print(f"#   {key}: {value}")
             continue
-        for path in build_set(config.data, config.seed, rebuild=rebuild, verify=verify, workers=workers):
+        for path in build_set(config.data, rebuild=rebuild, verify=verify, workers=workers):
             print(path)
 
 

@@ -26,7 +26,7 @@ def pick(rng: torch.Generator, count: int) -> int:
 
 
 def warp(
-    x: Tensor, rng: torch.Generator, zoom: Tensor, mirrored: Tensor, shift: float, bend: float, cells: int
+    x: Tensor, rng: torch.Generator, zoom: Tensor, mirrored: Tensor, shift: float, bend: Tensor | float, cells: int
 ) -> Tensor:
     """Mirror, magnify, shift and bend; what comes in from outside continues the edge.
 
@@ -34,7 +34,7 @@ def warp(
         zoom: (B,), above 1 = larger.
         mirrored: bool (B,).
         shift: largest move, as a share of the side.
-        bend: standard deviation of the displacement at `cells` x `cells` control points, as a share of the side.
+        bend: one or (B,), share of the side: standard deviation of the displacement at `cells` x `cells` points.
     """
     count, _, height, width = x.shape
     axis_x = (torch.arange(width) + 0.5) * 2 / width - 1
@@ -44,11 +44,37 @@ def warp(
     grid_x = (axis_x[None, None] / zoom[:, None, None] + dx[:, None, None]) * sign[:, None, None]
     grid_y = axis_y[None, :, None] / zoom[:, None, None] + dy[:, None, None]
     grid = torch.stack([grid_x.expand(-1, height, -1), grid_y.expand(-1, -1, width)], 3)
-    if bend > 0:
-        points = 2 * bend * torch.randn(count, 2, cells, cells, generator=rng)
-        field = F.interpolate(points, (height, width), mode="bicubic", align_corners=True)
-        grid = grid + field.permute(0, 2, 3, 1)
+    points = torch.randn(count, 2, cells, cells, generator=rng) * 2 * torch.as_tensor(bend).reshape(-1, 1, 1, 1)
+    grid = grid + smooth_field(points, height).permute(0, 2, 3, 1)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def smooth_field(points: Tensor, size_px: int) -> Tensor:
+    """Values at control points (B, C, cells, cells), joined smoothly: (B, C, size_px, size_px)."""
+    return F.interpolate(points, (size_px, size_px), mode="bicubic", align_corners=True)
+
+
+def continue_rows(x: Tensor, margins: Tensor) -> Tensor:
+    """The first and the last `margins` rows (B,) of each picture made copies of the row next to them."""
+    side = x.shape[2]
+    rows = torch.arange(side)[None].expand(len(x), -1)
+    rows = rows.maximum(margins[:, None]).minimum(side - 1 - margins[:, None])
+    return x.gather(2, rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+
+
+def blemish(x: Tensor, rng: torch.Generator) -> Tensor:
+    """What a fair generator gets wrong and a person overlooks: stains, a weak lattice, a trace of another picture."""
+    count, _, side, _ = x.shape
+    ghost = uniform(rng, -0.4, 0.18, count, 1, 1, 1).clamp(min=0)
+    x = x.lerp(x.roll(1 + pick(rng, count - 1), 0), ghost)
+    cells = 4 + pick(rng, 13)
+    stains = smooth_field(torch.randn(count, 3, cells, cells, generator=rng), side)
+    x = x + uniform(rng, -0.06, 0.07, count, 1, 1, 1).clamp(min=0) * stains
+    period = 1 + pick(rng, 4)
+    even = torch.arange(side) // period % 2
+    lattice = (even[:, None] + even[None] if pick(rng, 2) else even[None].expand(side, -1)) % 2 * 2.0 - 1
+    where = smooth_field(torch.randn(count, 1, 5, 5, generator=rng), side).clamp(0, 1)
+    return (x + uniform(rng, -0.12, 0.06, count, 1, 1, 1).clamp(min=0) * where * lattice).clamp(0, 1)
 
 
 def blur(x: Tensor, sigma_px: float) -> Tensor:
@@ -87,9 +113,6 @@ def degrade(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
 def _shrink(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
     """One way from the rendered size to `size_px`; a third of the time by way of 32 px."""
     side = x.shape[2]
-    if pick(rng, 4) == 0:  # a wider picture, squared as `pictures_to_input` does it
-        rows = 1 + pick(rng, side // 6)
-        x = F.pad(x[:, :, rows:-rows], (0, 0, rows, rows), mode="replicate")
     if pick(rng, 3) == 0:
         x = blur(x, float(uniform(rng, 0.3, 1.1, 1)))
     way = pick(rng, 6)

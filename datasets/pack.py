@@ -37,7 +37,7 @@ RESIZER = f"Lanczos over all source pixels (Pillow {PIL.__version__})"
 
 
 def build_set(
-    data: Data, seed: int, *, rebuild: bool = False, verify: bool = False, workers: int | None = None
+    data: Data, *, rebuild: bool = False, verify: bool = False, workers: int | None = None
 ) -> list[Path]:
     """Builds the set unless it is there, and returns its packed files: train, then valid where there is one.
 
@@ -47,7 +47,7 @@ def build_set(
         workers: processes that decode; None = all cores, 0 = this process.
     """
     workers = count_cores() if workers is None else workers
-    complete = None if rebuild else find_complete(data, seed, verify)
+    complete = None if rebuild else find_complete(data, verify)
     if complete:
         say(f"{data.set} at {data.size_name}: complete")
         return complete
@@ -61,8 +61,8 @@ def build_set(
             for folder in (places.manifest.parent, places.train.parent):
                 clean_leftovers(folder)
             if data.source == "procedural":
-                draw_raw(places.raw, data, seed, rebuild, workers)
-            return _build(data, seed, places, workers)
+                draw_raw(places.raw, data, rebuild, workers)
+            return _build(data, places, workers)
     except OSError as error:
         if error.errno is None:
             raise
@@ -71,20 +71,20 @@ def build_set(
         raise UserError(f"{where}: cannot be written ({text}); nothing half-made is left") from error
 
 
-def _build(data: Data, seed: int, places: Places, workers: int) -> list[Path]:
+def _build(data: Data, places: Places, workers: int) -> list[Path]:
     folder = places.raw if data.source == "procedural" else source_folder(data)
     class_names, files = list_pictures(folder, data.set)
     if not files:
         raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")
     lines: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        packed = SplitWriter(data, class_names, {"recipe": make_recipe(data, seed), "resizer": RESIZER}, stack)
+        packed = SplitWriter(data, class_names, {"recipe": make_recipe(data), "resizer": RESIZER}, stack)
         for found, prepared in zip(files, _prepare_all(data, files, workers), strict=True):
             lines.append(_manifest_line(found, prepared, class_names))
             if prepared.picture is not None:
                 packed.add(Kept(lines[-1], prepared.picture, found.label))
         packed.decide()
-        summary = _summarise(recipe_with_place(data, seed), class_names, lines)
+        summary = _summarise(recipe_with_place(data), class_names, lines)
         _refuse_unusable(folder, summary)
         manifest = "".join(json.dumps(line) + "\n" for line in lines).encode()
         packed.stamp({"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "valid_count": summary["valid"]})

@@ -17,9 +17,9 @@ MESSY_PX = 160
 RECIPE_FILE = ".recipe.json"  # hidden, so that the folder can be read as a folder of pictures
 
 
-def draw_raw(folder: Path, data: Data, seed: int, redraw: bool, workers: int) -> None:
+def draw_raw(folder: Path, data: Data, redraw: bool, workers: int) -> None:
     """Draws a procedural set's pictures and their table of factors into `folder`, unless they are there."""
-    recipe = {"kind": data.kind, "count": data.count, "seed": seed, "img_size": list(data.img_size)}
+    recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "img_size": list(data.img_size)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         found = _read_recipe(folder)
@@ -39,7 +39,7 @@ def draw_raw(folder: Path, data: Data, seed: int, redraw: bool, workers: int) ->
     temp.mkdir()
     try:
         with watch_files(temp, data.count, f"drawing {data.set}"):
-            _draw(temp, data, seed, workers)
+            _draw(temp, data, workers)
         (temp / RECIPE_FILE).write_text(json.dumps(recipe) + "\n")
         os.sync()  # once for thousands of small files: syncing each takes longer than drawing it
         os.rename(temp, folder)
@@ -47,11 +47,11 @@ def draw_raw(folder: Path, data: Data, seed: int, redraw: bool, workers: int) ->
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _draw(folder: Path, data: Data, seed: int, workers: int) -> None:
+def _draw(folder: Path, data: Data, workers: int) -> None:
     if data.kind == "messy":  # files of many sizes and faults, as they come from outside
-        render_messy(data.count, seed, folder, max(MESSY_PX, *data.img_size))
+        render_messy(data.count, data.seed, folder, max(MESSY_PX, *data.img_size))
     else:
-        render_set(data.kind, data.count, seed, data.img_size, folder, max(1, workers))
+        render_set(data.kind, data.count, data.seed, data.img_size, folder, max(1, workers))
 
 
 def _read_recipe(folder: Path) -> dict | None:

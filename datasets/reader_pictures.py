@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from multiprocessing import get_context
 from typing import Any
 
@@ -15,6 +15,7 @@ from datasets.procedural.sets import picture_draw
 from harness.images import decode_picture, resize_picture
 
 FULL_RANGE = (0.0, 1.0)  # futurism: learnt on all of it, although the sets keep to its ends
+SHAPES = ((0.5, 1.0), (0.1, 9 / 16), (0.4, 0.5))  # share of the pictures, height / width
 MESSY_PX = 96  # drawn at this height, then shrunk as a photo would be
 
 
@@ -23,26 +24,42 @@ class Cars:
     """Renders and what is true of them.
 
     Attributes:
-        pictures: uint8 (N, S, S, 3).
-        masks: bool (N, S, S), True on the car.
+        pictures: uint8 (N, H, W, 3).
+        masks: bool (N, H, W), True on the car.
         factors: float64 (N, len(FACTOR_NAMES)).
+        margins: int64 (N,), rows at the top, and as many at the bottom, that only continue the picture.
     """
 
     pictures: np.ndarray
     masks: np.ndarray
     factors: np.ndarray
+    margins: np.ndarray
 
 
-def draw_cars(count: int, set_seed: int, size_px: int, workers: int = 1) -> Cars:
+def draw_cars(count: int, set_seed: int, height: int, width: int, workers: int = 1) -> Cars:
     """Cars of every futurism in [0, 1] in all usual views."""
-    rows = list(_map(_draw_car, [(set_seed, index, size_px) for index in range(count)], workers))
-    return Cars(*(np.stack([row[k] for row in rows]) for k in range(3)))
+    rows = list(_map(_draw_car, [(set_seed, index, height, width) for index in range(count)], workers))
+    return Cars(*(np.stack([row[k] for row in rows]) for k in range(3)), np.zeros(count, np.int64))
 
 
-def _draw_car(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    set_seed, index, size_px = job
+def draw_mixed_cars(count: int, set_seed: int, size_px: int, workers: int = 1) -> Cars:
+    """Square pictures and wider ones (`SHAPES`), these with continued rows at top and bottom: all `size_px` square."""
+    parts, left = [], count
+    for number, (share, rows) in enumerate(SHAPES):
+        part_count = left if number == len(SHAPES) - 1 else round(share * count)
+        left -= part_count
+        height = round(rows * size_px / 2) * 2
+        cars, margin = draw_cars(part_count, set_seed + number, height, size_px, workers), (size_px - height) // 2
+        around = ((0, 0), (margin, margin), (0, 0))
+        pictures = np.pad(cars.pictures, (*around, (0, 0)), mode="edge")
+        parts.append(Cars(pictures, np.pad(cars.masks, around), cars.factors, np.full(part_count, margin)))
+    return Cars(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Cars)))
+
+
+def _draw_car(job: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    set_seed, index, height, width = job
     factors, seed = picture_draw("ordinary", set_seed, index, FULL_RANGE)
-    picture, mask = render_with_mask(factors, size_px, size_px, seed)
+    picture, mask = render_with_mask(factors, height, width, seed)
     return picture, mask, np.array(astuple(factors))
 
 

@@ -42,11 +42,11 @@ class Places:
         )
 
 
-def make_recipe(data: Data, seed: int) -> dict[str, Any]:
+def make_recipe(data: Data) -> dict[str, Any]:
     """Everything that decides what is packed, but for the place of a folder: it may move."""
     recipe: dict[str, Any] = {"source": data.source}
     if data.source == "procedural":
-        recipe |= {"kind": data.kind, "count": data.count, "seed": seed}
+        recipe |= {"kind": data.kind, "count": data.count, "seed": data.seed}
     return recipe | {
         "img_size": list(data.img_size),
         "valid_fraction": data.valid_fraction,
@@ -55,18 +55,18 @@ def make_recipe(data: Data, seed: int) -> dict[str, Any]:
     }
 
 
-def recipe_with_place(data: Data, seed: int) -> dict[str, Any]:
+def recipe_with_place(data: Data) -> dict[str, Any]:
     """The recipe and, for a folder, where it is (None: not said): what a person must not change unnoticed."""
     if data.source == "procedural":
-        return make_recipe(data, seed)
+        return make_recipe(data)
     try:
         place = None if data.src is None else str(expand_path(data.src).absolute())
     except UserError:  # an unset variable; it does not matter while the set is there
         place = None
-    return make_recipe(data, seed) | {"src": place}
+    return make_recipe(data) | {"src": place}
 
 
-def find_complete(data: Data, seed: int, verify: bool = False) -> list[Path] | None:
+def find_complete(data: Data, verify: bool = False) -> list[Path] | None:
     """The packed files of a complete set of this recipe; None when there is none. UserError: another recipe, damage.
 
     `verify` also reads every picture and compares it with its hash.
@@ -82,7 +82,7 @@ def find_complete(data: Data, seed: int, verify: bool = False) -> list[Path] | N
                 packed.check()
         if not _fits_manifest(places, attributes):
             return None
-        _refuse_other_recipe(data, seed, places)
+        _refuse_other_recipe(data, places)
         if not attributes["valid_count"]:
             return [places.train]
         if not places.valid.exists():
@@ -105,8 +105,8 @@ def _fits_manifest(places: Places, attributes: dict[str, Any]) -> bool:
         return False
 
 
-def _refuse_other_recipe(data: Data, seed: int, places: Places) -> None:
-    found, wanted = json.loads(places.summary.read_text())["recipe"], recipe_with_place(data, seed)
+def _refuse_other_recipe(data: Data, places: Places) -> None:
+    found, wanted = json.loads(places.summary.read_text())["recipe"], recipe_with_place(data)
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there
     lines = recipe_differences(found, wanted)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.degrade import blur, pick, uniform, warp
+from datasets.degrade import blur, pick, smooth_field, uniform, warp
 
 
 def spoil(cars: Tensor, masks: Tensor, rng: torch.Generator) -> Tensor:
@@ -125,7 +125,7 @@ def _blobs(cars: Tensor, masks: Tensor, others: Tensor, rng: torch.Generator) ->
     """The picture's own colours on a smooth random landscape, or only the car's on its backdrop."""
     count, _, side, _ = cars.shape
     cells = 3 + pick(rng, 10)
-    field = F.interpolate(torch.randn(count, 1, cells, cells, generator=rng), (side, side), mode="bicubic")
+    field = smooth_field(torch.randn(count, 1, cells, cells, generator=rng), side)
     order = field.flatten(1).argsort(1)
     sorted_pixels = cars.flatten(2).gather(2, cars.mean(1).flatten(1).argsort(1)[:, None].expand(-1, 3, -1))
     blobs = torch.empty_like(sorted_pixels).scatter_(2, order[:, None].expand(-1, 3, -1), sorted_pixels)

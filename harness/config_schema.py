@@ -28,6 +28,7 @@ class Data(Section):
     src: str | None
     kind: Literal["ordinary", "concept", "messy"]
     count: Count
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
     valid_fraction: Annotated[float, Field(ge=0, le=0.5)]
     fast_decode: bool

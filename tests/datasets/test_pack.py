@@ -69,7 +69,7 @@ def everything_kept(data: Data) -> dict[str, np.ndarray]:
 def test_manifest_leads_from_every_file_to_its_row():
     make_folder(30)
     data = make_data(valid_fraction=0.3)
-    paths = build_set(data, 0, workers=0)
+    paths = build_set(data, workers=0)
     lines = read_manifest(data)
     assert paths == [data.hdf5_path("train"), data.hdf5_path("valid")]
     assert [line["file"] for line in lines] == sorted(p.name for p in Path("photos").iterdir())
@@ -94,7 +94,7 @@ def test_damaged_and_foreign_files_are_dropped_with_a_reason():
     Image.fromarray(draw(1)).save("photos/old.bmp")
     Path("photos/nowhere.jpg").symlink_to("gone.jpg")
     data = make_data()
-    build_set(data, 0, workers=2)
+    build_set(data, workers=2)
     lines = {line["file"]: line for line in read_manifest(data)}
     dropped = {name: line["reason"].partition(":")[0] for name, line in lines.items() if line["verdict"] == "drop"}
     assert dropped == {
@@ -122,7 +122,7 @@ def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
 
     monkeypatch.setattr(pack, "list_pictures", list_then_lose)
     data = make_data()
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     assert [line["reason"] for line in read_manifest(data)][2] == "unreadable: No such file or directory"
 
 
@@ -133,7 +133,7 @@ def test_letterbox_bars_of_a_dealer_go_before_the_crop():
         framed[16:112] = draw(number, 96, 128)
         save(Path(f"photos/{number}.jpg"), framed, quality=90)
     data = make_data(img_size=64)
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     for name, picture in everything_kept(data).items():
         assert picture.min() > 40, name  # no black row is left
         whole = Image.fromarray(draw(int(name[0]), 96, 128)).crop((16, 0, 112, 96))
@@ -145,7 +145,7 @@ def test_folders_are_classes():
     make_folder(5, Path("photos/saab"))
     make_folder(3, Path("photos/audi"))
     data = make_data(valid_fraction=0)
-    assert build_set(data, 0, workers=0) == [data.hdf5_path("train")]
+    assert build_set(data, workers=0) == [data.hdf5_path("train")]
     with open_packed(data.hdf5_path("train")) as packed:
         assert packed.class_names == ["audi", "saab"]
         assert packed.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
@@ -154,7 +154,7 @@ def test_folders_are_classes():
 def test_non_square():
     make_folder(4)
     data = make_data(img_size=[128, 224])
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     assert {picture.shape for picture in everything_kept(data).values()} == {(128, 224, 3)}
 
 
@@ -164,7 +164,7 @@ def test_fast_decode_keeps_the_sources_size_and_is_stamped():
     fast = make_data(fast_decode=True, set="fast", valid_fraction=0)
     exact = make_data(set="exact", valid_fraction=0)
     for data in (fast, exact):
-        build_set(data, 0, workers=0)
+        build_set(data, workers=0)
     sizes = {line["file"]: (line["width"], line["height"]) for line in read_manifest(fast)}
     assert sizes == {"a.jpg": (400, 300), "b.jpg": (300, 400)}
     assert sizes == {line["file"]: (line["width"], line["height"]) for line in read_manifest(exact)}
@@ -186,7 +186,7 @@ def test_the_same_whatever_the_number_of_workers():
     hashes = set()
     for workers in (0, 1, 3):
         data = make_data()
-        build_set(data, 0, workers=workers, rebuild=True)
+        build_set(data, workers=workers, rebuild=True)
         content = Places.of(data).manifest.read_bytes()
         with open_packed(data.hdf5_path("train")) as train, open_packed(data.hdf5_path("valid")) as valid:
             hashes.add((hashlib.sha256(content).hexdigest(), train.sha256, valid.sha256))
@@ -195,11 +195,11 @@ def test_the_same_whatever_the_number_of_workers():
 
 def test_the_packed_set_does_not_depend_on_where_the_folder_is():
     make_folder(10)
-    build_set(make_data(), 0, workers=0)
+    build_set(make_data(), workers=0)
     with open_packed(make_data().hdf5_path("train")) as packed:
         before = packed.sha256
     os.rename("photos", "moved")
-    build_set(make_data(src="moved"), 0, workers=0, rebuild=True)
+    build_set(make_data(src="moved"), workers=0, rebuild=True)
     with open_packed(make_data().hdf5_path("train")) as packed:
         assert packed.sha256 == before
 
@@ -220,7 +220,7 @@ def test_same_bytes_are_never_in_both_splits():
         for copy in range(2):
             Path(f"photos/copy{copy}_{number:02d}.png").write_bytes(Path(f"photos/{number:02d}.png").read_bytes())
     data = make_data(valid_fraction=0.4)
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     splits: dict[str, set[str]] = {}
     for line in read_manifest(data):
         splits.setdefault(line["sha256"], set()).add(line["split"])
@@ -231,10 +231,10 @@ def test_same_bytes_are_never_in_both_splits():
 def test_new_pictures_do_not_move_old_ones():
     make_folder(20)
     data = make_data(valid_fraction=0.3)
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     before = {line["file"]: line["split"] for line in read_manifest(data)}
     make_folder(40)
-    build_set(data, 0, workers=0, rebuild=True)
+    build_set(data, workers=0, rebuild=True)
     after = {line["file"]: line["split"] for line in read_manifest(data)}
     assert before.items() <= after.items() and set(before.values()) == {"train", "valid"}
 
@@ -258,7 +258,7 @@ def test_a_small_set_still_keeps_one_picture_aside():
         Path(f"photos/{number}.png").write_bytes(content)
         Path(f"photos/{number}_copy.png").write_bytes(content)
     data = make_data(valid_fraction=0.1)
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     lines = read_manifest(data)
     smallest = min(line["sha256"] for line in lines)
     assert {line["sha256"] for line in lines if line["split"] == "valid"} == {smallest}
@@ -271,16 +271,16 @@ def test_one_picture_is_for_training(capsys):
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=False))
     data = make_data()
-    assert build_set(data, 0, workers=0) == [data.hdf5_path("train")]
+    assert build_set(data, workers=0) == [data.hdf5_path("train")]
     assert "no picture is kept aside" in capsys.readouterr().err
-    assert build_set(data, 0, workers=0) == [data.hdf5_path("train")]  # and it counts as complete
+    assert build_set(data, workers=0) == [data.hdf5_path("train")]  # and it counts as complete
 
 
 def test_all_pictures_in_the_valid_share_is_told():
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=True))
     with pytest.raises(UserError, match="none is left to train on"):
-        build_set(make_data(), 0, workers=0)
+        build_set(make_data(), workers=0)
     assert list(Path("data").rglob("*.hdf5*")) == []
 
 
@@ -290,7 +290,7 @@ def test_nothing_usable_is_told(files):
     for number in range(files):
         Path(f"photos/{number}.jpg").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"none of the 3 files .* \(3 format\)" if files else "found no file"):
-        build_set(make_data(), 0, workers=0)
+        build_set(make_data(), workers=0)
     assert list(Path("data").rglob("*.hdf5*")) == []
 
 
@@ -299,10 +299,10 @@ def test_nothing_usable_is_told(files):
 
 def test_a_complete_set_is_left_alone(monkeypatch):
     make_folder(8)
-    first = build_set(make_data(), 0, workers=0)
+    first = build_set(make_data(), workers=0)
     before = [path.stat().st_mtime_ns for path in first]
     monkeypatch.setattr(pack, "list_pictures", lambda *_: pytest.fail("built again"))
-    assert build_set(make_data(), 0, workers=0, verify=True) == first
+    assert build_set(make_data(), workers=0, verify=True) == first
     assert [path.stat().st_mtime_ns for path in first] == before
 
 
@@ -313,49 +313,49 @@ def test_a_complete_set_is_left_alone(monkeypatch):
 def test_another_recipe_stops_and_says_what_differs(changes, key):
     make_folder(8)
     make_folder(8, Path("other"))
-    paths = build_set(make_data(), 0, workers=0)
+    paths = build_set(make_data(), workers=0)
     before = [path.read_bytes() for path in paths]
     with pytest.raises(UserError) as told:
-        build_set(make_data(**changes), 0, workers=0)
+        build_set(make_data(**changes), workers=0)
     lines = str(told.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [key]
     assert "--rebuild" in lines[-1] and "REBUILD=1" in lines[-1]
     assert [path.read_bytes() for path in paths] == before
-    build_set(make_data(**changes), 0, workers=0, rebuild=True)
-    build_set(make_data(**changes), 0, workers=0)
+    build_set(make_data(**changes), workers=0, rebuild=True)
+    build_set(make_data(**changes), workers=0)
 
 
 @pytest.mark.parametrize("src", [None, "$NO_SUCH_VARIABLE/photos"])
 def test_a_complete_set_needs_no_folder(src):
     make_folder(8)
-    paths = build_set(make_data(), 0, workers=0)
+    paths = build_set(make_data(), workers=0)
     os.rename("photos", "moved")
-    assert build_set(make_data(), 0, workers=0) == paths
-    assert build_set(make_data(src=src), 0, workers=0) == paths
+    assert build_set(make_data(), workers=0) == paths
+    assert build_set(make_data(src=src), workers=0) == paths
     with pytest.raises(UserError, match="data.src"):
-        build_set(make_data(src=src), 0, workers=0, rebuild=True)
-    assert build_set(make_data(), 0, workers=0) == paths
+        build_set(make_data(src=src), workers=0, rebuild=True)
+    assert build_set(make_data(), workers=0) == paths
 
 
 def test_another_size_is_another_set():
     make_folder(4)
-    build_set(make_data(img_size=32), 0, workers=0)
-    build_set(make_data(img_size=64), 0, workers=0)
+    build_set(make_data(img_size=32), workers=0)
+    build_set(make_data(img_size=64), workers=0)
     assert len(list(Path("data").rglob("*_train.hdf5"))) == 2
 
 
 def test_a_damaged_or_foreign_set_is_not_overwritten_unasked():
     make_folder(8)
-    train = build_set(make_data(), 0, workers=0)[0]
+    train = build_set(make_data(), workers=0)[0]
     content = train.read_bytes()
     place = content.index(draw_row(train))
     train.write_bytes(content[:place] + b"\0\0\0\0" + content[place + 4 :])
-    build_set(make_data(), 0, workers=0)  # a look at the head finds nothing
+    build_set(make_data(), workers=0)  # a look at the head finds nothing
     with pytest.raises(UserError, match=r"rows 3: damaged[\s\S]*--rebuild"):
-        build_set(make_data(), 0, workers=0, verify=True)
+        build_set(make_data(), workers=0, verify=True)
     train.write_bytes(b"somebody's own file")
     with pytest.raises(UserError, match="--rebuild"):
-        build_set(make_data(), 0, workers=0)
+        build_set(make_data(), workers=0)
     assert train.read_bytes() == b"somebody's own file"
 
 
@@ -367,18 +367,18 @@ def draw_row(train: Path) -> bytes:
 def test_missing_manifest_or_valid_set_means_building_again():
     make_folder(30)
     data = make_data()
-    paths = build_set(data, 0, workers=0)
+    paths = build_set(data, workers=0)
     for lost in (Places.of(data).manifest, paths[1]):
         lost.unlink()
-        assert build_set(data, 0, workers=0) == paths
+        assert build_set(data, workers=0) == paths
         assert lost.exists()
 
 
 def test_a_rebuild_without_valid_pictures_removes_the_old_ones():
     make_folder(30)
-    assert len(build_set(make_data(), 0, workers=0)) == 2
+    assert len(build_set(make_data(), workers=0)) == 2
     data = make_data(valid_fraction=0)
-    assert build_set(data, 0, workers=0, rebuild=True) == [data.hdf5_path("train")]
+    assert build_set(data, workers=0, rebuild=True) == [data.hdf5_path("train")]
     assert not data.hdf5_path("valid").exists()
 
 
@@ -387,19 +387,19 @@ def test_killed_at_any_file_operation_of_a_rebuild(operation):
     """There is an old set that is whole, or one that the next call finds incomplete and builds: never a mixture."""
     make_folder(12)
     data = make_data()
-    build_set(data, 0, workers=0)
+    build_set(data, workers=0)
     make_folder(20)
     old_or_new = {12, 20}
     for point in range(100):
         if not is_killed_at(operation, point, data):
             break
-        assert len(build_set(data, 0, workers=0)) == 2
+        assert len(build_set(data, workers=0)) == 2
         lines = read_manifest(data)
         assert len(lines) in old_or_new and len(everything_kept(data)) == len(lines)
         if len(lines) == 20:
             old_or_new = {20}
     assert 3 <= point < 100
-    build_set(data, 0, workers=0, rebuild=True)
+    build_set(data, workers=0, rebuild=True)
     names = [path.name for path in Path("data").rglob("*")]
     assert not [name for name in names if name.startswith((".tmp-", "lock")) or "partial" in name]
 
@@ -417,7 +417,7 @@ def is_killed_at(operation: str, point: int, data: Data) -> bool:
             return real(*arguments, **options)
 
         setattr(os, operation, end_here)
-        build_set(data, 0, workers=0, rebuild=True)
+        build_set(data, workers=0, rebuild=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
@@ -436,7 +436,7 @@ def test_kill_9_while_decoding_leaves_nothing_final():
     process.wait()
     data = make_data()
     assert not data.hdf5_path("train").exists() and not Places.of(data).manifest.exists()
-    assert len(build_set(data, 0, workers=0)) == 2
+    assert len(build_set(data, workers=0)) == 2
     assert len(read_manifest(data)) == 20
     assert not list(Path("data").rglob("*.partial"))
 
@@ -448,14 +448,14 @@ def test_kill_9_while_decoding_leaves_nothing_final():
 def test_real_photos_are_accounted_for(photos):
     """Every file of the messy folder has a line; every picture can be used, every dealer's bar is gone."""
     data = make_data(src=str(photos / "messy"), img_size=64, set="messy")
-    build_set(data, 0, workers=2)
+    build_set(data, workers=2)
     files = [path for path in (photos / "messy").rglob("*") if path.is_file() and path.suffix != ".csv"]
     assert len(read_manifest(data)) == len(files)
     Path("dealer").mkdir()
     for path in sorted((photos / "dealer").iterdir())[:100]:
         (Path("dealer") / path.name).symlink_to(path)
     data = make_data(src="dealer", img_size=64, set="dealer")
-    build_set(data, 0, workers=2)
+    build_set(data, workers=2)
     kept = everything_kept(data)
     black_top = [name for name, picture in kept.items() if picture[:3].max() < 24]
     assert len(kept) == 100 and len(black_top) <= 3, black_top

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from multiprocessing import forkserver
@@ -138,7 +139,9 @@ class HarnessProcess:
 @cache
 def start_forkserver() -> None:
     """A clean process that imports everything once; children are forked from it and not from the tests' process."""
-    preload = ["tiny_runs", "harness.__main__", "harness.native.train", "matplotlib.figure"]
+    torch_imports_late = ["torch._dynamo", "torch.distributed"]
+    we_import_late = ["matplotlib.figure", "matplotlib.backends.backend_agg", "tensorboard.compat.proto.event_pb2"]
+    preload = ["tiny_runs", "harness.__main__", "harness.native.train", *torch_imports_late, *we_import_late]
     multiprocessing.set_forkserver_preload(preload)
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent), *filter(None, [path])])
@@ -165,6 +168,7 @@ def _run_command(folder: str, arguments: list[str], before: Callable[[], None] |
     try:
         run_command(app)
     finally:
+        open("/tmp/cf/cpu.txt", "a").write(f"{time.process_time():.2f} {arguments[0]}\n")
         sys.stdout.flush()
         sys.stderr.flush()
 
