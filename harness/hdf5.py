@@ -28,6 +28,9 @@ LAYOUT = {
 OWN_ATTRIBUTES = ("schema_version", "class_names", "set_sha256")
 BUFFER_ROWS, READ_ROWS = 64, 256
 JSON_STARTS = ("{", "[")  # an attribute of text beginning so is a dict or list
+# HDF5 1.10: its structures carry checksums. In older ones a single flipped byte can make the library loop forever,
+# and so can it in the heap of variable-length texts, which is why attributes are texts of fixed length.
+FILE_FORMAT = ("v110", "v110")
 NAMED_ROWS = 10  # so many bad rows are named in a message
 REBUILD = "build it again with `make dataset`"
 
@@ -47,7 +50,7 @@ class PackedWriter:
         self.buffer: list[tuple[np.ndarray, int, np.ndarray]] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = h5py.File(self.partial, "w")
+            self.file = h5py.File(self.partial, "w", libver=FILE_FORMAT)
         except OSError as error:
             text = f"{self.path}: cannot be written ({_reason(error)}); is another build at work?"
             raise UserError(text) from error
@@ -79,6 +82,13 @@ class PackedWriter:
                 dataset[begin:] = np.stack([row[k] for row in self.buffer])
         self.buffer = []
 
+    def _write_attribute(self, key: str, value: Any) -> None:
+        if isinstance(value, str):
+            text = value.encode()
+            self.file.attrs.create(key, text, dtype=h5py.string_dtype("utf-8", max(1, len(text))))
+        else:
+            self.file.attrs[key] = value
+
     def _finish(self) -> None:
         self._flush()
         if self.count == 0:
@@ -86,12 +96,13 @@ class PackedWriter:
         for key, value in self.attributes.items():
             nested = isinstance(value, dict | list)
             assert key not in OWN_ATTRIBUTES and (nested or str(value)[:1] not in JSON_STARTS), key
-            self.file.attrs[key] = json.dumps(value, sort_keys=True) if nested else value
-        self.file.attrs["schema_version"] = SCHEMA_VERSION
-        self.file.attrs["class_names"] = json.dumps(self.class_names)
+            self._write_attribute(key, json.dumps(value, sort_keys=True) if nested else value)
+        self._write_attribute("schema_version", SCHEMA_VERSION)
+        self._write_attribute("class_names", json.dumps(self.class_names))
         labels, hashes = _read_whole(self.file, "labels"), _read_whole(self.file, "row_sha256")
         attributes = _read_attributes(self.file)
-        self.file.attrs["set_sha256"] = set_sha256(self.shape, self.class_names, attributes, labels, hashes)
+        whole = set_sha256(self.shape, self.class_names, attributes, labels, hashes)
+        self._write_attribute("set_sha256", whole)
         self.file.close()
         sync_and_rename(self.partial, self.path)
 
@@ -119,14 +130,14 @@ class PackedSet:
         _check_layout(path, file)
         self.imgs: Any = file["imgs"]
         self.count, _, self.height, self.width = self.imgs.shape
-        self.class_names: list[str] = json.loads(str(file.attrs["class_names"]))
+        self.class_names: list[str] = json.loads(_read_attribute(file, "class_names"))
         self.attributes = _read_attributes(file)
         self.labels = _read_whole(file, "labels")
         self.row_sha256 = _read_whole(file, "row_sha256")
         self.sha256 = set_sha256(
             (3, self.height, self.width), self.class_names, self.attributes, self.labels, self.row_sha256
         )
-        if self.sha256 != file.attrs["set_sha256"]:
+        if self.sha256 != _read_attribute(file, "set_sha256"):
             raise UserError(f"{path}: damaged (labels, hashes or attributes do not fit set_sha256); {REBUILD}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
         if len(outside):
@@ -216,11 +227,18 @@ def set_sha256(
 def _read_attributes(file: h5py.File) -> dict[str, Any]:
     """The maker's attributes, lists and dicts out of their JSON, numbers as Python's."""
     found: dict[str, Any] = {}
-    for key, value in file.attrs.items():
+    for key in file.attrs:
         if key not in OWN_ATTRIBUTES:
-            value = value.item() if hasattr(value, "item") else value
+            value = _read_attribute(file, key)
             found[key] = json.loads(value) if isinstance(value, str) and value[:1] in JSON_STARTS else value
     return found
+
+
+def _read_attribute(file: h5py.File, key: str) -> Any:
+    """As Python's text or number."""
+    value: Any = file.attrs[key]
+    value = value.item() if hasattr(value, "item") else value
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _read_whole(file: Any, key: str) -> np.ndarray:

@@ -103,7 +103,7 @@ class PictureSource:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a GPU now; all of the machine's on a CPU (its cache counts as used, so "free" says little)."""
+    """Memory that is free on a GPU now; all of the machine's on a CPU, whose file cache makes "free" say little."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

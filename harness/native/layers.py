@@ -4,6 +4,8 @@ Parameter and buffer names, and their order, are those of StudioGAN 0.2.0 (`util
 as they are.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -14,8 +16,10 @@ BN_EPS = 1e-4
 BN_MOMENTUM = 0.1
 
 
-def without_autocast(tensor: Tensor):
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
     """A context in which operations on `tensor`'s device keep the precision of their inputs."""
+    if not torch.amp.is_autocast_available(tensor.device.type):  # the meta device
+        return nullcontext()
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 

@@ -136,7 +136,8 @@ def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | No
         )
     if source is not None and meta.get("finetuned_from") != str(source):
         raise UserError(
-            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; move the folder away first"
+            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; "
+            "move the folder away first"
         )
     load_training(run, newest)
     return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}

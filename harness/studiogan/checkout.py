@@ -4,6 +4,7 @@ Nothing of it is kept in this repository; it runs in its own interpreter.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ def prepare() -> Path:
 def _clone(url: str, home: Path) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     partial = home.with_name(home.name + ".partial")
-    _run(["rm", "-rf", str(partial)], "third_party: cannot remove an unfinished clone")
+    shutil.rmtree(partial, ignore_errors=True)
     _run(
         ["git", "clone", "--quiet", url, str(partial)],
         f"STUDIOGAN_URL: cannot clone {url}; set it to a mirror or a folder",

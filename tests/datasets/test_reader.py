@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from datasets import reader as stage
-from datasets.degrade import blur, degrade, uniform, warp
+from datasets.degrade import blemish, blur, continue_rows, degrade, uniform, warp
 from datasets.procedural.factors import FACTOR_NAMES
 from datasets.procedural.sets import picture_draw
-from datasets.reader_pictures import draw_cars, draw_empty, draw_messy
+from datasets.reader_pictures import draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from datasets.spoiled import WAYS, spoil
-from harness.features import load_reader
+from harness.features import load_reader, pictures_to_input
 
 
 @pytest.fixture(scope="module")
 def cars():
-    return draw_cars(33, 5, 64)
+    return draw_cars(33, 5, 64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,24 @@ def test_cars_cover_the_whole_range_and_carry_their_factors(cars) -> None:
     assert futurism.min() < 0.1 and futurism.max() > 0.9 and ((futurism > 0.35) & (futurism < 0.65)).any()
     assert cars.factors[7, 1] == picture_draw("ordinary", 5, 7, (0.0, 1.0))[0].yaw_deg
     assert 0.1 < cars.masks.mean() < 0.5
+
+
+def test_wide_cars_are_squared_as_the_reader_squares_them() -> None:
+    mixed = draw_mixed_cars(20, 5, 64)
+    assert mixed.pictures.shape == (20, 64, 64, 3) and mixed.masks.shape == (20, 64, 64)
+    assert sorted(set(mixed.margins)) == [0, 14, 16] and len(mixed.factors) == 20
+    wide = int(np.flatnonzero(mixed.margins == 16)[0])
+    assert (mixed.pictures[wide, :16] == mixed.pictures[wide, 16]).all()
+    assert (mixed.pictures[wide, 48:] == mixed.pictures[wide, 47]).all()
+    inside = torch.tensor(mixed.pictures[wide, 16:48]).permute(2, 0, 1)[None].float() / 127.5 - 1
+    assert not mixed.masks[wide, :16].any() and mixed.masks[wide, 16:48].any()
+    expected = pictures_to_input(mixed.pictures[wide : wide + 1, 16:48], 48)
+    torch.testing.assert_close(pictures_to_input(mixed.pictures[wide : wide + 1], 48), expected)
+    padded = torch.nn.functional.pad(inside, (0, 0, 16, 16))
+    torch.testing.assert_close(
+        continue_rows(padded, torch.tensor([16])),
+        torch.tensor(mixed.pictures[wide]).permute(2, 0, 1)[None].float() / 127.5 - 1,
+    )
 
 
 def test_training_calibration_and_held_out_renders_never_meet() -> None:
@@ -79,6 +97,13 @@ def test_degrading_keeps_the_picture_recognisable(batch) -> None:
     assert (gap.argmin(0) == torch.arange(33)).float().mean() >= 0.9
 
 
+def test_blemishes_are_slight(batch) -> None:
+    cars, _ = batch
+    changes = torch.stack([(blemish(cars, rng(seed)) - cars).abs().mean((1, 2, 3)) for seed in range(6)])
+    assert 0.005 < changes.mean() < 0.06 and changes.max() < 0.2
+    torch.testing.assert_close(blemish(cars, rng(3)), blemish(cars, rng(3)), rtol=0, atol=0)
+
+
 def test_warp_mirrors_magnifies_and_leaves_alone(batch) -> None:
     cars, _ = batch
     still, every = torch.zeros(33, dtype=torch.bool), torch.ones(33, dtype=torch.bool)
@@ -111,7 +136,7 @@ def test_training_is_a_function_of_its_seed_and_leaves_a_loadable_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "HELD_OUT_COUNT", 10)
-    monkeypatch.setattr(stage, "HELD_OUT_PX", (32,))
+    monkeypatch.setattr(stage, "HELD_OUT_SIZES", ((32, 32), (32, 64)))
     files = [stage.train_reader(tmp_path / f"{k}.safetensors", 40, 3, seed) for k, seed in enumerate((0, 0, 1))]
     first, again, other = (file.read_bytes() for file in files)
     assert first == again != other

@@ -28,7 +28,7 @@ def reader() -> Reader:
 
 @pytest.fixture(scope="module")
 def cars32():
-    return draw_cars(80, FRESH_SEED, 32)
+    return draw_cars(80, FRESH_SEED, 32, 32)
 
 
 def futurism(cars) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_fresh_cars_are_accepted_and_messy_pictures_are_not(reader: Reader, cars
 
 
 def test_spoiled_cars_are_refused(reader: Reader) -> None:
-    cars = draw_cars(44, FRESH_SEED + 1, 64)
+    cars = draw_cars(44, FRESH_SEED + 1, 64, 64)
     rng = torch.Generator().manual_seed(0)
     spoiled = spoil(
         torch.from_numpy(cars.pictures).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(cars.masks[:, None]), rng
@@ -84,7 +84,7 @@ def test_futurism_is_read_from_the_shape_and_not_from_paint_or_backdrop(reader: 
     assert np.corrcoef(first, second)[0, 1] >= 0.9
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 128), (64, 112), (72, 64)])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 128), (32, 64), (64, 112), (72, 64)])
 def test_every_size_and_shape_is_read(reader: Reader, height: int, width: int) -> None:
     drawn = [picture_draw("ordinary", FRESH_SEED + 4, index, (0.0, 1.0)) for index in range(16)]
     seen = reader.read(np.stack([render(factors, height, width, seed) for factors, seed in drawn]))
@@ -109,7 +109,7 @@ def test_all_factors_come_in_their_ranges_with_errors_that_hold(reader: Reader, 
 def test_the_shipped_file_is_small_and_says_what_it_is(reader: Reader) -> None:
     assert READER_PATH.stat().st_size <= 2_000_000
     assert 0 < reader.threshold < 1
-    for size in ("32px", "64px"):
+    for size in ("32x32", "64x64", "32x64"):
         figures = reader.report[size]
         assert figures["accepted_renders"] >= 0.94 and figures["accepted_messy"] <= 0.05
         assert figures["errors"]["futurism"] <= 0.08

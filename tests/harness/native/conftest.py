@@ -2,15 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_runs import write_set
+from tiny_runs import tiny_config, write_set
 
 import harness.native.sampling
 import harness.native.train
+
+PICTURES = ("save_samples", "save_reals", "save_curves")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +50,42 @@ def workplace(tmp_path: Path, packed_sets: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
+def go_to(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Changes to a fresh folder with the same data: runs of one name (it stands in the files) side by side."""
+
+    def change(name: str) -> Path:
+        folder = workplace / name
+        folder.mkdir()
+        (folder / "data").symlink_to(workplace / "data")
+        monkeypatch.chdir(folder)
+        return folder
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, packed_sets: Path) -> Callable[..., Path]:
+    """Runs folder of a run that nothing happened to, made once for each config (`changes` to the tiny one)."""
+
+    @cache
+    def train(**changes: Any) -> Path:
+        folder, before = tmp_path_factory.mktemp("uninterrupted"), Path.cwd()
+        (folder / "data").symlink_to(packed_sets)
+        os.chdir(folder)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                for name in PICTURES:
+                    patch.setattr(harness.native.train, name, lambda *_: None)
+                harness.native.train.train_run(tiny_config(**changes))
+        finally:
+            os.chdir(before)
+        return folder / "runs/tiny"
+
+    return train
+
+
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grids and curves are left out where a test is about weights: they cost more than the tiny steps."""
-    for name in ("save_samples", "save_reals", "save_curves"):
+    for name in PICTURES:
         monkeypatch.setattr(harness.native.train, name, lambda *_: None)

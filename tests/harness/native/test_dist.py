@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import CONDITIONAL, assert_same_state, start_forkserver, tiny_config
+from tiny_runs import CONDITIONAL, ONE_UPDATE, assert_same_checkpoint, assert_same_state, start_forkserver, tiny_config
 
 import harness.native.sampling
 import harness.native.step
 import harness.native.train
 from harness.errors import UserError
 from harness.native.build import build_training, lecam_state, open_training_set
-from harness.native.checkpoint import load_state, load_weights
+from harness.native.checkpoint import load_state
 from harness.native.device import prepare_hardware
 from harness.native.dist import World, average_gradients, join_world, leave_world
 from harness.native.step import Training, d_update, g_update, train_step
@@ -25,6 +25,7 @@ from harness.native.train import train_run
 
 # Everything that could differ between ranks is on.
 FULL = {**CONDITIONAL, "optim__batch_size": 8, "loss__lecam_ema_start_iter": 1}
+FEWER = {**FULL, **ONE_UPDATE}
 
 
 def run_ranks(action: Callable[..., None], *words: Any, size: int = 2) -> list[int | None]:
@@ -55,10 +56,7 @@ def _rank(rank: int, size: int, port: int, folder: str, action: Callable[..., No
         os.dup2(file.fileno(), 2)
     from harness.cli import run_command
 
-    try:
-        run_command(lambda: action(rank, *words))
-    finally:
-        import time; open("/tmp/cf/cpu.txt", "a").write(f"{time.process_time():.2f} {rank}\n")
+    run_command(lambda: action(rank, *words))
 
 
 # ---- the same steps ---------------------------------------------------------------------------------------------
@@ -120,8 +118,8 @@ def largest_difference(one: Any, other: Any) -> float:
     "changes",
     [
         FULL,
-        {**FULL, "loss__lecam_type": "gsrgan", "train__d_call": "separate"},
-        {**FULL, "model__apply_d_sn": False, "train__pictures": "lazy", "loss__apply_gp": True},
+        {**FEWER, "loss__lecam_type": "gsrgan", "train__d_call": "separate"},
+        {**FEWER, "model__apply_d_sn": False, "train__pictures": "lazy", "loss__apply_gp": True},
     ],
     ids=["standard-concat", "gsrgan-separate", "batch-norm-in-D"],
 )
@@ -131,7 +129,6 @@ def test_two_ranks_are_one_process_in_float64(workplace: Path, changes: dict[str
     one, first, second = load("1_0.pt"), load("2_0.pt"), load("2_1.pt")
     assert_same_state(first["state"], second["state"])
     for name in ("generator", "ema", "discriminator", "lecam"):
-        # float32 numbers remain in the anchors' places where the losses' logits are float32
         assert largest_difference(one["state"][name], first["state"][name]) <= 1e-8, name
     moved = load("1_0.pt")["state"]["generator"]
     assert any(value.abs().max() > 1e-3 for value in moved.values())
@@ -170,7 +167,7 @@ def test_fp32_gradients_of_the_first_step(workplace: Path) -> None:
 
 
 def test_ranks_are_identical_in_float32(workplace: Path) -> None:
-    assert run_ranks(steps_to_file, FULL, "float32") == [0, 0]
+    assert run_ranks(steps_to_file, FEWER, "float32") == [0, 0]
     assert_same_state(load("2_0.pt")["state"], load("2_1.pt")["state"])
 
 
@@ -181,25 +178,27 @@ def train_rank(rank: int, changes: dict[str, Any], limit_steps: int | None = Non
     train_run(tiny_config(**changes), limit_steps=limit_steps)
 
 
-@pytest.mark.parametrize("kind", ["standard", "gsrgan"])
-def test_the_world_may_change_on_the_way(workplace: Path, no_pictures, kind: str) -> None:
-    """2 steps by two processes, 2 by one, 2 by two again; and four steps by two in a row are 2 + 2 bit for bit."""
-    changes = {**FULL, "loss__lecam_type": kind, "optim__total_steps": 6, "train__log_every_steps": 1}
-    assert run_ranks(train_rank, {**changes, "name": "two"}, 4) == [0, 0]
-    for name in ("two-again", "tiny"):
-        assert run_ranks(train_rank, {**changes, "name": name}, 2) == [0, 0]
-    assert run_ranks(train_rank, {**changes, "name": "two-again"}, 4) == [0, 0]
-    whole, cut = (Path(f"runs/{name}/checkpoints/step-00000004") for name in ("two", "two-again"))
-    for network in ("generator", "generator_ema", "discriminator"):
-        assert_same_state(load_weights(whole, network), load_weights(cut, network))
-    assert_same_state(load_state(whole), load_state(cut))
+def test_two_ranks_resume_exactly(workplace: Path, no_pictures) -> None:
+    assert run_ranks(train_rank, FEWER, 3) == [0, 0]
+    Path("runs/tiny").rename("runs/whole")
+    for steps in (1, 3):
+        assert run_ranks(train_rank, FEWER, steps) == [0, 0]
+    whole, cut = (Path(f"runs/{name}/checkpoints/step-00000003") for name in ("whole", "tiny"))
+    assert_same_checkpoint(whole, cut)
 
+
+def test_the_world_may_change_on_the_way(workplace: Path, no_pictures) -> None:
+    """`gsrgan` keeps an anchor for each place in the batch: each process has its part, the checkpoint has all."""
+    changes = {**FEWER, "loss__lecam_type": "gsrgan", "optim__total_steps": 6, "train__log_every_steps": 1}
+    assert run_ranks(train_rank, changes, 2) == [0, 0]
     train_run(tiny_config(**changes), limit_steps=4)
-    lecam = load_state(Path("runs/tiny/checkpoints/step-00000004"))["lecam"]
-    assert lecam["ema_real"].shape == ((8,) if kind == "gsrgan" else ())
-    other = load_state(whole)["lecam"]
-    assert torch.allclose(lecam["ema_real"], other["ema_real"], rtol=0.05, atol=0.05)
+    assert load_state(Path("runs/tiny/checkpoints/step-00000004"))["lecam"]["ema_real"].shape == (8,)
     assert run_ranks(train_rank, changes) == [0, 0]
+    anchors = load_state(Path("runs/tiny/checkpoints/step-00000006"))["lecam"]["ema_real"]
+
+    train_run(tiny_config(**changes, name="alone"))
+    alone = load_state(Path("runs/alone/checkpoints/step-00000006"))["lecam"]["ema_real"]
+    assert torch.allclose(anchors, alone, rtol=0.02, atol=0.02) and anchors.std() > 0.02
     rows = [json.loads(line)["step"] for line in Path("runs/tiny/stats.jsonl").read_text().splitlines()]
     assert rows == [1, 2, 3, 4, 5, 6]
     assert json.loads(Path("runs/tiny/env.json").read_text())["processes"] == 2
@@ -219,7 +218,7 @@ def dying_rank(rank: int, changes: dict[str, Any]) -> None:
 
 
 def test_when_a_process_dies_the_other_ends_and_the_run_goes_on(workplace: Path, no_pictures) -> None:
-    changes = {**FULL, "optim__total_steps": 4, "train__save_every_steps": 2}
+    changes = {**FEWER, "optim__total_steps": 4, "train__save_every_steps": 2}
     codes = run_ranks(dying_rank, changes)
     assert codes == [2, 9]
     text = Path("rank_0.txt").read_text()
@@ -252,16 +251,16 @@ def failing_rank(rank: int, changes: dict[str, Any], network: str) -> None:
 
 
 def test_all_stop_together(workplace: Path, no_pictures) -> None:
-    assert run_ranks(stopped_rank, FULL) == [75, 75]
+    assert run_ranks(stopped_rank, FEWER) == [75, 75]
     assert [p.name for p in Path("runs/tiny/checkpoints").iterdir()] == ["step-00000003"]
 
 
 def test_one_speaks_for_all(workplace: Path, no_pictures) -> None:
     """A loss that is not finite in the second process, a missing set: exit 2 everywhere, one message."""
-    assert run_ranks(failing_rank, FULL, "g") == [2, 2]
+    assert run_ranks(failing_rank, FEWER, "g") == [2, 2]
     texts = [Path(f"rank_{rank}.txt").read_text() for rank in (0, 1)]
     assert "error: step 1: a loss or gradient not finite" in texts[0] and "error" not in texts[1]
-    assert run_ranks(train_rank, {**FULL, "data__set": "nothing"}) == [2, 2]
+    assert run_ranks(train_rank, {**FEWER, "data__set": "nothing"}) == [2, 2]
     texts = [Path(f"rank_{rank}.txt").read_text() for rank in (0, 1)]
     assert "custom_32_train.hdf5: not there" in texts[0] and "error" not in texts[1]
 

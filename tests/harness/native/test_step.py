@@ -48,9 +48,7 @@ class Operations(TorchDispatchMode):
 WAITING = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique", "_unique2"}
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, CONDITIONAL, {"loss__lecam_type": "gsrgan"}, {"loss__apply_gp": True}], ids=["plain", "cond", "gs", "gp"]
-)
+@pytest.mark.parametrize("changes", [{}, CONDITIONAL, {"loss__lecam_type": "gsrgan"}, {"loss__apply_gp": True}])
 def test_nothing_waits_for_the_device(workplace: Path, changes: dict[str, Any]) -> None:
     with training(**changes) as run:
         train_step(run)

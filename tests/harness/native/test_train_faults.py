@@ -1,4 +1,4 @@
-"""What goes wrong around a run: signals, full disks, losses that are not finite, a second process, bad input.
+"""What goes wrong while a run trains: signals, full disks, damaged checkpoints, losses that are not finite.
 
 Each ends with one clear line and the right exit code, loses nothing, and goes on as if nothing had happened.
 """
@@ -6,33 +6,23 @@ Each ends with one clear line and the right exit code, loses nothing, and goes o
 import errno
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 import torch
 from tiny_runs import (
-    BASE,
-    ONE_UPDATE,
-    REPOSITORY,
-    HarnessProcess,
+    SHORT,
     assert_one_clear_error,
     assert_same_checkpoint,
     assert_same_state,
     fail_writes_below,
     file_hashes,
-    overrides_of,
     run_harness,
     tiny_config,
-    write_set,
 )
 
 import harness.native.build
@@ -42,21 +32,12 @@ from harness.errors import UserError
 from harness.native.train import train_run
 
 LAST = Path("runs/tiny/checkpoints/step-00000004")
-SHORT = {"optim__total_steps": 4, "train__save_every_steps": 2, "train__log_every_steps": 2, **ONE_UPDATE}
 
 
 @pytest.fixture
-def whole(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def whole(uninterrupted: Callable[..., Path]) -> Path:
     """The last checkpoint of a run that nothing happened to."""
-    (folder := tmp_path / "whole").mkdir()
-    (folder / "data").symlink_to(workplace / "data")
-    monkeypatch.chdir(folder)
-    with monkeypatch.context() as patch:
-        for name in ("save_samples", "save_reals", "save_curves"):
-            patch.setattr(harness.native.train, name, lambda *_: None)
-        train_run(tiny_config(**SHORT))
-    monkeypatch.chdir(workplace)
-    return folder / LAST
+    return uninterrupted(**SHORT) / "checkpoints/step-00000004"
 
 
 def status() -> dict[str, Any]:
@@ -249,105 +230,3 @@ def test_a_broken_loss_ends_the_command(workplace: Path) -> None:
 def test_out_of_memory_becomes_advice(workplace: Path) -> None:
     child = run_harness(workplace, "train", before=out_of_memory, **SHORT)
     assert_one_clear_error(child, "out of memory", "--set optim.batch_size=2")
-
-
-# ---- two processes ----------------------------------------------------------------------------------------------
-
-
-def wait_in_step() -> None:
-    def step(run):
-        Path("waiting").touch()
-        time.sleep(60)
-
-    harness.native.train.train_step = step
-
-
-def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path, whole: Path) -> None:
-    first = HarnessProcess(workplace, "train", before=wait_in_step, **SHORT)
-    try:
-        deadline = time.monotonic() + 60
-        while not Path("waiting").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        before = file_hashes(Path("runs"))
-        (other := workplace / "other").mkdir()
-        for name in ("data", "runs"):
-            (other / name).symlink_to(workplace / name)
-        second = run_harness(other, "train", **SHORT)
-        assert_one_clear_error(second, f"process {first.process.pid}", "at work here")
-        assert file_hashes(Path("runs")) == before
-    finally:
-        first.process.kill()
-        first.process.join()
-    assert Path("runs/tiny/lock.json").exists()
-    third = run_harness(workplace, "train", **SHORT)
-    assert third.process.exitcode == 0 and "took over the lock" in third.stderr
-    assert_same_checkpoint(whole, LAST)
-
-
-# ---- bad input --------------------------------------------------------------------------------------------------
-
-
-def no_set() -> None:
-    shutil.rmtree("data")
-
-
-def half_a_file() -> None:
-    path = Path("data/hdf5/tiny/custom_32_train.hdf5")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def a_flipped_pixel() -> None:
-    """In the middle of the pictures: found by the row's sha256 when it is read."""
-    with h5py.File("data/hdf5/tiny/custom_32_train.hdf5", "r+") as file:
-        images = file["imgs"]
-        assert isinstance(images, h5py.Dataset)
-        images[7, 0, 3, 3] ^= 1
-
-
-def another_size() -> None:
-    write_set("large", size=64)
-    Path("data/hdf5/large/custom_64_train.hdf5").rename("data/hdf5/large/custom_32_train.hdf5")
-
-
-def no_permission() -> None:
-    """For a superuser too: making a folder is refused."""
-
-    def refused(path: Any, *words: Any) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    os.mkdir = refused
-
-
-@pytest.mark.parametrize(
-    ("before", "changes", "words"),
-    [
-        (no_set, {}, ["custom_32_train.hdf5", "not there", "make dataset"]),
-        (half_a_file, {}, ["custom_32_train.hdf5", "make dataset"]),
-        (a_flipped_pixel, {}, ["rows 7", "damaged"]),
-        (a_flipped_pixel, {"train__pictures": "lazy", "optim__total_steps": 12}, ["rows 7", "damaged"]),
-        (another_size, {"data__set": "large"}, ["holds 64x64 pictures", "data.img_size says"]),
-        (None, {"optim__g_lrr": 1}, ["optim.g_lrr", "optim.g_lr"]),
-        (None, {"optim__g_lr": "fast", "seed": -1}, ["optim.g_lr", "'fast'", "seed"]),
-        (None, {"train__device": "cuda"}, ["train.device: found cuda"]),
-        (None, {"train__precision": "tf32"}, ["train.precision: found tf32"]),
-        (no_permission, {}, ["runs/tiny", "Permission denied"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", None) or (next(iter(value), "") if isinstance(value, dict) else ""),
-)
-def test_bad_input_is_told_in_one_message(workplace: Path, before, changes: dict[str, Any], words: list[str]) -> None:
-    if changes.get("train__device") == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    child = run_harness(workplace, "train", before=before, **{**SHORT, **changes})
-    assert_one_clear_error(child, *words)
-    assert child.stdout == ""
-
-
-def test_bad_input_through_the_real_command(workplace: Path) -> None:
-    """The same from a shell's point of view, once."""
-    sets = [word for text in overrides_of(data__set="nothing") for word in ("--set", text)]
-    command = [sys.executable, "-m", "harness", "train", "--config", str(BASE), *sets]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: data/hdf5/nothing/custom_32_train.hdf5: not there")
-    assert len(done.stderr.splitlines()) == 1

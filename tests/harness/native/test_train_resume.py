@@ -1,14 +1,14 @@
-"""N steps and then M more are N + M steps, bit for bit; what may change on the way and what may not; FreezeD."""
+"""N steps and then M more are N + M steps, bit for bit; what may change on the way and what may not."""
 
 import json
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 from tiny_runs import (
     CONDITIONAL,
@@ -20,31 +20,15 @@ from tiny_runs import (
     file_hashes,
     run_harness,
     tiny_config,
-    write_set,
 )
 
 import harness.native.train
 from harness.errors import UserError
-from harness.native.checkpoint import load_state, load_weights, read_meta
-from harness.native.train import finetune_run, train_run
+from harness.native.checkpoint import load_state, load_weights
+from harness.native.train import train_run
 
 ATTENTION = {"model__apply_attn": True, "model__attn_g_loc": 1, "model__g_conv_dim": 8, "model__d_conv_dim": 8}
 LAST = Path("runs/tiny/checkpoints/step-00000012")
-TUNED_LAST = Path("runs/tiny-freezed/checkpoints/step-00000006")
-
-
-@pytest.fixture
-def go_to(workplace: Path, monkeypatch: pytest.MonkeyPatch):
-    """Changes to a fresh folder with the same data: runs of one name (it stands in the files) side by side."""
-
-    def change(name: str) -> Path:
-        folder = workplace / name
-        folder.mkdir()
-        (folder / "data").symlink_to(workplace / "data")
-        monkeypatch.chdir(folder)
-        return folder
-
-    return change
 
 
 def rows_of(run: str = "tiny") -> list[dict[str, Any]]:
@@ -54,13 +38,14 @@ def rows_of(run: str = "tiny") -> list[dict[str, Any]]:
 # ---- exact resume -----------------------------------------------------------------------------------------------
 
 
-def test_six_cuts_change_nothing(go_to, no_pictures) -> None:
+@pytest.fixture
+def whole(uninterrupted: Callable[..., Path]) -> Path:
+    """The last checkpoint of a run that nothing happened to."""
+    return uninterrupted() / "checkpoints/step-00000012"
+
+
+def test_six_cuts_change_nothing(go_to, whole: Path, no_pictures) -> None:
     """Save every 5, samples every 4, a log line every 3 steps, 12 in all."""
-    whole = go_to("whole") / LAST
-    train_run(tiny_config())
-    go_to("again")
-    train_run(tiny_config())
-    assert_same_checkpoint(whole, LAST)
     for cut in (1, 3, 4, 5, 7, 11):
         go_to(f"cut_{cut}")
         train_run(tiny_config(), limit_steps=cut)
@@ -71,10 +56,7 @@ def test_six_cuts_change_nothing(go_to, no_pictures) -> None:
         assert steps == sorted({cut, 3, 6, 9, 12}), cut
 
 
-def test_a_cut_before_the_first_step_changes_nothing(go_to, no_pictures, monkeypatch) -> None:
-    whole = go_to("whole") / LAST
-    train_run(tiny_config())
-    go_to("cut")
+def test_a_cut_before_the_first_step_changes_nothing(workplace: Path, whole: Path, no_pictures, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(harness.native.train, "train_step", lambda run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -124,11 +106,8 @@ def slowly() -> None:
     harness.native.train.train_step = step
 
 
-def test_a_real_sigterm_changes_nothing(go_to, no_pictures) -> None:
-    whole = go_to("whole") / LAST
-    train_run(tiny_config())
-    folder = go_to("cut")
-    child = HarnessProcess(folder, "train", before=slowly)
+def test_a_real_sigterm_changes_nothing(workplace: Path, whole: Path, no_pictures) -> None:
+    child = HarnessProcess(workplace, "train", before=slowly)
     stats, deadline = Path("runs/tiny/stats.jsonl"), time.monotonic() + 60
     while not stats.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -261,77 +240,3 @@ def test_a_replaced_set_is_refused(workplace: Path, no_pictures) -> None:
     with pytest.raises(UserError, match="not the training set that runs/tiny began with"):
         train_run(tiny_config(), limit_steps=3)
     assert file_hashes(Path("runs/tiny/checkpoints")) == before
-
-
-# ---- FreezeD ----------------------------------------------------------------------------------------------------
-
-
-def test_freezed_run(go_to, no_pictures) -> None:
-    """Frozen blocks stay bitwise, vectors too; the source stays as it was; cut and resumed it is the same."""
-    whole = go_to("whole")
-    train_run(tiny_config(), limit_steps=3)
-    source = Path("runs/tiny/checkpoints/step-00000003")
-    before = file_hashes(Path("runs/tiny"))
-    assert finetune_run(tiny_config()) == Path("runs/tiny-freezed")
-    assert file_hashes(Path("runs/tiny")) == before
-
-    was, now = load_weights(source, "discriminator"), load_weights(TUNED_LAST, "discriminator")
-    frozen = [key for key in was if key.startswith(("blocks.0.", "blocks.1."))]
-    assert {key.rsplit("_", 1)[1] for key in frozen if "weight" in key} == {"orig", "u", "v"}
-    assert all(torch.equal(was[key], now[key]) for key in frozen)
-    free = [key for key in was if key not in frozen and key != "linear1.weight_u"]  # a vector of one number
-    assert all(not torch.equal(was[key], now[key]) for key in free)
-    moved = load_weights(source, "generator"), load_weights(TUNED_LAST, "generator")
-    assert all(not torch.equal(moved[0][key], moved[1][key]) for key in moved[0] if "weight" in key)
-    state, meta = load_state(TUNED_LAST), read_meta(TUNED_LAST)
-    rates = [state[name]["param_groups"][0]["lr"] for name in ("g_optimizer", "d_optimizer")]
-    assert rates == [1e-3, 4e-4]
-    assert meta["finetuned_from"] == str(source)
-    assert meta["finetuned_from_sha256"] == read_meta(source)["sha256"]
-
-    folder = go_to("cut")
-    shutil.copytree(whole / "runs/tiny", folder / "runs/tiny")
-    finetune_run(tiny_config(), limit_steps=2)
-    shutil.rmtree("runs/tiny")  # what it started from is in its own checkpoints now
-    finetune_run(tiny_config())
-    assert_same_checkpoint(whole / TUNED_LAST, TUNED_LAST)
-    assert read_meta(TUNED_LAST)["finetuned_from"] == str(source)
-
-
-def test_finetuning_starts_from_the_named_checkpoint(workplace: Path, no_pictures) -> None:
-    train_run(tiny_config(train__save_every_steps=1), limit_steps=3)
-    finetune_run(tiny_config(), checkpoint="step-00000002", limit_steps=1)
-    meta = read_meta(Path("runs/tiny-freezed/checkpoints/step-00000001"))
-    assert meta["finetuned_from"] == "runs/tiny/checkpoints/step-00000002"
-    with pytest.raises(UserError, match="step-00000009: cannot be fine-tuned"):
-        finetune_run(tiny_config(), checkpoint="step-00000009")
-    with pytest.raises(UserError, match="began from .*step-00000002, now .*step-00000003 is asked for"):
-        finetune_run(tiny_config(), checkpoint="step-00000003")
-    finetune_run(tiny_config(), checkpoint="step-00000002", limit_steps=2)
-
-
-def test_a_source_without_average_starts_one(workplace: Path, no_pictures) -> None:
-    train_run(tiny_config(model__apply_g_ema=False), limit_steps=2)
-    finetune_run(tiny_config(), limit_steps=1)
-    assert (Path("runs/tiny-freezed/checkpoints/step-00000001") / "generator_ema.safetensors").exists()
-
-
-def test_finetuning_refuses_what_cannot_be(workplace: Path, no_pictures) -> None:
-    with pytest.raises(UserError, match="no checkpoint to start from"):
-        finetune_run(tiny_config())
-    train_run(tiny_config(), limit_steps=1)
-    for count in (4, 9):  # 0 is refused by the config
-        with pytest.raises(UserError, match=f"finetune.freeze_layers: found {count}, allowed 1 to 3"):
-            finetune_run(tiny_config(finetune__freeze_layers=count))
-    finetune_run(tiny_config(), limit_steps=1)  # a mended number goes on in the same folder
-    shutil.rmtree("runs/tiny-freezed")
-    with pytest.raises(UserError) as caught:
-        finetune_run(tiny_config(model__g_conv_dim=8, model__z_dim=16, model__g_ema_decay=0.5))
-    assert "model.g_conv_dim: the run has 4, this config 8" in str(caught.value)
-    assert "model.z_dim: the run has 8, this config 16" in str(caught.value)
-    assert "g_ema_decay" not in str(caught.value)
-    write_set("large", size=64)
-    large = {"data": {"set": "large"}}
-    with pytest.raises(UserError, match=r"data.img_size: the run has \[32, 32\], this config \[64, 64\]"):
-        finetune_run(tiny_config(data__img_size=64, finetune__override=large))
-    assert not Path("runs/tiny-freezed").exists()

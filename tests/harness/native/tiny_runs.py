@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from multiprocessing import forkserver
@@ -24,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 BASE = REPOSITORY / "configs/base.yaml"
 COUNT = 40
 # Everything that makes a step hard to repeat is on: accumulation, two D updates, EMA, LeCam (acting), DiffAugment.
-TINY = {
+TINY: dict[str, Any] = {
     "name": "tiny",
     "data.set": "tiny",
     "data.count": COUNT,
@@ -48,8 +47,10 @@ TINY = {
     "train.sample_count": 4,
     "finetune.override": {"data": {"set": "other"}, "optim": {"g_lr": 1e-3, "total_steps": 6}},
 }
-ONE_UPDATE = {"optim__acml_steps": 1, "optim__d_updates_per_step": 1}
-CONDITIONAL = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
+ONE_UPDATE: dict[str, Any] = {"optim__acml_steps": 1, "optim__d_updates_per_step": 1}
+FOUR_STEPS: dict[str, Any] = {"optim__total_steps": 4, "train__save_every_steps": 2, "train__log_every_steps": 2}
+SHORT = FOUR_STEPS | ONE_UPDATE
+CONDITIONAL: dict[str, Any] = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
 
 
 def write_set(name: str, *, seed: int = 0, size: int = 32, count: int = COUNT) -> Path:
@@ -112,7 +113,7 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 class HarnessProcess:
     """`python -m harness <words>` in a child that has its imports already; `before` runs there first."""
 
-    def __init__(self, folder: Path, *words: str, before: Callable[[], None] | None = None, **changes: Any):
+    def __init__(self, folder: Path, *words: str, before: Callable[[], Any] | None = None, **changes: Any):
         start_forkserver()
         context = multiprocessing.get_context("forkserver")
         arguments = [*words, "--config", str(BASE), *(w for text in overrides_of(**changes) for w in ("--set", text))]
@@ -151,7 +152,7 @@ def start_forkserver() -> None:
         os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
 
 
-def _run_command(folder: str, arguments: list[str], before: Callable[[], None] | None) -> None:
+def _run_command(folder: str, arguments: list[str], before: Callable[[], Any] | None) -> None:
     from harness.__main__ import app
     from harness.cli import run_command
 
@@ -168,12 +169,11 @@ def _run_command(folder: str, arguments: list[str], before: Callable[[], None] |
     try:
         run_command(app)
     finally:
-        open("/tmp/cf/cpu.txt", "a").write(f"{time.process_time():.2f} {arguments[0]}\n")
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def run_harness(folder: Path, *words: str, before: Callable[[], None] | None = None, **changes: Any) -> HarnessProcess:
+def run_harness(folder: Path, *words: str, before: Callable[[], Any] | None = None, **changes: Any) -> HarnessProcess:
     """A child run to its end."""
     child = HarnessProcess(folder, *words, before=before, **changes)
     child.wait()

@@ -1,0 +1,42 @@
+import pytest
+
+from harness.native import bench
+from harness.native.resample import Resampler
+
+TINY = bench.Size(32, 2, 2)
+
+
+def test_tables_name_every_contender(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIOGAN_HOME", "/nowhere")
+    bench.compare_switches(TINY, rounds=1, compiled=False)
+    bench.compare_with_studiogan(TINY, rounds=1)
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*bench.SWITCHES, "all but bf16", "ours, bf16", "ours, fp32"))
+    assert "Against our own naive path" in said and "make studiogan" in said
+
+
+def test_ratios_are_taken_within_a_round(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.print_table("title", {"reference": [2.0, 30.0, 4.0], "other": [1.0, 10.0, 4.0]})
+    assert "2.00 [1.00, 3.00]" in capsys.readouterr().out
+
+
+def test_switches_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    monkeypatch.setattr(bench, "train_step", runs.append)
+    for switches in ({}, bench.OURS_BF16):
+        bench.our_step(TINY, switches)()
+    naive, ours = runs
+    assert (naive.hardware.precision, ours.hardware.precision) == ("fp32", "bf16")
+    for run, on in ((naive, False), (ours, True)):
+        train = run.config.train
+        assert (train.d_call == "concat", train.commute_1x1, train.channels_last, train.fused_adam) == (on,) * 4
+        fused = {layer.fuse for net in (run.generator, run.discriminator) for layer in net.modules()
+                 if isinstance(layer, Resampler)}  # fmt: skip
+        assert fused == {on}
+
+
+@pytest.mark.studiogan
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_studiogans_step_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.compare_with_studiogan(TINY, rounds=1)
+    assert "Against StudioGAN's own modules" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.native.losses import ADV_LOSSES, LeCam, d_loss, g_loss, gradient_penalty
+
+REAL, FAKE = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.25, 3.0])
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+BY_HAND = {
+    "hinge": (mean([0.5, 0, 2]) + mean([0, 1.25, 4]), -mean([-2, 0.25, 3])),
+    "vanilla": (
+        -mean([math.log(sigmoid(r)) for r in REAL.tolist()]) - mean([math.log(1 - sigmoid(f)) for f in FAKE.tolist()]),
+        -mean([math.log(sigmoid(f)) for f in FAKE.tolist()]),
+    ),
+    "least_square": (0.5 * mean([0.25, 1, 4]) + 0.5 * mean([4, 0.0625, 9]), 0.5 * mean([9, 0.5625, 4])),
+    "wasserstein": (mean([-2, 0.25, 3]) - mean([0.5, 2, -1]), -mean([-2, 0.25, 3])),
+}
+
+
+@pytest.mark.parametrize("name", ADV_LOSSES)
+def test_losses_by_hand(name: str) -> None:
+    assert d_loss(name, REAL, FAKE).item() == pytest.approx(BY_HAND[name][0], rel=1e-6)
+    assert g_loss(name, FAKE).item() == pytest.approx(BY_HAND[name][1], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ADV_LOSSES)
+def test_extreme_logits_stay_finite(name: str) -> None:
+    logits = torch.tensor([-200.0, 200.0], requires_grad=True)
+    (d_loss(name, logits, -logits) + g_loss(name, logits)).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+class Plane(nn.Module):
+    """D(x) = w . x: its slope is w everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.full((12,), 0.5))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return x.flatten(1) @ self.w
+
+
+def test_gradient_penalty_of_a_plane() -> None:
+    plane, x = Plane(), torch.randn(3, 3, 2, 2)
+    penalty = gradient_penalty(plane, x, x + 1, None, torch.rand(3))
+    assert penalty.item() == pytest.approx((12**0.5 * 0.5 - 1) ** 2, rel=1e-6)
+    penalty.backward()
+    norm = 12**0.5 * 0.5
+    torch.testing.assert_close(plane.w.grad, torch.full((12,), 2 * (norm - 1) * 0.5 / norm))
+
+
+def test_gradient_penalty_looks_between_the_pictures() -> None:
+    seen = []
+
+    class Spy(Plane):
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            seen.append(x.detach())
+            return super().forward(x, y)
+
+    gradient_penalty(Spy(), torch.ones(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), None, torch.tensor([0.25, 1.0]))
+    assert seen[0][0].unique().tolist() == [0.25] and seen[0][1].unique().tolist() == [1.0]
+
+
+def test_lecam_follows_its_definition() -> None:
+    lecam = LeCam("standard", 0.3, 0.9, start_iter=3)
+    ema_real = ema_fake = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        real, fake = torch.randn(2, 5, generator=generator)
+        decay = 0.0 if step < 3 else 0.9
+        ema_real = decay * ema_real + (1 - decay) * real.mean().item()
+        ema_fake = decay * ema_fake + (1 - decay) * fake.mean().item()
+        expected = 0.0
+        if step > 3:
+            expected = 0.3 * (F.relu(real - ema_fake) ** 2).mean() + 0.3 * (F.relu(ema_real - fake) ** 2).mean()
+        assert float(lecam.penalty(real, fake, step)) == pytest.approx(float(expected), rel=1e-5), step
+
+
+def test_lecam_pulls_on_the_logits_only() -> None:
+    lecam = LeCam("standard", 0.3, 0.9, start_iter=1)
+    real, fake = torch.tensor([2.0, 1.0], requires_grad=True), torch.tensor([-1.0, 0.0], requires_grad=True)
+    for step in (1, 2):
+        penalty = lecam.penalty(real, fake, step)
+    penalty.backward()
+    # Anchors are constants: slope 0.3 * 2 * distance / 2.
+    torch.testing.assert_close(real.grad, 0.3 * (real.detach() + 0.5))
+    torch.testing.assert_close(fake.grad, -0.3 * (1.5 - fake.detach()))
+
+
+def test_gsrgan_variant_keeps_an_anchor_for_each_place() -> None:
+    lecam = LeCam("gsrgan", 0.5, 0.9)
+    first = lecam.penalty(REAL, FAKE, 0)
+    assert first.item() == pytest.approx(0.5 * float((REAL.relu() ** 2).mean() + (FAKE.relu() ** 2).mean()))
+    second = lecam.penalty(REAL, FAKE, 1)
+    expected = (F.relu(REAL - 0.1 * FAKE) ** 2).mean() + (F.relu(FAKE - 0.1 * REAL) ** 2).mean()
+    assert second.item() == pytest.approx(0.5 * float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["standard", "gsrgan"])
+def test_lecam_goes_on_where_it_was_saved(kind: str) -> None:
+    whole, cut = LeCam(kind, 0.3, 0.9, 1), LeCam(kind, 0.3, 0.9, 1)
+    batches = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(1))
+    expected = [float(whole.penalty(*batch, step)) for step, batch in enumerate(batches)]
+    got = [float(cut.penalty(*batch, step)) for step, batch in enumerate(batches[:3])]
+    resumed = LeCam(kind, 0.3, 0.9, 1)
+    resumed.load_state_dict(cut.state_dict())
+    got += [float(resumed.penalty(*batch, step)) for step, batch in enumerate(batches[3:], start=3)]
+    assert got == expected and expected[-1] > 0
+
+
+def test_lecam_anchors_can_be_averaged_over_ranks() -> None:
+    lecam = LeCam("standard", 0.3, 0.9, 1)
+    lecam.penalty(REAL, FAKE, 0, mean_over_ranks=lambda local: local + 1)
+    state = lecam.state_dict()
+    torch.testing.assert_close(torch.stack([state["ema_real"], state["ema_fake"]]), torch.tensor([1.5, 1.416667]))
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """Reading a value of a meta tensor raises, so whatever would make a GPU wait raises here."""
+    real, fake = torch.zeros(4, device="meta"), torch.zeros(4, device="meta")
+    for kind in ("standard", "gsrgan"):
+        lecam = LeCam(kind, 0.3, 0.9, 1)
+        for step in range(3):
+            lecam.penalty(real, fake, step)
+    for name in ADV_LOSSES:
+        d_loss(name, real, fake)
+
+
+def test_a_decay_that_never_forgets_is_refused() -> None:
+    with pytest.raises(UserError, match="lecam_ema_decay: found 1.0, allowed"):
+        LeCam("standard", 0.3, 1.0, 1)
