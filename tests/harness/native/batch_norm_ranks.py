@@ -25,9 +25,12 @@ def evaluate(dtype: torch.dtype, part: slice) -> dict[str, Tensor]:
     own = x[part].clone().requires_grad_(True)
     out = norm(own)
     (out * out * weights[part]).sum().backward()
-    statistics = {name: value for name, value in norm.state_dict().items() if name.startswith("running")}
+    statistics = {name: value.clone() for name, value in norm.state_dict().items() if name.startswith("running")}
     assert own.grad is not None and norm.weight.grad is not None and norm.bias.grad is not None
     gradients = {"grad_x": own.grad, "grad_weight": norm.weight.grad, "grad_bias": norm.bias.grad}
+    norm.frozen = True
+    norm(own.detach() * 3)
+    assert all(torch.equal(norm.state_dict()[name], value) for name, value in statistics.items())
     return {"out": out.detach(), **gradients, **statistics}
 
 

@@ -84,12 +84,13 @@ def test_frozen_vectors_do_not_move(layout: torch.memory_format) -> None:
     assert not torch.equal(layer.weight_u, before["weight_u"])
 
 
-def test_power_iteration_stays_in_float32_under_autocast() -> None:
-    plain = SNConv2d(8, 8, 3)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_power_iteration_stays_in_float32_under_autocast(device: str) -> None:
+    plain = SNConv2d(8, 8, 3).to(device)
     cast = copy.deepcopy(plain)
-    x = torch.randn(1, 8, 6, 6)
+    x = torch.randn(1, 8, 6, 6, device=device)
     expected = plain(x)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         out = cast(x)
     assert out.dtype == torch.bfloat16
     assert torch.equal(cast.weight_u, plain.weight_u) and torch.equal(cast.weight_v, plain.weight_v)

@@ -140,6 +140,19 @@ def test_each_update_moves_its_own_network(workplace: Path) -> None:
         assert run.step == 1 and all(not p.requires_grad for p in run.discriminator.parameters())
 
 
+def test_no_draw_is_used_twice(workplace: Path, monkeypatch) -> None:
+    """Three steps of two D updates of two batches: batches of real pictures in turn, every stream of noise once."""
+    streams, batches = [], []
+    with training(loss__apply_gp=True) as run:
+        stream, batch = run.draws.stream, run.source.batch
+        monkeypatch.setattr(run.draws, "stream", lambda *name: (streams.append(name), stream(*name))[1])
+        monkeypatch.setattr(run.source, "batch", lambda k: (batches.append(k), batch(k))[1])
+        for _ in range(3):
+            train_step(run)
+    assert batches == list(range(12))
+    assert len(set(streams)) == len(streams) == 3 * (4 * 4 + 2 * 2)
+
+
 def test_accumulation_is_the_mean_of_its_batches(workplace: Path) -> None:
     """Two batches of 4, accumulated, give the gradient of both: no LeCam, as its anchors move between them."""
     with training(loss__apply_lecam=False, optim__acml_steps=2) as run:

@@ -175,7 +175,8 @@ def test_not_finite_is_caught_before_the_update(
     def bad(*arguments: Any) -> torch.Tensor:
         loss = real(*arguments)
         if runs and runs[0].step == 3:
-            loss = loss * float("nan") if kind == "loss" else loss + _InfiniteGradient.apply(arguments[-1])
+            # Not a number with a finite gradient, or the other way round.
+            loss = loss + (float("nan") if kind == "loss" else _InfiniteGradient.apply(arguments[-1]))
         return loss
 
     def step(run):
