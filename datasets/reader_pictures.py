@@ -39,7 +39,8 @@ class Cars:
 def draw_cars(count: int, set_seed: int, height: int, width: int, workers: int = 1) -> Cars:
     """Cars of every futurism in [0, 1] in all usual views."""
     rows = list(_map(_draw_car, [(set_seed, index, height, width) for index in range(count)], workers))
-    return Cars(*(np.stack([row[k] for row in rows]) for k in range(3)), np.zeros(count, np.int64))
+    pictures, masks, factors = (np.stack([row[k] for row in rows]) for k in range(3))
+    return Cars(pictures, masks, factors, np.zeros(count, np.int64))
 
 
 def draw_mixed_cars(count: int, set_seed: int, size_px: int, workers: int = 1) -> Cars:

@@ -1,5 +1,6 @@
 """What the command lines share: a config's options, and how a command ends (2 = user's mistake, 75 = run me again)."""
 
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,10 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
+
+
+# What the user can mend: full, write-protected or failing storage.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def make_app(about: str) -> typer.Typer:
@@ -38,6 +43,11 @@ def run_command(command: Callable[[], object]) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away (`| head`): nothing is left to tell it
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise  # a file that should be there: our bug
+        _tell(f"error: {error.filename or 'disk'}: {error.strerror}; nothing half-made is kept, mend this and run it again")
+        sys.exit(EXIT_USER_ERROR)
 
 
 def _stop(number: int, _: object) -> None:

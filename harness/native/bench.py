@@ -121,17 +121,10 @@ def studiogan_step(modules: Modules, size: Size) -> Step:
         for network, lr in ((g, optim.g_lr), (d, optim.d_lr))
     ]
     real = torch.rand(batch, 3, size.pixels, size.pixels) * 2 - 1
-    averages = [0.0, 0.0]
+    lecam = lecam_of_040(config)
 
     def augment(x: torch.Tensor) -> torch.Tensor:
         return modules.diff_aug.DiffAugment(x, policy="color,translation,cutout")
-
-    def lecam(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-        decay = config.loss.lecam_ema_decay
-        for k, logits in enumerate((real_logits, fake_logits)):
-            averages[k] = decay * averages[k] + (1 - decay) * logits.mean().item()
-        penalty = (real_logits - averages[1]).relu().pow(2).mean() + (averages[0] - fake_logits).relu().pow(2).mean()
-        return config.loss.lecam_lambda * penalty
 
     def step() -> None:
         g.requires_grad_(False)
@@ -152,6 +145,19 @@ def studiogan_step(modules: Modules, size: Size) -> Step:
         adams[0].step()
 
     return step
+
+
+def lecam_of_040(config: Config) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """LeCam as StudioGAN 0.4.0 has it: averages as numbers of Python."""
+    averages, decay = [0.0, 0.0], config.loss.lecam_ema_decay
+
+    def penalty(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
+        for k, logits in enumerate((real_logits, fake_logits)):
+            averages[k] = decay * averages[k] + (1 - decay) * logits.mean().item()
+        pull = (real_logits - averages[1]).relu().pow(2).mean() + (averages[0] - fake_logits).relu().pow(2).mean()
+        return config.loss.lecam_lambda * pull
+
+    return penalty
 
 
 def race(contenders: dict[str, Step], rounds: int) -> dict[str, list[float]]:

@@ -72,14 +72,10 @@ def update_both(sg: Modules, case: pc.Case, dtype: torch.dtype) -> dict[str, dic
         fake = augment(fake, policy=POLICY)
     real_logits, fake_logits = d(real, inputs.real_y), d(fake, inputs.d_y)
     outputs |= {"augmented_real": real, "augmented_fake": fake, "real_logits": real_logits, "fake_logits": fake_logits}
-    outputs |= {key: value.clone() for key, value in g.state_dict().items() if "running_" in key}
-    # LeCam as in 0.4.0: scalar averages take the batch in first.
-    ema_real = pc.LECAM_DECAY * pc.LECAM_EMA_REAL + (1 - pc.LECAM_DECAY) * real_logits.mean().item()
-    ema_fake = pc.LECAM_DECAY * pc.LECAM_EMA_FAKE + (1 - pc.LECAM_DECAY) * fake_logits.mean().item()
-    lecam = (real_logits - ema_fake).relu().pow(2).mean() + (ema_real - fake_logits).relu().pow(2).mean()
-    d_loss = losses.loss_hinge_dis(real_logits, fake_logits) + pc.LECAM_LAMBDA * lecam
+    outputs |= pc.running_statistics_of(g)
+    d_loss = losses.loss_hinge_dis(real_logits, fake_logits) + lecam_of_040(real_logits, fake_logits)
     d_loss.backward()
-    d_gradients = {name: p.grad.clone() for name, p in d.named_parameters() if p.grad is not None}
+    d_gradients = pc.gradients_of(d)
     d_adam.step()
 
     g.requires_grad_(True)
@@ -89,16 +85,23 @@ def update_both(sg: Modules, case: pc.Case, dtype: torch.dtype) -> dict[str, dic
         fake = augment(fake, policy=POLICY)
     g_loss = losses.loss_hinge_gen(d(fake, inputs.g_y))
     g_loss.backward()
-    g_gradients = {name: p.grad.clone() for name, p in g.named_parameters() if p.grad is not None}
     g_adam.step()
     return {
         "outputs": outputs,
         "losses": {"d_loss": d_loss, "g_loss": g_loss},
         "d_gradients": d_gradients,
-        "g_gradients": g_gradients,
+        "g_gradients": pc.gradients_of(g),
         "d_after": dict(d.state_dict()),
         "g_after": dict(g.state_dict()),
     }
+
+
+def lecam_of_040(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """LeCam as in StudioGAN 0.4.0: scalar averages take the batch in first."""
+    ema_real = pc.LECAM_DECAY * pc.LECAM_EMA_REAL + (1 - pc.LECAM_DECAY) * real_logits.mean().item()
+    ema_fake = pc.LECAM_DECAY * pc.LECAM_EMA_FAKE + (1 - pc.LECAM_DECAY) * fake_logits.mean().item()
+    penalty = (real_logits - ema_fake).relu().pow(2).mean() + (ema_real - fake_logits).relu().pow(2).mean()
+    return pc.LECAM_LAMBDA * penalty
 
 
 def state_keys(sg: Modules) -> dict[str, list[list[Any]]]:

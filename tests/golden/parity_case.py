@@ -138,6 +138,14 @@ def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
     )
 
 
+def gradients_of(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def running_statistics_of(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items() if "running_" in key}
+
+
 def boil_down(tensors: Mapping[str, Tensor]) -> np.ndarray:
     """float64 (tensors, 1 + PROBES): each tensor's norm, and its products with fixed vectors of random numbers.
 

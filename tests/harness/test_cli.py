@@ -1,5 +1,6 @@
 """The command line: how commands end, what works without torch, what a dry run says and leaves."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -38,6 +39,11 @@ def broken_torch(tmp_path) -> Path:
         (UserError("a.b: found 1, allowed 2"), 2, "error: a.b: found 1, allowed 2\n"),
         (Interrupted("saved"), 75, "saved\n"),
         (Interrupted(), 75, "interrupted: the same command goes on from here\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "samples/a.png"),
+            2,
+            "error: samples/a.png: No space left on device; nothing half-made is kept, mend this and run it again\n",
+        ),
     ],
 )
 def test_what_is_not_our_bug_ends_without_a_traceback(error, code, text, capsys, monkeypatch):
@@ -55,6 +61,8 @@ def test_our_bugs_keep_their_traceback(monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
+    with pytest.raises(FileNotFoundError):
+        run_command(lambda: Path("never/there").read_bytes())
 
 
 def test_odd_file_names_can_be_told(capsys, monkeypatch):

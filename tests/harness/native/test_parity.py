@@ -74,22 +74,21 @@ def update_both(case: pc.Case, dtype: torch.dtype, way: str) -> dict[str, dict[s
     real, fake = augment(inputs.real, inputs.d_real_numbers), augment(fake, inputs.d_fake_numbers)
     real_logits, fake_logits = d(real, inputs.real_y), d(fake, inputs.d_y)
     outputs |= {"augmented_real": real, "augmented_fake": fake, "real_logits": real_logits, "fake_logits": fake_logits}
-    outputs |= {key: value.clone() for key, value in g.state_dict().items() if "running_" in key}
+    outputs |= pc.running_statistics_of(g)
     loss_of_d = d_loss("hinge", real_logits, fake_logits) + lecam.penalty(real_logits, fake_logits, pc.STEP)
     loss_of_d.backward()
-    d_gradients = {name: p.grad.clone() for name, p in d.named_parameters() if p.grad is not None}
+    d_gradients = pc.gradients_of(d)
     d_adam.step()
 
     d.requires_grad_(False)
     loss_of_g = g_loss("hinge", d(augment(g(inputs.g_z, inputs.g_y), inputs.g_fake_numbers), inputs.g_y))
     loss_of_g.backward()
-    g_gradients = {name: p.grad.clone() for name, p in g.named_parameters() if p.grad is not None}
     g_adam.step()
     return {
         "outputs": outputs,
         "losses": {"d_loss": loss_of_d, "g_loss": loss_of_g},
         "d_gradients": d_gradients,
-        "g_gradients": g_gradients,
+        "g_gradients": pc.gradients_of(g),
         "d_after": dict(d.state_dict()),
         "g_after": dict(g.state_dict()),
     }
