@@ -59,8 +59,7 @@ def update_both(sg: Modules, case: pc.Case, dtype: torch.dtype) -> dict[str, dic
     g.to(dtype).train()
     d.to(dtype).train()
     inputs = pc.make_inputs(case, dtype)
-    g_adam = torch.optim.Adam(g.parameters(), lr=pc.G_LR, betas=pc.BETAS, eps=pc.EPS)
-    d_adam = torch.optim.Adam(d.parameters(), lr=pc.D_LR, betas=pc.BETAS, eps=pc.EPS)
+    g_adam, d_adam = pc.adam(g, pc.G_LR), pc.adam(d, pc.D_LR)
     augment, losses = sg.diff_aug.DiffAugment, sg.losses
 
     g.requires_grad_(False)
@@ -89,10 +88,8 @@ def update_both(sg: Modules, case: pc.Case, dtype: torch.dtype) -> dict[str, dic
     return {
         "outputs": outputs,
         "losses": {"d_loss": d_loss, "g_loss": g_loss},
-        "d_gradients": d_gradients,
-        "g_gradients": pc.gradients_of(g),
-        "d_after": dict(d.state_dict()),
-        "g_after": dict(g.state_dict()),
+        **{"d_gradients": d_gradients, "g_gradients": pc.gradients_of(g)},
+        **{"d_after": dict(d.state_dict()), "g_after": dict(g.state_dict())},
     }
 
 

@@ -138,6 +138,10 @@ def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
     )
 
 
+def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr, BETAS, EPS)
+
+
 def gradients_of(network: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.native.losses import ADV_LOSSES, LeCam, d_loss, g_loss, gradient_penalty
+from harness.native.resnet import ArchSpec, Discriminator
 
 REAL, FAKE = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.25, 3.0])
 
@@ -73,6 +75,27 @@ def test_gradient_penalty_looks_between_the_pictures() -> None:
 
     gradient_penalty(Spy(), torch.ones(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), None, torch.tensor([0.25, 1.0]))
     assert seen[0][0].unique().tolist() == [0.25] and seen[0][1].unique().tolist() == [1.0]
+
+
+def test_gradient_penalty_reaches_the_weights_of_the_real_network() -> None:
+    """Its slope along a random direction of all weights, spectral norm included, against finite differences."""
+    torch.manual_seed(0)
+    d = Discriminator(ArchSpec(32, 32, d_conv_dim=2)).double().eval()
+    real, fake = torch.randn(2, 4, 3, 32, 32, dtype=torch.float64)
+    alpha = torch.rand(4, dtype=torch.float64)
+    gradient_penalty(d, real, fake, None, alpha).backward()
+    # Biases reach the penalty only through which units are active; at a kink differences would mislead.
+    weights = {name: p for name, p in d.named_parameters() if p.dim() > 1}
+    direction = {name: torch.randn_like(p) for name, p in weights.items()}
+    slope = sum(float((p.grad * direction[name]).sum()) for name, p in weights.items() if p.grad is not None)
+    around = []
+    for distance in (1e-6, -1e-6):
+        moved = copy.deepcopy(d)
+        with torch.no_grad():
+            for name, p in moved.named_parameters():
+                p += distance * direction.get(name, torch.zeros(()))
+        around.append(gradient_penalty(moved, real, fake, None, alpha).item())
+    assert slope == pytest.approx((around[0] - around[1]) / 2e-6, rel=1e-4)
 
 
 def test_lecam_follows_its_definition() -> None:
