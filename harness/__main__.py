@@ -114,11 +114,16 @@ def studiogan() -> None:
 
 
 @app.command()
-def bench() -> None:
-    """Each speed switch on and off, one thread, CPU time, as a table."""
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="A small size only.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each contender.")] = 5,
+    switches: Annotated[bool, typer.Option(help="Each switch alone, too.")] = True,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile (its warm-up takes minutes).")] = False,
+) -> None:
+    """Step time: each speed switch on and off, and ours against StudioGAN's modules; one thread, CPU time."""
     from harness.native.bench import run_bench
 
-    run_bench()
+    run_bench(quick, rounds, switches, compiled)
 
 
 if __name__ == "__main__":

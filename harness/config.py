@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
-from harness.config_faults import all_keys, d_block_count, find_faults, finetune_content
+from harness.config_faults import BASE_PATH, all_keys, d_block_count, find_faults, finetune_content
 from harness.config_schema import Augment, Config, Data, Finetune, Loss, Model, Optim, Train
 from harness.config_yaml import merge, parse_overrides, read_with_extends, read_yaml
 from harness.errors import UserError
 
 __all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
-__all__ += ["check_config", "config_differences", "config_to_dict", "config_to_yaml", "expand_path", "finetune_config"]
+__all__ += ["check_config", "complete_config", "config_differences", "config_to_dict", "config_to_yaml"]
+__all__ += ["expand_path", "finetune_config"]
 __all__ += ["load_config", "read_yaml", "source_folder"]
 
 
@@ -36,6 +37,14 @@ def check_config(content: dict[str, Any], origin: str) -> Config:
         head = f"{origin}: {len(faults)} fault{'s' * (len(faults) > 1)}"
         raise UserError("\n".join([head, *(f"  {fault}" for fault in faults)]))
     return config
+
+
+def complete_config(kept: dict[str, Any]) -> dict[str, Any]:
+    """A config that was kept with a run, with base.yaml's values for keys that came into being after it."""
+    whole = merge(read_yaml(BASE_PATH), kept)
+    if "override" in kept.get("finetune", {}):  # its keys are free: one that is not there was left out on purpose
+        whole["finetune"]["override"] = kept["finetune"]["override"]
+    return whole
 
 
 def finetune_config(config: Config) -> Config:

@@ -105,6 +105,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     d_call: Literal["concat", "separate"]
     commute_1x1: bool
+    fuse_resampling: bool
     channels_last: bool
     fused_adam: bool
     compile: bool

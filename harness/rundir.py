@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.atomic import atomic_file, atomic_folder, atomic_write, clean_leftovers, remove_folder
-from harness.config import Config, check_config, config_differences, config_to_dict, config_to_yaml, read_yaml
+from harness.config import (
+    Config,
+    check_config,
+    complete_config,
+    config_differences,
+    config_to_dict,
+    config_to_yaml,
+    read_yaml,
+)
 from harness.errors import UserError
 from harness.lockfile import hold_lock
 
@@ -87,12 +95,12 @@ class RunDir:
 
     def read_config(self) -> Config:
         """The config that the run was last worked on with."""
-        return check_config(read_yaml(self.config_path), str(self.config_path))
+        return check_config(complete_config(read_yaml(self.config_path)), str(self.config_path))
 
     def _changed_keys(self) -> list[tuple[str, Any, Any]]:
         """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
         assert self.config is not None
-        changed = config_differences(read_yaml(self.config_path), config_to_dict(self.config))
+        changed = config_differences(complete_config(read_yaml(self.config_path)), config_to_dict(self.config))
         bound = [c for c in changed if not any(fnmatchcase(c[0], pattern) for pattern in FREE_KEYS)]
         if bound and not self.allow_config_change:
             lines = [f"  {key}: run has {_shown(old)}, config says {_shown(new)}" for key, old, new in bound]

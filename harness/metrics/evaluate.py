@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness.atomic import atomic_write
-from harness.config import Config, check_config
+from harness.config import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.features import Reader, load_reader
 from harness.hdf5 import open_packed
@@ -50,7 +50,7 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
 def sample_checkpoint(folder: Path, count: int, seed: int = 0) -> np.ndarray:
     """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one)."""
     meta = read_meta(folder)
-    config, num_classes = check_config(meta["config"], str(folder)), meta["num_classes"]
+    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
     device = prepare_hardware(config.train).device
     generator, _ = build_networks(config, num_classes, device)
     averaged = (folder / "generator_ema.safetensors").exists()

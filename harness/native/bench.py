@@ -1,4 +1,4 @@
-"""What a training step costs, and what each speed switch is worth: `make bench`, or `python -m harness.native.bench`.
+"""What a training step costs, and what each speed switch is worth: `make bench`, or `python -m harness bench`.
 
 One thread and CPU time, so that a busy machine changes little. Contenders take turns, one step each a round; what
 counts is the ratio within a round. A step is two D updates and one G update with hinge, LeCam, DiffAugment and Adam,
@@ -6,7 +6,6 @@ by the code that training runs (`step.train_step`). The reference is StudioGAN's
 checkout, else our naive path.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -25,7 +24,6 @@ from harness.hdf5 import PackedSet
 from harness.native.build import build_training
 from harness.native.device import cpu_has_bf16, prepare_hardware
 from harness.native.dist import World
-from harness.native.resample import set_fusing
 from harness.native.step import train_step
 from harness.studiogan.checkout import ROOT, find_checkout
 from harness.studiogan.modules import Modules
@@ -52,14 +50,14 @@ NAIVE = {
     "commute_1x1": "false",
     "channels_last": "false",
     "fused_adam": "false",
-    "fused_resampling": "false",
+    "fuse_resampling": "false",
 }
 SWITCHES = {
     "channels_last": {"channels_last": "true"},
     "bf16": {"precision": "bf16"},
     "one D call (concat)": {"d_call": "concat"},
     "1x1 convolutions commuted": {"commute_1x1": "true"},
-    "3x3 convolutions fused with resampling": {"fused_resampling": "true"},
+    "3x3 convolutions fused with resampling": {"fuse_resampling": "true"},
     "fused Adam": {"fused_adam": "true"},
 }
 OURS_FP32 = {key: value for switch in SWITCHES.values() for key, value in switch.items() if key != "precision"}
@@ -81,13 +79,9 @@ class NoiseSet:
 
 def our_step(size: Size, switches: dict[str, str]) -> Step:
     """A step of the native engine with NAIVE overridden by `switches`."""
-    values = NAIVE | switches
-    fused = values.pop("fused_resampling") == "true"
-    config = bench_config(size, values)
+    config = bench_config(size, NAIVE | switches)
     packed = cast(PackedSet, NoiseSet(size))
     run = build_training(config, prepare_hardware(config.train), World(), packed)
-    set_fusing(run.generator, fused)
-    set_fusing(run.discriminator, fused)
     run.step = 2  # LeCam acts after step 1
     return lambda: train_step(run)
 
@@ -218,17 +212,3 @@ def run_bench(quick: bool = False, rounds: int = 5, switches: bool = True, compi
         compare_switches(sizes[0], rounds, compiled)
     for size in sizes:
         compare_with_studiogan(size, rounds)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m harness.native.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small size only")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-switches", action="store_true", help="only the comparison with StudioGAN")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile (its warm-up takes minutes)")
-    given = parser.parse_args()
-    run_bench(given.quick, given.rounds, not given.no_switches, given.compile)
-
-
-if __name__ == "__main__":
-    main()

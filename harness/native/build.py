@@ -27,6 +27,7 @@ def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
     names = set(ArchSpec.__dataclass_fields__) & set(type(model).model_fields)
     return ArchSpec(
         img_height=height, img_width=width, num_classes=num_classes, commute_1x1=config.train.commute_1x1,
+        fuse_resampling=config.train.fuse_resampling,
         **{name: getattr(model, name) for name in names},
     )  # fmt: skip
 

@@ -75,9 +75,3 @@ def double(x: Tensor) -> Tensor:
 
 def halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
-
-
-def set_fusing(network: nn.Module, on: bool) -> None:
-    for layer in network.modules():
-        if isinstance(layer, Resampler):
-            layer.fuse = on

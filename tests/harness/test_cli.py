@@ -42,7 +42,7 @@ def broken_torch(tmp_path) -> Path:
         (
             OSError(errno.ENOSPC, "No space left on device", "samples/a.png"),
             2,
-            "error: samples/a.png: No space left on device; nothing half-made is kept, mend this and run it again\n",
+            "error: samples/a.png: No space left on device; nothing half-made is kept; mend this, run it again\n",
         ),
     ],
 )

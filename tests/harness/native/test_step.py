@@ -80,7 +80,7 @@ def test_switches_of_speed_change_no_loss(workplace: Path) -> None:
             names = ("d_loss", "d_real", "d_fake", "lecam", "g_loss")
             return torch.stack([value[name].float() for value in values for name in names])
 
-    switches = ("train__commute_1x1", "train__channels_last", "train__fused_adam")
+    switches = ("train__commute_1x1", "train__fuse_resampling", "train__channels_last", "train__fused_adam")
     naive = {"train__d_call": "separate", **dict.fromkeys(switches, False)}
     plain = losses(**naive)
     for switch in switches:
