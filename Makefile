@@ -45,6 +45,7 @@ test: lint ## lint, then all tests (those that need a GPU, photos or StudioGAN s
 
 lint: $(READY) ## ruff and pyright
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check -q .
 	@exec $(PY) -m pyright --pythonpath "$$($(PY) -c 'import sys; print(sys.executable)')"
 
 doctor: $(READY) ## what is installed, what is missing, what the hardware can do

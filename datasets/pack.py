@@ -36,9 +36,7 @@ from harness.lockfile import hold_lock
 RESIZER = f"Lanczos over all source pixels (Pillow {PIL.__version__})"
 
 
-def build_set(
-    data: Data, *, rebuild: bool = False, verify: bool = False, workers: int | None = None
-) -> list[Path]:
+def build_set(data: Data, *, rebuild: bool = False, verify: bool = False, workers: int | None = None) -> list[Path]:
     """Builds the set unless it is there, and returns its packed files: train, then valid where there is one.
 
     Args:

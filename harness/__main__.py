@@ -118,7 +118,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="A small size only.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each contender.")] = 5,
     switches: Annotated[bool, typer.Option(help="Each switch alone, too.")] = True,
-    compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile (its warm-up takes minutes).")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile (minutes of warm-up).")] = False,
 ) -> None:
     """Step time: each speed switch on and off, and ours against StudioGAN's modules; one thread, CPU time."""
     from harness.native.bench import run_bench

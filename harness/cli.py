@@ -46,7 +46,8 @@ def run_command(command: Callable[[], object]) -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise  # a file that should be there: our bug
-        _tell(f"error: {error.filename or 'disk'}: {error.strerror}; nothing half-made is kept; mend this, run it again")
+        where = error.filename or "disk"
+        _tell(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
         sys.exit(EXIT_USER_ERROR)
 
 

@@ -11,6 +11,7 @@ import pytest
 from harness.config import (
     all_keys,
     check_config,
+    complete_config,
     config_differences,
     config_to_dict,
     config_to_yaml,
@@ -254,3 +255,11 @@ def test_the_floor_imports_no_torch():
     forbidden = "{'torch', 'datasets', 'blend', 'scrapers'}"
     code = f"from harness import {modules}; import sys; assert not {forbidden} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_config_kept_before_a_key_existed_gets_the_keys_value_of_base():
+    kept = config_to_dict(load_config(BASE))
+    kept["finetune"]["override"] = {"optim": {"total_steps": 7}}
+    expected = check_config(kept, "kept")
+    del kept["train"]["fuse_resampling"], kept["data"]["seed"]
+    assert check_config(complete_config(kept), "kept") == expected
