@@ -230,9 +230,11 @@ def _loop(
                 reporter.say(f"stopped at step {run.step}, saved; the same command goes on")
             raise Interrupted(f"saved at step {run.step}")
     if reporter:
-        state = "done" if target == optim.total_steps else "interrupted"
-        rundir.write_status(state, step=run.step, total_steps=optim.total_steps)
-        reporter.say(f"{state} at step {run.step} after {run.step - began_at_step} steps")
+        done = target == optim.total_steps
+        rundir.write_status("done" if done else "interrupted", step=run.step, total_steps=optim.total_steps)
+        reporter.say(
+            f"{'done' if done else 'stopped as asked'} at step {run.step}, {run.step - began_at_step} of them now"
+        )
 
 
 def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:
