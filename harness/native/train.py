@@ -230,11 +230,9 @@ def _loop(
                 reporter.say(f"stopped at step {run.step}, saved; the same command goes on")
             raise Interrupted(f"saved at step {run.step}")
     if reporter:
-        done = target == optim.total_steps
-        rundir.write_status("done" if done else "interrupted", step=run.step, total_steps=optim.total_steps)
-        reporter.say(
-            f"{'done' if done else 'stopped as asked'} at step {run.step}, {run.step - began_at_step} of them now"
-        )
+        state, text = ("done", "done") if target == optim.total_steps else ("interrupted", "stopped as asked")
+        rundir.write_status(state, step=run.step, total_steps=optim.total_steps)
+        reporter.say(f"{text} at step {run.step} after {run.step - began_at_step} steps")
 
 
 def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:
