@@ -4,7 +4,7 @@ Equal in names, shapes and function. Pictures may have any size H x W = base * 2
 the base is 4x4 the networks are StudioGAN's own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -84,9 +84,6 @@ class ArchSpec:
             ):
                 if not 1 <= value <= blocks:
                     raise UserError(f"model.{key}: found {value}, allowed 1 to {blocks}, try model.{key}=1")
-
-    def with_options(self, **changes) -> "ArchSpec":
-        return replace(self, **changes)
 
 
 def doublings(height: int) -> int:
