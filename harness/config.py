@@ -11,12 +11,25 @@ from typing import Any
 import yaml
 
 from harness.config_faults import BASE_PATH, all_keys, d_block_count, find_faults, finetune_content
-from harness.config_schema import Augment, Config, Data, Finetune, Loss, Model, Optim, Train
+from harness.config_schema import (
+    Augment,
+    Blend,
+    Config,
+    Data,
+    Encoder,
+    Finetune,
+    Inversion,
+    Loss,
+    Model,
+    Optim,
+    Train,
+)
 from harness.config_yaml import merge, parse_overrides, read_with_extends, read_yaml
 from harness.errors import UserError
 
 __all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
 __all__ += ["check_config", "complete_config", "config_differences", "config_to_dict", "config_to_yaml"]
+__all__ += ["Blend", "Encoder", "Inversion"]
 __all__ += ["expand_path", "finetune_config"]
 __all__ += ["load_config", "read_yaml", "source_folder"]
 

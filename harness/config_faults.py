@@ -25,6 +25,8 @@ ALLOWED = {
     "data.img_size": "a height of 32, 64, 128 or 256, or [height, width]",
     "augment.diffaug_policy": "a list of color, translation, cutout",
     "finetune.override": "sections with keys, as in base.yaml",
+    "encoder.head_dims": "a list of up to 4 widths",
+    "blend.style": "0 to 1, or null",
     "string_pattern_mismatch": "letters, digits, '.', '_', '-', at most 64, a letter or digit first",
     "string_type": "text (in quotes when it looks like a number)",
     "model_type": "keys below it",

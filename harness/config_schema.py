@@ -125,6 +125,47 @@ class Finetune(Section):
     override: dict[str, Any]  # checked as laid over the rest
 
 
+class Encoder(Section):
+    with_finetuned: bool
+    stem: Literal["imagenet", "small"]
+    width: Width
+    head_dims: Annotated[
+        tuple[Width, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(max_length=4)
+    ]
+    weights: str | None
+    z_loss: Literal["log_cosh", "mse"]
+    picture_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    picture_every_steps: Count
+    augment_strength: Annotated[float, Field(ge=0, le=1)]
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    lr: Rate
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    total_steps: Count
+    log_every_steps: Count
+    save_every_steps: Count
+    valid_count: Annotated[int, Field(ge=16, le=1_000_000)]
+
+
+class Inversion(Section):
+    count: Annotated[int, Field(ge=1, le=100_000)]
+    steps: Annotated[int, Field(ge=0, le=100_000)]
+    lr: Rate
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    features: Literal["discriminator", "resnet18", "lpips"]
+    features_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    pixel_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    prior_lambda: Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Blend(Section):
+    interpolation: Literal["linear", "slerp"]
+    intensity: Annotated[float, Field(ge=0, le=1)]
+    style: Annotated[float, Field(ge=0, le=1)] | None
+    latent_share: Annotated[float, Field(ge=0, le=1)]
+    pairs: Annotated[int, Field(ge=1, le=100_000)]
+    warn_percentile: Annotated[float, Field(ge=0, le=100)]
+
+
 class Config(Section):
     """A whole experiment. Every value comes from YAML (base.yaml at the latest): there are no defaults here."""
 
@@ -137,3 +178,6 @@ class Config(Section):
     augment: Augment
     train: Train
     finetune: Finetune
+    encoder: Encoder
+    inversion: Inversion
+    blend: Blend

@@ -5,6 +5,7 @@ A picture is uint8 (H, W, 3) RGB. What cannot be used raises PictureError with a
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.atomic import atomic_write
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows 40 more, and their decoders have had the worse bugs
 MAX_PIXELS = 50_000_000
+MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
 EXIF_ORIENTATION = 0x0112
 EXIF_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,6 +46,19 @@ class PictureError(ValueError):
     def __init__(self, slug: str, text: str) -> None:
         self.reason = f"{slug}: {' '.join(text.split())[:200]}"
         super().__init__(self.reason)
+
+
+def read_file(path: Path | str) -> bytes:
+    """All bytes of a file that may be a picture. PictureError when it cannot be read or is far too large."""
+    try:
+        with open(path, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_FILE_MB * 2**20:
+                raise PictureError("too_large", f"the file is larger than {MAX_FILE_MB} MiB")
+            return stream.read()
+    except PictureError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise PictureError("unreadable", getattr(error, "strerror", None) or str(error)) from error
 
 
 def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:
@@ -149,6 +164,14 @@ def resize_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """Exact Lanczos over all source pixels: FID depends on the resizer, so there is one."""
     image = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None)
     return np.array(image)
+
+
+def fit_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (height, width, 3) of a picture of any size: letterbox bars off, centred crop to the aspect, exact Lanczos.
+
+    What networks learn from and what they are shown later goes through this one function.
+    """
+    return resize_picture(crop_to_aspect(remove_letterbox(picture), height, width), height, width)
 
 
 def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_px: int = 2) -> np.ndarray:

@@ -45,6 +45,9 @@ FREE_KEYS = (
     "train.keep_last",
     "train.sample_count",
     "finetune.*",
+    "encoder.*",
+    "inversion.*",
+    "blend.*",
 )
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "pillow", "pyyaml", "pydantic", "safetensors", "scikit-learn")
 State = Literal["running", "done", "interrupted", "failed"]

@@ -1,0 +1,1 @@
+"""From a photo to futuristic designs: encoder, inversion, blend, measures, gallery."""

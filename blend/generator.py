@@ -1,0 +1,168 @@
+"""The generator of a run, of its fine-tuned run, and every mix of the two: one latent gives one picture.
+
+In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm statistics belong to their weights.
+"""
+
+import hashlib
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from harness.atomic import atomic_write
+from harness.config import Config, check_config, complete_config, finetune_config
+from harness.errors import UserError
+from harness.native.build import build_networks
+from harness.native.checkpoint import load_weights, newest_checkpoint, read_meta
+from harness.native.device import prepare_hardware
+from harness.native.resnet import Discriminator, Generator
+from harness.native.sampling import latents_to_pictures, standing_copy
+from harness.rundir import RunDir
+
+STYLE_STEPS = 100  # styles are whole percents: each has statistics of its own, computed once and kept
+NETWORKS_IN_MEMORY = 8
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run's newest checkpoint. `generator` is its moving average where there is one; `sha256` is of its file."""
+
+    name: str
+    folder: Path
+    step: int
+    config: Config
+    num_classes: int
+    class_names: list[str]
+    generator: Generator
+    discriminator: Discriminator
+    sha256: str
+
+
+def load_run(name: str, root: Path = Path("runs")) -> LoadedRun:
+    """Any run, base or fine-tuned, on the device of its config. UserError when there is none or no checkpoint in it."""
+    rundir = RunDir.existing(name, root)
+    folder = newest_checkpoint(rundir.checkpoints, lambda text: print(text, file=sys.stderr))
+    if folder is None:
+        raise UserError(f"run: {rundir.path} has no checkpoint yet; try `make train` and `make finetune`")
+    meta = read_meta(folder)
+    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
+    device = prepare_hardware(config.train).device
+    generator, discriminator = build_networks(config, num_classes, device)
+    stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
+    generator.load_state_dict(load_weights(folder, stored))
+    discriminator.load_state_dict(load_weights(folder, "discriminator"))
+    for network in (generator, discriminator):
+        network.requires_grad_(False).eval()
+    sha256 = meta["sha256"][f"{stored}.safetensors"]
+    names = meta.get("class_names", [])
+    return LoadedRun(name, folder, meta["step"], config, num_classes, names, generator, discriminator, sha256)
+
+
+class StyledGenerator:
+    """Weights between those of a run (style 0) and of the run fine-tuned from it (style 1).
+
+    Both began with the same weights, so every mix of them draws cars too, and a latent keeps its view and its body
+    while the style moves. Batch-norm statistics are recomputed for each mix and kept in `runs/<name>/standing/`.
+
+    Attributes:
+        tuned: None where there is no fine-tuned run; then 0 is the only style.
+    """
+
+    def __init__(self, base: LoadedRun, tuned: LoadedRun | None, kept: Path) -> None:
+        self.base, self.tuned, self.kept = base, tuned, kept
+        self.z_dim, self.num_classes = base.config.model.z_dim, base.num_classes
+        self.height, self.width = base.config.data.img_size
+        self.device = next(base.generator.parameters()).device
+        self._networks: OrderedDict[int, nn.Module] = OrderedDict()
+        if tuned is not None:
+            _check_same_shape(base, tuned)
+
+    def at(self, style: float) -> nn.Module:
+        """The network of this style (rounded to whole percents): z (B, z_dim), y (B,) or None → (B, 3, H, W)."""
+        percent = round(style * STYLE_STEPS)
+        assert 0 <= percent <= STYLE_STEPS, style
+        if percent and self.tuned is None:
+            raise UserError(
+                f"style: found {style}, allowed 0 alone: {self.base.name} has no fine-tuned run; try `make finetune`"
+            )
+        if percent not in self._networks:
+            self._networks[percent] = self._standing(percent)
+            if len(self._networks) > NETWORKS_IN_MEMORY:
+                self._networks.popitem(last=False)
+        self._networks.move_to_end(percent)
+        return self._networks[percent]
+
+    def draw(self, z: Tensor, style: float, y: Tensor | None = None) -> np.ndarray:
+        """uint8 (N, H, W, 3) of latents float32 (N, z_dim)."""
+        return latents_to_pictures(self.at(style), z, y)
+
+    def key(self, percent: int) -> str:
+        """Names the weights of this style: equal keys draw equal pictures."""
+        tuned = self.tuned.sha256 if percent and self.tuned is not None else ""
+        base = self.base.sha256 if percent < STYLE_STEPS else ""
+        return hashlib.sha256(f"{base} {tuned} {percent}".encode()).hexdigest()[:24]
+
+    def _standing(self, percent: int) -> nn.Module:
+        network = build_networks(self.base.config, self.num_classes, self.device)[0].requires_grad_(False).eval()
+        network.load_state_dict(self._weights(percent / STYLE_STEPS))
+        path = self.kept / f"{self.key(percent)}.safetensors"
+        try:
+            buffers = safetensors.torch.load_file(path)
+        except FileNotFoundError:
+            buffers = None
+        except (OSError, safetensors.SafetensorError):  # damaged: as good as none
+            buffers = None
+        if buffers is None or set(buffers) != {name for name, _ in network.named_buffers()}:
+            network = standing_copy(network, self.z_dim, self.num_classes)
+            self.kept.mkdir(parents=True, exist_ok=True)
+            plain = {name: value.detach().cpu().contiguous() for name, value in network.named_buffers()}
+            atomic_write(path, safetensors.torch.save(plain))
+            return network
+        network.load_state_dict(buffers, strict=False)
+        return network
+
+    def _weights(self, style: float) -> dict[str, Any]:
+        mine = self.base.generator.state_dict()
+        if self.tuned is None or style == 0:
+            return mine
+        theirs = self.tuned.generator.state_dict()
+        if style == 1:
+            return theirs
+        return {k: torch.lerp(v, theirs[k], style) if v.is_floating_point() else v for k, v in mine.items()}
+
+
+def _check_same_shape(base: LoadedRun, tuned: LoadedRun) -> None:
+    shapes = [{name: tuple(v.shape) for name, v in run.generator.state_dict().items()} for run in (base, tuned)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"{tuned.name}: found a generator of another shape than {base.name} has, allowed a run fine-tuned from it; "
+            "try another finetune.from_run, or `make finetune` again under another name"
+        )
+
+
+def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("runs")) -> StyledGenerator:
+    """The generators of an experiment: its run, and the run fine-tuned from it.
+
+    Raises UserError when the run is missing, or `need_tuned` and there is no fine-tuned run.
+    """
+    base = load_run(base_name(config), root)
+    name = finetune_config(config).name
+    found = (root / name / "config.yaml").is_file() and any((root / name / "checkpoints").glob("step-*"))
+    if need_tuned and not found:
+        raise UserError(
+            f"finetune: found no fine-tuned run {root / name} beside {base.folder.parents[1]}, which futuristic "
+            "designs need; try `make finetune` with the same CONFIG"
+        )
+    return StyledGenerator(base, load_run(name, root) if found else None, root / base.name / "standing")
+
+
+def base_name(config: Config) -> str:
+    """The run of ordinary cars, whose folder holds all that this package makes."""
+    return config.finetune.from_run or config.name

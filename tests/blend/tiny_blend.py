@@ -1,0 +1,105 @@
+"""A tiny run, the run fine-tuned from it, and their packed sets: weights are random, so writing them takes no time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.config import Config, config_to_dict, config_to_yaml, finetune_config, load_config
+from harness.hdf5 import PackedWriter
+from harness.native.build import build_networks
+from harness.native.checkpoint import checkpoint_folder, save_checkpoint
+from harness.rundir import RunDir
+
+BASE = Path(__file__).resolve().parents[2] / "configs/base.yaml"
+SIZE, Z_DIM = 32, 8
+CLASS_NAMES = ["ordinary", "concept"]
+TRAIN_COUNT, VALID_COUNT = 40, 16
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data.set": "cars",
+    "data.img_size": SIZE,
+    "model.z_dim": Z_DIM,
+    "model.g_conv_dim": 4,
+    "model.d_conv_dim": 4,
+    "train.device": "cpu",
+    "train.precision": "fp32",
+    "train.threads": 1,
+    "finetune.override": {"data": {"set": "concept", "kind": "concept"}},
+    "encoder.stem": "small",
+    "encoder.width": 4,
+    "encoder.head_dims": [16],
+    "encoder.batch_size": 8,
+    "encoder.total_steps": 12,
+    "encoder.log_every_steps": 3,
+    "encoder.save_every_steps": 5,
+    "encoder.picture_every_steps": 2,
+    "encoder.valid_count": 16,
+    "inversion.count": 4,
+    "inversion.steps": 5,
+    "inversion.batch_size": 4,
+    "blend.pairs": 3,
+}
+CONDITIONAL: dict[str, Any] = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
+
+
+def tiny_config(**changes: Any) -> Config:
+    """TINY with changes; `__` in a name stands for the dot."""
+    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(BASE, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def make_tiny_runs(root: Path, tuned: bool = True, **changes: Any) -> Config:
+    """Writes below `root`, whatever the working directory is: runs/tiny, runs/tiny-freezed and the sets of both.
+
+    Commands find them once the working directory is `root`. With CONDITIONAL as changes there are two classes.
+    """
+    config = tiny_config(**changes)
+    for seed, part in enumerate([config, finetune_config(config)]):
+        write_packed(root, part, "train", TRAIN_COUNT, seed=10 + seed)
+        write_packed(root, part, "valid", VALID_COUNT, seed=20 + seed)
+    write_run(root, config, config, moved_by=0.0)
+    if tuned:
+        write_run(root, finetune_config(config), config, moved_by=0.1)
+    return config
+
+
+def write_packed(root: Path, config: Config, split: Any, count: int, seed: int) -> Path:
+    """Smooth random pictures in two classes, where data.set and data.img_size say."""
+    rng, path = np.random.default_rng(seed), root / config.data.hdf5_path(split)
+    height, width = config.data.img_size
+    with PackedWriter(path, height, width, CLASS_NAMES, {"made_by": "tests"}) as writer:
+        for number in range(count):
+            coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            writer.append(np.kron(coarse, np.ones((height // 4, width // 4, 1), np.uint8)), number % 2)
+    return path
+
+
+def write_run(root: Path, config: Config, start: Config, moved_by: float, step: int = 4) -> Path:
+    """runs/<config.name> with one checkpoint: the random weights of `start`, each moved at random by `moved_by`."""
+    rundir = RunDir(root / "runs" / config.name)
+    rundir.checkpoints.mkdir(parents=True)
+    rundir.config_path.write_text(config_to_yaml(config))
+    num_classes = len(CLASS_NAMES) if config.model.conditional else 0
+    generator, discriminator = build_networks(start, num_classes, torch.device("cpu"))
+    for number, network in enumerate([generator, discriminator]):
+        _move(network, moved_by, seed=number)
+    weights = {"generator": generator, "generator_ema": generator, "discriminator": discriminator}
+    facts = {"step": step, "num_classes": num_classes, "config": config_to_dict(config), "class_names": CLASS_NAMES}
+    folder = checkpoint_folder(rundir.checkpoints, step)
+    save_checkpoint(folder, {k: v.state_dict() for k, v in weights.items()}, {"step": step}, facts)
+    for number in range(1, step + 1):
+        rundir.append_stats({"step": number, "d_loss": 2.0 / number, "g_loss": 0.1 * number})
+    rundir.write_status("done", step=step, total_steps=step)
+    rundir.write_env(device="cpu")
+    return folder
+
+
+def _move(network: nn.Module, by: float, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(by * weight.std(correction=0) * torch.randn(weight.shape, generator=rng))
