@@ -1,11 +1,12 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
+VARIABLES += KIND ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export SRC NAME SIZE COUNT NPROC LIMIT_STEPS
+export SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -25,11 +26,16 @@ PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN
 MADE := $(if $(REBUILD),--rebuild)
 FROM := $(if $(SRC),--src "$$SRC")
 STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
+PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND")
+PARENTS := $(if $(ORDINARY),--ordinary "$$ORDINARY") $(if $(CONCEPT),--concept "$$CONCEPT") $(if $(SEEDS),--seeds "$$SEEDS")
+DIALS := $(if $(INTENSITY),--intensity "$$INTENSITY") $(if $(STYLE),--style "$$STYLE") $(if $(FUTURISM),--futurism "$$FUTURISM")
+DIALS += $(if $(RANGE),--range "$$RANGE")
 # Several processes: torchrun's launcher, behind ours which keeps the exit code.
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint doctor dataset reader train finetune bench studiogan given-python
+.PHONY: help setup demo test lint doctor dataset reader train finetune encoder invert measure blend gallery bench studiogan
+.PHONY: given-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +45,9 @@ help: ## this list
 
 setup: $(READY) ## make .venv and install what requirements.txt pins (the other targets do it by themselves)
 	@$(PY) -c 'import sys; print(sys.executable)'
+
+demo: $(READY) ## the whole way from nothing to a page of futuristic designs: minutes on a CPU, goes on where it stopped
+	@exec $(PY) -m blend demo $(PLAN) $(ARGS)
 
 test: lint ## lint, then all tests (those that need a GPU, photos or StudioGAN skip where these are absent)
 	@OMP_NUM_THREADS=1 exec $(PY) -m pytest -q $(ARGS)
@@ -72,6 +81,21 @@ train: $(READY) ## CONFIG= [SRC=] train; makes the set first where it is missing
 finetune: $(READY) ## CONFIG= [SRC=] FreezeD: fine-tune the run of `train` on the second set
 	@$(PY) -m datasets build --stage finetune $(PLAN) $(FROM)
 	@exec $(PY) $(LAUNCH) finetune $(PLAN) $(STEPS) $(ARGS)
+
+encoder: $(READY) ## CONFIG= train the network that reads a picture back into a latent
+	@exec $(PY) -m blend encoder $(PLAN) $(STEPS) $(ARGS)
+
+invert: $(READY) ## CONFIG= [SRC= folder or picture, KIND=ordinary|concept] find the latents of pictures; held-out ones without SRC
+	@exec $(PY) -m blend invert $(PLAN) $(PHOTOS) $(ARGS)
+
+measure: $(READY) ## CONFIG= held-out pairs from ordinary to futuristic in steps, and how futurism follows
+	@exec $(PY) -m blend measure $(PLAN) $(ARGS)
+
+blend: $(READY) ## CONFIG= [ORDINARY= CONCEPT= folders or pictures | SEEDS=0-31] [INTENSITY= STYLE= | FUTURISM= | RANGE=0:1:11] [NAME=] designs
+	@exec $(PY) -m blend blend $(PLAN) $(PARENTS) $(DIALS) $(if $(NAME),--name "$$NAME") $(ARGS)
+
+gallery: $(READY) ## CONFIG= write the page: runs/<name>/report.html
+	@exec $(PY) -m blend gallery $(PLAN) $(ARGS)
 
 bench: $(READY) ## speed: each switch on and off, one thread, CPU time
 	@exec $(PY) -m harness bench $(ARGS)

@@ -6,8 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+
+from blend.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -54,8 +58,8 @@ def make_in(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def test_help_lists_every_target():
     listed = re.findall(r"^  make ([a-z]+) ", make(ROOT, "help").stdout, re.MULTILINE)
-    assert listed == TARGETS and len(listed) >= 11
-    assert set(TARGETS) <= set(re.findall(r"\S+", re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0]))
+    assert listed == TARGETS and len(listed) >= 17
+    assert set(TARGETS) <= set(" ".join(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)).split())
 
 
 def test_help_needs_no_python(tmp_path):
@@ -75,6 +79,50 @@ def test_train_builds_the_set_first_and_hands_on_every_variable():
     ]
 
 
+PLAN = '--config "$CONFIG"'
+BLEND_TARGETS = ["demo", "encoder", "invert", "measure", "blend", "gallery"]
+BLEND_OPTIONS = {
+    "invert": ("SRC", "KIND"),
+    "blend": ("ORDINARY", "CONCEPT", "SEEDS", "INTENSITY", "STYLE", "FUTURISM", "RANGE", "NAME"),
+}
+
+
+@pytest.mark.parametrize("target", BLEND_TARGETS)
+def test_a_stage_of_the_blend_gets_the_options_that_are_given(target):
+    """`blend` is a folder, too: the target must run all the same."""
+    shared = recipe(target, "OVERRIDE=a.b=[1,2] c.d=e", "DRY_RUN=1", "ARGS=--more").splitlines()[-1]
+    assert (
+        shared.split() == f"exec PY -m blend {target} {PLAN} --set 'a.b=[1,2]' --set 'c.d=e' --dry-run --more".split()
+    )
+    given = BLEND_OPTIONS.get(target, ())
+    words = " ".join(f'--{name.lower()} "${name}"' for name in given)
+    line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
+    assert line.split() == f"exec PY -m blend {target} {PLAN} {words}".split()
+
+
+@pytest.mark.parametrize("target", BLEND_TARGETS)
+def test_the_blend_knows_the_options_that_it_gets(target):
+    group: Any = typer.main.get_command(app)
+    known = {option for parameter in group.commands[target].params for option in parameter.opts}
+    assert {f"--{name.lower()}" for name in BLEND_OPTIONS.get(target, ())} <= known
+    assert {"--config", "--set", "--dry-run"} <= known and ("--limit-steps" in known) == (target == "encoder")
+
+
+def test_the_encoder_alone_can_be_stopped_early():
+    limited = [target for target in BLEND_TARGETS if "--limit-steps" in recipe(target, "LIMIT_STEPS=5")]
+    assert limited == ["encoder"]
+
+
+def test_a_variable_of_the_blend_arrives_as_it_was_written(checkout):
+    (checkout / "blend").mkdir()
+    (checkout / "blend" / "__main__.py").write_text("import sys; print(sys.argv[1:])\n")
+    odd = "my cars'; $(touch x) {a}"
+    given = [f"ORDINARY={odd.replace('$', '$$')}", "RANGE=0 1", f"PYTHON={sys.executable}"]
+    result = make_in(checkout, "blend", *given)
+    expected = ["blend", "--config", "configs/demo.yaml", "--ordinary", odd, "--range", "0 1"]
+    assert result.stdout.strip() == str(expected) and not (checkout / "x").exists()
+
+
 @pytest.mark.parametrize("count, launcher", [("1", "-m harness "), ("2", '-m harness.launch "$NPROC" ')])
 def test_several_processes_need_a_launcher(count, launcher):
     assert f"exec PY {launcher}finetune" in recipe("finetune", f"NPROC={count}")
@@ -82,6 +130,8 @@ def test_several_processes_need_a_launcher(count, launcher):
 
 def test_the_environment_changes_nothing():
     assert recipe("dataset", NAME="host", SET="x", SRC="y", SIZE="1", REBUILD="1") == recipe("dataset")
+    everything = {name: "x" for names in BLEND_OPTIONS.values() for name in names}
+    assert all(recipe(target, **everything) == recipe(target) for target in BLEND_TARGETS)
 
 
 def test_an_unknown_set_is_one_line_and_exit_2():
