@@ -5,22 +5,12 @@ decode → letterbox bars off → centred crop to the aspect → exact Lanczos.
 
 import hashlib
 import io
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from harness.images import (
-    FORMATS,
-    PictureError,
-    crop_to_aspect,
-    decode_picture,
-    remove_letterbox,
-    resize_picture,
-)
-
-MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
+from harness.images import FORMATS, PictureError, decode_picture, fit_picture, read_file
 
 
 @dataclass(frozen=True)
@@ -46,18 +36,14 @@ class Prepared:
 def prepare(job: Job) -> Prepared:
     """Reads, decodes and fits one picture. Whatever is wrong with the file becomes a reason, never an error."""
     try:
-        with open(job.path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size > MAX_FILE_MB * 2**20:
-                return Prepared(None, f"too_large: the file is larger than {MAX_FILE_MB} MiB")
-            content = stream.read()
-    except OSError as error:
-        return Prepared(None, f"unreadable: {error.strerror}")
+        content = read_file(job.path)
+    except PictureError as error:
+        return Prepared(None, error.reason)
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         source = decode_picture(content, (job.height, job.width) if job.fast_decode else None)
         size_px = _source_size_px(content, source) if job.fast_decode else (source.shape[1], source.shape[0])
-        part = crop_to_aspect(remove_letterbox(source), job.height, job.width)
-        return Prepared(resize_picture(part, job.height, job.width), None, sha256, size_px)
+        return Prepared(fit_picture(source, job.height, job.width), None, sha256, size_px)
     except PictureError as error:
         return Prepared(None, error.reason, sha256)
     except MemoryError:

@@ -133,6 +133,8 @@ class Encoder(Section):
         tuple[Width, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(max_length=4)
     ]
     weights: str | None
+    skip_pictures: Annotated[int, Field(ge=0, le=1_000_000)]
+    skip_ridge: Positive
     z_loss: Literal["log_cosh", "mse"]
     picture_lambda: Annotated[float, Field(ge=0, le=1e6)]
     picture_every_steps: Count

@@ -48,6 +48,8 @@ def process_start(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    if fields[0] == "Z":  # it has ended, and nobody has asked how
+        return f"{boot}:ended"
     return f"{boot}:{fields[19]}"  # starttime, field 22 of proc(5); the first two went with the name
 
 

@@ -32,6 +32,7 @@ TINY: dict[str, Any] = {
     "encoder.stem": "small",
     "encoder.width": 4,
     "encoder.head_dims": [16],
+    "encoder.skip_pictures": 256,
     "encoder.batch_size": 8,
     "encoder.total_steps": 12,
     "encoder.log_every_steps": 3,

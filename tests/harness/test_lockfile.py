@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +18,7 @@ from sabotage import Saboteur
 from harness import lockfile
 from harness.config import Config, load_config
 from harness.errors import UserError
+from harness.lockfile import hold_lock, process_start
 from harness.rundir import RunDir
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
@@ -81,6 +84,23 @@ def test_a_stale_lock_is_taken_over_and_said(tmp_path: Path, capsys: pytest.Capt
             assert json.loads(run.lock_path.read_text())["token"] != "x"
         assert "took over" in capsys.readouterr().err
     assert run.log_path.read_text().count("took over") == 5
+
+
+def test_a_process_that_ended_unawaited_holds_no_lock(tmp_path: Path):
+    """In a container whose first process awaits nobody, a killed orphan stays in the process table."""
+    start = "import os, time; print('started', flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline()
+    held = {"pid": child.pid, "host": socket.gethostname(), "process_start": process_start(child.pid), "token": "x"}
+    path = tmp_path / "lock.json"
+    path.write_text(json.dumps(held))
+    with pytest.raises(UserError, match="is at work here"), hold_lock(path, print):
+        pass
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table
+    with hold_lock(path, print):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    child.wait()
 
 
 def test_a_lock_of_another_host_is_refused_with_the_file_to_delete(tmp_path: Path):

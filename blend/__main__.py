@@ -1,0 +1,125 @@
+"""`python -m blend encoder | invert | measure | blend | gallery | demo`. Paths go to stdout, progress to stderr.
+
+Torch is imported where it is needed.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
+from harness.config import Config, config_to_yaml, load_config
+
+app = make_app("From a photo to futuristic designs.")
+
+Share = Annotated[float | None, typer.Option(min=0, max=1)]
+
+
+class Kind(StrEnum):
+    ordinary = "ordinary"
+    concept = "concept"
+
+
+@app.command()
+def encoder(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    limit_steps: Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop after so many steps.")] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train the ResNet-18 that turns a picture into a latent, or go on with it. Prints its folder."""
+    resolved = load_config(config, overrides or ())
+    if not _planned(resolved, dry_run):
+        from blend.encoder_train import train_encoder
+
+        print(train_encoder(resolved, limit_steps=limit_steps))
+
+
+@app.command()
+def invert(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    src: Annotated[
+        Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.")
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = Kind.ordinary,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
+    resolved = load_config(config, overrides or ())
+    if not _planned(resolved, dry_run):
+        from blend.commands import invert_command
+
+        for path in invert_command(resolved, src, kind.value):
+            print(path)
+
+
+@app.command()
+def measure(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+    """Measure the dial on pairs of held-out pictures. Prints metrics.json's path."""
+    resolved = load_config(config, overrides or ())
+    if not _planned(resolved, dry_run):
+        from blend.commands import measure_command
+
+        print(measure_command(resolved))
+
+
+@app.command()
+def blend(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    ordinary: Annotated[Path | None, typer.Option(help="Folder of ordinary cars, or one picture.")] = None,
+    concept: Annotated[Path | None, typer.Option(help="Folder of concept cars, or one picture.")] = None,
+    intensity: Annotated[float | None, typer.Option(min=0, max=1, help="Concept car's share of the latent.")] = None,
+    style: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Fine-tuned generator's share; follows the intensity if not given."),
+    ] = None,
+    futurism: Annotated[float | None, typer.Option(help="Score to solve for: 0 = ordinary, 100 = concept.")] = None,
+    span: Annotated[str | None, typer.Option("--range", help="Intensities of one pair, from:to:count.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Cars without parents, as in 0-31.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the set of designs.")] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
+    resolved = load_config(config, overrides or ())
+    if not _planned(resolved, dry_run):
+        from blend.blending import Request, blend_command, text_to_range
+        from blend.latents import text_to_seeds
+
+        asked = Request(
+            ordinary, concept, intensity, style, futurism,
+            text_to_range(span) if span else None, tuple(text_to_seeds(seeds)) if seeds else None, name,
+        )  # fmt: skip
+        print(blend_command(resolved, asked))
+
+
+@app.command()
+def gallery(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+    """Write the page that shows it all. Prints its path."""
+    resolved = load_config(config, overrides or ())
+    if not _planned(resolved, dry_run):
+        from blend.report import make_report
+
+        print(make_report(resolved))
+
+
+@app.command()
+def demo(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+    """Everything in turn, from drawn cars to the page."""
+    from blend.demo import demo_run
+
+    demo_run(config, overrides or [], dry_run)
+
+
+def _planned(config: Config, dry_run: bool) -> bool:
+    """Prints the resolved config on a dry run; whether that is all."""
+    if dry_run:
+        print(config_to_yaml(config), end="")
+    return dry_run
+
+
+if __name__ == "__main__":
+    run_command(app)

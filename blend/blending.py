@@ -1,0 +1,212 @@
+"""Designs on request: all pairs of two sets of parents, one pair over a range, or cars drawn by seed.
+
+In: what was asked for. Out: a set of designs in runs/<base>/blends/, each with its measures.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from blend.designs import Design, is_made, request_sha256, save_designs
+from blend.encoder import load_encoder
+from blend.gallery import save_sweep_webp
+from blend.generator import StyledGenerator, load_generator
+from blend.inversions import Inversions, invert_parents
+from blend.latents import seeds_to_latents
+from blend.measures import load_measures
+from blend.mix import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
+from blend.pictures import Parents, load_folder, load_held_out
+from harness.config import Config, finetune_config
+from harness.errors import UserError
+
+SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
+SHORT_HASH = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; None = not said. `range`: intensities of one pair. `seeds`: cars without parents.
+
+    Without folders, parents are held-out pictures of both sets.
+    """
+
+    ordinary: Path | None = None
+    concept: Path | None = None
+    intensity: float | None = None
+    style: float | None = None
+    futurism: float | None = None
+    range: tuple[float, float, int] | None = None
+    seeds: tuple[int, ...] | None = None
+    name: str | None = None
+
+    @property
+    def kind(self) -> Literal["pairs", "seeds", "range"]:
+        return "seeds" if self.seeds else "range" if self.range else "pairs"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its parents found: one entry a design."""
+
+    pairs: Pairs
+    designs: list[Design]  # settings are stand-ins where a futurism is asked for
+    names: list[str]
+    parents: np.ndarray | None  # uint8 (N, H, W, 3): the ordinary parent of each design
+    facts: dict[str, Any]
+    columns: int
+
+
+def blend_command(config: Config, request: Request) -> Path:
+    """Draws, measures and keeps what is asked for; returns the set's folder. The same request is not drawn twice."""
+    request = _completed(config, request)
+    generator = load_generator(config)
+    asked = _seeded(generator, request) if request.seeds else _paired(config, generator, request)
+    facts = {
+        **asked.facts,
+        "kind": request.kind,
+        "dial": {key: getattr(request, key) for key in ("intensity", "style", "futurism", "range")},
+        "blend": config.blend.model_dump(mode="json"),
+        "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
+    }
+    name = request.name or f"{request.kind}-{request_sha256(facts)[:SHORT_HASH]}"
+    folder = generator.base.folder.parents[1] / "blends" / name
+    if is_made(folder, facts):
+        return folder
+    measures = load_measures(config, generator)
+    how = config.blend.interpolation
+    designs = asked.designs
+    if request.futurism is not None:
+        wanted = np.full(len(designs), request.futurism)
+        solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
+        refuse_out_of_reach(solved, request.futurism, asked.names)
+        settings = [setting for setting in solved.settings if setting is not None]
+        designs = [
+            replace(design, setting=setting, intensity=None, asked_futurism=request.futurism)
+            for design, setting in zip(designs, settings, strict=True)
+        ]
+    pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)
+    save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)
+    if request.range:
+        save_sweep_webp(folder / "sweep.webp", pictures)
+    return folder
+
+
+def _completed(config: Config, request: Request) -> Request:
+    """The request with the config's intensity where none is asked for; UserError for what does not go together."""
+    dials = [key for key in ("intensity", "futurism", "range") if getattr(request, key) is not None]
+    if len(dials) > 1:
+        raise UserError(f"{', '.join(dials)}: found {len(dials)} of them, allowed one, try --{dials[0]} alone")
+    if request.style is not None and "intensity" not in dials and dials:
+        raise UserError(f"style: found beside {dials[0]}, which moves the style itself, allowed beside --intensity")
+    if request.seeds and (request.ordinary or request.concept or request.range):
+        raise UserError(
+            "seeds: found beside parents or a range, allowed alone or with --intensity, --style, --futurism"
+        )
+    if (request.ordinary is None) != (request.concept is None):
+        lacking = "concept" if request.concept is None else "ordinary"
+        raise UserError(
+            f"{lacking}: found none, allowed a folder or a picture for each parent, try --{lacking} path/to"
+        )
+    if dials:
+        return request
+    style = config.blend.style if request.style is None else request.style
+    return replace(request, intensity=config.blend.intensity, style=style)
+
+
+def _setting(request: Request, intensity: float | None = None) -> Setting:
+    asked = request.intensity if intensity is None else intensity
+    return Setting(0.0, 0.0) if asked is None else setting_at(asked, request.style)
+
+
+# ---- with parents ----
+
+
+def _paired(config: Config, generator: StyledGenerator, request: Request) -> Asked:
+    ordinary, concept = _parents(config, generator, request)
+    rows = list(product(range(len(ordinary.names)), range(len(concept.names))))
+    intensities: list[float | None] = [request.intensity]
+    if request.range:
+        if len(rows) > 1:
+            raise UserError(f"range: found {len(rows)} pairs of parents, allowed one, try a picture for each parent")
+        start, end, count = request.range
+        intensities = list(np.linspace(start, end, count).round(6).tolist())
+    rows = [row for row in rows for _ in intensities]
+    first, second = ([row[k] for row in rows] for k in (0, 1))
+    y = None if ordinary.y is None else ordinary.y[first]
+    designs = [
+        Design(_setting(request, t), t, ordinary.names[a], concept.names[b])
+        for (a, b), t in zip(rows, intensities * (len(rows) // len(intensities)), strict=True)
+    ]
+    return Asked(
+        Pairs(ordinary.z[first], concept.z[second], y),
+        designs,
+        [f"{design.ordinary} with {design.concept}" for design in designs],
+        ordinary.targets[first],
+        {"ordinary": [ordinary.path.stem, len(ordinary)], "concept": [concept.path.stem, len(concept)]},
+        columns=len(designs) if request.range else len(concept.names),
+    )
+
+
+def _parents(config: Config, generator: StyledGenerator, request: Request) -> tuple[Inversions, Inversions]:
+    """The two sets of parents with their latents: the folders that are named, or some of the held-out pictures."""
+    encoder = load_encoder(config, generator)
+    if request.ordinary is not None and request.concept is not None:
+        size = generator.height, generator.width
+        sets = [load_folder(folder, *size) for folder in (request.ordinary, request.concept)]
+        return (
+            invert_parents(config, generator, encoder, sets[0], "ordinary"),
+            invert_parents(config, generator, encoder, sets[1], "concept"),
+        )
+    ordinary, concept = held_out_inversions(config, generator)
+    count = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
+    return _first(ordinary, count[0]), _first(concept, count[1])
+
+
+def _first(inversions: Inversions, count: int) -> Inversions:
+    names = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error", "names", "sha256s")
+    cut = {name: getattr(inversions, name)[:count] for name in names}
+    return replace(inversions, **cut, y=None if inversions.y is None else inversions.y[:count])
+
+
+def held_out_inversions(config: Config, generator: StyledGenerator) -> tuple[Inversions, Inversions]:
+    """The held-out pictures of both sets, `inversion.count` of each, inverted (or found again)."""
+    encoder = load_encoder(config, generator)
+    ordinary, concept = held_out_parents(config)
+    return (
+        invert_parents(config, generator, encoder, ordinary, "ordinary"),
+        invert_parents(config, generator, encoder, concept, "concept"),
+    )
+
+
+def held_out_parents(config: Config) -> tuple[Parents, Parents]:
+    count = config.inversion.count
+    return load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
+
+
+# ---- by seed ----
+
+
+def _seeded(generator: StyledGenerator, request: Request) -> Asked:
+    seeds = list(request.seeds or ())
+    z, y = seeds_to_latents(seeds, generator.z_dim, generator.num_classes)
+    designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]
+    # What a design is compared with is the same latent as the base run draws it.
+    parents = generator.draw(z, 0.0, y)
+    columns = max(1, round(len(seeds) ** 0.5))
+    return Asked(Pairs(z, None, y), designs, [f"seed {seed}" for seed in seeds], parents, {"seeds": seeds}, columns)
+
+
+def text_to_range(text: str) -> tuple[float, float, int]:
+    """`0:1:11` → (0.0, 1.0, 11): from, to, how many."""
+    parts = text.split(":")
+    try:
+        start, end, count = float(parts[0]), float(parts[1]), int(parts[2])
+        fits = len(parts) == 3 and 0 <= start <= 1 and 0 <= end <= 1 and 2 <= count <= 1001
+    except (ValueError, IndexError):
+        fits, start, end, count = False, 0.0, 0.0, 0
+    if not fits:
+        raise UserError(f"range: found {text!r}, allowed from:to:count with 0 to 1 and 2 or more, try --range 0:1:11")
+    return start, end, count

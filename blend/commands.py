@@ -1,0 +1,114 @@
+"""`make invert` and `make measure`: pictures as latents, and how well the dial works on held-out ones."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from blend.blending import held_out_inversions
+from blend.designs import Design, is_made, request_sha256, save_designs
+from blend.encoder import load_encoder
+from blend.gallery import save_sweep_webp
+from blend.generator import StyledGenerator, load_generator
+from blend.inversions import Inversions, invert_parents, measure_inversion
+from blend.measures import load_measures
+from blend.mix import Pairs, draw_designs, setting_at
+from blend.pictures import load_folder, load_held_out
+from blend.sweep import (
+    INTENSITIES,
+    asked_figures,
+    draw_sweep,
+    equal_futurism_figures,
+    reader_scale,
+    sweep_figures,
+)
+from harness.config import Config, finetune_config
+from harness.features import load_reader
+from harness.images import picture_grid
+from harness.metrics.evaluate import write_metrics
+from harness.rundir import RunDir
+
+SHOWN_PAIRS = 8  # of the sweep, in pictures
+MOVIE_FRAMES, MOVIE_COLUMNS, MOVIE_WIDTH_PX = 21, 2, 520
+HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
+
+
+def invert_command(config: Config, src: Path | None, kind: Literal["ordinary", "concept"]) -> list[Path]:
+    """Inverts a folder of pictures, or the held-out pictures of both sets with their figures; returns the sheets."""
+    generator = load_generator(config, need_tuned=src is None or kind == "concept")
+    encoder = load_encoder(config, generator)
+    if src is not None:
+        parents = load_folder(src, generator.height, generator.width)
+        return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
+    measure_inversion(config, generator, encoder)
+    return [found.path.with_suffix(".png") for found in held_out_inversions(config, generator)]
+
+
+def measure_command(config: Config) -> Path:
+    """Measures the dial on `blend.pairs` pairs of held-out pictures; writes metrics["blend"] and the set `sweep`.
+
+    Returns metrics.json. What was measured before is not measured again.
+    """
+    generator = load_generator(config)
+    rundir = RunDir(generator.base.folder.parents[1])
+    ordinary, concept = held_out_inversions(config, generator)
+    count = min(config.blend.pairs, len(ordinary), len(concept))
+    request = {
+        "kind": "sweep",
+        "ordinary": ordinary.path.stem,
+        "concept": concept.path.stem,
+        "blend": config.blend.model_dump(mode="json"),
+        "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
+    }
+    folder = rundir.path / "blends" / "sweep"
+    if is_made(folder, request) and _is_measured(rundir, request):
+        return rundir.metrics_path
+    pairs = Pairs(ordinary.z[:count], concept.z[:count], None if ordinary.y is None else ordinary.y[:count])
+    figures = _figures(config, generator, pairs, ordinary.targets[:count])
+    _save_sweep(config, generator, folder, request, pairs, ordinary, concept)
+    write_metrics(rundir, "blend", {**figures, "request_sha256": request_sha256(request)})
+    return rundir.metrics_path
+
+
+def _is_measured(rundir: RunDir, request: dict[str, Any]) -> bool:
+    metrics = json.loads(rundir.metrics_path.read_text()) if rundir.metrics_path.exists() else {}
+    return metrics.get("blend", {}).get("request_sha256") == request_sha256(request)
+
+
+def _figures(config: Config, generator: StyledGenerator, pairs: Pairs, parents: np.ndarray) -> dict[str, Any]:
+    reader, measures = load_reader(), load_measures(config, generator)
+    how, share = config.blend.interpolation, config.blend.latent_share
+    held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
+    return {
+        **sweep_figures(draw_sweep(generator, pairs, how), reader, measures.futurism),
+        **asked_figures(generator, pairs, measures.futurism, reader_scale(reader, *held_out), share, how),
+        "equal_futurism": equal_futurism_figures(generator, pairs, parents, reader, share, how),
+    }
+
+
+def _save_sweep(
+    config: Config,
+    generator: StyledGenerator,
+    folder: Path,
+    request: dict[str, Any],
+    pairs: Pairs,
+    ordinary: Inversions,
+    concept: Inversions,
+) -> None:
+    """The first pairs at all intensities as a set of designs, with a moving picture of them."""
+    shown = range(min(SHOWN_PAIRS, len(pairs)))
+    some, how = pairs.take(list(shown)), config.blend.interpolation
+    sweep = draw_sweep(generator, some, how)
+    designs = [Design(setting_at(t), t, ordinary.names[k], concept.names[k]) for k in shown for t in INTENSITIES]
+    parents = np.repeat(ordinary.targets[: len(shown)], len(INTENSITIES), axis=0)
+    flat = sweep.reshape(-1, *sweep.shape[2:])
+    extra = {f"parents/ordinary-{k:02d}.png": ordinary.targets[k] for k in shown}
+    extra |= {f"parents/concept-{k:02d}.png": concept.targets[k] for k in shown}
+    measured = load_measures(config, generator).of(flat, parents)
+    save_designs(folder, request, designs, flat, measured, len(INTENSITIES), extra)
+    frames = [
+        picture_grid(draw_designs(generator, some, [setting_at(float(t))] * len(some), how), MOVIE_COLUMNS)
+        for t in np.linspace(0, 1, MOVIE_FRAMES)
+    ]
+    save_sweep_webp(folder / "sweep.webp", np.stack(frames), MOVIE_WIDTH_PX)

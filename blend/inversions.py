@@ -1,0 +1,270 @@
+"""Parents as latents, kept on disk, so that equal pictures are never inverted twice; and how well they are redrawn.
+
+In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{safetensors,png}`, metrics["inversion"].
+"""
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from blend.encoder import Encoder, encode
+from blend.generator import STYLE_STEPS, LoadedRun, StyledGenerator
+from blend.invert import invert
+from blend.perceptual import make_features
+from blend.pictures import Parents, load_held_out, spread_rows
+from harness.atomic import atomic_write
+from harness.config import Config, finetune_config
+from harness.errors import UserError
+from harness.hdf5 import open_packed
+from harness.images import picture_grid, save_png
+from harness.metrics.evaluate import write_metrics
+from harness.native.data import pictures_to_tensor
+from harness.native.device import prepare_hardware
+from harness.native.draws import Draws
+from harness.rundir import RunDir
+
+Kind = Literal["ordinary", "concept"]
+STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}
+VERSION = 1  # of how z is found: files of another are not taken for equal
+TENSORS = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error")
+PART_TARGETS = 64  # kept before the next are begun
+RANDOM_SAMPLES = 1000
+SHEET_COLUMNS, SHEET_TARGETS = 16, 64
+READ_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Inversions:
+    """N parents and what was found for them, on the CPU.
+
+    Attributes:
+        names, sha256s: of the parents.
+        targets, encoder, refined: uint8 (N, H, W, 3): parent, encoder's guess redrawn, refined latent redrawn.
+        z_first, z: float32 (N, z_dim): the encoder's guess, and refined.
+        first_error, error: float32 (N,) picture error of these.
+        y: int64 (N,) classes where the generator is conditional.
+        path: the file that all this is kept in.
+    """
+
+    kind: Kind
+    names: list[str]
+    sha256s: list[str]
+    targets: np.ndarray
+    encoder: np.ndarray
+    refined: np.ndarray
+    z_first: Tensor
+    z: Tensor
+    first_error: Tensor
+    error: Tensor
+    y: Tensor | None
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def inversions_folder(generator: StyledGenerator) -> Path:
+    """`runs/<base>/inversions`."""
+    return generator.base.folder.parents[1] / "inversions"
+
+
+def invert_parents(
+    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind
+) -> Inversions:
+    """Latents of the parents: found on disk, or the encoder's guess refined in the style of their kind, and kept.
+
+    Stopped half-way, the same call goes on after the last whole part.
+    """
+    size = parents.pictures.shape[1:3]
+    if size != (generator.height, generator.width):
+        raise UserError(
+            f"parents: found {size[0]}x{size[1]} pictures, allowed {generator.height}x{generator.width} as "
+            f"{generator.base.name} draws; try another CONFIG"
+        )
+    stamp = _stamp(config, generator, encoder, parents, kind)
+    path = inversions_folder(generator) / f"{kind}-{_hash(stamp)}.safetensors"
+    tensors = _read(path)
+    if tensors is None:
+        tensors = _invert_in_parts(config, generator, encoder, parents, kind, path, stamp)
+    targets, redrawn, refined = (tensors[key].numpy() for key in ("targets", "encoder", "refined"))
+    if not path.with_suffix(".png").exists():
+        save_png(path.with_suffix(".png"), draw_sheet(targets, redrawn, refined))
+    found = [tensors[key] for key in ("z_first", "z", "first_error", "error")]
+    return Inversions(
+        kind, parents.names, parents.sha256s, targets, redrawn, refined, *found, y=tensors.get("y"), path=path
+    )
+
+
+def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) -> np.ndarray:
+    """uint8 (H', W', 3): strips of targets, encoder's guesses redrawn, refined ones; SHEET_TARGETS of them at most."""
+    rows = spread_rows(len(targets), SHEET_TARGETS)
+    blank = np.full_like(targets[0], 255)
+    cells: list[np.ndarray] = []
+    columns = min(SHEET_COLUMNS, len(rows))
+    for start in range(0, len(rows), columns):
+        strip = rows[start : start + columns]
+        for pictures in (targets, encoder, refined):
+            cells += [*pictures[strip], *[blank] * (columns - len(strip))]
+    return picture_grid(cells, columns)
+
+
+def _invert_in_parts(
+    config: Config,
+    generator: StyledGenerator,
+    encoder: Encoder,
+    parents: Parents,
+    kind: Kind,
+    path: Path,
+    stamp: dict[str, Any],
+) -> dict[str, Tensor]:
+    """Makes the file at `path` and returns its tensors. Each part is kept beside it until all are there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts, files, began = [], [], time.monotonic()
+    for start in range(0, len(parents), PART_TARGETS):
+        file = path.with_name(f"{path.stem}.{start:06d}.part")
+        part = _read(file)
+        if part is None:
+            part = _invert_part(config, generator, encoder, parents.pictures[start : start + PART_TARGETS], kind)
+            atomic_write(file, safetensors.torch.save(part))
+        parts.append(part)
+        files.append(file)
+        done, sec = min(start + PART_TARGETS, len(parents)), time.monotonic() - began
+        errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
+        print(f"inversion of {kind} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s", file=sys.stderr)
+    tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
+    atomic_write(path, safetensors.torch.save(tensors, {"inversion": json.dumps(stamp)}))
+    for file in files:
+        file.unlink(missing_ok=True)
+    return tensors
+
+
+def _invert_part(
+    config: Config, generator: StyledGenerator, encoder: Encoder, pictures: np.ndarray, kind: Kind
+) -> dict[str, Tensor]:
+    style, hardware = STYLES[kind], prepare_hardware(config.train)
+    z_first, y = encode(encoder, pictures)
+    pictures = np.ascontiguousarray(pictures)
+    targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
+    labels = None if y is None else y.to(generator.device)
+    features = make_features(config.inversion.features, _run_of(generator, kind))
+    network, first = generator.at(style), z_first.to(generator.device)
+    found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast)
+    tensors = {
+        "targets": torch.from_numpy(pictures),
+        "encoder": torch.from_numpy(generator.draw(found.z_first, style, y)),
+        "refined": torch.from_numpy(generator.draw(found.z, style, y)),
+        "z_first": found.z_first.cpu(),
+        "z": found.z.cpu(),
+        "first_error": found.first_error.cpu(),
+        "error": found.error.cpu(),
+    }
+    return tensors if y is None else {**tensors, "y": y.cpu()}
+
+
+def _run_of(generator: StyledGenerator, kind: Kind) -> LoadedRun:
+    run = generator.tuned if STYLES[kind] else generator.base
+    if run is None:
+        raise UserError(
+            f"concept pictures: found no fine-tuned run of {generator.base.name}, which draws them; try `make finetune`"
+        )
+    return run
+
+
+# ---- on disk ----------------------------------------------------------------------------------------------------
+
+
+def _stamp(
+    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind
+) -> dict[str, Any]:
+    """All that decides the result, and the names."""
+    _run_of(generator, kind)
+    settings = config.inversion.model_dump(mode="json", exclude={"count", "batch_size"})  # these change speed alone
+    key = generator.key(STYLES[kind] * STYLE_STEPS)
+    pixels = hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest()
+    return {
+        "version": VERSION, "kind": kind, "names": parents.names, "sha256s": parents.sha256s, "pixels_sha256": pixels,
+        "settings": settings, "generator": key, "encoder_sha256": encoder.sha256,
+    }  # fmt: skip
+
+
+def _hash(stamp: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """A kept file's tensors; None when it is not there or damaged."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, safetensors.SafetensorError) as error:
+        print(f"{path}: damaged ({error}); made again", file=sys.stderr)
+        return None
+    return tensors if set(TENSORS) <= set(tensors) else None
+
+
+# ---- how well ---------------------------------------------------------------------------------------------------
+
+
+def measure_inversion(config: Config, generator: StyledGenerator, encoder: Encoder) -> dict[str, Any]:
+    """Inverts held-out pictures of both kinds; metrics["inversion"]: errors beside those of simpler ways to redraw.
+
+    The figures themselves are those of ordinary pictures; those of concept pictures are below "concept".
+    """
+    kinds: list[tuple[Kind, Config]] = [("ordinary", config)]
+    if generator.tuned is not None:
+        kinds.append(("concept", finetune_config(config)))
+    figures = {}
+    for kind, part in kinds:
+        inversions = invert_parents(config, generator, encoder, load_held_out(part.data, config.inversion.count), kind)
+        figures[kind] = inversion_figures(inversions, generator, part)
+    whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
+    write_metrics(RunDir(generator.base.folder.parents[1]), "inversion", whole)
+    return whole
+
+
+def inversion_figures(inversions: Inversions, generator: StyledGenerator, config: Config) -> dict[str, Any]:
+    """Means of picture errors over the targets; `config` names the set that the mean picture is of."""
+    targets = inversions.targets
+    drawn = _random_samples(generator, inversions.kind, config.seed)
+    return {
+        "targets": len(inversions),
+        "encoder_error": float(inversions.first_error.mean()),
+        "refined_error": float(inversions.error.mean()),
+        "refined_error_worst": float(inversions.error.max()),
+        "mean_picture_error": float(picture_errors(targets, mean_picture(config)[None]).mean()),
+        "best_of_1000_error": float(picture_errors(targets, drawn).min(1).mean()),
+        "latent_length": float(inversions.z.norm(dim=1).mean()),
+    }
+
+
+def _random_samples(generator: StyledGenerator, kind: Kind, seed: int) -> np.ndarray:
+    draws = Draws(seed, torch.device("cpu"))
+    z, y = draws.latents("best of random samples", 0, RANDOM_SAMPLES, generator.z_dim, generator.num_classes)
+    return generator.draw(z, STYLES[kind], y)
+
+
+def mean_picture(config: Config) -> np.ndarray:
+    """float64 (H, W, 3), 0 to 255: the mean of all training pictures."""
+    with open_packed(config.data.hdf5_path("train")) as packed:
+        total = np.zeros((packed.height, packed.width, 3))
+        for start in range(0, packed.count, READ_ROWS):
+            total += packed.read(np.arange(start, min(start + READ_ROWS, packed.count))).sum(0, dtype=np.float64)
+        return total / packed.count
+
+
+def picture_errors(targets: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Picture error of each of (N, H, W, 3) to each of (M, H, W, 3), levels 0 to 255: float64 (N, M)."""
+    a, b = (levels.reshape(len(levels), -1) / 127.5 - 1 for levels in (targets, others))
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.maximum(squares, 0) / a.shape[1]

@@ -1,0 +1,119 @@
+"""What the stages left on disk, as the page needs it. Whatever is missing or damaged is None or left out.
+
+In: `runs/` and the packed sets. Out: runs with their newest samples, and pictures of the sets.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blend.report_designs import SWEEP_SET, Design, InversionPair, picture_or_none, read_sweeps
+from harness.config import Config
+from harness.errors import UserError
+from harness.hdf5 import open_packed
+from harness.rundir import RunDir
+
+GRID_GAP_PX = 2  # of a run's sample grids
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run (or the encoder's folder): where it stands and what it wrote of itself."""
+
+    name: str
+    config: Config | None
+    status: dict[str, Any]
+    env: dict[str, Any]
+    stats: list[dict[str, Any]]
+    checkpoint: dict[str, Any]  # meta.json of the newest
+    samples: list[np.ndarray]  # uint8 (H, W, 3) each, the newest grid's
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that the page is made of: both runs, and what lies in the folder of the base run.
+
+    Attributes:
+        config: of the base run, and `tuned_config` of the fine-tuned one (what it would be, where there is none).
+    """
+
+    folder: Path
+    base: RunFacts
+    tuned: RunFacts | None
+    encoder: RunFacts | None
+    config: Config
+    tuned_config: Config
+    metrics: dict[str, Any]
+    inversions: list[InversionPair]
+    designs: dict[str, list[Design]]
+
+    @property
+    def sweeps(self) -> list[list[Design]]:
+        return read_sweeps(self.designs.get(SWEEP_SET, []))
+
+
+# ---- runs -------------------------------------------------------------------------------------------------------
+
+
+def read_facts(folder: Path) -> RunFacts | None:
+    """A run's facts, or None when there is no such folder."""
+    run = RunDir(folder)
+    if not folder.is_dir():
+        return None
+    try:
+        config = run.read_config() if run.config_path.is_file() else None
+    except UserError:  # of a later version, say
+        config = None
+    metas = [read_json(path / "meta.json") for path in sorted(run.checkpoints.glob("step-*"))]
+    samples = _newest_samples(run, config) if config is not None else []
+    newest = metas[-1] if metas else {}
+    return RunFacts(
+        folder.name, config, run.read_status() or {}, read_json(run.env_path), run.read_stats(), newest, samples
+    )
+
+
+def _newest_samples(run: RunDir, config: Config) -> list[np.ndarray]:
+    """The pictures that the newest sample grid consists of."""
+    grid = next(
+        (p for p in map(picture_or_none, sorted(run.samples.glob("step-*.png"), reverse=True)) if p is not None), None
+    )
+    if grid is None:
+        return []
+    height, width = config.data.img_size
+    tops, lefts = (
+        range(0, side - part + 1, part + GRID_GAP_PX) for side, part in zip(grid.shape, (height, width), strict=False)
+    )
+    tiles = [grid[top : top + height, left : left + width] for top in tops for left in lefts]
+    return tiles[: config.train.sample_count]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_pictures(path: Path, rows: Iterable[int]) -> dict[int, np.ndarray]:
+    """Row → uint8 (H, W, 3) of a packed set; empty when the set cannot be used."""
+    try:
+        with open_packed(path) as packed:
+            inside = sorted({row for row in rows if 0 <= row < packed.count})
+            return dict(zip(inside, packed.read(np.asarray(inside, dtype=np.int64)), strict=True)) if inside else {}
+    except UserError:
+        return {}
+
+
+def evenly_spread(path: Path, count: int) -> list[np.ndarray]:
+    """Up to `count` pictures from all over a packed set."""
+    try:
+        with open_packed(path) as packed:
+            rows = np.linspace(0, packed.count - 1, min(count, packed.count)).round().astype(np.int64)
+            return list(packed.read(rows))
+    except UserError:
+        return []
