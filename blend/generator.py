@@ -26,7 +26,10 @@ from harness.native.resnet import Discriminator, Generator
 from harness.native.sampling import latents_to_pictures, standing_copy
 from harness.rundir import RunDir
 
-STYLE_STEPS = 100  # styles are whole percents: each has statistics of its own, computed once and kept
+STYLE_STEPS = 100  # styles are whole percents
+# Batch-norm statistics are computed for every fifth percent, and are between these what a straight line gives: they
+# follow the style smoothly, and computing them takes a thousand pictures.
+KNOT_PERCENT = 5
 NETWORKS_IN_MEMORY = 8
 
 
@@ -69,7 +72,8 @@ class StyledGenerator:
     """Weights between those of a run (style 0) and of the run fine-tuned from it (style 1).
 
     Both began with the same weights, so every mix of them draws cars too, and a latent keeps its view and its body
-    while the style moves. Batch-norm statistics are recomputed for each mix and kept in `runs/<name>/standing/`.
+    while the style moves. Each mix has batch-norm statistics of its own; those computed are kept in
+    `runs/<name>/standing/`.
 
     Attributes:
         tuned: None where there is no fine-tuned run; then 0 is the only style.
@@ -81,6 +85,7 @@ class StyledGenerator:
         self.height, self.width = base.config.data.img_size
         self.device = next(base.generator.parameters()).device
         self._networks: OrderedDict[int, nn.Module] = OrderedDict()
+        self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
             _check_same_shape(base, tuned)
 
@@ -93,7 +98,9 @@ class StyledGenerator:
                 f"style: found {style}, allowed 0 alone: {self.base.name} has no fine-tuned run; try `make finetune`"
             )
         if percent not in self._networks:
-            self._networks[percent] = self._standing(percent)
+            network = build_networks(self.base.config, self.num_classes, self.device)[0].requires_grad_(False).eval()
+            network.load_state_dict({**self._weights(percent), **self._statistics(percent)})
+            self._networks[percent] = network
             if len(self._networks) > NETWORKS_IN_MEMORY:
                 self._networks.popitem(last=False)
         self._networks.move_to_end(percent)
@@ -109,33 +116,51 @@ class StyledGenerator:
         base = self.base.sha256 if percent < STYLE_STEPS else ""
         return hashlib.sha256(f"{base} {tuned} {percent}".encode()).hexdigest()[:24]
 
-    def _standing(self, percent: int) -> nn.Module:
-        network = build_networks(self.base.config, self.num_classes, self.device)[0].requires_grad_(False).eval()
-        network.load_state_dict(self._weights(percent / STYLE_STEPS))
-        path = self.kept / f"{self.key(percent)}.safetensors"
-        try:
-            buffers = safetensors.torch.load_file(path)
-        except FileNotFoundError:
-            buffers = None
-        except (OSError, safetensors.SafetensorError):  # damaged: as good as none
-            buffers = None
-        if buffers is None or set(buffers) != {name for name, _ in network.named_buffers()}:
-            network = standing_copy(network, self.z_dim, self.num_classes)
-            self.kept.mkdir(parents=True, exist_ok=True)
-            plain = {name: value.detach().cpu().contiguous() for name, value in network.named_buffers()}
-            atomic_write(path, safetensors.torch.save(plain))
-            return network
-        network.load_state_dict(buffers, strict=False)
-        return network
+    def _statistics(self, percent: int) -> dict[str, Tensor]:
+        """The buffers of a style: computed at a knot, on the line between two knots elsewhere."""
+        offset = percent % KNOT_PERCENT
+        # The vectors of spectral norm are directions, which have no straight line between them.
+        if offset == 0 or self.base.config.model.apply_g_sn:
+            return self._computed(percent)
+        low, high = self._computed(percent - offset), self._computed(percent - offset + KNOT_PERCENT)
+        return {
+            k: torch.lerp(v, high[k], offset / KNOT_PERCENT) if v.is_floating_point() else v for k, v in low.items()
+        }
 
-    def _weights(self, style: float) -> dict[str, Any]:
+    def _computed(self, percent: int) -> dict[str, Tensor]:
+        path = self.kept / f"{self.key(percent)}.safetensors"
+        if percent not in self._buffers:
+            network = build_networks(self.base.config, self.num_classes, self.device)[0].requires_grad_(False).eval()
+            names = set(network.state_dict()) - {name for name, _ in network.named_parameters()}
+            buffers = _read_buffers(path, names)
+            if buffers is None:
+                network.load_state_dict(self._weights(percent))
+                standing = standing_copy(network, self.z_dim, self.num_classes)
+                found = standing.state_dict()
+                buffers = {name: found[name].cpu().contiguous() for name in sorted(names)}
+                self.kept.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, safetensors.torch.save(buffers))
+            self._buffers[percent] = buffers
+        return self._buffers[percent]
+
+    def _weights(self, percent: int) -> dict[str, Any]:
         mine = self.base.generator.state_dict()
-        if self.tuned is None or style == 0:
+        if self.tuned is None or percent == 0:
             return mine
         theirs = self.tuned.generator.state_dict()
-        if style == 1:
+        if percent == STYLE_STEPS:
             return theirs
-        return {k: torch.lerp(v, theirs[k], style) if v.is_floating_point() else v for k, v in mine.items()}
+        share = percent / STYLE_STEPS
+        return {k: torch.lerp(v, theirs[k], share) if v.is_floating_point() else v for k, v in mine.items()}
+
+
+def _read_buffers(path: Path, names: set[str]) -> dict[str, Tensor] | None:
+    """Statistics that were kept; None where there are none, or damaged or foreign ones."""
+    try:
+        buffers = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError):
+        return None
+    return buffers if set(buffers) == names else None
 
 
 def _check_same_shape(base: LoadedRun, tuned: LoadedRun) -> None:

@@ -19,6 +19,9 @@ from harness.native.layers import to_full_precision
 # The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
 # usual memory of a thousand steps would go on dividing by the first gradients until the end.
 ADAM_BETAS = (0.8, 0.9)
+# Adam's first updates are of full size in every direction, whatever the gradient: without a ramp they throw a guess
+# that is shorter than a drawn latent out of the valley that it lies in.
+RAMP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -132,5 +135,6 @@ def make_objective(
 
 
 def learning_rate(step: int, settings: Inversion) -> float:
-    """Half a cosine from `lr` down to nothing after the last step."""
-    return settings.lr * (1 + math.cos(math.pi * step / settings.steps)) / 2
+    """Up to `lr` over the first tenth of the steps, then half a cosine down to nothing."""
+    progress = step / settings.steps
+    return settings.lr * min(1.0, (step + 1) / (RAMP_SHARE * settings.steps)) * (1 + math.cos(math.pi * progress)) / 2

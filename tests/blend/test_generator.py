@@ -69,7 +69,27 @@ def test_statistics_are_those_of_each_mix_and_are_computed_once(config, tmp_path
     assert (again.draw(z, 0.5) == generator.draw(z, 0.5)).all()
     assert (again.draw(z, 0.5) == again.draw(z, 0.501)).all()  # whole percents
     with pytest.raises(AssertionError, match="second time"):
-        again.at(0.51)
+        again.at(0.45)
+
+
+def test_between_knots_statistics_are_nearly_those_of_the_mix(config):
+    generator, z = load_generator(config), latents(32)
+    between = generator.draw(z, 0.52).astype(int)
+    exact = blend.generator.standing_copy(generator.at(0.52), 8, 0)
+    with torch.no_grad():
+        drawn = blend.generator.latents_to_pictures(exact, z, None)
+    apart = np.abs(between - drawn)
+    assert apart.mean() < 0.25 and apart.max() <= 4  # of 255 levels
+    neighbour = np.abs(between - generator.draw(z, 0.55))
+    assert neighbour.mean() > 2 * apart.mean()
+
+
+def test_spectral_norms_vectors_are_computed_for_every_style(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator = load_generator(make_tiny_runs(tmp_path, model__apply_g_sn=True))
+    u = dict(generator.at(0.52).named_buffers())["conv2d5.weight_u"]
+    assert u.norm() == pytest.approx(1, abs=1e-4)
+    assert len(list((tmp_path / "runs/tiny/standing").iterdir())) == 1
 
 
 def test_damaged_or_foreign_statistics_are_computed_again(config, tmp_path):

@@ -184,11 +184,12 @@ def test_classes_belong_to_their_targets():
     assert (right.error < wrong.error).all()
 
 
-def test_the_rate_falls_to_nothing():
-    settings = settings_of(steps=10, lr=0.5)
-    rates = [learning_rate(step, settings) for step in range(11)]
-    assert rates[0] == 0.5 and abs(rates[5] - 0.25) < 1e-12 and abs(rates[10]) < 1e-12
-    assert rates == sorted(rates, reverse=True)
+def test_the_rate_rises_for_a_tenth_and_falls_to_nothing():
+    settings = settings_of(steps=100, lr=0.5)
+    rates = [learning_rate(step, settings) for step in range(101)]
+    assert abs(rates[0] - 0.05) < 1e-12 and 0.48 < rates[9] <= 0.5 and abs(rates[50] - 0.25) < 1e-12
+    assert rates[:10] == sorted(rates[:10]) and rates[9:] == sorted(rates[9:], reverse=True) and abs(rates[100]) < 1e-12
+    assert learning_rate(0, settings_of(steps=1, lr=0.5)) == 0.5
 
 
 def test_errors_are_measured_outside_of_autocast():
