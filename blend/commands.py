@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blend.blending import held_out_inversions
+from blend.blending import held_out_inversions, held_out_parents
 from blend.designs import Design, is_made, request_sha256, save_designs
 from blend.encoder import load_encoder
 from blend.gallery import save_sweep_webp
@@ -14,7 +14,7 @@ from blend.generator import StyledGenerator, load_generator
 from blend.inversions import Inversions, invert_parents, measure_inversion
 from blend.measures import load_measures
 from blend.mix import Pairs, draw_designs, setting_at
-from blend.pictures import load_folder, load_held_out
+from blend.pictures import Parents, load_folder, load_held_out
 from blend.sweep import (
     INTENSITIES,
     asked_figures,
@@ -29,6 +29,7 @@ from harness.images import picture_grid
 from harness.metrics.evaluate import write_metrics
 from harness.rundir import RunDir
 
+VERSION = 1  # of what is measured: raise it when the same parents would give other figures
 SHOWN_PAIRS = 8  # of the sweep, in pictures
 MOVIE_FRAMES, MOVIE_COLUMNS, MOVIE_WIDTH_PX = 21, 2, 520
 HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
@@ -56,6 +57,7 @@ def measure_command(config: Config) -> Path:
     count = min(config.blend.pairs, len(ordinary), len(concept))
     request = {
         "kind": "sweep",
+        "version": VERSION,
         "ordinary": ordinary.path.stem,
         "concept": concept.path.stem,
         "blend": config.blend.model_dump(mode="json"),
@@ -65,7 +67,7 @@ def measure_command(config: Config) -> Path:
     if is_made(folder, request) and _is_measured(rundir, request):
         return rundir.metrics_path
     pairs = Pairs(ordinary.z[:count], concept.z[:count], None if ordinary.y is None else ordinary.y[:count])
-    figures = _figures(config, generator, pairs, ordinary.targets[:count])
+    figures = _figures(config, generator, pairs, _seed_pairs(config, generator, pairs), ordinary.targets[:count])
     _save_sweep(config, generator, folder, request, pairs, ordinary, concept)
     write_metrics(rundir, "blend", {**figures, "request_sha256": request_sha256(request)})
     return rundir.metrics_path
@@ -76,14 +78,24 @@ def _is_measured(rundir: RunDir, request: dict[str, Any]) -> bool:
     return metrics.get("blend", {}).get("request_sha256") == request_sha256(request)
 
 
-def _figures(config: Config, generator: StyledGenerator, pairs: Pairs, parents: np.ndarray) -> dict[str, Any]:
+def _seed_pairs(config: Config, generator: StyledGenerator, pairs: Pairs) -> Pairs:
+    """The same pairs as the first seed has them: inverted in the fine-tuned generator too, its only one."""
+    parents, count = held_out_parents(config)[0], len(pairs)
+    some = Parents(parents.names[:count], parents.sha256s[:count], parents.pictures[:count])
+    found = invert_parents(config, generator, load_encoder(config, generator), some, "ordinary", style=1)
+    return Pairs(found.z, pairs.concept, found.y)
+
+
+def _figures(
+    config: Config, generator: StyledGenerator, pairs: Pairs, seed_pairs: Pairs, parents: np.ndarray
+) -> dict[str, Any]:
     reader, measures = load_reader(), load_measures(config, generator)
     how, share = config.blend.interpolation, config.blend.latent_share
     held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
     return {
         **sweep_figures(draw_sweep(generator, pairs, how), reader, measures.futurism),
         **asked_figures(generator, pairs, measures.futurism, reader_scale(reader, *held_out), share, how),
-        "equal_futurism": equal_futurism_figures(generator, pairs, parents, reader, share, how),
+        "equal_futurism": equal_futurism_figures(generator, pairs, seed_pairs, parents, reader, share, how),
     }
 
 

@@ -79,9 +79,11 @@ def inversions_folder(generator: StyledGenerator) -> Path:
 
 
 def invert_parents(
-    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind
+    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind, style: int | None = None
 ) -> Inversions:
     """Latents of the parents: found on disk, or the encoder's guess refined in the style of their kind, and kept.
+
+    `style` 0 or 1: another one than that of their kind.
 
     Stopped half-way, the same call goes on after the last whole part.
     """
@@ -91,11 +93,13 @@ def invert_parents(
             f"parents: found {size[0]}x{size[1]} pictures, allowed {generator.height}x{generator.width} as "
             f"{generator.base.name} draws; try another CONFIG"
         )
-    stamp = _stamp(config, generator, encoder, parents, kind)
-    path = inversions_folder(generator) / f"{kind}-{_hash(stamp)}.safetensors"
+    style = STYLES[kind] if style is None else style
+    stamp = _stamp(config, generator, encoder, parents, kind, style)
+    label = kind if style == STYLES[kind] else f"style{style}-{kind}"
+    path = inversions_folder(generator) / f"{label}-{_hash(stamp)}.safetensors"
     tensors = _read(path)
     if tensors is None:
-        tensors = _invert_in_parts(config, generator, encoder, parents, kind, path, stamp)
+        tensors = _invert_in_parts(config, generator, encoder, parents, style, path, stamp)
     targets, redrawn, refined = (tensors[key].numpy() for key in ("targets", "encoder", "refined"))
     if not path.with_suffix(".png").exists():
         save_png(path.with_suffix(".png"), draw_sheet(targets, redrawn, refined))
@@ -123,7 +127,7 @@ def _invert_in_parts(
     generator: StyledGenerator,
     encoder: Encoder,
     parents: Parents,
-    kind: Kind,
+    style: int,
     path: Path,
     stamp: dict[str, Any],
 ) -> dict[str, Tensor]:
@@ -134,13 +138,15 @@ def _invert_in_parts(
         file = path.with_name(f"{path.stem}.{start:06d}.part")
         part = _read(file)
         if part is None:
-            part = _invert_part(config, generator, encoder, parents.pictures[start : start + PART_TARGETS], kind)
+            part = _invert_part(config, generator, encoder, parents.pictures[start : start + PART_TARGETS], style)
             atomic_write(file, safetensors.torch.save(part))
         parts.append(part)
         files.append(file)
         done, sec = min(start + PART_TARGETS, len(parents)), time.monotonic() - began
         errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
-        print(f"inversion of {kind} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s", file=sys.stderr)
+        print(
+            f"inversion of {stamp['kind']} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s", file=sys.stderr
+        )
     tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
     atomic_write(path, safetensors.torch.save(tensors, {"inversion": json.dumps(stamp)}))
     for file in files:
@@ -149,14 +155,14 @@ def _invert_in_parts(
 
 
 def _invert_part(
-    config: Config, generator: StyledGenerator, encoder: Encoder, pictures: np.ndarray, kind: Kind
+    config: Config, generator: StyledGenerator, encoder: Encoder, pictures: np.ndarray, style: int
 ) -> dict[str, Tensor]:
-    style, hardware = STYLES[kind], prepare_hardware(config.train)
+    hardware = prepare_hardware(config.train)
     z_first, y = encode(encoder, pictures)
     pictures = np.ascontiguousarray(pictures)
     targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
     labels = None if y is None else y.to(generator.device)
-    features = make_features(config.inversion.features, _run_of(generator, kind))
+    features = make_features(config.inversion.features, _run_of(generator, style))
     network, first = generator.at(style), z_first.to(generator.device)
     found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast)
     tensors = {
@@ -171,8 +177,8 @@ def _invert_part(
     return tensors if y is None else {**tensors, "y": y.cpu()}
 
 
-def _run_of(generator: StyledGenerator, kind: Kind) -> LoadedRun:
-    run = generator.tuned if STYLES[kind] else generator.base
+def _run_of(generator: StyledGenerator, style: int) -> LoadedRun:
+    run = generator.tuned if style else generator.base
     if run is None:
         raise UserError(
             f"concept pictures: found no fine-tuned run of {generator.base.name}, which draws them; try `make finetune`"
@@ -184,12 +190,12 @@ def _run_of(generator: StyledGenerator, kind: Kind) -> LoadedRun:
 
 
 def _stamp(
-    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind
+    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind, style: int
 ) -> dict[str, Any]:
     """All that decides the result, and the names."""
-    _run_of(generator, kind)
+    _run_of(generator, style)
     settings = config.inversion.model_dump(mode="json", exclude={"count", "batch_size"})  # these change speed alone
-    key = generator.key(STYLES[kind] * STYLE_STEPS)
+    key = generator.key(style * STYLE_STEPS)
     pixels = hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest()
     return {
         "version": VERSION, "kind": kind, "names": parents.names, "sha256s": parents.sha256s, "pixels_sha256": pixels,

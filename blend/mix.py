@@ -90,40 +90,58 @@ class Solved:
     reach: np.ndarray  # (N, 2): lowest and highest score on the path
 
 
+@dataclass(frozen=True)
+class Scan:
+    """Scores of N pairs along the path: places (P,), table float64 (N, P)."""
+
+    places: np.ndarray
+    table: np.ndarray
+
+
+def scan_path(generator: StyledGenerator, pairs: Pairs, score: Score, latent_share: float, how: str) -> Scan:
+    """Looks at `COARSE_POINTS` places of the path. Without a second parent only the style moves: half of it."""
+    half = COARSE_POINTS // 2 + 1
+    places = np.linspace(0, 1, COARSE_POINTS)[: None if pairs.concept is not None else half]
+    rows = [
+        score(draw_designs(generator, pairs, [path_at(float(place), latent_share)] * len(pairs), how))
+        for place in places
+    ]
+    return Scan(places, np.stack(rows, 1))
+
+
 def solve(
-    generator: StyledGenerator, pairs: Pairs, asked: np.ndarray, score: Score, latent_share: float, how: str
+    generator: StyledGenerator,
+    pairs: Pairs,
+    asked: np.ndarray,
+    score: Score,
+    latent_share: float,
+    how: str,
+    scan: Scan | None = None,
 ) -> Solved:
     """For each pair the first place on its path whose score is the one asked for, (N,).
 
-    The path is looked at in `COARSE_POINTS` places; the first interval that the asked score lies in is halved
-    `FINE_STEPS` times.
+    The first interval of the scan that the asked score lies in is halved `FINE_STEPS` times.
     """
-    places = np.linspace(0, 1, COARSE_POINTS if pairs.concept is not None else COARSE_POINTS // 2 + 1)
-    places = places if pairs.concept is not None else places / 2  # without a second parent only the style moves
-
-    def scores_at(where: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        settings = [path_at(float(place), latent_share) for place in where]
-        return score(draw_designs(generator, pairs.take(rows.tolist()), settings, how))
-
-    everyone = np.arange(len(pairs))
-    table = np.stack([scores_at(np.full(len(pairs), place), everyone) for place in places], 1)  # (N, places)
+    scan = scan or scan_path(generator, pairs, score, latent_share, how)
+    places, table = scan.places, scan.table
     crossing = (table[:, :-1] - asked[:, None]) * (table[:, 1:] - asked[:, None]) <= 0
     rows = np.flatnonzero(crossing.any(1))
     begin = crossing[rows].argmax(1)
     low, high = places[begin], places[begin + 1]
     rising = table[rows, begin] <= asked[rows]
     best, best_score = _nearer(low, table[rows, begin], high, table[rows, begin + 1], asked[rows])
-    for _ in range(FINE_STEPS):
+    for _ in range(FINE_STEPS if len(rows) else 0):
         middle = 0.5 * (low + high)
-        found = scores_at(middle, rows)
+        settings = [path_at(float(place), latent_share) for place in middle]
+        found = score(draw_designs(generator, pairs.take(rows.tolist()), settings, how))
         best, best_score = _nearer(best, best_score, middle, found, asked[rows])
         upward = (found < asked[rows]) == rising
         low, high = np.where(upward, middle, low), np.where(upward, high, middle)
-    settings: list[Setting | None] = [None] * len(pairs)
+    solved: list[Setting | None] = [None] * len(pairs)
     scores = np.full(len(pairs), np.nan)
     for row, place, value in zip(rows.tolist(), best, best_score, strict=True):
-        settings[row], scores[row] = path_at(float(place), latent_share), value
-    return Solved(settings, scores, np.stack([table.min(1), table.max(1)], 1))
+        solved[row], scores[row] = path_at(float(place), latent_share), value
+    return Solved(solved, scores, np.stack([table.min(1), table.max(1)], 1))
 
 
 def _nearer(

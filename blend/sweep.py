@@ -9,12 +9,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from blend.generator import StyledGenerator
-from blend.mix import Pairs, Score, Setting, draw_designs, path_at, setting_at, solve
+from blend.mix import Pairs, Score, Setting, draw_designs, path_at, scan_path, setting_at, solve
 from harness.features import Reader
 
 INTENSITIES = tuple(k / 10 for k in range(11))
 ASKED = tuple(range(10, 100, 10))
-SEED_WEIGHT = 0.5  # the first seed's blend: the plain average of the two latents, drawn by the fine-tuned generator
+SEED_WEIGHT = 0.5  # the first seed's blend: the plain average of two latents of its one generator, the fine-tuned one
 PATH_PLACES = 21
 COLOURED_SATURATION = 0.3  # below, a paint's hue says nothing
 
@@ -57,9 +57,10 @@ def asked_figures(
     Args:
         read_score: the reader's futurism, 0 and 100 at the medians of held-out ordinary and concept pictures.
     """
+    scan = scan_path(generator, pairs, score, latent_share, how)
     probe_misses, reader_misses, reachable = [], [], {}
     for asked in ASKED:
-        solved = solve(generator, pairs, np.full(len(pairs), float(asked)), score, latent_share, how)
+        solved = solve(generator, pairs, np.full(len(pairs), float(asked)), score, latent_share, how, scan)
         rows = [k for k, setting in enumerate(solved.settings) if setting is not None]
         reachable[str(asked)] = len(rows)
         if rows:
@@ -77,15 +78,24 @@ def asked_figures(
 
 
 def equal_futurism_figures(
-    generator: StyledGenerator, pairs: Pairs, parents: np.ndarray, reader: Reader, latent_share: float, how: str
+    generator: StyledGenerator,
+    pairs: Pairs,
+    seed_pairs: Pairs,
+    parents: np.ndarray,
+    reader: Reader,
+    latent_share: float,
+    how: str,
 ) -> dict[str, Any]:
     """What is left of the ordinary car where it is as futuristic as the first seed's plain average of latents.
 
     For each pair the place on our path whose futurism, read, is nearest to that of the seed's blend. Errors of paint
     hue (turns, coloured parents only) and yaw (degrees) against the ordinary parent's picture, uint8 (N, H, W, 3).
+
+    Args:
+        seed_pairs: as the seed has them: ordinary cars inverted in the fine-tuned generator too.
     """
     count = len(pairs)
-    seed = reader.read(draw_designs(generator, pairs, [Setting(SEED_WEIGHT, 1.0)] * count, "linear"))
+    seed = reader.read(draw_designs(generator, seed_pairs, [Setting(SEED_WEIGHT, 1.0)] * count, "linear"))
     places = np.linspace(0, 1, PATH_PLACES)
     settings = [path_at(float(place), latent_share) for place in places]
     drawn = [reader.read(draw_designs(generator, pairs, [setting] * count, how)) for setting in settings]

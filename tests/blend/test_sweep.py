@@ -62,7 +62,8 @@ def test_misses_count_designs_that_could_be_solved():
 def test_what_is_kept_at_equal_futurism():
     ordinary, concept = torch.tensor([[0.2, 0.1]] * 3), torch.tensor([[0.6, 0.5]] * 3)
     parents = np.array([[[[0, 20, 10]]]] * 3, np.uint8)
-    figures = equal_futurism_figures(Draws(), Pairs(ordinary, concept), parents, Reads(), 0.25, "linear")  # type: ignore[arg-type]
+    pairs = Pairs(ordinary, concept)
+    figures = equal_futurism_figures(Draws(), pairs, pairs, parents, Reads(), 0.25, "linear")  # type: ignore[arg-type]
     assert figures["seed"]["hue_error"] == pytest.approx(0.2) and figures["seed"]["yaw_error"] == pytest.approx(20)
     assert figures["ours"]["hue_error"] == pytest.approx(0.1) and figures["ours"]["yaw_error"] == pytest.approx(10)
     assert figures["ours"]["futurism"] == figures["seed"]["futurism"] == pytest.approx(100)

@@ -41,6 +41,9 @@ TINY: dict[str, Any] = {
     "encoder.valid_count": 16,
     "inversion.count": 4,
     "inversion.steps": 5,
+    "inversion.lr": 0.05,
+    "inversion.features_lambda": 1.0,
+    "inversion.prior_lambda": 0.001,
     "inversion.batch_size": 4,
     "blend.pairs": 3,
 }
