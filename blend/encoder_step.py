@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blend.encoder import Encoder
 from harness.config import Encoder as EncoderSettings
+from harness.native.data import PictureSource
 from harness.native.device import Hardware
 from harness.native.draws import Draws
 
@@ -35,6 +36,7 @@ class Learning:
     draws: Draws
     z_dim: int
     num_classes: int
+    reals: list[PictureSource]  # training pictures of each style, or none
     step: int = 0
 
     def draw(self, z: Tensor, y: Tensor | None) -> Tensor:
@@ -42,6 +44,11 @@ class Learning:
         parts = list(zip(self.drawers, split_batch(z, self.drawers), split_batch(y, self.drawers), strict=True))
         with self.hardware.autocast():
             return torch.cat([drawer(part, labels) for drawer, part, labels in parts])
+
+    def real_batch(self) -> tuple[Tensor, Tensor | None]:
+        """Training pictures float32 (B, 3, H, W) in [-1, 1] and their labels, in parts for the styles."""
+        pictures, labels = zip(*(source.batch(self.step) for source in self.reals), strict=True)
+        return torch.cat(pictures), torch.cat(labels) if self.num_classes else None
 
 
 def split_batch(values: Tensor | None, drawers: list[nn.Module]) -> list[Tensor | None]:
@@ -55,21 +62,27 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
 
     Only the picture that the encoder sees is disturbed; what its guess is measured against is not.
     """
-    settings, draws = run.settings, run.draws
-    z, y = draws.latents("encoder", run.step, settings.batch_size, run.z_dim, run.num_classes)
+    settings, draws, count = run.settings, run.draws, run.settings.batch_size
+    z, y = draws.latents("encoder", run.step, count, run.z_dim, run.num_classes)
+    redraws = bool(settings.picture_lambda) and (run.step + 1) % settings.picture_every_steps == 0
     with torch.no_grad():
         clean = run.draw(z, y)
+        if redraws and run.reals:
+            real, labels = run.real_batch()
+            clean, y = torch.cat([clean, real]), None if y is None or labels is None else torch.cat([y, labels])
         seen = disturb(clean, settings.augment_strength, draws.stream("encoder.augment", run.step))
     with run.hardware.autocast():
         guess, logits = run.encoder(seen)
-    parts = {"z_loss": latent_loss(settings.z_loss, guess, z)}
+    parts = {"z_loss": latent_loss(settings.z_loss, guess[:count], z)}
     loss = parts["z_loss"]
     if logits is not None and y is not None:
         parts["class_loss"] = F.cross_entropy(logits, y)
         loss = loss + parts["class_loss"]
     run.step += 1
-    if settings.picture_lambda and run.step % settings.picture_every_steps == 0:
-        parts["picture_loss"] = (run.draw(guess, y) - clean).square().mean()
+    if redraws:
+        labels = [None] * len(guess) if y is None else y.split(count)
+        redrawn = torch.cat([run.draw(*part) for part in zip(guess.split(count), labels, strict=False)])
+        parts["picture_loss"] = (redrawn - clean).square().mean()
         loss = loss + settings.picture_lambda * parts["picture_loss"]
 
     run.optimizer.zero_grad(set_to_none=True)

@@ -24,6 +24,7 @@ from blend.generator import STYLE_STEPS, StyledGenerator, load_generator
 from harness.config import Config, config_differences
 from harness.errors import Interrupted, UserError
 from harness.metrics.evaluate import write_metrics
+from harness.native.build import open_training_set
 from harness.native.checkpoint import (
     checkpoint_folder,
     load_state,
@@ -34,6 +35,7 @@ from harness.native.checkpoint import (
     save_checkpoint,
     set_aside_damaged,
 )
+from harness.native.data import PictureOrder, PictureSource
 from harness.native.device import prepare_hardware
 from harness.native.draws import Draws
 from harness.native.train import stop_signals
@@ -104,6 +106,9 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
             with suppress(OSError):  # a full disk, say, which is what `error` tells
                 rundir.write_status("failed", step=run.step, total_steps=total, message=str(error))
             raise _explained(error, run) from error
+        finally:
+            for source in run.reals:
+                source.close()
     return rundir.path
 
 
@@ -150,8 +155,23 @@ def _build(config: Config, generator: StyledGenerator) -> Learning:
     drawers = [generator.at(style) for style in _styles(config)]
     return Learning(
         settings, hardware, drawers, encoder, optimizer, Draws(config.seed, device), generator.z_dim,
-        generator.num_classes,
+        generator.num_classes, _open_reals(config, generator, len(drawers)),
     )  # fmt: skip
+
+
+def _open_reals(config: Config, generator: StyledGenerator, styles: int) -> list[PictureSource]:
+    """The training pictures of each style's run, its part of a batch at a time."""
+    settings = config.encoder
+    if not (settings.real_pictures and settings.picture_lambda):
+        return []
+    sources = []
+    for number, loaded in enumerate([generator.base, generator.tuned][:styles]):
+        assert loaded is not None
+        packed = open_training_set(loaded.config)
+        size = settings.batch_size // styles + (number < settings.batch_size % styles)  # as tensor_split cuts it
+        order = PictureOrder(config.seed, packed.count, size)
+        sources.append(PictureSource(packed, order, False, generator.device, config.train.pictures, slice(None)))
+    return sources
 
 
 def _styles(config: Config) -> list[int]:

@@ -138,6 +138,7 @@ class Encoder(Section):
     z_loss: Literal["log_cosh", "mse"]
     picture_lambda: Annotated[float, Field(ge=0, le=1e6)]
     picture_every_steps: Count
+    real_pictures: bool
     augment_strength: Annotated[float, Field(ge=0, le=1)]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     lr: Rate

@@ -20,7 +20,12 @@ from blend.resnet18 import ResNet18
 from harness.config import Config, finetune_config
 from harness.errors import UserError
 
-SHORT: dict[str, Any] = {"encoder__total_steps": 2, "encoder__valid_count": 16, "encoder__save_every_steps": 1}
+SHORT: dict[str, Any] = {
+    "encoder__total_steps": 2,
+    "encoder__valid_count": 16,
+    "encoder__save_every_steps": 1,
+    "encoder__real_pictures": False,
+}
 
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:

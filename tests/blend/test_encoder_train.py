@@ -23,8 +23,9 @@ from blend.encoder_step import disturb, encoder_step, latent_loss, one_cycle
 from blend.encoder_train import train_encoder
 from blend.generator import load_generator
 from harness.errors import Interrupted, UserError
+from harness.hdf5 import open_packed
 from harness.native.checkpoint import load_state, load_weights
-from harness.native.data import tensor_to_pictures
+from harness.native.data import PictureOrder, tensor_to_pictures
 from harness.native.draws import Draws
 from harness.rundir import RunDir
 
@@ -62,6 +63,7 @@ def go_to(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def change(name: str) -> None:
         shutil.copytree(runs, tmp_path / name / "runs")
+        shutil.copytree(runs.parent / "data", tmp_path / name / "data")
         monkeypatch.chdir(tmp_path / name)
 
     return change
@@ -269,7 +271,7 @@ class Step:
     logits: torch.Tensor | None
 
     def __init__(self, **changes: Any) -> None:
-        config = tiny_config(**changes)
+        config = tiny_config(**{"encoder__real_pictures": False} | changes)
         self.generator = load_generator(config)
         self.run = blend.encoder_train._build(config, self.generator)
         before = self.run.encoder.forward
@@ -314,6 +316,27 @@ def test_the_picture_loss_teaches_the_encoder_on_its_steps_alone(workplace):
         assert ("picture_loss" in step.values) == (every == 1)
         weights[every] = step.run.encoder.to_z.weight.detach().clone()
     assert not torch.equal(weights[1], weights[2])
+
+
+def test_training_pictures_are_redrawn_too(workplace):
+    """As many as drawn ones, each style's from its own set; only the drawn ones have a latent to compare with."""
+    losses = {"encoder__picture_every_steps": 1, "encoder__picture_lambda": 0.7, "encoder__augment_strength": 0.0}
+    step = Step(**losses, encoder__real_pictures=True)
+    count = len(step.z)
+    pictures = []
+    for loaded in (step.generator.base, step.generator.tuned):
+        assert loaded is not None
+        with open_packed(loaded.config.data.hdf5_path("train")) as packed:
+            rows = PictureOrder(loaded.config.seed, packed.count, count // 2).rows(0)
+            pictures.append(packed.read(rows).transpose(0, 3, 1, 2) / 127.5 - 1)
+    clean = np.concatenate([step.drawn(step.z), *pictures])
+    np.testing.assert_allclose(step.seen.numpy(), clean, atol=1e-6)
+    guess = step.guess.detach()
+    z_loss = np.mean((guess[:count].numpy() - step.z.numpy()) ** 2)
+    redrawn = np.concatenate([step.drawn(guess[:count]), step.drawn(guess[count:])])
+    picture_loss = np.mean((redrawn - clean) ** 2)
+    np.testing.assert_allclose(step.values["picture_loss"], picture_loss, rtol=1e-5)
+    np.testing.assert_allclose(step.values["loss"], z_loss + 0.7 * picture_loss, rtol=1e-5)
 
 
 def test_class_logits_learn_by_cross_entropy(tmp_path, monkeypatch):
