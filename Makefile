@@ -1,12 +1,12 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
-VARIABLES += KIND ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+VARIABLES += KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+export SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -26,10 +26,11 @@ PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN
 MADE := $(if $(REBUILD),--rebuild)
 FROM := $(if $(SRC),--src "$$SRC")
 STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
-PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND")
+CLASS := $(if $(LABEL),--label "$$LABEL")
+PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND") $(CLASS)
 PARENTS := $(if $(ORDINARY),--ordinary "$$ORDINARY") $(if $(CONCEPT),--concept "$$CONCEPT") $(if $(SEEDS),--seeds "$$SEEDS")
 DIALS := $(if $(INTENSITY),--intensity "$$INTENSITY") $(if $(STYLE),--style "$$STYLE") $(if $(FUTURISM),--futurism "$$FUTURISM")
-DIALS += $(if $(RANGE),--range "$$RANGE")
+DIALS += $(CLASS) $(if $(RANGE),--range "$$RANGE")
 # Several processes: torchrun's launcher, behind ours which keeps the exit code.
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 

@@ -14,7 +14,9 @@ from harness.config import Config, config_to_yaml, load_config
 
 app = make_app("From a photo to futuristic designs.")
 
-Share = Annotated[float | None, typer.Option(min=0, max=1)]
+LabelOption = Annotated[
+    str | None, typer.Option(help="Class of the cars, where the generator has classes; predicted if not given.")
+]
 
 
 class Kind(StrEnum):
@@ -45,6 +47,7 @@ def invert(
         Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.")
     ] = None,
     kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = Kind.ordinary,
+    label: LabelOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
@@ -52,7 +55,7 @@ def invert(
     if not _planned(resolved, dry_run):
         from blend.commands import invert_command
 
-        for path in invert_command(resolved, src, kind.value):
+        for path in invert_command(resolved, src, kind.value, label):
             print(path)
 
 
@@ -80,6 +83,7 @@ def blend(
     futurism: Annotated[float | None, typer.Option(help="Score to solve for: 0 = ordinary, 100 = concept.")] = None,
     span: Annotated[str | None, typer.Option("--range", help="Intensities of one pair, from:to:count.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Cars without parents, as in 0-31.")] = None,
+    label: LabelOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the set of designs.")] = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -91,7 +95,7 @@ def blend(
 
         asked = Request(
             ordinary, concept, intensity, style, futurism,
-            text_to_range(span) if span else None, tuple(text_to_seeds(seeds)) if seeds else None, name,
+            text_to_range(span) if span else None, tuple(text_to_seeds(seeds)) if seeds else None, label, name,
         )  # fmt: skip
         print(blend_command(resolved, asked))
 

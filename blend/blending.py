@@ -3,17 +3,19 @@
 In: what was asked for. Out: a set of designs in runs/<base>/blends/, each with its measures.
 """
 
+import re
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from blend.designs import Design, is_made, request_sha256, save_designs
 from blend.encoder import load_encoder
 from blend.gallery import save_sweep_webp
-from blend.generator import StyledGenerator, load_generator
+from blend.generator import StyledGenerator, label_of, load_generator
 from blend.inversions import Inversions, invert_parents
 from blend.latents import seeds_to_latents
 from blend.measures import load_measures
@@ -24,11 +26,14 @@ from harness.errors import UserError
 
 SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
 SHORT_HASH = 8
+NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SWEEP_NAME = "sweep"
 
 
 @dataclass(frozen=True)
 class Request:
     """What is asked for; None = not said. `range`: intensities of one pair. `seeds`: cars without parents.
+    `label`: class of the ordinary cars; the encoder predicts it, or a seed draws it, where it is not said.
 
     Without folders, parents are held-out pictures of both sets.
     """
@@ -40,6 +45,7 @@ class Request:
     futurism: float | None = None
     range: tuple[float, float, int] | None = None
     seeds: tuple[int, ...] | None = None
+    label: str | None = None
     name: str | None = None
 
     @property
@@ -110,6 +116,15 @@ def _completed(config: Config, request: Request) -> Request:
         raise UserError(
             f"{lacking}: found none, allowed a folder or a picture for each parent, try --{lacking} path/to"
         )
+    if request.label is not None and not (request.seeds or request.ordinary):
+        raise UserError(
+            "label: found without cars that it is said of, allowed with --ordinary and --concept, or --seeds"
+        )
+    if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_NAME):
+        raise UserError(
+            f"name: found {request.name!r}, allowed letters, digits, '.', '_', '-', a letter or digit first, and not "
+            f"{SWEEP_NAME}, which is what make measure leaves; try --name mine"
+        )
     if dials:
         return request
     style = config.blend.style if request.style is None else request.style
@@ -156,6 +171,7 @@ def _parents(config: Config, generator: StyledGenerator, request: Request) -> tu
     if request.ordinary is not None and request.concept is not None:
         size = generator.height, generator.width
         sets = [load_folder(folder, *size) for folder in (request.ordinary, request.concept)]
+        sets[0] = replace(sets[0], label=label_of(generator, request.label))
         return (
             invert_parents(config, generator, encoder, sets[0], "ordinary"),
             invert_parents(config, generator, encoder, sets[1], "concept"),
@@ -192,11 +208,20 @@ def held_out_parents(config: Config) -> tuple[Parents, Parents]:
 def _seeded(generator: StyledGenerator, request: Request) -> Asked:
     seeds = list(request.seeds or ())
     z, y = seeds_to_latents(seeds, generator.z_dim, generator.num_classes)
+    label = label_of(generator, request.label)
+    y = y if label is None else torch.full((len(seeds),), label)
     designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]
     # What a design is compared with is the same latent as the base run draws it.
     parents = generator.draw(z, 0.0, y)
     columns = max(1, round(len(seeds) ** 0.5))
-    return Asked(Pairs(z, None, y), designs, [f"seed {seed}" for seed in seeds], parents, {"seeds": seeds}, columns)
+    return Asked(
+        Pairs(z, None, y),
+        designs,
+        [f"seed {seed}" for seed in seeds],
+        parents,
+        {"seeds": seeds, "label": label},
+        columns,
+    )
 
 
 def text_to_range(text: str) -> tuple[float, float, int]:

@@ -1,16 +1,16 @@
 """`make invert` and `make measure`: pictures as latents, and how well the dial works on held-out ones."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from blend.blending import held_out_inversions, held_out_parents
+from blend.blending import SWEEP_NAME, held_out_inversions, held_out_parents
 from blend.designs import Design, is_made, request_sha256, save_designs
 from blend.encoder import load_encoder
 from blend.gallery import save_sweep_webp
-from blend.generator import StyledGenerator, load_generator
+from blend.generator import StyledGenerator, label_of, load_generator
 from blend.inversions import Inversions, invert_parents, measure_inversion
 from blend.measures import load_measures
 from blend.mix import Pairs, draw_designs, setting_at
@@ -26,7 +26,6 @@ from blend.sweep import (
 from harness.config import Config, finetune_config
 from harness.features import load_reader
 from harness.images import picture_grid
-from harness.metrics.evaluate import write_metrics
 from harness.rundir import RunDir
 
 VERSION = 1  # of what is measured: raise it when the same parents would give other figures
@@ -35,12 +34,15 @@ MOVIE_FRAMES, MOVIE_COLUMNS, MOVIE_WIDTH_PX = 21, 2, 520
 HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
 
 
-def invert_command(config: Config, src: Path | None, kind: Literal["ordinary", "concept"]) -> list[Path]:
+def invert_command(
+    config: Config, src: Path | None, kind: Literal["ordinary", "concept"], label: str | None = None
+) -> list[Path]:
     """Inverts a folder of pictures, or the held-out pictures of both sets with their figures; returns the sheets."""
     generator = load_generator(config, need_tuned=src is None or kind == "concept")
     encoder = load_encoder(config, generator)
     if src is not None:
         parents = load_folder(src, generator.height, generator.width)
+        parents = replace(parents, label=label_of(generator, label))
         return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
     measure_inversion(config, generator, encoder)
     return [found.path.with_suffix(".png") for found in held_out_inversions(config, generator)]
@@ -63,19 +65,18 @@ def measure_command(config: Config) -> Path:
         "blend": config.blend.model_dump(mode="json"),
         "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
     }
-    folder = rundir.path / "blends" / "sweep"
+    folder = rundir.path / "blends" / SWEEP_NAME
     if is_made(folder, request) and _is_measured(rundir, request):
         return rundir.metrics_path
     pairs = Pairs(ordinary.z[:count], concept.z[:count], None if ordinary.y is None else ordinary.y[:count])
     figures = _figures(config, generator, pairs, _seed_pairs(config, generator, pairs), ordinary.targets[:count])
     _save_sweep(config, generator, folder, request, pairs, ordinary, concept)
-    write_metrics(rundir, "blend", {**figures, "request_sha256": request_sha256(request)})
+    rundir.write_metrics("blend", {**figures, "request_sha256": request_sha256(request)})
     return rundir.metrics_path
 
 
 def _is_measured(rundir: RunDir, request: dict[str, Any]) -> bool:
-    metrics = json.loads(rundir.metrics_path.read_text()) if rundir.metrics_path.exists() else {}
-    return metrics.get("blend", {}).get("request_sha256") == request_sha256(request)
+    return rundir.read_metrics().get("blend", {}).get("request_sha256") == request_sha256(request)
 
 
 def _seed_pairs(config: Config, generator: StyledGenerator, pairs: Pairs) -> Pairs:

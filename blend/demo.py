@@ -13,13 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from blend.demo_record import DemoRecord, read_metrics
+from blend.demo_record import DemoRecord
 from blend.stage_process import StageProcess
-from blend.stages import STAGES, Stage, page_path, seconds_left
+from blend.stages import STAGES, Stage, page_path, run_folder, seconds_left
 from harness.atomic import clean_leftovers
 from harness.config import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
 from harness.lockfile import hold_lock
+from harness.rundir import RunDir
 
 SAME_COMMAND = "the same command goes on from there"
 
@@ -115,7 +116,7 @@ def _print_plan(record: DemoRecord, config_path: Path, overrides: list[str]) -> 
 
 
 def _print_outcome(config: Config) -> None:
-    metrics = read_metrics(config)
+    metrics = RunDir(run_folder(config)).read_metrics()
 
     def figure(key: str, form: str) -> str:
         value: Any = metrics

@@ -111,17 +111,8 @@ class DemoRecord:
     def write_metrics(self) -> None:
         """The key `demo` of the run's metrics.json, and a line of its history, unless they say so already."""
         rundir, figures = RunDir(run_folder(self.config)), self.figures()
-        latest = read_metrics(self.config)
-        if latest.get("demo") == figures:
-            return
-        history = rundir.metrics_history_path.read_bytes() if rundir.metrics_history_path.exists() else b""
-        atomic_write(rundir.metrics_history_path, history + json.dumps({"demo": figures}).encode() + b"\n")
-        atomic_write(rundir.metrics_path, json.dumps({**latest, "demo": figures}, indent=1) + "\n")
-
-
-def read_metrics(config: Config) -> dict[str, Any]:
-    path = RunDir(run_folder(config)).metrics_path
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if rundir.read_metrics().get("demo") != figures:
+            rundir.write_metrics("demo", figures)
 
 
 def _is_there(stage: Stage, config: Config) -> bool:

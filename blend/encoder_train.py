@@ -23,7 +23,6 @@ from blend.encoder_step import BETA2, Learning, encoder_step
 from blend.generator import STYLE_STEPS, StyledGenerator, load_generator
 from harness.config import Config, config_differences
 from harness.errors import Interrupted, UserError
-from harness.metrics.evaluate import write_metrics
 from harness.native.build import open_training_set
 from harness.native.checkpoint import (
     checkpoint_folder,
@@ -260,7 +259,7 @@ def _finish(run: Learning, reporter: EncoderReporter, lesson: Lesson) -> None:
     figures = lesson.measure(run, run.settings.valid_count)
     spent_sec = round(lesson.cpu_sec, 1)
     figures |= {"z_dim": run.z_dim, "steps": run.step, "cpu_sec": spent_sec, "seed_latent_mse": SEED_LATENT_MSE}
-    write_metrics(RunDir(lesson.rundir.path.parent), "encoder", figures)
+    RunDir(lesson.rundir.path.parent).write_metrics("encoder", figures)
     lesson.rundir.write_status("done", step=run.step, total_steps=run.step)
     by_style = ", ".join(f"style {style}: {mse:.3f}" for style, mse in figures["latent_mse_styles"].items())
     reporter.say(f"done at step {run.step}: latent MSE {figures['latent_mse']:.3f} ({by_style}), {spent_sec:.0f} CPU-s")

@@ -154,6 +154,17 @@ class StyledGenerator:
         return {k: torch.lerp(v, theirs[k], share) if v.is_floating_point() else v for k, v in mine.items()}
 
 
+def label_of(generator: StyledGenerator, name: str | None) -> int | None:
+    """Index of the class of this name; None for none. UserError when the generator does not draw it."""
+    if name is None:
+        return None
+    names = generator.base.class_names if generator.num_classes else []
+    if name not in names:
+        allowed = ", ".join(names) or f"none: {generator.base.name} was trained without classes"
+        raise UserError(f"label: found {name!r}, allowed {allowed}")
+    return names.index(name)
+
+
 def _read_buffers(path: Path, names: set[str]) -> dict[str, Tensor] | None:
     """Statistics that were kept; None where there are none, or damaged or foreign ones."""
     try:

@@ -27,7 +27,6 @@ from harness.config import Config, finetune_config
 from harness.errors import UserError
 from harness.hdf5 import open_packed
 from harness.images import picture_grid, save_png
-from harness.metrics.evaluate import write_metrics
 from harness.native.data import pictures_to_tensor
 from harness.native.device import prepare_hardware
 from harness.native.draws import Draws
@@ -138,7 +137,9 @@ def _invert_in_parts(
         file = path.with_name(f"{path.stem}.{start:06d}.part")
         part = _read(file)
         if part is None:
-            part = _invert_part(config, generator, encoder, parents.pictures[start : start + PART_TARGETS], style)
+            part = _invert_part(
+                config, generator, encoder, parents.pictures[start : start + PART_TARGETS], style, parents.label
+            )
             atomic_write(file, safetensors.torch.save(part))
         parts.append(part)
         files.append(file)
@@ -155,10 +156,11 @@ def _invert_in_parts(
 
 
 def _invert_part(
-    config: Config, generator: StyledGenerator, encoder: Encoder, pictures: np.ndarray, style: int
+    config: Config, generator: StyledGenerator, encoder: Encoder, pictures: np.ndarray, style: int, label: int | None
 ) -> dict[str, Tensor]:
     hardware = prepare_hardware(config.train)
     z_first, y = encode(encoder, pictures)
+    y = y if label is None else torch.full((len(pictures),), label)
     pictures = np.ascontiguousarray(pictures)
     targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
     labels = None if y is None else y.to(generator.device)
@@ -199,6 +201,7 @@ def _stamp(
     pixels = hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest()
     return {
         "version": VERSION, "kind": kind, "names": parents.names, "sha256s": parents.sha256s, "pixels_sha256": pixels,
+        "label": parents.label,
         "settings": settings, "generator": key, "encoder_sha256": encoder.sha256,
     }  # fmt: skip
 
@@ -235,7 +238,7 @@ def measure_inversion(config: Config, generator: StyledGenerator, encoder: Encod
         inversions = invert_parents(config, generator, encoder, load_held_out(part.data, config.inversion.count), kind)
         figures[kind] = inversion_figures(inversions, generator, part)
     whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
-    write_metrics(RunDir(generator.base.folder.parents[1]), "inversion", whole)
+    RunDir(generator.base.folder.parents[1]).write_metrics("inversion", whole)
     return whole
 
 

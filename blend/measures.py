@@ -5,7 +5,6 @@ kept in runs/<base>/measures/ under the hashes of all that it depends on.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from harness.config import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
 from harness.hdf5 import open_packed
-from harness.metrics.evaluate import write_metrics
 from harness.rundir import RunDir
 
 PROBE_PICTURES = 2000  # of each kind, at most
@@ -108,9 +106,8 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
 
 
 def _tell(run: RunDir, figures: dict[str, Any]) -> None:
-    latest = json.loads(run.metrics_path.read_text()) if run.metrics_path.exists() else {}
-    if latest.get("measures") != figures:
-        write_metrics(run, "measures", figures)
+    if run.read_metrics().get("measures") != figures:
+        run.write_metrics("measures", figures)
 
 
 def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:

@@ -28,11 +28,13 @@ class Parents:
         names: of the files below their folder, or `valid-00012` for row 12 of a packed set.
         sha256s: of the files, or of the packed rows; hex.
         pictures: uint8 (N, H, W, 3).
+        label: index of the class of all of them, where it is given; None = the encoder predicts it.
     """
 
     names: list[str]
     sha256s: list[str]
     pictures: np.ndarray
+    label: int | None = None
 
     def __len__(self) -> int:
         return len(self.names)

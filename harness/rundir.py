@@ -169,7 +169,17 @@ class RunDir:
         }
         atomic_write(self.env_path, _to_json({**env, **fields}, indent=1) + "\n")
 
-    # ---- statistics ----
+    # ---- figures and statistics ----
+
+    def read_metrics(self) -> dict[str, Any]:
+        """metrics.json; {} when there is none yet."""
+        return json.loads(self.metrics_path.read_text(encoding="utf-8")) if self.metrics_path.exists() else {}
+
+    def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
+        """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
+        history = self.metrics_history_path.read_bytes() if self.metrics_history_path.exists() else b""
+        atomic_write(self.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
+        atomic_write(self.metrics_path, json.dumps({**self.read_metrics(), key: figures}, indent=1) + "\n")
 
     def append_stats(self, row: dict[str, Any]) -> None:
         """One line of stats.jsonl. Numbers that are not finite become null."""

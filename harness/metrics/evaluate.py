@@ -3,7 +3,6 @@
 In: a run folder with a checkpoint, and the packed sets of its config. Out: nested figures, kept in metrics.json(l).
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.atomic import atomic_write
 from harness.config import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.features import Reader, load_reader
@@ -43,7 +41,7 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
         "training_pictures": picture_figures(reader, train, held_out),
         "held_out_pictures": picture_figures(reader, held_out),
     }
-    write_metrics(rundir, "reader", figures)
+    rundir.write_metrics("reader", figures)
     return figures
 
 
@@ -75,14 +73,6 @@ def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | Non
     if real is not None:
         figures["kid"] = kid(features, reader.featurizer(real))
     return figures
-
-
-def write_metrics(rundir: RunDir, key: str, figures: dict[str, Any]) -> None:
-    """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
-    history = rundir.metrics_history_path.read_bytes() if rundir.metrics_history_path.exists() else b""
-    latest = json.loads(rundir.metrics_path.read_text()) if rundir.metrics_path.exists() else {}
-    atomic_write(rundir.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
-    atomic_write(rundir.metrics_path, json.dumps({**latest, key: figures}, indent=1) + "\n")
 
 
 def _read_rows(config: Config, split: Any, count: int) -> np.ndarray:

@@ -14,7 +14,6 @@ import safetensors.numpy
 from blend.gallery import save_sweep_webp
 from harness.config import Config
 from harness.images import save_png
-from harness.metrics.evaluate import write_metrics
 from harness.rundir import RunDir
 
 INTENSITIES = [k / 10 for k in range(11)]
@@ -40,7 +39,7 @@ def make_encoder(folder: Path, z_dim: int) -> None:
     run.write_status("done", step=400, total_steps=400)
     explained = [round(0.9 - 0.8 * k / z_dim, 4) for k in range(z_dim)]
     figures = {"latent_mse": 0.7512, "z_dim": z_dim, "explained": explained, "explained_mean": 0.249}
-    write_metrics(RunDir(folder), "encoder", figures)
+    RunDir(folder).write_metrics("encoder", figures)
 
 
 def make_inversions(folder: Path, draw: Draw, names: list[str], kind: str = "ordinary") -> None:
@@ -53,7 +52,7 @@ def make_inversions(folder: Path, draw: Draw, names: list[str], kind: str = "ord
     tensors = {"targets": targets, "encoder": guesses, "refined": refined}
     safetensors.numpy.save_file(tensors, path, {"names": json.dumps(names), "settings": "{}"})
     figures = {"encoder": 0.0312, "refined": 0.0078, "mean_picture": 0.0711, "best_of_1000": 0.0345}
-    write_metrics(RunDir(folder), "inversion", {f"{key}_error": value for key, value in figures.items()})
+    RunDir(folder).write_metrics("inversion", {f"{key}_error": value for key, value in figures.items()})
 
 
 def make_designs(
@@ -113,7 +112,7 @@ def make_sweep(folder: Path, draw: Draw, pairs: int) -> None:
     kept = {"ours": {"hue_error": 0.021, "yaw_error": 1.9}, "seed": {"hue_error": 0.113, "yaw_error": 5.2}}
     figures = {"spearman_mean": 0.981, "spearman_worst": 0.87, "rise": 58.3, "pairs": pairs, "curve": curve}
     figures |= {"futurism_miss_probe": 1.1, "futurism_miss_reader": 6.4, "equal_futurism": kept}
-    write_metrics(RunDir(folder), "blend", figures)
+    RunDir(folder).write_metrics("blend", figures)
 
 
 def make_demo_figures(folder: Path) -> None:
@@ -121,5 +120,5 @@ def make_demo_figures(folder: Path) -> None:
     stages = {name: {"seconds": value, "cpu_sec": 1.7 * value} for name, value in seconds.items()}
     total = sum(seconds.values())
     figures = {"seconds": total, "cpu_sec": 1.7 * total, "peak_rss_mb": 1210.0, "stages": stages}
-    write_metrics(RunDir(folder), "demo", figures)
-    write_metrics(RunDir(folder), "measures", {"probe_auc": 0.997, "background_auc": 0.62, "warn_rate": 0.012})
+    RunDir(folder).write_metrics("demo", figures)
+    RunDir(folder).write_metrics("measures", {"probe_auc": 0.997, "background_auc": 0.62, "warn_rate": 0.012})

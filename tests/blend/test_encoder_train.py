@@ -168,7 +168,7 @@ def test_a_finished_encoder_is_left_alone(workplace, monkeypatch):
 def test_killed_before_its_figures_it_measures_again(workplace, monkeypatch):
     config = tiny_config(**SHORT)
     with monkeypatch.context() as patch:
-        patch.setattr(blend.encoder_train, "write_metrics", lambda *_: 1 / 0)
+        patch.setattr(RunDir, "write_metrics", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_encoder(config)
     assert status()["state"] == "failed"

@@ -12,7 +12,7 @@ from harness.config import Config, load_config
 from harness.errors import UserError
 from harness.features import load_reader
 from harness.hdf5 import PackedWriter
-from harness.metrics.evaluate import picture_figures, read_run, sample_checkpoint, write_metrics
+from harness.metrics.evaluate import picture_figures, read_run, sample_checkpoint
 from harness.native.train import train_run
 from harness.rundir import RunDir
 
@@ -64,7 +64,7 @@ def test_a_run_is_read_beside_real_pictures(workplace: Path, monkeypatch: pytest
 def test_figures_are_kept_with_the_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     rundir = RunDir.existing("tiny")
-    write_metrics(rundir, "other", {"fid": 3.0})
+    rundir.write_metrics("other", {"fid": 3.0})
     before = rundir.metrics_history_path.read_text().splitlines()
     first, second = read_run("tiny", 6, seed=1), read_run("tiny", 6, seed=2)
     latest = json.loads(rundir.metrics_path.read_text())
