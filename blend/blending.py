@@ -12,16 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from blend.couples import Couples, held_out_couples, invert_couples
 from blend.designs import Design, is_made, request_sha256, save_designs
-from blend.encoder import load_encoder
 from blend.gallery import save_sweep_webp
 from blend.generator import StyledGenerator, label_of, load_generator
-from blend.inversions import Inversions, invert_parents
 from blend.latents import seeds_to_latents
 from blend.measures import load_measures
 from blend.mix import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
-from blend.pictures import Parents, load_folder, load_held_out
-from harness.config import Config, finetune_config
+from blend.pictures import load_folder
+from harness.config import Config
 from harness.errors import UserError
 
 SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
@@ -140,66 +139,41 @@ def _setting(request: Request, intensity: float | None = None) -> Setting:
 
 
 def _paired(config: Config, generator: StyledGenerator, request: Request) -> Asked:
-    ordinary, concept = _parents(config, generator, request)
-    rows = list(product(range(len(ordinary.names)), range(len(concept.names))))
+    couples, counts = _couples(config, generator, request)
+    rows = list(product(*(range(count) for count in counts)))
     intensities: list[float | None] = [request.intensity]
     if request.range:
         if len(rows) > 1:
             raise UserError(f"range: found {len(rows)} pairs of parents, allowed one, try a picture for each parent")
         start, end, count = request.range
         intensities = list(np.linspace(start, end, count).round(6).tolist())
-    rows = [row for row in rows for _ in intensities]
-    first, second = ([row[k] for row in rows] for k in (0, 1))
-    y = None if ordinary.y is None else ordinary.y[first]
     designs = [
-        Design(_setting(request, t), t, ordinary.names[a], concept.names[b])
-        for (a, b), t in zip(rows, intensities * (len(rows) // len(intensities)), strict=True)
+        Design(_setting(request, t), t, couples.ordinary.names[a], couples.concept.names[b])
+        for a, b in rows
+        for t in intensities
     ]
+    first, second = ([row[k] for row in rows for _ in intensities] for k in (0, 1))
     return Asked(
-        Pairs(ordinary.z[first], concept.z[second], y),
+        couples.pairs(first, second),
         designs,
         [f"{design.ordinary} with {design.concept}" for design in designs],
-        ordinary.targets[first],
-        {"ordinary": [ordinary.path.stem, len(ordinary)], "concept": [concept.path.stem, len(concept)]},
-        columns=len(designs) if request.range else len(concept.names),
+        couples.parents(first),
+        {**couples.facts, "counts": list(counts)},
+        columns=len(designs) if request.range else counts[1],
     )
 
 
-def _parents(config: Config, generator: StyledGenerator, request: Request) -> tuple[Inversions, Inversions]:
-    """The two sets of parents with their latents: the folders that are named, or some of the held-out pictures."""
-    encoder = load_encoder(config, generator)
+def _couples(config: Config, generator: StyledGenerator, request: Request) -> tuple[Couples, tuple[int, int]]:
+    """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
     if request.ordinary is not None and request.concept is not None:
         size = generator.height, generator.width
-        sets = [load_folder(folder, *size) for folder in (request.ordinary, request.concept)]
-        sets[0] = replace(sets[0], label=label_of(generator, request.label))
-        return (
-            invert_parents(config, generator, encoder, sets[0], "ordinary"),
-            invert_parents(config, generator, encoder, sets[1], "concept"),
-        )
-    ordinary, concept = held_out_inversions(config, generator)
-    count = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
-    return _first(ordinary, count[0]), _first(concept, count[1])
-
-
-def _first(inversions: Inversions, count: int) -> Inversions:
-    names = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error", "names", "sha256s")
-    cut = {name: getattr(inversions, name)[:count] for name in names}
-    return replace(inversions, **cut, y=None if inversions.y is None else inversions.y[:count])
-
-
-def held_out_inversions(config: Config, generator: StyledGenerator) -> tuple[Inversions, Inversions]:
-    """The held-out pictures of both sets, `inversion.count` of each, inverted (or found again)."""
-    encoder = load_encoder(config, generator)
-    ordinary, concept = held_out_parents(config)
-    return (
-        invert_parents(config, generator, encoder, ordinary, "ordinary"),
-        invert_parents(config, generator, encoder, concept, "concept"),
-    )
-
-
-def held_out_parents(config: Config) -> tuple[Parents, Parents]:
-    count = config.inversion.count
-    return load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
+        ordinary, concept = (load_folder(folder, *size) for folder in (request.ordinary, request.concept))
+        ordinary = replace(ordinary, label=label_of(generator, request.label))
+        couples = invert_couples(config, generator, ordinary, concept)
+        return couples, (len(couples.ordinary), len(couples.concept))
+    couples = held_out_couples(config, generator)
+    most = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
+    return couples, (min(most[0], len(couples.ordinary)), min(most[1], len(couples.concept)))
 
 
 # ---- by seed ----

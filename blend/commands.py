@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blend.blending import SWEEP_NAME, held_out_inversions, held_out_parents
+from blend.blending import SWEEP_NAME
+from blend.couples import Couples, held_out_couples
 from blend.designs import Design, is_made, request_sha256, save_designs
 from blend.encoder import load_encoder
 from blend.gallery import save_sweep_webp
 from blend.generator import StyledGenerator, label_of, load_generator
-from blend.inversions import Inversions, invert_parents, measure_inversion
+from blend.inversions import invert_parents, measure_inversion
 from blend.measures import load_measures
-from blend.mix import Pairs, draw_designs, setting_at
-from blend.pictures import Parents, load_folder, load_held_out
+from blend.mix import draw_designs, setting_at
+from blend.pictures import load_folder, load_held_out
 from blend.sweep import (
     INTENSITIES,
     asked_figures,
@@ -45,7 +46,8 @@ def invert_command(
         parents = replace(parents, label=label_of(generator, label))
         return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
     measure_inversion(config, generator, encoder)
-    return [found.path.with_suffix(".png") for found in held_out_inversions(config, generator)]
+    couples = held_out_couples(config, generator)
+    return [found.path.with_suffix(".png") for found in (couples.ordinary, couples.concept)]
 
 
 def measure_command(config: Config) -> Path:
@@ -55,22 +57,20 @@ def measure_command(config: Config) -> Path:
     """
     generator = load_generator(config)
     rundir = RunDir(generator.base.folder.parents[1])
-    ordinary, concept = held_out_inversions(config, generator)
-    count = min(config.blend.pairs, len(ordinary), len(concept))
+    couples = held_out_couples(config, generator)
+    rows = list(range(min(config.blend.pairs, len(couples.ordinary), len(couples.concept))))
     request = {
         "kind": "sweep",
         "version": VERSION,
-        "ordinary": ordinary.path.stem,
-        "concept": concept.path.stem,
+        **couples.facts,
         "blend": config.blend.model_dump(mode="json"),
         "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
     }
     folder = rundir.path / "blends" / SWEEP_NAME
     if is_made(folder, request) and _is_measured(rundir, request):
         return rundir.metrics_path
-    pairs = Pairs(ordinary.z[:count], concept.z[:count], None if ordinary.y is None else ordinary.y[:count])
-    figures = _figures(config, generator, pairs, _seed_pairs(config, generator, pairs), ordinary.targets[:count])
-    _save_sweep(config, generator, folder, request, pairs, ordinary, concept)
+    figures = _figures(config, generator, couples, rows)
+    _save_sweep(config, generator, folder, request, couples, rows[:SHOWN_PAIRS])
     rundir.write_metrics("blend", {**figures, "request_sha256": request_sha256(request)})
     return rundir.metrics_path
 
@@ -79,17 +79,8 @@ def _is_measured(rundir: RunDir, request: dict[str, Any]) -> bool:
     return rundir.read_metrics().get("blend", {}).get("request_sha256") == request_sha256(request)
 
 
-def _seed_pairs(config: Config, generator: StyledGenerator, pairs: Pairs) -> Pairs:
-    """The same pairs as the first seed has them: inverted in the fine-tuned generator too, its only one."""
-    parents, count = held_out_parents(config)[0], len(pairs)
-    some = Parents(parents.names[:count], parents.sha256s[:count], parents.pictures[:count])
-    found = invert_parents(config, generator, load_encoder(config, generator), some, "ordinary", style=1)
-    return Pairs(found.z, pairs.concept, found.y)
-
-
-def _figures(
-    config: Config, generator: StyledGenerator, pairs: Pairs, seed_pairs: Pairs, parents: np.ndarray
-) -> dict[str, Any]:
+def _figures(config: Config, generator: StyledGenerator, couples: Couples, rows: list[int]) -> dict[str, Any]:
+    pairs, seed_pairs, parents = couples.pairs(rows, rows), couples.seed_pairs(rows, rows), couples.parents(rows)
     reader, measures = load_reader(), load_measures(config, generator)
     how, share = config.blend.interpolation, config.blend.latent_share
     held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
@@ -105,21 +96,18 @@ def _save_sweep(
     generator: StyledGenerator,
     folder: Path,
     request: dict[str, Any],
-    pairs: Pairs,
-    ordinary: Inversions,
-    concept: Inversions,
+    couples: Couples,
+    rows: list[int],
 ) -> None:
     """The first pairs at all intensities as a set of designs, with a moving picture of them."""
-    shown = range(min(SHOWN_PAIRS, len(pairs)))
-    some, how = pairs.take(list(shown)), config.blend.interpolation
+    some, how = couples.pairs(rows, rows), config.blend.interpolation
     sweep = draw_sweep(generator, some, how)
-    designs = [Design(setting_at(t), t, ordinary.names[k], concept.names[k]) for k in shown for t in INTENSITIES]
-    parents = np.repeat(ordinary.targets[: len(shown)], len(INTENSITIES), axis=0)
+    names = couples.ordinary.names, couples.concept.names
+    designs = [Design(setting_at(t), t, names[0][k], names[1][k]) for k in rows for t in INTENSITIES]
+    parents = np.repeat(couples.parents(rows), len(INTENSITIES), axis=0)
     flat = sweep.reshape(-1, *sweep.shape[2:])
-    extra = {f"parents/ordinary-{k:02d}.png": ordinary.targets[k] for k in shown}
-    extra |= {f"parents/concept-{k:02d}.png": concept.targets[k] for k in shown}
     measured = load_measures(config, generator).of(flat, parents)
-    save_designs(folder, request, designs, flat, measured, len(INTENSITIES), extra)
+    save_designs(folder, request, designs, flat, measured, len(INTENSITIES))
     frames = [
         picture_grid(draw_designs(generator, some, [setting_at(float(t))] * len(some), how), MOVIE_COLUMNS)
         for t in np.linspace(0, 1, MOVIE_FRAMES)

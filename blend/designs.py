@@ -66,17 +66,15 @@ def save_designs(
     pictures: np.ndarray,
     measures: Sequence[dict[str, Any]],
     columns: int | None = None,
-    extra: dict[str, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """Writes the set, in place of an older one of this name; returns the rows of designs.jsonl.
 
     Args:
         request: all that the designs follow from (parents, generators, settings); kept in every PNG too.
         pictures: uint8 (N, H, W, 3).
-        extra: further pictures by file name, say parents.
     """
     names = [f"{k:04d}.png" for k in range(len(designs))]
-    rows = [design.row(*part) for design, *part in zip(designs, names, measures, strict=True)]
+    rows = [design.row(name, measured) for design, name, measured in zip(designs, names, measures, strict=True)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     clean_leftovers(folder.parent)
     fresh = folder.with_name(f"{folder.name}.new")
@@ -86,9 +84,6 @@ def save_designs(
     with atomic_folder(fresh) as temporary:
         for row, picture in zip(rows, pictures, strict=True):
             save_png(temporary / row["file"], picture, {TEXT_KEY: json.dumps({**row, **origin})})
-        for name, picture in (extra or {}).items():
-            (temporary / name).parent.mkdir(exist_ok=True)
-            save_png(temporary / name, picture)
         grid = picture_grid(pictures, columns or math.ceil(math.sqrt(len(pictures))))
         save_png(temporary / "grid.png", grid, {TEXT_KEY: json.dumps(origin)})
         atomic_write(temporary / "designs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

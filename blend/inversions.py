@@ -71,6 +71,9 @@ class Inversions:
     def __len__(self) -> int:
         return len(self.names)
 
+    def latents(self, rows: slice) -> tuple[Tensor, Tensor | None]:
+        return self.z[rows], None if self.y is None else self.y[rows]
+
 
 def inversions_folder(generator: StyledGenerator) -> Path:
     """`runs/<base>/inversions`."""
@@ -78,11 +81,17 @@ def inversions_folder(generator: StyledGenerator) -> Path:
 
 
 def invert_parents(
-    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind, style: int | None = None
+    config: Config,
+    generator: StyledGenerator,
+    encoder: Encoder,
+    parents: Parents,
+    kind: Kind,
+    start: "Inversions | None" = None,
 ) -> Inversions:
     """Latents of the parents: found on disk, or the encoder's guess refined in the style of their kind, and kept.
 
-    `style` 0 or 1: another one than that of their kind.
+    With `start`, the same parents' latents are refined in the other style, beginning where they are: then a straight
+    line between the two is short.
 
     Stopped half-way, the same call goes on after the last whole part.
     """
@@ -92,13 +101,15 @@ def invert_parents(
             f"parents: found {size[0]}x{size[1]} pictures, allowed {generator.height}x{generator.width} as "
             f"{generator.base.name} draws; try another CONFIG"
         )
-    style = STYLES[kind] if style is None else style
+    style = STYLES[kind] if start is None else 1 - STYLES[kind]
     stamp = _stamp(config, generator, encoder, parents, kind, style)
-    label = kind if style == STYLES[kind] else f"style{style}-{kind}"
+    if start is not None:
+        stamp |= {"start": start.path.stem}
+    label = kind if start is None else f"style{style}-{kind}"
     path = inversions_folder(generator) / f"{label}-{_hash(stamp)}.safetensors"
     tensors = _read(path)
     if tensors is None:
-        tensors = _invert_in_parts(config, generator, encoder, parents, style, path, stamp)
+        tensors = _invert_in_parts(config, generator, encoder, parents, style, path, stamp, start)
     targets, redrawn, refined = (tensors[key].numpy() for key in ("targets", "encoder", "refined"))
     if not path.with_suffix(".png").exists():
         save_png(path.with_suffix(".png"), draw_sheet(targets, redrawn, refined))
@@ -129,6 +140,7 @@ def _invert_in_parts(
     style: int,
     path: Path,
     stamp: dict[str, Any],
+    start_from: Inversions | None,
 ) -> dict[str, Tensor]:
     """Makes the file at `path` and returns its tensors. Each part is kept beside it until all are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,9 +149,9 @@ def _invert_in_parts(
         file = path.with_name(f"{path.stem}.{start:06d}.part")
         part = _read(file)
         if part is None:
-            part = _invert_part(
-                config, generator, encoder, parents.pictures[start : start + PART_TARGETS], style, parents.label
-            )
+            rows = slice(start, start + PART_TARGETS)
+            guess = encode(encoder, parents.pictures[rows]) if start_from is None else start_from.latents(rows)
+            part = _invert_part(config, generator, parents.pictures[rows], style, parents.label, guess)
             atomic_write(file, safetensors.torch.save(part))
         parts.append(part)
         files.append(file)
@@ -156,10 +168,15 @@ def _invert_in_parts(
 
 
 def _invert_part(
-    config: Config, generator: StyledGenerator, encoder: Encoder, pictures: np.ndarray, style: int, label: int | None
+    config: Config,
+    generator: StyledGenerator,
+    pictures: np.ndarray,
+    style: int,
+    label: int | None,
+    guess: tuple[Tensor, Tensor | None],
 ) -> dict[str, Tensor]:
     hardware = prepare_hardware(config.train)
-    z_first, y = encode(encoder, pictures)
+    z_first, y = guess
     y = y if label is None else torch.full((len(pictures),), label)
     pictures = np.ascontiguousarray(pictures)
     targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))

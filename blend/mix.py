@@ -32,19 +32,22 @@ class Setting:
 class Pairs:
     """Latents of ordinary and concept cars, float32 (N, z_dim) each, and the ordinary ones' labels (N,) or None.
 
-    `concept` None: cars without a second parent (drawn by seed), which only the style moves.
+    Attributes:
+        concept: None for cars without a second parent (drawn by seed), which only the style moves.
+        restyled: where the style takes the ordinary latents, (N, z_dim); None = nowhere.
     """
 
     ordinary: Tensor
     concept: Tensor | None
     y: Tensor | None = None
+    restyled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ordinary)
 
     def take(self, rows: list[int]) -> "Pairs":
-        y = None if self.y is None else self.y[rows]
-        return Pairs(self.ordinary[rows], None if self.concept is None else self.concept[rows], y)
+        concept, y, restyled = (None if t is None else t[rows] for t in (self.concept, self.y, self.restyled))
+        return Pairs(self.ordinary[rows], concept, y, restyled)
 
 
 def setting_at(intensity: float, style: float | None = None) -> Setting:
@@ -71,9 +74,11 @@ def draw_designs(generator: StyledGenerator, pairs: Pairs, settings: list[Settin
     """One design a pair, uint8 (N, H, W, 3); settings: one for each pair."""
     assert len(settings) == len(pairs), (len(settings), len(pairs))
     z = pairs.ordinary
+    if pairs.restyled is not None:
+        z = torch.lerp(z, pairs.restyled, torch.tensor([[setting.style] for setting in settings]))
     if pairs.concept is not None:
         weights = torch.tensor([setting.weight for setting in settings])
-        z = mix_latents(pairs.ordinary, pairs.concept, weights, how)
+        z = mix_latents(z, pairs.concept, weights, how)
     pictures = np.empty((len(pairs), generator.height, generator.width, 3), np.uint8)
     for style in sorted({setting.style for setting in settings}):
         rows = [k for k, setting in enumerate(settings) if setting.style == style]

@@ -32,7 +32,7 @@ def sweep_figures(sweep: np.ndarray, reader: Reader, score: Score) -> dict[str, 
     read = 100 * reader.read(flat)["futurism"].reshape(count, points).astype(np.float64)
     probe = score(flat).reshape(count, points)
     # A pair that does not move at all has no ranks to compare: nothing follows the dial there.
-    ranks = np.array([spearmanr(INTENSITIES, row).statistic if np.ptp(row) else 0.0 for row in read])
+    ranks = np.array([spearmanr(INTENSITIES, row)[0] if np.ptp(row) else 0.0 for row in read])
     return {
         "pairs": count,
         "spearman_mean": float(ranks.mean()),

@@ -165,6 +165,7 @@ class Blend(Section):
     intensity: Annotated[float, Field(ge=0, le=1)]
     style: Annotated[float, Field(ge=0, le=1)] | None
     latent_share: Annotated[float, Field(ge=0, le=1)]
+    tuned_share: Annotated[float, Field(ge=0, le=1)]
     pairs: Annotated[int, Field(ge=1, le=100_000)]
     warn_percentile: Annotated[float, Field(ge=0, le=100)]
 

@@ -23,7 +23,7 @@ def some_designs(count: int = 3):
 def test_designs_carry_their_measures(tmp_path):
     folder = tmp_path / "blends" / "some"
     designs, pictures, measures = some_designs()
-    rows = save_designs(folder, REQUEST, designs, pictures, measures, extra={"parents/o.png": pictures[0]})
+    rows = save_designs(folder, REQUEST, designs, pictures, measures)
     assert read_designs(folder) == rows and is_made(folder, REQUEST)
     assert rows[2]["futurism"] == 20.0 and rows[2]["ordinary"] == "o2.jpg" and rows[2]["latent_weight"] == 0.5
     for row, picture in zip(rows, pictures, strict=True):
@@ -31,7 +31,7 @@ def test_designs_carry_their_measures(tmp_path):
             assert (np.asarray(image) == picture).all()
             inside = json.loads(image.info["carforge"])
         assert {key: inside[key] for key in row} == row and inside["generators"] == {"base": "a", "tuned": "b"}
-    assert (folder / "grid.png").is_file() and (folder / "parents/o.png").is_file()
+    assert (folder / "grid.png").is_file()
 
 
 def test_another_request_is_not_taken_for_made(tmp_path):

@@ -55,6 +55,13 @@ def test_designs_of_one_style_are_drawn_together_and_come_in_order():
     assert generator.calls == [(0.0, 1), (0.5, 2)]
 
 
+def test_the_style_takes_the_ordinary_latent_along():
+    some = Pairs(torch.tensor([[0.0], [0.0]]), torch.tensor([[4.0], [4.0]]), None, torch.tensor([[2.0], [2.0]]))
+    pictures = draw_designs(Stand(), some, [Setting(0, 0.5), Setting(0.5, 1)], "linear")  # type: ignore[arg-type]
+    assert grey(pictures).tolist() == [70, 160]
+    assert some.take([1]).restyled is not None
+
+
 def test_a_futurism_is_solved_for_on_the_path():
     some = pairs((0, 0), (0, 5), (1, 1))
     solved = solve(Stand(), some, np.array([40.0, 150.0, 77.0]), grey, SHARE, "linear")  # type: ignore[arg-type]
