@@ -27,7 +27,7 @@ SEED_LATENT_MSE = 0.970  # the first seed's encoder on its own data
 
 
 def teaser(found: Found) -> dict[str, Any] | None:
-    """The sweeps with most measured rise, each from another ordinary car; all of them move with the dial."""
+    """The sweeps whose ordinary car is redrawn best, each another one; all of them move with the dial."""
     best: dict[Any, list[Design]] = {}
     for sweep_designs in sorted(found.sweeps, key=_worth, reverse=True):
         best.setdefault(sweep_designs[0].parent("ordinary") or len(best), sweep_designs)
@@ -48,9 +48,8 @@ def _dial_car(designs: Sequence[Design]) -> dict[str, Any]:
 
 
 def _worth(designs: Sequence[Design]) -> float:
-    first, last = (design.number("futurism") for design in (designs[0], designs[-1]))
-    rise = 0.0 if first is None or last is None else last - first
-    return min(rise, 120.0) + 0.5 * (designs[-1].number("identity") or 0.0)
+    """What is kept of the ordinary car before anything moves."""
+    return designs[0].number("identity") or 0.0
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
