@@ -13,7 +13,7 @@ from blend.mix import Pairs, Score, Setting, draw_designs, path_at, scan_path, s
 from harness.features import Reader
 
 INTENSITIES = tuple(k / 10 for k in range(11))
-ASKED = tuple(range(10, 100, 10))
+ASKED = (10, 30, 50, 70, 90)
 SEED_WEIGHT = 0.5  # the first seed's blend: the plain average of two latents of its one generator, the fine-tuned one
 PATH_PLACES = 21
 COLOURED_SATURATION = 0.3  # below, a paint's hue says nothing

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,8 +55,10 @@ def test_every_stage_runs_once_in_order_with_the_config():
 def test_it_tells_what_it_does_and_ends_with_the_page_and_five_figures():
     assert Demo(stages=STAND_INS).code() == 0
     told = Path("stderr").read_text()
-    assert told.startswith("demo: 8 stages, about 13 min on two cores.")
-    assert "\n[1/8] dataset: ordinary and concept cars to learn from (about 20 s; 13 min left in all)\n" in told
+    assert re.match(r"demo: 8 stages, about \d+ min on two cores\.", told)
+    assert re.search(
+        r"\n\[1/8\] dataset: ordinary and concept cars to learn from \(about .+; \d+ min left in all\)\n", told
+    )
     assert "\n[8/8] gallery: writes the page (about " in told and "left in all" not in told.splitlines()[-2]
     lines = Path("stdout").read_text().strip().splitlines()  # what stages print there goes to stderr
     assert told.count("a line on stdout") == 8
@@ -225,11 +228,10 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing():
     assert Demo("seed=7", stages=STAND_INS, dry_run=True).code() == 0
     assert tree() == before
     told = Path("stdout").read_text()
-    assert told.splitlines()[:2] == [
-        "[1/8] dataset: ordinary and concept cars to learn from (about 20 s)",
-        f"      python -S -E stand_in.py dataset --config {CONFIG} --set seed=7",
-    ]
-    assert told.splitlines()[-1] == "# the page: runs/demo/report.html; about 13 min in all"
+    first, command, *_, last = told.splitlines()
+    assert re.fullmatch(r"\[1/8\] dataset: ordinary and concept cars to learn from \(about \d+ (s|min)\)", first)
+    assert command == f"      python -S -E stand_in.py dataset --config {CONFIG} --set seed=7"
+    assert re.fullmatch(r"# the page: runs/demo/report\.html; about \d+ min in all", last)
     plan("encoder", code=2)
     Demo(stages=STAND_INS).code()
     before = tree()
