@@ -75,9 +75,9 @@ def draw_designs(generator: StyledGenerator, pairs: Pairs, settings: list[Settin
     assert len(settings) == len(pairs), (len(settings), len(pairs))
     z = pairs.ordinary
     if pairs.restyled is not None:
-        z = torch.lerp(z, pairs.restyled, torch.tensor([[setting.style] for setting in settings]))
+        z = torch.lerp(z, pairs.restyled, torch.tensor([[float(setting.style)] for setting in settings]))
     if pairs.concept is not None:
-        weights = torch.tensor([setting.weight for setting in settings])
+        weights = torch.tensor([float(setting.weight) for setting in settings])
         z = mix_latents(z, pairs.concept, weights, how)
     pictures = np.empty((len(pairs), generator.height, generator.width, 3), np.uint8)
     for style in sorted({setting.style for setting in settings}):

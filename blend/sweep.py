@@ -9,13 +9,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from blend.generator import StyledGenerator
-from blend.mix import Pairs, Score, Setting, draw_designs, path_at, scan_path, setting_at, solve
+from blend.mix import Pairs, Score, Setting, draw_designs, scan_path, setting_at, solve
 from harness.features import Reader
 
 INTENSITIES = tuple(k / 10 for k in range(11))
 ASKED = (10, 30, 50, 70, 90)
 SEED_WEIGHT = 0.5  # the first seed's blend: the plain average of two latents of its one generator, the fine-tuned one
-PATH_PLACES = 21
 COLOURED_SATURATION = 0.3  # below, a paint's hue says nothing
 
 
@@ -88,24 +87,25 @@ def equal_futurism_figures(
 ) -> dict[str, Any]:
     """What is left of the ordinary car where it is as futuristic as the first seed's plain average of latents.
 
-    For each pair the place on our path whose futurism, read, is nearest to that of the seed's blend. Errors of paint
-    hue (turns, coloured parents only) and yaw (degrees) against the ordinary parent's picture, uint8 (N, H, W, 3).
+    For each pair the first place on our path that reads as futuristic as the seed's blend; pairs that never do are left
+    out of both. Errors of paint hue (turns, coloured parents only) and yaw (degrees) against the ordinary parent's
+    picture, uint8 (N, H, W, 3).
 
     Args:
         seed_pairs: as the seed has them: ordinary cars inverted in the fine-tuned generator too.
     """
-    count = len(pairs)
-    seed = reader.read(draw_designs(generator, seed_pairs, [Setting(SEED_WEIGHT, 1.0)] * count, "linear"))
-    places = np.linspace(0, 1, PATH_PLACES)
-    settings = [path_at(float(place), latent_share) for place in places]
-    drawn = [reader.read(draw_designs(generator, pairs, [setting] * count, how)) for setting in settings]
-    table = {name: np.stack([values[name] for values in drawn], 1) for name in seed}
-    nearest = np.abs(table["futurism"] - seed["futurism"][:, None]).argmin(1)
-    ours = {name: values[np.arange(count), nearest] for name, values in table.items()}
-    parent = reader.read(parents)
+    seed = reader.read(draw_designs(generator, seed_pairs, [Setting(SEED_WEIGHT, 1.0)] * len(pairs), "linear"))
+    solved = solve(generator, pairs, seed["futurism"], lambda p: reader.read(p)["futurism"], latent_share, how)
+    rows = [k for k, setting in enumerate(solved.settings) if setting is not None]
+    settings = [setting for setting in solved.settings if setting is not None]
+    report: dict[str, Any] = {"pairs": len(rows), "of": len(pairs), "seed_weight": SEED_WEIGHT}
+    if not rows:
+        return report
+    ours = reader.read(draw_designs(generator, pairs.take(rows), settings, how))
+    parent = reader.read(parents[rows])
     coloured = parent["paint_saturation"] >= COLOURED_SATURATION
-    report: dict[str, Any] = {"pairs": count, "coloured_pairs": int(coloured.sum()), "seed_weight": SEED_WEIGHT}
-    for name, values in (("seed", seed), ("ours", ours)):
+    report["coloured_pairs"] = int(coloured.sum())
+    for name, values in (("seed", {key: value[rows] for key, value in seed.items()}), ("ours", ours)):
         hue = np.abs((values["paint_hue"] - parent["paint_hue"] + 0.5) % 1 - 0.5)[coloured]
         report[name] = {
             "futurism": 100 * float(np.median(values["futurism"])),
