@@ -144,7 +144,7 @@ def test_a_stage_left_at_work_saves_and_ends_before_it_is_started_again():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_stage_once_and_the_demo_ends_after_it(number):
     plan("encoder", wait=True)
-    run = Demo()
+    run = Demo(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # the tests themselves may be under nohup
     stage = at_work("encoder")
     os.kill(run.pid, number)
     assert run.kill(number) == 75
