@@ -1,4 +1,4 @@
-"""Pictures of designs for people: a PNG grid and an animated WebP of sweeps, and pictures inside a page.
+"""Pictures of designs for people: an animated WebP of sweeps, and pictures inside a page.
 
 In: uint8 (..., H, W, 3). Small pictures are enlarged by Lanczos: enlarged by a browser they look like mosaics.
 """
@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 
 from harness.atomic import atomic_write
-from harness.images import picture_grid, resize_picture, save_png
+from harness.images import resize_picture
 
 SWEEP_WIDTH_PX = 256  # of one picture of an animation, about
-GRID_WIDTH_PX = 128  # of one picture of a grid, about
 FRAME_MS, HOLD_MS = 110, 900  # a step of the sweep; its first and last picture stay longer
 WEBP_QUALITY = 82
 
@@ -32,21 +31,6 @@ def save_sweep_webp(
     first, rest = there_and_back[0], there_and_back[1:]
     first.save(stream, "WEBP", save_all=True, append_images=rest, duration=durations, loop=0, quality=WEBP_QUALITY)
     atomic_write(Path(path), stream.getvalue())
-
-
-def save_sweep_grid(
-    path: Path, sweeps: np.ndarray, width_px: int = GRID_WIDTH_PX, text: dict[str, str] | None = None
-) -> None:
-    """A PNG of uint8 (R, T, H, W, 3): a sweep a row. `text` becomes PNG text chunks."""
-    assert sweeps.ndim == 5 and sweeps.dtype == np.uint8 and sweeps.size > 0, (sweeps.shape, sweeps.dtype)
-    flat = sweeps.reshape(-1, *sweeps.shape[2:])
-    save_png(Path(path), picture_grid([enlarge(picture, width_px) for picture in flat], sweeps.shape[1]), text)
-
-
-def tile_frames(sweeps: np.ndarray, columns: int) -> np.ndarray:
-    """Several sweeps that move together: uint8 (R, T, H, W, 3) → uint8 (T, H', W', 3), `columns` beside each other."""
-    assert sweeps.ndim == 5, sweeps.shape
-    return np.stack([picture_grid(moment, columns) for moment in sweeps.swapaxes(0, 1)])
 
 
 def enlarge(picture: np.ndarray, width_px: int) -> np.ndarray:

@@ -18,7 +18,6 @@ from blend.blending import Request, blend_command, text_to_range
 from blend.commands import invert_command, measure_command
 from blend.designs import read_designs
 from blend.encoder_train import train_encoder
-from blend.gallery import save_sweep_webp
 from blend.generator import load_generator
 from blend.report import make_report
 from harness.config import Config, check_config, config_to_dict
@@ -196,9 +195,3 @@ def test_measuring_leaves_figures_and_a_sweep(config):
 def test_a_folder_of_yours_can_be_inverted(config):
     (sheet,) = invert_command(config, folder_of("mine", 2), "concept")
     assert sheet.is_file() and sheet.name.startswith("concept-")
-
-
-def test_a_sweep_of_one_frame_is_no_movie(tmp_path):
-    save_sweep_webp(tmp_path / "x.webp", np.zeros((1, 4, 4, 3), np.uint8))
-    with Image.open(tmp_path / "x.webp") as movie:
-        assert getattr(movie, "n_frames", 1) == 1

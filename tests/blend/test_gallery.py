@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blend.gallery import enlarge, picture_uri, save_sweep_grid, save_sweep_webp, strip_uri, tile_frames
+from blend.gallery import enlarge, picture_uri, save_sweep_webp, strip_uri
 
 
 def ramp(count: int, height: int = 8, width: int = 16) -> np.ndarray:
@@ -50,23 +50,6 @@ def test_an_animation_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(AssertionError):
         save_sweep_webp(path, ramp(3).astype(np.float32))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["sweep.webp"]
-
-
-def test_a_grid_has_a_sweep_a_row(tmp_path):
-    sweeps = np.stack([ramp(5), ramp(5)[::-1]])
-    save_sweep_grid(tmp_path / "grid.png", sweeps, width_px=32, text={"carforge": "x"})
-    with Image.open(tmp_path / "grid.png") as image:
-        assert image.size == (5 * 32 + 4 * 2, 2 * 16 + 2)
-        assert image.text["carforge"] == "x"  # pyright: ignore[reportAttributeAccessIssue]
-        pixels = np.asarray(image)
-    assert pixels[4, 4, 0] == 0 and pixels[4, -4, 0] == 255 and pixels[-4, 4, 0] == 255 and pixels[-4, -4, 0] == 0
-
-
-def test_sweeps_side_by_side_move_together():
-    frames = tile_frames(np.stack([ramp(4), ramp(4)[::-1], ramp(4)]), columns=2)
-    assert frames.shape == (4, 8 * 2 + 2, 16 * 2 + 2, 3)
-    assert frames[0, 0, 0, 0] == 0 and frames[0, 0, -1, 0] == 255 and frames[3, 0, 0, 0] == 255
-    assert (frames[:, -1, -1] == 255).all()  # the fourth place is empty
 
 
 @pytest.mark.parametrize(("width", "expected"), [(16, 64), (60, 60), (100, 100)])
