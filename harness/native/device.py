@@ -36,11 +36,9 @@ def device_kind(train: Train) -> str:
 
 
 def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
-    """Sets threads, TF32 and determinism as asked. Raises UserError for what the hardware cannot do."""
+    """Sets TF32 and determinism as asked. Raises UserError for what the hardware cannot do."""
     kind = device_kind(train)
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu")
-    if train.threads:
-        torch.set_num_threads(train.threads)
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_has_bf16()
     precision = train.precision
     if precision == "auto":

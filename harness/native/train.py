@@ -98,6 +98,8 @@ def _run(
     with _disk_errors_told(rundir), ExitStack() as stack:
         world = join_world(device_kind(config.train))
         stack.callback(leave_world, world)
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
         hardware = prepare_hardware(config.train, world.local_rank)
         stopping = stack.enter_context(stop_signals())
 
