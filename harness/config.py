@@ -17,11 +17,13 @@ from harness.config_schema import (
     Config,
     Data,
     Encoder,
+    Evaluate,
     Finetune,
     Inversion,
     Loss,
     Model,
     Optim,
+    Studiogan,
     Train,
 )
 from harness.config_yaml import merge, parse_overrides, read_with_extends, read_yaml
@@ -29,7 +31,7 @@ from harness.errors import UserError
 
 __all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
 __all__ += ["check_config", "complete_config", "config_differences", "config_to_dict", "config_to_yaml"]
-__all__ += ["Blend", "Encoder", "Inversion"]
+__all__ += ["Blend", "Encoder", "Evaluate", "Inversion", "Studiogan"]
 __all__ += ["expand_path", "finetune_config"]
 __all__ += ["load_config", "read_yaml", "source_folder"]
 

@@ -19,7 +19,7 @@ from harness.errors import UserError
 
 BASE_PATH = Path(__file__).resolve().parent.parent / "configs" / "base.yaml"
 BLOCKS_OF_HEIGHT = {32: 3, 64: 4, 128: 5, 256: 6}  # of G; D has one more
-FIXED_IN_FINETUNE = ("name", "seed", "model", "finetune")
+FIXED_IN_FINETUNE = ("name", "seed", "engine", "model", "finetune")
 ATTENTION_CHANNELS = 8  # the attention block works on an eighth of them
 ALLOWED = {
     "data.img_size": "a height of 32, 64, 128 or 256, or [height, width]",
@@ -155,7 +155,7 @@ def _keys_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 def cross_faults(config: Config) -> list[Fault]:
     """What no single key shows: values that do not fit together."""
-    return [*_data_faults(config), *_model_faults(config), *_training_faults(config)]
+    return [*_data_faults(config), *_engine_faults(config), *_model_faults(config), *_training_faults(config)]
 
 
 def _data_faults(config: Config) -> Iterator[Fault]:
@@ -172,6 +172,13 @@ def _data_faults(config: Config) -> Iterator[Fault]:
     if data.source == "procedural" and data.src is not None:
         text = f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder"
         yield ("data.src", "data.source"), text
+
+
+def _engine_faults(config: Config) -> Iterator[Fault]:
+    (height, width), keys = config.data.img_size, ("engine", "data.img_size")
+    if config.engine == "studiogan" and height != width:
+        text = f"data.img_size: found {height}x{width}, allowed squares where StudioGAN trains, try --set engine=native"
+        yield keys, text
 
 
 def _model_faults(config: Config) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 class Data(Section):
     set: Name
-    source: Literal["procedural", "folder"]
+    source: Literal["procedural", "folder", "cifar10"]
     src: str | None
     kind: Literal["ordinary", "concept", "messy"]
     count: Count
@@ -170,11 +170,29 @@ class Blend(Section):
     warn_percentile: Annotated[float, Field(ge=0, le=100)]
 
 
+class Evaluate(Section):
+    every_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    features: Literal["reader", "inception"]
+    split: Literal["train", "valid"]
+    count: Annotated[int, Field(ge=0, le=1_000_000)]
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    neighbours: Annotated[int, Field(ge=1, le=100)]
+
+
+class Studiogan(Section):
+    version: Literal["0.2.0", "0.4.0"]
+    evaluate: bool
+    num_workers: Annotated[int, Field(ge=0, le=256)]
+    sync_bn: bool
+    silent_after_sec: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
 class Config(Section):
     """A whole experiment. Every value comes from YAML (base.yaml at the latest): there are no defaults here."""
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    engine: Literal["native", "studiogan"]
     data: Data
     model: Model
     loss: Loss
@@ -185,3 +203,5 @@ class Config(Section):
     encoder: Encoder
     inversion: Inversion
     blend: Blend
+    evaluate: Evaluate
+    studiogan: Studiogan

@@ -48,6 +48,9 @@ FREE_KEYS = (
     "encoder.*",
     "inversion.*",
     "blend.*",
+    "engine",
+    "evaluate.*",
+    "studiogan.*",
 )
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "pillow", "pyyaml", "pydantic", "safetensors", "scikit-learn")
 State = Literal["running", "done", "interrupted", "failed"]

@@ -243,7 +243,7 @@ def test_a_name_too_long_for_its_finetuned_run_is_told():
 def test_a_file_without_extends_is_told_so(tmp_path: Path):
     (tmp_path / "x.yaml").write_text("name: x\ndata: {set: cars}\noptim: {g_lr: x}\n")
     lines = faults_of(path=tmp_path / "x.yaml")
-    assert lines[0].startswith("extends: found no seed, data.source, data.src and ") and "try base.yaml" in lines[0]
+    assert lines[0].startswith("extends: found no seed, engine, data.source and ") and "try base.yaml" in lines[0]
     assert any(line.startswith("optim.g_lr: found 'x'") for line in lines) and len(lines) == 2
 
 
