@@ -1,12 +1,12 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
-VARIABLES += KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+VARIABLES += VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+export VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -101,8 +101,8 @@ gallery: $(READY) ## CONFIG= write the page: runs/<name>/report.html
 bench: $(READY) ## speed: each switch on and off, one thread, CPU time
 	@exec $(PY) -m harness bench $(ARGS)
 
-studiogan: $(READY) ## clone StudioGAN 0.2.0 into third_party/ with an environment of its own
-	@exec $(PY) -m harness studiogan $(ARGS)
+studiogan: $(READY) ## [VERSION=0.4.0] clone StudioGAN (0.2.0) into third_party/ with an environment of its own
+	@exec $(PY) -m harness studiogan $(if $(VERSION),--version "$$VERSION") $(ARGS)
 
 given-python:
 	@$(PY) -c '' 2>/dev/null || { echo "PYTHON: found $(PYTHON), which does not run; allowed a Python 3.11 or 3.12 that has the dependencies" >&2; exit 2; }

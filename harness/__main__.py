@@ -9,6 +9,7 @@ import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
 from harness.config import Config, config_to_yaml, finetune_config, load_config
+from harness.errors import UserError
 
 app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
 
@@ -106,11 +107,13 @@ def doctor() -> None:
 
 
 @app.command()
-def studiogan() -> None:
-    """Clone StudioGAN 0.2.0 into third_party/ and make its environment. Prints the checkout's folder."""
-    from harness.studiogan.checkout import prepare
+def studiogan(version: Annotated[str, typer.Option(help="0.2.0 or 0.4.0.")] = "0.2.0") -> None:
+    """Clone StudioGAN into third_party/ and make its environment. Prints the checkout's folder."""
+    from harness.studiogan.checkout import COMMITS, prepare
 
-    print(prepare())
+    if version not in COMMITS:
+        raise UserError(f"VERSION: found {version!r}, allowed {' or '.join(COMMITS)}, try VERSION=0.2.0")
+    print(prepare(version))
 
 
 @app.command()

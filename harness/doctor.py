@@ -14,6 +14,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from harness.studiogan.checkout import describe as describe_studiogan
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {  # where the module's name is not the package's
     "pillow": "PIL",
@@ -156,9 +158,9 @@ def _print_devices() -> None:
             print(f"  cuda:{index}       {device.name}, {device.total_memory / 2**30:.0f} GiB, bf16 {bf16}")
     except (Exception, SystemExit) as error:  # a broken torch or driver must not end the list
         print(f"  torch        BROKEN: {_one_line(error)}")
-    home = Path(os.environ.get("STUDIOGAN_HOME") or ROOT / "third_party" / "PyTorch-StudioGAN")
-    there = (home / "src" / "main.py").is_file()
-    print(f"  StudioGAN    {home if there else 'no checkout (optional: make studiogan)'}")
+    print("\nStudioGAN (optional)")
+    for line in describe_studiogan():
+        print(f"  {line}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,18 @@ def _lacks_gpu() -> str:
 
 
 @pytest.fixture
+def studiogan_python() -> Path:
+    """The interpreter that can import StudioGAN. For tests that are marked `studiogan` and run its training."""
+    from harness.errors import UserError
+    from harness.studiogan.checkout import find_python
+
+    try:
+        return find_python()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
 def photos() -> Path:
     """The folder of real photos: dealer/, concept/, brands/, messy/. For tests that are marked `photos`."""
     return Path(os.environ["CARFORGE_PHOTOS"])

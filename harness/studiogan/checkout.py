@@ -1,4 +1,4 @@
-"""The user's own StudioGAN 0.2.0: where it is, whether it is the right one, and how to get it.
+"""The user's own StudioGAN, 0.2.0 or 0.4.0: where it is, whether it is the right one, and how to get it.
 
 Nothing of it is kept in this repository; it runs in its own interpreter.
 """
@@ -11,10 +11,14 @@ from pathlib import Path
 
 from harness.errors import UserError
 
-COMMIT = "12ab50a5c590ed56cf9403778d79d20bae26accd"  # tag v0.2.0
+COMMITS = {
+    "0.2.0": "12ab50a5c590ed56cf9403778d79d20bae26accd",
+    "0.4.0": "e4c5d829c11e68811679f79c9c701fa5b49a80b9",
+}
 DEFAULT_URL = "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN"
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_HOME = ROOT / "third_party" / "PyTorch-StudioGAN"
+THIRD_PARTY = ROOT / "third_party"
+FOLDERS = {"0.2.0": "PyTorch-StudioGAN", "0.4.0": "PyTorch-StudioGAN-0.4.0"}
 DEFAULT_VENV = ROOT / ".venv-studiogan"
 
 # torchvision works only beside the torch build it was made for; === keeps pip from taking a local build of torch,
@@ -25,6 +29,7 @@ PACKAGES = (
     "numpy>=2.0",
     "scipy>=1.13,<1.18",  # 1.18 removes an argument of sqrtm that StudioGAN gives
     "h5py",
+    "pyyaml",
     "scikit-learn",
     "seaborn",
     "matplotlib",
@@ -32,21 +37,33 @@ PACKAGES = (
     "tensorboard",
     "pillow",
 )
+MODULES = ("torch", "torchvision", "h5py", "yaml", "sklearn", "seaborn", "matplotlib", "tqdm", "tensorboard", "PIL")
 
 
-def find_checkout() -> Path:
-    """Folder of a StudioGAN checkout at 0.2.0: $STUDIOGAN_HOME, else third_party/PyTorch-StudioGAN."""
-    given = os.environ.get("STUDIOGAN_HOME")
-    home = Path(given).expanduser() if given else DEFAULT_HOME
+def find_checkout(version: str = "0.2.0") -> Path:
+    """Folder of a StudioGAN checkout at this version: $STUDIOGAN_HOME, else the one in third_party/."""
+    home = _home(version)
     if not (home / "src" / "main.py").is_file():
-        raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `make studiogan`")
-    head = _output(["git", "-C", str(home), "rev-parse", "HEAD"])
-    if head != COMMIT:
+        raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `{_make(version)}`")
+    head, wanted = _output(["git", "-C", str(home), "rev-parse", "HEAD"]), COMMITS[version]
+    if head != wanted:
+        others = [name for name, commit in COMMITS.items() if commit == head]
+        found = f"StudioGAN {others[0]}" if others else f"commit {head[:7] or 'unknown'}"
+        more = f" or --set studiogan.version={others[0]}" if others else ""
         raise UserError(
-            f"STUDIOGAN_HOME: found commit {head[:7] or 'unknown'} in {home}, allowed 12ab50a (0.2.0), "
-            f"try `git -C {home} checkout 12ab50a`"
+            f"STUDIOGAN_HOME: found {found} in {home}, allowed {wanted[:7]} ({version}), "
+            f"try `git -C {home} checkout {wanted[:7]}`{more}"
         )
     return home
+
+
+def _home(version: str) -> Path:
+    given = os.environ.get("STUDIOGAN_HOME")
+    return Path(given).expanduser() if given else THIRD_PARTY / FOLDERS[version]
+
+
+def _make(version: str) -> str:
+    return "make studiogan" if version == "0.2.0" else f"make studiogan VERSION={version}"
 
 
 def find_python() -> Path:
@@ -58,19 +75,43 @@ def find_python() -> Path:
     return python
 
 
-def prepare() -> Path:
+def check_environment(python: Path) -> None:
+    """UserError in one line when this interpreter lacks what StudioGAN imports, or has a torchvision for another torch."""
+    _run([str(python), "-c", f"import {', '.join(MODULES)}"], f"STUDIOGAN_PYTHON: {python} lacks")
+
+
+def describe() -> list[str]:
+    """For `make doctor`: each version's checkout, and the interpreter; what is missing is said, nothing is raised."""
+    lines = []
+    for version in COMMITS:
+        try:
+            lines.append(f"{version}: {find_checkout(version)} at {COMMITS[version][:7]}")
+        except UserError as error:
+            lines.append(f"{version}: {error}")
+    code = "import torch, torchvision as v; print(f'torch {torch.__version__}, torchvision {v.__version__}, ' + ("
+    code += "torch.cuda.get_device_name() if torch.cuda.is_available() else 'no CUDA device'))"
+    try:
+        python = find_python()
+        said = _output([str(python), "-c", code])
+        lines.append(f"interpreter: {python}, {said or 'its torch and torchvision do not fit each other'}")
+    except UserError as error:
+        lines.append(f"interpreter: {error}")
+    return lines
+
+
+def prepare(version: str = "0.2.0") -> Path:
     """Clones StudioGAN from $STUDIOGAN_URL and makes its environment, unless they exist. Returns the checkout."""
-    if not os.environ.get("STUDIOGAN_HOME") and not DEFAULT_HOME.exists():
-        _clone(os.environ.get("STUDIOGAN_URL") or DEFAULT_URL, DEFAULT_HOME)
-    home = find_checkout()
+    home = _home(version)
+    if not os.environ.get("STUDIOGAN_HOME") and not home.exists():
+        _clone(os.environ.get("STUDIOGAN_URL") or DEFAULT_URL, home, COMMITS[version])
+    home = find_checkout(version)
     if not os.environ.get("STUDIOGAN_PYTHON"):
         _make_environment(DEFAULT_VENV)
-    python = find_python()
-    _run([str(python), "-c", "import torch, torchvision, seaborn, sklearn, h5py"], f"STUDIOGAN_PYTHON: {python} lacks")
+    check_environment(find_python())
     return home
 
 
-def _clone(url: str, home: Path) -> None:
+def _clone(url: str, home: Path, commit: str) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     partial = home.with_name(home.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -78,19 +119,20 @@ def _clone(url: str, home: Path) -> None:
         ["git", "clone", "--quiet", url, str(partial)],
         f"STUDIOGAN_URL: cannot clone {url}; set it to a mirror or a folder",
     )
-    _run(["git", "-C", str(partial), "checkout", "--quiet", COMMIT], f"STUDIOGAN_URL: {url} does not have 12ab50a")
+    _run(["git", "-C", str(partial), "checkout", "--quiet", commit], f"STUDIOGAN_URL: {url} does not have {commit[:7]}")
     partial.rename(home)
 
 
 def _make_environment(folder: Path) -> None:
-    """A virtual environment with PACKAGES (about 5 GB). Safe to repeat after an interruption."""
-    complete = folder / "complete"
-    if complete.exists():
+    """A virtual environment with PACKAGES (about 5 GB). Safe to repeat after an interruption or another list."""
+    complete, wanted = folder / "complete", "\n".join(PACKAGES)
+    if complete.exists() and complete.read_text() == wanted:
         return
     print(f"Making {folder} (downloads about 3 GB) ...", file=sys.stderr)
+    complete.unlink(missing_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], f"{folder}: cannot make a virtual environment")
     _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES], f"{folder}: cannot install")
-    complete.touch()
+    complete.write_text(wanted)
 
 
 def _run(command: list[str], complaint: str) -> None:

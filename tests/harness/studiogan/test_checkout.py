@@ -16,16 +16,18 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with two commits, the first of which passes for 0.2.0; nothing is set and nothing is made yet."""
+    """A repository with three commits, for 0.2.0, 0.4.0 and later; nothing is set and nothing is made yet."""
     repository = tmp_path / "upstream"
     (repository / "src").mkdir(parents=True)
     (repository / "src" / "main.py").write_text("")
     git(repository, "init", "--quiet")
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "0.2.0")
-    monkeypatch.setattr(checkout, "COMMIT", git(repository, "rev-parse", "HEAD"))
+    first = git(repository, "rev-parse", "HEAD")
+    git(repository, "commit", "--quiet", "--allow-empty", "-m", "0.4.0")
+    monkeypatch.setattr(checkout, "COMMITS", {"0.2.0": first, "0.4.0": git(repository, "rev-parse", "HEAD")})
     git(repository, "commit", "--quiet", "--allow-empty", "-m", "later")
-    monkeypatch.setattr(checkout, "DEFAULT_HOME", tmp_path / "third_party" / "PyTorch-StudioGAN")
+    monkeypatch.setattr(checkout, "THIRD_PARTY", tmp_path / "third_party")
     monkeypatch.setattr(checkout, "DEFAULT_VENV", tmp_path / ".venv-studiogan")
     for name in ("STUDIOGAN_HOME", "STUDIOGAN_URL", "STUDIOGAN_PYTHON"):
         monkeypatch.delenv(name, raising=False)
@@ -48,9 +50,11 @@ def stand_in(folder: Path, code: int) -> str:
 def test_clones_the_right_commit_once(upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIOGAN_URL", str(upstream))
     monkeypatch.setenv("STUDIOGAN_PYTHON", stand_in(tmp_path, 0))
-    home = checkout.prepare()
-    assert home == checkout.DEFAULT_HOME == checkout.find_checkout()
-    assert git(home, "rev-parse", "HEAD") == checkout.COMMIT
+    home, newer = checkout.prepare(), checkout.prepare("0.4.0")
+    assert home == checkout.THIRD_PARTY / "PyTorch-StudioGAN" == checkout.find_checkout()
+    assert newer == checkout.THIRD_PARTY / "PyTorch-StudioGAN-0.4.0" == checkout.find_checkout("0.4.0")
+    heads = [git(folder, "rev-parse", "HEAD") for folder in (home, newer)]
+    assert heads == list(checkout.COMMITS.values())
     monkeypatch.setenv("STUDIOGAN_URL", "/nowhere")
     assert checkout.prepare() == home
 
@@ -61,7 +65,7 @@ def test_an_unfinished_clone_does_not_count(upstream: Path, tmp_path: Path, monk
     with pytest.raises(UserError) as error:
         checkout.prepare()
     assert "STUDIOGAN_URL: cannot clone" in one_line(error)
-    partial = checkout.DEFAULT_HOME.with_name("PyTorch-StudioGAN.partial")
+    partial = checkout.THIRD_PARTY / "PyTorch-StudioGAN.partial"
     partial.mkdir(parents=True)
     (partial / "junk").write_text("")
     monkeypatch.setenv("STUDIOGAN_URL", str(upstream))
@@ -75,9 +79,34 @@ def test_a_checkout_that_is_missing_or_of_another_version(upstream: Path, monkey
     monkeypatch.setenv("STUDIOGAN_HOME", str(upstream))
     with pytest.raises(UserError) as error:
         checkout.find_checkout()
-    assert git(upstream, "rev-parse", "--short=7", "HEAD") in one_line(error) and "12ab50a" in one_line(error)
-    git(upstream, "checkout", "--quiet", checkout.COMMIT)
+    assert git(upstream, "rev-parse", "--short=7", "HEAD") in one_line(error)
+    assert f"allowed {checkout.COMMITS['0.2.0'][:7]} (0.2.0)" in one_line(error)
+    git(upstream, "checkout", "--quiet", checkout.COMMITS["0.2.0"])
     assert checkout.find_checkout() == upstream
+    with pytest.raises(UserError, match="found StudioGAN 0.2.0 .* --set studiogan.version=0.2.0"):
+        checkout.find_checkout("0.4.0")
+
+
+def test_description_says_what_is_missing(upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = checkout.describe()
+    assert [line.partition(":")[0] for line in lines] == ["0.2.0", "0.4.0", "interpreter"]
+    assert all("try `make studiogan" in line for line in lines)
+    git(upstream, "checkout", "--quiet", checkout.COMMITS["0.4.0"])
+    monkeypatch.setenv("STUDIOGAN_HOME", str(upstream))
+    monkeypatch.setenv("STUDIOGAN_PYTHON", stand_in(tmp_path, 1))
+    lines = checkout.describe()
+    assert "found StudioGAN 0.4.0" in lines[0] and lines[1].startswith(f"0.4.0: {upstream} at ")
+    assert lines[2].endswith("do not fit each other")
+
+
+def test_another_list_of_packages_is_installed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(checkout, "_run", lambda command, complaint: commands.append(command))
+    (tmp_path / "venv").mkdir()
+    for packages, expected in ((("a", "b"), 2), (("a", "b"), 2), (("a", "c"), 4)):
+        monkeypatch.setattr(checkout, "PACKAGES", packages)
+        checkout._make_environment(tmp_path / "venv")
+        assert len(commands) == expected
 
 
 def test_interpreters(upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
