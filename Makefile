@@ -1,12 +1,12 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
-VARIABLES += VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+export BENCH ENGINE OUT CHECKPOINT RUN VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -31,12 +31,15 @@ PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND") $(CLASS)
 PARENTS := $(if $(ORDINARY),--ordinary "$$ORDINARY") $(if $(CONCEPT),--concept "$$CONCEPT") $(if $(SEEDS),--seeds "$$SEEDS")
 DIALS := $(if $(INTENSITY),--intensity "$$INTENSITY") $(if $(STYLE),--style "$$STYLE") $(if $(FUTURISM),--futurism "$$FUTURISM")
 DIALS += $(CLASS) $(if $(RANGE),--range "$$RANGE")
+OF := $(if $(VERSION),--version "$$VERSION")
+AT := $(if $(CHECKPOINT),--checkpoint "$$CHECKPOINT")
+SETS := $(foreach o,$(OVERRIDE),--set '$(o)')
 # Several processes: torchrun's launcher, behind ours which keeps the exit code.
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint doctor dataset reader train finetune encoder invert measure blend gallery bench studiogan
-.PHONY: given-python
+.PHONY: evaluate configs export import benchmark given-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +100,23 @@ blend: $(READY) ## CONFIG= [ORDINARY= CONCEPT= folders or pictures | SEEDS=0-31]
 
 gallery: $(READY) ## CONFIG= write the page: runs/<name>/report.html
 	@exec $(PY) -m blend gallery $(PLAN) $(ARGS)
+
+evaluate: $(READY) ## RUN= [CHECKPOINT=best] FID or FD, KID, F_8, precision and recall of a run, beside real pictures
+	@exec $(PY) -m harness evaluate "$$RUN" $(AT) $(SETS) $(ARGS)
+
+configs: $(READY) ## CONFIG= [VERSION=0.4.0] write what StudioGAN would be given: runs/<name>/studiogan.json
+	@exec $(PY) -m harness configs --config "$$CONFIG" $(SETS) $(if $(VERSION),--set studiogan.version="$$VERSION") $(ARGS)
+
+export: $(READY) ## RUN= OUT= [VERSION=0.4.0 CHECKPOINT=best] a run's weights as StudioGAN's own files
+	@exec $(PY) -m harness export "$$RUN" --out "$$OUT" $(OF) $(AT) $(ARGS)
+
+import: $(READY) ## SRC= NAME= StudioGAN's weights (a folder, or a generator's .pth) as a run of ours
+	@exec $(PY) -m harness import "$$SRC" $(if $(NAME),--name "$$NAME") $(SETS) $(ARGS)
+
+benchmark: $(READY) ## BENCH=CIFAR10/SNGAN [ENGINE=native|studiogan|both SRC= LIMIT_STEPS= VERSION=] StudioGAN's published figures beside ours
+	@plan=$$($(PY) -m harness benchmark "$$BENCH" --plan $(if $(ENGINE),--engine "$$ENGINE") $(OF) $(SETS)) \
+	&& $(PY) -m datasets build --stage train --config "$$plan" $(FROM)
+	@exec $(PY) -m harness benchmark "$$BENCH" $(if $(ENGINE),--engine "$$ENGINE") $(OF) $(STEPS) $(SETS) $(ARGS)
 
 bench: $(READY) ## speed: each switch on and off, one thread, CPU time
 	@exec $(PY) -m harness bench $(ARGS)

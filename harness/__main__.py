@@ -1,4 +1,7 @@
-"""`python -m harness train | finetune | read | doctor | studiogan | bench`. Torch is imported where it is needed."""
+"""`python -m harness train`, `finetune`, `evaluate`, and what else `--help` lists.
+
+Torch is imported where it is needed.
+"""
 
 import json
 import os
@@ -8,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config import Config, config_to_yaml, finetune_config, load_config
+from harness.config import Config, check_config, config_to_dict, config_to_yaml, finetune_config, load_config
+from harness.config_yaml import merge
 from harness.errors import UserError
+from harness.rundir import RunDir
 
 app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
 
@@ -31,7 +36,10 @@ def train(
     resolved = load_config(config, overrides or ())
     if dry_run:
         return _print_plan(resolved, limit_steps)
-    from harness.native.train import train_run
+    if resolved.engine == "studiogan":
+        from harness.studiogan.engine import train_run
+    else:
+        from harness.native.train import train_run
 
     _print_folder(train_run(resolved, limit_steps=limit_steps, allow_config_change=allow_config_change))
 
@@ -41,7 +49,8 @@ def finetune(
     config: ConfigOption,
     overrides: SetOption = None,
     checkpoint: Annotated[
-        str | None, typer.Option("--from-checkpoint", help="Folder name under the source run's checkpoints/.")
+        str | None,
+        typer.Option("--from-checkpoint", help="best, or a folder name under the source run's checkpoints/."),
     ] = None,
     limit_steps: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -54,7 +63,10 @@ def finetune(
         source = resolved.finetune.from_run or resolved.name
         more = {"starts from": f"runs/{source}, checkpoint {checkpoint or 'newest'}"}
         return _print_plan(tuned, limit_steps, **more)
-    from harness.native.train import finetune_run
+    if resolved.engine == "studiogan":
+        from harness.studiogan.engine import finetune_run
+    else:
+        from harness.native.train import finetune_run
 
     _print_folder(
         finetune_run(resolved, checkpoint=checkpoint, limit_steps=limit_steps, allow_config_change=allow_config_change)
@@ -86,9 +98,96 @@ def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:
         print(f"# {key}: {value}")
 
 
+RunArgument = Annotated[str, typer.Argument(help="A run's name: its folder under runs/.")]
+CheckpointOption = Annotated[
+    str | None, typer.Option("--checkpoint", help="best, or a folder name under checkpoints/; the newest otherwise.")
+]
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    checkpoint: CheckpointOption = None,
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Drawn pictures beside real ones: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
+    from harness.config_yaml import parse_overrides
+    from harness.metrics.evaluate import evaluate_run, evaluation_to_text
+
+    changes = parse_overrides(overrides or ())
+    if set(changes) - {"evaluate"}:
+        found = ", ".join(sorted(set(changes) - {"evaluate"}))
+        raise UserError(f"--set: found {found}, allowed evaluate.* alone, try --set evaluate.features=inception")
+    rundir = RunDir.existing(run)
+    settings = check_config(merge(config_to_dict(rundir.read_config()), changes), "--set").evaluate
+    evaluation = evaluate_run(rundir, settings, checkpoint)
+    print(json.dumps(evaluation, indent=1) if as_json else evaluation_to_text(evaluation))
+
+
+@app.command()
+def configs(config: ConfigOption, overrides: SetOption = None) -> None:
+    """What StudioGAN would be given for this run and its FreezeD run. Prints the files."""
+    from harness.studiogan.dialect import write_configs
+
+    for path in write_configs(load_config(config, overrides or ())):
+        print(path)
+
+
+@app.command("export")
+def export_command(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+    to: Annotated[str, typer.Option("--to", help="studiogan: so far the only one.")] = "studiogan",
+    version: Annotated[str, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = "0.2.0",
+    checkpoint: CheckpointOption = None,
+) -> None:
+    """A run's checkpoint as StudioGAN's own files. Prints the folder."""
+    from harness.studiogan.weights_run import export_run
+
+    if to != "studiogan":
+        raise UserError(f"--to: found {to!r}, allowed studiogan, try --to studiogan")
+    print(export_run(run, out, version, checkpoint))
+
+
+@app.command("import")
+def import_command(
+    path: Annotated[Path, typer.Argument(help="Folder with StudioGAN's .pth files, or a generator's file alone.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new run.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Our YAML, or StudioGAN's JSON or YAML; otherwise read from the weights."),
+    ] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the current one.")] = False,
+    overrides: SetOption = None,
+) -> None:
+    """StudioGAN's weights as a run of ours, to fine-tune, evaluate, invert and blend. Prints the run's folder."""
+    from harness.studiogan.weights_run import import_run
+
+    print(import_run(path, name, config, when="best" if best else "current", overrides=overrides or ()))
+
+
+@app.command()
+def benchmark(
+    bench: Annotated[str, typer.Argument(help="One of StudioGAN's own configurations, say CIFAR10/SNGAN.")],
+    engine: Annotated[str, typer.Option("--engine", help="native, studiogan, or both from one start.")] = "both",
+    version: Annotated[str | None, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = None,
+    limit_steps: LimitOption = None,
+    overrides: SetOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only write the plan, as a config; prints its file.")] = False,
+) -> None:
+    """Train one of StudioGAN's benchmarks, and print its published figures beside ours."""
+    from harness.benchmark import make_plan, run_benchmark
+
+    if plan:
+        print(make_plan(bench, engine, overrides or (), version).write())
+    else:
+        print(run_benchmark(bench, engine, limit_steps, overrides or (), version))
+
+
 @app.command()
 def read(
-    run: Annotated[str, typer.Argument(help="A run's name: its folder under runs/.")],
+    run: RunArgument,
     count: Annotated[int, typer.Option(min=2, help="Samples to draw.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of their latents.")] = 0,
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from blend.__main__ import app
+from harness.__main__ import app as harness_app
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -106,6 +107,31 @@ def test_the_blend_knows_the_options_that_it_gets(target):
     known = {option for parameter in group.commands[target].params for option in parameter.opts}
     assert {f"--{name.lower()}" for name in BLEND_OPTIONS.get(target, ())} <= known
     assert {"--config", "--set", "--dry-run"} <= known and ("--limit-steps" in known) == (target == "encoder")
+
+
+HARNESS_COMMANDS = {
+    "evaluate RUN CHECKPOINT OVERRIDE": """evaluate "$RUN" --checkpoint "$CHECKPOINT" --set '0'""",
+    "configs VERSION": 'configs --config "$CONFIG" --set studiogan.version="$VERSION"',
+    "export RUN OUT VERSION": 'export "$RUN" --out "$OUT" --version "$VERSION"',
+    "import SRC NAME": 'import "$SRC" --name "$NAME"',
+    "benchmark BENCH ENGINE LIMIT_STEPS": 'benchmark "$BENCH" --engine "$ENGINE" --limit-steps "$LIMIT_STEPS"',
+}
+
+
+@pytest.mark.parametrize("call", HARNESS_COMMANDS)
+def test_a_command_of_the_harness_gets_the_options_that_are_given(call):
+    target, *given = call.split()
+    line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
+    assert line.split() == f"exec PY -m harness {HARNESS_COMMANDS[call]}".split()
+    group: Any = typer.main.get_command(harness_app)
+    known = {option for parameter in group.commands[target].params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+", HARNESS_COMMANDS[call])) <= known
+
+
+def test_a_benchmark_makes_its_set_first():
+    before = recipe("benchmark", "BENCH=CIFAR10/SNGAN", "SRC=x")
+    assert 'harness benchmark "$BENCH" --plan' in before
+    assert 'PY -m datasets build --stage train --config "$plan" --src "$SRC"' in before
 
 
 def test_the_encoder_alone_can_be_stopped_early():

@@ -76,7 +76,7 @@ def find_python() -> Path:
 
 
 def check_environment(python: Path) -> None:
-    """UserError in one line when this interpreter lacks what StudioGAN imports, or has a torchvision for another torch."""
+    """UserError in one line when this interpreter cannot import all that StudioGAN imports."""
     _run([str(python), "-c", f"import {', '.join(MODULES)}"], f"STUDIOGAN_PYTHON: {python} lacks")
 
 
