@@ -21,37 +21,8 @@ from harness.errors import UserError
 
 READER_PATH = Path(__file__).parent / "weights" / "reader.safetensors"
 READER_SCHEMA = 1
-FEATURIZERS = ("reader",)
+FEATURIZERS = ("reader", "inception")
 REMEDY = "put the repository's file back, or train one with `python -m datasets reader`"
-
-
-@dataclass(frozen=True)
-class Featurizer:
-    """Pictures → features. Equal `sha256` means equal features, so they may be kept under it.
-
-    Attributes:
-        size_px: side of the square that `network` takes.
-        sha256: of the weights file.
-        network: float32 (B, 3, size_px, size_px) in [-1, 1] → (B, dim).
-    """
-
-    name: str
-    size_px: int
-    sha256: str
-    dim: int
-    network: Callable[[Tensor], Tensor]
-
-    def __call__(self, pictures: np.ndarray, batch_size: int = 128) -> np.ndarray:
-        """uint8 (N, H, W, 3) → float32 (N, dim)."""
-        parts = [self.network(x).numpy() for x in _batches(pictures, self.size_px, batch_size)]
-        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
-
-
-def load_featurizer(name: str = "reader") -> Featurizer:
-    """The featurizer of this name. UserError when there is none, or its weights are missing or damaged."""
-    if name not in FEATURIZERS:
-        raise UserError(f"featurizer: found {name!r}, allowed {', '.join(FEATURIZERS)}")
-    return load_reader().featurizer
 
 
 def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
@@ -71,10 +42,57 @@ def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True)
+class Featurizer:
+    """Pictures → features. Equal `sha256` means equal features, so they may be kept under it.
+
+    Attributes:
+        size_px: side of the square that `network` takes.
+        sha256: of the weights file.
+        network: float32 (B, 3, size_px, size_px) in [-1, 1] → (B, dim), both on the CPU.
+        resizer: what `to_input` does; another one gives other features.
+        to_input: uint8 (B, H, W, 3), size_px → what `network` takes.
+        head: features float32 (N, dim) → logits (N, classes); None for one that knows no classes.
+    """
+
+    name: str
+    size_px: int
+    sha256: str
+    dim: int
+    network: Callable[[Tensor], Tensor]
+    resizer: str = "squared bilinear antialiased"
+    to_input: Callable[[np.ndarray, int], Tensor] = pictures_to_input
+    head: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __call__(self, pictures: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """uint8 (N, H, W, 3) → float32 (N, dim)."""
+        parts = [self.network(x).numpy() for x in _batches(pictures, self.size_px, batch_size, self.to_input)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+
+    def logits(self, features: np.ndarray) -> np.ndarray | None:
+        """Of features (N, dim), (N, classes); None where there are no classes."""
+        return None if self.head is None else self.head(features)
+
+
+def load_featurizer(name: str = "reader", device: str | torch.device = "cpu") -> Featurizer:
+    """The featurizer of this name. UserError when there is none, or its weights are missing or damaged.
+
+    `device` is where Inception is computed; the reader is small and stays on the CPU."""
+    if name not in FEATURIZERS:
+        raise UserError(f"featurizer: found {name!r}, allowed {', '.join(FEATURIZERS)}")
+    if name == "inception":
+        from harness.metrics.inception import load_inception  # which needs Featurizer from here
+
+        return load_inception(device=device)
+    return load_reader().featurizer
+
+
 @torch.inference_mode()
-def _batches(pictures: np.ndarray, size_px: int, batch_size: int) -> Iterator[Tensor]:
+def _batches(
+    pictures: np.ndarray, size_px: int, batch_size: int, to_input: Callable[[np.ndarray, int], Tensor]
+) -> Iterator[Tensor]:
     for start in range(0, len(pictures), batch_size):
-        yield pictures_to_input(pictures[start : start + batch_size], size_px)
+        yield to_input(pictures[start : start + batch_size], size_px)
 
 
 # ---- the factor reader ------------------------------------------------------------------------------------------
@@ -139,7 +157,9 @@ class Reader:
     def read(self, pictures: np.ndarray, batch_size: int = 128) -> dict[str, np.ndarray]:
         """uint8 (N, H, W, 3) → float32 (N,) each: all factors in their units and ranges, car_score in [0, 1],
         nose in [0, 1] (1 = points left)."""
-        parts = [self._outputs(x).numpy() for x in _batches(pictures, self.network.SIZE_PX, batch_size)]
+        parts = [
+            self._outputs(x).numpy() for x in _batches(pictures, self.network.SIZE_PX, batch_size, pictures_to_input)
+        ]
         names = output_names(self.factors)
         columns = dict(zip(names, np.concatenate(parts).T, strict=True)) if parts else dict.fromkeys(names, np.zeros(0))
         values = {factor["name"]: _factor_from(factor, columns) for factor in self.factors}

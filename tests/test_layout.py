@@ -27,7 +27,7 @@ WITHOUT_TORCH += ("datasets.pack", "datasets.prepare", "datasets.procedural.sets
 WITHOUT_TORCH += ("blend.__main__", "blend.demo")
 STUDIOGAN_MODULES = {"data_utils", "inception_tf13", "loader", "metrics", "models", "sync_batchnorm", "utils", "worker"}
 # What runs inside StudioGAN, and what takes its networks and losses into our process to compare with.
-STUDIOGAN_DOORS = (ROOT / "harness/studiogan/shim.py", ROOT / "harness/studiogan/modules.py")
+STUDIOGAN_DOORS = [*(ROOT / "harness/studiogan").glob("shim*.py"), ROOT / "harness/studiogan/modules.py"]
 LONGEST_FILE_LINES = 300
 
 

@@ -16,7 +16,7 @@ def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
     Over all pairs at once instead of a mean over subsets: the same expectation, less variance. Around 0 for two samples
     of one distribution, so it may be below 0.
     """
-    a, b = _checked(features_a, features_b)
+    a, b = checked_features(features_a, features_b)
     count_a, count_b = len(a), len(b)
     within_a = (_kernel_sum(a, a) - _kernel_diagonal_sum(a)) / (count_a * (count_a - 1))
     within_b = (_kernel_sum(b, b) - _kernel_diagonal_sum(b)) / (count_b * (count_b - 1))
@@ -27,7 +27,7 @@ def kid_subset_std(
     features_a: np.ndarray, features_b: np.ndarray, subset_size: int = 100, subsets: int = 50, seed: int = 0
 ) -> float:
     """Standard deviation of `kid` over random subsets of this size: how it scatters with so few pictures."""
-    a, b = _checked(features_a, features_b)
+    a, b = checked_features(features_a, features_b)
     size = min(subset_size, len(a), len(b))
     rng = np.random.default_rng(seed)
     values = [kid(rng.choice(a, size, replace=False), rng.choice(b, size, replace=False)) for _ in range(subsets)]
@@ -36,26 +36,28 @@ def kid_subset_std(
 
 def pairwise_distances(features: np.ndarray) -> np.ndarray:
     """Euclidean distances of all pairs, float64 (N (N - 1) / 2,)."""
-    (x,) = _checked(features)
-    return np.concatenate([_distances(x[k : k + 1], x[k + 1 :])[0] for k in range(len(x) - 1)])
+    (x,) = checked_features(features)
+    return np.concatenate([euclidean_distances(x[k : k + 1], x[k + 1 :])[0] for k in range(len(x) - 1)])
 
 
 def nearest_distances(features: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     """From each to the nearest of `others` (None = to its nearest fellow), float64 (N,)."""
     if others is not None:
-        x, y = _checked(features, others)
-        return np.concatenate([_distances(x[k : k + BLOCK_ROWS], y).min(1) for k in range(0, len(x), BLOCK_ROWS)])
-    (x,) = _checked(features)
+        x, y = checked_features(features, others)
+        return np.concatenate(
+            [euclidean_distances(x[k : k + BLOCK_ROWS], y).min(1) for k in range(0, len(x), BLOCK_ROWS)]
+        )
+    (x,) = checked_features(features)
     nearest = []
     for start in range(0, len(x), BLOCK_ROWS):
-        block = _distances(x[start : start + BLOCK_ROWS], x)
+        block = euclidean_distances(x[start : start + BLOCK_ROWS], x)
         rows = np.arange(len(block))
         block[rows, start + rows] = np.inf
         nearest.append(block.min(1))
     return np.concatenate(nearest)
 
 
-def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def euclidean_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """float64 (len(x), len(y)), good to about 1e-7 of the norms: equal rows may come out a little above 0."""
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
     return np.sqrt(np.maximum(squares, 0))
@@ -70,7 +72,7 @@ def _kernel_diagonal_sum(a: np.ndarray) -> float:
     return float((((a**2).sum(1) / a.shape[1] + 1) ** 3).sum())
 
 
-def _checked(*sets: np.ndarray) -> list[np.ndarray]:
+def checked_features(*sets: np.ndarray) -> list[np.ndarray]:
     """Sets of features as float64 (N, d), N >= 2, finite, of one d. UserError for what no distance can be taken of."""
     arrays = [np.asarray(features, np.float64) for features in sets]
     for x in arrays:
@@ -79,4 +81,15 @@ def _checked(*sets: np.ndarray) -> list[np.ndarray]:
             raise UserError(f"features: found shapes {shapes}, allowed (N, d) with N >= 2 and one d; try more pictures")
         if not np.isfinite(x).all():
             raise UserError(f"features: found {int((~np.isfinite(x)).any(1).sum())} rows with NaN or infinity")
+    return arrays
+
+
+def varied_features(*sets: np.ndarray) -> list[np.ndarray]:
+    """`checked_features`, and in each set at least one dimension varies: what spreads, clusters and moments need."""
+    arrays = checked_features(*sets)
+    for x in arrays:
+        if (x == x[:1]).all():
+            raise UserError(
+                f"features: found {len(x)} equal rows, allowed rows that differ; has the generator collapsed?"
+            )
     return arrays

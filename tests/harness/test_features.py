@@ -155,8 +155,8 @@ def test_input_keeps_levels_and_averages_all_source_pixels() -> None:
 
 
 def test_an_unknown_featurizer_is_refused() -> None:
-    with pytest.raises(UserError, match="allowed reader"):
-        load_featurizer("inception")
+    with pytest.raises(UserError, match="allowed reader, inception"):
+        load_featurizer("resnet")
 
 
 def test_a_missing_file_is_told_with_the_way_out(tmp_path: Path) -> None:

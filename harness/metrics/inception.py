@@ -1,0 +1,277 @@
+"""The network of published FID and Inception Scores: Inception of 2015-12-05, as ported to PyTorch, as a Featurizer.
+
+In: uint8 (N, H, W, 3). Out: features (N, 2048) of its last pooling, and from them logits (N, 1008).
+Pictures are brought to 299 px as StudioGAN 0.2.0 does (src/metrics/inception_network.py): bilinear, not antialiased,
+align_corners=False, values in [-1, 1]; one that is not square is stretched. The one difference: our pictures are whole
+levels (uint8), as they would be saved, where StudioGAN 0.2.0 hands the generator's float values on.
+Always computed in fp32: published figures are.
+"""
+
+import hashlib
+import io
+import os
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.atomic import atomic_file
+from harness.errors import UserError
+from harness.features import Featurizer
+
+INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}"
+SHA256_PREFIX = "6726825d"  # the file's name carries it, as files for torch.hub do
+SIZE_PX, FEATURES, CLASSES = 299, 2048, 1008
+SILENCE_SEC = 30.0
+CHUNK_BYTES = 1 << 20
+
+# ---- the network ------------------------------------------------------------------------------------------------
+# A mixed block is a few chains of layers side by side. A layer is (name, channels, kernel[, stride]); a chain may start
+# with a pooling, and end in a fork: two layers that see the same.
+
+Kernel = int | tuple[int, int]
+AVERAGE, MAX, MAX_HALVED = "average", "max", "max halved"
+
+
+def _mixed_a(pool: int) -> tuple:
+    return (
+        (("branch1x1", 64, 1),),
+        (("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)),
+        (("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)),
+        (AVERAGE, ("branch_pool", pool, 1)),
+    )
+
+
+def _mixed_c(width: int) -> tuple:
+    across, down = (1, 7), (7, 1)
+    double = [("branch7x7dbl_1", width, 1)]
+    double += [(f"branch7x7dbl_{k}", width, down if k % 2 == 0 else across) for k in (2, 3, 4)]
+    return (
+        (("branch1x1", 192, 1),),
+        (("branch7x7_1", width, 1), ("branch7x7_2", width, across), ("branch7x7_3", 192, down)),
+        (*double, ("branch7x7dbl_5", 192, across)),
+        (AVERAGE, ("branch_pool", 192, 1)),
+    )
+
+
+def _mixed_e(pooling: str) -> tuple:
+    across, down = (1, 3), (3, 1)
+    fork = (("branch3x3_2a", 384, across), ("branch3x3_2b", 384, down))
+    double_fork = (("branch3x3dbl_3a", 384, across), ("branch3x3dbl_3b", 384, down))
+    return (
+        (("branch1x1", 320, 1),),
+        (("branch3x3_1", 384, 1), fork),
+        (("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3), double_fork),
+        (pooling, ("branch_pool", 192, 1)),
+    )
+
+
+HALVE_B = (
+    (("branch3x3", 384, 3, 2),),
+    (("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)),
+    (MAX_HALVED,),
+)
+HALVE_D = (
+    (("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)),
+    (
+        ("branch7x7x3_1", 192, 1),
+        ("branch7x7x3_2", 192, (1, 7)),
+        ("branch7x7x3_3", 192, (7, 1)),
+        ("branch7x7x3_4", 192, 3, 2),
+    ),
+    (MAX_HALVED,),
+)
+# The last block's pooling is a maximum in these weights' network, where others average.
+MIXED = {
+    "Mixed_5b": (192, _mixed_a(32)),
+    "Mixed_5c": (256, _mixed_a(64)),
+    "Mixed_5d": (288, _mixed_a(64)),
+    "Mixed_6a": (288, HALVE_B),
+    "Mixed_6b": (768, _mixed_c(128)),
+    "Mixed_6c": (768, _mixed_c(160)),
+    "Mixed_6d": (768, _mixed_c(160)),
+    "Mixed_6e": (768, _mixed_c(192)),
+    "Mixed_7a": (768, HALVE_D),
+    "Mixed_7b": (1280, _mixed_e(AVERAGE)),
+    "Mixed_7c": (2048, _mixed_e(MAX)),
+}
+POOLINGS = {
+    AVERAGE: lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    MAX: lambda x: F.max_pool2d(x, 3, 1, 1),
+    MAX_HALVED: lambda x: F.max_pool2d(x, 3, 2),
+}
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, inside: int, outside: int, kernel: Kernel, stride: int = 1, padded: bool = True) -> None:
+        super().__init__()
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (sides[0] // 2, sides[1] // 2) if padded else 0
+        self.conv = nn.Conv2d(inside, outside, sides, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(outside, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Mixed(nn.Module):
+    """Chains of layers side by side, their results one after the other."""
+
+    def __init__(self, inside: int, chains: tuple) -> None:
+        super().__init__()
+        self.chains = chains
+        for chain in chains:
+            width = inside
+            for step in (step for step in chain if not isinstance(step, str)):
+                layers = (step,) if isinstance(step[0], str) else step
+                for name, outside, kernel, *stride in layers:
+                    setattr(self, name, ConvNorm(width, outside, kernel, *stride, padded=not stride))
+                width = layers[0][1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self._run(chain, x) for chain in self.chains], 1)
+
+    def _run(self, chain: tuple, x: Tensor) -> Tensor:
+        for step in chain:
+            if isinstance(step, str):
+                x = POOLINGS[step](x)
+            elif isinstance(step[0], str):
+                x = getattr(self, step[0])(x)
+            else:
+                x = torch.cat([getattr(self, layer[0])(x) for layer in step], 1)
+        return x
+
+
+class InceptionNet(nn.Module):
+    """float32 (B, 3, 299, 299) in [-1, 1] → features (B, 2048). `fc` makes logits of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = ConvNorm(3, 32, 3, 2, padded=False)
+        self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3, padded=False)
+        self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3)
+        self.Conv2d_3b_1x1 = ConvNorm(64, 80, 1)
+        self.Conv2d_4a_3x3 = ConvNorm(80, 192, 3, padded=False)
+        for name, (inside, chains) in MIXED.items():
+            setattr(self, name, Mixed(inside, chains))
+        self.fc = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        x = F.max_pool2d(x, 3, 2)
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
+        x = F.max_pool2d(x, 3, 2)
+        for name in MIXED:
+            x = getattr(self, name)(x)
+        return x.mean((2, 3))
+
+
+def pictures_to_299(pictures: np.ndarray, size_px: int = SIZE_PX) -> Tensor:
+    """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1], as the module says."""
+    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
+    x = torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    x = F.interpolate(x, (size_px, size_px), mode="bilinear", align_corners=False)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+# ---- its file ---------------------------------------------------------------------------------------------------
+
+
+def load_inception(path: Path | None = None, device: str | torch.device = "cpu") -> Featurizer:
+    """Inception with the published weights, named "inception"; downloaded once where they are in no known place.
+
+    With `path` or $CARFORGE_INCEPTION any weights of this shape are taken; unless they are the published ones, the name
+    is "inception-unverified", and what is computed with them is no FID.
+    """
+    chosen = path or os.environ.get("CARFORGE_INCEPTION")
+    found = Path(chosen).expanduser() if chosen else find_inception() or _download()
+    try:
+        content = found.read_bytes()
+    except OSError as error:
+        raise UserError(f"{found}: cannot be read ({error.strerror}); {_remedy()}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    verified = sha256.startswith(SHA256_PREFIX)
+    if not verified and not chosen:
+        advice = f"remove it; {_remedy()}; or use it all the same with CARFORGE_INCEPTION={found}"
+        raise UserError(f"{found}: found sha256 {sha256[:8]}…, allowed {SHA256_PREFIX}…; {advice}")
+    network = _read_network(found, content).to(device)
+    return _featurizer(network, "inception" if verified else "inception-unverified", sha256)
+
+
+def find_inception() -> Path | None:
+    """Where the published weights lie: $CARFORGE_WEIGHTS or torch's cache ($TORCH_HOME/hub/checkpoints)."""
+    return next((folder / INCEPTION_FILE for folder in _folders() if (folder / INCEPTION_FILE).is_file()), None)
+
+
+def _folders() -> list[Path]:
+    given = os.environ.get("CARFORGE_WEIGHTS")
+    return [*([Path(given).expanduser()] if given else []), Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def _remedy() -> str:
+    return f"put {INCEPTION_FILE} into {' or '.join(str(folder) for folder in _folders())}, from {INCEPTION_URL}"
+
+
+def _download() -> Path:
+    path, whole = _folders()[-1] / INCEPTION_FILE, hashlib.sha256()
+    print(f"{INCEPTION_FILE}: downloading 91 MiB into {path.parent}", file=sys.stderr)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(INCEPTION_URL, timeout=SILENCE_SEC) as source, atomic_file(path) as target:
+            while chunk := source.read(CHUNK_BYTES):
+                whole.update(chunk)
+                target.write(chunk)
+            if not whole.hexdigest().startswith(SHA256_PREFIX):  # inside the block: the file never gets its name
+                raise OSError(f"sha256 {whole.hexdigest()[:8]}… instead of {SHA256_PREFIX}…")
+    except (OSError, HTTPException, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{INCEPTION_FILE}: is nowhere, and cannot be downloaded ({reason}); {_remedy()}") from error
+    return path
+
+
+def _read_network(path: Path, content: bytes) -> InceptionNet:
+    with torch.device("meta"):  # no draw of initial weights, so that torch's generator stays where it was
+        network = InceptionNet()
+    try:
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        network.load_state_dict(weights, assign=True)
+    except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: is no file of Inception weights ({reason}); {_remedy()}") from error
+    network = network.float().eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+
+
+@contextmanager
+def _fp32(kind: str) -> Iterator[None]:
+    """Whatever precision training has set."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.inference_mode(), torch.autocast(kind, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _featurizer(network: InceptionNet, name: str, sha256: str) -> Featurizer:
+    device = network.fc.weight.device
+    weight, bias = network.fc.weight.cpu().numpy(), network.fc.bias.cpu().numpy()
+
+    def features(x: Tensor) -> Tensor:
+        with _fp32(device.type):
+            return network(x.to(device)).cpu()
+
+    return Featurizer(
+        name, SIZE_PX, sha256, FEATURES, features, f"bilinear {SIZE_PX}", pictures_to_299, lambda x: x @ weight.T + bias
+    )

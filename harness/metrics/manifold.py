@@ -1,0 +1,60 @@
+"""Do the generated pictures lie where real ones do, and everywhere there? By balls that reach to the k-th neighbour.
+
+Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
+In: features (N, d) of real and of generated pictures. Out: numbers. Computed in float64, without torch.
+"""
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.metrics.distances import BLOCK_ROWS, euclidean_distances, varied_features
+
+
+def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+    """precision, recall, density and coverage: every distance is computed once, and held for one block of rows only.
+
+    The balls are closed, as in Kynkäänniemi et al., eq. 1. Density may exceed 1.
+    """
+    x, y = varied_features(real, fake)
+    if min(len(x), len(y)) <= k:
+        raise UserError(
+            f"neighbours: found {k} for {len(x)} and {len(y)} pictures, allowed fewer than there are of each"
+        )
+    real_radii, fake_radii = _neighbour_radii(x, k), _neighbour_radii(y, k)
+    holders = np.zeros(len(y), np.int64)  # in how many real balls each generated picture lies
+    recalled, covered = 0, 0
+    for start in range(0, len(x), BLOCK_ROWS):
+        distances = euclidean_distances(x[start : start + BLOCK_ROWS], y)
+        held = distances <= real_radii[start : start + BLOCK_ROWS, None]
+        holders += held.sum(0)
+        covered += int(held.any(1).sum())
+        recalled += int((distances <= fake_radii).any(1).sum())
+    return {
+        "precision": float((holders > 0).mean()),
+        "recall": recalled / len(x),
+        "density": float(holders.mean() / k),
+        "coverage": covered / len(x),
+    }
+
+
+def precision_recall(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
+    """Share of generated pictures inside a real ball, and of real ones inside a generated ball."""
+    figures = manifold_figures(real, fake, k)
+    return figures["precision"], figures["recall"]
+
+
+def density_coverage(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
+    """Real balls round a generated picture over k, on average; share of real balls with a generated picture inside."""
+    figures = manifold_figures(real, fake, k)
+    return figures["density"], figures["coverage"]
+
+
+def _neighbour_radii(x: np.ndarray, k: int) -> np.ndarray:
+    """From each to its k-th nearest fellow, float64 (N,)."""
+    radii = []
+    for start in range(0, len(x), BLOCK_ROWS):
+        distances = euclidean_distances(x[start : start + BLOCK_ROWS], x)
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = np.inf
+        radii.append(np.partition(distances, k - 1, axis=1)[:, k - 1])
+    return np.concatenate(radii)
