@@ -1,0 +1,88 @@
+"""Draws docs/parity.png: losses of both engines over 300 steps from one start, on procedural cars.
+
+From the repository's root, with a checkout and an environment as `make studiogan` leaves them (some minutes):
+    python -m tests.golden.draw_parity [OUT.png]
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harness.studiogan.checkout import ROOT, find_checkout
+from tests.golden.both_loops import NETWORKS, Loop, fresh_start, native_loop, relative_to_movement, studiogan_loop
+from tests.golden.loop_cars import car_inputs
+from tests.golden.loop_case import LoopCase
+
+CASE = LoopCase(
+    "curves", steps=300, width=8, batch=16, z_dim=32, diffaug=True, ema_decay=0.99, ema_start=100, lecam_decay=0.99,
+    lecam_start=50,
+)  # fmt: skip
+PICTURES = 480
+KEPT = [1, 2, 3, 5, 10, 20, 50, 100, 200, 300]
+# PyTorch's channels-last batch norm on a CPU adds up one by one in float32: twenty times the rounding.
+SWITCHES: dict[str, Any] = {"commute_1x1": True, "fuse_resampling": True, "fused_adam": True, "channels_last": False}
+STUDIOGAN, NATIVE = "StudioGAN 0.2.0", "native engine"
+
+
+def run_both(case: LoopCase) -> dict[str, Loop]:
+    checkout, inputs, start = find_checkout(), car_inputs(case, PICTURES), fresh_start(case)
+    how = {"dtype": torch.float32, "keep_steps": KEPT}
+    return {
+        STUDIOGAN: studiogan_loop(checkout, case, inputs, start, **how),
+        NATIVE: native_loop(case, inputs, start, **how, **SWITCHES),
+    }
+
+
+def draw(loops: dict[str, Loop], out: Path) -> None:
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, 1, sharex=True)
+    steps = np.arange(1, CASE.steps + 1)
+    for axis, kind, text in zip(axes, ("d_losses", "g_losses"), ("D loss", "G loss"), strict=False):
+        axis.plot(steps, getattr(loops[STUDIOGAN], kind), color="#8ab6e8", linewidth=4, label=STUDIOGAN)
+        axis.plot(steps, getattr(loops[NATIVE], kind), color="#b3261e", linewidth=1, label=NATIVE)
+        axis.set_ylabel(text)
+    d, g = losses_apart(loops[STUDIOGAN], loops[NATIVE])
+    axes[2].plot(steps, np.maximum(d, 1e-9), color="#3a7d44", linewidth=1, label="D loss")
+    axes[2].plot(steps, np.maximum(g, 1e-9), color="#c77800", linewidth=1, label="G loss")
+    axes[2].set(yscale="log", xlabel="step", ylabel="difference")
+    for axis in axes:
+        axis.legend(loc="best", frameon=False)
+        axis.grid(alpha=0.3)
+    axes[0].set_title(f"One start, the same batches, latents and draws ({CASE.steps} steps, 32 px, batch {CASE.batch})")
+    figure.savefig(out, dpi=110)
+
+
+def losses_apart(one: Loop, other: Loop) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(  # type: ignore[return-value]
+        (getattr(one, kind).double() - getattr(other, kind).double()).abs().numpy() for kind in ("d_losses", "g_losses")
+    )
+
+
+def tell(loops: dict[str, Loop], start: dict[str, dict[str, torch.Tensor]]) -> None:
+    """How far apart the two are: losses, and networks relative to their movement."""
+    theirs, ours = loops[STUDIOGAN], loops[NATIVE]
+    for kind in ("d_losses", "g_losses"):
+        last = [float(getattr(loop, kind)[-100:].mean()) for loop in (theirs, ours)]
+        print(f"{kind}: mean of the last 100 steps {last[0]:.3f} and {last[1]:.3f}")
+    for step in KEPT:
+        pairs = {name: (ours.states[step][name], theirs.states[step][name], start[name]) for name in NETWORKS}
+        apart = {name: f"{relative_to_movement(*pair):.1e}" for name, pair in pairs.items()}
+        losses = [f"{values[step - 1]:.1e}" for values in losses_apart(theirs, ours)]
+        print(f"step {step}: losses {losses} apart, networks {apart}")
+
+
+def main() -> None:
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "parity.png"
+    loops = run_both(CASE)
+    draw(loops, out)
+    tell(loops, fresh_start(CASE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A stand-in checkout in place of StudioGAN, with a tiny packed set to train on, in an empty working directory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_runs import STAND_IN, StandIn, make_weights, tiny_config, write_set
+
+import harness.native.sampling
+from harness.studiogan import checkout, follow, supervise, weights
+
+
+@pytest.fixture(scope="session")
+def stand_in_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """checkout/ (a git repository), weights/step-N/ and data/: made once, never written to."""
+    folder = tmp_path_factory.mktemp("stand_in")
+    shutil.copytree(STAND_IN / "src", folder / "checkout/src", ignore=shutil.ignore_patterns("__pycache__"))
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "0.2.0"]):
+        subprocess.run(["git", "-C", str(folder / "checkout"), *identity, *words], check=True)
+    make_weights(folder / "weights")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        write_set("tiny")
+        write_set("other", seed=1)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def network_shapes() -> dict[str, torch.nn.Module]:
+    """Of all runs here; finding them out takes longer than all else that a start does."""
+    return weights.networks_on_meta(tiny_config(), 0)
+
+
+@pytest.fixture
+def stand_in(
+    stand_in_parts: Path, network_shapes: dict[str, torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StandIn]:
+    """Everything that the engine looks for is the stand-in; times are short."""
+    head = ["git", "-C", str(stand_in_parts / "checkout"), "rev-parse", "HEAD"]
+    commit = subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(checkout, "COMMITS", {**checkout.COMMITS, "0.2.0": commit})
+    monkeypatch.setattr(checkout, "MODULES", ("json",))
+    monkeypatch.setattr(supervise, "SHIM", STAND_IN / "shim.py")
+    monkeypatch.setattr(supervise, "POLL_SEC", 0.02)
+    monkeypatch.setattr(supervise, "HANG_GRACE_SEC", 0.3)
+    monkeypatch.setattr(weights, "networks_on_meta", lambda *_: network_shapes)
+    monkeypatch.setattr(harness.native.sampling, "STANDING_BATCHES", 1)
+    variables = {"HOME": stand_in_parts / "checkout", "PYTHON": sys.executable}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"STUDIOGAN_{name}", str(value))
+    monkeypatch.setenv("STAND_IN_WEIGHTS", str(stand_in_parts / "weights"))
+    monkeypatch.setenv("STAND_IN_RECORD", str(tmp_path / "record.jsonl"))
+    monkeypatch.setenv("STAND_IN_PACED", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("STAND_IN_MODE", raising=False)
+    shutil.copytree(stand_in_parts / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield StandIn(tmp_path / "record.jsonl", lambda mode: monkeypatch.setenv("STAND_IN_MODE", mode))
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grids and curves are left out where a test is about something else: they take most of its time."""
+    monkeypatch.setattr(follow, "save_samples", lambda *_: None)
+    monkeypatch.setattr(follow, "save_curves", lambda *_: None)
+    monkeypatch.setattr(supervise, "save_reals", lambda *_: None)
+
+
+@pytest.fixture
+def status() -> Any:
+    return lambda name="tiny": json.loads((Path("runs") / name / "status.json").read_text())
