@@ -33,6 +33,7 @@ DIALS := $(if $(INTENSITY),--intensity "$$INTENSITY") $(if $(STYLE),--style "$$S
 DIALS += $(CLASS) $(if $(RANGE),--range "$$RANGE")
 OF := $(if $(VERSION),--version "$$VERSION")
 AT := $(if $(CHECKPOINT),--checkpoint "$$CHECKPOINT")
+TERMS = $(if $(ENGINE),--engine "$$ENGINE") $(OF) $(SETS)
 SETS := $(foreach o,$(OVERRIDE),--set '$(o)')
 # Several processes: torchrun's launcher, behind ours which keeps the exit code.
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
@@ -114,9 +115,9 @@ import: $(READY) ## SRC= NAME= StudioGAN's weights (a folder, or a generator's .
 	@exec $(PY) -m harness import "$$SRC" $(if $(NAME),--name "$$NAME") $(SETS) $(ARGS)
 
 benchmark: $(READY) ## BENCH=CIFAR10/SNGAN [ENGINE=native|studiogan|both SRC= LIMIT_STEPS= VERSION=] StudioGAN's published figures beside ours
-	@plan=$$($(PY) -m harness benchmark "$$BENCH" --plan $(if $(ENGINE),--engine "$$ENGINE") $(OF) $(SETS)) \
-	&& $(PY) -m datasets build --stage train --config "$$plan" $(FROM)
-	@exec $(PY) -m harness benchmark "$$BENCH" $(if $(ENGINE),--engine "$$ENGINE") $(OF) $(STEPS) $(SETS) $(ARGS)
+	@$(if $(DRY_RUN),exit 0;) plan=$$($(PY) -m harness benchmark "$$BENCH" --plan $(TERMS)) \
+	&& $(PY) -m datasets build --stage train --config "$$plan" $(FROM) $(MADE) >/dev/null
+	@exec $(PY) -m harness benchmark "$$BENCH" $(TERMS) $(STEPS) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 bench: $(READY) ## speed: each switch on and off, one thread, CPU time
 	@exec $(PY) -m harness bench $(ARGS)

@@ -1,7 +1,7 @@
 """A folder of pictures (or cars drawn first) → a packed training set, and a manifest with a line for every file.
 
 list (listing.py) → decode, letterbox bars off, crop, resize (prepare.py, in workers) → split by content hash (split.py)
-→ pack. The result does not depend on the number of workers.
+→ pack. The result does not depend on the number of workers. CIFAR-10 (cifar10.py) comes decoded and split.
 """
 
 import errno
@@ -15,6 +15,7 @@ from typing import Any
 
 import PIL
 
+from datasets.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cifar10
 from datasets.listing import Found, list_pictures
 from datasets.prepare import Job, Prepared, prepare
 from datasets.progress import say, track
@@ -52,6 +53,8 @@ def build_set(data: Data, *, rebuild: bool = False, verify: bool = False, worker
     places = Places.of(data)
     if data.source == "folder":
         source_folder(data)  # said and there, before anything is made
+    elif data.source == "cifar10":
+        find_source(data)
     try:
         for folder in (places.manifest.parent, places.train.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,20 +73,17 @@ def build_set(data: Data, *, rebuild: bool = False, verify: bool = False, worker
 
 
 def _build(data: Data, places: Places, workers: int) -> list[Path]:
-    folder = places.raw if data.source == "procedural" else source_folder(data)
-    class_names, files = list_pictures(folder, data.set)
-    if not files:
-        raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")
+    class_names, pictures = _open_source(data, places, workers)
     lines: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        packed = SplitWriter(data, class_names, {"recipe": make_recipe(data), "resizer": RESIZER}, stack)
-        for found, prepared in zip(files, _prepare_all(data, files, workers), strict=True):
+        packed = SplitWriter(data, class_names, {"recipe": make_recipe(data), "resizer": _resizer(data)}, stack)
+        for found, prepared, split in pictures:
             lines.append(_manifest_line(found, prepared, class_names))
             if prepared.picture is not None:
-                packed.add(Kept(lines[-1], prepared.picture, found.label))
+                packed.add(Kept(lines[-1], prepared.picture, found.label, split))
         packed.decide()
         summary = _summarise(recipe_with_place(data), class_names, lines)
-        _refuse_unusable(folder, summary)
+        _refuse_unusable(data, places, summary)
         manifest = "".join(json.dumps(line) + "\n" for line in lines).encode()
         packed.stamp({"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "valid_count": summary["valid"]})
         atomic_write(places.manifest, manifest)
@@ -93,6 +93,29 @@ def _build(data: Data, places: Places, workers: int) -> list[Path]:
         # At the end of this block the packed files get their names: the valid set's, then the train set's.
     _tell(data, places, summary)
     return [places.train, *([places.valid] if summary["valid"] else [])]
+
+
+def _open_source(
+    data: Data, places: Places, workers: int
+) -> tuple[list[str], Iterable[tuple[Found, Prepared, str | None]]]:
+    """(class names, every file with what became of it and its split, None = by its hash)."""
+    if data.source == "cifar10":
+        rows = read_cifar10(data)
+        return CLASS_NAMES, track(rows, len(rows), f"packing {data.set}")
+    folder = _folder(data, places)
+    class_names, files = list_pictures(folder, data.set)
+    if not files:
+        raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")
+    prepared = _prepare_all(data, files, workers)
+    return class_names, ((found, result, None) for found, result in zip(files, prepared, strict=True))
+
+
+def _folder(data: Data, places: Places) -> Path:
+    return places.raw if data.source == "procedural" else source_folder(data)
+
+
+def _resizer(data: Data) -> str:
+    return "none" if data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX) else RESIZER
 
 
 def _manifest_line(found: Found, prepared: Prepared, class_names: list[str]) -> dict[str, Any]:
@@ -125,7 +148,7 @@ def _summarise(recipe: dict[str, Any], class_names: list[str], lines: list[dict[
     }
 
 
-def _refuse_unusable(folder: Path, summary: dict[str, Any]) -> None:
+def _refuse_unusable(data: Data, places: Places, summary: dict[str, Any]) -> None:
     if summary["train"]:
         return
     if summary["valid"]:
@@ -134,7 +157,9 @@ def _refuse_unusable(folder: Path, summary: dict[str, Any]) -> None:
             "pictures are kept aside and none is left to train on; try --set data.valid_fraction=0"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"].items())
-    raise UserError(f"data.src: none of the {summary['files']} files in {folder} can be used ({reasons})")
+    raise UserError(
+        f"data.src: none of the {summary['files']} files in {_folder(data, places)} can be used ({reasons})"
+    )
 
 
 def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:

@@ -47,16 +47,14 @@ def make_recipe(data: Data) -> dict[str, Any]:
     recipe: dict[str, Any] = {"source": data.source}
     if data.source == "procedural":
         recipe |= {"kind": data.kind, "count": data.count, "seed": data.seed}
-    return recipe | {
-        "img_size": list(data.img_size),
-        "valid_fraction": data.valid_fraction,
-        "fast_decode": data.fast_decode,
-        "stage_version": STAGE_VERSION,
-    }
+    recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
+    if data.source != "cifar10":  # nothing is decoded there
+        recipe["fast_decode"] = data.fast_decode
+    return recipe | {"stage_version": STAGE_VERSION}
 
 
 def recipe_with_place(data: Data) -> dict[str, Any]:
-    """The recipe and, for a folder, where it is (None: not said): what a person must not change unnoticed."""
+    """The recipe and, unless drawn, the source's place (None: not said): what a person must not change unnoticed."""
     if data.source == "procedural":
         return make_recipe(data)
     try:

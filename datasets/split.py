@@ -1,7 +1,7 @@
 """Which pictures training never sees, and the two packed files of a set.
 
 A picture's split depends on the hash of its bytes alone: the same bytes are never in both, and pictures that come later
-change nothing for those that are there.
+change nothing for those that are there. A benchmark's published test pictures stay what they are.
 """
 
 from contextlib import ExitStack
@@ -16,11 +16,14 @@ from harness.hdf5 import PackedWriter
 
 @dataclass(frozen=True)
 class Kept:
-    """A picture on its way into a set. `line`: its manifest line, completed when its split and row are known."""
+    """A picture on its way into a set. `line`: its manifest line, completed when its split and row are known.
+
+    `split`: train or valid where its publisher has decided, None = by its hash."""
 
     line: dict[str, Any]
     picture: np.ndarray
     label: int
+    split: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -47,7 +50,9 @@ class SplitWriter:
         self._open("train")
 
     def add(self, kept: Kept) -> None:
-        if is_valid(kept.sha256, self.data.valid_fraction):
+        if kept.split:
+            self._pack(kept, kept.split)
+        elif is_valid(kept.sha256, self.data.valid_fraction):
             self._release("train")
             self._pack(kept, "valid")
         elif not self.data.valid_fraction or self.counts["valid"]:

@@ -174,13 +174,18 @@ def benchmark(
     version: Annotated[str | None, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = None,
     limit_steps: LimitOption = None,
     overrides: SetOption = None,
+    dry_run: DryRunOption = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only write the plan, as a config; prints its file.")] = False,
 ) -> None:
     """Train one of StudioGAN's benchmarks, and print its published figures beside ours."""
     from harness.benchmark import make_plan, run_benchmark
 
-    if plan:
-        print(make_plan(bench, engine, overrides or (), version).write())
+    planned = make_plan(bench, engine, overrides or (), version)
+    if dry_run:
+        for config in planned.configs.values():
+            _print_plan(config, limit_steps)
+    elif plan:
+        print(planned.write())
     else:
         print(run_benchmark(bench, engine, limit_steps, overrides or (), version))
 
