@@ -4,7 +4,6 @@ In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm 
 """
 
 import hashlib
-import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.atomic import atomic_write
-from harness.config import Config, check_config, complete_config, finetune_config
+from harness.config import Config, finetune_config
 from harness.errors import UserError
 from harness.native.build import build_networks
-from harness.native.checkpoint import load_weights, newest_checkpoint, read_meta
-from harness.native.device import prepare_hardware
-from harness.native.resnet import Discriminator, Generator
+from harness.native.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
 from harness.native.sampling import latents_to_pictures, standing_copy
 from harness.rundir import RunDir
 
@@ -34,38 +31,16 @@ NETWORKS_IN_MEMORY = 8
 
 
 @dataclass(frozen=True)
-class LoadedRun:
-    """A run's newest checkpoint. `generator` is its moving average where there is one; `sha256` is of its file."""
+class LoadedRun(LoadedCheckpoint):
+    """A run's newest checkpoint, and the run's name."""
 
     name: str
-    folder: Path
-    step: int
-    config: Config
-    num_classes: int
-    class_names: list[str]
-    generator: Generator
-    discriminator: Discriminator
-    sha256: str
 
 
 def load_run(name: str, root: Path = Path("runs")) -> LoadedRun:
     """Any run, base or fine-tuned, on the device of its config. UserError when there is none or no checkpoint in it."""
-    rundir = RunDir.existing(name, root)
-    folder = newest_checkpoint(rundir.checkpoints, lambda text: print(text, file=sys.stderr))
-    if folder is None:
-        raise UserError(f"run: {rundir.path} has no checkpoint yet; try `make train` and `make finetune`")
-    meta = read_meta(folder)
-    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
-    device = prepare_hardware(config.train).device
-    generator, discriminator = build_networks(config, num_classes, device)
-    stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
-    generator.load_state_dict(load_weights(folder, stored))
-    discriminator.load_state_dict(load_weights(folder, "discriminator"))
-    for network in (generator, discriminator):
-        network.requires_grad_(False).eval()
-    sha256 = meta["sha256"][f"{stored}.safetensors"]
-    names = meta.get("class_names", [])
-    return LoadedRun(name, folder, meta["step"], config, num_classes, names, generator, discriminator, sha256)
+    loaded = load_checkpoint(find_checkpoint(RunDir.existing(name, root).checkpoints))
+    return LoadedRun(**vars(loaded), name=name)
 
 
 class StyledGenerator:

@@ -5,6 +5,7 @@ In: `runs/` and the packed sets. Out: runs with their newest samples, and pictur
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ class RunFacts:
     stats: list[dict[str, Any]]
     checkpoint: dict[str, Any]  # meta.json of the newest
     samples: list[np.ndarray]  # uint8 (H, W, 3) each, the newest grid's
+    evaluation: dict[str, Any]  # the newest, of metrics.json
+    evaluations: list[dict[str, Any]]  # all of them, of metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,27 @@ def read_facts(folder: Path) -> RunFacts | None:
         config = None
     metas = [read_json(path / "meta.json") for path in sorted(run.checkpoints.glob("step-*"))]
     samples = _newest_samples(run, config) if config is not None else []
-    newest = metas[-1] if metas else {}
+    evaluation = read_json(run.metrics_path).get("evaluate")
     return RunFacts(
-        folder.name, config, run.read_status() or {}, read_json(run.env_path), run.read_stats(), newest, samples
-    )
+        folder.name, config, run.read_status() or {}, read_json(run.env_path), run.read_stats(),
+        metas[-1] if metas else {}, samples, evaluation if isinstance(evaluation, dict) else {},
+        _read_evaluations(run.metrics_history_path),
+    )  # fmt: skip
+
+
+def _read_evaluations(path: Path) -> list[dict[str, Any]]:
+    """Every evaluation of metrics.jsonl; lines that are damaged or about something else are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("evaluate"), dict):
+                found.append(row["evaluate"])
+    return found
 
 
 def _newest_samples(run: RunDir, config: Config) -> list[np.ndarray]:

@@ -1,34 +1,225 @@
-"""What the factor reader says of a run: are its samples cars, how futuristic, do they differ, are they like real ones?
+"""Figures of a checkpoint: drawn pictures beside real ones, as a feature extractor or the factor reader sees them.
 
 In: a run folder with a checkpoint, and the packed sets of its config. Out: nested figures, kept in metrics.json(l).
 """
 
-import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.config import Config, check_config, complete_config
+from harness.config import Config, Data, Evaluate
 from harness.errors import UserError
-from harness.features import Reader, load_reader
+from harness.features import Reader, load_featurizer, load_reader
 from harness.hdf5 import open_packed
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
-from harness.native.build import build_networks
-from harness.native.checkpoint import load_weights, newest_checkpoint, read_meta
-from harness.native.device import prepare_hardware
+from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of
+from harness.metrics.inception_score import inception_score
+from harness.metrics.manifold import manifold_figures
+from harness.metrics.prd import prd_f8
+from harness.metrics.statistics import RealKey, RealSide, real_side
+from harness.native import sampling
+from harness.native.checkpoint import read_meta
 from harness.native.draws import Draws
+from harness.native.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
 from harness.native.sampling import latents_to_pictures, standing_copy
 from harness.rundir import RunDir
+
+SEED = 0  # of the latents: equal ones for every checkpoint
+MANIFOLD = ("precision", "recall", "density", "coverage")
+
+
+class Stopped(Exception):
+    """A signal arrived in the middle of an evaluation, which is left without figures."""
+
+
+def evaluate_run(
+    run: str | RunDir, settings: Evaluate | None = None, checkpoint: str | None = None, root: Path = Path("runs")
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run, and keeps the figures with the run.
+
+    Args:
+        run: its name, or its folder.
+        settings: None = those of the run's config.
+        checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
+    """
+    rundir = RunDir.existing(run, root) if isinstance(run, str) else run
+    config = rundir.read_config()
+    loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint))
+    device = next(loaded.generator.parameters()).device
+    evaluator = Evaluator(config.data, settings or config.evaluate, device)
+    evaluation = {"run": rundir.path.name, **evaluator.evaluate(loaded)}
+    rundir.write_metrics("evaluate", evaluation)
+    return evaluation
+
+
+class Evaluator:
+    """Compares checkpoints with one set of real pictures, whose features are read once.
+
+    Args:
+        data: whose packed pictures are the real ones.
+        device: where features are computed.
+    """
+
+    def __init__(self, data: Data, settings: Evaluate, device: torch.device) -> None:
+        self.data, self.settings, self.device = data, settings, device
+        self.path = data.hdf5_path(settings.split)
+        if not self.path.exists():
+            other = "valid" if settings.split == "train" else "train"
+            raise UserError(
+                f"evaluate.split: found no {self.path}, allowed a packed set; try `make dataset`, or "
+                f"--set evaluate.split={other}"
+            )
+        self.featurizer = load_featurizer(settings.features, str(device))
+        with open_packed(self.path) as packed:
+            self.key = RealKey(
+                packed.sha256, settings.split, self.featurizer.name, self.featurizer.sha256, self.featurizer.resizer,
+                packed.count,
+            )  # fmt: skip
+        self._real: RealSide | UserError | None = None
+
+    def evaluate(
+        self, loaded: LoadedCheckpoint, seed: int = SEED, stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """`figures` by name, `left_out` by name with the reason, and all that they depend on.
+
+        Raises Stopped soon after `stopped` turns true.
+        """
+        began, settings = time.monotonic(), self.settings
+        count = settings.count or self.key.count
+        with full_precision():
+            fake = np.concatenate(list(self._drawn_features(loaded, count, seed, stopped)))
+            self._real = self._real or self._read_real(stopped)
+            figures, left_out = self._compare(fake, stopped)
+        verified = self.featurizer.name in ("reader", "inception")
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return {
+            "checkpoint": loaded.folder.name,
+            "step": loaded.step,
+            "checkpoint_sha256": loaded.sha256,
+            "figures": figures,
+            "left_out": left_out,
+            "remark": None if verified else "not a FID: these are not the weights that published figures are made with",
+            "extractor": self.featurizer.name,
+            "extractor_sha256": self.featurizer.sha256,
+            "resizer": self.featurizer.resizer,
+            "set": self.data.set,
+            "split": settings.split,
+            "data_sha256": self.key.set_sha256,
+            "real_count": self.key.count,
+            "count": count,
+            "batch_size": settings.batch_size,
+            "neighbours": settings.neighbours,
+            "seed": seed,
+            "batch_statistics": f"standing, {sampling.STANDING_BATCHES} x {sampling.STANDING_BATCH_SIZE} pictures",
+            "device": name,
+            "seconds": round(time.monotonic() - began, 2),
+        }
+
+    def _drawn_features(
+        self, loaded: LoadedCheckpoint, count: int, seed: int, stopped: Callable[[], bool]
+    ) -> Iterator[np.ndarray]:
+        """Features (B, d), a batch at a time: the pictures themselves would fill the memory."""
+        z_dim, size = loaded.config.model.z_dim, self.settings.batch_size
+        generator = standing_copy(loaded.generator, z_dim, loaded.num_classes)
+        z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, z_dim, loaded.num_classes)
+        for start in range(0, count, size):
+            _leave_if(stopped)
+            part = slice(start, start + size)
+            yield self.featurizer(latents_to_pictures(generator, z[part], None if y is None else y[part], size), size)
+
+    def _read_real(self, stopped: Callable[[], bool]) -> RealSide | UserError:
+        """The real pictures' features, or why nothing can be compared with them (too few, say)."""
+        try:
+            return real_side(self.key, lambda: self._read_features(stopped))
+        except UserError as error:
+            return error
+
+    def _read_features(self, stopped: Callable[[], bool]) -> np.ndarray:
+        """Features (N, d) of all real pictures."""
+        parts = []
+        with open_packed(self.path) as packed:
+            for start in range(0, packed.count, self.settings.batch_size):
+                _leave_if(stopped)
+                rows = np.arange(start, min(start + self.settings.batch_size, packed.count))
+                parts.append(self.featurizer(packed.read(rows), self.settings.batch_size))
+        return np.concatenate(parts)
+
+    def _compare(self, fake: np.ndarray, stopped: Callable[[], bool]) -> tuple[dict[str, float], dict[str, str]]:
+        """Figures by name, and by name why one cannot be computed."""
+        name, k = self.featurizer.name, self.settings.neighbours
+        figures: dict[str, float] = {}
+        left_out: dict[str, str] = {}
+
+        def attempt(names: list[str], compute: Callable[[], tuple[float, ...]]) -> None:
+            _leave_if(stopped)
+            try:
+                figures.update(zip(names, compute(), strict=True))
+            except UserError as error:
+                left_out.update(dict.fromkeys(names, str(error)))
+
+        def real() -> RealSide:
+            if isinstance(self._real, UserError):
+                raise self._real
+            assert self._real is not None
+            return self._real
+
+        def manifold() -> tuple[float, ...]:
+            found = manifold_figures(real().features, fake, k)
+            return tuple(found[part] for part in MANIFOLD)
+
+        attempt([frechet_name(name)], lambda: (frechet_distance(real().statistics, statistics_of(fake)),))
+        attempt([f"kid_{name}"], lambda: (kid(fake, real().features),))
+        if (logits := self.featurizer.logits(fake)) is not None:
+            attempt([f"is_{name}"], lambda: (inception_score(logits)[0],))
+        attempt([f"f8_{name}", f"f1_8_{name}"], lambda: prd_f8(real().features, fake))
+        attempt([f"{part}_{name}" for part in MANIFOLD], manifold)
+        return figures, left_out
+
+
+def _leave_if(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise Stopped
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 without TF32, as published figures are computed; afterwards as before."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def evaluation_to_text(evaluation: dict[str, Any]) -> str:
+    """What `evaluate` prints: what was compared, a line a figure, and what is left out and why."""
+    figures, left_out = evaluation["figures"], evaluation["left_out"]
+    width = max(map(len, [*figures, *left_out]))
+    lines = [
+        f"{evaluation['run']}, {evaluation['checkpoint']}: {evaluation['count']:,} drawn pictures beside "
+        f"{evaluation['real_count']:,} real ones ({evaluation['split']} of {evaluation['set']}), "
+        f"features by {evaluation['extractor']}, {evaluation['seconds']:.0f} s on {evaluation['device']}",
+        *(f"  {name:<{width}}  {value:12.4f}" for name, value in figures.items()),
+        *(f"  {name:<{width}}  left out: {reason}" for name, reason in left_out.items()),
+    ]
+    return "\n".join([*lines, evaluation["remark"]] if evaluation["remark"] else lines)
+
+
+# ---- what the factor reader says --------------------------------------------------------------------------------
 
 
 def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs")) -> dict[str, Any]:
     """Figures of `count` samples of the run's newest checkpoint, beside those of real pictures it never saw."""
     rundir, reader = RunDir.existing(name, root), load_reader()
-    folder = newest_checkpoint(rundir.checkpoints, lambda text: print(text, file=sys.stderr))
-    if folder is None:
-        raise UserError(f"run: {rundir.path} has no checkpoint yet; try `make train`")
+    folder = find_checkpoint(rundir.checkpoints)
     config = rundir.read_config()
     held_out, train = (_read_rows(config, split, count) for split in ("valid", "train"))
     samples = sample_checkpoint(folder, count, seed)
@@ -45,16 +236,12 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
     return figures
 
 
-def sample_checkpoint(folder: Path, count: int, seed: int = 0) -> np.ndarray:
+def sample_checkpoint(folder: Path, count: int, seed: int = SEED) -> np.ndarray:
     """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one)."""
-    meta = read_meta(folder)
-    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
-    device = prepare_hardware(config.train).device
-    generator, _ = build_networks(config, num_classes, device)
-    averaged = (folder / "generator_ema.safetensors").exists()
-    generator.load_state_dict(load_weights(folder, "generator_ema" if averaged else "generator"))
-    z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, config.model.z_dim, num_classes)
-    return latents_to_pictures(standing_copy(generator, config.model.z_dim, num_classes), z, y)
+    loaded = load_checkpoint(folder)
+    z_dim, classes = loaded.config.model.z_dim, loaded.num_classes
+    z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, z_dim, classes)
+    return latents_to_pictures(standing_copy(loaded.generator, z_dim, classes), z, y)
 
 
 def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | None = None) -> dict[str, Any]:

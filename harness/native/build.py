@@ -132,7 +132,13 @@ def lecam_state(run: Training) -> dict[str, Tensor | None] | None:
 def load_networks(run: Training, folder: Path) -> None:
     """Weights of a checkpoint into the run's networks; a source without a moving average starts one from G."""
     for name, network in networks_of(run).items():
-        stored = name if (folder / f"{name}.safetensors").exists() else "generator"
+        stored = name
+        if not (folder / f"{name}.safetensors").exists():
+            if name == "discriminator":
+                raise UserError(
+                    f"{folder}: has a generator alone, and training needs a discriminator too; start from both"
+                )
+            stored = "generator"
         try:
             network.load_state_dict(load_weights(folder, stored))
         except RuntimeError as error:
@@ -150,7 +156,18 @@ def load_training(run: Training, folder: Path) -> None:
         pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)
         groups = [{**now, "params": stored["params"]} for now, stored in pairs]
         optimizer.load_state_dict({**state[name], "param_groups": groups})
+        _lay_moments_out(optimizer)
     if run.lecam is not None and state["lecam"] is not None:
         share, device = run.draws.share, run.hardware.device
         anchors = {name: a.to(device) if a is not None else None for name, a in state["lecam"].items()}
         run.lecam.load_state_dict({name: a[share] if a is not None and a.dim() else a for name, a in anchors.items()})
+
+
+def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:
+    """Each moment in its parameter's memory layout: a fused Adam pairs them by address, whatever their strides say."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name in state:
+                    state[name] = torch.empty_like(parameter).copy_(state[name])

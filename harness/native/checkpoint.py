@@ -20,6 +20,7 @@ from harness.rundir import atomic_folder, atomic_write, remove_folder
 
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")
+BEST_FILE = "best.json"
 
 
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:
@@ -111,10 +112,15 @@ def set_aside_damaged(checkpoints: Path, newest: Path | None) -> None:
     for folder in list_checkpoints(checkpoints):
         if folder == newest:
             return
-        aside = folder.with_name(f"damaged-{folder.name}")
-        if aside.exists():
-            remove_folder(aside)
-        os.rename(folder, aside)
+        set_aside(folder)
+
+
+def set_aside(folder: Path) -> None:
+    """Renames a damaged checkpoint to `damaged-...`."""
+    aside = folder.with_name(f"damaged-{folder.name}")
+    if aside.exists():
+        remove_folder(aside)
+    os.rename(folder, aside)
 
 
 def load_weights(folder: Path, network: str) -> dict[str, Tensor]:
@@ -126,7 +132,31 @@ def load_state(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
 
 
+def read_best(checkpoints: Path) -> dict[str, Any]:
+    """best.json: `history` = [step, figure or None] of every evaluation while training, lower is better, and what
+    `harness/native/best.py` keeps beside it. {} when there is none."""
+    path = checkpoints / BEST_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); remove it, then the best checkpoint is the best from now on"
+        ) from error
+
+
+def best_checkpoint(checkpoints: Path) -> Path | None:
+    """The checkpoint that was evaluated best, of those that are there; None without one."""
+    history = read_best(checkpoints).get("history", [])
+    ranked = sorted((figure, step) for step, figure in history if figure is not None)
+    folders = (checkpoint_folder(checkpoints, step) for _, step in ranked)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def purge_checkpoints(checkpoints: Path, keep: int) -> None:
-    """Removes all but the newest `keep`."""
+    """Removes all but the newest `keep` and the best one."""
+    best = best_checkpoint(checkpoints)
     for folder in list_checkpoints(checkpoints)[keep:]:
-        remove_folder(folder)
+        if folder != best:
+            remove_folder(folder)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor
 from harness.errors import EXIT_USER_ERROR, UserError
 
 Result = TypeVar("Result")
+# For the first process, which may evaluate on a CPU; one that died is noticed at once, because its connection is gone.
+LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
 class World:
     """Where this process stands. `control` is a CPU group for flags (None = the default one): asking never waits
-    for the GPU."""
+    for the GPU, and may take as long as the first process evaluates."""
 
     rank: int = 0
     size: int = 1
@@ -89,7 +92,7 @@ def join_world(device_kind: str) -> World:
         torch.cuda.set_device(local_rank)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device_kind == "cuda" else "gloo")
-    control = torch.distributed.new_group(backend="gloo") if device_kind == "cuda" else None
+    control = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
     return World(rank, size, local_rank, control)
 
 

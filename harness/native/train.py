@@ -3,13 +3,10 @@
 In: a Config and its packed pictures. Out: runs/<name>/ with checkpoints, samples, curves and statistics.
 """
 
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -17,12 +14,15 @@ import torch
 from harness.config import Config, config_differences, config_to_dict, finetune_config
 from harness.errors import EXIT_USER_ERROR, Interrupted, UserError
 from harness.hdf5 import PackedSet
+from harness.native.best import Evaluations
 from harness.native.build import build_training, load_networks, load_training, open_training_set, save_training
 from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
 from harness.native.device import device_kind, prepare_hardware
 from harness.native.dist import join_world, leave_world
+from harness.native.faults import disk_errors_told, explained, stop_signals
 from harness.native.freeze import freeze_discriminator
 from harness.native.grids import save_reals, save_samples
+from harness.native.load import find_checkpoint
 from harness.native.progress import Reporter, save_curves
 from harness.native.resnet import ArchSpec
 from harness.native.step import Training, train_step
@@ -52,7 +52,7 @@ def finetune_run(
     """FreezeD: trains runs/<source>-freezed from the weights of a finished or unfinished run, which stays untouched.
 
     Args:
-        checkpoint: name of a folder under the source run's checkpoints/; None = the newest.
+        checkpoint: name of a folder under the source run's checkpoints/, or `best`; None = the newest.
     """
     tuned = finetune_config(config)
     begun = list_checkpoints(Path("runs") / tuned.name / "checkpoints")  # then the source is not needed any more
@@ -64,7 +64,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path:
     """The checkpoint that fine-tuning starts from, checked to fit this config's networks."""
     run = Path("runs") / (config.finetune.from_run or config.name)
     checkpoints = run / "checkpoints"
-    folder = checkpoints / checkpoint if checkpoint else newest_checkpoint(checkpoints, _warn)
+    folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, _warn)
     if folder is None:
         raise UserError(f"finetune.from_run: {run} has no checkpoint to start from; try `make train` first")
     try:
@@ -95,7 +95,7 @@ def _run(
     source: Path | None = None,
 ) -> Path:
     rundir = RunDir(Path("runs") / config.name)
-    with _disk_errors_told(rundir), ExitStack() as stack:
+    with disk_errors_told(rundir), ExitStack() as stack:
         world = join_world(device_kind(config.train))
         stack.callback(leave_world, world)
         if config.train.threads:
@@ -131,7 +131,7 @@ def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | No
         load_networks(run, source)
         return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
     meta = read_meta(newest)
-    if meta["data_sha256"] != packed.sha256:
+    if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
         raise UserError(
             f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
             "put the old one back, or train under another --set name="
@@ -157,7 +157,9 @@ def _train(
     total = run.config.optim.total_steps
     target = min(total, limit_steps or total)
     first = run.world.first
+    evaluations = Evaluations(run, rundir, stopping)
     if run.step >= target:
+        evaluations.catch_up(_warn)
         if first:
             _warn(f"{rundir.path}: already at step {run.step} of {total}")
             if run.step >= total and (rundir.read_status() or {}).get("state") != "done":  # killed right after the save
@@ -167,14 +169,15 @@ def _train(
     try:
         if first:
             reporter = _begin(run, rundir, packed, facts, target)
-        _loop(run, rundir, reporter, facts, target, stopping)
+        evaluations.catch_up(reporter.say if reporter else _warn)  # killed before this step was evaluated
+        _loop(run, rundir, reporter, facts, target, stopping, evaluations)
     except Interrupted:
         raise
     except Exception as error:
         if first:
             with suppress(OSError):  # a full disk, say, which is what `error` tells
                 rundir.write_status("failed", step=run.step, total_steps=total, message=str(error))
-        raise _explained(error, run) from error
+        raise explained(error, run) from error
     finally:
         if reporter:
             reporter.close()
@@ -204,7 +207,13 @@ def _announce(reporter: Reporter, run: Training, packed: PackedSet, target: int)
 
 
 def _loop(
-    run: Training, rundir: RunDir, reporter: Reporter | None, facts: dict[str, Any], target: int, stopping: list[int]
+    run: Training,
+    rundir: RunDir,
+    reporter: Reporter | None,
+    facts: dict[str, Any],
+    target: int,
+    stopping: list[int],
+    evaluations: Evaluations,
 ) -> None:
     train, optim, began_at_step = run.config.train, run.config.optim, run.step
     while run.step < target:
@@ -216,16 +225,22 @@ def _loop(
         if reporter:
             reporter.add(values, run.step)
 
-        # Samples, checkpoint, and the way out.
+        # Samples, checkpoint, evaluation, and the way out.
         stop = run.world.any(bool(stopping))
         at_end = run.step == target
         if reporter and (at_end or run.step % train.sample_every_steps == 0):
             save_samples(run, rundir)
-        if at_end or stop or run.step % train.save_every_steps == 0:
+        if at_end or stop or evaluations.due() or run.step % train.save_every_steps == 0:
             _check_finite(run, values)
             save_training(run, rundir.checkpoints, facts)
             if reporter:
                 save_curves(rundir.read_stats(), rundir.path / "curves.png")
+        if evaluations.due() and not stop:  # after a signal it waits for the next start
+            began_at_sec = time.monotonic()
+            evaluations.catch_up(reporter.say if reporter else _warn)
+            if reporter:
+                reporter.began_at += time.monotonic() - began_at_sec  # the seconds per step are those of training
+            stop = run.world.any(bool(stopping))
         if stop and not at_end:
             if reporter:
                 rundir.write_status("interrupted", step=run.step, total_steps=optim.total_steps)
@@ -249,54 +264,3 @@ def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:
         "with it and the last checkpoint is kept. Try lower optim.g_lr and optim.d_lr or train.precision=fp32 "
         "(with --allow-config-change to go on)"
     )
-
-
-def _explained(error: Exception, run: Training) -> Exception:
-    """Out of memory and lost processes become advice; everything else stays what it is."""
-    if isinstance(error, torch.OutOfMemoryError):
-        batch = run.config.optim.batch_size
-        return UserError(
-            f"out of memory on {run.hardware.text} with batch {batch}; try --set optim.batch_size={max(2, batch // 2)} "
-            "--set optim.acml_steps=2 in a new run; the last checkpoint is kept"
-        )
-    lost = isinstance(error, torch.distributed.DistError) or "onnection" in str(error) or "gloo" in str(error)
-    if run.world.size > 1 and isinstance(error, RuntimeError) and lost:
-        return UserError(
-            f"process {run.world.rank}: another process of this run is gone; the same command goes on from the last "
-            "checkpoint"
-        )
-    return error
-
-
-@contextmanager
-def _disk_errors_told(rundir: RunDir) -> Iterator[None]:
-    """A full disk or a missing permission, told in one line."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(
-            f"{rundir.path}: cannot write or read{where}: {error.strerror or error}; what was saved is kept, and the "
-            "same command goes on from there once this is mended"
-        ) from error
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM, SIGINT and SIGUSR1 fill: the loop finishes its step, saves and leaves."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        with suppress(OSError):  # not print: it cannot be entered again while it is at work
-            os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -30,6 +30,8 @@ PACKAGES = (
     "scipy>=1.13,<1.18",  # 1.18 removes an argument of sqrtm that StudioGAN gives
     "h5py",
     "pyyaml",
+    "requests",
+    "setuptools",  # for distutils, which Python 3.12 has no more
     "scikit-learn",
     "seaborn",
     "matplotlib",
@@ -37,7 +39,8 @@ PACKAGES = (
     "tensorboard",
     "pillow",
 )
-MODULES = ("torch", "torchvision", "h5py", "yaml", "sklearn", "seaborn", "matplotlib", "tqdm", "tensorboard", "PIL")
+MODULES = ("torch", "torchvision", "h5py", "yaml", "requests", "sklearn", "seaborn", "matplotlib", "tqdm", "PIL")
+MODULES += ("tensorboard",)
 
 
 def find_checkout(version: str = "0.2.0") -> Path:

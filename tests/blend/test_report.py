@@ -14,6 +14,7 @@ from report_run import (
     make_demo_figures,
     make_designs,
     make_encoder,
+    make_evaluations,
     make_inversions,
     make_sweep,
     plain_draw,
@@ -25,7 +26,7 @@ from blend.report_designs import read_designs
 from harness.errors import UserError
 from harness.images import picture_grid, save_png
 
-SECTIONS = "teaser dial figures samples training inversion sweep designs latent provenance".split()
+SECTIONS = "teaser dial figures samples training evaluation inversion sweep designs latent provenance".split()
 HOSTILE = "<script>alert(1)</script>\"'&.jpg"
 NEVER_CLOSED = {"meta", "link", "img", "br", "input"}
 
@@ -82,6 +83,8 @@ def made(tmp_path_factory):
     rows[3]["novelty"]["reader"]["percentile"], rows[3]["novelty"]["verdict"] = 0.4, "WARN"
     make_designs(folder, "pairs-01234567", rows, [draw(k, 0.5) for k in range(12)])
     make_demo_figures(folder)
+    make_evaluations(folder, {2: 9.5, 4: 3.25})
+    make_evaluations(root / "runs/tiny-freezed", {4: 7.125}, set="concept")
     return root
 
 
@@ -120,6 +123,22 @@ def test_the_page_is_self_contained_and_complete(page):
     assert "no: both generators were trained" in page.texts["provenance"]
 
 
+def test_evaluations_stand_there_with_their_names_and_counts(page):
+    text = page.texts["evaluation"]
+    for part in (
+        "1,500 drawn pictures beside 400 held-out pictures of cars; features: reader",
+        "held-out pictures of concept",
+        "fd_reader Fréchet distance of the features",
+        "f1_8_reader F 1/8: quality",
+        "left out: neighbours: found 5",
+    ):
+        assert part in text, text
+    assert "3.2500" in text and "7.1250" in text and "9.5000" not in text  # the newest; the chart has both
+    charts = re.findall(r"<svg.*?</svg>", page.html[page.html.index('id="evaluation"') :].split("</section>")[0], re.S)
+    assert len(charts) == 1 and "fd_reader of ordinary cars over the steps" in charts[0]
+    assert [found["href"] for found in page.having("a", "href")].count("#evaluation") == 1
+
+
 def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
     for later in (
         "runs/tiny-freezed",
@@ -129,6 +148,7 @@ def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
         shutil.rmtree(later)
     (whole / "metrics.json").unlink()
     page = Page(make_report(tiny_config()))
+    assert "#evaluation" not in page.html  # not a stage: it is there when asked for
     expected = {
         "teaser": ["measure"],
         "dial": ["measure"],

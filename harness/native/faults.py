@@ -1,0 +1,64 @@
+"""What may befall a run from outside, and what becomes of it: signals, full disks, little memory, lost processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import torch
+
+from harness.errors import UserError
+from harness.native.step import Training
+from harness.rundir import RunDir
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that SIGTERM, SIGINT and SIGUSR1 fill: the loop finishes its step, saves and leaves."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        with suppress(OSError):  # not print: it cannot be entered again while it is at work
+            os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.signal(number, note) for number in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def disk_errors_told(rundir: RunDir) -> Iterator[None]:
+    """A full disk or a missing permission, told in one line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(
+            f"{rundir.path}: cannot write or read{where}: {error.strerror or error}; what was saved is kept, and the "
+            "same command goes on from there once this is mended"
+        ) from error
+
+
+def explained(error: Exception, run: Training) -> Exception:
+    """Out of memory and lost processes become advice; everything else stays what it is."""
+    if isinstance(error, torch.OutOfMemoryError):
+        batch = run.config.optim.batch_size
+        return UserError(
+            f"out of memory on {run.hardware.text} with batch {batch}; try --set optim.batch_size={max(2, batch // 2)} "
+            "--set optim.acml_steps=2 in a new run; the last checkpoint is kept"
+        )
+    lost = isinstance(error, torch.distributed.DistError) or "onnection" in str(error) or "gloo" in str(error)
+    if run.world.size > 1 and isinstance(error, RuntimeError) and lost:
+        return UserError(
+            f"process {run.world.rank}: another process of this run is gone; the same command goes on from the last "
+            "checkpoint"
+        )
+    return error

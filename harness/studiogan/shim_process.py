@@ -1,0 +1,65 @@
+"""The process that runs StudioGAN: its signals, its parent, its lines. Imports no torch."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+_asked_to_stop: list[int] = []
+
+
+def say(word: str, **facts: Any) -> None:
+    """One line `carforge: word key=value ...` on stdout, in one write, so that processes do not mix theirs."""
+    values = (f" {key}={value:.10g}" if isinstance(value, float) else f" {key}={value}" for key, value in facts.items())
+    sys.stdout.write(f"carforge: {word}{''.join(values)}\n")
+    sys.stdout.flush()
+
+
+def note_signals() -> None:
+    """SIGTERM, SIGINT and SIGUSR1 are noted and heeded between two iterations."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: _asked_to_stop.append(number))
+
+
+def ignore_signals(worker: int) -> None:
+    """For data-loader workers: torch lets a signal to the whole group kill them, and then fails in the iteration."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def asked_to_stop() -> bool:
+    return bool(_asked_to_stop)
+
+
+def die_with_parent() -> None:
+    """No orphan goes on training when the engine was killed. Linux alone has this; the last save is kept."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # it died before the call
+        sys.exit(1)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process and its data-loader workers at once: the usual way waits for them, and they heed no signal."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error there when a worker is killed
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def set_meeting_point() -> None:
+    """Where the processes of -DDP find each other, unless the environment says so."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", str(listener.getsockname()[1]))

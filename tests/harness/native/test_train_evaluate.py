@@ -1,0 +1,152 @@
+"""Evaluation while a run trains: no weight changes, it makes way for signals, and one process does it for all."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evaluated_runs import (
+    CHECKPOINTS,
+    EVALUATED,
+    LAST,
+    ScriptedEvaluator,
+    assert_same_training,
+    evaluations,
+    names,
+    quick_config,
+    steps_evaluated,
+)
+from test_dist import FEWER, run_ranks, train_rank
+from tiny_runs import tiny_config
+
+import harness.native.train
+from harness.errors import Interrupted, UserError
+from harness.metrics import evaluate
+from harness.metrics.evaluate import evaluate_run
+from harness.native.checkpoint import best_checkpoint, list_checkpoints
+from harness.native.dist import join_world, leave_world
+from harness.native.train import train_run
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedEvaluator]:
+    monkeypatch.setattr(evaluate, "Evaluator", ScriptedEvaluator)
+    monkeypatch.setattr(ScriptedEvaluator, "figures", {k: 100.0 - k for k in range(1, 20)})
+    monkeypatch.setattr(ScriptedEvaluator, "name", "reader")
+    return ScriptedEvaluator
+
+
+# ---- the real evaluation ----------------------------------------------------------------------------------------
+
+
+def test_evaluation_changes_no_weight_and_finds_what_the_command_finds(
+    workplace: Path, uninterrupted: Callable[..., Path], no_pictures
+) -> None:
+    """Saves every 5, evaluates every 4 of 12 steps; optimisers and everything else in state.pt are compared too."""
+    random_state = torch.get_rng_state()
+    train_run(tiny_config(**EVALUATED, train__keep_last=9))
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert_same_training(uninterrupted(train__keep_last=9) / "checkpoints/step-00000012", LAST)
+    assert_same_training(uninterrupted(train__keep_last=9) / "checkpoints/step-00000010", CHECKPOINTS / "step-00000010")
+    assert names() == ["04", "05", "08", "10", "12"] and steps_evaluated() == [4, 8, 12]
+    rows = evaluations()
+    assert all(row["figures"]["fd_reader"] > 0 and "kid_reader" in row["figures"] for row in rows), rows
+    assert json.loads(Path("runs/tiny/metrics.json").read_text())["evaluate"] == rows[-1]
+    lowest = min(rows, key=lambda row: row["figures"]["fd_reader"])
+    assert best_checkpoint(CHECKPOINTS) == CHECKPOINTS / lowest["checkpoint"]
+
+    again = evaluate_run("tiny", checkpoint="step-00000008")
+    assert {**again, "seconds": 0} == {**rows[1], "seconds": 0}
+    assert evaluate_run("tiny", checkpoint="best")["step"] == lowest["step"]
+
+
+def test_two_processes_evaluate_once(workplace: Path, no_pictures) -> None:
+    changes = {**FEWER, **EVALUATED, "optim__total_steps": 4, "evaluate__every_steps": 2, "train__keep_last": 9}
+    assert run_ranks(train_rank, changes) == [0, 0], Path("rank_0.txt").read_text()
+    assert steps_evaluated() == [2, 4]
+    Path("runs/tiny").rename("runs/evaluated")
+    assert run_ranks(train_rank, {**changes, "evaluate__every_steps": 0}) == [0, 0]
+    assert_same_training(Path("runs/evaluated/checkpoints/step-00000004"), CHECKPOINTS / "step-00000004")
+
+
+def test_what_cannot_be_evaluated_is_refused_before_the_first_step(workplace: Path, no_pictures) -> None:
+    with pytest.raises(UserError, match=r"evaluate.split: found no .*valid.hdf5.*evaluate.split=train"):
+        train_run(tiny_config(evaluate__every_steps=4))
+    assert not list_checkpoints(CHECKPOINTS)
+
+
+# ---- signals and memory ----
+
+
+def test_a_signal_ends_an_evaluation_which_comes_first_next_time(
+    workplace: Path, uninterrupted: Callable[..., Path], no_pictures, monkeypatch
+) -> None:
+    real = evaluate.Evaluator._drawn_features
+
+    def signalled(self: Any, *words: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *words)
+
+    config = tiny_config(**EVALUATED)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.Evaluator, "_drawn_features", signalled)
+        with pytest.raises(Interrupted, match="saved at step 4"):
+            train_run(config)
+    assert steps_evaluated() == [] and names() == ["04"]
+    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "interrupted"
+    train_run(config, limit_steps=5)
+    assert steps_evaluated() == [4]
+    assert_same_training(uninterrupted(train__keep_last=9) / "checkpoints/step-00000005", CHECKPOINTS / "step-00000005")
+
+
+def test_a_signal_during_a_step_does_not_wait_for_the_evaluation(
+    workplace: Path, no_pictures, scripted, monkeypatch
+) -> None:
+    real = harness.native.train.train_step
+
+    def signalled(run: Any) -> Any:
+        if run.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.native.train, "train_step", signalled)
+        patch.setattr(scripted, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+        with pytest.raises(Interrupted):
+            train_run(quick_config(evaluate__every_steps=4))
+    train_run(quick_config(evaluate__every_steps=4), limit_steps=5)
+    assert steps_evaluated() == [4]
+
+
+def test_out_of_memory_becomes_advice(workplace: Path, no_pictures, scripted, monkeypatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(scripted, "evaluate", full)
+    with pytest.raises(UserError, match="step 4 was evaluated, which is saved; try --set evaluate.batch_size=64"):
+        train_run(quick_config(evaluate__every_steps=4))
+    assert names() == ["04"]
+
+
+# ---- waiting ----------------------------------------------------------------------------------------------------
+
+
+def waiting_rank(rank: int) -> None:
+    """The first process is busy for longer than messages may take otherwise."""
+    for name in ("init_process_group", "new_group"):
+        real = getattr(torch.distributed, name)
+        setattr(torch.distributed, name, partial(real, timeout=timedelta(seconds=2)))  # unless it is said otherwise
+    world = join_world("cpu")
+    world.on_first(lambda: time.sleep(4))
+    leave_world(world)
+
+
+def test_the_others_wait_as_long_as_the_first_process_evaluates(workplace: Path) -> None:
+    assert run_ranks(waiting_rank) == [0, 0], Path("rank_1.txt").read_text()
