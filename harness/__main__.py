@@ -5,6 +5,7 @@ Torch is imported where it is needed.
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,11 @@ ChangeOption = Annotated[
 ]
 
 
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", min=1, help="With engine: studiogan; NPROC= of make says it, and starts them.")
+]
+
+
 @app.command()
 def train(
     config: ConfigOption,
@@ -31,17 +37,15 @@ def train(
     limit_steps: LimitOption = None,
     dry_run: DryRunOption = False,
     allow_config_change: ChangeOption = False,
+    processes: ProcessesOption = 1,
 ) -> None:
     """Train a run, or go on with it. Prints the run's folder."""
     resolved = load_config(config, overrides or ())
     if dry_run:
         return _print_plan(resolved, limit_steps)
-    if resolved.engine == "studiogan":
-        from harness.studiogan.engine import train_run
-    else:
-        from harness.native.train import train_run
-
-    _print_folder(train_run(resolved, limit_steps=limit_steps, allow_config_change=allow_config_change))
+    engine, options = _find_engine(resolved, processes)
+    options |= {"limit_steps": limit_steps, "allow_config_change": allow_config_change}
+    _print_folder(engine.train_run(resolved, **options))
 
 
 @app.command()
@@ -55,6 +59,7 @@ def finetune(
     limit_steps: LimitOption = None,
     dry_run: DryRunOption = False,
     allow_config_change: ChangeOption = False,
+    processes: ProcessesOption = 1,
 ) -> None:
     """FreezeD: fine-tune the config's run on its second set. Prints the new run's folder."""
     resolved = load_config(config, overrides or ())
@@ -63,14 +68,18 @@ def finetune(
         source = resolved.finetune.from_run or resolved.name
         more = {"starts from": f"runs/{source}, checkpoint {checkpoint or 'newest'}"}
         return _print_plan(tuned, limit_steps, **more)
-    if resolved.engine == "studiogan":
-        from harness.studiogan.engine import finetune_run
-    else:
-        from harness.native.train import finetune_run
+    engine, options = _find_engine(resolved, processes)
+    options |= {"limit_steps": limit_steps, "allow_config_change": allow_config_change}
+    _print_folder(engine.finetune_run(resolved, checkpoint=checkpoint, **options))
 
-    _print_folder(
-        finetune_run(resolved, checkpoint=checkpoint, limit_steps=limit_steps, allow_config_change=allow_config_change)
-    )
+
+def _find_engine(config: Config, processes: int) -> tuple[Any, dict[str, Any]]:
+    """The module with train_run and finetune_run, and what it takes beyond the other's options."""
+    if config.engine == "studiogan":
+        return import_module("harness.studiogan.engine"), {"processes": processes}
+    if processes > 1:
+        raise UserError(f"--processes: found {processes}, allowed 1 with engine: native, try NPROC={processes} of make")
+    return import_module("harness.native.train"), {}
 
 
 def _print_folder(folder: Path) -> None:

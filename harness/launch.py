@@ -8,13 +8,22 @@ import os
 import sys
 
 from harness.cli import run_command
+from harness.config import load_config
 from harness.errors import Interrupted, UserError
 
 
 def launch(count_text: str, arguments: list[str]) -> None:
-    """Runs `python -m harness <arguments>` in `count_text` processes; ends with the first failure's exit code."""
+    """Runs `python -m harness <arguments>` in `count_text` processes; ends with the first failure's exit code.
+
+    StudioGAN starts its processes itself: it is told how many.
+    """
     if not count_text.isdigit() or int(count_text) < 1:
         raise UserError(f"NPROC: found {count_text!r}, allowed a number of processes, try NPROC=2")
+    if trains_with_studiogan(arguments):
+        from harness.__main__ import app
+
+        app([*arguments, "--processes", count_text])
+        return
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -28,6 +37,17 @@ def launch(count_text: str, arguments: list[str]) -> None:
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
     except SignalException as error:
         raise Interrupted("stopped by a signal: the same command goes on from the last checkpoint") from error
+
+
+def trains_with_studiogan(arguments: list[str]) -> bool:
+    """Whether the config among these arguments says `engine: studiogan`. UserError when it cannot be used."""
+    config, overrides = None, []
+    for option, value in zip(arguments, arguments[1:], strict=False):
+        if option == "--config":
+            config = value
+        elif option == "--set":
+            overrides.append(value)
+    return config is not None and load_config(config, overrides).engine == "studiogan"
 
 
 if __name__ == "__main__":

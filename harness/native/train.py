@@ -22,7 +22,7 @@ from harness.native.dist import join_world, leave_world
 from harness.native.faults import disk_errors_told, explained, stop_signals
 from harness.native.freeze import freeze_discriminator
 from harness.native.grids import save_reals, save_samples
-from harness.native.load import find_checkpoint
+from harness.native.load import find_checkpoint, read_origin
 from harness.native.progress import Reporter, save_curves
 from harness.native.resnet import ArchSpec
 from harness.native.step import Training, train_step
@@ -124,25 +124,12 @@ def _run(
 def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | None) -> dict[str, Any]:
     """Loads the newest checkpoint, or the fine-tuning source's weights. Returns the facts kept with each checkpoint."""
     newest = newest_checkpoint(rundir.checkpoints, lambda text: None)  # the first process has told of damaged ones
-    facts: dict[str, Any] = {"data_sha256": packed.sha256, "class_names": packed.class_names}
-    if newest is None:
-        if source is None:
-            return facts
+    facts = read_origin(rundir, packed, newest, source)
+    if newest is not None:
+        load_training(run, newest)
+    elif source is not None:
         load_networks(run, source)
-        return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
-    meta = read_meta(newest)
-    if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
-        raise UserError(
-            f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
-            "put the old one back, or train under another --set name="
-        )
-    if source is not None and meta.get("finetuned_from") != str(source):
-        raise UserError(
-            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; "
-            "move the folder away first"
-        )
-    load_training(run, newest)
-    return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}
+    return facts
 
 
 def _train(

@@ -34,7 +34,7 @@ def main(job_path: str) -> int:
     from harness.studiogan.shim_job import read_job
 
     shim_process.note_signals()
-    shim_process.die_with_parent()
+    shim_process.die_with_parent(shim_process.engine_pid())
     try:
         job = read_job(Path(job_path))
     except UserError as error:

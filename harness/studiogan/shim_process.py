@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+PARENT_VARIABLE = "CARFORGE_PARENT_PID"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 _asked_to_stop: list[int] = []
@@ -37,13 +38,19 @@ def asked_to_stop() -> bool:
     return bool(_asked_to_stop)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent_pid: int | None) -> None:
     """No orphan goes on training when the engine was killed. Linux alone has this; the last save is kept."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # it died before the call
+    if parent_pid is not None and os.getppid() != parent_pid:  # it died before the call
         sys.exit(1)
+
+
+def engine_pid() -> int | None:
+    """The process that started the shim, as it says itself."""
+    given = os.environ.get(PARENT_VARIABLE)
+    return int(given) if given else None
 
 
 def leave(code: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """What both versions of StudioGAN need around them: the course of steps, saves, the device, other processes."""
 
+import multiprocessing
 import random
 import resource
 import shutil
@@ -246,7 +247,8 @@ def patch_sqrtm() -> None:
 def run_child(job: Job, rank: int, train: Callable[[Any], None]) -> NoReturn:
     """A spawned process of -DDP from its first thing to its last; `train` gets the rank as StudioGAN wants it."""
     note_signals()
-    die_with_parent()
+    parent = multiprocessing.parent_process()
+    die_with_parent(parent.pid if parent else None)
     if job.threads:
         torch.set_num_threads(job.threads)
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True

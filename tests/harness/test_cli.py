@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from harness import __main__ as command_line
 from harness.cli import run_command
 from harness.errors import Interrupted, UserError
+from harness.launch import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = str(ROOT / "configs" / "base.yaml")
@@ -133,14 +135,29 @@ def test_only_the_first_of_several_processes_prints_the_folder(engine, monkeypat
 def test_the_launcher_keeps_exit_codes(code, tmp_path):
     """Two processes through torchrun; a stand-in for the harness ends with the code."""
     (tmp_path / "harness").mkdir()
-    for name in ("__init__", "cli", "errors", "launch"):
-        (tmp_path / "harness" / f"{name}.py").write_text((ROOT / "harness" / f"{name}.py").read_text())
-    main = "import os, sys\nprint('rank', os.environ['RANK'], sys.argv[1:])\n"
+    for path in (ROOT / "harness").glob("*.py"):
+        shutil.copy(path, tmp_path / "harness")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    # One write: print() makes several, and two processes would mix theirs.
+    main = "import os, sys\nos.write(1, f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n"
     (tmp_path / "harness" / "__main__.py").write_text(f"{main}sys.exit({code})\n")
-    command = [sys.executable, "-m", "harness.launch", "2", "train", "--config", "x"]
+    command = [sys.executable, "-m", "harness.launch", "2", "train", "--config", "configs/demo.yaml"]
     result = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
     assert result.returncode == code, result.stderr
-    assert "rank 0 ['train', '--config', 'x']" in result.stdout and "Traceback" not in result.stderr
+    assert "rank 0 ['train', '--config', 'configs/demo.yaml']" in result.stdout and "Traceback" not in result.stderr
+
+
+def test_studiogan_starts_its_processes_itself(monkeypatch):
+    calls: dict = {}
+    module = types.ModuleType("harness.studiogan.engine")
+    module.train_run = lambda config, **options: calls.update(options) or Path("runs/x")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "harness.studiogan.engine", module)
+    with pytest.raises(SystemExit) as end:
+        launch("2", ["train", "--config", BASE, "--set", "engine=studiogan", "--limit-steps", "5"])
+    assert end.value.code == 0
+    assert calls == {"limit_steps": 5, "allow_config_change": False, "processes": 2}
+    result = harness("train", "--config", BASE, "--processes", "2")
+    assert result.returncode == 2 and "--processes: found 2, allowed 1 with engine: native" in result.stderr
 
 
 def test_a_wrong_number_of_processes_is_exit_2():

@@ -1,0 +1,94 @@
+"""Runs of a few steps by the stand-in for StudioGAN: their config, set, and the weights that it claims to make."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from foreign_weights import STEP, make_checkpoint, small_config
+
+from harness.config import Config, load_config
+from harness.hdf5 import PackedWriter
+from harness.studiogan.process import group_members
+from harness.studiogan.weights import export_checkpoint
+
+STAND_IN = Path(__file__).with_name("stand_in")
+BASE = Path(__file__).resolve().parents[3] / "configs/base.yaml"
+COUNT, LAST_STEP = 12, 12
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "engine": "studiogan",
+    "data.set": "tiny",
+    "data.img_size": 32,
+    "model.z_dim": 8,
+    "model.g_conv_dim": 4,
+    "model.d_conv_dim": 4,
+    "optim.batch_size": 4,
+    "optim.total_steps": 6,
+    "train.device": "cpu",
+    "train.threads": 1,
+    "train.log_every_steps": 1,
+    "train.save_every_steps": 2,
+    "train.sample_every_steps": 100,
+    "train.sample_count": 4,
+    "finetune.override": {"data": {"set": "other"}, "optim": {"g_lr": 1e-3, "total_steps": 4}},
+}
+
+
+@dataclass
+class StandIn:
+    """`behave("crash:3")`: what goes wrong before which step; `starts`: what each start of it was given."""
+
+    record: Path
+    behave: Callable[[str], None]
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
+
+    def left_running(self) -> list[int]:
+        """Processes of all groups that were ever started."""
+        return [member for start in self.starts for member in group_members(start["pid"])]
+
+
+def overrides_of(**changes: Any) -> list[str]:
+    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def tiny_config(**changes: Any) -> Config:
+    """TINY with changes; `__` in a name stands for the dot."""
+    return load_config(BASE, overrides_of(**changes))
+
+
+def write_set(name: str, *, seed: int = 0, split: str = "train", height: int = 32, width: int = 32) -> Path:
+    """A packed set of random pictures in two classes, in the working directory."""
+    size = str(height) if height == width else f"{height}x{width}"
+    path = Path(f"data/hdf5/{name}/custom_{size}_{split}.hdf5")
+    rng = np.random.default_rng(seed)
+    with PackedWriter(path, height, width, ["concept", "ordinary"], {"made_by": "tests"}) as writer:
+        for number in range(COUNT):
+            writer.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), number % 2)
+    return path
+
+
+def make_weights(folder: Path) -> None:
+    """StudioGAN's files as of every step up to LAST_STEP: folder/step-<N>/model=..."""
+    networks = {key.replace(".", "__"): TINY[key] for key in TINY if key.startswith("model.")}
+    ours = make_checkpoint(folder / "ours", small_config(**networks))
+    files = export_checkpoint(ours, folder / "files", version="0.2.0", seed=42, run_name="run")
+    for step in range(1, LAST_STEP + 1):
+        made = folder / f"step-{step}"
+        made.mkdir()
+        for path in files.iterdir():
+            content = torch.load(path, weights_only=True)
+            if "step" in content:
+                content["step"] = step
+            torch.save(content, made / path.name.replace(f"step={STEP}.", f"step={step}."))
+
+
+def checkpoint_names(name: str = "tiny") -> list[str]:
+    return sorted(path.name for path in (Path("runs") / name / "checkpoints").iterdir())

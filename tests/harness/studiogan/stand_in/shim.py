@@ -1,0 +1,71 @@
+"""What harness/studiogan/shim.py does with a job, done to the stand-in checkout. Without torch it starts at once."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+
+def main(job_path: str) -> int:
+    job = json.loads(Path(job_path).read_text())
+    sys.path += [job["package_root"]]
+    sys.path.insert(0, str(Path(job["checkout"]) / "src"))
+    from harness.studiogan import shim_process
+
+    shim_process.note_signals()
+    shim_process.die_with_parent(shim_process.engine_pid())
+    stand_in = import_module("main")
+
+    record(job)
+    loop = stand_in.Loop(stand_in.parse(words(job)))
+    shim_process.say("starting", version=job["version"])
+    saved = {job["first_step"]}
+
+    def publish(step: int, folder: Path) -> None:
+        final = Path(f"checkpoints/step-{step:08d}")
+        shutil.copytree(folder, final.with_name(final.name + ".partial"))
+        final.with_name(final.name + ".partial").rename(final)
+        saved.add(step)
+        shim_process.say("saved", step=step, folder=final, best=int(job["evaluate"]), peak_mib=1)
+        while final.exists() and "STAND_IN_PACED" in os.environ:  # the engine is to see each save, however slow it is
+            time.sleep(0.01)
+
+    def before(step: int) -> None:
+        if step == loop.first_step:
+            shim_process.say("training", step=step)
+        done = step >= job["last_step"]
+        if done or shim_process.asked_to_stop():
+            if step not in saved:
+                loop.save(step, "current")
+            shim_process.say("finished" if done else "stopped", step=step)
+            sys.exit(0 if done else 75)
+
+    loop.before_iteration, loop.after_save = before, publish
+    loop.check_files()
+    loop.first_step, loop.check_files = job["first_step"], lambda: None
+    loop.run()
+    return 1
+
+
+def words(job: dict) -> list[str]:
+    given = ["-t", "-l", "-c", job["config"], "--seed", str(job["seed"]), "--eval_type", "valid"]
+    given += ["--print_every", str(job["print_every"]), "--save_every", str(job["save_every"])]
+    given += ["-e"] if job["evaluate"] else []
+    given += ["--checkpoint_folder", job["checkpoint"], "-current"] if job["checkpoint"] else []
+    given += ["--freeze_layers", str(job["freeze_layers"])] if job["freeze_layers"] else []
+    return given
+
+
+def record(job: dict) -> None:
+    """For the test: what this start was given."""
+    files = sorted(str(path.relative_to(Path.cwd())) for path in Path.cwd().rglob("*") if path.is_file())
+    environment = sorted(os.environ)
+    with open(os.environ["STAND_IN_RECORD"], "a") as file:
+        file.write(json.dumps({"job": job, "files": files, "pid": os.getpid(), "environment": environment}) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,222 @@
+"""What befalls a run that StudioGAN trains: signals, kills, crashes, hangs, too little memory, strange output.
+
+Each ends in a clear state with one clear line, loses no save, and leaves no process behind.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_runs import STAND_IN, StandIn, checkpoint_names, overrides_of, tiny_config
+from mutated_lines import mutated
+
+from harness.atomic import atomic_write
+from harness.errors import Interrupted, UserError
+from harness.native.best import Evaluations
+from harness.native.device import Hardware
+from harness.rundir import RunDir
+from harness.studiogan import checkout, follow, supervise
+from harness.studiogan.engine import train_run
+from harness.studiogan.follow import FollowedRun, Follower, LogReporter
+from harness.studiogan.log import LineCutter
+from harness.studiogan.process import Heard, StudioganProcess, group_members
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+RUN = Path("runs/tiny")
+QUICK = {"studiogan__silent_after_sec": 1}
+
+
+def failure(stand_in: StandIn, mode: str, **changes: Any) -> str:
+    """The one line that a start in this mode fails with; nothing of it is left running."""
+    stand_in.behave(mode)
+    with pytest.raises(UserError) as caught:
+        train_run(tiny_config(**changes))
+    assert not stand_in.left_running()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def assert_goes_on(stand_in: StandIn, from_step: int) -> None:
+    """Without the fault, the same command ends the run from this checkpoint on."""
+    stand_in.behave("")
+    train_run(tiny_config())
+    assert stand_in.starts[-1]["job"]["first_step"] == from_step
+    assert (RunDir(RUN).read_status() or {})["state"] == "done"
+    rows = [row["step"] for row in RunDir(RUN).read_stats()]
+    assert rows[-(6 - from_step) :] == list(range(from_step + 1, 7))
+    assert sorted(set(rows)) == rows
+
+
+# ---- signals and kills --------------------------------------------------------------------------------------------
+
+
+def test_a_signal_is_passed_on_and_what_is_saved_then_is_kept(stand_in: StandIn, status: Any) -> None:
+    stand_in.behave("signal-parent:3,wait-for-signal:3")
+    with pytest.raises(Interrupted, match="saved at step 3"):
+        train_run(tiny_config())
+    assert (status()["state"], status()["step"]) == ("interrupted", 3)
+    assert checkpoint_names() == ["step-00000002", "step-00000003"]
+    assert not stand_in.left_running()
+    assert_goes_on(stand_in, 3)
+
+
+def test_one_that_will_not_stop_is_killed(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "STOP_GRACE_SEC", 0.3)
+    stand_in.behave("signal-parent:3,hang-deaf:3")
+    with pytest.raises(Interrupted, match="did not stop within 0 s and was killed; saved at step 2"):
+        train_run(tiny_config())
+    assert status()["state"] == "interrupted" and not stand_in.left_running()
+    assert_goes_on(stand_in, 2)
+
+
+def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "from harness.config import load_config\n"
+        "from harness.studiogan import checkout, engine, follow, supervise\n"
+        f"checkout.COMMITS, checkout.MODULES = {{'0.2.0': {checkout.COMMITS['0.2.0']!r}}}, ('json',)\n"
+        f"supervise.SHIM = {str(STAND_IN / 'shim.py')!r}\n"
+        "supervise.save_reals = follow.save_curves = lambda *_: None\n"
+        "follow.Follower.take_saves = lambda *_, **__: None\n"  # killed before it has looked
+        f"engine.train_run(load_config('configs/base.yaml', {overrides_of()!r}))\n"
+    )
+    monkeypatch.delenv("STAND_IN_PACED")
+    stand_in.behave("kill-parent:3,hang:3")
+    root = STAND_IN.parents[3]
+    (tmp_path / "configs").symlink_to(root / "configs")
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, timeout=100)
+    assert done.returncode == -signal.SIGKILL
+    pid = stand_in.starts[0]["pid"]
+    while group_members(pid):  # it gets its signal at the parent's end
+        pass
+    assert not (RUN / "checkpoints/step-00000002").exists()
+    assert_goes_on(stand_in, 2)
+    assert "step 2, which StudioGAN had saved before all was killed, is kept" in (RUN / "log.txt").read_text()
+
+
+def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> None:
+    failure(stand_in, "crash:3")
+    scratch = (RUN / "studiogan").resolve()
+    sleepers: list[subprocess.Popen[bytes]] = []
+
+    def leave_behind(folder: Path) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", "import time; time.sleep(600)"]
+        sleepers.append(subprocess.Popen(words, cwd=folder, start_new_session=True))
+        atomic_write(scratch / "process.json", f'{{"pid": {sleepers[-1].pid}}}')
+        return sleepers[-1]
+
+    try:
+        left = leave_behind(scratch)
+        failure(stand_in, "crash:3")
+        assert left.wait(10) == -signal.SIGKILL
+        assert "ended 1 processes of StudioGAN that an earlier start had left" in (RUN / "log.txt").read_text()
+        other = leave_behind(scratch.parent)  # no process of ours: one that got its number
+        assert_goes_on(stand_in, 2)
+        assert other.poll() is None
+    finally:
+        for process in sleepers:
+            process.kill()
+            process.wait()
+
+
+def test_what_it_said_and_saved_last_is_heard_after_its_end(
+    stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STAND_IN_PACED")
+    real = StudioganProcess.read
+    monkeypatch.setattr(StudioganProcess, "read", lambda self, sec: [] if self.running else real(self, sec))
+    train_run(tiny_config())
+    assert status()["state"] == "done" and checkpoint_names() == ["step-00000004", "step-00000006"]
+    assert [row["step"] for row in RunDir(RUN).read_stats()] == [1, 2, 3, 4, 5, 6]
+
+
+# ---- failures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_crash(stand_in: StandIn, status: Any) -> None:
+    text = failure(stand_in, "crash:3")
+    assert "StudioGAN ended with exit code 1: RuntimeError: the weights of pt_inception" in text
+    assert "goes on from step 2" in text and "runs/tiny/studiogan.log" in text
+    assert (status()["state"], status()["step"]) == ("failed", 2)
+    assert "Traceback (most recent call last)" in status()["message"]
+    assert 5 < status()["message"].count("\n") <= 15
+    assert_goes_on(stand_in, 2)
+
+
+@pytest.mark.parametrize("mode", ["hang:3", "hang-deaf:3", "hang-with-child:3"])
+def test_a_hang(stand_in: StandIn, status: Any, mode: str) -> None:
+    text = failure(stand_in, mode, **QUICK)
+    assert "said nothing for 1 s and was ended (studiogan.silent_after_sec)" in text
+    assert status()["state"] == "failed" and status()["step"] in (2, 3)  # one that hears the signal saves step 3
+    assert_goes_on(stand_in, status()["step"])
+
+
+def test_processes_that_it_leaves_are_ended(stand_in: StandIn, status: Any) -> None:
+    stand_in.behave("leave-child:3")
+    train_run(tiny_config())
+    assert status()["state"] == "done" and not stand_in.left_running()
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("oom:3", "out of memory on StudioGAN 0.2.0, cpu with batch 4; try --set optim.batch_size=2"),
+        ("die:3", r"was killed by SIGKILL \(too little memory\?\)"),
+        ("end:3", "ended without a save of step 6"),
+        ("refuse:0", r"^loss.adv_loss: found vanilla, allowed hinge on a CPU, try hinge$"),
+        ("cut:3", "ended with exit code 1"),
+        ("damage:4", "weights-step=4.pth: is damaged or no file of weights"),
+    ],
+)
+def test_other_failures(stand_in: StandIn, status: Any, mode: str, words: str) -> None:
+    assert re.search(words, failure(stand_in, mode))
+    assert status()["state"] == "failed"
+    assert_goes_on(stand_in, status()["step"])
+
+
+def test_strange_output_stops_nothing(stand_in: StandIn, status: Any) -> None:
+    stand_in.behave("flood:2,strange-bytes:3,nan:4")
+    train_run(tiny_config())
+    assert status()["state"] == "done"
+    rows = RunDir(RUN).read_stats()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[3]["d_loss"] is None and rows[4]["d_loss"] == 1.2
+    log = (RUN / "log.txt").read_text()
+    assert log.count("WARNING: a loss is not finite at step 4") == 1
+    assert "2 lines of StudioGAN's log were not understood" in log
+    assert (RUN / "studiogan.log").stat().st_size > 2_900_000
+
+
+def test_a_full_disk_ends_it_and_is_told(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(follow, "import_checkpoint", full)
+    assert "runs/tiny: cannot write or read: No space left on device" in failure(stand_in, "hang:3")
+    assert status()["state"] == "failed"
+
+
+def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
+    train_run(tiny_config(), limit_steps=2)
+    lines = (RUN / "studiogan.log").read_text().splitlines()
+    rng = random.Random(1)
+    rundir, run = RunDir(RUN), FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2)
+    scratch = RUN / "studiogan"
+    reporter = LogReporter(rundir, 2, 6, 4, 1)
+    evaluations = Evaluations(run.as_training(), rundir, [])
+    follower = Follower(rundir, run, {}, scratch, reporter, evaluations, 6)
+    for number in range(1000):
+        part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
+        follower.hear([Heard(line, float(number)) for line in LineCutter().feed(part)])
+    reporter.close()
+    steps = [row["step"] for row in rundir.read_stats()]
+    assert steps == sorted(set(steps)) and steps[-1] <= 6
+    assert run.step == 2 and follower.unknown_lines > 100
