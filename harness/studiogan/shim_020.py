@@ -72,7 +72,7 @@ def install(job: Job, rank: int) -> ModuleType:
     loader.load_checkpoint = _patch_load_checkpoint(loader.load_checkpoint, job, loaded)
     loader.make_checkpoint_dir = lambda folder, run_name: folder or "checkpoints"
     loader.dict2clsattr = _patch_settings(loader.dict2clsattr, job)
-    loader.DataLoader = functools.partial(loader.DataLoader, worker_init_fn=shim_process.ignore_signals)
+    loader.DataLoader = functools.partial(loader.DataLoader, worker_init_fn=shim_process.begin_worker)
     _count_iterations(worker, course)
     if job.device == "cpu":
         _use_gloo(loader)

@@ -99,7 +99,7 @@ def _stub_imports() -> None:
 def make_loader(data_loader: Any, *arguments: Any, **options: Any) -> Any:
     if options.get("num_workers") == 0:
         options.pop("persistent_workers", None)  # torch refuses it without workers
-    return data_loader(*arguments, **options, worker_init_fn=shim_process.ignore_signals)
+    return data_loader(*arguments, **options, worker_init_fn=shim_process.begin_worker)
 
 
 def _mend_for_cpu(loader: Any) -> None:

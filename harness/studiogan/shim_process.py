@@ -28,10 +28,14 @@ def note_signals() -> None:
         signal.signal(number, lambda number, frame: _asked_to_stop.append(number))
 
 
-def ignore_signals(worker: int) -> None:
-    """For data-loader workers: torch lets a signal to the whole group kill them, and then fails in the iteration."""
+def begin_worker(worker: int) -> None:
+    """For data-loader workers: torch lets a signal to the whole group kill them, and then fails in the iteration.
+
+    They would outlive a killed training by seconds.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    die_with_parent(None)
 
 
 def asked_to_stop() -> bool:
