@@ -109,7 +109,7 @@ configs: $(READY) ## CONFIG= [VERSION=0.4.0] write what StudioGAN would be given
 	@exec $(PY) -m harness configs --config "$$CONFIG" $(SETS) $(if $(VERSION),--set studiogan.version="$$VERSION") $(ARGS)
 
 export: $(READY) ## RUN= OUT= [VERSION=0.4.0 CHECKPOINT=best] a run's weights as StudioGAN's own files
-	@exec $(PY) -m harness export "$$RUN" --out "$$OUT" $(OF) $(AT) $(ARGS)
+	@exec $(PY) -m harness export "$$RUN" $(if $(OUT),--out "$$OUT") $(OF) $(AT) $(ARGS)
 
 import: $(READY) ## SRC= NAME= StudioGAN's weights (a folder, or a generator's .pth) as a run of ours
 	@exec $(PY) -m harness import "$$SRC" $(if $(NAME),--name "$$NAME") $(SETS) $(ARGS)

@@ -47,14 +47,19 @@ def disk_errors_told(rundir: RunDir) -> Iterator[None]:
         ) from error
 
 
+def out_of_memory_text(run: Training) -> str:
+    optim = run.config.optim
+    return (
+        f"out of memory on {run.hardware.text} with batch {optim.batch_size}; try --set optim.batch_size="
+        f"{max(2, optim.batch_size // 2)} --set optim.acml_steps={2 * optim.acml_steps} in a new run; the last "
+        "checkpoint is kept"
+    )
+
+
 def explained(error: Exception, run: Training) -> Exception:
     """Out of memory and lost processes become advice; everything else stays what it is."""
     if isinstance(error, torch.OutOfMemoryError):
-        batch = run.config.optim.batch_size
-        return UserError(
-            f"out of memory on {run.hardware.text} with batch {batch}; try --set optim.batch_size={max(2, batch // 2)} "
-            "--set optim.acml_steps=2 in a new run; the last checkpoint is kept"
-        )
+        return UserError(out_of_memory_text(run))
     lost = isinstance(error, torch.distributed.DistError) or "onnection" in str(error) or "gloo" in str(error)
     if run.world.size > 1 and isinstance(error, RuntimeError) and lost:
         return UserError(

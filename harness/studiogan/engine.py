@@ -124,6 +124,20 @@ def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
 def _find_beginning(rundir: RunDir, packed: PackedSet, newest: Path | None, request: Request) -> Beginning:
     named = request.source if request.source_named or newest is None else None
     facts = read_origin(rundir, packed, newest, named)
+    if begun_from := newest or request.source:
+        _check_weights(begun_from, packed, request.config)
     if newest is None:
         return Beginning(request.source, 0, facts)
     return Beginning(newest, read_meta(newest)["step"], facts)
+
+
+def _check_weights(checkpoint: Path, packed: PackedSet, config: Config) -> None:
+    """What StudioGAN would answer with a traceback."""
+    if not (checkpoint / "discriminator.safetensors").exists():
+        raise UserError(f"{checkpoint}: has a generator alone, and training needs a discriminator too; start from both")
+    found, wanted = read_meta(checkpoint)["num_classes"], len(packed.class_names)
+    if config.model.conditional and found != wanted:
+        raise UserError(
+            f"{checkpoint}: knows {found} classes, allowed the {wanted} of {packed.path}, try a set with as many, or "
+            "weights that were trained with these"
+        )

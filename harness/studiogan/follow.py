@@ -95,8 +95,7 @@ class Follower:
             elif isinstance(event, Progress) and self.logged_step < event.step <= self.last_step and self.training:
                 self._on_progress(event, heard.at_sec)
             elif isinstance(event, Figure) and event.step <= self.last_step:
-                value = event.value if math.isfinite(event.value) else None
-                self.figures.setdefault(event.step, {})[f"{OWN}_{event.name}"] = value
+                self._on_figure(event)
             elif isinstance(event, Unknown | Progress | Figure) and self.training:  # before it, it prints its networks
                 self.unknown_lines += 1
 
@@ -110,6 +109,12 @@ class Follower:
             self.take_saves()
             self._keep_figures(best="best=1" in event.rest.split())
 
+    def _on_figure(self, event: Figure) -> None:
+        """The best FID's line names the step that had it; it is kept beside the figures of the step just measured."""
+        step = max(self.figures, default=event.step) if event.name == "best_fid" else event.step
+        value = event.value if math.isfinite(event.value) else None
+        self.figures.setdefault(step, {})[f"{OWN}_{event.name}"] = value
+
     def _on_progress(self, event: Progress, at_sec: float) -> None:
         self.logged_step = event.step
         self.reporter.tell(event, at_sec)
@@ -120,7 +125,10 @@ class Follower:
     def take_saves(self) -> None:
         """Turns its newest saves into checkpoints of ours, oldest first; older ones than are kept are passed over."""
         new = [save for save in list_saves(self.scratch) if self.run.step < save[0] <= self.last_step]
-        for step, folder in new[-self.run.config.train.keep_last :]:
+        keep = self.run.config.train.keep_last
+        if passed := [step for step, _ in new[:-keep]]:
+            self.reporter.say(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
+        for step, folder in new[-keep:]:
             # One that cannot be used ends the run: the next ones would be like it, and nothing would be kept.
             kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.facts)
             before, self.run.step = self.run.step, step
@@ -133,6 +141,8 @@ class Follower:
         if self.run.step // every > before // every or self.run.step == self.last_step:
             self._draw_samples(kept)
         self.evaluations.catch_up(self.reporter.say)
+        if self.run.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()  # StudioGAN needs it
         save_curves(self.rundir.read_stats(), self.rundir.path / "curves.png")
 
     def _draw_samples(self, kept: Path) -> None:
@@ -144,8 +154,6 @@ class Follower:
             self.reporter.say(f"no memory left beside StudioGAN to draw samples of step {self.run.step}")
         finally:
             self.run.generator = None
-            if self.run.hardware.device.type == "cuda":
-                torch.cuda.empty_cache()
 
     def _rank_saves(self) -> None:
         """best.json by its own FID, where no evaluation of ours decides which checkpoint is the best."""

@@ -10,7 +10,7 @@ import torch
 
 from harness.config import Config, config_to_dict, d_block_count
 from harness.errors import UserError
-from harness.hdf5 import PackedSet
+from harness.hdf5 import PackedSet, open_packed
 from harness.native.device import device_kind
 from harness.studiogan import checkout
 from harness.studiogan.dialect import config_to_text
@@ -49,6 +49,8 @@ def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: in
         )
     device = device_kind(config.train)
     _check_processes(config, device, processes)
+    if config.studiogan.evaluate:
+        _check_own_evaluation(config, packed, processes)
     rendered = config_to_text(config, len(packed.class_names))
     home = checkout.find_checkout(config.studiogan.version).resolve()
     python = Path(os.path.abspath(checkout.find_python()))  # not resolved: a virtual environment's is a link
@@ -90,6 +92,28 @@ def _check_processes(config: Config, device: str, processes: int) -> None:
     if config.optim.batch_size % processes:
         raise UserError(
             f"optim.batch_size: found {config.optim.batch_size}, allowed multiples of the {processes} processes"
+        )
+    if processes > 1 and config.loss.apply_lecam and config.loss.lecam_type == "gsrgan":
+        raise UserError(
+            "loss.lecam_type: found gsrgan, allowed standard with several processes of StudioGAN: each has anchors for "
+            "its own part of the batch, and one process saves, try NPROC=1 or engine=native"
+        )
+
+
+def _check_own_evaluation(config: Config, packed: PackedSet, processes: int) -> None:
+    """StudioGAN 0.2.0 fails at its first evaluation, before it saves, where the pictures to compare with fill no batch,
+    or more batches than an epoch of training has (src/metrics/Accuracy.py)."""
+    with open_packed(config.data.hdf5_path(config.evaluate.split)) as real:
+        path, count = real.path, real.count
+    if config.studiogan.version != "0.2.0" or config.loss.adv_loss == "wasserstein":
+        return
+    batch = config.optim.batch_size // processes
+    batches = -(-packed.count // processes) // batch
+    if not 1 <= count // batch <= batches:
+        raise UserError(
+            f"studiogan.evaluate: found true, and {path} holds {count} pictures, allowed {batch} to "
+            f"{(batches + 1) * batch - 1} of them (StudioGAN 0.2.0 counts in batches of {batch}, at most those of one "
+            "epoch), try --set studiogan.evaluate=false, or evaluate.every_steps for Carforge's own"
         )
 
 

@@ -18,6 +18,7 @@ from harness.studiogan.shim_job import Job
 from harness.studiogan.shim_process import say
 from harness.studiogan.shim_run import RUN_NAME, Course
 
+NEVER_MOVED = 7777  # where it starts its averages
 EMA_KEYS = {"ema_real": "D_real", "ema_fake": "D_fake"}  # ours: theirs
 
 
@@ -166,12 +167,9 @@ def worker_class(base: Any, job: Job, course: Course) -> type:
             super().prepare_train_iter(epoch_counter)
 
         def train_discriminator(self, current_step: int) -> Any:
+            """The first thing in an iteration: d_first is always true (dialect_040.py)."""
             course.begin_iteration(current_step)
             return super().train_discriminator(current_step)
-
-        def train_generator(self, current_step: int) -> Any:
-            course.begin_iteration(current_step)
-            return super().train_generator(current_step)
 
         def visualize_fake_images(self, num_cols: int, current_step: int) -> None:
             """Sample grids are drawn from the checkpoints, the same for both engines."""
@@ -197,4 +195,7 @@ def restore_lecam(lecam_ema: Any, job: Job) -> int:
         for ours, theirs in EMA_KEYS.items():
             if state[ours] is not None:
                 setattr(lecam_ema, theirs, float(state[ours]))
-    return int(bool(job.first_step) and lecam_ema.D_real != 7777)
+    restored = bool(job.first_step) and lecam_ema.D_real != NEVER_MOVED
+    if job.lecam and not restored:  # the first batches set them, also where that step is long past
+        lecam_ema.start_itr = max(lecam_ema.start_itr, job.first_step + 1)
+    return int(restored)

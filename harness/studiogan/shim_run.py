@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import resource
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -270,7 +271,8 @@ def spawn(child: Callable[..., None], job: Job, arguments: tuple[Any, ...]) -> N
                 for process in context.processes:
                     process.terminate()  # SIGTERM, which they note
     except ProcessExitedException as error:
-        if error.exit_code == EXIT_RESUMABLE:
+        # SIGTERM kills one that has not begun to note signals: nothing is lost, it has not trained yet.
+        if error.exit_code == EXIT_RESUMABLE or (told and error.exit_code == -signal.SIGTERM):
             raise Stopped from error
         raise ChildFailed(error.exit_code) from error
     raise Finished

@@ -3,6 +3,7 @@
 In: what was checked and where it begins. Out: status.json says done, interrupted or failed; nothing is left running.
 """
 
+import shutil
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ from harness.hdf5 import PackedSet
 from harness.native.best import Evaluations
 from harness.native.device import Hardware
 from harness.native.draws import seed_for
+from harness.native.faults import out_of_memory_text
 from harness.native.grids import save_reals
 from harness.rundir import RunDir, remove_folder
 from harness.studiogan.follow import FollowedRun, Follower, LogReporter
@@ -126,9 +128,19 @@ def _prepare(rundir: RunDir, setting: Setting, packed: PackedSet, beginning: Beg
         if step == 0:  # LeCam's anchors belong to the source's batches
             for path in source.glob("lecam-step=*.pt"):
                 path.unlink()
+        if config.model.apply_g_ema:
+            _begin_average(source)
     job = job_of(setting, seed=seed, first_step=step, last_step=target, has_source=beginning.checkpoint is not None)
     write_job(scratch, job, {"config": config_to_dict(config), "facts": beginning.facts})
     return scratch
+
+
+def _begin_average(source: Path) -> None:
+    """Where the checkpoint has no moving average, StudioGAN finds one that begins from G, as the native engine does."""
+    for path in source.glob("model=G-current-*.pth"):
+        average = path.with_name(path.name.replace("=G-", "=G_ema-", 1))
+        if not average.exists():
+            shutil.copyfile(path, average)
 
 
 @dataclass(frozen=True)
@@ -196,14 +208,11 @@ def _conclude(ended: Ended, follower: Follower, stopped: bool) -> None:
 def _told(ended: Ended, follower: Follower) -> str:
     """One line: what went wrong, and what to do."""
     config, path = follower.run.config, follower.rundir.path
-    batch, last_line = config.optim.batch_size, ended.tail[-1] if ended.tail else "it said nothing"
+    last_line = ended.tail[-1] if ended.tail else "it said nothing"
     if ended.code == EXIT_USER_ERROR and ended.refusal:
         return ended.refusal
     if ended.code == EXIT_OUT_OF_MEMORY:
-        return (
-            f"out of memory on {follower.run.hardware.text} with batch {batch}; try --set optim.batch_size="
-            f"{max(2, batch // 2)} --set optim.acml_steps=2 in a new run; the last checkpoint is kept"
-        )
+        return out_of_memory_text(follower.run.as_training())
     if ended.silent:
         what = f"said nothing for {config.studiogan.silent_after_sec} s and was ended (studiogan.silent_after_sec)"
     elif ended.code == 0:

@@ -11,13 +11,15 @@ import pytest
 from engine_runs import COUNT, StandIn, tiny_config, write_set
 from PIL import Image
 
+import harness.native.train
 from harness.errors import UserError
 from harness.hdf5 import open_packed
 from harness.rundir import RunDir
 from harness.studiogan import checkout, scratch
-from harness.studiogan.engine import finetune_run, train_run
+from harness.studiogan.engine import _check_weights, finetune_run, train_run
 from harness.studiogan.scratch import copy_channels_last, make_scratch, place_packed, write_valid
 from harness.studiogan.setting import check_setting, ignored_keys, job_of
+from harness.studiogan.supervise import _begin_average
 
 
 def refusal(stand_in: StandIn, **changes: Any) -> str:
@@ -73,6 +75,40 @@ def test_too_many_frozen_blocks_or_processes(stand_in: StandIn, monkeypatch: pyt
 def test_lecam_that_0_4_0_does_not_have(stand_in: StandIn) -> None:
     text = refusal(stand_in, studiogan__version="0.4.0", loss__lecam_type="gsrgan", optim__d_updates_per_step=1)
     assert text.startswith("loss.lecam_type: found gsrgan")
+
+
+def test_what_several_processes_cannot_do(stand_in: StandIn) -> None:
+    with pytest.raises(UserError, match="^loss.lecam_type: found gsrgan, allowed standard with several processes"):
+        train_run(tiny_config(loss__apply_lecam=True, loss__lecam_type="gsrgan"), processes=2)
+    write_set("tiny", split="valid")
+    with pytest.raises(UserError, match="^studiogan.evaluate: found true, and .* holds 12 pictures, allowed 2 to 7 of"):
+        train_run(tiny_config(studiogan__evaluate=True, loss__lecam_type="standard"), processes=2)
+    assert not stand_in.starts and not Path("runs").exists()
+
+
+def test_weights_that_it_cannot_go_on_with(stand_in: StandIn) -> None:
+    harness.native.train.train_run(tiny_config(model__g_cond_mtd="cBN", model__d_cond_mtd="PD"), limit_steps=1)
+    source = Path("runs/tiny/checkpoints/step-00000001")
+    config = tiny_config(model__g_cond_mtd="cBN", model__d_cond_mtd="PD")
+    with open_packed(config.data.hdf5_path("train")) as packed:
+        _check_weights(source, packed, config)
+        packed.class_names.append("third")
+        with pytest.raises(UserError, match="step-00000001: knows 2 classes, allowed the 3 of"):
+            _check_weights(source, packed, config)
+        (source / "discriminator.safetensors").unlink()
+        with pytest.raises(UserError, match="step-00000001: has a generator alone"):
+            _check_weights(source, packed, config)
+
+
+def test_a_source_without_a_moving_average_gets_one(tmp_path: Path) -> None:
+    for name, content in (("G", "g"), ("D", "d")):
+        (tmp_path / f"model={name}-current-weights-step=6.pth").write_text(content)
+    _begin_average(tmp_path)
+    average = tmp_path / "model=G_ema-current-weights-step=6.pth"
+    assert average.read_text() == "g" and len(list(tmp_path.iterdir())) == 3
+    average.write_text("its own")
+    _begin_average(tmp_path)
+    assert average.read_text() == "its own"
 
 
 def test_a_set_that_is_not_the_runs_own(stand_in: StandIn) -> None:
