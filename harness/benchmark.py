@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.atomic import atomic_write
 from harness.benchmark_table import benchmark_table, read_published
 from harness.config import Config, check_config, config_to_dict, config_to_yaml
@@ -68,7 +70,7 @@ def run_benchmark(
     if "studiogan" in plan.configs:
         check_environment(find_python())  # before the other engine trains for hours
     plan.write()
-    results: dict[str, dict[str, Any]] = {}
+    results = read_results(plan)
     table = ""
     for name, config in plan.configs.items():
         config = _with_a_row(config, limit_steps)
@@ -80,6 +82,13 @@ def run_benchmark(
         atomic_write(plan.folder / "benchmark.json", json.dumps(kept, indent=1) + "\n")
         atomic_write(plan.folder / "benchmark.txt", table + "\n")
     return table
+
+
+def read_results(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What earlier calls found of the same benchmark, by engine: a call for one engine keeps the other's column."""
+    path = plan.folder / "benchmark.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))["engines"] if path.exists() else {}
+    return {name: result for name, result in kept.items() if (Path("runs") / result["run"]).is_dir()}
 
 
 # ---- what is run ------------------------------------------------------------------------------------------------
@@ -111,7 +120,8 @@ def _settings(version: str) -> dict[str, Any]:
     return {
         "studiogan": {"version": version},
         "evaluate": {"split": read_published(version)["split"], "count": 0},
-        "train": {"d_call": "separate", "precision": "fp32"},
+        # cuDNN's convolutions are TF32 there unless a program says otherwise, and StudioGAN does not.
+        "train": {"d_call": "separate", "precision": "tf32" if torch.cuda.is_available() else "fp32"},
     }
 
 

@@ -51,8 +51,14 @@ def evaluate_run(
     config = rundir.read_config()
     loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint))
     device = next(loaded.generator.parameters()).device
-    evaluator = Evaluator(config.data, settings or config.evaluate, device)
-    evaluation = {"run": rundir.path.name, **evaluator.evaluate(loaded)}
+    settings = settings or config.evaluate
+    try:
+        evaluation = {"run": rundir.path.name, **Evaluator(config.data, settings, device).evaluate(loaded)}
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"evaluate.batch_size: out of memory on {device} with {settings.batch_size} pictures at once, "
+            f"try --set evaluate.batch_size={max(2, settings.batch_size // 2)}"
+        ) from error
     rundir.write_metrics("evaluate", evaluation)
     return evaluation
 

@@ -69,13 +69,13 @@ def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
 
 
 def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedCheckpoint:
-    """The networks of a checkpoint, on `device` or where its config says. UserError when it is damaged."""
+    """The networks of a checkpoint, on `device`, or where it was trained, if that is here. UserError when damaged."""
     try:
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
     config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
-    generator, discriminator = build_networks(config, num_classes, device or prepare_hardware(config.train).device)
+    generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
     generator.load_state_dict(load_weights(folder, stored))
     generator.requires_grad_(False).eval()
@@ -85,6 +85,15 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedC
         judge.requires_grad_(False).eval()
     sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
     return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256)
+
+
+def _find_device(config: Config) -> torch.device:
+    """Where it was trained, or the CPU, which is said: drawing and looking need no GPU."""
+    train = config.train
+    if torch.cuda.is_available() or (train.device != "cuda" and train.precision != "tf32"):
+        return prepare_hardware(train).device
+    print("no CUDA device here, on which this run was trained: taking the CPU", file=sys.stderr)
+    return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"})).device
 
 
 def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:

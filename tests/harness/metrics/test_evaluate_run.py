@@ -209,6 +209,26 @@ def test_a_generator_alone_is_enough(tmp_path: Path) -> None:
         _ = alone.discriminator
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the run was trained on")
+@pytest.mark.parametrize("changes", [{"device": "cuda"}, {"device": "auto", "precision": "tf32"}])
+def test_a_run_of_a_gpu_is_evaluated_without_one(tmp_path: Path, capsys, changes: dict[str, str]) -> None:
+    folder = find_checkpoint(Path("runs/tiny/checkpoints"))
+    meta, weights = read_meta(folder), {"generator": load_weights(folder, "generator_ema")}
+    meta["config"]["train"] |= changes
+    save_checkpoint(tmp_path / "step-00000002", weights, {}, meta)
+    assert next(load_checkpoint(tmp_path / "step-00000002").generator.parameters()).device.type == "cpu"
+    assert "taking the CPU" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*words: Any) -> np.ndarray:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(evaluate, "latents_to_pictures", fill)
+    with pytest.raises(UserError, match="out of memory on cpu with 8 pictures .* --set evaluate.batch_size=4"):
+        evaluate_run("tiny", settings(batch_size=8))
+
+
 def test_classes_are_drawn_too(tmp_path: Path) -> None:
     """No training: fresh networks of three classes, whose every batch gets its own part of the labels."""
     config = load_config(BASE, [*TINY, "model.g_cond_mtd=cBN", "model.d_cond_mtd=PD"])
