@@ -44,11 +44,15 @@ def open_training_set(config: Config) -> PackedSet:
 
 
 def build_networks(config: Config, num_classes: int, device: torch.device) -> tuple[Generator, Discriminator]:
-    """Freshly initialised networks: a function of config.seed alone."""
-    spec = config_to_spec(config, num_classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(config.seed, "weights"))
-        networks = Generator(spec), Discriminator(spec)
+    """Freshly initialised networks: a function of config.seed alone, whatever the number of threads."""
+    spec, threads = config_to_spec(config, num_classes), torch.get_num_threads()
+    torch.set_num_threads(1)  # the last bits of an orthogonal matrix hang on it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(config.seed, "weights"))
+            networks = Generator(spec), Discriminator(spec)
+    finally:
+        torch.set_num_threads(threads)
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     generator, discriminator = (
         network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
