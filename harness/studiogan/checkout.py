@@ -57,6 +57,11 @@ def find_checkout(version: str = "0.2.0") -> Path:
             f"STUDIOGAN_HOME: found {found} in {home}, allowed {wanted[:7]} ({version}), "
             f"try `git -C {home} checkout {wanted[:7]}`{more}"
         )
+    if changed := _output(["git", "-C", str(home), "status", "--porcelain", "--untracked-files=no"]).splitlines():
+        raise UserError(
+            f"STUDIOGAN_HOME: found {len(changed)} changed files in {home} ({changed[0].split()[-1]} ...), allowed "
+            f"those of {wanted[:7]} ({version}), try `git -C {home} stash`"
+        )
     return home
 
 

@@ -5,10 +5,12 @@ folder that is made anew for every start, begins there from our newest checkpoin
 of ours.
 """
 
+import hashlib
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.config import Config, check_config, finetune_config
 from harness.errors import UserError
@@ -20,10 +22,12 @@ from harness.native.load import read_origin
 from harness.native.train import find_source
 from harness.rundir import RunDir
 from harness.studiogan.process import end_left_behind
-from harness.studiogan.scratch import list_saves, read_facts, scratch_folder
+from harness.studiogan.scratch import drop_saves, list_saves, read_facts, scratch_folder
 from harness.studiogan.setting import check_setting
 from harness.studiogan.supervise import Beginning, supervise
 from harness.studiogan.weights import import_checkpoint
+
+BEGUN_FROM = "begun_from"  # kept with the working folder, and with each checkpoint that comes out of it
 
 
 def train_run(
@@ -104,26 +108,46 @@ def _end_left_behind(rundir: RunDir) -> None:
 
 
 def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
-    """Keeps what StudioGAN saved after our last look, when we were killed. The newest checkpoint then."""
+    """Keeps what StudioGAN saved after our last look, when we were killed. The newest checkpoint then.
+
+    Not where another engine has gone on since: the newest checkpoint is then neither what that start of StudioGAN began
+    from, nor a save of that start.
+    """
     scratch = scratch_folder(rundir)
     kept = read_facts(scratch)
     if kept is None:
         return newest
-    first_step = read_meta(newest)["step"] if newest else 0
+    begun_from, before = kept["facts"].get(BEGUN_FROM), newest
+    first_step = read_meta(before)["step"] if before else 0
     for step, folder in list_saves(scratch):
-        if step > first_step:
-            try:
-                config = check_config(kept["config"], str(scratch))
-                newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
-                rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
-            except UserError as error:
-                _warn(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
+        if step <= first_step:
+            continue
+        if begun_from not in (_mark(before), before and read_meta(before).get(BEGUN_FROM)):
+            _warn(
+                f"{rundir.path}: step {step}, which StudioGAN had saved, is dropped: the run has gone another way since"
+            )
+            drop_saves(scratch, step)
+            continue
+        try:
+            config = check_config(kept["config"], str(scratch))
+            newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
+            rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
+        except UserError as error:
+            _warn(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
     return newest
+
+
+def _mark(newest: Path | None) -> dict[str, Any]:
+    """Where a start begins: step and sha256 of the run's newest checkpoint (meta.json has those of its files)."""
+    if newest is None:
+        return {"step": 0, "sha256": None}
+    digest = hashlib.sha256((newest / "meta.json").read_bytes()).hexdigest()
+    return {"step": read_meta(newest)["step"], "sha256": digest}
 
 
 def _find_beginning(rundir: RunDir, packed: PackedSet, newest: Path | None, request: Request) -> Beginning:
     named = request.source if request.source_named or newest is None else None
-    facts = read_origin(rundir, packed, newest, named)
+    facts = read_origin(rundir, packed, newest, named) | {BEGUN_FROM: _mark(newest)}
     if begun_from := newest or request.source:
         _check_weights(begun_from, packed, request.config)
     if newest is None:

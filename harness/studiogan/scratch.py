@@ -17,7 +17,6 @@ import numpy as np
 import yaml
 
 from harness.config import Config
-from harness.errors import UserError
 from harness.hdf5 import PackedSet, open_packed
 from harness.images import save_png
 from harness.rundir import RunDir, atomic_write, remove_folder
@@ -74,7 +73,8 @@ def copy_channels_last(packed: PackedSet, target: Path) -> None:
 def write_valid(config: Config, packed: PackedSet, folder: Path) -> None:
     """Square PNGs, a folder for each class: StudioGAN opens them even when it never measures itself.
 
-    It numbers classes by the order of these folders, so each class has one, and at least one picture in it.
+    It numbers classes by the order of these folders, so each class has one, and at least one picture in it (see
+    `check_setting`).
     """
     if not config.studiogan.evaluate:
         _write_pngs(packed, _one_of_each(packed), folder)
@@ -83,12 +83,6 @@ def write_valid(config: Config, packed: PackedSet, folder: Path) -> None:
     else:
         with open_packed(config.data.hdf5_path("valid")) as valid:
             _write_pngs(valid, np.arange(valid.count), folder)
-            if missing := sorted(set(packed.labels.tolist()) - set(valid.labels.tolist())):
-                names = ", ".join(packed.class_names[label] for label in missing)
-                raise UserError(
-                    f"{valid.path}: holds no picture of {names}, which StudioGAN's own evaluation needs; "
-                    "try --set data.valid_fraction with more, or --set studiogan.evaluate=false"
-                )
 
 
 def _one_of_each(packed: PackedSet) -> np.ndarray:

@@ -101,10 +101,17 @@ def _check_processes(config: Config, device: str, processes: int) -> None:
 
 
 def _check_own_evaluation(config: Config, packed: PackedSet, processes: int) -> None:
-    """StudioGAN 0.2.0 fails at its first evaluation, before it saves, where the pictures to compare with fill no batch,
-    or more batches than an epoch of training has (src/metrics/Accuracy.py)."""
+    """StudioGAN numbers classes by the folders of pictures to compare with, so each has one. 0.2.0 fails at its first
+    evaluation, before it saves, where these pictures fill no batch, or more batches than an epoch of training has
+    (src/metrics/Accuracy.py)."""
     with open_packed(config.data.hdf5_path(config.evaluate.split)) as real:
-        path, count = real.path, real.count
+        path, count, labels = real.path, real.count, set(real.labels.tolist())
+    if missing := sorted(set(packed.labels.tolist()) - labels):
+        raise UserError(
+            f"{path}: holds no picture of {', '.join(packed.class_names[label] for label in missing)}, which "
+            "StudioGAN's own evaluation needs; try --set data.valid_fraction with more, or "
+            "--set studiogan.evaluate=false"
+        )
     if config.studiogan.version != "0.2.0" or config.loss.adv_loss == "wasserstein":
         return
     batch = config.optim.batch_size // processes

@@ -73,9 +73,10 @@ def install(job: Job, rank: int) -> ModuleType:
     loader.make_checkpoint_dir = lambda folder, run_name: folder or "checkpoints"
     loader.dict2clsattr = _patch_settings(loader.dict2clsattr, job)
     loader.DataLoader = functools.partial(loader.DataLoader, worker_init_fn=shim_process.begin_worker)
+    loader.DDP = shim_run.parallel_class(loader.DDP, job)
     _count_iterations(worker, course)
-    if job.device == "cpu":
-        _use_gloo(loader)
+    if job.device == "cpu":  # for -DDP, StudioGAN says nccl
+        loader.setup = functools.partial(loader.setup, backend="gloo")
     return loader
 
 
@@ -155,13 +156,6 @@ def _patch_settings(original: Callable[..., Any], job: Job) -> Callable[..., Any
         return settings
 
     return dict2clsattr
-
-
-def _use_gloo(loader: Any) -> None:
-    """-DDP without CUDA: StudioGAN says nccl, and gives each process a device number."""
-    setup, parallel = loader.setup, loader.DDP
-    loader.setup = lambda rank, world_size: setup(rank, world_size, backend="gloo")
-    loader.DDP = lambda module, device_ids=None, **options: parallel(module, **options)
 
 
 def worker_class(base: Any, job: Job, course: Course, lecam: LeCam | None, loaded: SimpleNamespace) -> type:

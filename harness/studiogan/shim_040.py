@@ -74,8 +74,10 @@ def install(job: Job, rank: int) -> Any:
     loader.DataLoader = functools.partial(make_loader, loader.DataLoader)
     loader.ckpt.make_ckpt_dir = lambda folder: folder  # nothing is saved there
     loader.ckpt.load_StudioGAN_ckpts = _patch_load(loader.ckpt.load_StudioGAN_ckpts, job)
+    model: Any = import_module("models.model")
+    model.DDP = shim_run.parallel_class(model.DDP, job)
     if job.device == "cpu":
-        _mend_for_cpu(loader)
+        _mend_for_cpu(loader, model.DDP)
     return loader
 
 
@@ -103,16 +105,14 @@ def make_loader(data_loader: Any, *arguments: Any, **options: Any) -> Any:
     return data_loader(*arguments, **options, worker_init_fn=shim_process.begin_worker)
 
 
-def _mend_for_cpu(loader: Any) -> None:
+def _mend_for_cpu(loader: Any, parallel: Any) -> None:
     """-DDP gives each process a device number, and evaluation moves pictures to "cuda" by name."""
-    module: Any = import_module("models.model")
-    parallel, sampler = module.DDP, loader.DistributedSampler
+    sampler = loader.DistributedSampler
     to: Any = torch.Tensor.to
-    module.DDP = loader.DDP = lambda network, device_ids=None, **options: parallel(network, **options)
     loader.DistributedSampler = lambda data, rank, **options: sampler(data, rank=0 + rank, **options)
     for name in ("metrics.preparation", "metrics.features"):
         if hasattr(import_module(name), "DDP"):
-            setattr(import_module(name), "DDP", module.DDP)  # noqa: B010
+            setattr(import_module(name), "DDP", parallel)  # noqa: B010
 
     def to_cpu(self: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         return to(self, *("cpu" if value == "cuda" else value for value in arguments), **options)

@@ -8,6 +8,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+EXIT_OUT_OF_MEMORY = 3  # beside those of harness/errors.py
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PARENT_VARIABLE = "CARFORGE_PARENT_PID"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -69,8 +70,7 @@ def leave(code: int) -> NoReturn:
 
 
 def set_meeting_point() -> None:
-    """Where the processes of -DDP find each other, unless the environment says so."""
+    """Where the processes of -DDP find each other: here, whatever a cluster's job script says for another program."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", str(listener.getsockname()[1]))
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(listener.getsockname()[1])

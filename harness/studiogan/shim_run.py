@@ -21,9 +21,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.studiogan.shim_job import Job, Optimizer
-from harness.studiogan.shim_process import asked_to_stop, die_with_parent, leave, note_signals, say
+from harness.studiogan.shim_process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
 
-EXIT_OUT_OF_MEMORY = 3
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 RUN_NAME = "run"  # of StudioGAN's own log, event and figure files
 
@@ -235,6 +234,17 @@ def _patch_load(job: Job) -> None:
         return load(file, *arguments, **options)
 
     torch.load = load_own
+
+
+def parallel_class(parallel: Any, job: Job) -> Callable[..., Any]:
+    """DDP waits for a gradient of every parameter, and frozen ones get none; on a CPU it takes no device numbers."""
+
+    def wrap(network: Any, device_ids: Any = None, **options: Any) -> Any:
+        if job.freeze_layers is not None and type(network).__name__ == "Discriminator":
+            options["find_unused_parameters"] = True
+        return parallel(network, device_ids=None if job.device == "cpu" else device_ids, **options)
+
+    return wrap
 
 
 def patch_sqrtm() -> None:

@@ -27,10 +27,10 @@ from harness.studiogan.follow import FollowedRun, Follower, LogReporter
 from harness.studiogan.process import StudioganProcess
 from harness.studiogan.scratch import make_scratch, write_job
 from harness.studiogan.setting import Setting, ignored_keys, job_of
+from harness.studiogan.shim_process import EXIT_OUT_OF_MEMORY
 from harness.studiogan.weights import export_checkpoint
 
 SHIM = Path(__file__).with_name("shim.py")
-EXIT_OUT_OF_MEMORY = 3  # the shim's
 POLL_SEC = 0.2
 STOP_GRACE_SEC = 120.0  # after a signal to us: it finishes its step and saves
 HANG_GRACE_SEC = 10.0  # after it has said nothing for too long

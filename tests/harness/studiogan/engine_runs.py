@@ -64,14 +64,16 @@ def tiny_config(**changes: Any) -> Config:
     return load_config(BASE, overrides_of(**changes))
 
 
-def write_set(name: str, *, seed: int = 0, split: str = "train", height: int = 32, width: int = 32) -> Path:
-    """A packed set of random pictures in two classes, in the working directory."""
+def write_set(
+    name: str, *, seed: int = 0, split: str = "train", height: int = 32, width: int = 32, classes: int = 2
+) -> Path:
+    """A packed set of random pictures in two classes (of which `classes` have any), in the working directory."""
     size = str(height) if height == width else f"{height}x{width}"
     path = Path(f"data/hdf5/{name}/custom_{size}_{split}.hdf5")
     rng = np.random.default_rng(seed)
     with PackedWriter(path, height, width, ["concept", "ordinary"], {"made_by": "tests"}) as writer:
         for number in range(COUNT):
-            writer.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), number % 2)
+            writer.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), number % classes)
     return path
 
 

@@ -87,6 +87,23 @@ def test_a_checkout_that_is_missing_or_of_another_version(upstream: Path, monkey
         checkout.find_checkout("0.4.0")
 
 
+def test_a_checkout_with_changed_files(upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIOGAN_HOME", str(upstream))
+    git(upstream, "checkout", "--quiet", checkout.COMMITS["0.2.0"])
+    (upstream / "src" / "logs").write_text("left by a run")
+    assert checkout.find_checkout() == upstream
+    (upstream / "src" / "main.py").write_text("changed")
+    for command in ((), ("add", "src/main.py")):
+        if command:
+            git(upstream, *command)
+        with pytest.raises(UserError) as error:
+            checkout.find_checkout()
+        assert f"found 1 changed files in {upstream} (src/main.py ...)" in one_line(error)
+    assert f"try `git -C {upstream} stash`" in one_line(error)
+    git(upstream, "stash", "--quiet")
+    assert checkout.find_checkout() == upstream
+
+
 def test_description_says_what_is_missing(upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = checkout.describe()
     assert [line.partition(":")[0] for line in lines] == ["0.2.0", "0.4.0", "interpreter"]

@@ -17,6 +17,7 @@ import torch
 from engine_runs import STAND_IN, StandIn, checkpoint_names, overrides_of, tiny_config
 from mutated_lines import mutated
 
+import harness.native.train
 from harness.atomic import atomic_write
 from harness.errors import Interrupted, UserError
 from harness.native.best import Evaluations
@@ -27,6 +28,7 @@ from harness.studiogan.engine import train_run
 from harness.studiogan.follow import FollowedRun, Follower, LogReporter
 from harness.studiogan.log import LineCutter
 from harness.studiogan.process import Heard, StudioganProcess, group_members
+from harness.studiogan.scratch import list_saves
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 RUN = Path("runs/tiny")
@@ -100,6 +102,24 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
     assert not (RUN / "checkpoints/step-00000002").exists()
     assert_goes_on(stand_in, 2)
     assert "step 2, which StudioGAN had saved before all was killed, is kept" in (RUN / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("native_to", [None, 3])
+def test_a_save_left_behind_is_not_taken_into_another_course(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native_to: int | None
+) -> None:
+    """Step 2 is imported, step 4 is not; the run goes on from 4, or from where the native engine has come instead."""
+    monkeypatch.delenv("STAND_IN_PACED")
+    with monkeypatch.context() as patch:
+        patch.setattr(follow, "list_saves", lambda folder: [save for save in list_saves(folder) if save[0] == 2])
+        failure(stand_in, "crash:5")
+    assert checkpoint_names() == ["step-00000002"]
+    if native_to:
+        harness.native.train.train_run(tiny_config(engine="native"), limit_steps=native_to)
+    assert_goes_on(stand_in, native_to or 4)
+    assert ("tiny: step 4, which StudioGAN had saved, is dropped: the run" in capsys.readouterr().err) == bool(
+        native_to
+    )
 
 
 def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> None:

@@ -86,6 +86,12 @@ def test_what_several_processes_cannot_do(stand_in: StandIn) -> None:
     assert not stand_in.starts and not Path("runs").exists()
 
 
+def test_a_class_without_a_picture_to_compare_with(stand_in: StandIn) -> None:
+    write_set("tiny", split="valid", classes=1)
+    text = refusal(stand_in, studiogan__evaluate=True)
+    assert "custom_32_valid.hdf5: holds no picture of ordinary, which StudioGAN's own evaluation needs" in text
+
+
 def test_weights_that_it_cannot_go_on_with(stand_in: StandIn) -> None:
     harness.native.train.train_run(tiny_config(model__g_cond_mtd="cBN", model__d_cond_mtd="PD"), limit_steps=1)
     source = Path("runs/tiny/checkpoints/step-00000001")

@@ -161,3 +161,16 @@ def test_two_processes_train_and_each_has_its_lecam(version: str, tmp_path: Path
     assert sorted(line["rank"] for line in ran.said("lecam")) == ["0", "1"]
     assert [line["step"] for line in ran.said("saved")] == ["5"]
     assert load(folder / "checkpoints" / "step-00000005", "D")["step"] == 5
+
+
+def test_two_processes_fine_tune_with_frozen_layers(trained: Any, tmp_path: Path, studiogan_python: Path) -> None:
+    """DDP waits for the gradient of every parameter that it was told of; frozen ones never have any."""
+    version, origin, _ = trained
+    source = origin / "checkpoints" / "step-00000006"
+    changes: dict[str, Any] = {"processes": 2, "freeze_layers": 2, "last_step": 4, "save_every": 10}
+    folder = make_job(tmp_path / "two", home(version), version, source, **changes)
+    ran = run_shim(studiogan_python, folder)
+    assert ran.code == 0, ran.err
+    assert sorted(ran.losses()) == [1, 2, 3, 4]
+    changed = moved(load(source, "D"), load(folder / "checkpoints" / "step-00000004", "D"))
+    assert changed == {name: not name.startswith(("blocks.0.", "blocks.1.")) for name in changed}

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from shim_jobs import LECAM, change_job, make_checked_folder
+from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import UserError
 from harness.native.losses import LeCam
@@ -263,6 +265,31 @@ def test_the_command_line_of_each_version(folder: Path) -> None:
     started = shim_040.arguments(read_job(change_job(folder, first_step=0, print_every=6, save_every=4)))
     assert started[started.index("--freezeD") + 1] == "2"
     assert started[started.index("--print_freq") + 1] == "2"
+
+
+def test_processes_meet_here_whatever_a_job_script_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    shim_process.set_meeting_point()
+    assert os.environ["MASTER_ADDR"] == "127.0.0.1" and int(os.environ["MASTER_PORT"]) > 1
+
+
+def test_ddp_does_not_wait_for_frozen_layers(folder: Path) -> None:
+    class Discriminator(torch.nn.Sequential):
+        pass
+
+    job = read_job(change_job(folder, freeze_layers=1))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+    try:
+        network = shim_run.parallel_class(DistributedDataParallel, job)(
+            Discriminator(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)), device_ids=[0]
+        )
+        network.module[0].requires_grad_(False)  # after it was wrapped, as StudioGAN does
+        for _ in range(3):
+            network(torch.ones(4, 2)).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert network.module[0].weight.grad is None and network.module[1].bias.grad.item() == 12
 
 
 def test_another_data_set_than_custom_is_refused(folder: Path) -> None:
