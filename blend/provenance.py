@@ -39,6 +39,7 @@ def _facts(facts: RunFacts) -> list[tuple[str, str]]:
         ("last begun", _time(facts.env.get("written_at"))),
         ("code", f"{commit[:SHOWN_HEX]}{dirty}" if isinstance(commit, str) else None),
         ("device", facts.env.get("device")),
+        ("imported from", facts.env.get("imported_from")),
         ("training set", _short(facts.env.get("data_sha256"))),
         *((name, _short(value)) for name, value in _hashes(facts.checkpoint)),
     ]
@@ -76,10 +77,15 @@ def _weights(found: Found) -> list[tuple[str, str]]:
     start = found.config.encoder.weights
     reader = hashlib.sha256(READER_PATH.read_bytes()).hexdigest() if READER_PATH.is_file() else None
     return [
-        ("Committed checkpoint used", "no: both generators were trained in the runs below"),
+        ("Committed checkpoint used", f"no: {_origin(found)}"),
         ("Encoder began with", "random weights" if start is None else str(start)),
         ("Reader that measures", f"the repository's own, sha256 {_short(reader)}" if reader else "missing"),
     ]
+
+
+def _origin(found: Found) -> str:
+    foreign = [facts.name for facts in (found.base, found.tuned) if facts and facts.env.get("imported_from")]
+    return f"{' and '.join(foreign)} came from elsewhere" if foreign else "both generators were trained in the runs below"
 
 
 def _measures(metrics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -238,6 +238,13 @@ def test_odd_and_missing_figures_are_dashes(whole):
     assert page.texts["figures"].count("Not measured yet") == 5 and "EVIL" not in page.html
 
 
+def test_weights_from_elsewhere_are_said(whole):
+    env = json.loads((whole / "env.json").read_text())
+    (whole / "env.json").write_text(json.dumps({**env, "imported_from": "/their/checkpoints"}))
+    text = Page(make_report(tiny_config())).texts["provenance"]
+    assert "no: tiny came from elsewhere" in text and "/their/checkpoints" in text
+
+
 def test_damaged_files_do_not_keep_the_page_away(whole):
     for damaged in ("metrics.json", "env.json", "status.json", "stats.jsonl", "encoder/stats.jsonl"):
         (whole / damaged).write_bytes(b'{"half": \xff')
