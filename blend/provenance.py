@@ -85,7 +85,9 @@ def _weights(found: Found) -> list[tuple[str, str]]:
 
 def _origin(found: Found) -> str:
     foreign = [facts.name for facts in (found.base, found.tuned) if facts and facts.env.get("imported_from")]
-    return f"{' and '.join(foreign)} came from elsewhere" if foreign else "both generators were trained in the runs below"
+    if foreign:
+        return f"{' and '.join(foreign)} came from elsewhere"
+    return "both generators were trained in the runs below"
 
 
 def _measures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
