@@ -23,17 +23,6 @@ def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
     return float(within_a + within_b - 2 * _kernel_sum(a, b) / (count_a * count_b))
 
 
-def kid_subset_std(
-    features_a: np.ndarray, features_b: np.ndarray, subset_size: int = 100, subsets: int = 50, seed: int = 0
-) -> float:
-    """Standard deviation of `kid` over random subsets of this size: how it scatters with so few pictures."""
-    a, b = checked_features(features_a, features_b)
-    size = min(subset_size, len(a), len(b))
-    rng = np.random.default_rng(seed)
-    values = [kid(rng.choice(a, size, replace=False), rng.choice(b, size, replace=False)) for _ in range(subsets)]
-    return float(np.std(values))
-
-
 def pairwise_distances(features: np.ndarray) -> np.ndarray:
     """Euclidean distances of all pairs, float64 (N (N - 1) / 2,)."""
     (x,) = checked_features(features)

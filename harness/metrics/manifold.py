@@ -37,18 +37,6 @@ def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, fl
     }
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
-    """Share of generated pictures inside a real ball, and of real ones inside a generated ball."""
-    figures = manifold_figures(real, fake, k)
-    return figures["precision"], figures["recall"]
-
-
-def density_coverage(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
-    """Real balls round a generated picture over k, on average; share of real balls with a generated picture inside."""
-    figures = manifold_figures(real, fake, k)
-    return figures["density"], figures["coverage"]
-
-
 def _neighbour_radii(x: np.ndarray, k: int) -> np.ndarray:
     """From each to its k-th nearest fellow, float64 (N,)."""
     radii = []

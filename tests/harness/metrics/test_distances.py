@@ -5,7 +5,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.metrics import distances
-from harness.metrics.distances import kid, kid_subset_std, nearest_distances, pairwise_distances
+from harness.metrics.distances import kid, nearest_distances, pairwise_distances
 
 
 def features(count: int, seed: int, shift: float = 0.0, dim: int = 8) -> np.ndarray:
@@ -43,13 +43,6 @@ def test_kid_keeps_float64_precision_for_large_features() -> None:
     expected = kid_by_loops(a, b)
     assert kid(a, b) == pytest.approx(expected, rel=1e-3)
     assert kid(a, b) == pytest.approx(kid(b, a), rel=1e-6)
-
-
-def test_scatter_over_subsets_shrinks_with_their_size_and_repeats() -> None:
-    a, b = features(400, 0), features(400, 1)
-    small, large = kid_subset_std(a, b, 20), kid_subset_std(a, b, 200)
-    assert small > 2 * large > 0
-    assert kid_subset_std(a, b, 20) == small
 
 
 def test_pairwise_distances_are_those_of_every_pair_once() -> None:
