@@ -7,16 +7,16 @@ is passed over, one that was interrupted goes on. Imports no torch: only the sta
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from blend.demo_record import DemoRecord
 from blend.stage_process import StageProcess
 from blend.stages import STAGES, Stage, page_path, run_folder, seconds_left
 from harness.atomic import clean_leftovers
+from harness.cli import noted_signals
 from harness.config import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
 from harness.lockfile import hold_lock
@@ -86,23 +86,12 @@ def _check_end(label: str, code: int, stopped: bool) -> None:
         raise SystemExit(code)
 
 
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
+def _noted_signals() -> AbstractContextManager[list[int]]:
     """A list that SIGTERM, SIGINT and SIGHUP fill: the running stage is stopped, and its end awaited."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
         numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    return noted_signals(numbers)
 
 
 def _print_plan(record: DemoRecord, config_path: Path, overrides: list[str]) -> None:

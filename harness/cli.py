@@ -4,8 +4,10 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -49,6 +51,23 @@ def run_command(command: Callable[[], object]) -> None:
         where = error.filename or "disk"
         _tell(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
         sys.exit(EXIT_USER_ERROR)
+
+
+@contextmanager
+def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda number: None) -> Iterator[list[int]]:
+    """A list that these signals fill instead of ending the process; `heard` is called with each."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        heard(number)
+
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, _: object) -> None:

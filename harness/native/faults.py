@@ -3,33 +3,24 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import torch
 
+from harness.cli import noted_signals
 from harness.errors import UserError
 from harness.native.step import Training
 from harness.rundir import RunDir
 
 
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> AbstractContextManager[list[int]]:
     """A list that SIGTERM, SIGINT and SIGUSR1 fill: the loop finishes its step, saves and leaves."""
-    received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+    def say(number: int) -> None:
         with suppress(OSError):  # not print: it cannot be entered again while it is at work
             os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    return noted_signals((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), say)
 
 
 @contextmanager

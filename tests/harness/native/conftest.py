@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from evaluated_runs import ScriptedEvaluator
 from tiny_runs import tiny_config, write_set
 
 import harness.native.sampling
 import harness.native.train
+from harness.metrics import evaluate
 
 PICTURES = ("save_samples", "save_reals", "save_curves")
 
@@ -89,3 +91,12 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grids and curves are left out where a test is about weights: they cost more than the tiny steps."""
     for name in PICTURES:
         monkeypatch.setattr(harness.native.train, name, lambda *_: None)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedEvaluator]:
+    """Evaluations give what a test wants: from step 1 on, each is better than the one before."""
+    monkeypatch.setattr(evaluate, "Evaluator", ScriptedEvaluator)
+    monkeypatch.setattr(ScriptedEvaluator, "figures", {k: 100.0 - k for k in range(1, 20)})
+    monkeypatch.setattr(ScriptedEvaluator, "name", "reader")
+    return ScriptedEvaluator

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluated_runs import CHECKPOINTS, ScriptedEvaluator, evaluations, names, quick_config, steps_evaluated
+from evaluated_runs import CHECKPOINTS, evaluations, names, quick_config, steps_evaluated
 from tiny_runs import die_at_operation, tiny_config
 
 import harness.atomic
@@ -19,7 +19,6 @@ import harness.native.train
 from harness.atomic import clean_leftovers
 from harness.config import Config
 from harness.errors import UserError
-from harness.metrics import evaluate
 from harness.metrics.evaluate import evaluate_run
 from harness.native import best
 from harness.native.best import Evaluations
@@ -33,15 +32,6 @@ from harness.native.dist import World
 from harness.native.load import find_checkpoint
 from harness.native.train import finetune_run, train_run
 from harness.rundir import RunDir
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedEvaluator]:
-    monkeypatch.setattr(evaluate, "Evaluator", ScriptedEvaluator)
-    monkeypatch.setattr(ScriptedEvaluator, "figures", {k: 100.0 - k for k in range(1, 20)})
-    monkeypatch.setattr(ScriptedEvaluator, "name", "reader")
-    return ScriptedEvaluator
-
 
 # ---- the best one -----------------------------------------------------------------------------------------------
 

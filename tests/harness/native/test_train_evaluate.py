@@ -16,7 +16,6 @@ from evaluated_runs import (
     CHECKPOINTS,
     EVALUATED,
     LAST,
-    ScriptedEvaluator,
     assert_same_training,
     evaluations,
     names,
@@ -33,15 +32,6 @@ from harness.metrics.evaluate import evaluate_run
 from harness.native.checkpoint import best_checkpoint, list_checkpoints
 from harness.native.dist import join_world, leave_world
 from harness.native.train import train_run
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedEvaluator]:
-    monkeypatch.setattr(evaluate, "Evaluator", ScriptedEvaluator)
-    monkeypatch.setattr(ScriptedEvaluator, "figures", {k: 100.0 - k for k in range(1, 20)})
-    monkeypatch.setattr(ScriptedEvaluator, "name", "reader")
-    return ScriptedEvaluator
-
 
 # ---- the real evaluation ----------------------------------------------------------------------------------------
 
