@@ -12,6 +12,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 InitName = Literal["ortho", "N02", "glorot", "xavier"]
+SPEED_SWITCHES = ("commute_1x1", "fuse_resampling", "channels_last", "fused_adam")  # of section train
 
 
 def _size_to_pair(value: Any) -> Any:
@@ -117,6 +118,16 @@ class Train(Section):
     save_every_steps: Count
     keep_last: Count
     sample_count: Width
+
+    @property
+    def as_studiogan(self) -> bool:
+        """Whether a step adds and multiplies in StudioGAN's own order."""
+        return self.d_call == "separate"
+
+    @property
+    def applied(self) -> "Train":
+        """The section as it applies: every speed switch rounds otherwise than StudioGAN, so none is on with it."""
+        return self.model_copy(update=dict.fromkeys(SPEED_SWITCHES, False)) if self.as_studiogan else self
 
 
 class Finetune(Section):

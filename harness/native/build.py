@@ -15,7 +15,7 @@ from harness.native.data import PictureOrder, PictureSource
 from harness.native.device import Hardware
 from harness.native.dist import World
 from harness.native.draws import Draws, seed_for
-from harness.native.layers import synchronise_batch_norm
+from harness.native.layers import round_as_studiogan, synchronise_batch_norm
 from harness.native.losses import LeCam
 from harness.native.resnet import ArchSpec, Discriminator, Generator
 from harness.native.step import Training
@@ -23,11 +23,11 @@ from harness.native.step import Training
 
 def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
     """The part of a config that decides the networks' shapes; `num_classes` 0 = unconditional."""
-    model, (height, width) = config.model, config.data.img_size
+    model, train, (height, width) = config.model, config.train.applied, config.data.img_size
     names = set(ArchSpec.__dataclass_fields__) & set(type(model).model_fields)
     return ArchSpec(
-        img_height=height, img_width=width, num_classes=num_classes, commute_1x1=config.train.commute_1x1,
-        fuse_resampling=config.train.fuse_resampling,
+        img_height=height, img_width=width, num_classes=num_classes, commute_1x1=train.commute_1x1,
+        fuse_resampling=train.fuse_resampling,
         **{name: getattr(model, name) for name in names},
     )  # fmt: skip
 
@@ -53,7 +53,10 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
             networks = Generator(spec), Discriminator(spec)
     finally:
         torch.set_num_threads(threads)
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    if config.train.as_studiogan:
+        for network in networks:
+            round_as_studiogan(network)
+    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
     generator, discriminator = (
         network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
         for network in networks
@@ -73,7 +76,7 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pac
 
     def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
         betas = (optim.beta1, optim.beta2)
-        return torch.optim.Adam(network.parameters(), lr, betas, optim.eps, fused=config.train.fused_adam)
+        return torch.optim.Adam(network.parameters(), lr, betas, optim.eps, fused=config.train.applied.fused_adam)
 
     loss = config.loss
     lecam = make_lecam(loss) if loss.apply_lecam else None

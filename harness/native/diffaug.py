@@ -84,13 +84,17 @@ def slice_draws(draws: dict[str, Tensor], start: int, stop: int) -> dict[str, Te
     return {name: values[start:stop] for name, values in draws.items()}
 
 
-def apply_diffaug(x: Tensor, draws: dict[str, Tensor]) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] -> the same shape, not clamped. Differentiable in `x`."""
+def apply_diffaug(x: Tensor, draws: dict[str, Tensor], stepwise: bool = False) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] -> the same shape, not clamped. Differentiable in `x`.
+
+    `stepwise` rounds colours and their gradient as StudioGAN does, one change after the other; one formula is faster.
+    """
     for name in draws:
         if name == "brightness":
-            x = _color(x, draws["brightness"], draws["saturation"], draws["contrast"])
+            color = _color_stepwise if stepwise else _color
+            x = color(x, draws["brightness"], draws["saturation"], draws["contrast"])
         elif name == "translation":
-            x = _Translate.apply(x, draws[name])  # type: ignore[assignment]
+            x = _Translate.apply(x, draws[name], stepwise)  # type: ignore[assignment]
         elif name == "cutout":
             x = x * _cutout_mask(x, draws[name])
     return x
@@ -108,12 +112,26 @@ def _color(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) 
     return torch.addcmul(c * (1 - s) * grey + ((1 - c) * mean + b), x, c * s)
 
 
+def _color_stepwise(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """What `_color` says, in the order of its first sentence."""
+    b, s, c = (draw.to(x.dtype).view(-1, 1, 1, 1) for draw in (brightness, saturation, contrast))
+    x = x + b
+    grey = x.mean(dim=1, keepdim=True)
+    x = (x - grey) * s + grey
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) * c + mean
+
+
 class _Translate(torch.autograd.Function):
-    """out[i, j] = x[i + di, j + dj], 0 outside. Its gradient is the opposite move: a gather, never a scattered sum."""
+    """out[i, j] = x[i + di, j + dj], 0 outside. Its gradient is the opposite move: a gather, never a scattered sum.
+
+    `nhwc`: the gradient lies channels-last in memory as StudioGAN's does, which decides how a mean before it adds up.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, shift: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, shift: Tensor, nhwc: bool) -> Tensor:
         ctx.save_for_backward(shift)
+        ctx.nhwc = nhwc
         batch, _, height, width = x.shape
         rows = torch.arange(height, device=x.device) + shift[:, :1]  # (B, H)
         columns = torch.arange(width, device=x.device) + shift[:, 1:]  # (B, W)
@@ -126,7 +144,9 @@ class _Translate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
         (shift,) = ctx.saved_tensors
-        return _Translate.apply(grad_outputs[0], -shift), None
+        moved = _Translate.apply(grad_outputs[0], -shift, False)
+        assert isinstance(moved, Tensor)
+        return moved.contiguous(memory_format=torch.channels_last) if ctx.nhwc else moved, None, None
 
 
 def _within(index: Tensor, size: int) -> Tensor:

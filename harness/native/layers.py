@@ -61,6 +61,7 @@ class SpectralNorm:
     weight_v: Tensor
     training: bool
     frozen: bool = False
+    stepwise: bool = False  # by autograd's own formula, as StudioGAN
 
     def _hide_weight(self) -> None:
         assert isinstance(self, nn.Module)
@@ -100,6 +101,8 @@ class SpectralNorm:
                     u, v = self.weight_u.clone(), v.clone()
                     towards_u = torch.mv(rows, v)
                 sigma = torch.dot(u, towards_u)
+            if self.stepwise:
+                return weight / torch.dot(u, torch.mv(rows, v))
             normalised = _WeightOverSigma.apply(rows, u, v, sigma)
             assert isinstance(normalised, Tensor)
             if not moved:
@@ -275,6 +278,8 @@ class ConditionalBatchNorm2d(nn.Module):
     embed1(y)).
     """
 
+    stepwise: bool = False  # product and sum rounded apart, as StudioGAN
+
     def __init__(self, num_features: int, num_classes: int, sn: bool):
         super().__init__()
         self.bn = BatchNorm2d(num_features, affine=False)
@@ -285,4 +290,11 @@ class ConditionalBatchNorm2d(nn.Module):
         out = self.bn(x)
         gain = (1 + self.embed0(y)).to(out.dtype)[:, :, None, None]
         bias = self.embed1(y).to(out.dtype)[:, :, None, None]
-        return torch.addcmul(bias, out, gain)
+        return out * gain + bias if self.stepwise else torch.addcmul(bias, out, gain)
+
+
+def round_as_studiogan(module: nn.Module) -> None:
+    """Let every layer in `module` add and multiply in StudioGAN's order: slower, and equal bit for bit."""
+    for layer in module.modules():
+        if isinstance(layer, SpectralNorm | ConditionalBatchNorm2d):
+            layer.stepwise = True

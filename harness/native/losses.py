@@ -95,7 +95,8 @@ class LeCam:
             # In that code the anchors are set to 0 at each update of step 0, whatever D says.
             decay, now = (0.0, torch.zeros_like(now)) if step == 0 else (self.ema_decay, now)
         else:
-            now = mean_over_ranks(torch.stack([real.mean(), fake.mean()]))
+            # float64: StudioGAN's are numbers of Python
+            now = mean_over_ranks(torch.stack([real.mean(), fake.mean()])).double()
             decay = 0.0 if step < self.start_iter else self.ema_decay
         real_before, fake_before = self.ema_real, self.ema_fake
         if real_before is None or fake_before is None:

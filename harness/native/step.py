@@ -59,7 +59,8 @@ class Training:
         generator = self.draws.stream(purpose, index)
         draws = draw_diffaug(shape, self.config.augment.diffaug_policy, generator, x.device, x.dtype)
         share = self.draws.share
-        return apply_diffaug(x, slice_draws(draws, share.start, share.stop) if self.world.size > 1 else draws)
+        own = slice_draws(draws, share.start, share.stop) if self.world.size > 1 else draws
+        return apply_diffaug(x, own, stepwise=self.config.train.as_studiogan)
 
     def judge(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Logits float32 (B,) of the discriminator."""
@@ -95,12 +96,14 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     real, real_y = run.source.batch(index)
     with torch.no_grad():  # G is in training mode: its batch statistics move in D's steps too, as in StudioGAN 0.2.0
         fake, fake_y = run.draw_fakes("d.latents", index)
+    if run.config.train.as_studiogan:
+        real = real.contiguous()
     real = run.augment(real, "d.real", index)
     fake = run.augment(fake, "d.fake", index)
     real_y = real_y if num_classes else None
 
     # A discriminator with batch norm (no spectral norm) must see them apart: its statistics would mix them.
-    if run.config.train.d_call == "concat" and run.config.model.apply_d_sn:
+    if not run.config.train.as_studiogan and run.config.model.apply_d_sn:
         labels = torch.cat([real_y, fake_y]) if real_y is not None and fake_y is not None else None
         real_logits, fake_logits = run.judge(torch.cat([real, fake]), labels).chunk(2)
     else:
@@ -135,7 +138,8 @@ def g_update(run: Training) -> dict[str, Tensor]:
         total = total + loss.detach() / optim.acml_steps
     apply_update(run, run.g_optimizer, total)
     if run.generator_ema is not None:
-        update_ema(run.generator_ema, run.generator, ema_decay(run.config, run.step))
+        decay = ema_decay(run.config, run.step)
+        update_ema(run.generator_ema, run.generator, decay, stepwise=run.config.train.as_studiogan)
     run.broken_steps = run.broken_steps + run.broken
     run.step += 1
     return {"g_loss": total}
@@ -150,7 +154,7 @@ def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) 
     average_gradients(gradients, run.world)
     finite = torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
     run.broken = torch.maximum(run.broken, run.world.mean((~finite).float()).ceil())
-    if run.config.train.fused_adam:
+    if run.config.train.applied.fused_adam:
         optimizer.found_inf = run.broken  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
         optimizer.step()
     elif not run.broken:
@@ -166,11 +170,19 @@ def ema_decay(config: Config, step: int) -> float:
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Whole state dict, batch-norm statistics included, as StudioGAN 0.2.0; counters are copied."""
+def update_ema(average: nn.Module, network: nn.Module, decay: float, stepwise: bool = False) -> None:
+    """Whole state dict, batch-norm statistics included, as StudioGAN 0.2.0; counters are copied.
+
+    `stepwise` rounds as StudioGAN does, in three passes; one is faster.
+    """
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floats = [(a, b) for a, b in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)  # type: ignore[attr-defined]
+    averages, now = [a for a, _ in floats], [b for _, b in floats]
+    if stepwise:
+        torch._foreach_mul_(averages, decay)  # type: ignore[attr-defined]
+        torch._foreach_add_(averages, torch._foreach_mul(now, 1.0 - decay))  # type: ignore[attr-defined]
+    else:
+        torch._foreach_lerp_(averages, now, 1.0 - decay)  # type: ignore[attr-defined]
     for a, b in pairs:
         if not a.is_floating_point():
             a.copy_(b)

@@ -184,7 +184,7 @@ def _begin(run: Training, rundir: RunDir, packed: PackedSet, facts: dict[str, An
 
 
 def _announce(reporter: Reporter, run: Training, packed: PackedSet, target: int) -> None:
-    train = run.config.train
+    train = run.config.train.applied
     count = {n: sum(p.numel() for p in net.parameters()) for n, net in (("G", run.generator), ("D", run.discriminator))}
     where = "resident" if run.source.resident else "read when needed"
     layout = "channels-last" if train.channels_last else "channels-first"

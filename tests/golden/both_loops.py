@@ -93,10 +93,11 @@ def has_040(checkout: Path) -> bool:
 
 
 class GivenBatches:
-    """Stands for the PictureSource."""
+    """Stands for the PictureSource: channels-last, as it reads them."""
 
     def __init__(self, inputs: Inputs, dtype: torch.dtype):
-        self.real, self.labels = inputs.real.to(dtype), inputs.real_y
+        real = inputs.real.to(dtype).permute(0, 1, 3, 4, 2).contiguous()
+        self.real, self.labels = real.permute(0, 1, 4, 2, 3), inputs.real_y
 
     def batch(self, k: int) -> tuple[Tensor, Tensor]:
         return self.real[k], self.labels[k]
@@ -142,13 +143,14 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic)
 
 
-def build_run(case: LoopCase, start: Mapping[str, State], folder: Path, **train: Any) -> Training:
+def build_run(case: LoopCase, start: Mapping[str, State], folder: Path, built_for: str, **train: Any) -> Training:
     """The engine as a run builds it, from a config; only its pictures are another matter."""
-    config = make_config(case, **train)
+    config = make_config(case, d_call=built_for, **train)
     with PackedWriter(folder / "one.hdf5", 32, 32, [str(k) for k in range(max(1, case.num_classes))], {}) as writer:
         writer.append(np.zeros((32, 32, 3), np.uint8), 0)
     with open_packed(folder / "one.hdf5") as packed:
         run = build_training(config, prepare_hardware(config.train), World(), packed)
+    run.config = make_config(case, **train)
     for name, network in networks_of(run).items():
         network.load_state_dict(start[name])
     if case.freeze_layers:
@@ -165,6 +167,7 @@ def native_loop(
     keep_steps: Iterable[int] | None = None,
     put_back: Loop | None = None,
     frozen_vectors_move: bool = False,
+    built_for: str = "separate",
     **train: Any,
 ) -> Loop:
     """Our `train_step` on the same inputs.
@@ -172,13 +175,14 @@ def native_loop(
     Args:
         keep_steps, put_back: as in `studiogan_loop`.
         frozen_vectors_move: let the spectral-norm vectors of frozen blocks move, as StudioGAN's do.
+        built_for: the `d_call` that networks and optimisers are built for; steps are `separate` all the same.
         train: switches of the config's section `train`.
     """
     keep = set(range(1, case.steps + 1) if keep_steps is None else keep_steps)
     states, losses = {}, []
     draws = GivenDraws(inputs, dtype)
     with default_dtype(dtype), tempfile.TemporaryDirectory() as folder:
-        run = build_run(case, start, Path(folder), **train)
+        run = build_run(case, start, Path(folder), built_for, **train)
         run.source, run.draws = GivenBatches(inputs, dtype), draws  # type: ignore[assignment]
         run.broken = run.broken.float()  # fused Adam takes no other type for it
         for layer in run.discriminator.modules():

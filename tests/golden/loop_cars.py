@@ -8,7 +8,7 @@ from tests.golden.loop_case import Inputs, LoopCase
 
 
 def car_inputs(case: LoopCase, pictures: int, seed: int = 0) -> Inputs:
-    """Procedural cars, so many different ones, in random order and mirrored by chance; latents and draws of torch."""
+    """Procedural cars, so many different ones, in random order and mirrored by chance; all else drawn by torch."""
     cars = np.stack([picture for _, _, picture in render_many("ordinary", pictures, seed, 32)])
     tensor = torch.from_numpy(cars).permute(0, 3, 1, 2).float() / 127.5 - 1
     generator = torch.Generator().manual_seed(seed)
@@ -17,18 +17,21 @@ def car_inputs(case: LoopCase, pictures: int, seed: int = 0) -> Inputs:
     rows = torch.cat([torch.randperm(pictures, generator=generator) for _ in range(epochs)])[: d * batch]
     real = tensor[rows]
     mirrored = torch.rand(d * batch, 1, 1, 1, generator=generator) < 0.5
-    real = torch.where(mirrored, real.flip(3), real).view(d, batch, 3, 32, 32)
+    real = torch.where(mirrored, real.flip(3), real).view(d, batch, 3, 32, 32).contiguous()
 
     def numbers(calls: int) -> torch.Tensor:
-        return torch.rand(calls, batch, 7, generator=generator, dtype=torch.float64)
+        return torch.rand(calls, batch, 7, generator=generator).double()  # the same draws in float32 and in float64
+
+    def labels(calls: int) -> torch.Tensor:
+        return torch.randint(max(1, case.num_classes), (calls, batch), generator=generator)
 
     return Inputs(
         real=real,
-        real_y=torch.zeros(d, batch, dtype=torch.int64),
+        real_y=labels(d),
         d_z=torch.randn(d, batch, case.z_dim, generator=generator),
-        d_y=torch.zeros(d, batch, dtype=torch.int64),
+        d_y=labels(d),
         g_z=torch.randn(g, batch, case.z_dim, generator=generator),
-        g_y=torch.zeros(g, batch, dtype=torch.int64),
+        g_y=labels(g),
         d_real_numbers=numbers(d),
         d_fake_numbers=numbers(d),
         g_fake_numbers=numbers(g),

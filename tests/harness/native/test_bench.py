@@ -12,7 +12,7 @@ def test_tables_name_every_contender(capsys: pytest.CaptureFixture[str], monkeyp
     bench.compare_with_studiogan(TINY, rounds=1)
     said = capsys.readouterr().out
     assert all(name in said for name in (*bench.SWITCHES, "all but bf16", "ours, bf16", "ours, fp32"))
-    assert "Against our own naive path" in said and "make studiogan" in said
+    assert "Against our engine in StudioGAN's order" in said and "make studiogan" in said
 
 
 def test_ratios_are_taken_within_a_round(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,13 +23,14 @@ def test_ratios_are_taken_within_a_round(capsys: pytest.CaptureFixture[str]) -> 
 def test_switches_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
     monkeypatch.setattr(bench, "train_step", runs.append)
-    for switches in ({}, bench.OURS_BF16):
+    for switches in ({}, bench.OURS_BF16, bench.OURS_FP32 | bench.AS_STUDIOGAN):
         bench.our_step(TINY, switches)()
-    naive, ours = runs
-    assert (naive.hardware.precision, ours.hardware.precision) == ("fp32", "bf16")
-    for run, on in ((naive, False), (ours, True)):
-        train = run.config.train
-        assert (train.d_call == "concat", train.commute_1x1, train.channels_last, train.fused_adam) == (on,) * 4
+    naive, ours, separate = runs
+    assert [run.hardware.precision for run in runs] == ["fp32", "bf16", "fp32"]
+    for run, on in ((naive, False), (ours, True), (separate, False)):
+        weight = run.discriminator.blocks[0][0].conv2d1.weight_orig
+        assert (run.discriminator.spec.commute_1x1, not weight.is_contiguous()) == (on, on)
+        assert run.g_optimizer.defaults["fused"] is run.d_optimizer.defaults["fused"] is on
         fused = {layer.fuse for net in (run.generator, run.discriminator) for layer in net.modules()
                  if isinstance(layer, Resampler)}  # fmt: skip
         assert fused == {on}

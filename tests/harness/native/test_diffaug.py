@@ -38,6 +38,7 @@ def test_equals_the_description(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     draws = draws_of(shape)
     torch.testing.assert_close(apply_diffaug(x, draws), one_by_one(x, draws))
+    torch.testing.assert_close(apply_diffaug(x, draws, stepwise=True), one_by_one(x, draws))
     layout = x.to(memory_format=torch.channels_last)
     torch.testing.assert_close(apply_diffaug(layout, draws), one_by_one(x, draws))
 
@@ -65,8 +66,9 @@ def test_gradients() -> None:
     shape = (2, 3, 8, 8)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     draws = draws_of(shape, seed=3)
-    assert torch.autograd.gradcheck(lambda x: apply_diffaug(x, draws), (x,))
-    assert torch.autograd.gradgradcheck(lambda x: apply_diffaug(x, draws).square(), (x,))
+    for stepwise in (False, True):
+        assert torch.autograd.gradcheck(lambda x, way=stepwise: apply_diffaug(x, draws, way), (x,))
+        assert torch.autograd.gradgradcheck(lambda x, way=stepwise: apply_diffaug(x, draws, way).square(), (x,))
 
 
 @pytest.mark.parametrize("policy", [(), ("color",), ("cutout",), ("cutout", "color"), ("translation", "cutout")])

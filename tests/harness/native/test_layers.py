@@ -18,6 +18,7 @@ from harness.native.layers import (
     SNLinear,
     SpectralNorm,
     init_weights,
+    round_as_studiogan,
 )
 from tests.harness.native.batch_norm_ranks import evaluate
 
@@ -59,6 +60,30 @@ def test_spectral_norm_is_torchs_legacy_one(kind: str, layout: torch.memory_form
             with torch.no_grad():
                 p -= 0.1 * q.grad
                 q -= 0.1 * q.grad
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_spectral_norm_in_studiogans_order_is_torchs_bit_for_bit(kind: str) -> None:
+    make_ours, make_theirs, x = PAIRS[kind]
+    layers = make_ours(), spectral_norm(make_theirs(), eps=SN_EPS)
+    layers[0].load_state_dict(layers[1].state_dict())
+    round_as_studiogan(layers[0])
+    outputs = [layer(x) + 2 * layer(x) for layer in layers]
+    assert torch.equal(*outputs)
+    for out in outputs:
+        out.square().sum().backward()
+    for p, q in zip(*(layer.parameters() for layer in layers), strict=True):
+        assert p.grad is not None and q.grad is not None and torch.equal(p.grad, q.grad)
+
+
+def test_conditional_batch_norm_in_studiogans_order_rounds_twice() -> None:
+    layer = ConditionalBatchNorm2d(64, 3, sn=False)
+    x, y = torch.randn(4, 64, 8, 8), torch.tensor([0, 2, 1, 2])
+    gain, bias = (table(y)[:, :, None, None] for table in (layer.embed0, layer.embed1))
+    expected = layer.bn(x) * (1 + gain) + bias
+    assert not torch.equal(layer(x, y), expected)
+    round_as_studiogan(layer)
+    assert torch.equal(layer(x, y), expected)
 
 
 def test_a_layer_is_copied_after_use() -> None:
