@@ -1,11 +1,12 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
-VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
+export SOURCE CONTACT LIMIT MAKES YEARS PROVIDER
 export BENCH ENGINE OUT CHECKPOINT RUN VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
@@ -31,6 +32,8 @@ PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND") $(CLASS)
 PARENTS := $(if $(ORDINARY),--ordinary "$$ORDINARY") $(if $(CONCEPT),--concept "$$CONCEPT") $(if $(SEEDS),--seeds "$$SEEDS")
 DIALS := $(if $(INTENSITY),--intensity "$$INTENSITY") $(if $(STYLE),--style "$$STYLE") $(if $(FUTURISM),--futurism "$$FUTURISM")
 DIALS += $(CLASS) $(if $(RANGE),--range "$$RANGE")
+WHERE := $(FROM) $(if $(NAME),--set "$$NAME") $(if $(CONTACT),--contact "$$CONTACT") $(if $(LIMIT),--limit "$$LIMIT")
+WHICH := $(if $(MAKES),--makes "$$MAKES") $(if $(YEARS),--years "$$YEARS") $(if $(SIZE),--size "$$SIZE") $(if $(PROVIDER),--provider "$$PROVIDER")
 OF := $(if $(VERSION),--version "$$VERSION")
 AT := $(if $(CHECKPOINT),--checkpoint "$$CHECKPOINT")
 TERMS = $(if $(ENGINE),--engine "$$ENGINE") $(OF) $(SETS)
@@ -39,7 +42,7 @@ SETS := $(foreach o,$(OVERRIDE),--set '$(o)')
 LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor dataset reader train finetune encoder invert measure blend gallery bench studiogan
+.PHONY: help setup demo test lint doctor scrape dataset clinic reader train finetune encoder invert measure blend gallery bench studiogan
 .PHONY: evaluate configs export import benchmark given-python
 
 help: ## this list
@@ -64,6 +67,9 @@ lint: $(READY) ## ruff and pyright
 
 doctor: $(READY) ## what is installed, what is missing, what the hardware can do
 	@exec $(PY) -m harness.doctor
+
+scrape: $(READY) ## SOURCE=kaggle|car_connection|concept|archive|folder [CONTACT= NAME= SRC= LIMIT= MAKES= YEARS= SIZE= PROVIDER=] pictures into data/raw/
+	@exec $(PY) -m scrapers "$$SOURCE" $(WHERE) $(WHICH) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 dataset: $(READY) ## CONFIG= both sets of an experiment | SET=procedural [SIZE= COUNT=] | SET=folder SRC= [NAME= SIZE=]
 ifeq ($(SET),)

@@ -21,10 +21,11 @@ FLOOR = (
     "harness.rundir",
     "harness.hdf5",
     "harness.images",
+    "harness.sources",
 )
 WITHOUT_TORCH = (*FLOOR, "harness.cli", "harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__")
 WITHOUT_TORCH += ("datasets.pack", "datasets.prepare", "datasets.procedural.sets")
-WITHOUT_TORCH += ("blend.__main__", "blend.demo")
+WITHOUT_TORCH += ("blend.__main__", "blend.demo", "scrapers.__main__")
 STUDIOGAN_MODULES = {"data_utils", "inception_tf13", "loader", "metrics", "models", "sync_batchnorm", "utils", "worker"}
 # What runs inside StudioGAN, and what takes its networks and losses into our process to compare with.
 STUDIOGAN_DOORS = [*(ROOT / "harness/studiogan").glob("shim*.py"), ROOT / "harness/studiogan/modules.py"]

@@ -1,0 +1,152 @@
+"""`python -m scrapers SOURCE --set NAME`. The set's folder goes to stdout, progress and what came of it to stderr."""
+
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import DryRunOption, make_app, run_command
+from harness.errors import Interrupted, UserError
+from harness.sources import SOURCES_PATH, CarConnectionRecipe, ConceptRecipe, KaggleRecipe, Sources, load_sources
+from scrapers.car_connection import CarConnection
+from scrapers.concept import make_provider
+from scrapers.fetch import Fetcher
+from scrapers.manners import make_manners
+from scrapers.plan import Asked, Plan, make_plan
+from scrapers.progress import say
+from scrapers.records import FetchError, HostStopped, Tally, raise_if_left
+from scrapers.source import Source
+
+app = make_app("Pictures from the outside world into data/raw/<set>/.")
+NOBODY = "nobody@localhost.invalid"  # where nothing is asked of anybody
+
+
+class Provider(StrEnum):
+    commons = "commons"
+    list = "list"
+    search = "search"
+
+
+class PictureSize(StrEnum):
+    sml = "sml"
+    med = "med"
+    lrg = "lrg"
+
+
+@app.command()
+def scrape(
+    source: Annotated[
+        str, typer.Argument(help="kaggle, car_connection, concept, archive, folder, or a recipe's name.")
+    ],
+    set_name: Annotated[str | None, typer.Option("--set", help="Name of the set; the recipe's if not given.")] = None,
+    src: Annotated[str | None, typer.Option(help="Zip, tar or folder to import; list of addresses.")] = None,
+    contact: Annotated[str | None, typer.Option(help="Your e-mail address or page, told to every server.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many pictures at most.")] = None,
+    makes: Annotated[str | None, typer.Option(help="car_connection: only these, as in audi,bmw.")] = None,
+    years: Annotated[str | None, typer.Option(help="car_connection: only these, as in 2015,2019-2022.")] = None,
+    size: Annotated[PictureSize | None, typer.Option(help="car_connection: size of the pictures.")] = None,
+    provider: Annotated[Provider | None, typer.Option(help="concept: where to look.")] = None,
+    categories: Annotated[str | None, typer.Option(help="concept, commons: categories, with commas.")] = None,
+    depth: Annotated[int | None, typer.Option(help="concept, commons: levels of sub-categories.")] = None,
+    width: Annotated[int | None, typer.Option(help="concept, commons: pixels; 0 = the originals.")] = None,
+    terms: Annotated[str | None, typer.Option(help="concept, search: what to search for, with commas.")] = None,
+    handle: Annotated[str | None, typer.Option(help="kaggle: owner/name.")] = None,
+    config: Annotated[
+        Path, typer.Option(help="Recipes and manners, in place of configs/sources.yaml.", show_default=False)
+    ] = SOURCES_PATH,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Fetch or import a set of pictures; the same command goes on where it stopped."""
+    sources = load_sources(config)
+    options = (size and size.value, makes, years, provider and provider.value, categories, depth, width, terms, handle)
+    plan = make_plan(Asked(source, set_name, src, limit, *options), sources)
+    if dry_run:
+        _show(plan, sources, contact)
+        return
+    tally = run_plan(plan, sources, contact)
+    say(f"{plan.set_name}: {tally}")
+    print(plan.folder.as_posix())
+
+
+def run_plan(plan: Plan, sources: Sources, contact: str | None) -> Tally:
+    """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do."""
+    looked = None if plan.is_local else make_source(plan)
+    manners = make_manners(sources.manners, NOBODY if plan.is_local else contact)
+    downloaded = _download(plan)
+    with Fetcher(plan.folder, manners) as fetcher:
+        tally = _import(plan, downloaded, fetcher) if looked is None else _fetch(plan, looked, fetcher)
+        raise_if_left(tally, fetcher.stopped)
+    unread = len(looked.unread) if isinstance(looked, CarConnection) else 0
+    if unread:
+        pages = f"{unread} page{'s' * (unread > 1)}"
+        raise Interrupted(f"{plan.set_name}: {tally}; {pages} could not be had, the same command asks again")
+    if not tally.done + tally.skipped:
+        if tally.failed:
+            raise Interrupted(f"{plan.set_name}: {tally}; none could be had, the same command tries again")
+        raise UserError(f"{plan.set_name}: found no picture ({tally}); {plan.folder / 'ledger.jsonl'} says why")
+    return tally
+
+
+def make_source(plan: Plan) -> Source:
+    """Where the pictures are looked for."""
+    if isinstance(plan.recipe, CarConnectionRecipe):
+        return CarConnection(
+            picture_size=plan.recipe.picture_size,
+            makes=plan.makes,
+            years=plan.years,
+            years_per_model=plan.recipe.years_per_model,
+            pictures_per_car=plan.recipe.pictures_per_car,
+            leave_out=tuple(plan.recipe.leave_out),
+        )
+    assert isinstance(plan.recipe, ConceptRecipe)
+    return make_provider(plan.recipe, plan.src)
+
+
+def _fetch(plan: Plan, source: Source, fetcher: Fetcher) -> Tally:
+    try:
+        return fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
+    except HostStopped as error:
+        raise Interrupted(f"{error}; what is fetched is kept, the same command goes on another day") from error
+    except FetchError as error:
+        if error.status == "failed":
+            raise Interrupted(f"{error}; what is fetched is kept, the same command goes on from here") from error
+        raise UserError(f"{error}; what is fetched is kept") from error
+
+
+def _download(plan: Plan) -> Path | None:
+    if not isinstance(plan.recipe, KaggleRecipe) or plan.source != "kaggle":
+        return plan.src
+    from scrapers.kaggle import download_dataset
+
+    return download_dataset(plan.recipe.handle)
+
+
+def _import(plan: Plan, src: Path | None, fetcher: Fetcher) -> Tally:
+    from scrapers.archive import import_archive
+    from scrapers.folder import import_folder
+
+    assert src is not None
+    dump = plan.source == "car_connection"
+    if plan.source == "archive" or (dump and src.is_file()):
+        return import_archive(src, fetcher, source="archive", always_make=dump, limit=plan.limit)
+    label = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
+    kind = "kaggle" if plan.source == "kaggle" else "folder"
+    return import_folder(src, fetcher, source=kind, always_make=dump, limit=plan.limit, label=label)
+
+
+def _show(plan: Plan, sources: Sources, contact: str | None) -> None:
+    """The plan, with all that can be known without touching anything or asking anybody."""
+    looked = None if plan.is_local else make_source(plan)
+    for line in plan.lines():
+        print(f"# {line}")
+    if looked is not None:
+        try:
+            print(f"#   as: {make_manners(sources.manners, contact).user_agent}")
+        except UserError as error:
+            print(f"#   as: nobody yet. {error}")
+
+
+if __name__ == "__main__":
+    run_command(app)

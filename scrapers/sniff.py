@@ -1,0 +1,49 @@
+"""What a body is, by its first bytes: servers' content types are often wrong."""
+
+PICTURE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+OTHER_FORMATS = {
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"%PDF": "pdf",
+    b"\0\0\1\0": "icon",
+    b"\x1f\x8b": "gzip",
+    b"PK\3\4": "zip",
+}
+
+
+def picture_kind(content: bytes) -> str | None:
+    """jpg, png or webp; None for everything else."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if content.startswith(PNG_BEGIN):
+        return "png"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "webp"
+    return None
+
+
+def other_kind(content: bytes) -> str:
+    """What a body that is no picture of ours seems to be, for the reason."""
+    head = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<svg", b"<?xml")) and b"<svg" in content[:4096].lower():
+        return "svg"
+    if head.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml", b"<")):
+        return "html"
+    if content[4:8] == b"ftyp":
+        return "avif or heic" if content[8:11] in (b"avi", b"hei", b"mif") else "video"
+    for begin, kind in OTHER_FORMATS.items():
+        if content.startswith(begin):
+            return kind
+    return "unknown" if content else "empty"
+
+
+def looks_whole(content: bytes, kind: str) -> bool:
+    """Whether a picture's end is there: all there is to go by when a server does not say how long its answer is."""
+    if kind == "jpg":
+        return b"\xff\xd9" in content[-4096:]  # some cameras and editors write a little after the end
+    if kind == "png":
+        return PNG_END in content[-4096:]
+    return len(content) >= 8 + int.from_bytes(content[4:8], "little")
