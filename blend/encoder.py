@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blend.generator import STYLE_STEPS, StyledGenerator
-from blend.resnet18 import IMAGENET_WIDTH, ResNet18, imagenet_state
 from harness.config import Config
 from harness.config import Encoder as EncoderSettings
 from harness.errors import UserError
+from harness.features.resnet18 import IMAGENET_WIDTH, ResNet18, imagenet_state
 from harness.native.checkpoint import load_weights, newest_checkpoint, read_meta
 from harness.native.data import pictures_to_tensor
 from harness.native.draws import seed_for

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blend.generator import LoadedRun
-from blend.resnet18 import ResNet18, imagenet_state
 from harness.errors import UserError
+from harness.features.resnet18 import ResNet18, imagenet_state
 from harness.native.layers import to_full_precision
 
 # x float (B, 3, H, W) in [-1, 1] → maps of features (B, C, h, w).

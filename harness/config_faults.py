@@ -172,6 +172,12 @@ def _data_faults(config: Config) -> Iterator[Fault]:
     if data.source == "procedural" and data.src is not None:
         text = f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder"
         yield ("data.src", "data.source"), text
+    clean = config.clean
+    if clean.min_aspect > clean.max_aspect:
+        text = (
+            f"clean.min_aspect: found {clean.min_aspect:g} over max_aspect {clean.max_aspect:g}, allowed less, try 0.7"
+        )
+        yield ("clean.min_aspect", "clean.max_aspect"), text
 
 
 def _engine_faults(config: Config) -> Iterator[Fault]:

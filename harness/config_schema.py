@@ -13,6 +13,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 InitName = Literal["ortho", "N02", "glorot", "xavier"]
 SPEED_SWITCHES = ("commute_1x1", "fuse_resampling", "channels_last", "fused_adam")  # of section train
+ViewName = Literal["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"]
 
 
 def _size_to_pair(value: Any) -> Any:
@@ -43,6 +44,25 @@ class Data(Section):
     def hdf5_path(self, split: Literal["train", "valid"]) -> Path:
         """Where the set's packed pictures are, in StudioGAN's naming."""
         return Path("data/hdf5") / self.set / f"custom_{self.size_name}_{split}.hdf5"
+
+
+class Clean(Section):
+    apply: bool
+    features: Name
+    min_side_px: Width
+    min_aspect: Annotated[float, Field(gt=0, le=100)]
+    max_aspect: Annotated[float, Field(gt=0, le=100)]
+    min_ok_score: Annotated[float, Field(ge=0, le=1)] | None
+    views: (
+        Annotated[
+            tuple[ViewName, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(min_length=1)
+        ]
+        | None
+    )
+    min_view_confidence: Annotated[float, Field(ge=0, le=1)]
+    mirror_to: Literal["left", "right"] | None
+    near_duplicates: bool
+    decisions: str | None
 
 
 class Model(Section):
@@ -205,6 +225,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     engine: Literal["native", "studiogan"]
     data: Data
+    clean: Clean
     model: Model
     loss: Loss
     optim: Optim

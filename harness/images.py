@@ -28,6 +28,7 @@ EXIF_TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+EXIF_SIDEWAYS = (5, 6, 7, 8)
 BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
 BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
 BAR_SAMPLES = 96  # pixels looked at in a line, at most
@@ -62,7 +63,12 @@ def read_file(path: Path | str) -> bytes:
 
 
 def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 (H, W, 3) RGB, read-only, of a JPEG, PNG or WEBP: upright, first frame, alpha over white.
+    """uint8 (H, W, 3) RGB, read-only, of a JPEG, PNG or WEBP: see `decode_image`."""
+    return np.asarray(decode_image(source, fast_size)[0])
+
+
+def decode_image(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """(RGB image, its width and height in the file) of a JPEG, PNG or WEBP: upright, first frame, alpha over white.
 
     `fast_size` (height, width): it will be resized to this, so a JPEG may be decoded smaller, not under twice this.
     """
@@ -84,7 +90,7 @@ def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = Non
             raise PictureError("damaged", str(error) or type(error).__name__) from error
 
 
-def _decode(stream: io.IOBase, fast_size: tuple[int, int] | None) -> np.ndarray:
+def _decode(stream: io.IOBase, fast_size: tuple[int, int] | None) -> tuple[Image.Image, tuple[int, int]]:
     with Image.open(stream, formats=FORMATS) as image:  # pyright: ignore[reportArgumentType]
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -92,12 +98,13 @@ def _decode(stream: io.IOBase, fast_size: tuple[int, int] | None) -> np.ndarray:
             raise PictureError("too_large", f"{width}x{height} pixels, allowed {limit} megapixels")
         orientation = _orientation(image)
         turn = EXIF_TURNS.get(orientation)
+        size_px = (width, height) if orientation not in EXIF_SIDEWAYS else (height, width)
         if fast_size is not None and image.format == "JPEG":
-            height, width = fast_size if orientation < 5 else fast_size[::-1]  # 5 to 8 lie on their side
+            height, width = fast_size if orientation not in EXIF_SIDEWAYS else fast_size[::-1]
             image.draft(None, (2 * width, 2 * height))
         image.load()
         rgb = _to_rgb(image)
-        return np.asarray(rgb if turn is None else rgb.transpose(turn))
+        return (rgb if turn is None else rgb.transpose(turn)), size_px
 
 
 def _orientation(image: Image.Image) -> int:
@@ -123,19 +130,28 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def remove_letterbox(picture: np.ndarray) -> np.ndarray:
     """The picture (a view) without flat black or white bars at its edges; what fades is no bar."""
-    top, bottom = _bar_px(picture), _bar_px(picture[::-1])
-    picture = picture[top : len(picture) - bottom]
-    columns = picture.transpose(1, 0, 2)
-    left, right = _bar_px(columns), _bar_px(columns[::-1])
-    return picture[:, left : picture.shape[1] - right]
+    left, top, right, bottom = find_letterbox(picture)
+    return picture[top:bottom, left:right]
+
+
+def find_letterbox(picture: np.ndarray) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is inside the bars."""
+    top, bottom = _bar_px(picture), len(picture) - _bar_px(picture[::-1])
+    columns = picture[top:bottom].transpose(1, 0, 2)
+    return _bar_px(columns), top, len(columns) - _bar_px(columns[::-1]), bottom
+
+
+def may_have_bar(line: np.ndarray) -> bool:
+    """Whether a bar may begin with this outermost line, uint8 (length, 3): a quick look, as most pictures have none."""
+    mean = line[:: -(-len(line) // BAR_SAMPLES)].mean()
+    return not BAR_BLACK + 2 * BAR_TOLERANCE < mean < BAR_WHITE - 2 * BAR_TOLERANCE
 
 
 def _bar_px(lines: np.ndarray) -> int:
     """How many first lines of uint8 (lines, length, 3) are a bar: flat, black or white, ending sharply."""
-    step = -(-lines.shape[1] // BAR_SAMPLES)
-    mean = lines[0, ::step].mean()  # most pictures have no bar, and end here
-    if BAR_BLACK + 2 * BAR_TOLERANCE < mean < BAR_WHITE - 2 * BAR_TOLERANCE:
+    if not may_have_bar(lines[0]):
         return 0
+    step = -(-lines.shape[1] // BAR_SAMPLES)
     colour = np.median(lines[0, ::step], axis=0).astype(np.int16)
     if not (colour.max() <= BAR_BLACK or colour.min() >= BAR_WHITE):
         return 0
@@ -147,23 +163,32 @@ def _bar_px(lines: np.ndarray) -> int:
     edge = sampled[flat - 1 : flat + JPEG_BLOCK_PX]
     still_bar = (np.abs(edge[:-2] - colour).max(axis=2) <= 2 * BAR_TOLERANCE).mean(axis=1) >= BAR_SHARE
     changed = (np.abs(edge[2:] - edge[:-2]).max(axis=2) > BAR_TOLERANCE).mean(axis=1)
-    ends = still_bar & (changed >= (EDGE_SHARE_BLACK if mean < 128 else EDGE_SHARE_WHITE))
+    ends = still_bar & (changed >= (EDGE_SHARE_BLACK if colour.max() < 128 else EDGE_SHARE_WHITE))
     return flat + int(np.argmax(ends)) + 1 + EDGE_BLUR_PX if ends.any() else 0
 
 
 def crop_to_aspect(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """The largest centred part (a view) with the aspect height : width."""
-    old_height, old_width = picture.shape[:2]
+    left, top, right, bottom = centred_box(picture.shape[0], picture.shape[1], height, width)
+    return picture[top:bottom, left:right]
+
+
+def centred_box(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the largest centred part with the aspect height : width."""
     new_height = min(old_height, max(1, round(old_width * height / width)))
     new_width = min(old_width, max(1, round(old_height * width / height)))
     top, left = (old_height - new_height) // 2, (old_width - new_width) // 2
-    return picture[top : top + new_height, left : left + new_width]
+    return left, top, left + new_width, top + new_height
 
 
 def resize_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (height, width, 3): see `resize_image`."""
+    return resize_image(Image.fromarray(picture), height, width)
+
+
+def resize_image(image: Image.Image, height: int, width: int) -> np.ndarray:
     """Exact Lanczos over all source pixels: FID depends on the resizer, so there is one."""
-    image = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None)
-    return np.array(image)
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None))
 
 
 def fit_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -38,6 +38,7 @@ __all__ = ["RunDir", "atomic_file", "atomic_folder", "atomic_write", "clean_left
 FREE_KEYS = (
     "optim.total_steps",
     "data.src",
+    "clean.*",  # the set that comes of it is compared by its hash
     "train.device",
     "train.threads",
     "train.pictures",

@@ -16,9 +16,9 @@ import harness.native.sampling
 from blend.encoder import Encoder, build_encoder, encode, load_encoder
 from blend.encoder_train import train_encoder
 from blend.generator import load_generator
-from blend.resnet18 import ResNet18
 from harness.config import Config, finetune_config
 from harness.errors import UserError
+from harness.features.resnet18 import ResNet18
 
 SHORT: dict[str, Any] = {
     "encoder__total_steps": 2,

@@ -12,10 +12,10 @@ from tiny_blend import make_tiny_runs
 from torch import Tensor, nn
 
 import blend.perceptual
-import blend.resnet18
 from blend.generator import LoadedRun, load_generator
 from blend.perceptual import feature_distance, make_features, picture_error, pixel_distance, unit_length
 from harness.errors import UserError
+from harness.features import published, resnet18
 
 
 @pytest.fixture
@@ -75,10 +75,10 @@ def test_the_discriminator_of_the_run_is_looked_through_and_stays_as_it_is(run: 
 
 def test_imagenet_features(run: LoadedRun, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
-    whole = blend.resnet18.ResNet18()
+    whole = resnet18.ResNet18()
     monkeypatch.setattr(blend.perceptual, "imagenet_state", lambda name: whole.state_dict())
     maps = make_features("resnet18", run)(pictures())
-    small = blend.resnet18.ResNet18("small").eval()
+    small = resnet18.ResNet18("small").eval()
     small.load_state_dict(whole.state_dict())
     expected = small.feature_maps(pictures())
     assert [m.shape for m in maps] == [m.shape for m in expected] and maps[0].shape[2:] == (16, 16)
@@ -92,7 +92,7 @@ def test_missing_imagenet_weights_are_told_of(run: LoadedRun, tmp_path: Path, mo
 
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(blend.resnet18.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(published.urllib.request, "urlopen", unreachable)
     with pytest.raises(UserError, match="CARFORGE_WEIGHTS") as caught:
         make_features("resnet18", run)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_blend import tiny_config, write_packed
 
 from blend.pictures import Parents, load_folder, load_held_out, spread_rows
-from datasets.prepare import Job, prepare
+from datasets.scan import Job, scan
 from harness.errors import UserError
 from harness.hdf5 import open_packed
 
@@ -77,7 +77,7 @@ def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path):
     parents = load_folder(tmp_path, 32, 64)
     assert parents.names == ["a.jpg", "b.png", "c.webp"]
     for name, sha256, picture in zip(parents.names, parents.sha256s, parents.pictures, strict=True):
-        prepared = prepare(Job(str(tmp_path / name), 32, 64, fast_decode=False))
+        prepared = scan(Job(str(tmp_path / name), 32, 64, fast_decode=False))
         assert sha256 == prepared.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         assert prepared.picture is not None and np.array_equal(picture, prepared.picture)
     without_bars = load_folder(tmp_path, 32, 64).pictures[2]

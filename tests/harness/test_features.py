@@ -155,7 +155,7 @@ def test_input_keeps_levels_and_averages_all_source_pixels() -> None:
 
 
 def test_an_unknown_featurizer_is_refused() -> None:
-    with pytest.raises(UserError, match="allowed reader, inception"):
+    with pytest.raises(UserError, match="allowed reader, inception, mobilenet_v2, resnet18"):
         load_featurizer("resnet")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.metrics.inception import InceptionNet
+from harness.features.inception import InceptionNet
 
 
 def draw_weights(seed: int = 0) -> dict[str, Tensor]:

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.features import load_featurizer
-from harness.metrics import inception
-from harness.metrics.inception import INCEPTION_FILE, InceptionNet, find_inception, load_inception, pictures_to_299
+from harness.features import inception, load_featurizer
+from harness.features.inception import INCEPTION_FILE, InceptionNet, find_inception, load_inception, pictures_to_299
 from tests.golden import metrics_case as case
 from tests.golden.make_metrics_golden import studiogan_inception
 from tests.harness.metrics.inception_weights import draw_weights, write_weights

@@ -10,11 +10,8 @@ Always computed in fp32: published figures are.
 import hashlib
 import io
 import os
-import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.atomic import atomic_file
 from harness.errors import UserError
-from harness.features import Featurizer
+from harness.features.featurizer import Featurizer
+from harness.features.published import Published
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}"
 SHA256_PREFIX = "6726825d"  # the file's name carries it, as files for torch.hub do
 SIZE_PX, FEATURES, CLASSES = 299, 2048, 1008
-SILENCE_SEC = 30.0
-CHUNK_BYTES = 1 << 20
 
 # ---- the network ------------------------------------------------------------------------------------------------
 # A mixed block is a few chains of layers side by side. A layer is (name, channels, kernel[, stride]); a chain may start
@@ -194,49 +189,28 @@ def load_inception(path: Path | None = None, device: str | torch.device = "cpu")
     is "inception-unverified", and what is computed with them is no FID.
     """
     chosen = path or os.environ.get("CARFORGE_INCEPTION")
-    found = Path(chosen).expanduser() if chosen else find_inception() or _download()
-    try:
-        content = found.read_bytes()
-    except OSError as error:
-        raise UserError(f"{found}: cannot be read ({error.strerror}); {_remedy()}") from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    verified = sha256.startswith(SHA256_PREFIX)
-    if not verified and not chosen:
-        advice = f"remove it; {_remedy()}; or use it all the same with CARFORGE_INCEPTION={found}"
-        raise UserError(f"{found}: found sha256 {sha256[:8]}…, allowed {SHA256_PREFIX}…; {advice}")
+    if chosen:
+        found = Path(chosen).expanduser()
+        try:
+            content = found.read_bytes()
+        except OSError as error:
+            raise UserError(f"{found}: cannot be read ({error.strerror}); {_published().remedy()}") from error
+        sha256 = hashlib.sha256(content).hexdigest()
+    else:
+        found, content, sha256 = _published().read()
     network = _read_network(found, content).to(device)
+    verified = sha256.startswith(SHA256_PREFIX)
     return _featurizer(network, "inception" if verified else "inception-unverified", sha256)
 
 
 def find_inception() -> Path | None:
     """Where the published weights lie: $CARFORGE_WEIGHTS or torch's cache ($TORCH_HOME/hub/checkpoints)."""
-    return next((folder / INCEPTION_FILE for folder in _folders() if (folder / INCEPTION_FILE).is_file()), None)
+    return _published().find()
 
 
-def _folders() -> list[Path]:
-    given = os.environ.get("CARFORGE_WEIGHTS")
-    return [*([Path(given).expanduser()] if given else []), Path(torch.hub.get_dir()) / "checkpoints"]
-
-
-def _remedy() -> str:
-    return f"put {INCEPTION_FILE} into {' or '.join(str(folder) for folder in _folders())}, from {INCEPTION_URL}"
-
-
-def _download() -> Path:
-    path, whole = _folders()[-1] / INCEPTION_FILE, hashlib.sha256()
-    print(f"{INCEPTION_FILE}: downloading 91 MiB into {path.parent}", file=sys.stderr)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(INCEPTION_URL, timeout=SILENCE_SEC) as source, atomic_file(path) as target:
-            while chunk := source.read(CHUNK_BYTES):
-                whole.update(chunk)
-                target.write(chunk)
-            if not whole.hexdigest().startswith(SHA256_PREFIX):  # inside the block: the file never gets its name
-                raise OSError(f"sha256 {whole.hexdigest()[:8]}… instead of {SHA256_PREFIX}…")
-    except (OSError, HTTPException, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{INCEPTION_FILE}: is nowhere, and cannot be downloaded ({reason}); {_remedy()}") from error
-    return path
+def _published() -> Published:
+    advice = "; or use it all the same with CARFORGE_INCEPTION={path}"
+    return Published((INCEPTION_FILE,), INCEPTION_URL, {INCEPTION_FILE: SHA256_PREFIX}, advice=advice)
 
 
 def _read_network(path: Path, content: bytes) -> InceptionNet:
@@ -247,7 +221,7 @@ def _read_network(path: Path, content: bytes) -> InceptionNet:
         network.load_state_dict(weights, assign=True)
     except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: is no file of Inception weights ({reason}); {_remedy()}") from error
+        raise UserError(f"{path}: is no file of Inception weights ({reason}); {_published().remedy()}") from error
     network = network.float().eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
 

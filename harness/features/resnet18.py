@@ -3,10 +3,6 @@
 In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps. torchvision itself is not needed.
 """
 
-import hashlib
-import http.client
-import os
-import urllib.request
 from pathlib import Path
 
 import safetensors.torch
@@ -14,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.atomic import atomic_write
 from harness.errors import UserError
+from harness.features.featurizer import Featurizer
+from harness.features.published import Published
 
 # ResNet18_Weights.IMAGENET1K_V1 of torchvision.
 WEIGHTS_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 WEIGHTS_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-WEIGHTS_BYTES = 46_830_571
-TIMEOUT_SEC = 30
 # What torchvision's training took from pictures in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STAGES = 4
@@ -106,7 +101,7 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
             "imagenet" = torchvision's own, which is looked for in $CARFORGE_WEIGHTS and in torch's hub cache and
             otherwise downloaded there, once.
     """
-    path = find_imagenet_file() if str(path_or_name) == "imagenet" else Path(path_or_name).expanduser()
+    path = published().read()[0] if str(path_or_name) == "imagenet" else Path(path_or_name).expanduser()
     if not path.is_file():
         raise UserError(f"ImageNet weights: found no file {path}, allowed a file, or imagenet for torchvision's own")
     state = _read_state(path)
@@ -126,43 +121,9 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def find_imagenet_file() -> Path:
-    """torchvision's file, its content checked. UserError when it is damaged, or not here and not to be had."""
+def published() -> Published:
     name = WEIGHTS_URL.rpartition("/")[2]
-    own, cache = os.environ.get("CARFORGE_WEIGHTS"), Path(torch.hub.get_dir()) / "checkpoints"
-    places = [folder / name for folder in ([Path(own)] if own else []) + [cache]]
-    for path in places:
-        if path.is_file():
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != WEIGHTS_SHA256:
-                raise UserError(
-                    f"{path}: is damaged (sha256 begins with {found[:8]}, allowed {WEIGHTS_SHA256[:8]}); remove it and "
-                    "run this again"
-                )
-            return path
-    _download(cache / name, f"{places[0]} (CARFORGE_WEIGHTS may name another folder)")
-    return cache / name
-
-
-def _download(path: Path, instead: str) -> None:
-    try:
-        with urllib.request.urlopen(WEIGHTS_URL, timeout=TIMEOUT_SEC) as answer:
-            content = answer.read(WEIGHTS_BYTES + 1)
-    except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"ImageNet weights: are not here, and {WEIGHTS_URL} cannot be reached ({reason}); "
-            f"try putting that file at {instead}"
-        ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise UserError(
-            f"ImageNet weights: {WEIGHTS_URL} sent something else (sha256 begins with {found[:8]}, allowed "
-            f"{WEIGHTS_SHA256[:8]}); run this again, or try putting that file at {instead}"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, content)
+    return Published((name,), WEIGHTS_URL, {name: WEIGHTS_SHA256})
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -177,3 +138,22 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict of weights; try another file, or imagenet")
     return state
+
+
+def load_network() -> ResNet18:
+    """With ImageNet weights, for looking only."""
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+        network = ResNet18()
+    network.load_state_dict(imagenet_state("imagenet"))
+    network = network.eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_resnet18() -> Featurizer:
+    """The last stage, averaged over its places, alike for a picture and its mirror image."""
+    network = load_network()
+
+    def features(x: Tensor) -> Tensor:
+        return 0.5 * (network(x) + network(x.flip(3))).mean((2, 3))
+
+    return Featurizer("resnet18", 224, WEIGHTS_SHA256, 8 * IMAGENET_WIDTH, features)

@@ -1,0 +1,79 @@
+"""A vision transformer from a local folder (SigLIP, CLIP, DINO), read by the `clip` extra: nothing is downloaded.
+
+CARFORGE_CLIP names the folder, in Hugging Face's layout (config.json, model.safetensors, preprocessor_config.json).
+"""
+
+import hashlib
+import importlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError
+
+HOW = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
+CELLS = 4
+
+
+class VisionTransformer(nn.Module):
+    """x float32 (B, 3, size_px, size_px) in [-1, 1] → mean of the patches (B, D), means in 4 x 4 cells (B, 16 D)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: nn.Module, size_px: int, width: int, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.trunk, self.size_px, self.width = trunk, size_px, width
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.trunk(pixel_values=((x + 1) / 2 - self.mean) / self.std).last_hidden_state
+        side = math.isqrt(tokens.shape[1])  # tokens that stand for no patch come first
+        patches = tokens[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+        return patches.mean((2, 3)), F.adaptive_avg_pool2d(patches, CELLS).flatten(1)
+
+
+def find_folder() -> Path | None:
+    """The folder that CARFORGE_CLIP names, if there is one."""
+    given = os.environ.get("CARFORGE_CLIP")
+    folder = Path(given).expanduser() if given else None
+    return folder if folder and (folder / "config.json").is_file() else None
+
+
+def load_network() -> tuple[VisionTransformer, str]:
+    """The network, and a sha256 of its files. UserError when folder or package are missing or of another kind."""
+    folder = find_folder()
+    if folder is None:
+        raise UserError(f"{HOW}; found {os.environ.get('CARFORGE_CLIP') or 'nothing'}")
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"features clip: transformers cannot be imported ({error}); install carforge[clip]") from error
+    try:
+        whole = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
+        trunk = getattr(whole, "vision_model", whole).float().eval().requires_grad_(False)
+        config = getattr(whole.config, "vision_config", whole.config)
+        prepared = folder / "preprocessor_config.json"
+        given = json.loads(prepared.read_text()) if prepared.is_file() else {}
+        mean, std = (given.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
+        network = VisionTransformer(trunk, int(config.image_size), int(config.hidden_size), mean, std)
+    except Exception as error:  # a folder of another kind makes the package raise nearly anything
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{folder}: cannot be read as a vision transformer ({reason}); {HOW}") from error
+    return network.eval(), _sha256(folder)
+
+
+def _sha256(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".safetensors", ".bin"):
+            with open(path, "rb") as file:
+                whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()

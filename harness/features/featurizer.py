@@ -1,0 +1,69 @@
+"""What a Featurizer is, and how pictures become what networks take.
+
+In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
+    """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1].
+
+    A picture that is not square is continued on both sides with its edge rows or columns until it is: the car keeps its
+    proportions, as if the picture had been drawn square. The resize is bilinear over all source pixels.
+    """
+    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
+    x = torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    height, width = x.shape[2:]
+    if height != width:
+        rows, columns = max(width - height, 0), max(height - width, 0)
+        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), mode="replicate")
+    if x.shape[2] != size_px:
+        x = F.interpolate(x, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Featurizer:
+    """Pictures → features. Equal `sha256` means equal features, so they may be kept under it.
+
+    Attributes:
+        size_px: side of the square that `network` takes.
+        sha256: of the weights file.
+        network: float32 (B, 3, size_px, size_px) in [-1, 1] → (B, dim), both on the CPU.
+        resizer: what `to_input` does; another one gives other features.
+        to_input: uint8 (B, H, W, 3), size_px → what `network` takes.
+        head: features float32 (N, dim) → logits (N, classes); None for one that knows no classes.
+    """
+
+    name: str
+    size_px: int
+    sha256: str
+    dim: int
+    network: Callable[[Tensor], Tensor]
+    resizer: str = "squared bilinear antialiased"
+    to_input: Callable[[np.ndarray, int], Tensor] = pictures_to_input
+    head: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __call__(self, pictures: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """uint8 (N, H, W, 3) → float32 (N, dim)."""
+        parts = [self.network(x).numpy() for x in batches(pictures, self.size_px, batch_size, self.to_input)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+
+    def logits(self, features: np.ndarray) -> np.ndarray | None:
+        """Of features (N, dim), (N, classes); None where there are no classes."""
+        return None if self.head is None else self.head(features)
+
+
+@torch.inference_mode()
+def batches(
+    pictures: np.ndarray, size_px: int, batch_size: int, to_input: Callable[[np.ndarray, int], Tensor]
+) -> Iterator[Tensor]:
+    for start in range(0, len(pictures), batch_size):
+        yield to_input(pictures[start : start + batch_size], size_px)

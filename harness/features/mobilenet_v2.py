@@ -1,0 +1,155 @@
+"""MobileNetV2 (Sandler et al. 2018, table 2) at width 1.0, batch norm folded into the convolutions; ImageNet weights.
+
+In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps, an embedding, class logits. torchvision is not needed.
+Two published files are known. They differ in how they pad and scale their input, and in a class for "background".
+"""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.features.featurizer import Featurizer
+from harness.features.published import Published
+
+SIZE_PX, DIM = 224, 1280
+FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # the float tensors of TensorFlow's 8-bit file, to be placed
+TORCHVISION_NAME = "mobilenet_v2-b0353104.pth"  # MobileNet_V2_Weights.IMAGENET1K_V1
+PUBLISHED = Published(
+    (TORCHVISION_NAME, FOLDED_NAME),
+    f"https://download.pytorch.org/models/{TORCHVISION_NAME}",
+    {TORCHVISION_NAME: "b0353104", FOLDED_NAME: "cbee47c5"},
+)
+# Expansion, channels, blocks, stride of the first block: the paper's table 2.
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+KEPT_BLOCKS = (12, 15)  # the last ones with 96 and with 160 channels
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EPSILON = 1e-5  # of torchvision's batch norms
+
+
+class PaddedConv(nn.Conv2d):
+    """Padded evenly (torchvision), or by what the stride leaves, more of it behind (TensorFlow's "SAME")."""
+
+    same = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if not self.same:
+            return F.conv2d(x, self.weight, self.bias, stride, kernel // 2, 1, self.groups)
+        down, across = (max(kernel - (side % stride or stride), 0) for side in x.shape[2:])
+        x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+
+
+class Bottleneck(nn.Module):
+    """Widen, look at each channel alone, narrow without a nonlinearity (the paper's table 1)."""
+
+    def __init__(self, inside: int, outside: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        width = inside * expansion
+        self.expand = PaddedConv(inside, width, 1) if expansion > 1 else None
+        self.depthwise = PaddedConv(width, width, 3, stride, groups=width)
+        self.project = PaddedConv(width, outside, 1)
+        self.adds = stride == 1 and inside == outside
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if self.expand is None else F.relu6(self.expand(x))
+        narrow = self.project(F.relu6(self.depthwise(wide)))
+        return x + narrow if self.adds else narrow
+
+
+class MobileNetV2(nn.Module):
+    """x float32 (B, 3, H, W) in [-1, 1] → embedding (B, 1280). `classifier` makes logits of it.
+
+    Args:
+        classes: 1001 with "background" first (TensorFlow), or 1000.
+        same: TensorFlow's padding and range of the input, else torchvision's.
+    """
+
+    def __init__(self, classes: int = 1001, same: bool = True) -> None:
+        super().__init__()
+        self.stem = PaddedConv(3, 32, 3, 2)
+        blocks, inside = [], 32
+        for expansion, outside, count, stride in STAGES:
+            for number in range(count):
+                blocks.append(Bottleneck(inside, outside, expansion, stride if number == 0 else 1))
+                inside = outside
+        self.blocks = nn.ModuleList(blocks)
+        self.head = PaddedConv(inside, DIM, 1)
+        self.classifier = nn.Linear(DIM, classes)
+        for module in self.modules():
+            if isinstance(module, PaddedConv):
+                module.same = same
+        self.scales_input = not same
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 96, H/16, W/16), (B, 160, H/32, W/32), and the embedding (B, 1280)."""
+        if self.scales_input:
+            mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+            x = ((x + 1) / 2 - mean) / std
+        x = F.relu6(self.stem(x))
+        kept = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in KEPT_BLOCKS:
+                kept.append(x)
+        return kept[0], kept[1], F.relu6(self.head(x)).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[2]
+
+
+def load_network(may_download: bool = True) -> tuple[MobileNetV2, str]:
+    """The network with ImageNet weights, and the sha256 of the file that they come from."""
+    path, content, sha256 = PUBLISHED.read(may_download)
+    folded = path.name == FOLDED_NAME
+    with torch.device("meta"):  # no draw of initial weights, so that torch's generator stays where it was
+        network = MobileNetV2(1001 if folded else 1000, folded)
+    try:
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        network.load_state_dict(weights if folded else fold_torchvision(weights), assign=True)
+    except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: is no file of MobileNetV2 ({reason}); {PUBLISHED.remedy()}") from error
+    network = network.float().eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last), sha256  # type: ignore[call-overload]
+
+
+def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's state dict in our names, each batch norm folded into the convolution before it."""
+    folded = {"classifier.weight": weights["classifier.1.weight"], "classifier.bias": weights["classifier.1.bias"]}
+
+    def fold(name: str, convolution: str, norm: str) -> None:
+        scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
+        folded[f"{name}.weight"] = weights[f"{convolution}.weight"] * scale[:, None, None, None]
+        folded[f"{name}.bias"] = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+
+    fold("stem", "features.0.0", "features.0.1")
+    fold("head", "features.18.0", "features.18.1")
+    for number in range(sum(count for _, _, count, _ in STAGES)):
+        block = f"features.{number + 1}.conv"
+        if number:
+            fold(f"blocks.{number}.expand", f"{block}.0.0", f"{block}.0.1")
+        step = 1 if number else 0
+        fold(f"blocks.{number}.depthwise", f"{block}.{step}.0", f"{block}.{step}.1")
+        fold(f"blocks.{number}.project", f"{block}.{step + 1}", f"{block}.{step + 2}")
+    return folded
+
+
+def load_mobilenet_v2() -> Featurizer:
+    """The embedding, alike for a picture and its mirror image; logits of ImageNet's classes."""
+    network, sha256 = load_network()
+    weight, bias = network.classifier.weight.numpy(), network.classifier.bias.numpy()
+
+    def features(x: Tensor) -> Tensor:
+        return 0.5 * (network(x) + network(x.flip(3)))
+
+    def head(found: np.ndarray) -> Any:
+        return found @ weight.T + bias
+
+    return Featurizer("mobilenet_v2", SIZE_PX, sha256, DIM, features, head=head)
