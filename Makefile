@@ -1,12 +1,13 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
-VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD ARGS PYTHON
-VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
+VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD RESCAN ARGS PYTHON
+VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT
+VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export SOURCE CONTACT LIMIT MAKES YEARS PROVIDER
+export SET SOURCE CONTACT LIMIT MAKES YEARS PROVIDER PORT
 export BENCH ENGINE OUT CHECKPOINT RUN VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
@@ -24,7 +25,7 @@ else
 endif
 
 PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN),--dry-run)
-MADE := $(if $(REBUILD),--rebuild)
+MADE := $(if $(REBUILD),--rebuild) $(if $(RESCAN),--rescan)
 FROM := $(if $(SRC),--src "$$SRC")
 STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
 CLASS := $(if $(LABEL),--label "$$LABEL")
@@ -32,6 +33,7 @@ PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND") $(CLASS)
 PARENTS := $(if $(ORDINARY),--ordinary "$$ORDINARY") $(if $(CONCEPT),--concept "$$CONCEPT") $(if $(SEEDS),--seeds "$$SEEDS")
 DIALS := $(if $(INTENSITY),--intensity "$$INTENSITY") $(if $(STYLE),--style "$$STYLE") $(if $(FUTURISM),--futurism "$$FUTURISM")
 DIALS += $(CLASS) $(if $(RANGE),--range "$$RANGE")
+AS := $(if $(SIZE),--size "$$SIZE") $(MADE) $(if $(DRY_RUN),--dry-run)
 WHERE := $(FROM) $(if $(NAME),--set "$$NAME") $(if $(CONTACT),--contact "$$CONTACT") $(if $(LIMIT),--limit "$$LIMIT")
 WHICH := $(if $(MAKES),--makes "$$MAKES") $(if $(YEARS),--years "$$YEARS") $(if $(SIZE),--size "$$SIZE") $(if $(PROVIDER),--provider "$$PROVIDER")
 OF := $(if $(VERSION),--version "$$VERSION")
@@ -49,7 +51,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  CONFIG=configs/x.yaml  OVERRIDE='a.b=c d.e=f'  NPROC=processes  LIMIT_STEPS=n  DRY_RUN=1 (print the plan, touch nothing)"
-	@echo "  PYTHON=/path/to/python (use this interpreter, install nothing)  REBUILD=1 (dataset: build it anew)  ARGS=more options"
+	@echo "  PYTHON=/path/to/python (use this interpreter, install nothing)  REBUILD=1 (dataset: decide and pack anew; RESCAN=1: read every file again)  ARGS=more options"
 
 setup: $(READY) ## make .venv and install what requirements.txt pins (the other targets do it by themselves)
 	@$(PY) -c 'import sys; print(sys.executable)'
@@ -71,16 +73,19 @@ doctor: $(READY) ## what is installed, what is missing, what the hardware can do
 scrape: $(READY) ## SOURCE=kaggle|car_connection|concept|archive|folder [CONTACT= NAME= SRC= LIMIT= MAKES= YEARS= SIZE= PROVIDER=] pictures into data/raw/
 	@exec $(PY) -m scrapers "$$SOURCE" $(WHERE) $(WHICH) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
-dataset: $(READY) ## CONFIG= both sets of an experiment | SET=procedural [SIZE= COUNT=] | SET=folder SRC= [NAME= SIZE=]
+dataset: $(READY) ## SET=brands50|car_connection|concept|cifar10|procedural|folder [SRC= NAME= SIZE= COUNT=] | CONFIG= both sets of an experiment
 ifeq ($(SET),)
 	@exec $(PY) -m datasets build --stage all $(PLAN) $(FROM) $(MADE) $(ARGS)
 else ifeq ($(SET),procedural)
-	@exec $(PY) -m datasets procedural $(if $(SIZE),--size "$$SIZE") $(if $(COUNT),--count "$$COUNT") $(MADE) $(if $(DRY_RUN),--dry-run) $(ARGS)
+	@exec $(PY) -m datasets procedural $(AS) $(if $(COUNT),--count "$$COUNT") $(ARGS)
 else ifeq ($(SET),folder)
-	@exec $(PY) -m datasets folder "$$SRC" $(if $(NAME),--name "$$NAME") $(if $(SIZE),--size "$$SIZE") $(MADE) $(if $(DRY_RUN),--dry-run) $(ARGS)
+	@exec $(PY) -m datasets folder "$$SRC" $(if $(NAME),--name "$$NAME") $(AS) $(SETS) $(ARGS)
 else
-	@echo "SET: found $(SET), allowed procedural or folder, try make dataset SET=folder SRC=path/to/pictures" >&2; exit 2
+	@exec $(PY) -m datasets set "$$SET" $(FROM) $(AS) $(SETS) $(ARGS)
 endif
+
+clinic: $(READY) ## SET= [SIZE= OPEN=1 PORT=] | CONFIG= look at what cleaning did, decide otherwise with keys, rebuild
+	@exec $(PY) -m datasets clinic $(if $(SET),"$$SET" $(if $(SIZE),--size "$$SIZE"),--config "$$CONFIG" $(SETS)) $(if $(OPEN),--open) $(if $(PORT),--port "$$PORT") $(ARGS)
 
 reader: $(READY) ## train the small network that reads a car's factors from a picture
 	@exec $(PY) -m datasets reader $(ARGS)

@@ -1,5 +1,8 @@
-"""`python -m datasets build | procedural | folder | reader`. Paths go to stdout, progress to stderr."""
+"""`python -m datasets build | procedural | folder | set | reader | …`. Paths go to stdout, progress to stderr."""
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,17 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config import Config, check_config, config_to_dict, finetune_config, load_config
+from harness.config import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
 from harness.errors import UserError
+from harness.sources import load_sources, recipe_to_changes
 
 app = make_app("From pictures to training sets.")
 BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
 PROCEDURAL_SETS = {"cars": "ordinary", "concept": "concept", "messy": "messy"}
 
-RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Build it anew even if it is there.")]
+RebuildOption = Annotated[
+    bool, typer.Option("--rebuild", help="Decide and pack anew even if it is there; only files that changed are read.")
+]
+RescanOption = Annotated[bool, typer.Option("--rescan", help="Build it anew and read every file again.")]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, help="Processes that decode; all cores if not given.")
 ]
+OnOption = Annotated[str | None, typer.Option("--on", help="ray = decode on a Ray cluster, not on this machine alone.")]
+PassOn: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
 SizeOption = Annotated[str | None, typer.Option("--size", help="64, or height x width as in 128x224.")]
 
 
@@ -34,8 +43,10 @@ def build(
     stage: Annotated[Stage, typer.Option(help="Which of the experiment's two sets.")] = Stage.all,
     src: Annotated[str | None, typer.Option(help="The stage's folder of pictures, in place of data.src.")] = None,
     rebuild: RebuildOption = False,
+    rescan: RescanOption = False,
     dry_run: DryRunOption = False,
     workers: WorkersOption = None,
+    on: OnOption = None,
 ) -> None:
     """Build the sets of an experiment unless they are there."""
     resolved = load_config(config, overrides or ())
@@ -45,7 +56,7 @@ def build(
         if len(wanted) > 1:
             raise UserError("SRC: found one folder for two sets, allowed with --stage train or --stage finetune")
         wanted = [_with_src(wanted[0], src)]
-    _build_all(wanted, rebuild, dry_run, workers, verify=stage == Stage.all)
+    _build_all(wanted, Way(rebuild, rescan, dry_run, workers, on, verify=stage == Stage.all))
 
 
 @app.command()
@@ -54,8 +65,10 @@ def procedural(
     count: Annotated[int | None, typer.Option(min=1, help="Pictures in each set.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     rebuild: RebuildOption = False,
+    rescan: RescanOption = False,
     dry_run: DryRunOption = False,
     workers: WorkersOption = None,
+    on: OnOption = None,
 ) -> None:
     """Draw and pack the three procedural sets: cars, concept and messy."""
     changes = [*_size_change(size)]
@@ -64,7 +77,7 @@ def procedural(
     configs = [
         load_config(BASE, [*changes, f"data.set={name}", f"data.kind={kind}"]) for name, kind in PROCEDURAL_SETS.items()
     ]
-    _build_all(configs, rebuild, dry_run, workers, verify=True)
+    _build_all(configs, Way(rebuild, rescan, dry_run, workers, on))
 
 
 @app.command()
@@ -72,42 +85,135 @@ def folder(
     src: Annotated[str, typer.Argument(help="Folder of pictures; sub-folders are classes.")],
     name: Annotated[str | None, typer.Option(help="The set's name; the folder's if not given.")] = None,
     size: SizeOption = None,
+    overrides: SetOption = None,
     rebuild: RebuildOption = False,
+    rescan: RescanOption = False,
     dry_run: DryRunOption = False,
     workers: WorkersOption = None,
+    on: OnOption = None,
 ) -> None:
     """Pack a folder of pictures that you have."""
     if not src:
         raise UserError("SRC: found nothing, allowed a folder of pictures, try SRC=path/to/pictures")
     changes = {"data.source": "folder", "data.src": src, "data.set": name or Path(src).resolve().name}
-    quoted = [f"{key}={_yaml_text(value)}" for key, value in changes.items()]
-    _build_all([load_config(BASE, [*quoted, *_size_change(size)])], rebuild, dry_run, workers, verify=True)
+    config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
+    _build_all([config], Way(rebuild, rescan, dry_run, workers, on))
 
 
-@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@app.command("set")
+def named_set(
+    name: Annotated[str, typer.Argument(help="A recipe of configs/sources.yaml.")],
+    src: Annotated[
+        str | None, typer.Option(help="Where its pictures are, if not where `make scrape` puts them.")
+    ] = None,
+    size: SizeOption = None,
+    overrides: SetOption = None,
+    rebuild: RebuildOption = False,
+    rescan: RescanOption = False,
+    dry_run: DryRunOption = False,
+    workers: WorkersOption = None,
+    on: OnOption = None,
+) -> None:
+    """Build a set that has a recipe: brands50, car_connection, concept, cifar10."""
+    recipe = load_sources().recipe(name)
+    if recipe.source == "procedural":
+        raise UserError(f"SET: found {name!r}, which is three sets; try make dataset SET=procedural")
+    changes = recipe_to_changes(recipe) | ({"data.src": src} if src else {})
+    if "data.set" not in changes:
+        raise UserError(
+            f"SET: found {name!r}, whose pictures are your own, try make dataset SET=folder SRC=path/to/them"
+        )
+    place = changes.get("data.src")
+    if changes["data.source"] == "folder" and not expand_path(str(place)).is_dir() and not dry_run:
+        raise UserError(
+            f"{place}: not there; `make scrape SOURCE={recipe.source}` fetches it, or SRC= says where it is"
+        )
+    config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
+    _build_all([config], Way(rebuild, rescan, dry_run, workers, on))
+
+
+@app.command(add_help_option=False, context_settings=PassOn)
 def reader(context: typer.Context) -> None:
     """Train the small network that reads a car's factors from a picture."""
     from datasets.reader import reader_command  # imports torch: the other commands work without
 
+    _run_alone(context, reader=reader_command)
+
+
+@app.command(add_help_option=False, context_settings=PassOn)
+def clinic(context: typer.Context) -> None:
+    """Look at what cleaning did, and decide otherwise: a page on this machine."""
+    from datasets.clinic.command import clinic_command
+
+    _run_alone(context, clinic=clinic_command)
+
+
+@app.command(add_help_option=False, context_settings=PassOn)
+def bench(context: typer.Context) -> None:
+    """Measure this stage: speed beside bare decoding and StudioGAN's, memory, duplicates, hostile files, kills."""
+    from datasets.bench import bench_command
+
+    _run_alone(context, bench=bench_command)
+
+
+@app.command(add_help_option=False, context_settings=PassOn)
+def sorter(context: typer.Context) -> None:
+    """Train or measure what tells a usable car and its view: sorter train, sorter measure."""
+    from datasets.sorter_measure import measure_command
+    from datasets.sorter_train import train_command
+
+    _run_alone(context, train=train_command, measure=measure_command)
+
+
+def _run_alone(context: typer.Context, **commands: Callable[..., None]) -> None:
+    """A command (or several, by name) with options of its own, whose module is imported only when it is asked for."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command()(reader_command)
-    alone(context.args, prog_name="python -m datasets reader")
+    for name, command in commands.items():
+        alone.command(name)(command)
+    alone(context.args, prog_name=f"python -m datasets {context.info_name}")
 
 
-def _build_all(configs: list[Config], rebuild: bool, dry_run: bool, workers: int | None, verify: bool) -> None:
+@dataclass(frozen=True)
+class Way:
+    """How sets are built. `verify`: read all of one that is there."""
+
+    rebuild: bool
+    rescan: bool
+    dry_run: bool
+    workers: int | None
+    on: str | None
+    verify: bool = True
+
+
+def _build_all(configs: list[Config], way: Way) -> None:
     from datasets.pack import build_set
     from datasets.recipe import Places, find_complete, recipe_with_place
 
+    mapper = _mapper(way.on)
     for config in configs:
-        if dry_run:
-            data, places = config.data, Places.of(config.data)
-            state = "is there" if find_complete(data) else f"to be built into {places.train.parent}"
+        data, clean = config.data, config.clean
+        if way.dry_run:
+            state = "is there" if find_complete(data, clean) else f"to be built into {Places.of(data).train.parent}"
             print(f"# set {data.set} at {data.size_name}: {state}")
-            for key, value in recipe_with_place(data).items():
+            for key, value in recipe_with_place(data, clean).items():
                 print(f"#   {key}: {value}")
             continue
-        for path in build_set(config.data, rebuild=rebuild, verify=verify, workers=workers):
+        for path in build_set(
+            data, clean, rebuild=way.rebuild, rescan=way.rescan, verify=way.verify, workers=way.workers, mapper=mapper
+        ):
             print(path)
+
+
+def _mapper(on: str | None) -> Any:
+    if on is None:
+        from datasets.workers import map_in_order
+
+        return map_in_order
+    if on != "ray":
+        raise UserError(f"--on: found {on!r}, allowed ray, or nothing for this machine alone")
+    from datasets.cluster import map_on_ray
+
+    return map_on_ray
 
 
 def _with_src(config: Config, src: str) -> Config:
@@ -125,8 +231,9 @@ def _size_change(size: str | None) -> list[str]:
     return [f"data.img_size=[{parts[0]}, {parts[-1]}]"]
 
 
-def _yaml_text(text: Any) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
+def _said(changes: dict[str, Any]) -> list[str]:
+    """As overrides; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,8 @@ import numpy as np
 from datasets.cifar10_pickle import MAX_BYTES, read_batch
 from datasets.download import download, file_md5
 from datasets.listing import Found
-from datasets.prepare import Prepared
-from datasets.progress import say
+from datasets.progress import say, track
+from datasets.scan import Scanned
 from harness.config import Data, expand_path
 from harness.errors import UserError
 from harness.images import crop_to_aspect, resize_picture
@@ -71,7 +71,7 @@ def find_source(data: Data) -> Path | None:
     return path
 
 
-def read_cifar10(data: Data) -> list[tuple[Found, Prepared, Split | None]]:
+def read_cifar10(data: Data) -> Iterator[tuple[Found, Scanned, Split | None]]:
     """Every picture at the set's size, in the published order."""
     source = find_source(data) or _downloaded()
     if source.is_dir():
@@ -87,7 +87,7 @@ def read_cifar10(data: Data) -> list[tuple[Found, Prepared, Split | None]]:
             f"{source} is a part of CIFAR-10: {total - counts['valid']} of {TRAIN_COUNT} training pictures, "
             f"{counts['valid']} of {TEST_COUNT} test pictures"
         )
-    return [row for batch in batches for row in _rows(batch, data)]
+    yield from track((row for batch in batches for row in _rows(batch, data)), total, f"packing {data.set}")
 
 
 def _downloaded() -> Path:
@@ -96,11 +96,11 @@ def _downloaded() -> Path:
     return download(url, DOWNLOADED, ARCHIVE_BYTES, ARCHIVE_MD5, hint)
 
 
-def _rows(batch: Batch, data: Data) -> Iterable[tuple[Found, Prepared, Split | None]]:
+def _rows(batch: Batch, data: Data) -> Iterator[tuple[Found, Scanned, Split | None]]:
     for k, (picture, label, split) in enumerate(zip(batch.pictures, batch.labels, batch.splits, strict=True)):
-        found = Found("", f"{batch.name}:{k}", int(label))
+        found = Found("", f"{batch.name}:{k}", CLASS_NAMES[int(label)])
         sha256 = hashlib.sha256(picture.tobytes()).hexdigest()
-        yield found, Prepared(_fit(picture, *data.img_size), None, sha256, (SIDE_PX, SIDE_PX)), split
+        yield found, Scanned(_fit(picture, *data.img_size), None, sha256, (SIDE_PX, SIDE_PX)), split
 
 
 def _fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:

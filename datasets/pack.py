@@ -1,14 +1,12 @@
-"""A folder of pictures (or cars drawn first) → a packed training set, and a manifest with a line for every file.
+"""Pictures (a folder's, a scraper's, or cars drawn first) → a packed training set, and a manifest of every file.
 
-list (listing.py) → decode, letterbox bars off, crop, resize (prepare.py, in workers) → split by content hash (split.py)
-→ pack. The result does not depend on the number of workers. CIFAR-10 (cifar10.py) comes decoded and split.
+list (listing.py) → scan in workers (scan.py, survey.py) into the scan store → decide (decide.py) → split (split.py)
+→ pack. The result hangs neither on the number of workers nor on how often the build was killed. CIFAR-10 (cifar10.py)
+comes decoded and split.
 """
 
 import errno
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,37 +14,63 @@ from typing import Any
 import PIL
 
 from datasets.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cifar10
-from datasets.listing import Found, list_pictures
-from datasets.prepare import Job, Prepared, prepare
+from datasets.decide import decide
+from datasets.decisions import read_decisions
+from datasets.listing import list_into
+from datasets.manifest import Counts, write_manifest
 from datasets.progress import say, track
+from datasets.quality import UNDECODED
 from datasets.raw import draw_raw
 from datasets.recipe import (
     Places,
+    cleaning,
+    decisions_path,
     find_complete,
+    is_cleanable,
     make_recipe,
     recipe_with_place,
     remove_if_there,
 )
-from datasets.split import Kept, SplitWriter
-from datasets.workers import Lost, count_cores, map_in_order
+from datasets.scan import SCAN_VERSION
+from datasets.split import assign_splits
+from datasets.store_writer import StoreWriter, remove_store
+from datasets.survey import Mapper, survey
+from datasets.workers import count_cores, map_in_order
 from harness.atomic import atomic_write, clean_leftovers
 from harness.config import Data, source_folder
+from harness.config_schema import Clean
 from harness.errors import UserError
+from harness.hdf5 import PackedWriter
 from harness.lockfile import hold_lock
 
 RESIZER = f"Lanczos over all source pixels (Pillow {PIL.__version__})"
 
 
-def build_set(data: Data, *, rebuild: bool = False, verify: bool = False, workers: int | None = None) -> list[Path]:
+def build_set(
+    data: Data,
+    clean: Clean | None = None,
+    *,
+    rebuild: bool = False,
+    rescan: bool = False,
+    verify: bool = False,
+    workers: int | None = None,
+    mapper: Mapper = map_in_order,
+    sorter: Any | None = None,
+) -> list[Path]:
     """Builds the set unless it is there, and returns its packed files: train, then valid where there is one.
 
     Args:
-        rebuild: build it anew even if it is there; the old one stays until the new one is complete.
+        clean: which pictures are left out; None = none that can be decoded.
+        rebuild: decide and pack anew even if it is there, from what the scan store knows; the old one stays until the
+            new one is complete.
+        rescan: the same, and forget the scan store: every file is read again.
         verify: when it is there, read every picture and compare it with its hash.
         workers: processes that decode; None = all cores, 0 = this process.
+        mapper: `map_in_order`, or the same on a cluster.
+        sorter: a `datasets.sorter.Sorter`; None = the one that `clean.features` names.
     """
     workers = count_cores() if workers is None else workers
-    complete = None if rebuild else find_complete(data, verify)
+    complete = None if rebuild or rescan else find_complete(data, clean, verify)
     if complete:
         say(f"{data.set} at {data.size_name}: complete")
         return complete
@@ -61,9 +85,17 @@ def build_set(data: Data, *, rebuild: bool = False, verify: bool = False, worker
         with hold_lock(places.lock, say):
             for folder in (places.manifest.parent, places.train.parent):
                 clean_leftovers(folder)
+            if rescan:
+                remove_store(places.scan)
             if data.source == "procedural":
-                draw_raw(places.raw, data, rebuild, workers)
-            return _build(data, places, workers)
+                anew = rescan or (rebuild and not is_cleanable(data))
+                draw_raw(places.raw, data, anew, workers, replace=rebuild or rescan)
+            clean = cleaning(data, clean)
+            if clean is not None and sorter is None:
+                sorter = _load_sorter(clean.features)
+            packed = _build(data, clean, sorter, places, workers, mapper)
+            _report(data, places)
+            return packed
     except OSError as error:
         if error.errno is None:
             raise
@@ -72,94 +104,112 @@ def build_set(data: Data, *, rebuild: bool = False, verify: bool = False, worker
         raise UserError(f"{where}: cannot be written ({text}); nothing half-made is left") from error
 
 
-def _build(data: Data, places: Places, workers: int) -> list[Path]:
-    class_names, pictures = _open_source(data, places, workers)
-    lines: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        packed = SplitWriter(data, class_names, {"recipe": make_recipe(data), "resizer": _resizer(data)}, stack)
-        for found, prepared, split in pictures:
-            lines.append(_manifest_line(found, prepared, class_names))
-            if prepared.picture is not None:
-                packed.add(Kept(lines[-1], prepared.picture, found.label, split))
-        packed.decide()
-        summary = _summarise(recipe_with_place(data), class_names, lines)
-        _refuse_unusable(data, places, summary)
-        manifest = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        packed.stamp({"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "valid_count": summary["valid"]})
-        atomic_write(places.manifest, manifest)
-        atomic_write(places.summary, json.dumps(summary, indent=2) + "\n")
-        if not summary["valid"]:
-            remove_if_there(places.valid)  # of an older build
-        # At the end of this block the packed files get their names: the valid set's, then the train set's.
+def _build(
+    data: Data, clean: Clean | None, sorter: Any | None, places: Places, workers: int, mapper: Mapper
+) -> list[Path]:
+    settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
+    settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode}
+    decisions = {} if clean is None else read_decisions(decisions_path(data, clean))
+    with StoreWriter.open(places.scan, settings) as store:
+        class_names = _fill(store, data, sorter, places, workers, mapper)
+        told = decide(store, clean, sorter, decisions)
+        assign_splits(store, data.valid_fraction)
+        _refuse_unusable(store, data, places)
+        with ExitStack() as stack:
+            summary = _pack(store, data, clean, class_names, told, places, stack)
+            # At the end of this block the packed files get their names: the valid set's, then the train set's.
+    if not is_cleanable(data):  # drawn or published: it can be had again, and there is nothing to decide
+        remove_store(places.scan)
     _tell(data, places, summary)
     return [places.train, *([places.valid] if summary["valid"] else [])]
 
 
-def _open_source(
-    data: Data, places: Places, workers: int
-) -> tuple[list[str], Iterable[tuple[Found, Prepared, str | None]]]:
-    """(class names, every file with what became of it and its split, None = by its hash)."""
+def _load_sorter(name: str) -> Any:
+    from datasets.sorter import load_sorter  # imports torch: sets that are not cleaned are built without
+
+    return load_sorter(name)
+
+
+def _fill(store: StoreWriter, data: Data, sorter: Any, places: Places, workers: int, mapper: Mapper) -> list[str]:
+    """Every file into the store; returns the class names."""
     if data.source == "cifar10":
-        rows = read_cifar10(data)
-        return CLASS_NAMES, track(rows, len(rows), f"packing {data.set}")
+        store.take_ready(read_cifar10(data), data.source)
+        return CLASS_NAMES
     folder = _folder(data, places)
-    class_names, files = list_pictures(folder, data.set)
-    if not files:
+    class_names = list_into(store, folder, data.set, data.source)
+    if not store.count():
         raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")
-    prepared = _prepare_all(data, files, workers)
-    return class_names, ((found, result, None) for found, result in zip(files, prepared, strict=True))
+    store.forget_gone()
+    scanned, known = survey(store, data, sorter, workers, mapper)
+    if known and is_cleanable(data):
+        say(f"{data.set}: {scanned} files read, {known} known from before")
+    return class_names
 
 
 def _folder(data: Data, places: Places) -> Path:
     return places.raw if data.source == "procedural" else source_folder(data)
 
 
+def _pack(
+    store: StoreWriter,
+    data: Data,
+    clean: Clean | None,
+    class_names: list[str],
+    told: dict[str, Any] | None,
+    places: Places,
+    stack: ExitStack,
+) -> dict[str, Any]:
+    """Packed files (they get their names when `stack` ends), manifest and summary. Returns the summary."""
+    recipe = make_recipe(data, clean) | ({"sorter": {key: told[key] for key in ("name", "sha256")}} if told else {})
+    attributes = {"recipe": recipe, "resizer": _resizer(data)}
+    writers = {
+        split: stack.enter_context(
+            PackedWriter(data.hdf5_path(split), *data.img_size, class_names, {**attributes, "split": split})
+        )
+        for split in store.splits()
+    }
+    labels = {name: number for number, name in enumerate(class_names)}
+    for split, class_name, picture, mirrored in track(store.kept(), store.kept_count(), f"packing {data.set}"):
+        writers[split].append(picture[:, ::-1] if mirrored else picture, labels[class_name])
+    manifest_sha256, counts = write_manifest(store, places.manifest)
+    summary = _summarise(recipe_with_place(data, clean), class_names, counts, told)
+    for writer in writers.values():
+        views = dict(sorted(counts.views.items()))
+        writer.attributes |= {"manifest_sha256": manifest_sha256, "valid_count": summary["valid"], "views": views}
+    atomic_write(places.summary, json.dumps(summary, indent=2) + "\n")
+    if not summary["valid"]:
+        remove_if_there(places.valid)  # of an older build
+    return summary
+
+
 def _resizer(data: Data) -> str:
     return "none" if data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX) else RESIZER
 
 
-def _manifest_line(found: Found, prepared: Prepared, class_names: list[str]) -> dict[str, Any]:
-    width, height = prepared.size_px or (None, None)
-    return {
-        "file": found.name,
-        "verdict": "drop" if prepared.picture is None else "keep",
-        "reason": prepared.reason,
-        "sha256": prepared.sha256,
-        "class": class_names[found.label] if found.label >= 0 else None,
-        "split": None,
-        "row": None,
-        "width": width,
-        "height": height,
-    }
+def _summarise(
+    recipe: dict[str, Any], class_names: list[str], counts: Counts, told: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Counts of everything."""
+    summary = {"recipe": recipe, "sorter": told, "files": counts.files}
+    summary |= {split: counts.splits[split] for split in ("train", "valid")}
+    for name in ("dropped", "views", "decided_by", "sources", "licenses"):
+        summary[name] = dict(sorted(getattr(counts, name).items()))
+    return summary | {"classes": {name: counts.classes[name] for name in class_names}}
 
 
-def _summarise(recipe: dict[str, Any], class_names: list[str], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts of everything; reasons without what is particular to one file."""
-    splits = Counter(line["split"] for line in lines)
-    reasons = Counter(line["reason"].partition(":")[0] for line in lines if line["reason"])
-    kept = Counter(line["class"] for line in lines if line["split"])
-    return {
-        "recipe": recipe,
-        "files": len(lines),
-        "train": splits["train"],
-        "valid": splits["valid"],
-        "dropped": dict(sorted(reasons.items())),
-        "classes": {name: kept[name] for name in class_names},
-    }
-
-
-def _refuse_unusable(data: Data, places: Places, summary: dict[str, Any]) -> None:
-    if summary["train"]:
+def _refuse_unusable(store: StoreWriter, data: Data, places: Places) -> None:
+    splits, dropped = store.splits(), store.dropped()
+    if "train" in splits:
         return
-    if summary["valid"]:
+    if "valid" in splits:
         raise UserError(
-            f"data.valid_fraction: found {summary['recipe']['valid_fraction']}, with which all {summary['valid']} "
+            f"data.valid_fraction: found {data.valid_fraction}, with which all {store.kept_count()} "
             "pictures are kept aside and none is left to train on; try --set data.valid_fraction=0"
         )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"].items())
-    raise UserError(
-        f"data.src: none of the {summary['files']} files in {_folder(data, places)} can be used ({reasons})"
-    )
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+    if not set(dropped) <= {*UNDECODED, "no_class"}:
+        reasons += "; --set clean.apply=false takes all that can be decoded"
+    raise UserError(f"data.src: none of the {store.count()} files in {_folder(data, places)} can be used ({reasons})")
 
 
 def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:
@@ -175,13 +225,9 @@ def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:
         say(f"class {name}: no picture of it can be used")
 
 
-def _prepare_all(data: Data, files: list[Found], workers: int) -> Iterable[Prepared]:
-    """One Prepared for every file, in order; those with a fault are not touched."""
-    height, width = data.img_size
-    good = [found for found in files if found.fault is None]
-    jobs = [Job(found.path, height, width, data.fast_decode) for found in good]
-    results = iter(track(map_in_order(prepare, jobs, workers), len(jobs), f"packing {data.set}"))
-    for found in files:
-        result = Prepared(None, found.fault) if found.fault else next(results)
-        yield Prepared(None, result.reason) if isinstance(result, Lost) else result
-    next(results, None)  # lets the progress bar and the workers end
+def _report(data: Data, places: Places) -> None:
+    """The page about a set that was, or could be, cleaned; its path is told."""
+    if is_cleanable(data):
+        from datasets.report import write_report
+
+        say(f"what became of every file: {write_report(data, _folder(data, places))}")

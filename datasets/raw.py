@@ -17,8 +17,10 @@ MESSY_PX = 160
 RECIPE_FILE = ".recipe.json"  # hidden, so that the folder can be read as a folder of pictures
 
 
-def draw_raw(folder: Path, data: Data, redraw: bool, workers: int) -> None:
-    """Draws a procedural set's pictures and their table of factors into `folder`, unless they are there."""
+def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool = False) -> None:
+    """Draws a procedural set's pictures and their table of factors into `folder`, unless they are there.
+
+    `redraw`: even if they are there. `replace`: others, drawn otherwise, may go."""
     recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "img_size": list(data.img_size)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
@@ -27,7 +29,7 @@ def draw_raw(folder: Path, data: Data, redraw: bool, workers: int) -> None:
             return
         if found is None:
             raise UserError(f"{folder}: is there, and was not drawn by Carforge; move it away, or use another data.set")
-        if not redraw:
+        if not (redraw or replace):
             lines = recipe_differences(found, recipe)
             head = f"{folder}: was drawn otherwise; try another --set data.set=name, or --rebuild (make: REBUILD=1)"
             raise UserError("\n".join([head, *lines]))

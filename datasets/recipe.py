@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.decisions import read_decisions
 from harness.config import Data, expand_path
+from harness.config_schema import Clean
 from harness.errors import UserError
 from harness.hdf5 import open_packed
 
-STAGE_VERSION = 1  # rises when the same pictures would be packed differently
+STAGE_VERSION = 2  # rises when the same pictures would be packed differently
+NOT_CLEANED = {"apply": False}
+PLACES_IN_CLEAN = ("decisions",)  # a path: what it holds is compared instead
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Places:
 
     manifest: Path
     summary: Path
+    scan: Path
+    decisions: Path
     lock: Path
     raw: Path
     train: Path
@@ -35,6 +41,8 @@ class Places:
         return cls(
             manifest=folder / f"manifest-{size}.jsonl",
             summary=folder / f"summary-{size}.json",
+            scan=folder / f"scan-{size}.sqlite",
+            decisions=folder / "decisions.csv",
             lock=folder / "lock.json",
             raw=Path("data/raw") / f"{data.set}-{size}",
             train=data.hdf5_path("train"),
@@ -42,29 +50,62 @@ class Places:
         )
 
 
-def make_recipe(data: Data) -> dict[str, Any]:
-    """Everything that decides what is packed, but for the place of a folder: it may move."""
+def is_cleanable(data: Data) -> bool:
+    """Pictures from outside, and drawn ones that stand for them; cars that Carforge draws, and CIFAR-10, are clean."""
+    return data.source == "folder" or (data.source == "procedural" and data.kind == "messy")
+
+
+def cleaning(data: Data, clean: Clean | None) -> Clean | None:
+    """How this set is cleaned; None = not at all."""
+    return clean if clean is not None and clean.apply and is_cleanable(data) else None
+
+
+def decisions_path(data: Data, clean: Clean | None) -> Path:
+    if clean is None or clean.decisions is None:
+        return Places.of(data).decisions
+    return expand_path(clean.decisions)
+
+
+def make_recipe(data: Data, clean: Clean | None = None) -> dict[str, Any]:
+    """Everything that decides what is packed, but for places: they may move. `clean` None: taken as it is."""
     recipe: dict[str, Any] = {"source": data.source}
     if data.source == "procedural":
         recipe |= {"kind": data.kind, "count": data.count, "seed": data.seed}
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
+    clean = cleaning(data, clean)
+    recipe["clean"] = NOT_CLEANED if clean is None else clean.model_dump(mode="json", exclude=set(PLACES_IN_CLEAN))
+    if clean is not None:
+        recipe["decisions_sha256"] = _decisions_sha256(decisions_path(data, clean))
     return recipe | {"stage_version": STAGE_VERSION}
 
 
-def recipe_with_place(data: Data) -> dict[str, Any]:
+def recipe_with_place(data: Data, clean: Clean | None = None) -> dict[str, Any]:
     """The recipe and, unless drawn, the source's place (None: not said): what a person must not change unnoticed."""
+    recipe = make_recipe(data, clean)
+    clean = cleaning(data, clean)
+    if clean is not None:
+        recipe["clean"] |= {key: getattr(clean, key) for key in PLACES_IN_CLEAN}
     if data.source == "procedural":
-        return make_recipe(data)
+        return recipe
     try:
         place = None if data.src is None else str(expand_path(data.src).absolute())
     except UserError:  # an unset variable; it does not matter while the set is there
         place = None
-    return make_recipe(data) | {"src": place}
+    return recipe | {"src": place}
 
 
-def find_complete(data: Data, verify: bool = False) -> list[Path] | None:
+def _decisions_sha256(path: Path) -> str | None:
+    """Of what a person decided; None where there is nothing. Notes may change."""
+    decisions = read_decisions(path, tell=lambda text: None)
+    if not decisions:
+        return None
+    lines = sorted(f"{one.sha256} {one.verdict} {one.view}\n" for one in decisions.values())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def find_complete(data: Data, clean: Clean | None = None, verify: bool = False) -> list[Path] | None:
     """The packed files of a complete set of this recipe; None when there is none. UserError: another recipe, damage.
 
     `verify` also reads every picture and compares it with its hash.
@@ -80,7 +121,7 @@ def find_complete(data: Data, verify: bool = False) -> list[Path] | None:
                 packed.check()
         if not _fits_manifest(places, attributes):
             return None
-        _refuse_other_recipe(data, places)
+        _refuse_other_recipe(data, clean, places)
         if not attributes["valid_count"]:
             return [places.train]
         if not places.valid.exists():
@@ -98,28 +139,43 @@ def _fits_manifest(places: Places, attributes: dict[str, Any]) -> bool:
     if "manifest_sha256" not in attributes or "valid_count" not in attributes:
         raise UserError(f"{places.train}: was not packed by the dataset stage")
     try:
-        return hashlib.sha256(places.manifest.read_bytes()).hexdigest() == attributes["manifest_sha256"]
+        with open(places.manifest, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == attributes["manifest_sha256"]
     except OSError:
         return False
 
 
-def _refuse_other_recipe(data: Data, places: Places) -> None:
-    found, wanted = json.loads(places.summary.read_text())["recipe"], recipe_with_place(data)
+def _refuse_other_recipe(data: Data, clean: Clean | None, places: Places) -> None:
+    summary, wanted = json.loads(places.summary.read_text()), recipe_with_place(data, clean)
+    found = summary["recipe"]
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there
+    if isinstance(found.get("clean"), dict) and wanted["clean"].get("apply"):
+        found["clean"] |= {key: wanted["clean"][key] for key in PLACES_IN_CLEAN}
+        resolved = (summary.get("sorter") or {}).get("name")
+        if wanted["clean"]["features"] in ("auto", resolved):  # the set is there: whichever was the best then will do
+            found["clean"]["features"] = wanted["clean"]["features"]
     lines = recipe_differences(found, wanted)
     if lines:
         head = f"data.set: {data.set} at {data.size_name} is there, made otherwise; try another --set data.set=name"
         raise UserError("\n".join([head, *lines]))
 
 
-def recipe_differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def recipe_differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
     """One line for each key that differs."""
-    return [
-        f"  {key}: found {found.get(key)!r}, the config says {wanted.get(key)!r}"
-        for key in sorted({*found, *wanted})
-        if found.get(key) != wanted.get(key)
-    ]
+    lines = []
+    for key in sorted({*found, *wanted}):
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and old.get("apply") and new.get("apply"):
+            lines += recipe_differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"  {prefix}{key}: found {_shown(old)}, the config says {_shown(new)}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    """A whole section is told by whether it applies."""
+    return f"apply={value['apply']}" if isinstance(value, dict) and "apply" in value else repr(value)
 
 
 def remove_if_there(path: Path) -> None:

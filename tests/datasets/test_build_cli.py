@@ -1,5 +1,6 @@
 """`python -m datasets …` as a person types it: paths on stdout, the rest on stderr, exit codes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from stand_in import StandIn, paint
 
-from datasets import raw
+from datasets import pack, raw
 from datasets.__main__ import app
 from harness.errors import UserError
 from harness.hdf5 import open_packed
@@ -73,6 +75,7 @@ def test_src_is_given_to_one_stage(tmp_path):
     config = tmp_path / "photos.yaml"
     config.write_text(
         f"extends: {ROOT}/configs/base.yaml\ndata: {{set: own, source: folder, img_size: 32}}\n"
+        "clean: {apply: false}\n"
         "finetune: {override: {data: {set: own-concept}}}\n"
     )
     for name, shade in (("mine", 90), ("concepts", 140)):
@@ -133,14 +136,46 @@ def test_folder_takes_names_with_quotes_and_non_square_sizes():
     odd = Path("it's: #1 [車]")
     odd.mkdir()
     Image.new("RGB", (60, 40), (90, 120, 150)).save(odd / "ä.png")
-    call("folder", str(odd), "--name", "odd", "--size", "128x224")
+    call("folder", str(odd), "--name", "odd", "--size", "128x224", "--set", "clean.apply=false")
     with open_packed(Path("data/hdf5/odd/custom_128x224_train.hdf5")) as packed:
         assert (packed.height, packed.width, packed.count) == (128, 224, 1)
+
+
+def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
+    """From data/raw/<set>, at its size and with its views; or from where SRC= says."""
+    monkeypatch.setattr(pack, "_load_sorter", lambda name: StandIn())
+    files = Path("data/raw/concept_cars/files/aa")
+    files.mkdir(parents=True)
+    lines = []
+    for number in range(5):
+        Image.fromarray(paint(number, nose="left" if number < 3 else "right")).save(files / f"{number}.png")
+        lines.append(
+            {"url": f"http://x/{number}", "status": "done", "file": f"files/aa/{number}.png", "license": "CC0"}
+        )
+    (files.parents[1] / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    call("set", "concept", "--set", "data.valid_fraction=0")
+    assert packed_count("concept_cars") == 5
+    manifest = [json.loads(line) for line in Path("data/sets/concept_cars/manifest-128.jsonl").read_text().splitlines()]
+    assert {line["license"] for line in manifest} == {"CC0"} and [line["url"] for line in manifest][0] == "http://x/0"
+    call("set", "concept", "--set", "data.valid_fraction=0", "--set", "clean.views=[front_right]", "--rebuild")
+    assert packed_count("concept_cars") == 2
+    os.rename("data/raw/concept_cars", "elsewhere")
+    call("set", "concept", "--src", "elsewhere", "--size", "32", "--set", "clean.views=null")
+    assert Path("data/hdf5/concept_cars/custom_32_train.hdf5").exists()
 
 
 @pytest.mark.parametrize(
     "arguments, text",
     [
+        (["set", "concept"], "`make scrape SOURCE=concept` fetches it"),
+        (["set", "nope"], "SET: found 'nope', allowed brands50, car_connection, concept"),
+        (["set", "folder"], "try make dataset SET=folder SRC="),
+        (["set", "procedural"], "try make dataset SET=procedural"),
+        (["folder", ".", "--name", "a", "--on", "mars"], "--on: found 'mars', allowed ray"),
+        (
+            ["folder", ".", "--name", "a", "--set", "clean.min_aspect=9"],
+            "clean.min_aspect: found 9 over max_aspect 2.6",
+        ),
         (["folder", "", "--name", "a"], "SRC: found nothing"),
         (["folder", "nope", "--name", "a"], "data.src: found no folder nope"),
         (["folder", ".", "--name", "a", "--size", "big"], "SIZE: found 'big'"),

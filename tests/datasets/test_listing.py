@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.listing import Found, list_pictures
+from datasets.listing import list_into
+from datasets.store import Row
+from datasets.store_writer import StoreWriter
 from harness.errors import UserError
 
 
@@ -15,44 +17,52 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-def names(files: list[Found]) -> list[str]:
-    return [found.name for found in files if found.fault is None]
+def listed(folder: Path) -> tuple[list[str], list[Row]]:
+    """(class names, every file in the order of the listing)."""
+    with StoreWriter.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]}) as store:
+        return list_into(store, folder, "cars", "folder"), list(store.rows())
+
+
+def names(files: list[Row]) -> list[str]:
+    return [found.file for found in files if found.reason is None]
 
 
 def test_folder_without_subfolders_is_one_class(tmp_path):
     touch(tmp_path / "b.jpg", tmp_path / "a.png", tmp_path / "Z.webp")
-    classes, files = list_pictures(tmp_path, "cars")
+    classes, files = listed(tmp_path)
     assert classes == ["cars"]
-    assert [(found.name, found.label) for found in files] == [("Z.webp", 0), ("a.png", 0), ("b.jpg", 0)]
+    assert [(found.file, found.class_name) for found in files] == [
+        (name, "cars") for name in ("Z.webp", "a.png", "b.jpg")
+    ]
 
 
 def test_subfolders_are_classes_and_deeper_ones_are_not(tmp_path):
     touch(tmp_path / "saab" / "1.jpg", tmp_path / "audi" / "2010" / "2.jpg", tmp_path / "audi" / "3.jpg")
     touch(tmp_path / "loose.jpg", tmp_path / "notes.txt")
     (tmp_path / "empty").mkdir()
-    classes, files = list_pictures(tmp_path, "cars")
+    classes, files = listed(tmp_path)
     assert classes == ["audi", "saab"]
-    assert {found.name: found.label for found in files if found.fault is None} == {
-        "audi/2010/2.jpg": 0,
-        "audi/3.jpg": 0,
-        "saab/1.jpg": 1,
+    assert {found.file: found.class_name for found in files if found.reason is None} == {
+        "audi/2010/2.jpg": "audi",
+        "audi/3.jpg": "audi",
+        "saab/1.jpg": "saab",
     }
-    assert [(found.name, found.fault) for found in files if found.fault] == [
+    assert [(found.file, found.reason) for found in files if found.reason] == [
         ("loose.jpg", "no_class: lies beside the class folders")
     ]
 
 
 def test_hidden_files_and_tables_are_not_looked_at(tmp_path):
     touch(tmp_path / ".recipe.json", tmp_path / ".git" / "a.jpg", tmp_path / "factors.CSV", tmp_path / "a.jpg")
-    classes, files = list_pictures(tmp_path, "cars")
-    assert classes == ["cars"] and [found.name for found in files] == ["a.jpg"]
+    classes, files = listed(tmp_path)
+    assert classes == ["cars"] and [found.file for found in files] == ["a.jpg"]
 
 
 def test_order_is_that_of_the_bytes_of_the_names(tmp_path):
     odd = os.fsdecode(b"\xff\xfe.jpg")  # no valid UTF-8
     wanted = ["B.jpg", "a.jpg", "zürich 車.jpg", "車.jpg", odd]
     touch(*(tmp_path / name for name in reversed(wanted)))
-    assert names(list_pictures(tmp_path, "cars")[1]) == wanted
+    assert names(listed(tmp_path)[1]) == wanted
 
 
 def test_link_loops_end_and_are_told(tmp_path):
@@ -60,8 +70,8 @@ def test_link_loops_end_and_are_told(tmp_path):
     (tmp_path / "audi" / "again").symlink_to(tmp_path)
     (tmp_path / "audi" / "self.jpg").symlink_to(tmp_path / "audi" / "self.jpg")
     (tmp_path / "audi" / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
-    classes, files = list_pictures(tmp_path, "cars")
-    faults = {found.name: found.fault for found in files if found.fault}
+    classes, files = listed(tmp_path)
+    faults = {found.file: found.reason for found in files if found.reason}
     assert classes == ["audi"] and names(files) == ["audi/a.jpg"]
     assert faults["audi/again"] == "link: leads to a folder that was read already"
     assert str(faults["audi/self.jpg"]).startswith("unreadable:")
@@ -72,15 +82,15 @@ def test_linked_folder_is_read(tmp_path):
     touch(tmp_path / "elsewhere" / "a.jpg")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "saab").symlink_to(tmp_path / "elsewhere")
-    classes, files = list_pictures(tmp_path / "set", "cars")
+    classes, files = listed(tmp_path / "set")
     assert classes == ["saab"] and names(files) == ["saab/a.jpg"]
 
 
 def test_a_pipe_is_not_opened(tmp_path):
     touch(tmp_path / "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    _, files = list_pictures(tmp_path, "cars")
-    assert {found.name: found.fault for found in files} == {
+    _, files = listed(tmp_path)
+    assert {found.file: found.reason for found in files} == {
         "a.jpg": None,
         "pipe.jpg": "not_a_file: a pipe, socket or device",
     }
@@ -90,12 +100,12 @@ def test_a_pipe_is_not_opened(tmp_path):
 def test_unreadable_folder_is_told(tmp_path):
     touch(tmp_path / "audi" / "a.jpg", tmp_path / "saab" / "b.jpg")
     (tmp_path / "saab").chmod(0)
-    classes, files = list_pictures(tmp_path, "cars")
+    classes, files = listed(tmp_path)
     (tmp_path / "saab").chmod(0o755)
     assert classes == ["audi"]
-    assert [found.fault for found in files if found.name == "saab"] == ["unreadable: Permission denied"]
+    assert [found.reason for found in files if found.file == "saab"] == ["unreadable: Permission denied"]
 
 
 def test_missing_folder_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="data.src: cannot read .*nope"):
-        list_pictures(tmp_path / "nope", "cars")
+        listed(tmp_path / "nope")

@@ -4,9 +4,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +110,14 @@ def test_damaged_and_foreign_files_are_dropped_with_a_reason():
 
 def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
     make_folder(4)
-    listed = pack.list_pictures
+    list_into = pack.list_into
 
     def list_then_lose(*arguments):
-        found = listed(*arguments)
+        found = list_into(*arguments)
         os.unlink("photos/002.png")
         return found
 
-    monkeypatch.setattr(pack, "list_pictures", list_then_lose)
+    monkeypatch.setattr(pack, "list_into", list_then_lose)
     data = make_data()
     build_set(data, workers=0)
     assert [line["reason"] for line in read_manifest(data)][2] == "unreadable: No such file or directory"
@@ -301,7 +298,7 @@ def test_a_complete_set_is_left_alone(monkeypatch):
     make_folder(8)
     first = build_set(make_data(), workers=0)
     before = [path.stat().st_mtime_ns for path in first]
-    monkeypatch.setattr(pack, "list_pictures", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(pack, "list_into", lambda *_: pytest.fail("built again"))
     assert build_set(make_data(), workers=0, verify=True) == first
     assert [path.stat().st_mtime_ns for path in first] == before
 
@@ -420,25 +417,6 @@ def is_killed_at(operation: str, point: int, data: Data) -> bool:
         build_set(data, workers=0, rebuild=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
-
-def test_kill_9_while_decoding_leaves_nothing_final():
-    make_folder(20)
-    arguments = ["-m", "datasets", "folder", "photos", "--name", "mine", "--size", "32", "--workers", "1"]
-    process = subprocess.Popen(
-        [sys.executable, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not list(Path("data").rglob("*.partial")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    data = make_data()
-    assert not data.hdf5_path("train").exists() and not Places.of(data).manifest.exists()
-    assert len(build_set(data, workers=0)) == 2
-    assert len(read_manifest(data)) == 20
-    assert not list(Path("data").rglob("*.partial"))
 
 
 # ---- real photos ------------------------------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""What a page of the clinic shows of each picture, in words."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets.clinic.session import Built
+from datasets.clinic.sheets import view_name
+from datasets.decisions import Decision
+from datasets.reasons import detail_of, heading_of, slug_of
+from datasets.thumbnails import UNDECODED
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture. `said`: what the build made of it; `verdict`, `view`: a person's, "" = none; `was`: before the last
+    rebuild, "" = the same; `role`: counts, copy or "" (on the sheet of copies)."""
+
+    sha256: str
+    file: str
+    kept: bool
+    said: str
+    detail: str
+    verdict: str
+    view: str
+    was: str
+    role: str
+    has_picture: bool
+    size: str
+
+
+def make_cards(built: Built, rows: list[int], decisions: dict[str, Decision], sheet: str) -> list[Card]:
+    lines = built.index.lines(rows)
+    return [_card(built, row, line, decisions, sheet) for row, line in zip(rows, lines, strict=True)]
+
+
+def group_copies(cards: list[Card]) -> list[list[Card]]:
+    """Each group begins with the copy that counts."""
+    groups: list[list[Card]] = []
+    for card in cards:
+        if card.role == "counts" or not groups:
+            groups.append([])
+        groups[-1].append(card)
+    return groups
+
+
+def _card(built: Built, row: int, line: dict[str, Any], decisions: dict[str, Decision], sheet: str) -> Card:
+    sha256 = line["sha256"] or ""
+    mine = decisions.get(sha256)
+    role = ""
+    if sheet == "copies":
+        role = "copy" if line.get("duplicate_of") else "counts"
+    return Card(
+        sha256=sha256,
+        file=line["file"],
+        kept=line["verdict"] == "keep",
+        said=_said(line),
+        detail=" · ".join(_details(line)),
+        verdict=mine.verdict if mine else "",
+        view=mine.view if mine else "",
+        was=_was(built.changed.get(row)),
+        role=role,
+        has_picture=bool(sha256) and slug_of(line) not in UNDECODED,
+        size=f"{line['width']} × {line['height']}" if line.get("width") else "",
+    )
+
+
+def _said(line: dict[str, Any]) -> str:
+    """In one or two words: its view where it was kept, the reason where not."""
+    return view_name(line.get("view") or "") if line["verdict"] == "keep" else heading_of(slug_of(line))
+
+
+def _details(line: dict[str, Any]) -> list[str]:
+    """What the reason says beyond its slug, but for what stands here anyway; figures; who decided; the class."""
+    detail, view = detail_of(line), view_name(line.get("view") or "")
+    details = [] if not detail or "ok_score" in detail or slug_of(line) == "view" else [detail]
+    if line.get("view"):
+        known = line.get("view_confidence") is not None
+        shown = "view" if line["verdict"] == "keep" else view
+        details.append(f"{shown} {line['view_confidence']:.2f}" if known else shown)
+    if line.get("ok_score") is not None and line.get("decided_by") == "model":
+        details.append(f"ok {line['ok_score']:.2f}")
+    if line.get("decided_by") == "person":
+        details.append("by a person")
+    if line.get("class"):
+        details.append(str(line["class"]))
+    return details
+
+
+def _was(old: dict[str, str] | None) -> str:
+    if old is None:
+        return ""
+    view = view_name(old["view"])
+    if old["verdict"] == "keep":
+        return view
+    return f"{heading_of(old['slug'])}, {view}" if old["view"] else heading_of(old["slug"])

@@ -1,0 +1,164 @@
+"""`python -m datasets clinic`: finds a built set, and serves its page on this machine until it is stopped."""
+
+import json
+import signal
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from datasets.progress import say
+from datasets.recipe import Places, decisions_path, make_recipe
+from harness.cli import SetOption, noted_signals
+from harness.config import Config, Data, finetune_config, load_config, source_folder
+from harness.config_schema import Clean
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets.clinic.session import Session
+
+ADDRESS = "127.0.0.1"
+BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
+STOP_SEC = 5
+
+
+def clinic_command(
+    name: Annotated[str | None, typer.Argument(help="A set that was built: its folder in data/sets.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file instead.")] = None,
+    overrides: SetOption = None,
+    stage: Annotated[Literal["train", "finetune"], typer.Option(help="Which of the experiment's two sets.")] = "train",
+    size: Annotated[
+        str | None, typer.Option("--size", help="As in the manifest's name; the newest if not given.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 0,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Look at what cleaning did, and decide otherwise: a page on this machine alone."""
+    if (name is None) == (config is None):
+        raise UserError("clinic: allowed a set's name or a config, try `make clinic SET=name`")
+    if name is not None:
+        found, command = set_by_name(name, size, list(overrides or ()))
+    else:
+        assert config is not None
+        found, command = set_by_config(config, list(overrides or ()), stage)
+    session = open_session(found, command)
+    with listen(port) as listener:
+        address = f"http://{ADDRESS}:{listener.getsockname()[1]}/"
+        print(address, flush=True)
+        say(f"the clinic of {found.data.set} is open; Ctrl-C closes it, choices are kept in {session.decisions_path}")
+        if open_page:
+            webbrowser.open(address)
+        serve(session, listener)
+
+
+def open_session(config: Config, command: list[str]) -> "Session":
+    """The set of a config, as its last build left it. UserError where it is missing, and which target makes it."""
+    try:
+        import uvicorn  # noqa: F401
+
+        from datasets.clinic import server  # noqa: F401
+        from datasets.clinic.session import Session
+    except ImportError as error:
+        if error.name not in ("fastapi", "starlette", "uvicorn", "anyio"):
+            raise
+        hint = "try `pip install -r requirements.txt`, or only: pip install fastapi uvicorn"
+        raise UserError(f"ui extra: {error.name} is not installed, and the clinic is a web page; {hint}") from error
+    data, places = config.data, Places.of(config.data)
+    if not (places.manifest.is_file() and places.summary.is_file()):
+        raise _missing(data.set, f"at {data.size_name} pixels")
+    found = _recipe_of(places.summary).get("decisions_sha256")
+    replayed = found == make_recipe(data, config.clean).get("decisions_sha256")
+    decisions = decisions_path(data, config.clean)
+    return Session(data.set, places, decisions, pictures_folder(data), command, replayed)
+
+
+def pictures_folder(data: Data) -> Path:
+    """Where the files of the manifest lie."""
+    if data.source == "cifar10":
+        raise UserError("clinic: cifar10 comes decoded and sorted; there is nothing to clean")
+    folder = Places.of(data).raw if data.source == "procedural" else source_folder(data)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: the set's pictures have gone; build it again with `make dataset`")
+    return folder
+
+
+def set_by_config(path: Path, overrides: list[str], stage: str) -> tuple[Config, list[str]]:
+    """(config, the command that builds its set anew)."""
+    config = load_config(path, overrides)
+    config = finetune_config(config) if stage == "finetune" else config
+    return config, _build_command(path, overrides, stage)
+
+
+def set_by_name(name: str, size: str | None, overrides: list[str]) -> tuple[Config, list[str]]:
+    """As `set_by_config`, from what the set's summary says of how it was made."""
+    folder = Path("data/sets") / name
+    if "/" in name or name.startswith("."):
+        raise UserError(f"SET: found {name!r}, allowed the name of a folder in data/sets")
+    found = sorted(folder.glob(f"summary-{size or '*'}.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise _missing(name, f"at {size} pixels" if size else "")
+    if len(found) > 1:
+        say(f"{folder}: there are {len(found)} sizes; the newest is taken, SIZE= takes another")
+    overrides = [*recipe_overrides(name, _recipe_of(found[-1])), *overrides]
+    return load_config(BASE, overrides), _build_command(BASE, overrides, "train")
+
+
+def recipe_overrides(name: str, recipe: dict[str, Any]) -> list[str]:
+    """What `--set` must say for the same set to be built."""
+    said = {f"data.{key}": value for key, value in recipe.items() if key in Data.model_fields}
+    clean = recipe.get("clean") or {}
+    said |= {f"clean.{key}": value for key, value in clean.items() if key in Clean.model_fields}
+    return [f"{key}={json.dumps(value)}" for key, value in {**said, "data.set": name}.items()]  # JSON is YAML
+
+
+def _recipe_of(summary: Path) -> dict[str, Any]:
+    try:
+        return json.loads(summary.read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{summary}: cannot be read ({error}); build the set again with `make dataset`") from error
+
+
+def listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ADDRESS, port))
+    except OSError as error:
+        listener.close()
+        text = f"--port: found {port}, which cannot be used ({error.strerror}); leave it out for any free one"
+        raise UserError(text) from error
+    listener.listen()
+    return listener
+
+
+def serve(session: "Session", listener: socket.socket) -> None:
+    """Until SIGINT or SIGTERM; a rebuild that is under way then is stopped, and leaves nothing half-made."""
+    import uvicorn
+
+    from datasets.clinic.server import make_app
+
+    settings = uvicorn.Config(
+        make_app(session), log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off"
+    )
+    settings.timeout_graceful_shutdown = STOP_SEC
+    with noted_signals((signal.SIGINT, signal.SIGTERM)):  # uvicorn raises them again at its end
+        try:
+            uvicorn.Server(settings).run(sockets=[listener])
+        finally:
+            session.close()
+    say(f"the clinic is closed; {len(session.decisions())} choices in {session.decisions_path}")
+
+
+def _build_command(config: Path, overrides: list[str], stage: str) -> list[str]:
+    settings = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "datasets", "build", "--config", str(config), "--stage", stage]
+    return [*command, "--rebuild", *settings]
+
+
+def _missing(name: str, at: str) -> UserError:
+    place = f"data/sets/{name}"
+    targets = f"`make dataset SET={name}`, or `make dataset SET=folder SRC=path/to/pictures NAME={name}`"
+    return UserError(f"{place}: found no set that was built{' ' + at if at else ''}; make it with {targets}")

@@ -1,0 +1,61 @@
+"""A rough guess at a car's paint: which colour the middle of a picture has more of than its edges.
+
+Good enough to see that a set is half silver; wrong for many a single picture (night, two tones, a car before a wall of
+its own colour).
+"""
+
+import numpy as np
+from PIL import Image
+
+# Name → the colour that a chart draws it in.
+PAINTS = {
+    "white": "#f2f2ef",
+    "silver": "#b9bcc0",
+    "grey": "#75787d",
+    "black": "#1c1d20",
+    "red": "#c2332b",
+    "orange": "#e07b28",
+    "yellow": "#e6c229",
+    "green": "#3f8f4f",
+    "blue": "#2f63b8",
+    "purple": "#8a4fa3",
+    "brown": "#7a5236",
+    "beige": "#d8c8a4",
+}
+NAMES = tuple(PAINTS)
+LOOK_PX = 48
+# Hues in degrees up to which a colour reaches, from red; above the last it is red again.
+HUES = ((15, "red"), (42, "orange"), (70, "yellow"), (165, "green"), (260, "blue"), (338, "purple"), (360, "red"))
+DARK_WEIGHT = 0.45  # glass, tyres and shadow are black on every car
+EDGE_WEIGHT = 0.8
+
+
+def paint_of(picture: np.ndarray) -> str:
+    """uint8 (H, W, 3) of one car → a name of PAINTS."""
+    small = Image.fromarray(picture).resize((LOOK_PX, LOOK_PX), Image.Resampling.BOX)
+    names = _pixel_names(np.asarray(small.convert("HSV")))
+    middle = names[16:38, 7:41]
+    edge = np.concatenate([names[:7].ravel(), names[44:].ravel(), names[7:44, :3].ravel(), names[7:44, -3:].ravel()])
+    excess = _shares(middle) - EDGE_WEIGHT * _shares(edge)
+    excess[NAMES.index("black")] *= DARK_WEIGHT
+    return NAMES[int(np.argmax(excess))]
+
+
+def _shares(names: np.ndarray) -> np.ndarray:
+    return np.bincount(names.ravel(), minlength=len(NAMES)) / names.size
+
+
+def _pixel_names(hsv: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) → index into NAMES (H, W)."""
+    hue, saturation, value = hsv[..., 0] * (360 / 256), hsv[..., 1] / 255, hsv[..., 2] / 255
+    named = np.full(hue.shape, NAMES.index("red"))
+    for limit, name in reversed(HUES):
+        named[hue < limit] = NAMES.index(name)
+    warm = (hue >= 15) & (hue < 70)
+    named[warm & (value < 0.55)] = NAMES.index("brown")
+    named[warm & (saturation < 0.38) & (value >= 0.55)] = NAMES.index("beige")
+    plain = saturation < 0.17
+    for limit, name in ((2.0, "white"), (0.80, "silver"), (0.52, "grey")):
+        named[plain & (value < limit)] = NAMES.index(name)
+    named[value < 0.24] = NAMES.index("black")
+    return named

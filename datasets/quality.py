@@ -1,0 +1,38 @@
+"""What can be said against a picture without any network: too small, of the wrong shape, blank, dark."""
+
+from typing import Any
+
+from datasets.store import Row
+from harness.config_schema import Clean
+
+BLANK_LEVELS = 10  # of brightness, between the darkest and the brightest 2 % of a picture; less is one flat colour
+DARK_LEVEL = 32  # of 255, that the brightest 2 % reach; below it no car can be made out
+UNDECODED = ("unreadable", "damaged", "format", "too_large", "crash", "timeout", "link", "not_a_file")
+
+
+def fault_of(row: Row, clean: Clean | None) -> str | None:
+    """A reason against a file, "slug: text", or None. `clean` None: only what cannot be decoded has one."""
+    if row.reason or clean is None:
+        return row.reason
+    width, height = row.inner_width or 0, row.inner_height or 0
+    if min(width, height) < clean.min_side_px:
+        return f"too_small: {width}x{height} pixels, allowed {clean.min_side_px} or more a side"
+    aspect = width / height
+    if not clean.min_aspect <= aspect <= clean.max_aspect:
+        return f"aspect: {aspect:.2f} times as wide as high, allowed {clean.min_aspect:g} to {clean.max_aspect:g}"
+    return _fault_of_levels(row.statistics)
+
+
+def _fault_of_levels(statistics: dict[str, Any]) -> str | None:
+    if not statistics:
+        return None
+    low, high = statistics["luma_low"], statistics["luma_high"]
+    if high < DARK_LEVEL and high > low:
+        return f"dark: hardly anything is brighter than {high} of 255"
+    if high - low < BLANK_LEVELS:
+        return f"blank: brightness from {low} to {high} of 255"
+    return None
+
+
+def is_undecoded(reason: str | None) -> bool:
+    return (reason or "").partition(":")[0] in UNDECODED

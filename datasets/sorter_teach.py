@@ -1,0 +1,116 @@
+"""What a person's few dozen labels teach the sorter: logistic regressions on features and on what is judged already.
+
+Everything is small (hundreds of rows) and computed on one thread, so equal labels give equal lessons.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+LEAST_OK = 6  # labels of each verdict from which it is taught
+LEAST_VIEWS = 12  # labelled views from which views are taught
+OK_STRENGTH, VIEW_STRENGTH = 0.01, 1.0  # scikit-learn's C
+VIEW_COMPONENTS = 250
+LEAST_OF_VIEW = 3  # a view with fewer labels is left to the shipped heads
+HALF_TRUST = 30  # of so many labelled views, lesson and shipped heads count alike
+FOLDS = 5
+LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
+
+
+@dataclass(frozen=True)
+class Affine:
+    """features (N, F) → (N, C) = features @ weight + bias."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return features @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """`ok`: → (N, 1), added to the logit of a usable car. `view`: → (N, len(classes)) logits of these views, which
+    count `trust` in [0, 1]. None where there were too few labels."""
+
+    ok: Affine | None
+    view: Affine | None
+    classes: np.ndarray
+    trust: float
+
+
+@threadpool_limits.wrap(limits=1)
+def learn(
+    ok_rows: np.ndarray, ok: np.ndarray, view_rows: np.ndarray, mirrored_rows: np.ndarray, views: np.ndarray,
+    swapped: np.ndarray,
+) -> Lesson:  # fmt: skip
+    """From labels.
+
+    Args:
+        ok_rows: float32 (N, F), alike for mirror images.
+        ok: (N,) 1, 0, or -1 = not labelled.
+        view_rows, mirrored_rows: float32 (N, G), of the pictures and of their mirror images.
+        views: (N,) numbers of views, -1 = not labelled.
+        swapped: view → the view that its mirror image shows.
+    """
+    told, counts = ok >= 0, np.bincount(views[views >= 0], minlength=len(swapped))
+    viewed = (views >= 0) & ((counts + counts[swapped])[views] >= LEAST_OF_VIEW)
+    verdict = _learn_ok(ok_rows[told], ok[told]) if teaches_ok(ok) else None
+    if viewed.sum() < LEAST_VIEWS or len(np.unique(views[viewed])) < 2:
+        return Lesson(verdict, None, np.zeros(0, np.int64), 0.0)
+    rows = np.concatenate([view_rows[viewed], mirrored_rows[viewed]])
+    labels = np.concatenate([views[viewed], swapped[views[viewed]]])
+    view, classes = _learn_views(rows, labels)
+    return Lesson(verdict, view, classes, float(viewed.sum() / (viewed.sum() + HALF_TRUST)))
+
+
+def teaches_ok(ok: np.ndarray) -> bool:
+    return min((ok == 0).sum(), (ok == 1).sum()) >= LEAST_OK
+
+
+@threadpool_limits.wrap(limits=1)
+def unseen_ok(ok_rows: np.ndarray, ok: np.ndarray) -> np.ndarray:
+    """For each labelled row, what a lesson from the other folds says of it: float64 (N,)."""
+    said = np.zeros(len(ok))
+    folds = StratifiedKFold(min(FOLDS, (ok == 0).sum(), (ok == 1).sum()), shuffle=True, random_state=0)
+    for rest, fold in folds.split(ok_rows, ok):
+        said[fold] = _learn_ok(ok_rows[rest], ok[rest])(ok_rows[fold])[:, 0]
+    return said
+
+
+def _learn_ok(rows: np.ndarray, ok: np.ndarray) -> Affine:
+    scaled, mean, scale = standardised(rows)
+    model = LogisticRegression(C=OK_STRENGTH, class_weight="balanced", max_iter=2000).fit(scaled, ok)
+    return unscaled(model.coef_.T, model.intercept_, mean, scale)
+
+
+def _learn_views(rows: np.ndarray, labels: np.ndarray) -> tuple[Affine, np.ndarray]:
+    """Principal components keep few labels from being learned by heart; rare views count as much as common ones."""
+    scaled, mean, scale = standardised(rows)
+    components = min(VIEW_COMPONENTS, len(rows) // 2, rows.shape[1])
+    reduced = PCA(components, svd_solver="full").fit(scaled)
+    assert reduced.components_ is not None
+    model = LogisticRegression(C=VIEW_STRENGTH, class_weight="balanced", max_iter=1000)
+    model.fit(reduced.transform(scaled), labels)
+    coefficients, intercept = model.coef_.T, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn then keeps the second one's row alone
+        coefficients, intercept = np.repeat(coefficients, 2, 1) * [[-0.5, 0.5]], intercept * np.array([-0.5, 0.5])
+    whole = reduced.components_.T @ coefficients
+    return unscaled(whole, intercept - reduced.mean_ @ whole, mean, scale), model.classes_
+
+
+def standardised(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows with mean 0 and standard deviation 1 in every column that varies, the means, the deviations."""
+    mean, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+    scale[scale < 1e-9] = 1.0
+    return ((rows - mean) / scale).astype(np.float32), mean, scale
+
+
+def unscaled(weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Affine:
+    """What `weight` and `bias` make of standardised rows, made of the rows themselves."""
+    weight = weight / scale[:, None]
+    return Affine(weight, bias - mean @ weight)

@@ -1,0 +1,93 @@
+"""What a scan finds out about one file."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+from stand_in import paint
+
+from datasets.scan import Job, make_look, make_thumb, measure, perceptual_hashes, scan, to_grey
+
+
+def write(path: Path, picture: np.ndarray, **options: Any) -> str:
+    Image.fromarray(picture).save(path, **options)
+    return str(path)
+
+
+def test_everything_about_a_good_file(tmp_path):
+    framed = np.zeros((130, 120, 3), np.uint8)
+    framed[20:110] = paint(1)
+    path = write(tmp_path / "a.png", framed)
+    found = scan(Job(path, 32, 48, look_px=40))
+    assert found.reason is None and found.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert (found.size_px, found.inner_px) == ((120, 130), (120, 86))  # lines next to a bar may be blended
+    assert found.picture is not None and found.picture.shape == (32, 48, 3)
+    assert found.look is not None and found.look.shape == (40, 40, 3) and found.look.min() > 10
+    assert found.thumb is not None and found.thumb.shape == (64, 64, 3)
+    plain = scan(Job(path, 32, 48))
+    assert plain.look is None and plain.thumb is None and plain.hashes is None
+    assert plain.picture is not None and np.array_equal(plain.picture, found.picture)
+
+
+def test_a_sha256_that_is_not_the_noted_one_is_damage(tmp_path):
+    path = write(tmp_path / "a.png", paint(1))
+    right = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert scan(Job(path, 32, 32, expected=right)).reason is None
+    found = scan(Job(path, 32, 32, expected="0" * 64))
+    assert found.picture is None and str(found.reason).startswith("damaged") and found.sha256 == right
+
+
+def test_no_memory_is_a_reason(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("datasets.scan.open_inner", fail)
+    assert str(scan(Job(write(tmp_path / "a.png", paint(1)), 32, 32)).reason).startswith("too_large")
+
+
+@pytest.mark.parametrize("height, width", [(90, 120), (120, 90), (64, 64), (36, 400), (3, 2), (700, 1000)])
+def test_a_look_is_the_whole_picture_with_its_edges_continued(height, width):
+    """Red, green, blue and white quarters stay where they are, in a square."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2] = (255, 0, 0)
+    picture[: height // 2, width // 2 :] = (0, 255, 0)
+    picture[height // 2 :, : width // 2] = (0, 0, 255)
+    picture[height // 2 :, width // 2 :] = (255, 255, 255)
+    look = make_look(picture, 32)
+    assert look.shape == (32, 32, 3) and look.dtype == np.uint8
+    corners = [look[0, 0], look[0, -1], look[-1, 0], look[-1, -1]]
+    assert [corner.tolist() for corner in corners] == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
+
+
+def test_a_look_keeps_proportions_and_is_not_aliased():
+    picture = np.zeros((200, 400, 3), np.uint8)
+    picture[:, ::2] = 255  # alternating columns: grey when averaged
+    picture[80:120, 180:220] = 0  # 40 x 40
+    look = make_look(picture, 64)
+    dark = (look.max(axis=2) < 40).nonzero()
+    assert np.ptp(dark[0]) == np.ptp(dark[1])  # still a square
+    assert abs(int(look[20, 10, 0]) - 128) < 30
+
+
+def test_hashes_are_imagehash_s():
+    for seed in range(40):
+        thumb = make_thumb(Image.fromarray(paint(seed, 150, 200)), (200, 150))
+        for picture, ours in zip((thumb, thumb[:, ::-1]), perceptual_hashes(to_grey(thumb)), strict=True):
+            theirs = imagehash.phash(Image.fromarray(np.ascontiguousarray(picture)).convert("L").reduce(2))
+            assert f"{ours & (2**64 - 1):016x}" == str(theirs)
+
+
+def test_statistics():
+    blue = np.zeros((64, 64, 3), np.uint8)
+    blue[..., 2] = 200
+    assert measure(blue, to_grey(blue)) | {"luma_mean": 0} == {
+        "luma_low": 23, "luma_high": 23, "luma_mean": 0, "colour": "#0000c8", "saturation": 1.0,
+    }  # fmt: skip
+    half = np.zeros((64, 64, 3), np.uint8)
+    half[:32] = 255
+    found = measure(half, to_grey(half))
+    assert (found["luma_low"], found["luma_high"], found["saturation"]) == (0, 255, 0.0)
