@@ -14,9 +14,9 @@ from harness.benchmark import find_bench, make_plan, run_benchmark
 from harness.benchmark_table import benchmark_table, read_published
 from harness.config import load_config
 from harness.errors import UserError
-from harness.features import Featurizer
+from harness.features import Featurizer, inception
 from harness.hdf5 import PackedWriter
-from harness.metrics import evaluate, inception
+from harness.metrics import evaluate
 from harness.native.checkpoint import list_checkpoints, load_weights
 from harness.native.train import train_run
 from harness.studiogan.dialect import config_to_text
