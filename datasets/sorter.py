@@ -143,8 +143,7 @@ class Sorter:
         taught = np.zeros((2, len(features), len(VIEWS)))
         for part, rows in zip(taught, (view_rows, mirrored_rows), strict=True):
             part[:, self.lesson.classes] = softmax(self.lesson.view(rows))
-        voted = 0.5 * (taught[0] + taught[1][:, SWAPPED])
-        return taught_kinds, self.lesson.trust * voted + (1 - self.lesson.trust) * seen
+        return taught_kinds, self.lesson.blend_views(0.5 * (taught[0] + taught[1][:, SWAPPED]), seen)
 
     def _shipped(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole, here, mirrored = self._parts(features)

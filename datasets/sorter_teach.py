@@ -16,7 +16,7 @@ LEAST_VIEWS = 12  # labelled views from which views are taught
 OK_STRENGTH, VIEW_STRENGTH = 0.01, 1.0  # scikit-learn's C
 VIEW_COMPONENTS = 250
 LEAST_OF_VIEW = 3  # a view with fewer labels is left to the shipped heads
-HALF_TRUST = 30  # of so many labelled views, lesson and shipped heads count alike
+HALF_TRUST = 6  # with so many labels of a view or its mirror image, lesson and shipped heads count alike
 FOLDS = 5
 LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
 
@@ -34,13 +34,23 @@ class Affine:
 
 @dataclass(frozen=True)
 class Lesson:
-    """`ok`: → (N, 1), added to the logit of a usable car. `view`: → (N, len(classes)) logits of these views, which
-    count `trust` in [0, 1]. None where there were too few labels."""
+    """What labels add to the heads as shipped.
+
+    Attributes:
+        ok: → (N, 1), added to the logit of a usable car; None where there were too few labels.
+        view: → (N, len(classes)), logits of these views; None where there were too few labels.
+        trust: (views,) in [0, 1], how much the lesson counts for each view.
+    """
 
     ok: Affine | None
     view: Affine | None
     classes: np.ndarray
-    trust: float
+    trust: np.ndarray
+
+    def blend_views(self, told: np.ndarray, shipped: np.ndarray) -> np.ndarray:
+        """Probabilities (N, views) by the lesson and by the heads as shipped → both together."""
+        both = self.trust * told + (1 - self.trust) * shipped
+        return both / both.sum(1, keepdims=True)
 
 
 @threadpool_limits.wrap(limits=1)
@@ -57,15 +67,18 @@ def learn(
         views: (N,) numbers of views, -1 = not labelled.
         swapped: view → the view that its mirror image shows.
     """
-    told, counts = ok >= 0, np.bincount(views[views >= 0], minlength=len(swapped))
-    viewed = (views >= 0) & ((counts + counts[swapped])[views] >= LEAST_OF_VIEW)
+    counts = np.bincount(views[views >= 0], minlength=len(swapped))
+    counts = np.where(swapped == np.arange(len(swapped)), counts, counts + counts[swapped])
+    told, viewed = ok >= 0, (views >= 0) & (counts[views] >= LEAST_OF_VIEW)
     verdict = _learn_ok(ok_rows[told], ok[told]) if teaches_ok(ok) else None
     if viewed.sum() < LEAST_VIEWS or len(np.unique(views[viewed])) < 2:
-        return Lesson(verdict, None, np.zeros(0, np.int64), 0.0)
+        return Lesson(verdict, None, np.zeros(0, np.int64), np.zeros(len(swapped)))
     rows = np.concatenate([view_rows[viewed], mirrored_rows[viewed]])
     labels = np.concatenate([views[viewed], swapped[views[viewed]]])
     view, classes = _learn_views(rows, labels)
-    return Lesson(verdict, view, classes, float(viewed.sum() / (viewed.sum() + HALF_TRUST)))
+    trust = np.zeros(len(swapped))
+    trust[classes] = counts[classes] / (counts[classes] + HALF_TRUST)
+    return Lesson(verdict, view, classes, trust)
 
 
 def teaches_ok(ok: np.ndarray) -> bool:

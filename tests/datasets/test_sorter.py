@@ -189,4 +189,4 @@ def test_a_lesson_of_two_views_is_a_choice_between_them() -> None:
     views = np.repeat([4, 5], 10).astype(np.int8)  # front and rear are their own mirror images
     lesson = learn(rows, np.full(20, -1), rows, rows, views, SWAPPED)
     assert lesson.ok is None and lesson.view is not None and lesson.classes.tolist() == [4, 5]
-    assert (lesson.view(rows).argmax(1) == views - 4).all() and 0 < lesson.trust < 1
+    assert (lesson.view(rows).argmax(1) == views - 4).all() and 0 < lesson.trust[4] < 1 and lesson.trust[0] == 0

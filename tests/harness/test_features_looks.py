@@ -79,7 +79,7 @@ def test_mirroring_a_look_swaps_the_sided_parts(featurizer) -> None:
     np.testing.assert_allclose(featurizer.mirror(features), mirrored, atol=1e-4 * scale)
     assert np.abs(features - mirrored).max() > 1e-2 * scale
     assert featurizer(pictures[:0]).shape == (0, featurizer.dim)
-    np.testing.assert_allclose(featurizer(pictures, batch_size=2), features, atol=1e-4 * scale)
+    np.testing.assert_allclose(featurizer(pictures[1:]), features[1:], atol=1e-4 * scale)
 
 
 def test_the_share_of_cars_is_a_share_of_all_classes(featurizer) -> None:
