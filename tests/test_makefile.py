@@ -163,7 +163,7 @@ def test_the_environment_changes_nothing():
 def test_an_unknown_set_is_one_line_and_exit_2():
     result = make(ROOT, "dataset", "SET=other", f"PYTHON={sys.executable}")
     assert result.returncode == 2
-    assert "SET: found other, allowed procedural or folder" in result.stderr
+    assert "SET: found 'other', allowed brands50, car_connection, concept" in result.stderr
 
 
 def test_a_given_python_that_does_not_run_is_one_line():
