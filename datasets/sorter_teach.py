@@ -16,7 +16,7 @@ LEAST_VIEWS = 12  # labelled views from which views are taught
 OK_STRENGTH, VIEW_STRENGTH = 0.01, 1.0  # scikit-learn's C
 VIEW_COMPONENTS = 250
 LEAST_OF_VIEW = 3  # a view with fewer labels is left to the shipped heads
-HALF_TRUST = 6  # with so many labels of a view or its mirror image, lesson and shipped heads count alike
+HALF_TRUST = 12  # with so many labels of a view or its mirror image, lesson and shipped heads count alike
 FOLDS = 5
 LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
 

@@ -30,7 +30,7 @@ from harness.features.tensors_file import tensors_to_bytes
 DRAWN_PX = 96  # what the small network learns from, before it is degraded
 BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 96, 3e-3, 0.02, 0.02
 BLOCK = 200  # looks that are in memory at once where features of large ones are taken
-KIND_STRENGTH, VIEW_STRENGTH = 0.03, 0.003  # scikit-learn's C, on standardised features
+KIND_STRENGTH, VIEW_STRENGTH = 0.03, 0.01  # scikit-learn's C, on standardised features
 CALIBRATION = 960  # files of the procedural messy set
 # The threshold is the lowest at which messy files are told apart this well, or as well as can be: photos are farther
 # from renders than renders are from one another, and a usable photo lost is worse than one kept wrongly.
