@@ -1,7 +1,7 @@
 """How well the sorter sorts: on labelled photos as shipped and after few labels, and on procedural pictures.
 
 Folds: 5, stratified, for each of 5 seeds; copies of a photo, mirrored ones too, are in one fold, and so is a picture's
-mirror image, which `Sorter.refit` makes of it. Nothing is chosen by the labels that are measured with.
+mirror image, which `Sorter.refit` makes of it. A fold's labels teach nothing that its pictures are judged by.
 Intervals: 95 %, from resampling the pictures.
 """
 

@@ -109,11 +109,12 @@ def test_tensorflows_padding_puts_more_behind() -> None:
     weight[0, 0, 0, 0] = 1.0  # sees the first pixel of its window
     network.stem.weight = torch.nn.Parameter(weight, requires_grad=False)
     network.stem.bias = torch.nn.Parameter(torch.zeros(32), requires_grad=False)
-    x = torch.zeros(1, 3, 64, 65)
-    x[0, 0, 0] = torch.arange(65)
-    row = network.stem(x)[0, 0, 0]  # even heights are padded behind alone: the window starts at row 0
-    torch.testing.assert_close(row, torch.cat([torch.zeros(1), torch.arange(1, 65, 2).float()]))  # 65: one on each side
-    assert network.stem(x).shape == (1, 32, 32, 33)
+    columns = torch.arange(65).float()
+    for width, wanted in ((64, columns[0:64:2]), (65, torch.cat([torch.zeros(1), columns[1:64:2]]))):
+        x = torch.zeros(1, 3, width, width)
+        x[0, 0] = columns[:width]  # 64 is padded behind alone, so windows start at 0; 65 by one on each side
+        torch.testing.assert_close(network.stem(x)[0, 0, 1], wanted)
+        torch.testing.assert_close(network.stem(x.transpose(2, 3))[0, 0, :, 1], wanted)
 
 
 def test_maps_have_the_papers_shapes() -> None:
