@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from harness.features import Featurizer
 from harness.native.data import pictures_to_tensor
-from harness.native.resnet import Discriminator
+from harness.native.networks import Discriminator
 
 BLOCK_ROWS = 256
 NEIGHBOURS = 5

@@ -32,7 +32,7 @@ from harness.errors import UserError
 __all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
 __all__ += ["check_config", "complete_config", "config_differences", "config_to_dict", "config_to_yaml"]
 __all__ += ["Blend", "Encoder", "Evaluate", "Inversion", "Studiogan"]
-__all__ += ["expand_path", "finetune_config"]
+__all__ += ["epochs_to_steps", "expand_path", "finetune_config"]
 __all__ += ["load_config", "read_yaml", "source_folder"]
 
 
@@ -66,6 +66,20 @@ def finetune_config(config: Config) -> Config:
     """The config of the fine-tuning run: `finetune.override` laid over this one, named `<source run>-freezed`."""
     content = finetune_content(config, config.finetune.override)
     return check_config({**content, "name": f"{config.finetune.from_run or config.name}-freezed"}, "finetune")
+
+
+def epochs_to_steps(config: Config, pictures: int) -> Config:
+    """The config with what it says in epochs said in steps (optim.total_steps, optim.z_schedule), for a training set of
+    so many pictures: an epoch is as many steps as batches hold them all, the last one filled up."""
+    optim = config.optim
+    per_epoch = -(-pictures // (optim.batch_size * optim.acml_steps))
+    changes: dict[str, Any] = {}
+    if optim.total_epochs is not None:
+        changes["total_steps"] = optim.total_epochs * per_epoch
+    if optim.z_schedule is not None and optim.z_schedule_unit == "epochs":
+        changes["z_schedule"] = tuple((start * per_epoch, size) for start, size in optim.z_schedule)
+        changes["z_schedule_unit"] = "steps"
+    return config.model_copy(update={"optim": optim.model_copy(update=changes)})
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

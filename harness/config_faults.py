@@ -5,6 +5,7 @@ fault is told that only such a stand-in has.
 """
 
 import difflib
+import itertools
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -18,7 +19,7 @@ from harness.config_yaml import merge, read_yaml
 from harness.errors import UserError
 
 BASE_PATH = Path(__file__).resolve().parent.parent / "configs" / "base.yaml"
-BLOCKS_OF_HEIGHT = {32: 3, 64: 4, 128: 5, 256: 6}  # of G; D has one more
+BLOCKS_OF_HEIGHT = {32: 3, 64: 4, 128: 5, 256: 6}  # of G; the ResNet's D has one more
 FIXED_IN_FINETUNE = ("name", "seed", "engine", "model", "finetune")
 ATTENTION_CHANNELS = 8  # the attention block works on an eighth of them
 ALLOWED = {
@@ -26,6 +27,7 @@ ALLOWED = {
     "augment.diffaug_policy": "a list of color, translation, cutout",
     "finetune.override": "sections with keys, as in base.yaml",
     "encoder.head_dims": "a list of up to 4 widths",
+    "optim.z_schedule": "a list of [step or epoch, components], or null",
     "blend.style": "0 to 1, or null",
     "string_pattern_mismatch": "letters, digits, '.', '_', '-', at most 64, a letter or digit first",
     "string_type": "text (in quotes when it looks like a number)",
@@ -188,12 +190,15 @@ def _engine_faults(config: Config) -> Iterator[Fault]:
 
 
 def _model_faults(config: Config) -> Iterator[Fault]:
-    model, blocks = config.model, BLOCKS_OF_HEIGHT.get(config.data.img_size[0])
+    model, blocks, conv = config.model, BLOCKS_OF_HEIGHT.get(config.data.img_size[0]), config.model.backbone == "conv"
     if model.apply_attn and blocks:
-        for key, place in (("model.attn_g_loc", model.attn_g_loc), ("model.attn_d_loc", model.attn_d_loc)):
-            if place > blocks:
-                text = f"{key}: found {place}, allowed 1 to {blocks} at height {config.data.img_size[0]}, try {blocks}"
-                yield (key, "model.apply_attn", "data.img_size"), text
+        for key, place, most in (
+            ("model.attn_g_loc", model.attn_g_loc, blocks - conv),  # conv's last block makes pixels
+            ("model.attn_d_loc", model.attn_d_loc, blocks),
+        ):
+            if place > most:
+                text = f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}"
+                yield (key, "model.apply_attn", "model.backbone", "data.img_size"), text
     if model.apply_attn:
         for key, channels in (("model.g_conv_dim", model.g_conv_dim), ("model.d_conv_dim", model.d_conv_dim)):
             if channels < ATTENTION_CHANNELS:
@@ -201,14 +206,23 @@ def _model_faults(config: Config) -> Iterator[Fault]:
                 yield (key, "model.apply_attn"), text
     if (model.g_cond_mtd is None) != (model.d_cond_mtd is None):
         found = f"{_shown(model.g_cond_mtd)} and {_shown(model.d_cond_mtd)}"
-        text = f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed cBN and PD, or null and null, try both"
+        allowed = "cBN or concat with PD, acgan or concat, or null and null"
+        text = f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD"
         yield ("model.g_cond_mtd", "model.d_cond_mtd"), text
+    for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
+        if not conv and found != "ReLU":
+            text = f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv"
+            yield (key, "model.backbone"), text
 
 
 def _training_faults(config: Config) -> Iterator[Fault]:
     if config.loss.adv_loss == "wasserstein" and not config.loss.apply_gp:
         text = "loss.adv_loss: found wasserstein without a penalty, allowed with one, try --set loss.apply_gp=true"
         yield ("loss.adv_loss", "loss.apply_gp"), text
+    if config.loss.label_smoothing and config.loss.adv_loss != "vanilla":
+        found = f"{config.loss.label_smoothing:g} with {config.loss.adv_loss}"
+        text = f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla"
+        yield ("loss.label_smoothing", "loss.adv_loss"), text
     policy = config.augment.diffaug_policy
     if config.augment.apply_diffaug and (not policy or len(set(policy)) < len(policy)):
         text = f"augment.diffaug_policy: found {_shown(policy)}, allowed a list without repeats, try [color]"
@@ -216,18 +230,33 @@ def _training_faults(config: Config) -> Iterator[Fault]:
     freeze, blocks = config.finetune.freeze_layers, d_block_count(config)
     if blocks and freeze >= blocks:
         text = f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2"
-        yield ("finetune.freeze_layers", "data.img_size", "model.apply_attn"), text
+        yield ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"), text
+    yield from _schedule_faults(config)
+
+
+def _schedule_faults(config: Config) -> Iterator[Fault]:
+    schedule, z_dim = config.optim.z_schedule, config.model.z_dim
+    if schedule is None:
+        return
+    starts, sizes = zip(*schedule, strict=True)
+    rising = all(a < b for pair in (starts, sizes) for a, b in itertools.pairwise(pair))
+    if not rising or starts[0] != 0 or sizes[0] < 1 or sizes[-1] != z_dim:
+        found = _shown([list(pair) for pair in schedule])
+        allowed = f"starts that rise from 0, with sizes that rise to model.z_dim = {z_dim}"
+        text = f"optim.z_schedule: found {found}, allowed {allowed}, try [[0, {max(1, z_dim // 2)}], [1000, {z_dim}]]"
+        yield ("optim.z_schedule", "model.z_dim"), text
 
 
 def d_block_count(config: Config) -> int | None:
     """Blocks of the discriminator (its attention counts as one); None at a height that is not allowed."""
     blocks = BLOCKS_OF_HEIGHT.get(config.data.img_size[0])
-    return None if blocks is None else blocks + 1 + config.model.apply_attn
+    return None if blocks is None else blocks + (config.model.backbone == "resnet") + config.model.apply_attn
 
 
 def finetune_content(config: Config, override: dict[str, Any]) -> dict[str, Any]:
-    """The config with the override laid over it; another set is made from other pictures, so it has its own src."""
-    content = merge(config.model_dump(mode="json"), override)
+    """The config with the override laid over it. Another set is made from other pictures, so it has its own src; the
+    source run has opened its whole latent."""
+    content = merge(config.model_dump(mode="json"), merge({"optim": {"z_schedule": None}}, override))
     data = override.get("data") or {}
     if isinstance(data, dict) and "set" in data and "src" not in data:
         content["data"]["src"] = None

@@ -12,12 +12,17 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 InitName = Literal["ortho", "N02", "glorot", "xavier"]
+ActivationName = Literal["ReLU", "Leaky_ReLU", "Mish"]
 SPEED_SWITCHES = ("commute_1x1", "fuse_resampling", "channels_last", "fused_adam")  # of section train
 ViewName = Literal["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"]
 
 
 def _size_to_pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value
 
 
 class Section(BaseModel):
@@ -66,14 +71,17 @@ class Clean(Section):
 
 
 class Model(Section):
-    backbone: Literal["resnet"]
+    backbone: Literal["resnet", "conv"]
     z_dim: Width
     g_conv_dim: Width
     d_conv_dim: Width
-    g_cond_mtd: Literal["cBN"] | None
-    d_cond_mtd: Literal["PD"] | None
+    g_cond_mtd: Literal["cBN", "concat"] | None
+    d_cond_mtd: Literal["PD", "concat", "acgan"] | None
+    class_embed_dim: Width
     apply_g_sn: bool
     apply_d_sn: bool
+    g_act_fn: ActivationName
+    d_act_fn: ActivationName
     apply_attn: bool
     attn_g_loc: Count
     attn_d_loc: Count
@@ -91,8 +99,14 @@ class Model(Section):
 
 class Loss(Section):
     adv_loss: Literal["hinge", "vanilla", "least_square", "wasserstein"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    cond_lambda: Positive
     apply_gp: bool
     gp_lambda: Positive
+    apply_r1_reg: bool
+    r1_lambda: Positive
+    apply_similarity: bool
+    similarity_lambda: Positive
     apply_lecam: bool
     lecam_type: Literal["standard", "gsrgan"]
     lecam_lambda: Positive
@@ -110,10 +124,14 @@ class Optim(Section):
     eps: Rate
     d_updates_per_step: Annotated[int, Field(ge=1, le=100)]
     total_steps: Count
+    total_epochs: Count | None
+    z_schedule: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_lists_to_tuples), Field(min_length=1)] | None
+    z_schedule_unit: Literal["steps", "epochs"]
 
 
 class Augment(Section):
     apply_rflip: bool
+    d_input_noise: Annotated[float, Field(ge=0, le=1)]
     apply_diffaug: bool
     diffaug_policy: Annotated[
         tuple[Literal["color", "translation", "cutout"], ...],

@@ -10,14 +10,18 @@ from torch import Tensor, nn
 from harness.config import Config, Loss, config_to_dict
 from harness.errors import UserError
 from harness.hdf5 import PackedSet, open_packed
+from harness.native.arch import ArchSpec
 from harness.native.checkpoint import checkpoint_folder, load_state, load_weights, purge_checkpoints, save_checkpoint
+from harness.native.conv import ConvDiscriminator, ConvGenerator
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.device import Hardware
 from harness.native.dist import World
 from harness.native.draws import Draws, seed_for
 from harness.native.layers import round_as_studiogan, synchronise_batch_norm
 from harness.native.losses import LeCam
-from harness.native.resnet import ArchSpec, Discriminator, Generator
+from harness.native.networks import Discriminator, Generator
+from harness.native.resnet import ResNetDiscriminator, ResNetGenerator
+from harness.native.schedule import active_size, close_columns
 from harness.native.step import Training
 
 
@@ -50,18 +54,22 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.seed, "weights"))
-            networks = Generator(spec), Discriminator(spec)
+            generator, discriminator = spec_to_networks(spec)
     finally:
         torch.set_num_threads(threads)
-    if config.train.as_studiogan:
-        for network in networks:
-            round_as_studiogan(network)
+    close_columns(generator, active_size(config.optim, spec.z_dim, step=0))
     layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
-    generator, discriminator = (
+    for network in (generator, discriminator):
+        if config.train.as_studiogan:
+            round_as_studiogan(network)
         network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-        for network in networks
-    )
     return generator, discriminator
+
+
+def spec_to_networks(spec: ArchSpec) -> tuple[Generator, Discriminator]:
+    if spec.backbone == "conv":
+        return ConvGenerator(spec), ConvDiscriminator(spec)
+    return ResNetGenerator(spec), ResNetDiscriminator(spec)
 
 
 def build_training(config: Config, hardware: Hardware, world: World, packed: PackedSet) -> Training:
@@ -88,7 +96,7 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pac
         broken=torch.zeros((), device=device), broken_steps=torch.zeros((), device=device),
     )  # fmt: skip
     if config.train.compile:
-        run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator)
+        run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator.judge)
     return run
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.native.layers import BatchNorm2d, SpectralNorm
-from harness.native.resnet import Discriminator
+from harness.native.networks import Discriminator
 
 
 def freeze_discriminator(d: Discriminator, n: int) -> None:

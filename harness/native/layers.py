@@ -1,4 +1,4 @@
-"""Layers of the SNGAN networks: spectral norm, batch norm (also synchronised, also conditional) and self-attention.
+"""Layers of the networks: spectral norm and batch norm, also synchronised, also conditional.
 
 Parameter and buffer names, and their order, are those of StudioGAN 0.2.0 (`utils/model_ops.py`), so its weights load
 as they are.
@@ -121,12 +121,33 @@ def _restore(v: Tensor, shape: torch.Size) -> Tensor:
 
 
 class SNConv2d(SpectralNorm, nn.Conv2d):
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, bias: bool = True):
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         self._hide_weight()
 
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.effective_weight(), self.bias)
+
+
+class SNConvTranspose2d(SpectralNorm, nn.ConvTranspose2d):
+    """Its weight is (I, O, kh, kw), that of the convolution which it is the adjoint of, and has the same norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+        self.steps, self.margin = stride, padding
+        self._hide_weight()
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert output_size is None
+        return F.conv_transpose2d(input, self.effective_weight(), self.bias, self.steps, self.margin)
 
 
 class SNLinear(SpectralNorm, nn.Linear):
@@ -174,7 +195,7 @@ def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None
     weights are.
     """
     for layer in module.modules():
-        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
             continue
         weight = layer.weight_orig if isinstance(layer, SpectralNorm) else layer.weight
         if kind == "ortho":

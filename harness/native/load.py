@@ -16,7 +16,7 @@ from harness.hdf5 import PackedSet
 from harness.native.build import build_networks
 from harness.native.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.native.device import prepare_hardware
-from harness.native.resnet import Discriminator, Generator
+from harness.native.networks import Discriminator, Generator
 from harness.rundir import RunDir
 
 BEST = "best"

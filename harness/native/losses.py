@@ -11,8 +11,9 @@ from harness.errors import UserError
 ADV_LOSSES = ("hinge", "vanilla", "least_square", "wasserstein")
 
 
-def d_loss(adv_loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The discriminator's loss on logits (B,).
+def d_loss(adv_loss: str, real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The discriminator's loss on logits (B,). `smoothing` (vanilla alone): its target for real ones is 1 - smoothing
+    (one-sided, Salimans et al. 2016).
 
     `vanilla` is Goodfellow et al. 2014, -log s(real) - log(1 - s(fake)) with 1 - s(x) = s(-x). StudioGAN 0.2.0 writes
     s(1 - x) for the last term, which is another function; its runs with `vanilla` cannot be continued exactly.
@@ -20,7 +21,8 @@ def d_loss(adv_loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     if adv_loss == "hinge":
         return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
     if adv_loss == "vanilla":
-        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        real = F.softplus(-real_logits) + smoothing * real_logits  # softplus(x) = softplus(-x) + x
+        return real.mean() + F.softplus(fake_logits).mean()
     if adv_loss == "least_square":
         return 0.5 * ((real_logits - 1).square() + fake_logits.square()).mean()
     assert adv_loss == "wasserstein", adv_loss
@@ -46,6 +48,29 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Te
     between = (alpha * real + (1 - alpha) * fake).detach().requires_grad_(True)
     (slope,) = torch.autograd.grad(discriminator(between, y).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def r1_penalty(discriminator: nn.Module, real: Tensor, y: Tensor | None) -> Tensor:
+    """R1 (Mescheder et al. 2018): half the mean of |dD/dx|^2 at real pictures; not yet multiplied by its lambda."""
+    real = real.detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(real, y).sum(), real, create_graph=True)
+    return 0.5 * slope.flatten(1).square().sum(1).mean()
+
+
+def similarity_loss(features: Tensor, z: Tensor) -> Tensor:
+    """How much more alike pictures are than their latents: mean of relu(cos(h_i, h_j) - cos(z_i, z_j))^2 over i != j.
+
+    `features` float32 (B, d) of D, of which the batch's mean is taken off: rectified features have positive cosines
+    whatever they show. `z` (B, z_dim). The gradient reaches G through the features.
+    """
+    count = len(z)
+    excess = F.relu(_cosines(features - features.mean(0)) - _cosines(z)).square()
+    return (excess.sum() - excess.diagonal().sum()) / (count * (count - 1))
+
+
+def _cosines(rows: Tensor) -> Tensor:
+    unit = F.normalize(rows.float(), dim=1)
+    return unit @ unit.t()
 
 
 class LeCam:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.rundir import RunDir
 
-CURVES = (("d_loss", "g_loss"), ("d_real", "d_fake"), ("lecam",))
+CURVES = (("d_loss", "g_loss"), ("d_real", "d_fake"), ("d_class", "g_class"), ("lecam", "gp", "r1", "similarity"))
 
 
 class Reporter:

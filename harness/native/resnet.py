@@ -4,24 +4,19 @@ Equal in names, shapes and function. Pictures may have any size H x W = base * 2
 the base is 4x4 the networks are StudioGAN's own.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from harness.native.attention import SelfAttention
+from harness.native.arch import ArchSpec, doublings
 from harness.native.layers import (
     BatchNorm2d,
-    ConditionalBatchNorm2d,
     conv2d,
-    embedding,
     init_weights,
-    linear,
     to_full_precision,
     without_autocast,
 )
+from harness.native.networks import Discriminator, Generator, batch_norm
 from harness.native.resample import ConvThenHalve, DoubleThenConv, double, halve
 
 # Channels as multiples of conv_dim, by the number of doublings from base to picture (3 = 32 px, ..., 7 = 512 px).
@@ -42,64 +37,6 @@ D_CHANNELS = {
 D_HALVINGS = {3: 2, 4: 4, 5: 5, 6: 6, 7: 7}  # blocks that halve the map; those after them keep its size
 
 
-@dataclass(frozen=True)
-class ArchSpec:
-    """Everything that decides the two networks.
-
-    `num_classes` 0 = unconditional. Self-attention stands after block `attn_*_loc` (1 = the first).
-    `commute_1x1` computes the 1x1 shortcut convolutions at the smaller size, and `fuse_resampling` the 3x3 ones beside
-    a doubling or halving too (`resample.py`): fewer operations for the same function, up to rounding.
-    """
-
-    img_height: int
-    img_width: int
-    z_dim: int = 128
-    g_conv_dim: int = 64
-    d_conv_dim: int = 64
-    num_classes: int = 0
-    g_cond_mtd: str | None = None
-    d_cond_mtd: str | None = None
-    apply_g_sn: bool = False
-    apply_d_sn: bool = True
-    apply_attn: bool = False
-    attn_g_loc: int = 2
-    attn_d_loc: int = 1
-    g_init: str = "ortho"
-    d_init: str = "ortho"
-    commute_1x1: bool = True
-    fuse_resampling: bool = True
-
-    def __post_init__(self) -> None:
-        check_size(self.img_height, self.img_width)
-        assert self.g_cond_mtd in (None, "cBN") and self.d_cond_mtd in (None, "PD")
-        if (self.g_cond_mtd or self.d_cond_mtd) and self.num_classes < 1:
-            raise UserError(
-                "model.g_cond_mtd, model.d_cond_mtd: found a conditional model and a set without classes, "
-                "allowed null, or a set with classes; try model.g_cond_mtd=null model.d_cond_mtd=null"
-            )
-        if self.apply_attn:
-            for key, value, blocks in (
-                ("attn_g_loc", self.attn_g_loc, doublings(self.img_height)),
-                ("attn_d_loc", self.attn_d_loc, len(D_CHANNELS[doublings(self.img_height)])),
-            ):
-                if not 1 <= value <= blocks:
-                    raise UserError(f"model.{key}: found {value}, allowed 1 to {blocks}, try model.{key}=1")
-
-
-def doublings(height: int) -> int:
-    """How often the base is doubled to reach `height`; the base height is then 4 to 7."""
-    return (height // 4).bit_length() - 1
-
-
-def check_size(height: int, width: int) -> None:
-    count = doublings(height)
-    if count not in G_CHANNELS or height % 2**count or width % 2**count or width < 1:
-        raise UserError(
-            f"data.img_size: found {height}x{width}, allowed a height of 4 to 7 times 2^k with k from 3 to 7 and a "
-            f"width that is a multiple of 2^k (32, 64, 96, 128, 256, [128, 224]), try data.img_size=64"
-        )
-
-
 def g_block_channels(height: int, conv_dim: int) -> list[tuple[int, int]]:
     """(in, out) channels of each generator block."""
     widths = [conv_dim * m for m in G_CHANNELS[doublings(height)]]
@@ -113,11 +50,6 @@ def d_block_channels(height: int, conv_dim: int) -> list[tuple[int, int, bool]]:
     return [(i, o, n < D_HALVINGS[count]) for n, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True))]
 
 
-def d_block_count(spec: ArchSpec) -> int:
-    """Items in the discriminator's `blocks`, the attention block included: what FreezeD counts."""
-    return len(D_CHANNELS[doublings(spec.img_height)]) + int(spec.apply_attn)
-
-
 # ---- Generator -----------------------------------------------------------------------------------
 
 
@@ -126,17 +58,12 @@ class GeneratorBlock(nn.Module):
         super().__init__()
         self.conditional = spec.g_cond_mtd == "cBN"
         self.commute = spec.commute_1x1
-        self.bn1 = self._norm(in_channels, spec)
-        self.bn2 = self._norm(out_channels, spec)
+        self.bn1 = batch_norm(in_channels, spec)
+        self.bn2 = batch_norm(out_channels, spec)
         self.conv2d0 = conv2d(in_channels, out_channels, 1, sn=spec.apply_g_sn)
         self.conv2d1 = conv2d(in_channels, out_channels, 3, sn=spec.apply_g_sn)
         self.conv2d2 = conv2d(out_channels, out_channels, 3, sn=spec.apply_g_sn)
         self.double_then_conv = DoubleThenConv(fuse=spec.fuse_resampling)
-
-    def _norm(self, channels: int, spec: ArchSpec) -> nn.Module:
-        if self.conditional:
-            return ConditionalBatchNorm2d(channels, spec.num_classes, sn=spec.apply_g_sn)
-        return BatchNorm2d(channels)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, C_in, h, w) -> (B, C_out, 2h, 2w)."""
@@ -148,33 +75,18 @@ class GeneratorBlock(nn.Module):
         return out + shortcut
 
 
-class Generator(nn.Module):
-    """z float32 (B, z_dim), y int64 (B,) or None -> float32 (B, 3, H, W) in [-1, 1]."""
-
+class ResNetGenerator(Generator):
     def __init__(self, spec: ArchSpec):
-        super().__init__()
-        self.spec = spec
         channels = g_block_channels(spec.img_height, spec.g_conv_dim)
-        factor = 2 ** len(channels)
-        self.base_shape = (channels[0][0], spec.img_height // factor, spec.img_width // factor)
-        area = self.base_shape[1] * self.base_shape[2]
-        self.linear0 = linear(spec.z_dim, channels[0][0] * area, sn=spec.apply_g_sn)
-        self.blocks = nn.ModuleList()
-        for number, (in_channels, out_channels) in enumerate(channels, start=1):
-            self.blocks.append(nn.ModuleList([GeneratorBlock(in_channels, out_channels, spec)]))
-            if spec.apply_attn and number == spec.attn_g_loc:
-                self.blocks.append(nn.ModuleList([SelfAttention(out_channels, sn=spec.apply_g_sn)]))
+        super().__init__(spec, channels[0][0])
+        for in_channels, out_channels in channels:
+            self.add_block(GeneratorBlock(in_channels, out_channels, spec), out_channels)
         self.bn4 = BatchNorm2d(channels[-1][1])
         self.conv2d5 = conv2d(channels[-1][1], 3, 3, sn=spec.apply_g_sn)
         init_weights(self, spec.g_init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = self.linear0(z).unflatten(1, self.base_shape)
-        for group in self.blocks:
-            assert isinstance(group, nn.ModuleList)
-            block = group[0]
-            x = block(x) if isinstance(block, SelfAttention) else block(x, y)
-        x = self.conv2d5(F.relu(self.bn4(x)))
+        x = self.conv2d5(F.relu(self.bn4(self.grow(z, y))))
         return torch.tanh(to_full_precision(x))
 
 
@@ -235,47 +147,17 @@ class DiscriminatorBlock(nn.Module):
         return self.conv2d0(halve(x)) if self.commute else halve(self.conv2d0(x))
 
 
-class Discriminator(nn.Module):
-    """x float32 (B, 3, H, W) in [-1, 1], y int64 (B,) or None -> logits float32 (B,)."""
-
+class ResNetDiscriminator(Discriminator):
     def __init__(self, spec: ArchSpec):
-        super().__init__()
-        self.spec = spec
-        self.frozen_blocks = 0  # set by freeze.freeze_discriminator
-        self.blocks = nn.ModuleList()
+        super().__init__(spec)
         channels = d_block_channels(spec.img_height, spec.d_conv_dim)
         for number, (in_channels, out_channels, halves) in enumerate(channels, start=1):
-            block = DiscriminatorBlock(in_channels, out_channels, halves, number == 1, spec)
-            self.blocks.append(nn.ModuleList([block]))
-            if spec.apply_attn and number == spec.attn_d_loc:
-                self.blocks.append(nn.ModuleList([SelfAttention(out_channels, sn=spec.apply_d_sn)]))
-        self.linear1 = linear(channels[-1][1], 1, sn=spec.apply_d_sn)
-        if spec.d_cond_mtd == "PD":
-            self.embedding = embedding(spec.num_classes, channels[-1][1], sn=spec.apply_d_sn)
+            self.add_block(DiscriminatorBlock(in_channels, out_channels, halves, number == 1, spec), out_channels)
+        self.add_head(channels[-1][1])
         init_weights(self, spec.d_init)
-
-    def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """The output of each block, (B, C, h, w), from the first to the last."""
-        maps = []
-        for group in self.blocks:
-            assert isinstance(group, nn.ModuleList)
-            x = group[0](x)
-            maps.append(x)
-        return maps
 
     def features(self, x: Tensor) -> Tensor:
         """The last map, rectified and summed over its pixels: float32 (B, d)."""
-        for group in self.blocks:
-            assert isinstance(group, nn.ModuleList)
-            x = group[0](x)
+        x = self.last_map(x)
         with without_autocast(x):
             return F.relu(to_full_precision(x)).sum(dim=(2, 3))
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        h = self.features(x)
-        with without_autocast(h):
-            logits = self.linear1(h).squeeze(1)
-            if self.spec.d_cond_mtd == "PD":
-                assert y is not None, "a projection discriminator needs labels"
-                logits = logits + (self.embedding(y) * h).sum(1)
-            return logits

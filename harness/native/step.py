@@ -5,8 +5,10 @@ Nothing here waits for the device: losses stay tensors, a non-finite one stops t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config import Config
@@ -16,10 +18,17 @@ from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
 from harness.native.dist import World, average_gradients
 from harness.native.draws import Draws
 from harness.native.freeze import set_trainable
-from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty
-from harness.native.resnet import Discriminator
+from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty, r1_penalty, similarity_loss
+from harness.native.networks import Discriminator, Generator, Judgement
+from harness.native.schedule import active_size, open_columns
 
-Call = Callable[..., Tensor]
+
+class Fakes(NamedTuple):
+    """Pictures float32 (B, 3, H, W) in [-1, 1], with their latents (B, z_dim) and labels (B,) or None."""
+
+    x: Tensor
+    z: Tensor
+    y: Tensor | None
 
 
 @dataclass
@@ -29,7 +38,7 @@ class Training:
     config: Config
     hardware: Hardware
     world: World
-    generator: nn.Module
+    generator: Generator
     discriminator: Discriminator
     generator_ema: nn.Module | None
     g_optimizer: torch.optim.Optimizer
@@ -41,42 +50,56 @@ class Training:
     step: int = 0
     broken: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss or gradient was not finite
     broken_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then, which changed no weight
-    g_call: Call | None = None  # the compiled networks, where the config asks for it
-    d_call: Call | None = None
+    g_call: Callable[..., Tensor] | None = None  # the compiled networks, where the config asks for it
+    d_call: Callable[..., Judgement] | None = None
 
-    def draw_fakes(self, purpose: str, index: int) -> tuple[Tensor, Tensor | None]:
-        """Fresh pictures float32 (B, 3, H, W) in [-1, 1] of the generator, and their labels."""
-        model = self.config.model
-        z, y = self.draws.latents(purpose, index, self.config.optim.batch_size, model.z_dim, self.num_classes)
+    def draw_fakes(self, purpose: str, index: int) -> Fakes:
+        """Fresh pictures of the generator."""
+        optim, z_dim = self.config.optim, self.config.model.z_dim
+        z, y = self.draws.latents(purpose, index, optim.batch_size, z_dim, self.num_classes)
+        if (active := active_size(optim, z_dim, self.step)) < z_dim:
+            z = F.pad(z[:, :active], (0, z_dim - active))
         with self.hardware.autocast():
-            return (self.g_call or self.generator)(z, y), y
+            return Fakes((self.g_call or self.generator)(z, y), z, y)
 
     def augment(self, x: Tensor, purpose: str, index: int) -> Tensor:
-        """DiffAugment with the draws of this stream; `x` (B, 3, H, W) is this process's part of the batch."""
-        if not self.config.augment.apply_diffaug:
-            return x
+        """DiffAugment and D's input noise, with the draws of this stream; `x` (B, 3, H, W) is this process's part of
+        the batch."""
+        augment, share = self.config.augment, self.draws.share
         shape = (self.config.optim.batch_size, *x.shape[1:])
-        generator = self.draws.stream(purpose, index)
-        draws = draw_diffaug(shape, self.config.augment.diffaug_policy, generator, x.device, x.dtype)
-        share = self.draws.share
-        own = slice_draws(draws, share.start, share.stop) if self.world.size > 1 else draws
-        return apply_diffaug(x, own, stepwise=self.config.train.as_studiogan)
+        if augment.apply_diffaug:
+            generator = self.draws.stream(purpose, index)
+            draws = draw_diffaug(shape, augment.diffaug_policy, generator, x.device, x.dtype)
+            own = slice_draws(draws, share.start, share.stop) if self.world.size > 1 else draws
+            x = apply_diffaug(x, own, stepwise=self.config.train.as_studiogan)
+        if augment.d_input_noise:
+            generator = self.draws.stream(f"{purpose}.noise", index)
+            noise = torch.randn(shape, generator=generator, device=x.device)[share]
+            x = x + augment.d_input_noise * noise.to(x.dtype)
+        return x
 
-    def judge(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Logits float32 (B,) of the discriminator."""
+    def judge(self, x: Tensor, y: Tensor | None) -> Judgement:
+        """What the discriminator says of pictures (B, 3, H, W) and labels (B,)."""
         with self.hardware.autocast():
-            return (self.d_call or self.discriminator)(x, y)
+            return (self.d_call or self.discriminator.judge)(x, y)
 
 
 def train_step(run: Training) -> dict[str, Tensor]:
     """All discriminator updates, then the generator's. Returns scalars on the device, means over the updates."""
+    optim, z_dim = run.config.optim, run.config.model.z_dim
+    before, now = (active_size(optim, z_dim, step) for step in (max(0, run.step - 1), run.step))
+    if now > before:
+        open_columns(run.generator, run.g_optimizer, before, now)
     updates = [d_update(run, update) for update in range(run.config.optim.d_updates_per_step)]
     values = {name: torch.stack([values[name] for values in updates]).mean() for name in updates[0]}
     return values | g_update(run)
 
 
 def d_update(run: Training, update: int) -> dict[str, Tensor]:
-    """One discriminator update, the `update`-th of this step. Returns scalars: d_loss, d_real, d_fake, lecam, gp."""
+    """One discriminator update, the `update`-th of this step.
+
+    Returns scalars: d_loss, d_real, d_fake, and of what is switched on d_class, lecam, gp, r1.
+    """
     optim = run.config.optim
     set_trainable(run.discriminator, True)
     run.d_optimizer.zero_grad(set_to_none=True)
@@ -92,57 +115,80 @@ def d_update(run: Training, update: int) -> dict[str, Tensor]:
 
 def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of D on global batch `index`, and its detached parts."""
-    loss_config, num_classes = run.config.loss, run.num_classes
+    loss_config = run.config.loss
     real, real_y = run.source.batch(index)
     with torch.no_grad():  # G is in training mode: its batch statistics move in D's steps too, as in StudioGAN 0.2.0
-        fake, fake_y = run.draw_fakes("d.latents", index)
+        fake, _, fake_y = run.draw_fakes("d.latents", index)
     if run.config.train.as_studiogan:
         real = real.contiguous()
     real = run.augment(real, "d.real", index)
     fake = run.augment(fake, "d.fake", index)
-    real_y = real_y if num_classes else None
+    real_y = real_y if run.num_classes else None
 
     # A discriminator with batch norm (no spectral norm) must see them apart: its statistics would mix them.
     if not run.config.train.as_studiogan and run.config.model.apply_d_sn:
         labels = torch.cat([real_y, fake_y]) if real_y is not None and fake_y is not None else None
-        real_logits, fake_logits = run.judge(torch.cat([real, fake]), labels).chunk(2)
+        of_real, of_fake = run.judge(torch.cat([real, fake]), labels).chunk()
     else:
-        real_logits, fake_logits = run.judge(real, real_y), run.judge(fake, fake_y)
+        of_real, of_fake = run.judge(real, real_y), run.judge(fake, fake_y)
 
-    loss = d_loss(loss_config.adv_loss, real_logits, fake_logits)
-    parts = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+    loss = d_loss(loss_config.adv_loss, of_real.logits, of_fake.logits, loss_config.label_smoothing)
+    parts = {"d_real": of_real.logits.mean(), "d_fake": of_fake.logits.mean()}
+    if of_real.class_logits is not None:
+        assert real_y is not None
+        # Of real pictures alone: what the first drawn ones show is no class yet.
+        parts["d_class"] = F.cross_entropy(of_real.class_logits.float(), real_y)
+        loss = loss + loss_config.cond_lambda * parts["d_class"]
     if run.lecam is not None:
-        penalty = run.lecam.penalty(real_logits, fake_logits, run.step, run.world.mean)
-        parts["lecam"] = penalty.detach()
-        loss = loss + penalty
+        parts["lecam"] = run.lecam.penalty(of_real.logits, of_fake.logits, run.step, run.world.mean)
+        loss = loss + parts["lecam"]
     if loss_config.apply_gp:
         alpha = torch.rand(run.config.optim.batch_size, generator=run.draws.stream("d.gp", index), device=real.device)
-        penalty = gradient_penalty(run.discriminator, real, fake, real_y, alpha[run.draws.share])
-        parts["gp"] = penalty.detach()
-        loss = loss + loss_config.gp_lambda * penalty
-    parts["d_loss"] = loss.detach()
-    return loss, parts
+        parts["gp"] = gradient_penalty(run.discriminator, real, fake, real_y, alpha[run.draws.share])
+        loss = loss + loss_config.gp_lambda * parts["gp"]
+    if loss_config.apply_r1_reg:
+        parts["r1"] = r1_penalty(run.discriminator, real, real_y)
+        loss = loss + loss_config.r1_lambda * parts["r1"]
+    return loss, {name: part.detach() for name, part in {**parts, "d_loss": loss}.items()}
 
 
 def g_update(run: Training) -> dict[str, Tensor]:
-    """One generator update, and the moving average. Returns {"g_loss": scalar on the device}. Counts the step."""
+    """One generator update, and the moving average. Counts the step.
+
+    Returns scalars on the device: g_loss, and of what is switched on g_class, similarity.
+    """
     optim = run.config.optim
     set_trainable(run.discriminator, False)
     run.g_optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=run.hardware.device)
+    sums: dict[str, Tensor] = {}
     for micro in range(optim.acml_steps):
-        index = run.step * optim.acml_steps + micro
-        fake, y = run.draw_fakes("g.latents", index)
-        loss = g_loss(run.config.loss.adv_loss, run.judge(run.augment(fake, "g.fake", index), y))
+        loss, parts = g_batch_loss(run, run.step * optim.acml_steps + micro)
         (loss / optim.acml_steps).backward()
-        total = total + loss.detach() / optim.acml_steps
-    apply_update(run, run.g_optimizer, total)
+        sums = {name: sums.get(name, 0) + part / optim.acml_steps for name, part in parts.items()}
+    apply_update(run, run.g_optimizer, sums["g_loss"])
     if run.generator_ema is not None:
         decay = ema_decay(run.config, run.step)
         update_ema(run.generator_ema, run.generator, decay, stepwise=run.config.train.as_studiogan)
     run.broken_steps = run.broken_steps + run.broken
     run.step += 1
-    return {"g_loss": total}
+    return sums
+
+
+def g_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of G on its batch `index`, and its detached parts."""
+    loss_config = run.config.loss
+    fake, z, y = run.draw_fakes("g.latents", index)
+    judgement = run.judge(run.augment(fake, "g.fake", index), y)
+    loss = g_loss(loss_config.adv_loss, judgement.logits)
+    parts: dict[str, Tensor] = {}
+    if judgement.class_logits is not None:
+        assert y is not None
+        parts["g_class"] = F.cross_entropy(judgement.class_logits.float(), y)
+        loss = loss + loss_config.cond_lambda * parts["g_class"]
+    if loss_config.apply_similarity:
+        parts["similarity"] = similarity_loss(judgement.features, z)
+        loss = loss + loss_config.similarity_lambda * parts["similarity"]
+    return loss, {name: part.detach() for name, part in {**parts, "g_loss": loss}.items()}
 
 
 def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

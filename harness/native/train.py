@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from harness.config import Config, config_differences, config_to_dict, finetune_config
+from harness.config import Config, complete_config, config_differences, config_to_dict, epochs_to_steps, finetune_config
 from harness.errors import EXIT_USER_ERROR, Interrupted, UserError
 from harness.hdf5 import PackedSet
+from harness.native.arch import ArchSpec
 from harness.native.best import Evaluations
 from harness.native.build import build_training, load_networks, load_training, open_training_set, save_training
 from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
@@ -24,7 +25,6 @@ from harness.native.freeze import freeze_discriminator
 from harness.native.grids import save_reals, save_samples
 from harness.native.load import find_checkpoint, read_origin
 from harness.native.progress import Reporter, save_curves
-from harness.native.resnet import ArchSpec
 from harness.native.step import Training, train_step
 from harness.rundir import RunDir
 
@@ -68,7 +68,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path:
     if folder is None:
         raise UserError(f"finetune.from_run: {run} has no checkpoint to start from; try `make train` first")
     try:
-        stored = read_meta(folder)["config"]
+        stored = complete_config(read_meta(folder)["config"])
     except ValueError as error:
         raise UserError(f"{folder}: cannot be fine-tuned: {error}") from error
     mine = config_to_dict(config)
@@ -104,14 +104,16 @@ def _run(
         stopping = stack.enter_context(stop_signals())
 
         def open_first() -> None:
-            open_training_set(config).close()
-            opened = RunDir.open(config, allow_config_change=allow_config_change)
+            with open_training_set(config) as found:
+                counted = epochs_to_steps(config, found.count)
+            opened = RunDir.open(counted, allow_config_change=allow_config_change)
             stack.enter_context(opened.lock())
             set_aside_damaged(opened.checkpoints, newest_checkpoint(opened.checkpoints, _warn))
 
         world.on_first(open_first)
         packed = open_training_set(config)
         stack.callback(packed.close)
+        config = epochs_to_steps(config, packed.count)
         run = build_training(config, hardware, world, packed)
         stack.callback(run.source.close)
         facts = _restore(run, rundir, packed, source)

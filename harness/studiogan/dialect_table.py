@@ -16,6 +16,16 @@ from harness.errors import UserError
 UNUSED = "N/A"  # what StudioGAN writes where a value has no use
 FIXED_POLICY = ("color", "translation", "cutout")  # src/worker.py (0.2.0), src/utils/diffaug.py (0.4.0)
 FIXED_EPS = 1e-6  # of Adam, src/loader.py (0.2.0), src/config.py (0.4.0)
+# What the native engine alone has, with the value that asks for nothing.
+OURS_ALONE: dict[str, Any] = {
+    "model.backbone": "resnet",
+    "loss.label_smoothing": 0.0,
+    "loss.apply_r1_reg": False,
+    "loss.apply_similarity": False,
+    "augment.d_input_noise": 0.0,
+    "optim.z_schedule": None,
+}
+CONDITIONED = {"model.g_cond_mtd": "cBN", "model.d_cond_mtd": "PD"}
 SHOWN_CHARACTERS, SHOWN_KEYS, LARGEST_INT = 40, 12, 2**62
 Kind = Literal["bool", "int", "float", "text", "place"]
 KINDS = {
@@ -68,11 +78,21 @@ def _unsayable(config: Config) -> Iterable[str]:
         yield f"data.img_size: found {height}x{width}, allowed squares, try --set data.img_size={height}"
     if config.model.apply_g_ema and config.model.g_ema_warmup:
         yield "model.g_ema_warmup: found true, allowed false, try --set model.g_ema_warmup=false"
+    for key, nothing in OURS_ALONE.items():
+        if (found := _our_value(config, key)) != nothing:
+            yield f"{key}: found {_plain(found)}, allowed {_plain(nothing)}, try --set engine=native"
+    for key, known in CONDITIONED.items():
+        if (found := _our_value(config, key)) not in (None, known):
+            yield f"{key}: found {found}, allowed {known} or null, try --set {key}={known}"
     if config.augment.apply_diffaug and policy != FIXED_POLICY:
         allowed = f"[{', '.join(FIXED_POLICY)}]"
         yield f"augment.diffaug_policy: found [{', '.join(policy)}], allowed {allowed}, try that or apply_diffaug=false"
     if eps != FIXED_EPS:
         yield f"optim.eps: found {eps}, allowed {FIXED_EPS}, try --set optim.eps=1.0e-6"
+
+
+def _plain(value: Any) -> str:
+    return shown(value).strip("'")
 
 
 def _our_value(config: Config, key: str) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config, check_config, finetune_config
+from harness.config import Config, check_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
 from harness.hdf5 import PackedSet
 from harness.native.build import open_training_set
@@ -85,6 +85,7 @@ def _run(request: Request) -> Path:
     with disk_errors_told(rundir), ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
         packed = stack.enter_context(open_training_set(config))
+        config = epochs_to_steps(config, packed.count)
         setting = check_setting(config, packed, request.freeze, request.processes)
         rundir = RunDir.open(config, allow_config_change=request.allow_config_change)
         stack.enter_context(rundir.lock())

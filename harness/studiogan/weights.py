@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from harness.config import Config, check_config, complete_config, config_to_dict
 from harness.errors import UserError
-from harness.native.build import build_networks, config_to_spec
+from harness.native.build import build_networks, config_to_spec, spec_to_networks
 from harness.native.checkpoint import checkpoint_folder, load_state, load_weights, read_meta, save_checkpoint
-from harness.native.resnet import Discriminator, Generator
 from harness.native.sampling import standing_copy
 from harness.studiogan.weights_file import (
     NETWORKS,
@@ -137,7 +136,7 @@ def networks_on_meta(config: Config, num_classes: int) -> dict[str, nn.Module]:
     with torch.device("meta"):
         generator, discriminator = (
             network.to(memory_format=layout)  # type: ignore[call-overload]
-            for network in (Generator(spec), Discriminator(spec))
+            for network in spec_to_networks(spec)
         )
     return {"generator": generator, "generator_ema": generator, "discriminator": discriminator}
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from blend.invert import Inverted, invert, learning_rate, make_objective
 from blend.perceptual import FeatureMaps, picture_error, unit_length
 from harness.config import Inversion, load_config
-from harness.native.resnet import ArchSpec, Discriminator, Generator
+from harness.native.arch import ArchSpec
+from harness.native.resnet import ResNetDiscriminator, ResNetGenerator
 from harness.native.sampling import standing_copy
 
 Z_DIM, SIZE = 16, 32
@@ -29,7 +30,10 @@ def networks(dtype: torch.dtype, num_classes: int = 0) -> tuple[nn.Module, Featu
     spec = ArchSpec(SIZE, SIZE, z_dim=Z_DIM, g_conv_dim=4, d_conv_dim=4, **conditional)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        generator, discriminator = Generator(spec), Discriminator(spec).requires_grad_(False).eval().to(dtype)
+        generator, discriminator = (
+            ResNetGenerator(spec),
+            ResNetDiscriminator(spec).requires_grad_(False).eval().to(dtype),
+        )
     with torch.no_grad():
         generator.conv2d5.weight.mul_(3)
     network = standing_copy(generator, Z_DIM, num_classes).requires_grad_(False).to(dtype)

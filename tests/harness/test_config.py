@@ -263,3 +263,21 @@ def test_a_config_kept_before_a_key_existed_gets_the_keys_value_of_base():
     expected = check_config(kept, "kept")
     del kept["train"]["fuse_resampling"], kept["data"]["seed"]
     assert check_config(complete_config(kept), "kept") == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (["loss.label_smoothing=0.1"], r"loss.label_smoothing: found 0.1 with hinge, allowed 0 but with vanilla"),
+        (
+            ["model.g_act_fn=Mish"],
+            r"model.g_act_fn: found Mish, allowed ReLU in the ResNet, try ",
+        ),
+        (["model.g_cond_mtd=concat"], r"found 'concat' and null, allowed cBN or concat with PD, acgan or concat"),
+        (["model.d_cond_mtd=AC"], r"model.d_cond_mtd: found 'AC', allowed"),
+        (["optim.z_schedule=3"], r"optim.z_schedule: found 3, allowed a list of \[step or epoch, components\]"),
+    ],
+)
+def test_faults_of_the_brand_recipes_keys(settings: list[str], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        load_config(BASE, settings)

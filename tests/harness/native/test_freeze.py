@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from harness.errors import UserError
+from harness.native.arch import ArchSpec
 from harness.native.freeze import freeze_discriminator, set_trainable, trainable_parameters
 from harness.native.losses import d_loss
-from harness.native.resnet import ArchSpec, Discriminator
+from harness.native.resnet import ResNetDiscriminator
 
 SPEC = ArchSpec(32, 32, z_dim=8, g_conv_dim=4, d_conv_dim=8)
 
 
-def train(d: Discriminator, steps: int) -> None:
+def train(d: ResNetDiscriminator, steps: int) -> None:
     """D updates as training does them, each followed by what G's update does to D."""
     adam = torch.optim.Adam(d.parameters(), 1e-2, (0.0, 0.9))
     for _ in range(steps):
@@ -27,7 +28,7 @@ def train(d: Discriminator, steps: int) -> None:
 @pytest.mark.parametrize("sn", [True, False], ids=["spectral-norm", "batch-norm"])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_frozen_blocks_stay_bitwise_and_the_others_move(n: int, sn: bool) -> None:
-    d = Discriminator(ArchSpec(**{**SPEC.__dict__, "apply_d_sn": sn, "apply_attn": True}))
+    d = ResNetDiscriminator(ArchSpec(**{**SPEC.__dict__, "apply_d_sn": sn, "apply_attn": True}))
     train(d, 1)
     freeze_discriminator(d, n)
     before = {name: value.clone() for name, value in d.state_dict().items()}
@@ -42,7 +43,7 @@ def test_frozen_blocks_stay_bitwise_and_the_others_move(n: int, sn: bool) -> Non
 
 
 def test_a_copy_is_frozen_too() -> None:
-    d = Discriminator(SPEC)
+    d = ResNetDiscriminator(SPEC)
     freeze_discriminator(d, 2)
     copied = copy.deepcopy(d)
     before = copied.blocks[:2].state_dict()
@@ -53,14 +54,14 @@ def test_a_copy_is_frozen_too() -> None:
 
 @pytest.mark.parametrize("n", [0, 4, 5, -1])
 def test_a_count_that_freezes_nothing_or_everything_is_refused(n: int) -> None:
-    d = Discriminator(SPEC)
+    d = ResNetDiscriminator(SPEC)
     with pytest.raises(UserError, match=f"freeze_layers: found {n}, allowed 1 to 3 .* try"):
         freeze_discriminator(d, n)
     assert len(trainable_parameters(d)) == len(list(d.parameters()))
 
 
 def test_without_freezing_everything_is_trainable() -> None:
-    d = Discriminator(SPEC)
+    d = ResNetDiscriminator(SPEC)
     set_trainable(d, False)
     set_trainable(d, True)
     assert all(p.requires_grad for p in d.parameters())

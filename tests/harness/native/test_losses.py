@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.native.losses import ADV_LOSSES, LeCam, d_loss, g_loss, gradient_penalty
-from harness.native.resnet import ArchSpec, Discriminator
+from harness.native.arch import ArchSpec
+from harness.native.losses import ADV_LOSSES, LeCam, d_loss, g_loss, gradient_penalty, r1_penalty, similarity_loss
+from harness.native.resnet import ResNetDiscriminator
 
 REAL, FAKE = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.25, 3.0])
 
@@ -80,7 +81,7 @@ def test_gradient_penalty_looks_between_the_pictures() -> None:
 def test_gradient_penalty_reaches_the_weights_of_the_real_network() -> None:
     """Its slope along a random direction of all weights, spectral norm included, against finite differences."""
     torch.manual_seed(0)
-    d = Discriminator(ArchSpec(32, 32, d_conv_dim=2)).double().eval()
+    d = ResNetDiscriminator(ArchSpec(32, 32, d_conv_dim=2)).double().eval()
     real, fake = torch.randn(2, 4, 3, 32, 32, dtype=torch.float64)
     alpha = torch.rand(4, dtype=torch.float64)
     gradient_penalty(d, real, fake, None, alpha).backward()
@@ -166,3 +167,39 @@ def test_nothing_waits_for_the_device() -> None:
 def test_a_decay_that_never_forgets_is_refused() -> None:
     with pytest.raises(UserError, match="lecam_ema_decay: found 1.0, allowed"):
         LeCam("standard", 0.3, 1.0, 1)
+
+
+# ---- smoothing, R1, similarity ----------------------------------------------------------------------------------
+
+
+def test_label_smoothing_is_cross_entropy_with_a_softer_target() -> None:
+    real, fake = torch.randn(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.full((16,), 0.9, dtype=torch.float64)
+    wanted = F.binary_cross_entropy_with_logits(real, targets) + F.binary_cross_entropy_with_logits(fake, targets * 0)
+    torch.testing.assert_close(d_loss("vanilla", real, fake, smoothing=0.1), wanted, rtol=0, atol=1e-12)
+
+
+def test_r1_is_the_slope_at_real_pictures() -> None:
+    """Of D(x) = sum of a x^2 / 2 the slope is a x."""
+
+    class Bowl(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+            return 1.5 * x.flatten(1).square().sum(1)
+
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    wanted = 0.5 * (3 * x).flatten(1).square().sum(1).mean()
+    torch.testing.assert_close(r1_penalty(Bowl(), x, None), wanted)
+    d = ResNetDiscriminator(ArchSpec(32, 32, d_conv_dim=2))
+    r1_penalty(d, torch.randn(2, 3, 32, 32), None).backward()
+    assert all(p.grad is not None for p in d.blocks.parameters() if p.dim() > 1)
+
+
+def test_similarity_is_felt_by_pictures_that_are_more_alike_than_their_latents() -> None:
+    z = torch.eye(6)
+    collapsed = (torch.ones(6, 4) + 0.01 * torch.tensor([[1.0, 0, 0, 0]] * 3 + [[-1.0, 0, 0, 0]] * 3)).requires_grad_()
+    apart = torch.eye(6)
+    loss = similarity_loss(collapsed, z)
+    assert float(loss.detach()) > 0.3 and float(similarity_loss(apart, z)) < 1e-6
+    (slope,) = torch.autograd.grad(loss, collapsed)
+    assert float(slope.abs().max()) > 0  # the first seed detached it
+    assert float(similarity_loss(collapsed.detach(), torch.ones(6, 3))) == 0  # equal latents may look alike

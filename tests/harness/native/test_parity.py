@@ -13,9 +13,10 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.native import resample
+from harness.native.arch import ArchSpec
 from harness.native.diffaug import apply_diffaug, numbers_to_draws
 from harness.native.losses import LeCam, d_loss, g_loss
-from harness.native.resnet import ArchSpec, Discriminator, Generator
+from harness.native.resnet import ResNetDiscriminator, ResNetGenerator
 from harness.studiogan.checkout import ROOT, find_checkout
 from tests.golden import parity_case as pc
 
@@ -53,7 +54,7 @@ def spec_of(case: pc.Case, commute: bool = True, fuse: bool = True) -> ArchSpec:
 def update_both(case: pc.Case, dtype: torch.dtype, way: str) -> dict[str, dict[str, Tensor]]:
     """One D update and one G update by our modules; the same kinds as `make_parity_golden.update_both`."""
     spec = spec_of(case, *WAYS[way])
-    g, d = Generator(spec), Discriminator(spec)
+    g, d = ResNetGenerator(spec), ResNetDiscriminator(spec)
     g.load_state_dict(pc.fill("G", g.state_dict()))
     d.load_state_dict(pc.fill("D", d.state_dict(), case.logit_shift))
     g.to(dtype).train()
@@ -144,7 +145,7 @@ def test_state_dicts_have_studiogans_names_shapes_and_order() -> None:
             letter, size, *rest = name.split("-")
             full = bool(rest)
             case = pc.Case("", int(size), 64, 1, num_classes=5 if full else 0, attention=full, z_dim=128)
-            network = {"G": Generator, "D": Discriminator}[letter](spec_of(case))
+            network = {"G": ResNetGenerator, "D": ResNetDiscriminator}[letter](spec_of(case))
             ours = [[key, list(value.shape)] for key, value in network.state_dict().items()]
             assert ours == expected, name
 

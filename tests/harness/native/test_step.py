@@ -245,3 +245,49 @@ def test_one_latent_gives_one_picture(workplace: Path, changes: dict[str, Any]) 
             assert (together[0] - together[1]).abs().max() > 1e-2
         small, large = (latents_to_pictures(generator, z, y, batch_size=size) for size in (5, 64))
         assert small.shape == (16, 32, 32, 3) and abs(small.astype(int) - large).max() <= 1
+
+
+# ---- what the car-brand GAN's recipe adds ------------------------------------------------------------------------
+
+BRANDS: dict[str, Any] = {
+    "model__backbone": "conv", "model__apply_g_sn": True, "model__g_act_fn": "Mish", "model__d_act_fn": "Leaky_ReLU",
+    "loss__adv_loss": "vanilla", "loss__label_smoothing": 0.1, "loss__apply_gp": True, "loss__apply_r1_reg": True,
+    "loss__apply_similarity": True, "augment__d_input_noise": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("d_cond_mtd", ["concat", "acgan", "PD"])
+def test_a_step_of_every_stabiliser(workplace: Path, d_cond_mtd: str) -> None:
+    changes = {**BRANDS, "model__g_cond_mtd": "concat", "model__d_cond_mtd": d_cond_mtd}
+    with training(**changes) as run:
+        before = {name: value.clone() for name, value in run.generator.state_dict().items()}
+        values = train_step(run)
+        classes = {"d_class", "g_class"} if d_cond_mtd == "acgan" else set()
+        always = {"d_loss", "g_loss", "d_real", "d_fake", "lecam", "gp", "r1", "similarity"}
+        assert set(values) == always | classes
+        assert all(torch.isfinite(value) for value in values.values()) and not run.broken
+        moved = {name for name, value in run.generator.state_dict().items() if not torch.equal(value, before[name])}
+        assert {"linear0.weight_orig", "embedding.weight_orig"} <= moved
+        if d_cond_mtd == "acgan":
+            assert run.discriminator.linear2.weight_orig.grad is None  # G's step left it alone
+
+
+@pytest.mark.parametrize("key", ["loss__apply_similarity", "augment__d_input_noise", "loss__apply_r1_reg"])
+def test_each_stabiliser_reaches_the_weights(workplace: Path, key: str) -> None:
+    """A step with it ends in other weights than one without."""
+    ends = []
+    for changes in (BRANDS, {**BRANDS, key: 0.0 if "noise" in key else False}):
+        with training(**changes) as run:
+            train_step(run)
+            ends.append(torch.cat([p.detach().flatten() for p in run.generator.parameters()]))
+    assert not torch.equal(ends[0], ends[1])
+
+
+def test_noise_is_drawn_anew_for_each_update_and_alike_for_any_process_count(workplace: Path) -> None:
+    with training(augment__d_input_noise=0.5, augment__apply_diffaug=False) as run:
+        x = torch.zeros(4, 3, 32, 32)
+        first, again, other = (run.augment(x, "d.real", index) for index in (0, 0, 1))
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        assert float(first.std()) == pytest.approx(0.5, rel=0.05)
+        run.draws.share = slice(2, 4)
+        assert torch.equal(run.augment(x[2:], "d.real", 0), first[2:])
