@@ -68,7 +68,7 @@ def test_concat_adds_a_constant_for_each_class_and_projection_does_not() -> None
     spread = {}
     for how, g_how in (("concat", "concat"), ("PD", "cBN")):
         _, d = settled(replace(SMALL, g_cond_mtd=g_how, d_cond_mtd=how), y)
-        spread[how] = float((d(x, classes[1]) - d(x, classes[0])).std())
+        spread[how] = float((d(x, classes[1]) - d(x, classes[0])).detach().std())
     assert spread["concat"] < 1e-6 < 1e-4 < spread["PD"]
 
 

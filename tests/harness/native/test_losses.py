@@ -196,10 +196,11 @@ def test_r1_is_the_slope_at_real_pictures() -> None:
 
 def test_similarity_is_felt_by_pictures_that_are_more_alike_than_their_latents() -> None:
     z = torch.eye(6)
-    collapsed = (torch.ones(6, 4) + 0.01 * torch.tensor([[1.0, 0, 0, 0]] * 3 + [[-1.0, 0, 0, 0]] * 3)).requires_grad_()
+    sides = torch.tensor([[1.0, 0.1, 0, 0], [1, 0, 0.1, 0], [1, 0, 0, 0.1]])
+    collapsed = (1 + 0.01 * torch.cat([sides, -sides])).requires_grad_()  # two kinds of pictures, whatever the latent
     apart = torch.eye(6)
     loss = similarity_loss(collapsed, z)
     assert float(loss.detach()) > 0.3 and float(similarity_loss(apart, z)) < 1e-6
     (slope,) = torch.autograd.grad(loss, collapsed)
     assert float(slope.abs().max()) > 0  # the first seed detached it
-    assert float(similarity_loss(collapsed.detach(), torch.ones(6, 3))) == 0  # equal latents may look alike
+    assert float(similarity_loss(collapsed.detach(), torch.ones(6, 3))) < 1e-6  # equal latents may look alike
