@@ -35,7 +35,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def watch_files(folder: Path, total: int, label: str) -> Iterator[None]:
-    """Shows, while the block runs, how many of `total` files have appeared in `folder`."""
+    """Shows, while the block runs, how many of `total` files have appeared in `folder` and below."""
     over = threading.Event()
 
     def watch() -> None:
@@ -54,8 +54,7 @@ def watch_files(folder: Path, total: int, label: str) -> Iterator[None]:
 def _appearing(folder: Path, total: int, over: threading.Event) -> Iterator[None]:
     seen = 0
     while not over.wait(0.5):
-        with os.scandir(folder) as entries:
-            now = min(total, sum(1 for _ in entries))
+        now = min(total, sum(len(files) for _, _, files in os.walk(folder)))
         yield from [None] * (now - seen)
         seen = max(seen, now)
 

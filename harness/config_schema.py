@@ -33,7 +33,7 @@ class Data(Section):
     set: Name
     source: Literal["procedural", "folder", "cifar10"]
     src: str | None
-    kind: Literal["ordinary", "concept", "messy"]
+    kind: Literal["ordinary", "concept", "brands", "brand_concepts", "messy"]
     count: Count
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from datasets.procedural.brands import House
 from datasets.procedural.factors import Factors
 
 # Section parameter v runs from the underside's middle (0) to the roof's middle (12); these are its landmarks.
@@ -31,6 +32,7 @@ class Shape:
     profile_s: np.ndarray
     top: np.ndarray
     belt: np.ndarray
+    house: House | None = None  # of the brand whose face it wears
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.sqrt(np.einsum("ij,ij->i", vectors, vectors) + np.float32(1e-12))[:, None]
 
 
-def factors_to_shape(f: Factors) -> Shape:
+def factors_to_shape(f: Factors, house: House | None = None) -> Shape:
     length = f.bonnet + f.cabin + f.boot
     belt_middle = f.roof_height - f.glass * (f.roof_height - f.clearance)
     wedge = 0.05 + 0.09 * f.futurism
@@ -69,7 +71,8 @@ def factors_to_shape(f: Factors) -> Shape:
     front = overhang * (0.49 + 0.05 * f.futurism)
     wheel_s = (front, front + f.wheelbase)
     s = np.linspace(-0.6, length + 0.6, 181)
-    peak = screen[1] + (0.35 - 0.1 * f.futurism) * (rear[0] - screen[1])
+    place, rise = (0.35 - 0.1 * f.futurism, 0.0) if house is None else house.peak
+    peak = screen[1] + place * (rear[0] - screen[1])
     top = np.interp(
         s,
         [0, f.bonnet, screen[1], peak, rear[0], rear[1], length],
@@ -77,7 +80,7 @@ def factors_to_shape(f: Factors) -> Shape:
             nose_top,
             cowl,
             f.roof_height - 0.03,
-            f.roof_height + 0.01,
+            f.roof_height + 0.01 + rise,
             f.roof_height - 0.05,
             deck,
             deck - 0.03 - 0.10 * f.boot,
@@ -92,7 +95,7 @@ def factors_to_shape(f: Factors) -> Shape:
     top, belt = _smooth(s, top, blur), _smooth(s, belt, 0.16)
     radius = 0.5 * f.wheel_size
     arch = radius * (1.09 - 0.035 * f.futurism) + 0.012
-    shape = Shape(length, 0.5 * f.width, nose_top, cowl, deck, screen, rear, wheel_s, radius, arch, s, top, belt)
+    shape = Shape(length, 0.5 * f.width, nose_top, cowl, deck, screen, rear, wheel_s, radius, arch, s, top, belt, house)
     return _raise_wings(f, shape)
 
 

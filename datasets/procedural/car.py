@@ -6,7 +6,8 @@ from datasets.procedural.body import Mesh, Shape, ramp, unit
 from datasets.procedural.camera import Camera, fill_triangles
 from datasets.procedural.factors import Factors
 from datasets.procedural.light import Fragments, Light, develop, join_fragments, light_frame, shade
-from datasets.procedural.surface import hsv_to_linear, make_patch
+from datasets.procedural.materials import hsv_to_linear
+from datasets.procedural.surface import make_patch
 from datasets.procedural.wheels import hit_mirror, hit_wheel, wheel_material, wheel_places
 
 

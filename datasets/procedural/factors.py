@@ -1,12 +1,21 @@
 """What a car looks like, as numbers: the factors of one picture and how they are drawn."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 
-Kind = Literal["ordinary", "concept"]
-FUTURISM_RANGES: dict[str, tuple[float, float]] = {"ordinary": (0.0, 0.3), "concept": (0.7, 1.0)}
+Kind = Literal["ordinary", "concept", "brands", "brand_concepts"]
+FUTURISM_RANGES: dict[str, tuple[float, float]] = {
+    "ordinary": (0.0, 0.3),
+    "concept": (0.7, 1.0),
+    "brands": (0.0, 0.3),
+    "brand_concepts": (0.7, 1.0),
+}
+BRAND_KINDS = ("brands", "brand_concepts")
+Row = tuple[float, ...]
+Body = tuple[Row, Row]  # today and as a show car; what the numbers are: _BODY_COLUMNS
 
 # Every factor, the range that a drawn value keeps to, and its unit.
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -79,7 +88,7 @@ _BODY_COLUMNS = (
     "tail_deg",
     "lights",
 )
-_BODIES = {
+BODIES: dict[str, Body] = {
     "hatchback": ((4.15, 1.08, 0.12, 1.47, 2.58, 0.625, 0.155, 1.76, 0.385, 31, 52, 0.150),
                   (4.45, 0.78, 0.24, 1.13, 2.86, 0.755, 0.100, 1.94, 0.325, 20, 22, 0.035)),
     "saloon": ((4.75, 1.30, 0.72, 1.44, 2.80, 0.650, 0.150, 1.83, 0.370, 28, 27, 0.135),
@@ -91,15 +100,26 @@ _BODIES = {
 }  # fmt: skip
 
 
-def draw_factors(kind: Kind, rng: np.random.Generator, futurism_range: tuple[float, float] | None = None) -> Factors:
-    """Draw a car. Equal `rng` states with another range give the same car, view and paint at another futurism."""
+def draw_factors(
+    kind: Kind,
+    rng: np.random.Generator,
+    futurism_range: tuple[float, float] | None = None,
+    bodies: Sequence[Body] = tuple(BODIES.values()),
+    looseness: float = 1.0,
+) -> Factors:
+    """Draw a car. Equal `rng` states with another range give the same car, view and paint at another futurism.
+
+    Args:
+        bodies: one of them is drawn.
+        looseness: how far the body may differ from it; 1 = as cars do.
+    """
     low, high = futurism_range or FUTURISM_RANGES[kind]
     assert 0.0 <= low <= high <= 1.0, (low, high)
     futurism = low + (high - low) * rng.random()
-    today, show = tuple(_BODIES.values())[rng.integers(len(_BODIES))]
+    today, show = bodies[rng.integers(len(bodies))]
     jitter = np.clip(rng.normal(0.0, 1.0, len(_BODY_COLUMNS)), -1.8, 1.8)
     spread = np.array([0.03, 0.05, 0.12, 0.022, 0.015, 0.022, 0.08, 0.012, 0.025, 0.05, 0.08, 0.10])
-    values = (np.array(today) * (1 - futurism) + np.array(show) * futurism) * (1 + spread * jitter)
+    values = (np.array(today) * (1 - futurism) + np.array(show) * futurism) * (1 + looseness * spread * jitter)
     body: dict[str, float] = dict(zip(_BODY_COLUMNS, values.tolist(), strict=True))
     length = body.pop("length")
     body["wheelbase"] = min(body["wheelbase"], length - 1.75 * body["wheel_size"])

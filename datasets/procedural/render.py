@@ -4,28 +4,33 @@ import numpy as np
 
 from datasets.procedural.backdrop import Scene, draw_scene
 from datasets.procedural.body import Shape, build_mesh, factors_to_shape, ramp
+from datasets.procedural.brands import House
 from datasets.procedural.camera import Camera, aim_camera
 from datasets.procedural.car import render_car
 from datasets.procedural.factors import Factors
 from datasets.procedural.light import light_frame
 
 
-def render(factors: Factors, height: int, width: int, seed: int) -> np.ndarray:
-    """uint8 (H, W, 3) RGB. `seed` drives backdrop, light and noise only."""
-    return render_with_mask(factors, height, width, seed)[0]
+def render(factors: Factors, height: int, width: int, seed: int, house: House | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) RGB. `seed` drives backdrop, light and noise only; `house`: the brand's style, or none."""
+    return render_with_mask(factors, height, width, seed, house)[0]
 
 
-def render_with_mask(factors: Factors, height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def render_with_mask(
+    factors: Factors, height: int, width: int, seed: int, house: House | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The picture, uint8 (H, W, 3), and where the car is, bool (H, W)."""
     scene = draw_scene(height, width, seed)
-    picture, alpha = park(factors, scene, scene.picture)
+    picture, alpha = park(factors, scene, scene.picture, house=house)
     return finish(picture, seed), alpha > 0.5
 
 
-def park(f: Factors, scene: Scene, picture: np.ndarray, centre=(0.5, 0.55)) -> tuple[np.ndarray, np.ndarray]:
+def park(
+    f: Factors, scene: Scene, picture: np.ndarray, centre=(0.5, 0.55), house: House | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Put a car with its shadow and its image in the floor on linear (H, W, 3); also returns its alpha (H, W)."""
     height, width = picture.shape[:2]
-    shape, samples = factors_to_shape(f), samples_per_side(height, width)
+    shape, samples = factors_to_shape(f, house), samples_per_side(height, width)
     mesh = build_mesh(f, shape, *fineness(samples * max(height, width)))
     outline = np.concatenate([mesh.points, _ground_points(f, shape)])
     camera = aim_camera(outline, f.yaw_deg, f.pitch_deg, f.distance, f.framing, height, width, centre)

@@ -12,11 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.procedural.factors import FACTOR_NAMES, FUTURISM_RANGES, Factors, Kind, draw_factors
+from datasets.procedural.brands import BRANDS, HOUSES, LOOSENESS, House
+from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANGES, Factors, Kind, draw_factors
 from datasets.procedural.render import render
 from harness.errors import UserError
 
 FACTORS_TABLE = "factors.csv"
+
+
+def house_of(kind: Kind, index: int) -> House | None:
+    """The brand of picture `index`: all come in turn. None for cars without one."""
+    return HOUSES[index % len(HOUSES)] if kind in BRAND_KINDS else None
 
 
 def picture_draw(
@@ -24,7 +30,11 @@ def picture_draw(
 ) -> tuple[Factors, int]:
     """The factors of picture `index` and the seed of its backdrop, light and noise: two unrelated streams."""
     root = [set_seed, index, list(FUTURISM_RANGES).index(kind)]
-    factors = draw_factors(kind, np.random.default_rng([*root, 0]), futurism_range)
+    rng, house = np.random.default_rng([*root, 0]), house_of(kind, index)
+    if house is None:
+        factors = draw_factors(kind, rng, futurism_range)
+    else:
+        factors = draw_factors(kind, rng, futurism_range, (house.body,), LOOSENESS)
     return factors, int(np.random.SeedSequence([*root, 1]).generate_state(1)[0])
 
 
@@ -32,7 +42,7 @@ def render_index(job: tuple) -> tuple[Factors, int, np.ndarray]:
     """(kind, set seed, index, height, width, futurism range) → factors, seed, uint8 (H, W, 3)."""
     kind, set_seed, index, height, width, futurism_range = job
     factors, seed = picture_draw(kind, set_seed, index, futurism_range)
-    return factors, seed, render(factors, height, width, seed)
+    return factors, seed, render(factors, height, width, seed, house_of(kind, index))
 
 
 def render_many(
@@ -62,6 +72,12 @@ def render_many(
         yield from pool.imap(render_index, jobs, chunksize=8)
 
 
+def picture_name(kind: Kind, index: int) -> str:
+    """Path of picture `index` in its set's folder."""
+    house = house_of(kind, index)
+    return f"{house.name}/{kind}_{index:06d}.png" if house else f"{kind}_{index:06d}.png"
+
+
 def render_set(
     kind: Kind,
     count: int,
@@ -71,8 +87,12 @@ def render_set(
     workers: int = 1,
     futurism_range: tuple[float, float] | None = None,
 ) -> Path:
-    """Write PNG files and `factors.csv` (file, kind, seed, every factor) into `out`; returns the table."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write PNG files and `factors.csv` (file, kind, seed, every factor) into `out`; returns the table.
+
+    Brands have a folder each.
+    """
+    for folder in [out, *(out / name for name in (BRANDS if kind in BRAND_KINDS else ()))]:
+        folder.mkdir(parents=True, exist_ok=True)
     table = out / FACTORS_TABLE
     partial = table.with_suffix(".csv.partial")
     with open(partial, "w", newline="") as file:
@@ -80,7 +100,7 @@ def render_set(
         rows.writerow(["file", "kind", "seed", *FACTOR_NAMES])
         for index, drawn in enumerate(render_many(kind, count, seed, size_px, workers, futurism_range)):
             factors, picture_seed, picture = drawn
-            name = f"{kind}_{index:06d}.png"
+            name = picture_name(kind, index)
             Image.fromarray(picture).save(out / name, compress_level=1)
             rows.writerow([name, kind, picture_seed, *map(repr, astuple(factors))])
     partial.replace(table)

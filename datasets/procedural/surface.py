@@ -1,36 +1,11 @@
 """What the body is made of at each of its pixels: paint, glass, lamps, grille, seams."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from datasets.procedural.body import V_BELT, V_ROOF_EDGE, Shape, ramp, unit
+from datasets.procedural.faces import dress_face
 from datasets.procedural.factors import Factors
-
-BLACK = np.array([0.012, 0.012, 0.014], np.float32)
-GLASS = np.array([0.010, 0.013, 0.015], np.float32)
-WHITE_LAMP = np.array([0.92, 0.97, 1.0], np.float32)
-RED_LAMP = np.array([0.75, 0.02, 0.02], np.float32)
-
-
-@dataclass
-class Patch:
-    """Pixels of the body, all (n, ...): where they are, which way they face, and what they are made of."""
-
-    points: np.ndarray
-    normals: np.ndarray
-    s_section: np.ndarray  # s of the cross-section, follows the mesh
-    v: np.ndarray
-    albedo: np.ndarray
-    mirror: np.ndarray
-    glow: np.ndarray  # (n, 3) light of its own
-    hollow: np.ndarray  # bool: wheel arch, seen through
-
-
-def hsv_to_linear(hue: float, saturation: float, value: float) -> np.ndarray:
-    shifted = (np.array([5.0, 3.0, 1.0]) + 6 * hue) % 6
-    rgb = value - value * saturation * np.clip(np.minimum(shifted, 4 - shifted), 0, 1)
-    return (rgb**2.2).astype(np.float32)
+from datasets.procedural.materials import BLACK, GLASS, RED_LAMP, WHITE_LAMP, Patch, hsv_to_linear, put
 
 
 def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px: float) -> Patch:
@@ -53,20 +28,13 @@ def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px:
     _trim_sills(f, shape, patch, s)
     _glaze(f, shape, patch, s)
     front = np.flatnonzero((s < 1.0) & (patch.v < 11.99))
-    _dress_front(f, shape, patch, front, s[front])
+    if shape.house is None:
+        _dress_front(f, shape, patch, front, s[front])
+    else:
+        dress_face(f, shape, shape.house, patch, front, s[front])
     back = np.flatnonzero(s > shape.length - 0.8)
     _dress_back(f, shape, patch, back, s[back])
     return patch
-
-
-def _put(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount: float | np.ndarray = 1.0) -> None:
-    """Blend a material in at the pixel numbers (or mask) `where`."""
-    if where.dtype == bool:
-        where = np.flatnonzero(where)
-    share = np.asarray(amount, np.float32)
-    column = share[..., None] if share.ndim else share
-    patch.albedo[where] += column * (colour - patch.albedo[where])
-    patch.mirror[where] += share * (mirror - patch.mirror[where])
 
 
 def _crease_flanks(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
@@ -110,7 +78,7 @@ def _draw_seams(f: Factors, shape: Shape, patch: Patch, s: np.ndarray, metres_pe
     dark = sum(np.exp(-(((sf - line) / width) ** 2)) for line in (first, middle, last))
     between = (sf > first) & (sf < last)
     dark += between * np.exp(-(((z - f.clearance - 0.12) / width) ** 2))
-    _put(patch, flank, BLACK, 0.02, np.clip(strength * dark, 0, 0.9))
+    put(patch, flank, BLACK, 0.02, np.clip(strength * dark, 0, 0.9))
     handles = 1 - ramp(f.futurism, 0.25, 0.55)
     if handles > 0:
         belt = np.interp(sf, shape.profile_s, shape.belt)
@@ -118,25 +86,27 @@ def _draw_seams(f: Factors, shape: Shape, patch: Patch, s: np.ndarray, metres_pe
         for line in (middle, shape.wheel_s[1] - 0.14):
             inside = (np.abs(sf - line + 0.17) < 0.085) & (np.abs(drop) < 0.020)
             shade_of = np.where(drop[inside] > 0.004, 0.02, 0.55)[:, None] * np.ones(3, np.float32)
-            _put(patch, flank[inside], shade_of, 0.10, handles * min(1.0, 0.03 / metres_per_px))
+            put(patch, flank[inside], shade_of, 0.10, handles * min(1.0, 0.03 / metres_per_px))
     bonnet = np.flatnonzero((s > 0.10) & (patch.s_section < shape.screen[0]) & (patch.v > 8.6))
     edge = np.exp(-(((patch.v[bonnet] - 9.0) / 0.12) ** 2))
-    _put(patch, bonnet, BLACK, 0.02, 0.75 * strength * edge)
+    put(patch, bonnet, BLACK, 0.02, 0.75 * strength * edge)
 
 
 def _trim_sills(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
     """Dark plastic at the bottom: much on a tall car, a thin skirt on a low one."""
     rough = ramp(f.clearance, 0.165, 0.20) * (1 - ramp(f.futurism, 0.3, 0.8))
+    if shape.house is not None:
+        rough = shape.house.cladding
     tall = 0.035 + 0.055 * rough
     z = patch.points[:, 2]
     tall = tall + 0.20 * ramp(f.futurism, 0.4, 0.8) * ramp(s, 0.3 * shape.length, shape.length)  # a blade that rises
-    _put(patch, z < f.clearance + tall, BLACK * 1.5, 0.03)
+    put(patch, z < f.clearance + tall, BLACK * 1.5, 0.03)
     if rough > 0.02:
         flank = np.flatnonzero((patch.v > 2.2) & (patch.v < 7.0))
         near = np.full(len(flank), 9.0, np.float32)
         for wheel in shape.wheel_s:
             near = np.minimum(near, np.hypot(s[flank] - wheel, z[flank] - shape.wheel_radius))
-        _put(patch, flank[near < shape.arch_radius + 0.06], BLACK * 1.8, 0.03, rough)
+        put(patch, flank[near < shape.arch_radius + 0.06], BLACK * 1.8, 0.03, rough)
 
 
 def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
@@ -158,13 +128,13 @@ def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
     rear = (v > V_ROOF_EDGE + 0.25 - 0.15 * canopy) & (sp > shape.rear[0] + 0.06) & (sp < shape.rear[1] - 0.05)
     shell = (v > V_BELT + 0.10) & (sp > shape.screen[0] + 0.02) & ((st < end + 0.06) | (v > V_ROOF_EDGE - 0.3))
     if canopy > 0:
-        _put(patch, upper[shell], GLASS, 0.055, canopy)
-    _put(patch, upper[frame], BLACK, 0.06)
+        put(patch, upper[shell], GLASS, 0.055, canopy)
+    put(patch, upper[frame], BLACK, 0.06)
     glass = side | screen | rear
-    _put(patch, upper[glass], GLASS, 0.058)
+    put(patch, upper[glass], GLASS, 0.058)
     _, middle, _ = door_lines(shape, z)
     post = side & (np.abs(st - middle - 0.02 - 0.08 * over) < 0.045)
-    _put(patch, upper[post], BLACK, 0.03, 1 - canopy)
+    put(patch, upper[post], BLACK, 0.03, 1 - canopy)
     _furnish(f, shape, patch, upper[side & ~post], st[side & ~post], 1 - 0.6 * canopy)
     deep = upper[screen]
     low = 1 - ramp(patch.points[deep, 2], shape.cowl, shape.cowl + 0.75 * (f.roof_height - shape.cowl))
@@ -195,20 +165,20 @@ def _dress_front(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: n
     if grille > 0:
         top, bottom = shape.nose_top - 0.055, shape.nose_top - 0.055 - 0.30 * tall
         opening = facing & (across < 0.56 - 0.25 * (1 - grille)) & (z < top) & (z > bottom)
-        _put(patch, where[opening], BLACK, 0.05, grille)
+        put(patch, where[opening], BLACK, 0.05, grille)
         bars = opening & ((z - bottom) % 0.055 < 0.016)
-        _put(patch, where[bars], np.array([0.35, 0.36, 0.38], np.float32), 0.3, 0.7 * grille)
+        put(patch, where[bars], np.array([0.35, 0.36, 0.38], np.float32), 0.3, 0.7 * grille)
         badge = facing & (np.hypot(y, z - 0.5 * (top + bottom)) < 0.055)
-        _put(patch, where[badge], np.array([0.7, 0.7, 0.72], np.float32), 0.4, grille)
+        put(patch, where[badge], np.array([0.7, 0.7, 0.72], np.float32), 0.4, grille)
         plate = facing & (y < 0.26) & (np.abs(z - bottom + 0.07) < 0.052)
-        _put(patch, where[plate], np.array([0.72, 0.72, 0.70], np.float32), 0.04, grille)
+        put(patch, where[plate], np.array([0.72, 0.72, 0.70], np.float32), 0.04, grille)
     mouth = (
         facing
         & (across < 0.80 - 0.1 * f.futurism)
         & (z < f.clearance + (0.30 - 0.06 * f.futurism) * tall)
         & (z > f.clearance + 0.10 * tall)
     )
-    _put(patch, where[mouth], BLACK, 0.04)
+    put(patch, where[mouth], BLACK, 0.04)
     _light_front(f, shape, patch, where, s, y, z)
 
 
@@ -221,7 +191,7 @@ def _light_front(f: Factors, shape: Shape, patch: Patch, where, s, y, z) -> None
     outside = (y > inner) & (s < reach) & ((patch.v[where] < V_BELT + 1.8) | (patch.normals[where, 0] > 0.5))
     depth = (upper - z) / (f.lights * (1 - 0.55 * ramp(s, 0.15, reach + 0.05)))
     lens = outside & (depth > 0) & (depth < 1)
-    _put(patch, where[lens], np.array([0.10, 0.11, 0.12], np.float32), 0.10)
+    put(patch, where[lens], np.array([0.10, 0.11, 0.12], np.float32), 0.10)
     cells = np.exp(-(((y[lens] - 0.74 * half) / 0.075) ** 2 + ((depth[lens] - 0.45) / 0.32) ** 2))
     cells += np.exp(-(((y[lens] - 0.93 * half) / 0.06) ** 2 + ((depth[lens] - 0.45) / 0.32) ** 2))
     strip = np.exp(-(((depth[lens] - 0.85) / 0.13) ** 2))
@@ -237,10 +207,10 @@ def _dress_back(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np
     top = shape.deck - 0.10 - 0.02 * bar
     tall = 0.15 - 0.11 * bar
     lamp = (z < top) & (z > top - tall) & (y > (0.62 - 0.64 * bar) * half) & (behind < 0.20 + 0.08 * bar)
-    _put(patch, where[lamp], RED_LAMP * 0.35, 0.09)
+    put(patch, where[lamp], RED_LAMP * 0.35, 0.09)
     patch.glow[where[lamp]] += (0.22 + 0.75 * bar) * RED_LAMP
     rearward = patch.normals[where, 0] < -0.3
     plate = rearward & (y < 0.26) & (np.abs(z - 0.62 * shape.deck) < 0.055)
-    _put(patch, where[plate], np.array([0.72, 0.72, 0.70], np.float32), 0.04)
+    put(patch, where[plate], np.array([0.72, 0.72, 0.70], np.float32), 0.04)
     low = rearward & (z < f.clearance + 0.24 * shape.deck) & (y < 0.85 * half)
-    _put(patch, where[low], BLACK * 1.4, 0.03)
+    put(patch, where[low], BLACK * 1.4, 0.03)

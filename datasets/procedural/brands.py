@@ -1,0 +1,135 @@
+"""Eight invented brands: each a house style of proportions, roofline, grille and lamps, today and on the show stand.
+
+Paint, view, backdrop and light say nothing about the brand.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from datasets.procedural.factors import Body
+
+Bars = Literal["upright", "level", "none"]
+
+
+@dataclass(frozen=True)
+class Grille:
+    """An opening in the nose. Heights are shares of the nose from the sill (0) to the bonnet's edge (1), half-widths
+    shares of the car's half-width at the lower edge, in the middle and at the upper edge.
+
+    Attributes:
+        count: of the bars across it.
+        bar: their share of the opening; they are of metal, or of the body's colour (`painted`).
+        frame: of metal around it, as a share of the half-width.
+    """
+
+    low: float
+    high: float
+    half_widths: tuple[float, float, float]
+    bars: Bars = "none"
+    count: int = 0
+    bar: float = 0.3
+    painted: bool = False
+    frame: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """One lens of each side. `across` runs from the nose's middle (0) round the corner (1) along the flank; `up` as
+    in `Grille`; both halves of the lens in the same units; `slant` is how much it rises outwards; `power` 2 = round,
+    large = a rectangle.
+    """
+
+    across: float
+    up: float
+    half_across: float
+    half_up: float
+    slant: float = 0.0
+    power: float = 2.0
+
+
+@dataclass(frozen=True)
+class House:
+    """A brand. `body`: as a row of `factors.BODIES`. `peak`: where the roof is highest, as a share of its length, and
+    by how many metres more than usual. `cladding`: dark plastic over sills and arches, 0 to 1.
+    """
+
+    name: str
+    body: Body
+    grille: Grille
+    lamps: tuple[Lamp, ...]
+    peak: tuple[float, float]
+    cladding: float = 0.0
+
+
+# length, bonnet, boot, roof height, wheelbase, wheel, clearance, width, glass, windscreen, tail, lamps: today, on show
+HOUSES = (
+    House(  # a stately saloon behind a tall framed grille
+        "avorel",
+        ((4.95, 1.53, 0.86, 1.49, 2.98, 0.665, 0.150, 1.86, 0.34, 33, 40, 0.140),
+         (4.98, 1.32, 0.74, 1.20, 3.12, 0.780, 0.105, 1.96, 0.30, 25, 27, 0.050)),
+        Grille(0.22, 0.97, (0.34, 0.36, 0.36), "upright", 5, 0.30, frame=0.10),
+        (Lamp(0.60, 0.68, 0.11, 0.13), Lamp(0.86, 0.68, 0.11, 0.13)),
+        peak=(0.40, 0.02),
+    ),
+    House(  # an upright box for bad roads: slots in painted metal between two large round lamps
+        "brontal",
+        ((4.35, 1.12, 0.06, 1.79, 2.60, 0.780, 0.255, 1.90, 0.32, 37, 74, 0.150),
+         (4.40, 0.98, 0.08, 1.50, 2.82, 0.850, 0.210, 2.00, 0.29, 34, 66, 0.060)),
+        Grille(0.30, 0.88, (0.46, 0.46, 0.46), "upright", 5, 0.52, painted=True),
+        (Lamp(0.76, 0.62, 0.20, 0.22),),
+        peak=(0.50, 0.0),
+        cladding=1.0,
+    ),
+    House(  # a low coupe with one long tail, a wide mouth and slits of light
+        "cindaro",
+        ((4.55, 1.50, 0.20, 1.20, 2.70, 0.690, 0.110, 1.90, 0.30, 24, 15, 0.080),
+         (4.58, 1.30, 0.20, 1.00, 2.86, 0.790, 0.085, 2.01, 0.28, 18, 13, 0.030)),
+        Grille(0.06, 0.46, (0.55, 0.74, 0.58)),
+        (Lamp(0.80, 0.80, 0.30, 0.075, slant=0.16, power=4),),
+        peak=(0.15, 0.0),
+    ),
+    House(  # one box from nose to tail: a thin strip across, lamps that stand upright in the corners
+        "dravik",
+        ((4.35, 0.56, 0.06, 1.78, 2.86, 0.620, 0.155, 1.80, 0.45, 33, 70, 0.160),
+         (4.42, 0.56, 0.08, 1.44, 3.02, 0.740, 0.110, 1.92, 0.42, 25, 58, 0.050)),
+        Grille(0.60, 0.70, (0.60, 0.60, 0.60), frame=0.03),
+        (Lamp(0.92, 0.66, 0.10, 0.34, power=6),),
+        peak=(0.35, 0.03),
+    ),
+    House(  # a long low estate: hexagonal grille, wide flat lamps
+        "elmoor",
+        ((4.98, 1.34, 0.06, 1.39, 2.95, 0.660, 0.135, 1.85, 0.33, 27, 66, 0.120),
+         (5.00, 1.12, 0.08, 1.13, 3.10, 0.775, 0.095, 1.96, 0.30, 20, 54, 0.040)),
+        Grille(0.24, 0.86, (0.30, 0.50, 0.34), "level", 3, 0.34, frame=0.05),
+        (Lamp(0.84, 0.76, 0.22, 0.11, power=6),),
+        peak=(0.55, -0.01),
+    ),
+    House(  # an egg for the town: no grille, a smile low down, eyes
+        "fennick",
+        ((3.62, 0.74, 0.10, 1.58, 2.48, 0.600, 0.160, 1.70, 0.43, 33, 44, 0.180),
+         (3.76, 0.66, 0.14, 1.28, 2.62, 0.730, 0.120, 1.82, 0.39, 26, 34, 0.060)),
+        Grille(0.14, 0.26, (0.42, 0.56, 0.60)),
+        (Lamp(0.72, 0.72, 0.22, 0.24),),
+        peak=(0.45, 0.05),
+    ),
+    House(  # cab forward, a long deck behind it: a band from lamp to lamp in thick rungs
+        "gorvan",
+        ((4.92, 0.86, 0.95, 1.58, 3.14, 0.730, 0.205, 1.93, 0.36, 35, 72, 0.130),
+         (4.94, 0.76, 0.95, 1.28, 3.20, 0.820, 0.155, 2.02, 0.33, 27, 62, 0.050)),
+        Grille(0.34, 0.84, (0.66, 0.66, 0.66), "level", 3, 0.42, frame=0.03),
+        (Lamp(0.84, 0.62, 0.15, 0.20, power=6),),
+        peak=(0.30, 0.0),
+        cladding=0.5,
+    ),
+    House(  # a tall wedge whose roof falls to a high tail: a shield, two thin lamps above each other
+        "holdane",
+        ((4.62, 1.06, 0.34, 1.60, 2.82, 0.790, 0.225, 1.95, 0.29, 26, 25, 0.100),
+         (4.66, 0.88, 0.30, 1.28, 2.96, 0.850, 0.160, 2.04, 0.27, 20, 19, 0.040)),
+        Grille(0.10, 0.90, (0.06, 0.34, 0.52), frame=0.07),
+        (Lamp(0.84, 0.86, 0.24, 0.06, slant=0.05, power=6), Lamp(0.90, 0.58, 0.16, 0.06, slant=0.05, power=6)),
+        peak=(0.10, 0.01),
+    ),
+)  # fmt: skip
+BRANDS = tuple(house.name for house in HOUSES)
+# How far cars of one brand differ from one another, as a share of how far all cars differ.
+LOOSENESS = 0.6
