@@ -116,7 +116,7 @@ def draw_factors(
     low, high = futurism_range or FUTURISM_RANGES[kind]
     assert 0.0 <= low <= high <= 1.0, (low, high)
     futurism = low + (high - low) * rng.random()
-    today, show = bodies[rng.integers(len(bodies))]
+    today, show = bodies[int(rng.integers(len(bodies)))]
     jitter = np.clip(rng.normal(0.0, 1.0, len(_BODY_COLUMNS)), -1.8, 1.8)
     spread = np.array([0.03, 0.05, 0.12, 0.022, 0.015, 0.022, 0.08, 0.012, 0.025, 0.05, 0.08, 0.10])
     values = (np.array(today) * (1 - futurism) + np.array(show) * futurism) * (1 + looseness * spread * jitter)

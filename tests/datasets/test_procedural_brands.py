@@ -10,16 +10,16 @@ from sklearn.ensemble import RandomForestClassifier
 from datasets.listing import walk_pictures
 from datasets.pack import build_set
 from datasets.procedural.brands import BRANDS, HOUSES
-from datasets.procedural.factors import FUTURISM_RANGES, RANGES
+from datasets.procedural.factors import FUTURISM_RANGES, RANGES, Kind
 from datasets.procedural.render import render
 from datasets.procedural.sets import house_of, picture_draw, picture_name, read_factors, render_many, render_set
 from harness.config import load_config
 from harness.hdf5 import open_packed
 
-KINDS = ("brands", "brand_concepts")
+KINDS: tuple[Kind, ...] = ("brands", "brand_concepts")
 
 
-def drawn(kind: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def drawn(kind: Kind, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (N, 32, 64, 3) and brands (N,)."""
     pictures = np.stack([picture for _, _, picture in render_many(kind, count, seed, (32, 64))])
     return pictures, np.arange(count) % len(BRANDS)
