@@ -2,12 +2,14 @@
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD RESCAN ARGS PYTHON
 VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT
+VARIABLES += BRAND N
 VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
 export SET SOURCE CONTACT LIMIT MAKES YEARS PROVIDER PORT
+export BRAND N
 export BENCH ENGINE OUT CHECKPOINT RUN VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
@@ -45,7 +47,7 @@ LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint doctor scrape dataset clinic reader train finetune encoder invert measure blend gallery bench studiogan
-.PHONY: evaluate configs export import benchmark given-python
+.PHONY: evaluate sample configs export import benchmark given-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -115,6 +117,9 @@ gallery: $(READY) ## CONFIG= write the page: runs/<name>/report.html
 
 evaluate: $(READY) ## RUN= [CHECKPOINT=best] FID or FD, KID, F_8, precision and recall of a run, beside real pictures
 	@exec $(PY) -m harness evaluate "$$RUN" $(AT) $(SETS) $(ARGS)
+
+sample: $(READY) ## RUN= [BRAND=name|number|random|all|audi:0.6,porsche:0.4 N=36 CHECKPOINT=best] cars of a chosen class, as a grid
+	@exec $(PY) -m harness sample "$$RUN" $(if $(BRAND),--brand "$$BRAND") $(if $(N),--count "$$N") $(AT) $(ARGS)
 
 configs: $(READY) ## CONFIG= [VERSION=0.4.0] write what StudioGAN would be given: runs/<name>/studiogan.json
 	@exec $(PY) -m harness configs --config "$$CONFIG" $(SETS) $(if $(VERSION),--set studiogan.version="$$VERSION") $(ARGS)

@@ -15,7 +15,7 @@ from harness.config import Config, config_to_yaml, load_config
 app = make_app("From a photo to futuristic designs.")
 
 LabelOption = Annotated[
-    str | None, typer.Option(help="Class of the cars, where the generator has classes; predicted if not given.")
+    str | None, typer.Option(help="Class of the cars, or a mix (audi:0.6,porsche:0.4); predicted if not given.")
 ]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from blend.couples import Couples, held_out_couples, invert_couples
 from blend.designs import Design, is_made, request_sha256, save_designs
@@ -22,6 +21,7 @@ from blend.mix import Pairs, Setting, draw_designs, refuse_out_of_reach, setting
 from blend.pictures import load_folder
 from harness.config import Config
 from harness.errors import UserError
+from harness.native.sampling import label_to_y
 
 SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
 SHORT_HASH = 8
@@ -32,7 +32,7 @@ SWEEP_NAME = "sweep"
 @dataclass(frozen=True)
 class Request:
     """What is asked for; None = not said. `range`: intensities of one pair. `seeds`: cars without parents.
-    `label`: class of the ordinary cars; the encoder predicts it, or a seed draws it, where it is not said.
+    `label`: class of the ordinary cars, or a mix; the encoder predicts it, or a seed draws it, where it is not said.
 
     Without folders, parents are held-out pictures of both sets.
     """
@@ -183,7 +183,7 @@ def _seeded(generator: StyledGenerator, request: Request) -> Asked:
     seeds = list(request.seeds or ())
     z, y = seeds_to_latents(seeds, generator.z_dim, generator.num_classes)
     label = label_of(generator, request.label)
-    y = y if label is None else torch.full((len(seeds),), label)
+    y = y if label is None else label_to_y(label, len(seeds))
     designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]
     # What a design is compared with is the same latent as the base run draws it.
     parents = generator.draw(z, 0.0, y)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.atomic import atomic_write
+from harness.brands import Label, text_to_choice
 from harness.config import Config, finetune_config
 from harness.errors import UserError
 from harness.native.build import build_networks
@@ -129,15 +130,12 @@ class StyledGenerator:
         return {k: torch.lerp(v, theirs[k], share) if v.is_floating_point() else v for k, v in mine.items()}
 
 
-def label_of(generator: StyledGenerator, name: str | None) -> int | None:
-    """Index of the class of this name; None for none. UserError when the generator does not draw it."""
-    if name is None:
+def label_of(generator: StyledGenerator, text: str | None) -> Label | None:
+    """The class of this name or number, or a mix of several; None for none. UserError when there is no such class."""
+    if text is None:
         return None
-    names = generator.base.class_names if generator.num_classes else []
-    if name not in names:
-        allowed = ", ".join(names) or f"none: {generator.base.name} was trained without classes"
-        raise UserError(f"label: found {name!r}, allowed {allowed}")
-    return names.index(name)
+    choice = text_to_choice(text, generator.base.class_names if generator.num_classes else [], "label", also=())
+    return choice.label(generator.num_classes)
 
 
 def _read_buffers(path: Path, names: set[str]) -> dict[str, Tensor] | None:

@@ -23,6 +23,7 @@ from blend.invert import invert
 from blend.perceptual import make_features
 from blend.pictures import Parents, load_held_out, spread_rows
 from harness.atomic import atomic_write
+from harness.brands import Label
 from harness.config import Config, finetune_config
 from harness.errors import UserError
 from harness.hdf5 import open_packed
@@ -30,6 +31,7 @@ from harness.images import picture_grid, save_png
 from harness.native.data import pictures_to_tensor
 from harness.native.device import prepare_hardware
 from harness.native.draws import Draws
+from harness.native.sampling import label_to_y
 from harness.rundir import RunDir
 
 Kind = Literal["ordinary", "concept"]
@@ -51,7 +53,7 @@ class Inversions:
         targets, encoder, refined: uint8 (N, H, W, 3): parent, encoder's guess redrawn, refined latent redrawn.
         z_first, z: float32 (N, z_dim): the encoder's guess, and refined.
         first_error, error: float32 (N,) picture error of these.
-        y: int64 (N,) classes where the generator is conditional.
+        y: int64 (N,) classes, or float32 (N, classes) shares of them, where the generator is conditional.
         path: the file that all this is kept in.
     """
 
@@ -172,12 +174,12 @@ def _invert_part(
     generator: StyledGenerator,
     pictures: np.ndarray,
     style: int,
-    label: int | None,
+    label: Label | None,
     guess: tuple[Tensor, Tensor | None],
 ) -> dict[str, Tensor]:
     hardware = prepare_hardware(config.train)
     z_first, y = guess
-    y = y if label is None else torch.full((len(pictures),), label)
+    y = y if label is None else label_to_y(label, len(pictures))
     pictures = np.ascontiguousarray(pictures)
     targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
     labels = None if y is None else y.to(generator.device)

@@ -57,7 +57,7 @@ def invert(
     Args:
         network: in eval mode, so that a target's picture does not depend on those beside it.
         first_z: (N, z_dim).
-        y: int64 (N,) classes where the generator is conditional.
+        y: as the network takes it, where it is conditional.
         autocast: the number format of the search; errors are measured outside of it.
     """
     assert not network.training and len(targets) == len(first_z)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.brands import Label
 from harness.config import Data
 from harness.errors import UserError
 from harness.hdf5 import open_packed
@@ -28,13 +29,13 @@ class Parents:
         names: of the files below their folder, or `valid-00012` for row 12 of a packed set.
         sha256s: of the files, or of the packed rows; hex.
         pictures: uint8 (N, H, W, 3).
-        label: index of the class of all of them, where it is given; None = the encoder predicts it.
+        label: the class of all of them, or a mix, where it is given; None = the encoder predicts it.
     """
 
     names: list[str]
     sha256s: list[str]
     pictures: np.ndarray
-    label: int | None = None
+    label: Label | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -135,6 +135,24 @@ def evaluate(
 
 
 @app.command()
+def sample(
+    run: RunArgument,
+    brand: Annotated[
+        str, typer.Option("--brand", help="A class by name or number, a mix (audi:0.6,porsche:0.4), random, or all.")
+    ] = "random",
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, max=10_000, help="Pictures: 36; with all, of each class: 8.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents.")] = 0,
+) -> None:
+    """Draw cars, of a chosen class where the run has classes. Prints the grid's path."""
+    from harness.native.sample import sample_run
+
+    print(sample_run(run, brand, count, checkpoint, seed))
+
+
+@app.command()
 def configs(config: ConfigOption, overrides: SetOption = None) -> None:
     """What StudioGAN would be given for this run and its FreezeD run. Prints the files."""
     from harness.studiogan.dialect import write_configs

@@ -1,7 +1,6 @@
 """Layers of the networks: spectral norm and batch norm, also synchronised, also conditional.
 
-Parameter and buffer names, and their order, are those of StudioGAN 0.2.0 (`utils/model_ops.py`), so its weights load
-as they are.
+Parameter and buffer names and order are StudioGAN 0.2.0's (`utils/model_ops.py`), so its weights load as they are.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -79,9 +78,7 @@ class SpectralNorm:
             F.normalize(vector.normal_(generator=generator), dim=0, eps=SN_EPS, out=vector)
 
     def effective_weight(self) -> Tensor:
-        """The normalised weight, in the shape and precision of `weight_orig`. In training, one power iteration
-        comes first.
-        """
+        """The normalised weight, in `weight_orig`'s shape and precision; in training, after a power iteration."""
         weight = self.weight_orig
         with without_autocast(weight):
             # Rows as they lie in memory: a channels-last weight is (O, kh, kw, I) there, and flattening it needs no
@@ -182,17 +179,23 @@ def embedding(num_embeddings: int, embedding_dim: int, *, sn: bool) -> nn.Embedd
     return SNEmbedding(num_embeddings, embedding_dim) if sn else nn.Embedding(num_embeddings, embedding_dim)
 
 
+def embed(layer: nn.Embedding, y: Tensor) -> Tensor:
+    """Rows (B, d) of classes int64 (B,), or their mix by weights float (B, num_classes); one-hot ones give the row."""
+    if not y.is_floating_point():
+        return layer(y)
+    weight = layer_weight(layer)
+    return (y.double() @ weight.double()).to(weight.dtype)  # in double neither autocast nor TF32 rounds a factor
+
+
 def layer_weight(layer: nn.Module) -> Tensor:
     """The weight a layer really applies."""
     return layer.effective_weight() if isinstance(layer, SpectralNorm) else layer.get_parameter("weight")
 
 
 def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None = None) -> None:
-    """StudioGAN 0.2.0's start: every convolution, linear and embedding weight by `kind`, biases 0, fresh power-
-    iteration vectors.
+    """StudioGAN 0.2.0's start: convolution, linear and embedding weights by `kind`, biases 0, fresh power iteration.
 
-    `kind`: ortho | N02 (normal, sigma 0.02) | glorot | xavier (two names of one thing). `generator` lives where the
-    weights are.
+    `kind`: ortho, N02 (normal, sigma 0.02), glorot = xavier. `generator` lives where the weights are.
     """
     for layer in module.modules():
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
@@ -230,10 +233,9 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def _moments_over_ranks(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-rank mean and (biased) variance (C,) of equally many values each -> those of all values together.
+    """Per-rank mean and (biased) variance (C,) of equally many values each -> those of all together, in one collective.
 
-    One collective. The variance is put together from deviations (Chan et al. 1979), never as E[x^2] - E[x]^2, which
-    loses all digits where the mean is large.
+    From deviations (Chan et al. 1979), never as E[x^2] - E[x]^2, which loses all digits where the mean is large.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     local = torch.stack([mean, var])
@@ -295,9 +297,7 @@ def synchronise_batch_norm(module: nn.Module, on: bool = True) -> None:
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm with a gain and a bias for each class (StudioGAN 0.2.0's cBN: gain = 1 + embed0(y), bias =
-    embed1(y)).
-    """
+    """Batch norm with gain 1 + embed0(y) and bias embed1(y), as StudioGAN 0.2.0's cBN; y as `embed` takes it."""
 
     stepwise: bool = False  # product and sum rounded apart, as StudioGAN
 
@@ -309,8 +309,8 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         out = self.bn(x)
-        gain = (1 + self.embed0(y)).to(out.dtype)[:, :, None, None]
-        bias = self.embed1(y).to(out.dtype)[:, :, None, None]
+        gain = (1 + embed(self.embed0, y)).to(out.dtype)[:, :, None, None]
+        bias = embed(self.embed1, y).to(out.dtype)[:, :, None, None]
         return out * gain + bias if self.stepwise else torch.addcmul(bias, out, gain)
 
 

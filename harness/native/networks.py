@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.native.arch import ArchSpec, doublings
 from harness.native.attention import SelfAttention
-from harness.native.layers import BatchNorm2d, ConditionalBatchNorm2d, embedding, linear, without_autocast
+from harness.native.layers import BatchNorm2d, ConditionalBatchNorm2d, embed, embedding, linear, without_autocast
 
 
 class Judgement(NamedTuple):
@@ -38,7 +38,10 @@ def batch_norm(channels: int, spec: ArchSpec) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """z float32 (B, z_dim), y int64 (B,) or None -> float32 (B, 3, H, W) in [-1, 1]."""
+    """z float32 (B, z_dim), y -> float32 (B, 3, H, W) in [-1, 1].
+
+    y: None, classes int64 (B,), or float32 (B, num_classes), weights by which classes are mixed.
+    """
 
     def __init__(self, spec: ArchSpec, base_channels: int):
         super().__init__()
@@ -61,8 +64,8 @@ class Generator(nn.Module):
     def grow(self, z: Tensor, y: Tensor | None) -> Tensor:
         """(B, z_dim), labels -> the last block's map: linear layer, base map (C, h, w), blocks."""
         assert y is not None or self.spec.g_cond_mtd is None, "a conditional generator needs labels"
-        if self.spec.g_cond_mtd == "concat":
-            z = torch.cat([z, self.embedding(y)], dim=1)
+        if self.spec.g_cond_mtd == "concat" and y is not None:
+            z = torch.cat([z, embed(self.embedding, y)], dim=1)
         x = self.linear0(z).unflatten(1, self.base_shape)
         for group in self.blocks:
             assert isinstance(group, nn.ModuleList)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.brands import Label
 from harness.native.data import tensor_to_pictures
 from harness.native.draws import Draws
 from harness.native.layers import synchronise_batch_norm
@@ -34,9 +35,14 @@ def standing_copy(generator: nn.Module, z_dim: int, num_classes: int, seed: int 
     return standing.eval()
 
 
+def label_to_y(label: Label, count: int) -> Tensor:
+    """What a generator takes for `count` pictures of this label: int64 (count,), or float32 (count, num_classes)."""
+    return torch.full((count,), label) if isinstance(label, int) else torch.tensor(label).repeat(count, 1)
+
+
 @torch.no_grad()
 def latents_to_pictures(generator: nn.Module, z: Tensor, y: Tensor | None, batch_size: int = 64) -> np.ndarray:
-    """uint8 (N, H, W, 3) of a generator in eval mode; z float32 (N, z_dim), y int64 (N,) or None."""
+    """uint8 (N, H, W, 3) of a generator in eval mode; z float32 (N, z_dim), y as the generator takes it."""
     device = next(generator.parameters()).device
     parts = []
     for start in range(0, len(z), batch_size):

@@ -129,7 +129,7 @@ def test_cars_by_seed(config):
         (Request(futurism=50, style=0.5), "style: found beside futurism"),
         (Request(seeds=(1,), range=(0, 1, 3)), "seeds: found beside parents or a range"),
         (Request(label="Audi"), "label: found without cars"),
-        (Request(seeds=(1,), label="Audi"), "label: found 'Audi', allowed none: tiny was trained without classes"),
+        (Request(seeds=(1,), label="Audi"), "label: found 'Audi', allowed none: the run was trained without classes"),
         (Request(name="../x"), "name: found '../x', allowed letters"),
         (Request(name="sweep"), "name: found 'sweep'.* and not sweep"),
         (Request(ordinary=Path("x")), "concept: found none, allowed a folder or a picture for each parent"),
@@ -159,7 +159,12 @@ def test_a_class_is_given_or_predicted(tmp_path, monkeypatch):
     found = [blend_command(config, Request(*parents, intensity=0.2, label=label)) for label in (None, *CLASS_NAMES)]
     pictures = [(folder / "0000.png").read_bytes() for folder in found]
     assert len(set(found)) == 3 and pictures[1] != pictures[2]
-    with pytest.raises(UserError, match="label: found 'Audi', allowed ordinary, concept"):
+    mixed = blend_command(config, Request(*parents, intensity=0.2, label="ordinary:0.5,concept:0.5"))
+    whole = blend_command(config, Request(*parents, intensity=0.2, label="ordinary:1"))
+    assert (mixed / "0000.png").read_bytes() not in pictures and whole == found[1]
+    seeded = [blend_command(config, Request(seeds=(3,), label=label)) for label in ("1", "concept", "concept:2,0:1")]
+    assert seeded[0] == seeded[1] != seeded[2]
+    with pytest.raises(UserError, match="label: found 'Audi', allowed ordinary, concept, a number from 0 to 1, or"):
         blend_command(config, Request(*parents, label="Audi"))
 
 
