@@ -226,6 +226,8 @@ class Evaluate(Section):
     count: Annotated[int, Field(ge=0, le=1_000_000)]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     neighbours: Annotated[int, Field(ge=1, le=100)]
+    brand_classifier: Literal["auto", "pixels", "reader", "mobilenet_v2", "resnet18"]
+    brand_count: Annotated[int, Field(ge=2, le=100_000)]
 
 
 class Studiogan(Section):

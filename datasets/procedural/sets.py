@@ -5,15 +5,15 @@ Picture i of a set is a function of (kind, set seed, i, size) alone, whatever th
 
 import csv
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datasets.procedural.brands import BRANDS, HOUSES, LOOSENESS, House
-from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANGES, Factors, Kind, draw_factors
+from datasets.procedural.brands import BRANDS, HOUSES, LOOSENESS, YAW_DEG, House
+from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANGES, RANGES, Factors, Kind, draw_factors
 from datasets.procedural.render import render
 from harness.errors import UserError
 
@@ -35,6 +35,8 @@ def picture_draw(
         factors = draw_factors(kind, rng, futurism_range)
     else:
         factors = draw_factors(kind, rng, futurism_range, (house.body,), LOOSENESS)
+        yaw_deg = float(np.interp(factors.yaw_deg, RANGES["yaw_deg"][:2], YAW_DEG))
+        factors = replace(factors, yaw_deg=yaw_deg)
     return factors, int(np.random.SeedSequence([*root, 1]).generate_state(1)[0])
 
 

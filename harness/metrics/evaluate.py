@@ -16,6 +16,7 @@ from harness.config import Config, Data, Evaluate
 from harness.errors import UserError
 from harness.features import Reader, load_featurizer, load_reader
 from harness.hdf5 import open_packed
+from harness.metrics.brand_evaluate import brands_to_text, evaluate_brands
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
 from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of
 from harness.metrics.inception_score import inception_score
@@ -53,7 +54,14 @@ def evaluate_run(
     device = next(loaded.generator.parameters()).device
     settings = settings or config.evaluate
     try:
-        evaluation = {"run": rundir.path.name, **Evaluator(config.data, settings, device).evaluate(loaded)}
+        evaluator = Evaluator(config.data, settings, device)
+        evaluation = {"run": rundir.path.name, **evaluator.evaluate(loaded)}
+        if loaded.num_classes > 1:
+            folder = rundir.path / "brands"
+            with full_precision():
+                evaluation["brands"] = evaluate_brands(
+                    loaded, config.data, settings, evaluator.featurizer, SEED, folder
+                )
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"evaluate.batch_size: out of memory on {device} with {settings.batch_size} pictures at once, "
@@ -216,7 +224,8 @@ def evaluation_to_text(evaluation: dict[str, Any]) -> str:
         *(f"  {name:<{width}}  {value:12.4f}" for name, value in figures.items()),
         *(f"  {name:<{width}}  left out: {reason}" for name, reason in left_out.items()),
     ]
-    return "\n".join([*lines, evaluation["remark"]] if evaluation["remark"] else lines)
+    lines += [evaluation["remark"]] if evaluation["remark"] else []
+    return "\n".join([*lines, brands_to_text(evaluation["brands"])] if "brands" in evaluation else lines)
 
 
 # ---- what the factor reader says --------------------------------------------------------------------------------

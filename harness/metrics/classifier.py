@@ -1,0 +1,149 @@
+"""Which brand does a picture show? A classifier that real pictures taught, and how often it is right on held-out ones.
+
+In: the packed sets of one or several `data` sections with the same classes. Out: scores (N, classes) of pictures.
+What was learnt is kept in data/cache/brands/ under all that it depends on.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from sklearn.linear_model import LogisticRegression
+
+from harness.atomic import atomic_write
+from harness.config import Data
+from harness.errors import UserError
+from harness.features import Featurizer, load_featurizer, looks
+from harness.hdf5 import PackedSet, open_packed
+from harness.metrics import pixel_net
+from harness.metrics.brand_figures import hit_rate, hits_by_class
+
+VERSION = 1  # of how it learns: another one is another key
+FOLDER = Path("data/cache/brands")
+PIXELS = "pixels"
+REGRESSION_C, MOST_ITERATIONS = 0.1, 500
+Scores = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, 3) → float32 (N, classes)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """`scores`: higher = more likely. `accuracy`, `accuracy_top5`: on the held-out real pictures, `by_class` float64
+    (classes,) with nan where none is held out.
+    """
+
+    name: str
+    class_names: list[str]
+    scores: Scores
+    sha256: str
+    accuracy: float
+    accuracy_top5: float
+    by_class: np.ndarray
+    held_out: int
+
+    @property
+    def chance(self) -> float:
+        return 1 / len(self.class_names)
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return {
+            "classifier": self.name, "classifier_sha256": self.sha256, "real_accuracy": self.accuracy,
+            "real_accuracy_top5": self.accuracy_top5, "real_held_out": self.held_out, "chance": self.chance,
+            "chance_top5": min(1.0, 5 * self.chance),
+        }  # fmt: skip
+
+
+def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOLDER) -> Classifier:
+    """The classifier of these sets' brands: learnt on their training pictures, or as it was kept.
+
+    Args:
+        sets: with the same classes and picture size; pictures of all are learnt together.
+        name: pixels (a small network of its own, learnt from the pixels), a featurizer's name (a regression on its
+            features), or auto: pixels for drawn cars, mobilenet_v2 for others where its weights are at hand.
+    """
+    if name == "auto":
+        drawn = all(data.source == "procedural" for data in sets)
+        name = PIXELS if drawn or not looks.at_hand("mobilenet_v2") else "mobilenet_v2"
+    featurizer = None if name == PIXELS else load_featurizer(name)
+    train, class_names = _read(sets, "train")
+    held_out, _ = _read(sets, "valid")
+    taught_by = pixel_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
+    key = hashlib.sha256(
+        json.dumps([VERSION, name, taught_by, *(packed.sha256 for packed in train)]).encode()
+    ).hexdigest()
+    tensors = _read_kept(folder / f"{key[:20]}.safetensors", key)
+    if tensors is None:
+        tensors = _learn(featurizer, *_whole(train), len(class_names))
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / f"{key[:20]}.safetensors", safetensors.numpy.save(tensors, {"key": key}))
+    scores = _scores_of(featurizer, tensors, len(class_names))
+    pictures, labels = _whole(held_out)
+    found = scores(pictures)
+    by_class = hits_by_class(found, labels, len(class_names))
+    top1, top5 = hit_rate(found, labels, 1), hit_rate(found, labels, 5)
+    return Classifier(name, class_names, scores, key, top1, top5, by_class, len(labels))
+
+
+def _read(sets: Sequence[Data], split: Any) -> tuple[list[PackedSet], list[str]]:
+    found, names = [], []
+    for data in sets:
+        path = data.hdf5_path(split)
+        if not path.exists():
+            raise UserError(
+                f"{path}: not there, and brands are read beside held-out pictures; try `make dataset`, with "
+                "data.valid_fraction above 0"
+            )
+        packed = open_packed(path)
+        found.append(packed)
+        names = names or packed.class_names
+        if packed.class_names != names:
+            raise UserError(f"{path}: has the classes {', '.join(packed.class_names)}, allowed {', '.join(names)}")
+    if len(names) < 2:
+        raise UserError(f"{found[0].path}: has one class, and a brand is told from others; allowed two or more")
+    return found, names
+
+
+def _whole(parts: Sequence[PackedSet]) -> tuple[np.ndarray, np.ndarray]:
+    pictures = np.concatenate([packed.read() for packed in parts])
+    return pictures, np.concatenate([packed.labels for packed in parts])
+
+
+def _learn(
+    featurizer: Featurizer | None, pictures: np.ndarray, labels: np.ndarray, classes: int
+) -> dict[str, np.ndarray]:
+    if featurizer is None:
+        return pixel_net.learn(pictures, labels, classes)
+    features = featurizer(pictures).astype(np.float64)
+    mean, deviation = features.mean(0), features.std(0) + 1e-6
+    model = LogisticRegression(C=REGRESSION_C, max_iter=MOST_ITERATIONS)
+    model.fit((features - mean) / deviation, labels)
+    found, offset = np.asarray(model.coef_), np.asarray(model.intercept_)
+    if len(found) == 1:  # of two classes one row is told
+        found, offset = np.concatenate([-found, found]), np.concatenate([-offset, offset])
+    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -np.inf)  # of a class without a picture
+    weight[model.classes_], bias[model.classes_] = found, offset
+    scaled = weight / deviation
+    return {"weight": scaled.astype(np.float32), "bias": (bias - scaled @ mean).astype(np.float32)}
+
+
+def _scores_of(featurizer: Featurizer | None, tensors: dict[str, np.ndarray], classes: int) -> Scores:
+    if featurizer is None:
+        return pixel_net.scores_of(tensors, classes)
+    return lambda pictures: featurizer(pictures) @ tensors["weight"].T + tensors["bias"]
+
+
+def _read_kept(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """None for a file that is absent, damaged or of another key."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            if (file.metadata() or {}).get("key") == key:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, safetensors.SafetensorError):
+        pass
+    return None
