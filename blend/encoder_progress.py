@@ -1,13 +1,12 @@
 """What a person sees of a learning encoder: lines or a bar, stats.jsonl, TensorBoard, and the curve of its error."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from harness.native.progress import Reporter, duration_text
+from harness.native.progress import Reporter
 from harness.rundir import atomic_file
 
 SEED_LATENT_MSE = 0.970  # what the first seed's encoder reached, on its own data
@@ -34,15 +33,7 @@ class EncoderReporter(Reporter):
             "pictures_per_sec": round(self.batch_size / sec_per_step, 1),
         }
         self.write_row({"step": step, **losses, **speed})
-        left = duration_text((self.total_steps - step) * sec_per_step)
-        text = f"{sec_per_step:.3f} s/step, {speed['pictures_per_sec']:.0f} pictures/s, {left} left"
-        self.bar.update(self.task, text=text)
-        line = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        line = f"step {step}/{self.total_steps}  {line}  {text}"
-        self.rundir.log(line)
-        if not sys.stderr.isatty():
-            print(line, file=sys.stderr, flush=True)
-        self.rundir.write_status("running", step=step, total_steps=self.total_steps)
+        self._tell(step, " ".join(f"{name} {value:.3f}" for name, value in losses.items()) + "  ", sec_per_step)
         self.sums, self.counts, self.steps, self.began_at = {}, {}, 0, now
 
     def write_row(self, row: dict[str, Any]) -> None:

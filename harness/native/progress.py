@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.rundir import RunDir
 
+QUIET_SEC = 30.0  # where steps are slow, rows are far apart; so long a person is left without a line
 CURVES = (("d_loss", "g_loss"), ("d_real", "d_fake"), ("d_class", "g_class"), ("lecam", "gp", "r1", "similarity"))
 
 
@@ -24,7 +25,7 @@ class Reporter:
         self.rundir, self.total_steps, self.batch_size, self.log_every = rundir, total_steps, batch_size, log_every
         self.sums: dict[str, Tensor] = {}
         self.steps = 0
-        self.began_at = time.monotonic()
+        self.began_at = self.spoke_at = time.monotonic()
         self.events = EventFile(rundir.path / "tensorboard", first_step)
         self.console = Console(stderr=True)
         self.bar = Progress(
@@ -44,9 +45,17 @@ class Reporter:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + value
         self.steps += 1
-        self.bar.update(self.task, completed=step)
         if step % self.log_every == 0 or step == self.total_steps:
+            self.bar.update(self.task, completed=step)
             self._flush(step)
+        else:
+            self.show_step(step, (time.monotonic() - self.began_at) / self.steps)
+
+    def show_step(self, step: int, sec_per_step: float) -> None:
+        """A step between two rows: the bar moves; after QUIET_SEC a line says how fast it is and how long it takes."""
+        self.bar.update(self.task, completed=step)
+        if time.monotonic() - self.spoke_at >= QUIET_SEC:
+            self._tell(step, "", sec_per_step)
 
     def _flush(self, step: int) -> None:
         now = time.monotonic()
@@ -55,16 +64,21 @@ class Reporter:
         row |= {"sec_per_step": round(sec_per_step, 5), "pictures_per_sec": round(self.batch_size / sec_per_step, 1)}
         self.rundir.append_stats(row)
         self.events.add({name: value for name, value in row.items() if name != "step"}, step)
-        left = duration_text((self.total_steps - step) * sec_per_step)
-        speed = f"{sec_per_step:.3f} s/step, {row['pictures_per_sec']:.0f} pictures/s, {left} left"
         losses = " ".join(f"{name} {value:.3f}" for name, value in row.items() if name in sum(CURVES, ()))
+        self._tell(step, f"{losses}  ", sec_per_step)
+        self.sums, self.steps, self.began_at = {}, 0, now
+
+    def _tell(self, step: int, losses: str, sec_per_step: float) -> None:
+        """One line of how far it is: beside the bar or printed, in log.txt and in status.json."""
+        left = duration_text((self.total_steps - step) * sec_per_step)
+        speed = f"{sec_per_step:.3f} s/step, {self.batch_size / sec_per_step:.0f} pictures/s, {left} left"
         self.bar.update(self.task, text=speed)
-        line = f"step {step}/{self.total_steps}  {losses}  {speed}"
+        line = f"step {step}/{self.total_steps}  {losses}{speed}"
         self.rundir.log(line)
         if not sys.stderr.isatty():
             print(line, file=sys.stderr, flush=True)
         self.rundir.write_status("running", step=step, total_steps=self.total_steps)
-        self.sums, self.steps, self.began_at = {}, 0, now
+        self.spoke_at = time.monotonic()
 
     def close(self) -> None:
         self.bar.stop()

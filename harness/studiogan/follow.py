@@ -5,6 +5,7 @@ In: the lines of its log, and the saves in its working folder. Out: what the nat
 
 import json
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from harness.native.load import load_checkpoint
 from harness.native.progress import Reporter, save_curves
 from harness.native.step import Training
 from harness.rundir import RunDir, atomic_write
-from harness.studiogan.log import Figure, Progress, Said, Unknown, parse_line
+from harness.studiogan.log import STEP, Figure, Progress, Said, Unknown, parse_line
 from harness.studiogan.process import Heard
 from harness.studiogan.scratch import drop_saves, list_saves
 from harness.studiogan.weights import import_checkpoint
@@ -54,6 +55,13 @@ class LogReporter(Reporter):
     def start_clock(self, step: int, at_sec: float) -> None:
         """Training began then, after `step` updates; what came before was preparation."""
         self.told_step, self.told_at_sec = step, at_sec
+        self.began_at = self.spoke_at = time.monotonic()
+
+    def tell_pace(self, step: int, at_sec: float) -> None:
+        """`step` updates were done at `at_sec`, and its log has nothing new yet."""
+        done = step - self.told_step
+        if done > 0:
+            self.show_step(step, max(at_sec - self.told_at_sec, 1e-6) / done)
 
     def tell(self, progress: Progress, at_sec: float) -> None:
         """`at_sec`: when the line came, which may be a while ago."""
@@ -100,6 +108,8 @@ class Follower:
                 self.unknown_lines += 1
 
     def _on_said(self, event: Said, at_sec: float) -> None:
+        if event.word == "step":
+            return self._on_step(event.rest, at_sec)
         self.rundir.log(f"{OWN}: {event.word} {event.rest}")
         if event.word == "training":
             self.training = True
@@ -108,6 +118,13 @@ class Follower:
             self._rank_saves()  # first, so that the best one is not removed as an old one
             self.take_saves()
             self._keep_figures(best="best=1" in event.rest.split())
+
+    def _on_step(self, rest: str, at_sec: float) -> None:
+        found = re.fullmatch(f"step={STEP}", rest)
+        if found and self.training and self.logged_step <= int(found[1]) <= self.last_step:
+            self.reporter.tell_pace(int(found[1]), at_sec)
+        else:
+            self.unknown_lines += 1
 
     def _on_figure(self, event: Figure) -> None:
         """The best FID's line names the step that had it; it is kept beside the figures of the step just measured."""

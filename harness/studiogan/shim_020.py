@@ -16,9 +16,10 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.native.losses import LeCam
 from harness.studiogan import shim_process, shim_run
+from harness.studiogan.shim_course import Course
 from harness.studiogan.shim_job import Job
 from harness.studiogan.shim_process import say
-from harness.studiogan.shim_run import RUN_NAME, Course
+from harness.studiogan.shim_run import RUN_NAME
 
 D_LOSSES = ("loss_hinge_dis", "loss_dcgan_dis", "loss_lsgan_dis", "loss_wgan_dis")
 

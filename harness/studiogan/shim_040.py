@@ -14,9 +14,10 @@ import torch
 
 from harness.errors import UserError
 from harness.studiogan import shim_process, shim_run
+from harness.studiogan.shim_course import Course
 from harness.studiogan.shim_job import Job
 from harness.studiogan.shim_process import say
-from harness.studiogan.shim_run import RUN_NAME, Course
+from harness.studiogan.shim_run import RUN_NAME
 
 NEVER_MOVED = 7777  # where it starts its averages
 EMA_KEYS = {"ema_real": "D_real", "ema_fake": "D_fake"}  # ours: theirs

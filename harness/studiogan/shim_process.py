@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any, NoReturn
 
 EXIT_OUT_OF_MEMORY = 3  # beside those of harness/errors.py
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PARENT_VARIABLE = "CARFORGE_PARENT_PID"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PULSE_SEC = 5.0
 
 _asked_to_stop: list[int] = []
 
@@ -21,6 +23,20 @@ def say(word: str, **facts: Any) -> None:
     values = (f" {key}={value:.10g}" if isinstance(value, float) else f" {key}={value}" for key, value in facts.items())
     sys.stdout.write(f"carforge: {word}{''.join(values)}\n")
     sys.stdout.flush()
+
+
+class Pulse:
+    """Tells the engine how far it is, however rarely StudioGAN has a line: a slow one is not one that hangs."""
+
+    def __init__(self) -> None:
+        self._told_at_sec = time.monotonic()
+
+    def beat(self, step: int) -> None:
+        """After update `step`; what comes sooner than PULSE_SEC after the last line is left out."""
+        now = time.monotonic()
+        if now - self._told_at_sec >= PULSE_SEC:
+            self._told_at_sec = now
+            say("step", step=step)
 
 
 def note_signals() -> None:

@@ -1,9 +1,7 @@
-"""What both versions of StudioGAN need around them: the course of steps, saves, the device, other processes."""
+"""What both versions of StudioGAN need around them: the device, the optimisers, other processes, the exit code."""
 
 import multiprocessing
 import random
-import resource
-import shutil
 import signal
 import sys
 import traceback
@@ -20,19 +18,12 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
+from harness.studiogan.shim_course import Finished, Stopped
 from harness.studiogan.shim_job import Job, Optimizer
 from harness.studiogan.shim_process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 RUN_NAME = "run"  # of StudioGAN's own log, event and figure files
-
-
-class Finished(Exception):
-    """last_step is reached and saved."""
-
-
-class Stopped(Exception):
-    """A signal asked for the end; the step is saved."""
 
 
 class ChildFailed(Exception):
@@ -70,64 +61,6 @@ def run_to_exit_code(train: Callable[[], None], rank: int = 0) -> int:
 def _refuse(text: str) -> int:
     print(f"carforge: {text}", file=sys.stderr, flush=True)
     return EXIT_USER_ERROR
-
-
-class Course:
-    """The steps of one process: from first_step to last_step, or to the end of the iteration in which a signal came."""
-
-    def __init__(self, job: Job, rank: int = 0):
-        self.job, self.rank = job, rank
-        self.step = job.first_step  # generator updates done so far
-        self.saved_step = job.first_step
-        self.save: Callable[[int], None] | None = None  # writes a checkpoint; rank 0 alone calls it
-        self._began = False
-
-    def begin_iteration(self, step: int) -> None:
-        """Every process calls this before iteration `step`."""
-        if not self._began and self.rank == 0:
-            say("training", step=step)
-        self._began, self.step = True, step
-        done = step >= self.job.last_step
-        if not done and not self._anybody_asked():
-            return
-        if self.rank == 0 and self.saved_step != step:
-            assert self.save is not None
-            self.save(step)
-        if dist.is_initialized():
-            dist.barrier()
-        if self.rank == 0:
-            say("finished" if done else "stopped", step=step)
-        raise Finished if done else Stopped
-
-    def _anybody_asked(self) -> bool:
-        """Processes get a signal at different times; all must leave after the same iteration."""
-        if not dist.is_initialized():
-            return asked_to_stop()
-        asked = torch.tensor(float(asked_to_stop()), device=self.job.device)
-        dist.all_reduce(asked)
-        return asked.item() > 0
-
-    def publish(self, step: int, best: bool, write: Callable[[Path], None]) -> None:
-        """`write` fills checkpoints/step-XXXXXXXX.partial, which then gets its name: what has it is complete.
-
-        StudioGAN would remove its last checkpoint before it writes the next.
-        """
-        final = Path("checkpoints") / f"step-{step:08d}"
-        partial = final.with_name(final.name + ".partial")
-        for folder in (partial, final):
-            shutil.rmtree(folder, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write(partial)
-        partial.rename(final)
-        self.saved_step = step
-        say("saved", step=step, folder=final.as_posix(), best=int(best), peak_mib=_peak_mib(self.job.device))
-
-
-def _peak_mib(device: str) -> int:
-    """Of the GPU's memory (what torch took of it), on a CPU of this process."""
-    if device == "cuda":
-        return torch.cuda.max_memory_reserved() >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def mean_over_ranks(local: Tensor) -> Tensor:

@@ -214,7 +214,8 @@ def _told(ended: Ended, follower: Follower) -> str:
     if ended.code == EXIT_OUT_OF_MEMORY:
         return out_of_memory_text(follower.run.as_training())
     if ended.silent:
-        what = f"said nothing for {config.studiogan.silent_after_sec} s and was ended (studiogan.silent_after_sec)"
+        seconds = config.studiogan.silent_after_sec
+        what = f"ended no step and said nothing for {seconds} s and was ended (studiogan.silent_after_sec)"
     elif ended.code == 0:
         what = f"ended without a save of step {follower.last_step}"
     elif ended.code < 0:

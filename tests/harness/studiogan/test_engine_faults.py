@@ -20,6 +20,7 @@ from mutated_lines import mutated
 import harness.native.train
 from harness.atomic import atomic_write
 from harness.errors import Interrupted, UserError
+from harness.native import progress
 from harness.native.best import Evaluations
 from harness.native.device import Hardware
 from harness.rundir import RunDir
@@ -171,10 +172,22 @@ def test_a_crash(stand_in: StandIn, status: Any) -> None:
     assert_goes_on(stand_in, 2)
 
 
+def test_a_slow_one_is_not_taken_for_a_hang(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log would have a line after two iterations, longer than it may be silent; each step is told by the shim."""
+    monkeypatch.setattr(progress, "QUIET_SEC", 0.0)
+    slow = {"train__log_every_steps": 2, "train__save_every_steps": 6} | QUICK
+    stand_in.behave("slow:2,slow:3")
+    train_run(tiny_config(**slow))
+    assert status()["state"] == "done"
+    log = (RUN / "log.txt").read_text()
+    assert re.search(r"step 3/6 +\d\.\d+ s/step, \d+ pictures/s, 0 min 0[1-9] s left", log)  # between two rows
+    assert [row["step"] for row in RunDir(RUN).read_stats()] == [2, 4, 6]
+
+
 @pytest.mark.parametrize("mode", ["hang:3", "hang-deaf:3", "hang-with-child:3"])
 def test_a_hang(stand_in: StandIn, status: Any, mode: str) -> None:
     text = failure(stand_in, mode, **QUICK)
-    assert "said nothing for 1 s and was ended (studiogan.silent_after_sec)" in text
+    assert "ended no step and said nothing for 1 s and was ended (studiogan.silent_after_sec)" in text
     assert status()["state"] == "failed" and status()["step"] in (2, 3)  # one that hears the signal saves step 3
     assert_goes_on(stand_in, status()["step"])
 

@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from harness.errors import UserError
 from harness.native.losses import LeCam
 from harness.studiogan import shim_020, shim_040, shim_process, shim_run
+from harness.studiogan.shim_course import Course, Finished, Stopped
 from harness.studiogan.shim_job import Job, read_job
-from harness.studiogan.shim_run import Course, CpuRank, Finished, Stopped
+from harness.studiogan.shim_run import CpuRank
 
 
 @pytest.fixture
@@ -70,6 +71,21 @@ def test_the_last_step_is_saved_once_and_no_iteration_follows(job: Job, capsys: 
         course.begin_iteration(7)
     assert saves == [7]
     assert capsys.readouterr().out.splitlines()[:2] == ["carforge: training step=4", "carforge: finished step=7"]
+
+
+def test_each_step_is_told_but_not_oftener_than_a_person_needs(
+    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(shim_process.time, "monotonic", lambda: now[0])
+    course, _ = course_of(job)
+    for step in (4, 5, 6):
+        course.begin_iteration(step)
+        now[0] += shim_process.PULSE_SEC / 2
+    with pytest.raises(Finished):
+        course.begin_iteration(7)
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["carforge: training step=4", "carforge: step step=6", "carforge: finished step=7"]
 
 
 @pytest.mark.parametrize("number", shim_process.STOP_SIGNALS)

@@ -17,6 +17,7 @@ def main(job_path: str) -> int:
 
     shim_process.note_signals()
     shim_process.die_with_parent(shim_process.engine_pid())
+    shim_process.PULSE_SEC, pulse = 0.0, shim_process.Pulse()
     stand_in = import_module("main")
 
     record(job)
@@ -36,6 +37,8 @@ def main(job_path: str) -> int:
     def before(step: int) -> None:
         if step == loop.first_step:
             shim_process.say("training", step=step)
+        else:
+            pulse.beat(step)
         done = step >= job["last_step"]
         if done or shim_process.asked_to_stop():
             if step not in saved:

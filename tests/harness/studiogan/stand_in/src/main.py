@@ -27,6 +27,10 @@ def hang() -> None:
     time.sleep(600)
 
 
+def be_slow() -> None:
+    time.sleep(0.75)
+
+
 def wait_for_signal() -> None:
     """A long iteration, in which the signal comes."""
     from harness.studiogan import shim_process
@@ -80,6 +84,7 @@ def refuse() -> None:
 MISDEEDS: dict[str, Callable[[], None]] = {
     "crash": crash,
     "hang": hang,
+    "slow": be_slow,
     "hang-deaf": hang_deaf,
     "wait-for-signal": wait_for_signal,
     "hang-with-child": hang_with_child,
