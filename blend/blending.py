@@ -166,8 +166,8 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Ask
 def _couples(config: Config, generator: StyledGenerator, request: Request) -> tuple[Couples, tuple[int, int]]:
     """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
     if request.ordinary is not None and request.concept is not None:
-        size = generator.height, generator.width
-        ordinary, concept = (load_folder(folder, *size) for folder in (request.ordinary, request.concept))
+        how = generator.height, generator.width, config.data.fit
+        ordinary, concept = (load_folder(folder, *how) for folder in (request.ordinary, request.concept))
         ordinary = replace(ordinary, label=label_of(generator, request.label))
         couples = invert_couples(config, generator, ordinary, concept)
         return couples, (len(couples.ordinary), len(couples.concept))

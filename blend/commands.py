@@ -42,7 +42,7 @@ def invert_command(
     generator = load_generator(config, need_tuned=src is None or kind == "concept")
     encoder = load_encoder(config, generator)
     if src is not None:
-        parents = load_folder(src, generator.height, generator.width)
+        parents = load_folder(src, generator.height, generator.width, config.data.fit)
         parents = replace(parents, label=label_of(generator, label))
         return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
     measure_inversion(config, generator, encoder)

@@ -15,7 +15,7 @@ from harness.brands import Label
 from harness.config import Data
 from harness.errors import UserError
 from harness.hdf5 import open_packed
-from harness.images import FORMATS, PictureError, decode_picture, fit_picture, read_file, remove_letterbox
+from harness.images import FORMATS, Fit, PictureError, decode_picture, fit_picture, read_file, remove_letterbox
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
 LEAST_SIDE_PX = 8  # below, there is no car to be seen
@@ -41,11 +41,11 @@ class Parents:
         return len(self.names)
 
 
-def load_folder(folder: Path | str, height: int, width: int, count: int | None = None) -> Parents:
+def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: int | None = None) -> Parents:
     """All pictures of a folder and of the folders in it by name, or of one file; `count`: so many, evenly spread.
 
-    Decoded, cropped and resized as for a training set. What cannot be used is told on stderr with its reason; UserError
-    when nothing is left.
+    Decoded and fitted as for a training set; `fit`: that of the set, `data.fit`. What cannot be used is told on stderr
+    with its reason; UserError when nothing is left.
     """
     folder = Path(folder)
     paths = [folder] if folder.is_file() else _picture_files(folder)
@@ -58,7 +58,7 @@ def load_folder(folder: Path | str, height: int, width: int, count: int | None =
         name = path.relative_to(top).as_posix()
         try:
             content = read_file(path)
-            pictures.append(_fitted(content, height, width))
+            pictures.append(_fitted(content, height, width, fit))
         except PictureError as error:
             reasons.append(f"{_printable(name)}: {error.reason}")
             continue
@@ -107,14 +107,14 @@ def _picture_files(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(files, key=os.fsencode)]
 
 
-def _fitted(content: bytes, height: int, width: int) -> np.ndarray:
+def _fitted(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray:
     try:
         picture = decode_picture(content)
         side_px = min(remove_letterbox(picture).shape[:2])
         if side_px < LEAST_SIDE_PX:
             shown = f"{picture.shape[1]}x{picture.shape[0]} pixels"
             raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")
-        return fit_picture(picture, height, width)
+        return fit_picture(picture, height, width, fit)
     except MemoryError as error:
         raise PictureError("too_large", "not enough memory to decode it") from error
 

@@ -108,7 +108,7 @@ def _build(
     data: Data, clean: Clean | None, sorter: Any | None, places: Places, workers: int, mapper: Mapper
 ) -> list[Path]:
     settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
-    settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode}
+    settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode, "fit": data.fit}
     decisions = {} if clean is None else read_decisions(decisions_path(data, clean))
     with StoreWriter.open(places.scan, settings) as store:
         class_names = _fill(store, data, sorter, places, workers, mapper)

@@ -1,6 +1,6 @@
-"""The bytes of a file → the picture inside its letterbox bars → the set's size.
+"""The bytes of a file → the picture inside its letterbox bars.
 
-The same as `harness.images.fit_picture(decode_picture(...))`, with fewer copies: here most of the time is spent.
+The same as `harness.images.remove_letterbox(decode_picture(...))`, with fewer copies: here most of the time is spent.
 """
 
 import zlib
@@ -10,11 +10,9 @@ from PIL import Image
 
 from harness.images import (
     PictureError,
-    centred_box,
     decode_image,
     find_letterbox,
     may_have_bar,
-    resize_image,
 )
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -43,14 +41,6 @@ def remove_bars(image: Image.Image) -> Image.Image:
 def _line(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
     """uint8 (length, 3) of one row or column."""
     return np.frombuffer(image.crop(box).tobytes(), np.uint8).reshape(-1, 3)
-
-
-def fit_image(inner: Image.Image, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width, 3) of a picture without bars: centred crop to the aspect, exact Lanczos."""
-    box = centred_box(inner.height, inner.width, height, width)
-    if box != (0, 0, *inner.size):
-        inner = inner.crop(box)
-    return resize_image(inner, height, width)
 
 
 def check_png(content: bytes) -> None:

@@ -19,6 +19,7 @@ from harness.hdf5 import open_packed
 
 STAGE_VERSION = 2  # rises when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
+BEFORE = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
 PLACES_IN_CLEAN = ("decisions",)  # a path: what it holds is compared instead
 
 
@@ -74,6 +75,8 @@ def make_recipe(data: Data, clean: Clean | None = None) -> dict[str, Any]:
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
+    if is_cleanable(data):  # others are drawn or published at their size
+        recipe["fit"] = data.fit
     clean = cleaning(data, clean)
     recipe["clean"] = NOT_CLEANED if clean is None else clean.model_dump(mode="json", exclude=set(PLACES_IN_CLEAN))
     if clean is not None:
@@ -147,7 +150,7 @@ def _fits_manifest(places: Places, attributes: dict[str, Any]) -> bool:
 
 def _refuse_other_recipe(data: Data, clean: Clean | None, places: Places) -> None:
     summary, wanted = json.loads(places.summary.read_text()), recipe_with_place(data, clean)
-    found = summary["recipe"]
+    found = {**{key: value for key, value in BEFORE.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there
     if isinstance(found.get("clean"), dict) and wanted["clean"].get("apply"):

@@ -1,6 +1,6 @@
 """One file → all that the build wants to know of it. Runs in worker processes; imports no torch.
 
-read → sha256 → safe decode → letterbox bars off → crop and exact Lanczos to the set's size; beside it a look for the
+read → sha256 → safe decode → letterbox bars off → cropped or padded to the set's size; beside it a look for the
 features, a small picture with its perceptual hashes for duplicates, and cheap statistics.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.prepare import fit_image, open_inner
-from harness.images import PictureError, read_file
+from datasets.prepare import open_inner
+from harness.images import Fit, PictureError, fit_image, read_file
 
 SCAN_VERSION = 1  # rises when the same file would be scanned differently
 THUMB_PX, GREY_PX, COLOURS_PX, HASH_SIDE = 64, 32, 8, 8
@@ -36,6 +36,7 @@ class Job:
     fast_decode: bool = False
     expected: str | None = None
     look_px: int = 0
+    fit: Fit = "crop"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def scan(job: Job) -> Scanned:
         return Scanned(reason="damaged: its sha256 is not the one noted when it was fetched", sha256=sha256)
     try:
         inner, size_px = open_inner(content, (job.height, job.width) if job.fast_decode else None)
-        picture = fit_image(inner, job.height, job.width)
+        picture = fit_image(inner, job.height, job.width, job.fit)
         if not job.look_px:
             return Scanned(picture, None, sha256, size_px, inner.size)
         return _with_look(inner, job.look_px, Scanned(picture, None, sha256, size_px, inner.size))

@@ -54,7 +54,7 @@ def _jobs(store: StoreWriter, data: Data, sorter: Any | None, under_way: deque[P
     look_px = sorter.look_px if sorter is not None else 0
     for one in store.pending(sorter is not None):
         under_way.append(one)
-        yield Job(os.path.abspath(one.path), height, width, data.fast_decode, one.expected, look_px)
+        yield Job(os.path.abspath(one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
 
 
 def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:

@@ -38,6 +38,7 @@ class Data(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
     valid_fraction: Annotated[float, Field(ge=0, le=0.5)]
+    fit: Literal["crop", "pad"]
     fast_decode: bool
 
     @property

@@ -14,6 +14,7 @@ from blend.pictures import Parents, load_folder, load_held_out, spread_rows
 from datasets.scan import Job, scan
 from harness.errors import UserError
 from harness.hdf5 import open_packed
+from harness.images import Fit
 
 
 def draw(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -62,25 +63,26 @@ def write_bad(folder: Path, name: str) -> None:
 def refusal(folder: Path) -> str:
     """The one line that is said; nothing has been decoded past it."""
     with pytest.raises(UserError) as caught:
-        load_folder(folder, 32, 64)
+        load_folder(folder, 32, 64, "crop")
     text = str(caught.value)
     assert "\n" not in text and "found" in text and "allowed" in text
     return text
 
 
-def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path):
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path, fit: Fit):
     save(tmp_path / "b.png", 1)
     save(tmp_path / "a.jpg", 2, 90, 50)
     bar = np.zeros((40, 9, 3), np.uint8)
     barred = np.concatenate([bar, draw(3), bar], axis=1)
     Image.fromarray(barred).save(tmp_path / "c.webp", lossless=True)
-    parents = load_folder(tmp_path, 32, 64)
+    parents = load_folder(tmp_path, 32, 64, fit)
     assert parents.names == ["a.jpg", "b.png", "c.webp"]
     for name, sha256, picture in zip(parents.names, parents.sha256s, parents.pictures, strict=True):
-        prepared = scan(Job(str(tmp_path / name), 32, 64, fast_decode=False))
+        prepared = scan(Job(str(tmp_path / name), 32, 64, fit=fit))
         assert sha256 == prepared.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         assert prepared.picture is not None and np.array_equal(picture, prepared.picture)
-    without_bars = load_folder(tmp_path, 32, 64).pictures[2]
+    without_bars = load_folder(tmp_path, 32, 64, fit).pictures[2]
     assert without_bars.min() >= 30, "the letterbox bars are still there"
 
 
@@ -88,25 +90,25 @@ def test_sub_folders_are_looked_into_and_what_is_no_picture_is_not(tmp_path: Pat
     for number, name in enumerate(["vw/b.png", "vw/a.png", "audi/z.png", ".hidden/x.png", ".x.png"]):
         save(tmp_path / name, number)
     (tmp_path / "views.csv").write_text("file,view\n")
-    parents = load_folder(tmp_path, 32, 32)
+    parents = load_folder(tmp_path, 32, 32, "crop")
     assert parents.names == ["audi/z.png", "vw/a.png", "vw/b.png"]
-    assert np.array_equal(parents.pictures[2], load_folder(tmp_path / "vw", 32, 32).pictures[1])
+    assert np.array_equal(parents.pictures[2], load_folder(tmp_path / "vw", 32, 32, "crop").pictures[1])
     assert capsys.readouterr().err == ""
 
 
 def test_one_file_in_place_of_a_folder(tmp_path: Path):
     save(tmp_path / "a.png", 1)
     save(tmp_path / "b.png", 2)
-    parents = load_folder(tmp_path / "b.png", 32, 32)
+    parents = load_folder(tmp_path / "b.png", 32, 32, "crop")
     assert parents.names == ["b.png"] and parents.pictures.shape == (1, 32, 32, 3)
-    assert np.array_equal(parents.pictures[0], load_folder(tmp_path, 32, 32).pictures[1])
+    assert np.array_equal(parents.pictures[0], load_folder(tmp_path, 32, 32, "crop").pictures[1])
 
 
 def test_only_so_many_are_decoded(tmp_path: Path, capsys: pytest.CaptureFixture):
     for number in range(9):
         save(tmp_path / f"{number}.png", number)
     (tmp_path / "3.png").write_bytes(b"bad, but not asked for")
-    assert load_folder(tmp_path, 32, 32, count=3).names == ["0.png", "4.png", "8.png"]
+    assert load_folder(tmp_path, 32, 32, "crop", count=3).names == ["0.png", "4.png", "8.png"]
     assert capsys.readouterr().err == ""
 
 
@@ -114,7 +116,7 @@ def test_only_so_many_are_decoded(tmp_path: Path, capsys: pytest.CaptureFixture)
 def test_bad_ones_are_left_out_and_told_of(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     save(tmp_path / "good.png", 1)
     write_bad(tmp_path, name)
-    assert load_folder(tmp_path, 32, 64).names == ["good.png"]
+    assert load_folder(tmp_path, 32, 64, "crop").names == ["good.png"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"left out: {name}: {BAD[name][1]}: ")
 
@@ -139,7 +141,7 @@ def test_odd_names_are_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixtu
     save(tmp_path / "good.png", 1)
     for odd in (b"\xff.jpg", b"\xfe.jpg"):
         Path(str(tmp_path), odd.decode("utf-8", "surrogateescape")).write_bytes(b"")
-    assert load_folder(tmp_path, 32, 32).names == ["good.png"]
+    assert load_folder(tmp_path, 32, 32, "crop").names == ["good.png"]
     assert "\\xff.jpg: format" in capsys.readouterr().err
 
 

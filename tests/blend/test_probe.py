@@ -129,6 +129,6 @@ def test_real_photos_are_told_apart(photos):
     reader = load_reader()
     halves = []
     for name in ("dealer", "concept"):
-        features = reader.featurizer(load_folder(photos / name, 32, 48, count=150).pictures)
+        features = reader.featurizer(load_folder(photos / name, 32, 48, "crop", count=150).pictures)
         halves.append(Halves(features[::2], features[1::2]))
     assert fit_probe(*halves).auc > 0.9

@@ -75,7 +75,7 @@ def write_set(config: Config, lines: list[dict[str, Any]], contents: dict[str, b
             one["sha256"] = hashlib.sha256(content).hexdigest()
         if one["verdict"] == "keep" and content is not None:
             picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-            writers[one["split"]].append(fit_picture(picture, *data.img_size), 0)
+            writers[one["split"]].append(fit_picture(picture, *data.img_size, data.fit), 0)
             one["row"] = rows[one["split"]]
             rows[one["split"]] += 1
     for split, writer in writers.items():

@@ -71,7 +71,7 @@ def test_what_is_kept_is_packed_and_what_is_not_has_a_line():
         if line["verdict"] == "keep":
             with open_packed(config.data.hdf5_path(line["split"])) as packed:
                 kept = packed.read(np.array([line["row"]]))[0]
-            assert np.array_equal(kept, fit_picture(paint(int(line["file"][:3])), 32, 32))
+            assert np.array_equal(kept, fit_picture(paint(int(line["file"][:3])), 32, 32, "crop"))
     summary = json.loads(Places.of(config.data).summary.read_text())
     assert summary["dropped"] == {"logo": 5} and summary["views"] == {"front_left": 15}
     assert summary["sorter"] == {"name": "stand_in", "sha256": "5" * 64, "threshold": 0.5, "labels": 0}
@@ -89,7 +89,7 @@ def test_mirrored_pictures_are_packed_mirrored():
     with open_packed(make_config().data.hdf5_path("train")) as packed:
         pictures = packed.read()
     for number in range(6):
-        assert np.array_equal(pictures[number], fit_picture(paint(number), 32, 32)[:, ::-1])
+        assert np.array_equal(pictures[number], fit_picture(paint(number), 32, 32, "crop")[:, ::-1])
 
 
 def test_sets_that_are_drawn_are_taken_as_they_are():

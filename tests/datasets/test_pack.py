@@ -305,7 +305,12 @@ def test_a_complete_set_is_left_alone(monkeypatch):
 
 @pytest.mark.parametrize(
     "changes, key",
-    [({"valid_fraction": 0.2}, "valid_fraction"), ({"fast_decode": True}, "fast_decode"), ({"src": "other"}, "src")],
+    [
+        ({"valid_fraction": 0.2}, "valid_fraction"),
+        ({"fast_decode": True}, "fast_decode"),
+        ({"fit": "pad"}, "fit"),
+        ({"src": "other"}, "src"),
+    ],
 )
 def test_another_recipe_stops_and_says_what_differs(changes, key):
     make_folder(8)
@@ -320,6 +325,27 @@ def test_another_recipe_stops_and_says_what_differs(changes, key):
     assert [path.read_bytes() for path in paths] == before
     build_set(make_data(**changes), workers=0, rebuild=True)
     build_set(make_data(**changes), workers=0)
+
+
+def test_padding_keeps_all_of_a_picture_and_is_stamped():
+    make_folder(8)
+    build_set(make_data(valid_fraction=0), workers=0)
+    padded = make_data(fit="pad", set="padded", valid_fraction=0)
+    (path,) = build_set(padded, workers=0)
+    with open_packed(path) as packed, open_packed(make_data().hdf5_path("train")) as cropped:
+        assert packed.attributes["recipe"]["fit"] == "pad" and cropped.attributes["recipe"]["fit"] == "crop"
+        assert packed.sha256 != cropped.sha256 and packed.count == cropped.count
+
+
+def test_a_set_that_was_packed_before_there_was_a_choice_is_a_cropped_one():
+    make_folder(8)
+    paths, summary = build_set(make_data(), workers=0), Path("data/sets/mine/summary-32.json")
+    older = json.loads(summary.read_text())
+    del older["recipe"]["fit"]
+    summary.write_text(json.dumps(older))
+    assert build_set(make_data(), workers=0) == paths
+    with pytest.raises(UserError, match="fit: found 'crop', the config says 'pad'"):
+        build_set(make_data(fit="pad"), workers=0)
 
 
 @pytest.mark.parametrize("src", [None, "$NO_SUCH_VARIABLE/photos"])

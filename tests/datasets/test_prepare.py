@@ -9,8 +9,8 @@ from PIL import Image
 from stand_in import paint
 
 from datasets.bench_files import png_header
-from datasets.prepare import check_png, fit_image, open_inner
-from harness.images import PictureError, decode_picture, fit_picture, remove_letterbox
+from datasets.prepare import check_png, open_inner
+from harness.images import PictureError, decode_picture, fit_image, fit_picture, remove_letterbox
 
 
 def saved(picture: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -44,7 +44,8 @@ def test_the_same_pixels_as_the_long_way(picture, size):
         whole = decode_picture(content)
         assert size_px == whole.shape[1::-1]
         assert np.array_equal(np.asarray(inner), remove_letterbox(whole))
-        assert np.array_equal(fit_image(inner, *size), fit_picture(whole, *size))
+        for fit in ("crop", "pad"):
+            assert np.array_equal(fit_image(inner, *size, fit), fit_picture(whole, *size, fit))
 
 
 def test_turned_and_shrunk_pictures_tell_their_own_size():

@@ -15,6 +15,7 @@ from harness.images import (
     PictureError,
     crop_to_aspect,
     decode_picture,
+    fit_picture,
     picture_grid,
     resize_picture,
     save_png,
@@ -176,6 +177,30 @@ def test_resizing_is_exact_lanczos():
     resized = resize_picture(picture, 48, 64)
     assert np.array_equal(resized, np.asarray(expected)) and resized.flags["WRITEABLE"]
     assert resize_picture(picture[:20, :20], 64, 32).shape == (64, 32, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
+def test_padding_keeps_the_whole_picture_and_fades_its_edges_outwards(turned: bool):
+    wide = scene(60, 120)
+    wide[:2], wide[:2, 60:] = (200, 40, 40), (40, 200, 40)  # as long as two lines of the result
+
+    def view(picture: np.ndarray) -> np.ndarray:
+        return picture.transpose(1, 0, 2) if turned else picture
+
+    whole = view(fit_picture(np.ascontiguousarray(view(wide)), 64, 64, "pad")).astype(int)
+    small = view(resize_picture(np.ascontiguousarray(view(wide)), *((64, 32) if turned else (32, 64))))
+    assert np.array_equal(whole[16:48], small)
+    edge = small[:2].astype(float).mean(axis=0)
+    steps = [np.abs(np.diff(line, axis=0)).max() for line in (edge, whole[15], whole[8], whole[0])]
+    assert steps == sorted(steps, reverse=True) and steps[-1] < steps[0] / 4  # ever smoother
+    assert np.abs(whole[15] - edge).mean() < 6  # no border
+    assert np.abs(whole.mean(axis=1)[:16] - edge.mean(axis=0)).max() < 12  # and neither brighter nor darker outwards
+
+
+def test_padding_what_fits_changes_nothing_and_no_shape_is_too_odd():
+    assert np.array_equal(fit_picture(scene(48, 96), 32, 64, "pad"), fit_picture(scene(48, 96), 32, 64, "crop"))
+    for height, width in ((1, 500), (500, 1), (1, 1), (127, 128), (33, 47)):
+        assert fit_picture(scene(height, width), 32, 48, "pad").shape == (32, 48, 3)
 
 
 def test_a_grid_places_pictures_row_by_row():
