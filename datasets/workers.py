@@ -21,6 +21,7 @@ from typing import Any
 CHUNK_ITEMS = 8  # handed to a process at once: few enough to share well, enough that nobody waits
 WINDOW_ITEMS = 32  # by how much a process may run ahead
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+ANSWER_SEC = 0.5  # a chunk is answered in one piece, which wakes us once, unless it takes longer than this
 START_SEC = 300  # for a process to start, on a machine that is very busy
 
 
@@ -125,29 +126,31 @@ class _Crew:
 
     def _receive(self, member: "_Member") -> dict[int, Any]:
         try:
-            kind, position, result = member.pipe.recv()
+            kind, position, answer = member.pipe.recv()
         except (EOFError, OSError):
             member.process.join(10)
             return self._replace(member, f"crash: the decoder ended with code {member.process.exitcode}")
         if kind == "bug":
-            raise RuntimeError(f"{self.items[position]}:\n{result}")
+            raise RuntimeError(f"{self.items[position]}:\n{answer}")
         member.since = time.monotonic()
         if kind == "ready":
             member.ready = True
             return {}
-        assert member.pending[0] == position
-        member.pending.popleft()
-        return {position: result}
+        for position, _ in answer:
+            assert member.pending[0] == position
+            member.pending.popleft()
+        return dict(answer)
 
     def _replace(self, member: "_Member", reason: str) -> dict[int, Any]:
-        """A new process for one that is gone; its first unanswered item is lost, the others wait again."""
+        """A new process for one that is gone; the item that it was at is lost, the others wait again."""
         member.stop()
         if not member.ready:
             raise RuntimeError(f"a worker process could not start ({reason})")
         self.members[self.members.index(member)] = _Member(self.function)
         if not member.pending:
             return {}
-        lost, *rest = member.pending
+        lost = member.at.value if member.at.value in member.pending else member.pending[0]
+        rest = [position for position in member.pending if position != lost]
         self.waiting.extendleft(reversed(rest))
         return {lost: Lost(reason)}
 
@@ -163,11 +166,12 @@ class _Member:
         # Spawned, not forked: no thread or lock of ours is copied half-way.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(function, theirs), daemon=True)
+        self.at: Any = context.RawValue("q", -1)  # the item it is at; shared memory, so that its death leaves it
+        self.process = context.Process(target=_work, args=(function, theirs, self.at), daemon=True)
         self.process.start()
         theirs.close()  # so that its death ends the pipe
         self.pending: deque[int] = deque()
-        self.ready, self.since = False, time.monotonic()
+        self.ready, self.since, self.seen_at = False, time.monotonic(), -1
 
     def give(self, chunk: list[tuple[int, Any]]) -> None:
         self.pending.extend(position for position, _ in chunk)
@@ -179,6 +183,8 @@ class _Member:
 
     def overdue(self, timeout_sec: float) -> bool:
         limit_sec = timeout_sec if self.ready else START_SEC
+        if self.at.value != self.seen_at:
+            self.seen_at, self.since = self.at.value, time.monotonic()
         return (not self.ready or bool(self.pending)) and time.monotonic() - self.since > limit_sec
 
     def stop(self) -> None:
@@ -187,8 +193,8 @@ class _Member:
         self.pipe.close()
 
 
-def _work(function: Callable, pipe: Connection) -> None:
-    """The other side: chunks in, one answer an item out; ends when our side is gone."""
+def _work(function: Callable, pipe: Connection, at: Any) -> None:
+    """The other side: chunks in, the answers of a chunk out; ends when our side is gone."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process decides
@@ -196,12 +202,16 @@ def _work(function: Callable, pipe: Connection) -> None:
     pipe.send(("ready", -1, None))
     try:
         while True:
-            for position, item in pipe.recv():
+            chunk, answer, began_sec = pipe.recv(), [], time.monotonic()
+            for position, item in chunk:
+                at.value = position
                 try:
-                    result = function(item)
+                    answer.append((position, function(item)))
                 except Exception:  # handed over whole: it is raised on the other side
                     pipe.send(("bug", position, traceback.format_exc()))
                     return
-                pipe.send(("done", position, result))
+                if position == chunk[-1][0] or time.monotonic() - began_sec > ANSWER_SEC:
+                    pipe.send(("done", -1, answer))
+                    answer, began_sec = [], time.monotonic()
     except (EOFError, OSError):
         return

@@ -19,6 +19,11 @@ def square_or_die(number: int) -> int:
     return number * number
 
 
+def square_after_a_second(number: int) -> int:
+    time.sleep(1)
+    return number * number
+
+
 def square_or_hang(number: int) -> int:
     if number == 5:
         time.sleep(600)
@@ -44,6 +49,36 @@ def test_a_death_loses_one_item(count):
     assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [13]
     assert results[13].reason == "crash: the decoder ended with code 9"
     assert [r for n, r in enumerate(results) if n != 13] == [n * n for n in range(40) if n != 13]
+
+
+def die_at_many(number: int) -> int:
+    if number % 7 == 3:
+        os._exit(9)
+    return number
+
+
+def test_many_deaths_each_lose_the_item_that_was_under_way():
+    """Answers of a chunk come together; what a dying process had not sent is done again, and nobody else is blamed."""
+    results = list(map_in_order(die_at_many, range(60), 2))
+    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == list(range(3, 60, 7))
+    assert [r for n, r in enumerate(results) if n % 7 != 3] == [n for n in range(60) if n % 7 != 3]
+
+
+def test_slow_items_are_answered_one_by_one(monkeypatch):
+    """So that a person sees progress, and a build that is killed has lost little."""
+    monkeypatch.setattr(workers, "CHUNK_ITEMS", 4)
+    answers: list[int] = []
+    receive = workers._Crew._receive
+
+    def note_and_receive(crew, member):
+        found = receive(crew, member)
+        answers.extend([len(found)] if found else [])
+        return found
+
+    monkeypatch.setattr(workers._Crew, "_receive", note_and_receive)
+    assert list(map_in_order(square_after_a_second, range(3), 1)) == [0, 1, 4] and answers == [1, 1, 1]
+    answers.clear()
+    assert list(map_in_order(square, range(8), 1)) == [n * n for n in range(8)] and answers == [4, 4]
 
 
 def test_a_hanging_item_is_given_up():
