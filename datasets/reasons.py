@@ -16,7 +16,7 @@ REASONS = {
     "not_a_file": ("Not a file", "a pipe, socket or device"),
     "no_class": ("No class", "lies beside the class folders"),
     "too_small": ("Too small", "its shorter side has too few pixels"),
-    "aspect": ("Aspect", "too tall or too wide: the crop would cut the car"),
+    "aspect": ("Aspect", "too tall or too wide for a picture of one car"),
     "blank": ("Blank", "one flat colour, or nearly"),
     "dark": ("Dark", "too little light to see a car in"),
     "duplicate": ("Duplicate", "the same picture, byte by byte or pixel by pixel"),

@@ -3,6 +3,7 @@
 A recipe says how a set is got (scrapers) and how it is built unless told otherwise (datasets): size, classes, views.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,7 +95,9 @@ class Sources(_Section):
     def recipe(self, name: str, key: str = "SET") -> AnyRecipe:
         """The recipe of this name; UserError that lists the others."""
         if name not in self.sources:
-            raise UserError(f"{key}: found {name!r}, allowed {self.names} (configs/sources.yaml)")
+            fetched = re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None and (RAW / name).is_dir()
+            hint = f", try make dataset SET=folder SRC={RAW / name} NAME={name}" if fetched else ""
+            raise UserError(f"{key}: found {name!r}, allowed {self.names} (configs/sources.yaml){hint}")
         return self.sources[name]
 
     def recipe_of_source(self, source: str) -> AnyRecipe | None:

@@ -71,7 +71,7 @@ def test_what_a_recipe_says_of_a_build():
 
 
 def test_an_unknown_recipe_lists_the_others():
-    with pytest.raises(UserError, match="SET: found 'cars196', allowed brands50, car_connection, concept"):
+    with pytest.raises(UserError, match=r"SET: found 'cars196', allowed brands50, car_connection, concept.*yaml\)$"):
         SHIPPED.recipe("cars196")
 
 
@@ -110,3 +110,14 @@ def test_a_recipe_with_other_values_is_checked_like_the_file():
     assert isinstance(changed, CarConnectionRecipe) and changed.picture_size == "sml"
     with pytest.raises(UserError, match="picture_size: found 'huge'"):
         change_recipe(recipe, {"picture_size": "huge"})
+
+
+def test_a_set_that_was_fetched_and_has_no_recipe_is_told_how_to_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/raw/my-cars").mkdir(parents=True)
+    with pytest.raises(UserError, match="try make dataset SET=folder SRC=data/raw/my-cars NAME=my-cars$"):
+        SHIPPED.recipe("my-cars")
+    with pytest.raises(UserError, match=r"yaml\)$"):
+        SHIPPED.recipe("../my-cars")
