@@ -8,9 +8,9 @@ from PIL import Image
 import harness.native.sampling
 from harness.config import config_to_dict, config_to_yaml
 from harness.errors import UserError
-from harness.native.build import build_networks
+from harness.native.arch import ArchSpec
+from harness.native.build import build_networks, spec_to_networks
 from harness.native.checkpoint import checkpoint_folder, save_checkpoint
-from harness.native.resnet import ArchSpec, Generator
 from harness.native.sample import sample_run
 from harness.rundir import RunDir
 from tests.harness.native.tiny_runs import CONDITIONAL, tiny_config
@@ -98,9 +98,14 @@ def test_a_run_without_classes_draws_cars_and_no_brand(run):
         sample_run(name, checkpoint="step-00000009")
 
 
+WAYS = [("resnet", "cBN"), ("resnet", "concat"), ("conv", "cBN"), ("conv", "concat")]
+
+
 @pytest.mark.parametrize("sn", [False, True])
-def test_one_hot_weights_equal_labels_bit_for_bit(sn):
-    generator = Generator(ArchSpec(32, 32, 8, 4, 4, num_classes=5, g_cond_mtd="cBN", apply_g_sn=sn)).eval()
+@pytest.mark.parametrize(("backbone", "way"), WAYS)
+def test_one_hot_weights_equal_labels_bit_for_bit(backbone, way, sn):
+    spec = ArchSpec(32, 32, backbone, 8, 4, 4, num_classes=5, g_cond_mtd=way, d_cond_mtd="PD", apply_g_sn=sn)
+    generator = spec_to_networks(spec)[0].eval()
     z, y = torch.randn(6, 8), torch.tensor([0, 4, 2, 2, 1, 3])
     weights = torch.nn.functional.one_hot(y, 5).float()
     assert torch.equal(generator(z, y), generator(z, weights))
