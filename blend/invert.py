@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from blend.perceptual import FeatureMaps, feature_distance, picture_error, pixel_distance
 from harness.config import Inversion
-from harness.native.layers import to_full_precision
+from harness.native.autocast import to_full_precision
 
 # The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
 # usual memory of a thousand steps would go on dividing by the first gradients until the end.

@@ -14,7 +14,7 @@ from torch import Tensor
 from blend.generator import LoadedRun
 from harness.errors import UserError
 from harness.features.resnet18 import ResNet18, imagenet_state
-from harness.native.layers import to_full_precision
+from harness.native.autocast import to_full_precision
 
 # x float (B, 3, H, W) in [-1, 1] → maps of features (B, C, h, w).
 FeatureMaps = Callable[[Tensor], list[Tensor]]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.native.arch import ACTIVATIONS, ArchSpec, doublings
-from harness.native.layers import SNConv2d, SNConvTranspose2d, init_weights, to_full_precision, without_autocast
+from harness.native.autocast import to_full_precision, without_autocast
+from harness.native.layers import SNConv2d, SNConvTranspose2d, init_weights
 from harness.native.networks import Discriminator, Generator, batch_norm
 
 MOST = 8  # channels are at most so many times conv_dim

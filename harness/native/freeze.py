@@ -3,8 +3,9 @@
 from torch import nn
 
 from harness.errors import UserError
-from harness.native.layers import BatchNorm2d, SpectralNorm
+from harness.native.layers import BatchNorm2d
 from harness.native.networks import Discriminator
+from harness.native.spectral_norm import SpectralNorm
 
 
 def freeze_discriminator(d: Discriminator, n: int) -> None:

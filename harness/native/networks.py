@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from harness.native.arch import ArchSpec, doublings
 from harness.native.attention import SelfAttention
-from harness.native.layers import BatchNorm2d, ConditionalBatchNorm2d, embed, embedding, linear, without_autocast
+from harness.native.autocast import without_autocast
+from harness.native.layers import BatchNorm2d, ConditionalBatchNorm2d, embed, embedding, linear
 
 
 class Judgement(NamedTuple):

@@ -9,13 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.native.arch import ArchSpec, doublings
-from harness.native.layers import (
-    BatchNorm2d,
-    conv2d,
-    init_weights,
-    to_full_precision,
-    without_autocast,
-)
+from harness.native.autocast import to_full_precision, without_autocast
+from harness.native.layers import BatchNorm2d, conv2d, init_weights
 from harness.native.networks import Discriminator, Generator, batch_norm
 from harness.native.resample import ConvThenHalve, DoubleThenConv, double, halve
 

@@ -45,7 +45,7 @@ def test_the_same_pixels_as_the_long_way(picture, size):
         assert size_px == whole.shape[1::-1]
         assert np.array_equal(np.asarray(inner), remove_letterbox(whole))
         for fit in ("crop", "pad"):
-            assert np.array_equal(fit_image(inner, *size, fit), fit_picture(whole, *size, fit))
+            assert np.array_equal(fit_image(inner, size[0], size[1], fit), fit_picture(whole, size[0], size[1], fit))
 
 
 def test_turned_and_shrunk_pictures_tell_their_own_size():

@@ -21,7 +21,7 @@ from harness.native.device import prepare_hardware
 from harness.native.diffaug import numbers_to_draws
 from harness.native.dist import World
 from harness.native.freeze import freeze_discriminator
-from harness.native.layers import SpectralNorm
+from harness.native.spectral_norm import SpectralNorm
 from harness.native.step import Training, train_step
 from harness.studiogan.checkout import find_python
 from tests.golden.loop_case import Inputs, LoopCase, make_config, make_leaves

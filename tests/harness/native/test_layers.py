@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from harness.native.layers import (
-    SN_EPS,
     BatchNorm2d,
     ConditionalBatchNorm2d,
     SNConv2d,
     SNEmbedding,
     SNLinear,
-    SpectralNorm,
     init_weights,
     round_as_studiogan,
 )
+from harness.native.spectral_norm import SN_EPS, SpectralNorm
 from tests.harness.native.batch_norm_ranks import evaluate
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,18 @@
+"""Where autocast must not reach: operations that keep the precision of their inputs."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """A context in which operations on `tensor`'s device keep the precision of their inputs."""
+    if not torch.amp.is_autocast_available(tensor.device.type):  # the meta device
+        return nullcontext()
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def to_full_precision(x: Tensor) -> Tensor:
+    """bf16 and fp16 become float32; float32 and float64 stay."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
