@@ -47,7 +47,7 @@ LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint doctor scrape dataset clinic reader train finetune encoder invert measure blend gallery bench studiogan
-.PHONY: evaluate sample configs export import benchmark given-python
+.PHONY: ablate evaluate sample configs export import benchmark given-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -137,6 +137,10 @@ benchmark: $(READY) ## BENCH=CIFAR10/SNGAN [ENGINE=native|studiogan|both SRC= LI
 
 bench: $(READY) ## speed: each switch on and off, one thread, CPU time
 	@exec $(PY) -m harness bench $(ARGS)
+
+ablate: $(READY) ## CONFIG= each stabiliser off in turn, two seeds: a table of KID, diversity and, with classes, brand accuracy
+	@$(PY) -m datasets build --stage train $(PLAN) $(FROM)
+	@$(if $(DRY_RUN),exit 0;) exec $(PY) -m harness.metrics.ablation --config "$$CONFIG" $(SETS) $(ARGS)
 
 studiogan: $(READY) ## [VERSION=0.4.0] clone StudioGAN (0.2.0) into third_party/ with an environment of its own
 	@exec $(PY) -m harness studiogan $(if $(VERSION),--version "$$VERSION") $(ARGS)

@@ -1,7 +1,7 @@
-"""Do DiffAugment and LeCam help when there are few pictures? Trains with and without, and writes a table.
+"""What does each stabiliser give? Trains with all of a config's and with one off in turn, and writes a table.
 
-`python -m harness.metrics.ablation --config configs/demo.yaml`: same pictures and steps, several seeds; held-out KID on
-the factor reader's features. Finished runs are kept in the scratch folder and not done again.
+`python -m harness.metrics.ablation --config configs/brands_demo.yaml` (`make ablate`): same pictures and steps, several
+seeds. Finished runs are kept in the scratch folder and not done again; a killed one goes on.
 """
 
 import json
@@ -19,13 +19,9 @@ from harness.cli import ConfigOption, SetOption, run_command
 from harness.config import Config, check_config, config_to_dict, load_config, merge
 from harness.errors import UserError
 from harness.hdf5 import PackedWriter, open_packed
+from harness.metrics.ablation_arms import STABILISERS, WHOLE, arm_changes, default_arms
+from harness.metrics.ablation_table import rows_to_markdown
 
-ARMS = {  # name → (DiffAugment, LeCam)
-    "both": (True, True),
-    "DiffAugment alone": (True, False),
-    "LeCam alone": (False, True),
-    "neither": (False, False),
-}
 MARKS = 4  # a run is measured so often, at even distances
 SAMPLES = 1000
 HELD_OUT = 2000
@@ -33,9 +29,13 @@ COMMAND = "python -m harness.metrics.ablation"
 
 
 def run_ablation(
-    config: Config, work: Path, *, pictures: int, steps: int, seeds: int, arms: list[str], jobs: int
+    config: Config, work: Path, *, pictures: int | None, steps: int, seeds: int, arms: list[str], jobs: int
 ) -> list[dict[str, Any]]:
-    """Trains and measures every arm with every seed in `work`. Returns one row a run: arm, seed, marks, baseline."""
+    """Trains and measures every arm with every seed in `work`. Returns one row a run: arm, seed, marks.
+
+    Args:
+        pictures: train on the first so many alone; None = on all.
+    """
     work.mkdir(parents=True, exist_ok=True)
     facts = pack_pictures(config, work, pictures)
     marks = sorted({max(1, round(steps * k / MARKS)) for k in range(1, MARKS + 1)})
@@ -44,6 +44,8 @@ def run_ablation(
         for arm in arms:
             content = config_to_dict(arm_config(config, arm, seed, steps))
             todo.append((content, str(work.resolve()), marks, {"arm": arm, "seed": seed, **facts}))
+    if config.model.conditional:
+        _teach_classifier(config, work)  # once: runs that want it at the same moment would each teach one
     with get_context("spawn").Pool(min(jobs, len(todo)), maxtasksperchild=1) as pool:
         rows = []
         for row in pool.imap_unordered(_train_one, todo):
@@ -54,31 +56,30 @@ def run_ablation(
 
 def arm_config(config: Config, arm: str, seed: int, steps: int) -> Config:
     """The config with one arm's switches; everything else, the number of steps included, is alike in all arms."""
-    diffaug, lecam = ARMS[arm]
-    name = f"{arm.lower().replace(' ', '-')}-{seed}"
+    name = f"{arm.lower().replace(' ', '-').replace('+', 'and')}-{seed}"
     changes = {
         "name": name,
         "seed": config.seed + seed,
-        "augment": {"apply_diffaug": diffaug},
-        "loss": {"apply_lecam": lecam},
-        "optim": {"total_steps": steps},
+        "optim": {"total_steps": steps, "total_epochs": None},
         "train": {"threads": 1, "device": "cpu", "save_every_steps": steps, "sample_every_steps": steps},
     }
-    return check_config(merge(config_to_dict(config), changes), f"ablation {name}")
+    return check_config(merge(merge(config_to_dict(config), arm_changes(config, arm)), changes), f"ablation {name}")
 
 
-def pack_pictures(config: Config, work: Path, pictures: int) -> dict[str, Any]:
+def pack_pictures(config: Config, work: Path, pictures: int | None) -> dict[str, Any]:
     """The first training rows for the runs; the valid rows and all others are held out. Packed under `work`, once."""
     train, held_out = work / config.data.hdf5_path("train"), work / config.data.hdf5_path("valid")
     with open_packed(config.data.hdf5_path("train")) as source, open_packed(config.data.hdf5_path("valid")) as valid:
-        if source.count < pictures:
-            raise UserError(f"--pictures: found {pictures}, allowed up to the {source.count} rows of {source.path}")
-        facts = {"data_sha256": source.sha256, "pictures": pictures}
+        count = pictures or source.count
+        if source.count < count:
+            raise UserError(f"--pictures: found {count}, allowed up to the {source.count} rows of {source.path}")
+        facts = {"data_sha256": source.sha256, "pictures": count}
         for path, parts in (
-            (train, [(source, np.arange(pictures))]),
-            (held_out, [(valid, np.arange(valid.count)), (source, np.arange(pictures, source.count))]),
+            (train, [(source, np.arange(count))]),
+            (held_out, [(valid, np.arange(valid.count)), (source, np.arange(count, source.count))]),
         ):
-            rows = [(packed, row) for packed, numbers in parts for row in numbers][:HELD_OUT]
+            rows = [(packed, row) for packed, numbers in parts for row in numbers]
+            rows = rows if path == train else rows[:HELD_OUT]
             if path.exists() and _made_from(path) == [facts["data_sha256"], len(rows)]:
                 continue
             made_from = {"made_from": facts["data_sha256"]}
@@ -91,6 +92,17 @@ def pack_pictures(config: Config, work: Path, pictures: int) -> dict[str, Any]:
 def _made_from(path: Path) -> list[Any]:
     with open_packed(path) as packed:
         return [packed.attributes.get("made_from"), packed.count]
+
+
+def _teach_classifier(config: Config, work: Path) -> None:
+    from harness.metrics.classifier import FOLDER, load_classifier
+
+    here = Path.cwd()
+    os.chdir(work)
+    try:
+        load_classifier([config.data], config.evaluate.brand_classifier, FOLDER)
+    finally:
+        os.chdir(here)
 
 
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:
@@ -116,77 +128,71 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
 
 
 def _measure(reader: Any, config: Config, run: Path, step: int) -> dict[str, Any]:
+    """Held-out KID and diversity on the reader's features; with classes the accuracy of a classifier taught by the
+    training pictures, and diversity within classes."""
+    from harness.metrics.brand_figures import hit_rate
+    from harness.metrics.classifier import load_classifier
     from harness.metrics.distances import kid
-    from harness.metrics.evaluate import sample_checkpoint
+    from harness.metrics.evaluate import sample_with_labels
     from harness.native.checkpoint import checkpoint_folder
 
-    samples = sample_checkpoint(checkpoint_folder(run / "checkpoints", step), SAMPLES)
+    samples, labels = sample_with_labels(checkpoint_folder(run / "checkpoints", step), SAMPLES)
     with open_packed(config.data.hdf5_path("train")) as train, open_packed(config.data.hdf5_path("valid")) as held_out:
-        real, seen = reader.featurizer(held_out.read()), reader.featurizer(train.read())
-    return {
+        real, seen = reader.featurizer(held_out.read()), reader.featurizer(train.read()[:HELD_OUT])
+        real_labels = held_out.labels if labels is not None else None
+    drawn = reader.featurizer(samples)
+    figures = {
         "step": step,
-        "kid": kid(reader.featurizer(samples), real),
+        "kid": kid(drawn, real),
         "kid_of_training_pictures": kid(seen, real),
+        "diversity": _spread(drawn, labels) / _spread(real, real_labels),
         "accepted": float(reader.accepts(samples).mean()),
     }
+    if labels is not None:
+        classifier = load_classifier([config.data], config.evaluate.brand_classifier)
+        figures |= {"brand": hit_rate(classifier.scores(samples), labels, 1), "real_brand": classifier.accuracy}
+    return figures
 
 
-# ---- the table --------------------------------------------------------------------------------------------------
+def _spread(features: np.ndarray, labels: np.ndarray | None) -> float:
+    """Mean distance of all pairs, with labels of those of one class."""
+    from harness.metrics.brand_figures import spread
 
-
-def rows_to_markdown(rows: list[dict[str, Any]], command: str) -> str:
-    """Held-out KID: mean and standard deviation over seeds, at every mark; below, each seed's last value."""
-    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
-    marks = [mark["step"] for mark in rows[0]["marks"]]
-    seeds = sorted({row["seed"] for row in rows})
-    floor = rows[0]["marks"][0]["kid_of_training_pictures"]
-    lines = [
-        "# DiffAugment and LeCam, with and without",
-        "",
-        "Held-out KID on the factor reader's features (lower is better), mean ± standard deviation over seeds:",
-        f"{len(seeds)} seeds, {rows[0]['key']['pictures']} training pictures, {SAMPLES} samples a measure.",
-        f"The training pictures themselves have {floor:.4f}.",
-        "",
-        "| | " + " | ".join(f"step {mark}" for mark in marks) + " | accepted as cars | each seed at the end |",
-        "|---" * (len(marks) + 3) + "|",
-    ]
-    for arm in arms:
-        runs = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
-        values = np.array([[mark["kid"] for mark in row["marks"]] for row in runs])
-        cells = [f"{mean:.3f} ± {std:.3f}" for mean, std in zip(values.mean(0), values.std(0), strict=True)]
-        accepted = np.mean([row["marks"][-1]["accepted"] for row in runs])
-        each = ", ".join(f"{value:.3f}" for value in values[:, -1])
-        lines.append(f"| {arm} | " + " | ".join(cells) + f" | {accepted:.0%} | {each} |")
-    return "\n".join([*lines, "", f"Made by `{command}`.", ""])
+    groups = [features] if labels is None else [features[labels == label] for label in np.unique(labels)]
+    found = [value for group in groups if (value := spread(group)) is not None]
+    return float(np.mean(found))
 
 
 def main(
     config: ConfigOption = Path("configs/demo.yaml"),
     overrides: SetOption = None,
-    work: Annotated[Path, typer.Option(help="Scratch folder; finished runs in it are kept.")] = Path("runs/.ablation"),
-    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("docs/ablation.md"),
-    pictures: Annotated[int, typer.Option(min=2, help="Training pictures.")] = 500,
-    steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; default: the config's.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
-    arms: Annotated[str, typer.Option(help="Names with commas between.")] = ",".join(ARMS),
+    work: Annotated[Path | None, typer.Option(help="Scratch folder; default: runs/.ablation/<config>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The table; default: ablation.md in the scratch folder.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=2, help="Training pictures; default: all.")] = None,
+    steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; default: half the config's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 2,
+    arms: Annotated[str | None, typer.Option(help="As `whole,without EMA`; default: each off in turn.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
 ) -> None:
-    """Train with and without DiffAugment and LeCam on few pictures; writes a table of held-out KID."""
-    chosen = arms.split(",")
-    if unknown := sorted(set(chosen) - set(ARMS)):
-        raise UserError(f"--arms: found {', '.join(unknown)}, allowed {', '.join(ARMS)}")
+    """Train with each stabiliser off in turn; writes a table of KID, diversity and, with classes, brand accuracy."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are started
     resolved = load_config(config, overrides or ())
-    count = steps or resolved.optim.total_steps
+    chosen = arms.split(",") if arms else default_arms(resolved)
+    for arm in chosen:
+        arm_changes(resolved, arm)
+    count = steps or max(MARKS, resolved.optim.total_steps // 2)
+    work = work or Path("runs/.ablation") / resolved.name
     rows = run_ablation(resolved, work, pictures=pictures, steps=count, seeds=seeds, arms=chosen, jobs=jobs)
-    words = [COMMAND, "--config", str(config), *(f"--set {text}" for text in overrides or ())]
-    words += [f"--pictures {pictures}", f"--steps {steps}" * bool(steps), f"--seeds {seeds}", f"--arms '{arms}'"]
+    words = [COMMAND, "--config", str(config), *(f"--set '{text}'" for text in overrides or ())]
+    words += [f"--pictures {pictures}"] * bool(pictures) + [f"--steps {count}", f"--seeds {seeds}"]
+    words += [f"--arms '{','.join(chosen)}'"]
+    out = out or work / "ablation.md"
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, rows_to_markdown(rows, " ".join(word for word in words if word)))
+    atomic_write(out, rows_to_markdown(rows, chosen, SAMPLES, " ".join(words)))
     print(out)
 
 
 if __name__ == "__main__":
     application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    application.command()(main)
+    application.command(epilog=f"Stabilisers: {', '.join(STABILISERS)}. {WHOLE} = the config as it is.")(main)
     run_command(application)

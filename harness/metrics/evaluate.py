@@ -253,10 +253,16 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
 
 def sample_checkpoint(folder: Path, count: int, seed: int = SEED) -> np.ndarray:
     """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one)."""
+    return sample_with_labels(folder, count, seed)[0]
+
+
+def sample_with_labels(folder: Path, count: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same, and the classes int64 (count,) that they were drawn of; None where the run has none."""
     loaded = load_checkpoint(folder)
     z_dim, classes = loaded.config.model.z_dim, loaded.num_classes
     z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, z_dim, classes)
-    return latents_to_pictures(standing_copy(loaded.generator, z_dim, classes), z, y)
+    pictures = latents_to_pictures(standing_copy(loaded.generator, z_dim, classes), z, y)
+    return pictures, None if y is None else y.numpy()
 
 
 def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | None = None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from harness.config import Config, config_differences, config_to_dict, load_conf
 from harness.errors import UserError
 from harness.hdf5 import PackedWriter, open_packed
 from harness.metrics import ablation
+from harness.metrics.ablation_arms import arm_changes, default_arms
+from harness.metrics.ablation_table import rows_to_markdown
 
 BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 TINY = (
@@ -34,10 +36,33 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def test_arms_differ_in_their_switches_alone(config: Config) -> None:
-    content = {arm: config_to_dict(ablation.arm_config(config, arm, 1, 40)) for arm in ablation.ARMS}
-    differences = {key for arm in content for key, _, _ in config_differences(content["both"], content[arm])}
-    assert differences == {"name", "augment.apply_diffaug", "loss.apply_lecam"}
-    assert content["neither"]["seed"] == config.seed + 1 and content["neither"]["optim"]["total_steps"] == 40
+    def differences(arm: str) -> set[str]:
+        whole, other = (config_to_dict(ablation.arm_config(config, name, 1, 40)) for name in ("whole", arm))
+        assert other["seed"] == config.seed + 1 and other["optim"]["total_steps"] == 40
+        return {key for key, _, _ in config_differences(whole, other)} - {"name"}
+
+    arms = default_arms(config)
+    assert arms[0] == "whole" and {"without DiffAugment", "without LeCam", "without EMA"} < set(arms)
+    assert "without R1" not in arms  # it has none
+    assert differences("without DiffAugment + LeCam") == {"augment.apply_diffaug", "loss.apply_lecam"}
+    assert differences("without two rates") == {"optim.d_lr"}
+    assert differences("with R1") == {"loss.apply_r1_reg"}
+    for arm in arms[1:]:
+        assert differences(arm), arm
+
+
+@pytest.mark.parametrize(
+    ("arm", "text"),
+    [
+        ("without R1", "base has none"),
+        ("with EMA", "base has it"),
+        ("without luck", "allowed whole, or with or without and any of spectral norm of D"),
+        ("nothing", "allowed whole"),
+    ],
+)
+def test_arms_that_change_nothing_or_are_none(config: Config, arm: str, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        arm_changes(config, arm)
 
 
 def test_held_out_pictures_are_all_that_is_not_trained_on(config: Config, tmp_path: Path) -> None:
@@ -59,8 +84,8 @@ def test_a_run_is_measured_at_its_marks_and_not_done_twice(
     monkeypatch.setattr(ablation, "SAMPLES", 8)
     work = tmp_path / "work"
     facts = ablation.pack_pictures(config, work, 10)
-    content = config_to_dict(ablation.arm_config(config, "both", 0, 2))
-    job = (content, str(work), [1, 2], {"arm": "both", "seed": 0, **facts})
+    content = config_to_dict(ablation.arm_config(config, "whole", 0, 2))
+    job = (content, str(work), [1, 2], {"arm": "whole", "seed": 0, **facts})
     row = ablation._train_one(job)
     assert [mark["step"] for mark in row["marks"]] == [1, 2] and all(np.isfinite(m["kid"]) for m in row["marks"])
     monkeypatch.setattr("harness.native.train.train_run", lambda *a, **k: pytest.fail("trained again"))
@@ -70,21 +95,25 @@ def test_a_run_is_measured_at_its_marks_and_not_done_twice(
 
 
 def test_the_table_has_means_over_seeds_and_its_command() -> None:
-    def row(arm: str, seed: int, kids: tuple[float, float]) -> dict:
+    def row(arm: str, seed: int, kids: tuple[float, float], **more: float) -> dict:
         marks = [
-            {"step": k + 1, "kid": kid, "kid_of_training_pictures": 0.001, "accepted": 0.5}
+            {"step": k + 1, "kid": kid, "kid_of_training_pictures": 0.001, "accepted": 0.5, "diversity": 0.9, **more}
             for k, kid in enumerate(kids)
         ]
         return {"arm": arm, "seed": seed, "marks": marks, "key": {"pictures": 500}}
 
-    rows = [
-        row("neither", 1, (0.4, 0.3)),
-        row("both", 0, (0.2, 0.1)),
-        row("neither", 0, (0.4, 0.1)),
-        row("both", 1, (0.4, 0.1)),
-    ]
-    text = ablation.rows_to_markdown(rows, "python -m x --seeds 2")
-    assert "| both | 0.300 ± 0.100 | 0.100 ± 0.000 | 50% | 0.100, 0.100 |" in text
-    assert "| neither | 0.400 ± 0.000 | 0.200 ± 0.100 | 50% | 0.100, 0.300 |" in text
-    assert text.index("| both") < text.index("| neither") and "`python -m x --seeds 2`" in text
-    assert "500 training pictures" in text and "have 0.0010" in text
+    rows = [row("b", 1, (0.4, 0.3)), row("whole", 0, (0.2, 0.1)), row("b", 0, (0.4, 0.1)), row("whole", 1, (0.4, 0.1))]
+    text = rows_to_markdown(rows, ["whole", "b"], 8, "python -m x --seeds 2")
+    assert "| whole | 0.300 ± 0.100 | 0.100 ± 0.000 | 0.90 ± 0.00 | 50% ± 0% | 0.100, 0.100 |" in text
+    assert "| b | 0.400 ± 0.000 | 0.200 ± 0.100 | 0.90 ± 0.00 | 50% ± 0% | 0.100, 0.300 |" in text
+    assert text.index("| whole") < text.index("| b |") and "`python -m x --seeds 2`" in text
+    assert "500 training pictures" in text and "KID of 0.0010" in text and "brand" not in text.lower()
+    brands = [row("whole", seed, (0.2, 0.1), brand=0.5 + seed / 4, real_brand=0.98) for seed in (0, 1)]
+    text = rows_to_markdown(brands, ["whole"], 8, "x")
+    assert "| brand accuracy |" in text and "0.625 ± 0.125" in text and "reads right in 0.980" in text
+
+
+def test_diversity_with_classes_is_within_them() -> None:
+    features = np.array([[0.0], [2.0], [100.0], [104.0]])
+    assert ablation._spread(features, np.array([0, 0, 1, 1])) == pytest.approx(3)
+    assert ablation._spread(features, None) > 60
