@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from blend.blending import SWEEP_NAME
+from blend.brand_kept import brand_kept_figures
 from blend.couples import Couples, held_out_couples
 from blend.designs import Design, is_made, request_sha256, save_designs
 from blend.encoder import load_encoder
@@ -66,6 +67,8 @@ def measure_command(config: Config) -> Path:
         "blend": config.blend.model_dump(mode="json"),
         "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
     }
+    if generator.num_classes:
+        request |= {"brand_classifier": config.evaluate.brand_classifier}
     folder = rundir.path / "blends" / SWEEP_NAME
     if is_made(folder, request) and _is_measured(rundir, request):
         return rundir.metrics_path
@@ -84,8 +87,12 @@ def _figures(config: Config, generator: StyledGenerator, couples: Couples, rows:
     reader, measures = load_reader(), load_measures(config, generator)
     how, share = config.blend.interpolation, config.blend.latent_share
     held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
+    sweep, brand = draw_sweep(generator, pairs, how), {}
+    if pairs.y is not None:
+        brand = {"brand": brand_kept_figures(config, sweep, parents, pairs.y.numpy(), INTENSITIES)}
     return {
-        **sweep_figures(draw_sweep(generator, pairs, how), reader, measures.futurism),
+        **sweep_figures(sweep, reader, measures.futurism),
+        **brand,
         **asked_figures(generator, pairs, measures.futurism, reader_scale(reader, *held_out), share, how),
         "equal_futurism": equal_futurism_figures(generator, pairs, seed_pairs, parents, reader, share, how),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from blend import provenance, report_charts, report_evaluation, report_sections
+from blend import provenance, report_brands, report_charts, report_evaluation, report_sections
 from blend.generator import base_name
 from blend.report_data import Found, read_facts, read_json
 from blend.report_designs import read_designs, read_inversions
@@ -36,6 +36,8 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
             samples=report_sections.samples(found),
             training=report_charts.training_charts(found.base, found.tuned, found.encoder),
             evaluation=report_evaluation.evaluation(found.base, found.tuned),
+            brands=report_brands.brands(found),
+            brand_kept=report_brands.brand_kept(found.metrics),
             inversion=report_sections.inversion(found),
             sweep=report_sections.sweep(found),
             gallery=report_sections.gallery(found),

@@ -103,12 +103,15 @@ def _newest_samples(run: RunDir, config: Config) -> list[np.ndarray]:
     )
     if grid is None:
         return []
-    height, width = config.data.img_size
+    return grid_tiles(grid, *config.data.img_size)[: config.train.sample_count]
+
+
+def grid_tiles(grid: np.ndarray, height: int, width: int) -> list[np.ndarray]:
+    """The pictures, uint8 (height, width, 3) each, that a grid consists of, row by row."""
     tops, lefts = (
         range(0, side - part + 1, part + GRID_GAP_PX) for side, part in zip(grid.shape, (height, width), strict=False)
     )
-    tiles = [grid[top : top + height, left : left + width] for top in tops for left in lefts]
-    return tiles[: config.train.sample_count]
+    return [grid[top : top + height, left : left + width] for top in tops for left in lefts]
 
 
 def read_json(path: Path) -> dict[str, Any]:
