@@ -13,7 +13,8 @@ from blend.designs import Design, is_made, request_sha256, save_designs
 from blend.encoder import load_encoder
 from blend.gallery import save_sweep_webp
 from blend.generator import StyledGenerator, label_of, load_generator
-from blend.inversions import invert_parents, measure_inversion
+from blend.inversion_figures import measure_inversion
+from blend.inversions import invert_parents
 from blend.measures import load_measures
 from blend.mix import draw_designs, setting_at
 from blend.pictures import load_folder, load_held_out

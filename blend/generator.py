@@ -3,7 +3,9 @@
 In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm statistics belong to their weights.
 """
 
+import copy
 import hashlib
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,6 @@ from harness.atomic import atomic_write
 from harness.brands import Label, text_to_choice
 from harness.config import Config, finetune_config
 from harness.errors import UserError
-from harness.native.build import build_networks
 from harness.native.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
 from harness.native.sampling import latents_to_pictures, standing_copy
 from harness.rundir import RunDir
@@ -28,7 +29,8 @@ STYLE_STEPS = 100  # styles are whole percents
 # Batch-norm statistics are computed for every fifth percent, and are between these what a straight line gives: they
 # follow the style smoothly, and computing them takes a thousand pictures.
 KNOT_PERCENT = 5
-NETWORKS_IN_MEMORY = 8
+# While a dial is turned every percent is a network of its own: so many are kept, or as many as fit.
+LEAST_NETWORKS, NETWORKS_MB = 8, 256
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class StyledGenerator:
 
     Both began with the same weights, so every mix of them draws cars too, and a latent keeps its view and its body
     while the style moves. Each mix has batch-norm statistics of its own; those computed are kept in
-    `runs/<name>/standing/`.
+    `runs/<name>/standing/`. Several threads may draw at once.
 
     Attributes:
         tuned: None where there is no fine-tuned run; then 0 is the only style.
@@ -61,6 +63,9 @@ class StyledGenerator:
         self.height, self.width = base.config.data.img_size
         self.device = next(base.generator.parameters()).device
         self._networks: OrderedDict[int, nn.Module] = OrderedDict()
+        self._lock = threading.Lock()
+        size_mb = sum(v.nbytes for v in base.generator.state_dict().values()) / 2**20
+        self._most_networks = max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3)))
         self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
             _check_same_shape(base, tuned)
@@ -73,14 +78,27 @@ class StyledGenerator:
             raise UserError(
                 f"style: found {style}, allowed 0 alone: {self.base.name} has no fine-tuned run; try `make finetune`"
             )
-        if percent not in self._networks:
-            network = build_networks(self.base.config, self.num_classes, self.device)[0].requires_grad_(False).eval()
-            network.load_state_dict({**self._weights(percent), **self._statistics(percent)})
+        with self._lock:
+            if percent in self._networks:
+                self._networks.move_to_end(percent)
+                return self._networks[percent]
+        network = copy.deepcopy(self.base.generator)
+        network.load_state_dict({**self._weights(percent), **self._statistics(percent)})
+        with self._lock:
             self._networks[percent] = network
-            if len(self._networks) > NETWORKS_IN_MEMORY:
+            while len(self._networks) > self._most_networks:
                 self._networks.popitem(last=False)
-        self._networks.move_to_end(percent)
-        return self._networks[percent]
+        return network
+
+    def knots(self) -> list[int]:
+        """Percents whose statistics have to be computed; those of all others follow from them."""
+        if self.tuned is None:
+            return [0]
+        return list(range(0, STYLE_STEPS + 1, 1 if self.base.config.model.apply_g_sn else KNOT_PERCENT))
+
+    def prepare(self, percent: int) -> None:
+        """Computes a knot's statistics, or finds them again."""
+        self._computed(percent)
 
     def draw(self, z: Tensor, style: float, y: Tensor | None = None) -> np.ndarray:
         """uint8 (N, H, W, 3) of latents float32 (N, z_dim)."""
@@ -106,7 +124,7 @@ class StyledGenerator:
     def _computed(self, percent: int) -> dict[str, Tensor]:
         path = self.kept / f"{self.key(percent)}.safetensors"
         if percent not in self._buffers:
-            network = build_networks(self.base.config, self.num_classes, self.device)[0].requires_grad_(False).eval()
+            network = copy.deepcopy(self.base.generator)
             names = set(network.state_dict()) - {name for name, _ in network.named_parameters()}
             buffers = _read_buffers(path, names)
             if buffers is None:

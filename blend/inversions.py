@@ -1,6 +1,6 @@
-"""Parents as latents, kept on disk, so that equal pictures are never inverted twice; and how well they are redrawn.
+"""Parents as latents, kept on disk, so that equal pictures are never inverted twice.
 
-In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{safetensors,png}`, metrics["inversion"].
+In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{safetensors,png}`.
 """
 
 import hashlib
@@ -19,29 +19,24 @@ from torch import Tensor
 
 from blend.encoder import Encoder, encode
 from blend.generator import STYLE_STEPS, LoadedRun, StyledGenerator
-from blend.invert import invert
+from blend.invert import Watch, invert
 from blend.perceptual import make_features
-from blend.pictures import Parents, load_held_out, spread_rows
+from blend.pictures import Parents, spread_rows
 from harness.atomic import atomic_write
 from harness.brands import Label
-from harness.config import Config, finetune_config
+from harness.config import Config
 from harness.errors import UserError
-from harness.hdf5 import open_packed
 from harness.images import picture_grid, save_png
 from harness.native.data import pictures_to_tensor
 from harness.native.device import prepare_hardware
-from harness.native.draws import Draws
 from harness.native.sampling import label_to_y
-from harness.rundir import RunDir
 
 Kind = Literal["ordinary", "concept"]
 STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}
 VERSION = 1  # of how z is found: files of another are not taken for equal
 TENSORS = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error")
 PART_TARGETS = 64  # kept before the next are begun
-RANDOM_SAMPLES = 1000
 SHEET_COLUMNS, SHEET_TARGETS = 16, 64
-READ_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -89,13 +84,14 @@ def invert_parents(
     parents: Parents,
     kind: Kind,
     start: "Inversions | None" = None,
+    watch: Watch | None = None,
 ) -> Inversions:
     """Latents of the parents: found on disk, or the encoder's guess refined in the style of their kind, and kept.
 
     With `start`, the same parents' latents are refined in the other style, beginning where they are: then a straight
     line between the two is short.
 
-    Stopped half-way, the same call goes on after the last whole part.
+    Stopped half-way, the same call goes on after the last whole part. `watch` sees the search, part after part.
     """
     size = parents.pictures.shape[1:3]
     if size != (generator.height, generator.width):
@@ -103,18 +99,57 @@ def invert_parents(
             f"parents: found {size[0]}x{size[1]} pictures, allowed {generator.height}x{generator.width} as "
             f"{generator.base.name} draws; try another CONFIG"
         )
+    place = _place(config, generator, encoder, parents, kind, start)
+    tensors = _read(place.path)
+    if tensors is None:
+        tensors = _invert_in_parts(config, generator, encoder, parents, place, start, watch)
+    found = _inversions(parents, kind, place.path, tensors)
+    if not place.path.with_suffix(".png").exists():
+        save_png(place.path.with_suffix(".png"), draw_sheet(found.targets, found.encoder, found.refined))
+    return found
+
+
+def kept_inversions(
+    config: Config,
+    generator: StyledGenerator,
+    encoder: Encoder,
+    parents: Parents,
+    kind: Kind,
+    start: "Inversions | None" = None,
+) -> Inversions | None:
+    """What `invert_parents` left for these parents; None where it has yet to search."""
+    path = _place(config, generator, encoder, parents, kind, start).path
+    tensors = _read(path)
+    return None if tensors is None else _inversions(parents, kind, path, tensors)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an inversion is kept, the style that it is made in, and all that decides it."""
+
+    path: Path
+    style: int
+    stamp: dict[str, Any]
+
+
+def _place(
+    config: Config,
+    generator: StyledGenerator,
+    encoder: Encoder,
+    parents: Parents,
+    kind: Kind,
+    start: Inversions | None,
+) -> _Place:
     style = STYLES[kind] if start is None else 1 - STYLES[kind]
     stamp = _stamp(config, generator, encoder, parents, kind, style)
     if start is not None:
         stamp |= {"start": start.path.stem}
     label = kind if start is None else f"style{style}-{kind}"
-    path = inversions_folder(generator) / f"{label}-{_hash(stamp)}.safetensors"
-    tensors = _read(path)
-    if tensors is None:
-        tensors = _invert_in_parts(config, generator, encoder, parents, style, path, stamp, start)
+    return _Place(inversions_folder(generator) / f"{label}-{_hash(stamp)}.safetensors", style, stamp)
+
+
+def _inversions(parents: Parents, kind: Kind, path: Path, tensors: dict[str, Tensor]) -> Inversions:
     targets, redrawn, refined = (tensors[key].numpy() for key in ("targets", "encoder", "refined"))
-    if not path.with_suffix(".png").exists():
-        save_png(path.with_suffix(".png"), draw_sheet(targets, redrawn, refined))
     found = [tensors[key] for key in ("z_first", "z", "first_error", "error")]
     return Inversions(
         kind, parents.names, parents.sha256s, targets, redrawn, refined, *found, y=tensors.get("y"), path=path
@@ -139,12 +174,12 @@ def _invert_in_parts(
     generator: StyledGenerator,
     encoder: Encoder,
     parents: Parents,
-    style: int,
-    path: Path,
-    stamp: dict[str, Any],
+    place: _Place,
     start_from: Inversions | None,
+    watch: Watch | None,
 ) -> dict[str, Tensor]:
-    """Makes the file at `path` and returns its tensors. Each part is kept beside it until all are there."""
+    """Makes the place's file and returns its tensors. Each part is kept beside it until all are there."""
+    path, stamp = place.path, place.stamp
     path.parent.mkdir(parents=True, exist_ok=True)
     parts, files, began = [], [], time.monotonic()
     for start in range(0, len(parents), PART_TARGETS):
@@ -153,7 +188,7 @@ def _invert_in_parts(
         if part is None:
             rows = slice(start, start + PART_TARGETS)
             guess = encode(encoder, parents.pictures[rows]) if start_from is None else start_from.latents(rows)
-            part = _invert_part(config, generator, parents.pictures[rows], style, parents.label, guess)
+            part = _invert_part(config, generator, parents.pictures[rows], place.style, parents.label, guess, watch)
             atomic_write(file, safetensors.torch.save(part))
         parts.append(part)
         files.append(file)
@@ -176,6 +211,7 @@ def _invert_part(
     style: int,
     label: Label | None,
     guess: tuple[Tensor, Tensor | None],
+    watch: Watch | None,
 ) -> dict[str, Tensor]:
     hardware = prepare_hardware(config.train)
     z_first, y = guess
@@ -185,7 +221,7 @@ def _invert_part(
     labels = None if y is None else y.to(generator.device)
     features = make_features(config.inversion.features, _run_of(generator, style))
     network, first = generator.at(style), z_first.to(generator.device)
-    found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast)
+    found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast, watch)
     tensors = {
         "targets": torch.from_numpy(pictures),
         "encoder": torch.from_numpy(generator.draw(found.z_first, style, y)),
@@ -239,60 +275,3 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         print(f"{path}: damaged ({error}); made again", file=sys.stderr)
         return None
     return tensors if set(TENSORS) <= set(tensors) else None
-
-
-# ---- how well ---------------------------------------------------------------------------------------------------
-
-
-def measure_inversion(config: Config, generator: StyledGenerator, encoder: Encoder) -> dict[str, Any]:
-    """Inverts held-out pictures of both kinds; metrics["inversion"]: errors beside those of simpler ways to redraw.
-
-    The figures themselves are those of ordinary pictures; those of concept pictures are below "concept".
-    """
-    kinds: list[tuple[Kind, Config]] = [("ordinary", config)]
-    if generator.tuned is not None:
-        kinds.append(("concept", finetune_config(config)))
-    figures = {}
-    for kind, part in kinds:
-        inversions = invert_parents(config, generator, encoder, load_held_out(part.data, config.inversion.count), kind)
-        figures[kind] = inversion_figures(inversions, generator, part)
-    whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
-    RunDir(generator.base.folder.parents[1]).write_metrics("inversion", whole)
-    return whole
-
-
-def inversion_figures(inversions: Inversions, generator: StyledGenerator, config: Config) -> dict[str, Any]:
-    """Means of picture errors over the targets; `config` names the set that the mean picture is of."""
-    targets = inversions.targets
-    drawn = _random_samples(generator, inversions.kind, config.seed)
-    return {
-        "targets": len(inversions),
-        "encoder_error": float(inversions.first_error.mean()),
-        "refined_error": float(inversions.error.mean()),
-        "refined_error_worst": float(inversions.error.max()),
-        "mean_picture_error": float(picture_errors(targets, mean_picture(config)[None]).mean()),
-        "best_of_1000_error": float(picture_errors(targets, drawn).min(1).mean()),
-        "latent_length": float(inversions.z.norm(dim=1).mean()),
-    }
-
-
-def _random_samples(generator: StyledGenerator, kind: Kind, seed: int) -> np.ndarray:
-    draws = Draws(seed, torch.device("cpu"))
-    z, y = draws.latents("best of random samples", 0, RANDOM_SAMPLES, generator.z_dim, generator.num_classes)
-    return generator.draw(z, STYLES[kind], y)
-
-
-def mean_picture(config: Config) -> np.ndarray:
-    """float64 (H, W, 3), 0 to 255: the mean of all training pictures."""
-    with open_packed(config.data.hdf5_path("train")) as packed:
-        total = np.zeros((packed.height, packed.width, 3))
-        for start in range(0, packed.count, READ_ROWS):
-            total += packed.read(np.arange(start, min(start + READ_ROWS, packed.count))).sum(0, dtype=np.float64)
-        return total / packed.count
-
-
-def picture_errors(targets: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Picture error of each of (N, H, W, 3) to each of (M, H, W, 3), levels 0 to 255: float64 (N, M)."""
-    a, b = (levels.reshape(len(levels), -1) / 127.5 - 1 for levels in (targets, others))
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.maximum(squares, 0) / a.shape[1]

@@ -22,6 +22,9 @@ ADAM_BETAS = (0.8, 0.9)
 # Adam's first updates are of full size in every direction, whatever the gradient: without a ramp they throw a guess
 # that is shorter than a drawn latent out of the valley that it lies in.
 RAMP_SHARE = 0.1
+# Told after each update: how many there were, the best latents so far (B, z_dim) and their objective (B,), of those
+# targets that are refined at present. What it raises ends the search.
+Watch = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def invert(
     features: FeatureMaps,
     y: Tensor | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    watch: Watch | None = None,
 ) -> Inverted:
     """Refines the latents of float (N, 3, H, W) in [-1, 1], `settings.batch_size` at once, each on its own.
 
@@ -59,13 +63,14 @@ def invert(
         first_z: (N, z_dim).
         y: as the network takes it, where it is conditional.
         autocast: the number format of the search; errors are measured outside of it.
+        watch: sees the search go on.
     """
     assert not network.training and len(targets) == len(first_z)
     parts = []
     for start in range(0, len(targets), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         labels = None if y is None else y[part]
-        parts.append(_invert_batch(targets[part], network, first_z[part], settings, features, labels, autocast))
+        parts.append(_invert_batch(targets[part], network, first_z[part], settings, features, labels, autocast, watch))
     return Inverted(
         *(torch.cat([getattr(p, name) for p in parts]) for name in ("z", "z_first", "error", "first_error")),
         best_step=torch.cat([p.best_step for p in parts]),
@@ -81,6 +86,7 @@ def _invert_batch(
     features: FeatureMaps,
     y: Tensor | None,
     autocast: Callable[[], AbstractContextManager[Any]],
+    watch: Watch | None,
 ) -> Inverted:
     first_z = first_z.detach().clone()
     z = first_z.clone().requires_grad_(True)
@@ -97,6 +103,8 @@ def _invert_batch(
         best = torch.where(better, history[-1], best)
         best_z = torch.where(better[:, None], z.detach(), best_z)
         best_step = torch.where(better, step, best_step)
+        if watch is not None:
+            watch(step, best_z, best)
         if step < settings.steps:
             optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
             # Adam works on each number alone, so the gradient of the sum leaves targets independent of each other.

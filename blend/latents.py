@@ -28,6 +28,19 @@ def mix_latents(ordinary: Tensor, concept: Tensor, weight: Tensor, how: str = "l
     return direction * torch.lerp(lengths[0], lengths[1], weight)
 
 
+def average_latents(latents: list[Tensor], shares: list[float], how: str = "linear") -> Tensor:
+    """One latent out of several, float32 (N, z_dim) each; shares above 0, of which only the proportions count.
+
+    One after the other, each with its part of what is there by then: for `linear` the weighted average.
+    """
+    assert len(latents) == len(shares) > 0 and min(shares) > 0, shares
+    mixed, total = latents[0], shares[0]
+    for z, share in zip(latents[1:], shares[1:], strict=True):
+        total += share
+        mixed = mix_latents(mixed, z, torch.full((len(z),), share / total), how)
+    return mixed
+
+
 def seeds_to_latents(seeds: list[int], z_dim: int, num_classes: int) -> tuple[Tensor, Tensor | None]:
     """Latents float32 (N, z_dim) and labels int64 (N,) or None: each a function of its seed alone."""
     drawn = [Draws(seed, torch.device("cpu")).latents("design", 0, 1, z_dim, num_classes) for seed in seeds]

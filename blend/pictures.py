@@ -58,7 +58,7 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
         name = path.relative_to(top).as_posix()
         try:
             content = read_file(path)
-            pictures.append(_fitted(content, height, width, fit))
+            pictures.append(fit_content(content, height, width, fit))
         except PictureError as error:
             reasons.append(f"{_printable(name)}: {error.reason}")
             continue
@@ -107,7 +107,8 @@ def _picture_files(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(files, key=os.fsencode)]
 
 
-def _fitted(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray:
+def fit_content(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray:
+    """uint8 (height, width, 3) of a file of strangers, as for a training set. PictureError when it cannot be used."""
     try:
         picture = decode_picture(content)
         side_px = min(remove_letterbox(picture).shape[:2])

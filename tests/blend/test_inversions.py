@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config
 
+import blend.inversion_figures
 import blend.inversions
 import harness.native.sampling
 from blend.encoder import build_encoder, encode
 from blend.generator import load_generator
-from blend.inversions import draw_sheet, invert_parents, mean_picture, measure_inversion, picture_errors
+from blend.inversion_figures import mean_picture, measure_inversion, picture_errors
+from blend.inversions import draw_sheet, invert_parents, kept_inversions
 from blend.perceptual import picture_error
 from blend.pictures import Parents, load_held_out
 from harness.errors import Interrupted, UserError
@@ -28,7 +30,7 @@ from harness.native.data import pictures_to_tensor
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(harness.native.sampling, "STANDING_BATCHES", 1)
-    monkeypatch.setattr(blend.inversions, "RANDOM_SAMPLES", 20)
+    monkeypatch.setattr(blend.inversion_figures, "RANDOM_SAMPLES", 20)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -237,19 +239,19 @@ def test_figures_are_means_over_the_targets(place: Callable):
 def test_the_best_of_random_samples_is_sought_for_each_target(place: Callable, monkeypatch: pytest.MonkeyPatch):
     at = place()
     samples = at.generator.draw(torch.randn(5, at.generator.z_dim), 0)
-    monkeypatch.setattr(blend.inversions, "load_held_out", lambda data, count: Parents(
+    monkeypatch.setattr(blend.inversion_figures, "load_held_out", lambda data, count: Parents(
         ["a", "b"], ["c", "d"], samples[[3, 1]]))  # fmt: skip
-    monkeypatch.setattr(blend.inversions, "_random_samples", lambda *_: samples)
+    monkeypatch.setattr(blend.inversion_figures, "_random_samples", lambda *_: samples)
     whole = measure_inversion(at.config, at.generator, at.encoder)
     assert whole["best_of_1000_error"] == pytest.approx(0, abs=1e-12)
-    monkeypatch.setattr(blend.inversions, "_random_samples", lambda *_: samples[:3])
+    monkeypatch.setattr(blend.inversion_figures, "_random_samples", lambda *_: samples[:3])
     assert measure_inversion(at.config, at.generator, at.encoder)["best_of_1000_error"] > 1e-6
 
 
 def test_random_samples_are_many_and_of_the_style(place: Callable, monkeypatch: pytest.MonkeyPatch):
     at = place()
     monkeypatch.undo()  # the true number
-    drawn = [blend.inversions._random_samples(at.generator, kind, seed=1) for kind in ("ordinary", "concept")]
+    drawn = [blend.inversion_figures._random_samples(at.generator, kind, seed=1) for kind in ("ordinary", "concept")]
     assert drawn[0].shape == (1000, 32, 32, 3) and not np.array_equal(drawn[0], drawn[1])
 
 
@@ -272,7 +274,29 @@ def test_picture_errors_are_exact():
 def test_the_mean_picture_is_of_all_training_pictures(place: Callable, monkeypatch: pytest.MonkeyPatch):
     at = place()
     whole = mean_picture(at.config)
-    monkeypatch.setattr(blend.inversions, "READ_ROWS", 7)
+    monkeypatch.setattr(blend.inversion_figures, "READ_ROWS", 7)
     assert np.allclose(mean_picture(at.config), whole)
     with open_packed(at.config.data.hdf5_path("train")) as packed:
         assert np.allclose(packed.read().astype(np.float64).mean(0), whole)
+
+
+def test_what_watches_sees_the_best_so_far_and_can_stop(place: Callable):
+    """The studio shows a search while it goes on; stopped, it leaves no file, and whole it is found again."""
+    at = place()
+    parents = load_held_out(at.config.data, 2)
+    seen: list[tuple[int, float]] = []
+    assert kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary") is None
+
+    def stop(step: int, z: torch.Tensor, values: torch.Tensor) -> None:
+        if step == 2:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        invert_parents(at.config, at.generator, at.encoder, parents, "ordinary", watch=stop)
+    assert kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary") is None
+    watch = lambda step, z, values: seen.append((step, float(values.sum())))  # noqa: E731
+    made = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary", watch=watch)
+    assert [step for step, _ in seen] == list(range(at.config.inversion.steps + 1))
+    assert all(after <= before for (_, before), (_, after) in zip(seen, seen[1:], strict=False))
+    kept = kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary")
+    assert kept is not None and torch.equal(kept.z, made.z)

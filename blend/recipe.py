@@ -1,0 +1,111 @@
+"""What a design is made of, as an address can say it: parents by reference, and where the dials stand.
+
+In: the pairs of a query. Out: a `Recipe`, and the query again. Imports no torch.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlencode
+
+from harness.errors import UserError
+
+Side = Literal["ordinary", "concept"]
+SIDES: tuple[Side, ...] = ("ordinary", "concept")
+REFERENCE = re.compile(r"file-[0-9a-f]{64}|valid-[0-9]{5,9}|seed-(0|[1-9][0-9]{0,8})")
+MOST_PARENTS = 4  # of a side
+MOST_TEXT = 200
+PARENT_KEYS = {"o": "ordinary", "c": "concept"}
+DIAL_KEYS = {"i": ("intensity", 0.0, 1.0), "s": ("style", 0.0, 1.0), "f": ("futurism", -1000.0, 1000.0)}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """`reference`: `file-<sha256 of an upload>`, `valid-<row of the held-out set>`, or `seed-<number>`. `share`: of its
+    side, in proportion to the others there."""
+
+    reference: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A design: at least one ordinary parent, any number of concept ones, the dials.
+
+    Attributes:
+        style: None = it follows the intensity.
+        futurism: the score to solve for, in place of intensity and style; None = not asked for.
+        label: class of the ordinary parents where a generator has classes; None = predicted, or drawn by the seed.
+    """
+
+    ordinary: tuple[Parent, ...]
+    concept: tuple[Parent, ...] = ()
+    intensity: float = 0.5
+    style: float | None = None
+    futurism: float | None = None
+    label: str | None = None
+
+    def side(self, side: Side) -> tuple[Parent, ...]:
+        return self.ordinary if side == "ordinary" else self.concept
+
+    def to_query(self) -> str:
+        """The same recipe gives the same text."""
+        pairs = [
+            (key, parent.reference if parent.share == 1 else f"{parent.reference}:{parent.share:g}")
+            for key, side in PARENT_KEYS.items()
+            for parent in (self.ordinary if side == "ordinary" else self.concept)
+        ]
+        values = {"i": self.intensity, "s": self.style, "f": self.futurism}
+        pairs += [(key, f"{value:g}") for key, value in values.items() if value is not None]
+        return urlencode([*pairs, *([("l", self.label)] if self.label is not None else [])], safe=":")
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_query().encode()).hexdigest()
+
+
+def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> Recipe:
+    """`o=file-…&c=valid-00012:0.5&i=0.6&s=1&f=70&l=Audi`; other keys are passed over. UserError: the first fault."""
+    parents: dict[str, list[Parent]] = {"ordinary": [], "concept": []}
+    values: dict[str, float] = {}
+    label: str | None = None
+    for key, text in pairs:
+        if key in PARENT_KEYS:
+            parents[PARENT_KEYS[key]].append(_parent(key, text))
+        elif key in DIAL_KEYS:
+            name, low, high = DIAL_KEYS[key]
+            values[name] = _number(key, text, low, high)
+        elif key == "l" and text:
+            label = text[:MOST_TEXT]
+    for side, found in parents.items():
+        if len(found) > MOST_PARENTS:
+            raise UserError(f"{side}: found {len(found)} parents, allowed up to {MOST_PARENTS}")
+    if not parents["ordinary"]:
+        raise UserError("o: found no ordinary parent, allowed one or more; drop a picture, or try o=seed-1")
+    intensity, style, futurism = values.get("intensity", 0.5), values.get("style"), values.get("futurism")
+    return Recipe(tuple(parents["ordinary"]), tuple(parents["concept"]), intensity, style, futurism, label)
+
+
+def check_reference(text: str) -> str:
+    """The reference itself; UserError for anything else, paths among it."""
+    if not REFERENCE.fullmatch(text):
+        raise UserError(f"parent: found {text[:80]!r}, allowed file-<sha256>, valid-<row> or seed-<number>")
+    return text
+
+
+def _parent(key: str, text: str) -> Parent:
+    reference, colon, share = text.partition(":")
+    return Parent(check_reference(reference), _number(key, share, 0.01, 100.0) if colon else 1.0)
+
+
+def _number(key: str, text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise UserError(f"{key}: found {text[:40]!r}, allowed a number from {low:g} to {high:g}")
+    return round(value, 4)
