@@ -18,11 +18,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from datasets.clinic.cards import group_copies, make_cards
-from datasets.clinic.guard import Guard
 from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, sheet_rows
 from datasets.decisions import SHA256, VIEWS, Decision
 from harness.errors import UserError
+from harness.web_guard import Guard, Rules
 
 HERE = Path(__file__).parent
 STATIC = {
@@ -68,7 +68,7 @@ class Nothing(BaseModel):
 def make_app(session: Session) -> FastAPI:
     """The application of one session."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, rules=Rules("clinic"))
     _add_looking(app, session)
     _add_deciding(app, session)
     app.add_exception_handler(ChoiceError, lambda _, error: _refusal(getattr(error, "status", 400), str(error)))
