@@ -1,15 +1,13 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD RESCAN ARGS PYTHON
-VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT
-VARIABLES += BRAND N
+VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N
 VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export SET SOURCE CONTACT LIMIT MAKES YEARS PROVIDER PORT
-export BRAND N
+export SET SOURCE CONTACT LIMIT MAKES YEARS PROVIDER PORT HOST BRAND N
 export BENCH ENGINE OUT CHECKPOINT RUN VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
@@ -47,7 +45,7 @@ LAUNCH := $(if $(filter-out 1,$(NPROC)),-m harness.launch "$$NPROC",-m harness)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint doctor scrape dataset clinic reader train finetune encoder invert measure blend gallery bench studiogan
-.PHONY: ablate evaluate sample configs export import benchmark given-python
+.PHONY: ablate evaluate sample configs export import benchmark studio draw given-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -114,6 +112,12 @@ blend: $(READY) ## CONFIG= [ORDINARY= CONCEPT= folders or pictures | SEEDS=0-31]
 
 gallery: $(READY) ## CONFIG= write the page: runs/<name>/report.html
 	@exec $(PY) -m blend gallery $(PLAN) $(ARGS)
+
+studio: $(READY) ## [RUN=demo OPEN=1 PORT= HOST=] the page: drop two pictures, move a slider; offers the demo where there is no run
+	@exec $(PY) -m blend studio $(if $(RUN),--run "$$RUN") $(if $(OPEN),--open) $(if $(PORT),--port "$$PORT") $(if $(HOST),--host "$$HOST") $(ARGS)
+
+draw: $(READY) ## SRC=design.json [OUT=] a design that the studio exported, drawn again bit for bit
+	@exec $(PY) -m blend draw "$$SRC" $(if $(OUT),--out "$$OUT") $(ARGS)
 
 evaluate: $(READY) ## RUN= [CHECKPOINT=best] FID or FD, KID, F_8, precision and recall of a run, beside real pictures
 	@exec $(PY) -m harness evaluate "$$RUN" $(AT) $(SETS) $(ARGS)

@@ -1,4 +1,5 @@
-"""`python -m blend encoder | invert | measure | blend | gallery | demo`. Paths go to stdout, progress to stderr.
+"""`python -m blend encoder | invert | measure | blend | gallery | demo | studio | draw`. Paths go to stdout,
+progress to stderr.
 
 Torch is imported where it is needed.
 """
@@ -116,6 +117,31 @@ def demo(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOptio
     from blend.demo import demo_run
 
     demo_run(config, overrides or [], dry_run)
+
+
+@app.command()
+def studio(
+    run: Annotated[str, typer.Option(help="A run: its folder in runs/.")] = "demo",
+    host: Annotated[str, typer.Option(help="Where to listen; all but loopback lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 0,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """A page on this machine: drop two pictures, move a slider. Prints its address."""
+    from blend.studio.command import studio_command
+
+    studio_command(run, host, port, open_page)
+
+
+@app.command()
+def draw(
+    source: Annotated[Path, typer.Argument(help="A JSON or PNG file that the studio exported.")],
+    out: Annotated[Path | None, typer.Option(help="The PNG to write; beside the source if not given.")] = None,
+) -> None:
+    """Draw an exported design again, bit for bit. Prints the path of the PNG."""
+    from blend.design_file import draw_command
+
+    for path in draw_command(source, out):
+        print(path)
 
 
 def _planned(config: Config, dry_run: bool) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from blend.encoder import Encoder
 from blend.generator import StyledGenerator, label_of
+from blend.inversion_figures import picture_errors
 from blend.inversions import STYLES, Inversions, invert_parents, kept_inversions
 from blend.invert import Watch
 from blend.latents import seeds_to_latents
@@ -28,6 +29,7 @@ from harness.images import PictureError, read_file
 from harness.native.sampling import label_to_y
 
 KEPT_IN_MEMORY = 200  # a few kilobytes each
+TOLD_EVERY_STEPS = 5  # of a search: what is told is drawn, which takes a third of a step
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class Ancestor:
     redrawn: np.ndarray
     error: float | None = None
     first_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A search under way: `done` of `of` steps, the best so far as drawn, uint8 (H, W, 3), and its picture error."""
+
+    done: int
+    of: int
+    picture: np.ndarray
+    error: float
 
 
 class Ancestry:
@@ -116,20 +128,31 @@ class Ancestry:
             self._remember(key, found)
         return found
 
-    def search(self, side: Side, reference: str, label: str | None, watch: Callable[[int], Watch]) -> Ancestor:
-        """Inverts a parent, or finds it. `watch` gives what sees the first search (0, in the parent's own style)
-        and, of an ordinary one, the second (1, in the fine-tuned generator)."""
+    def search(self, side: Side, reference: str, label: str | None, tell: Callable[[Refined], None]) -> Ancestor:
+        """Inverts a parent, or finds it. `tell` hears how it goes, and may raise to end it."""
         known = self.find(side, reference, label)
         if known is not None:
             return known
         encoder, parents = self._needed_encoder(), self._labelled(side, reference, label)
-        first = invert_parents(self.config, self.generator, encoder, parents, side, watch=watch(0))
+        whole = self.config.inversion.steps
+        twice = side == "ordinary" and self.generator.tuned is not None
+        watch = self._watch(parents, STYLES[side], 0, whole * (1 + twice), tell)
+        first = invert_parents(self.config, self.generator, encoder, parents, side, watch=watch)
         second = None
-        if side == "ordinary" and self.generator.tuned is not None:
-            second = invert_parents(self.config, self.generator, encoder, parents, side, start=first, watch=watch(1))
+        if twice:
+            watch = self._watch(parents, 1 - STYLES[side], whole, 2 * whole, tell)
+            second = invert_parents(self.config, self.generator, encoder, parents, side, start=first, watch=watch)
         found = self._ancestor(first, second, 0)
         self._remember((side, reference, label if side == "ordinary" else None), found)
         return found
+
+    def _watch(self, parents: Parents, style: int, before: int, of: int, tell: Callable[[Refined], None]) -> Watch:
+        def watch(step: int, z: Tensor, values: Tensor, y: Tensor | None) -> None:
+            if step % TOLD_EVERY_STEPS == 0:
+                drawn = self.generator.draw(z, style, y)
+                tell(Refined(before + step, of, drawn[0], float(picture_errors(parents.pictures, drawn)[0, 0])))
+
+        return watch
 
     def _remember(self, key: tuple[str, str, str | None], found: Ancestor) -> None:
         with self._lock:

@@ -22,9 +22,9 @@ ADAM_BETAS = (0.8, 0.9)
 # Adam's first updates are of full size in every direction, whatever the gradient: without a ramp they throw a guess
 # that is shorter than a drawn latent out of the valley that it lies in.
 RAMP_SHARE = 0.1
-# Told after each update: how many there were, the best latents so far (B, z_dim) and their objective (B,), of those
-# targets that are refined at present. What it raises ends the search.
-Watch = Callable[[int, Tensor, Tensor], None]
+# Told after each update: how many there were, the best latents so far (B, z_dim), their objective (B,) and classes (B,)
+# or None, of those targets that are refined at present. What it raises ends the search.
+Watch = Callable[[int, Tensor, Tensor, Tensor | None], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _invert_batch(
         best_z = torch.where(better[:, None], z.detach(), best_z)
         best_step = torch.where(better, step, best_step)
         if watch is not None:
-            watch(step, best_z, best)
+            watch(step, best_z, best, y)
         if step < settings.steps:
             optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
             # Adam works on each number alone, so the gradient of the sum leaves targets independent of each other.

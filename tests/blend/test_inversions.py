@@ -287,14 +287,14 @@ def test_what_watches_sees_the_best_so_far_and_can_stop(place: Callable):
     seen: list[tuple[int, float]] = []
     assert kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary") is None
 
-    def stop(step: int, z: torch.Tensor, values: torch.Tensor) -> None:
+    def stop(step: int, z: torch.Tensor, values: torch.Tensor, y: torch.Tensor | None) -> None:
         if step == 2:
             raise Interrupted("enough")
 
     with pytest.raises(Interrupted):
         invert_parents(at.config, at.generator, at.encoder, parents, "ordinary", watch=stop)
     assert kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary") is None
-    watch = lambda step, z, values: seen.append((step, float(values.sum())))  # noqa: E731
+    watch = lambda step, z, values, y: seen.append((step, float(values.sum())))  # noqa: E731
     made = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary", watch=watch)
     assert [step for step, _ in seen] == list(range(at.config.inversion.steps + 1))
     assert all(after <= before for (_, before), (_, after) in zip(seen, seen[1:], strict=False))

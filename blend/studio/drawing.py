@@ -1,0 +1,80 @@
+"""What must be quick: one thread draws for all tabs, and of what one tab asks for only the last counts.
+
+A slider that is dragged asks faster than anybody can draw. A request that still waits when its tab asks again is not
+answered with a picture that nobody wants to see any more: it is superseded.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from harness.errors import UserError
+
+KINDS = ("draw", "measure", "sweep", "other")  # in this order, when several wait
+MOST_WAITING = 400
+
+
+class Superseded(Exception):
+    """The same tab has asked for something newer."""
+
+
+class Drawing:
+    """Attributes: drawn, superseded: how many requests ended so."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[tuple[str, str], tuple[Callable[[], Any], Future[Any]]] = OrderedDict()
+        self._changed = threading.Condition()
+        self._closed = False
+        self.drawn = self.superseded = 0
+        self._thread = threading.Thread(target=self._work, name="studio-drawing", daemon=True)
+        self._thread.start()
+
+    def ask(self, tab: str, kind: str, work: Callable[[], Any]) -> "Future[Any]":
+        """What `work` returns, or Superseded. UserError when far too many wait."""
+        assert kind in KINDS, kind
+        future: Future[Any] = Future()
+        with self._changed:
+            if self._closed or len(self._waiting) >= MOST_WAITING:
+                raise UserError("studio: too much is asked for at once; try again in a moment")
+            # The newest takes its tab's place in the line, so that a tab that asks fast is not always the last.
+            before = self._waiting.get((tab, kind))
+            self._waiting[(tab, kind)] = work, future
+            self._changed.notify()
+        if before is not None:
+            self.superseded += 1
+            before[1].set_exception(Superseded())
+        return future
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            left = list(self._waiting.values())
+            self._waiting.clear()
+            self._changed.notify()
+        for _, future in left:
+            future.set_exception(Superseded())
+        self._thread.join(30)
+
+    def _take(self) -> tuple[Callable[[], Any], "Future[Any]"] | None:
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return None
+            first = min(self._waiting, key=lambda key: KINDS.index(key[1]))  # of equals the one that waits longest
+            return self._waiting.pop(first)
+
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            work, future = taken
+            if not future.set_running_or_notify_cancel():  # its tab has gone
+                continue
+            try:
+                result = work()
+            except Exception as error:  # told to who asked
+                future.set_exception(error)
+            else:
+                self.drawn += 1
+                future.set_result(result)

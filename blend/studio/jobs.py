@@ -1,0 +1,164 @@
+"""What takes long: one thread does it, one job after the other. Jobs tell how far they are, and can be cancelled.
+
+A job is named by what it does (its key): asked for twice, it is one job, and whoever asks follows it.
+"""
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Literal
+
+from harness.errors import UserError
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+OVER: tuple[State, ...] = ("done", "failed", "cancelled")
+REMEMBERED = 200  # of jobs that are over
+MOST_WAITING = 50
+
+
+class Cancelled(Exception):
+    """Raised inside a job that somebody cancelled."""
+
+
+class Job:
+    """`work` gets the job, tells of its progress, and returns what came of it."""
+
+    def __init__(self, key: str, work: Callable[["Job"], dict[str, Any]]) -> None:
+        self.key, self.work = key, work
+        self.state: State = "waiting"
+        self._told: dict[str, Any] = {"done": 0, "of": 0, "says": ""}
+        self._cancelled = threading.Event()
+        self._followers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+    def tell(self, done: int, of: int, says: str, **more: Any) -> None:
+        """How far it is. Raises Cancelled when it is not wanted any more."""
+        if self._cancelled.is_set():
+            raise Cancelled
+        self._told = {"done": done, "of": of, "says": says, **more}
+        self._wake()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        if self.state == "waiting":
+            self._end("cancelled")
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"key": self.key, "state": self.state, **self._told}
+
+    async def follow(self) -> AsyncIterator[dict[str, Any]]:
+        """What the job tells, from now to its end; who is slow gets the newest alone."""
+        news = asyncio.Event()
+        me = asyncio.get_running_loop(), news
+        with self._lock:
+            self._followers.add(me)
+        try:
+            while True:
+                news.clear()
+                over, told = self.over, self.snapshot()
+                yield told
+                if over:
+                    return
+                await news.wait()
+        finally:
+            with self._lock:
+                self._followers.discard(me)
+
+    def run(self) -> None:
+        if self.state != "waiting":
+            return
+        self.state = "running"
+        self._wake()
+        try:
+            result = self.work(self)
+            self._end("done", result=result)
+        except Cancelled:
+            self._end("cancelled")
+        except UserError as error:
+            self._end("failed", fault=str(error))
+        except Exception as error:  # told on the page: nobody reads a thread's traceback
+            traceback.print_exc(file=sys.stderr)
+            self._end("failed", fault=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+    def _end(self, state: State, **more: Any) -> None:
+        self._told = {**self._told, **more}
+        self.state = state
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            followers = list(self._followers)
+        for loop, news in followers:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(news.set)
+
+
+class Jobs:
+    """The queue and its thread."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._running: Job | None = None
+        self._thread = threading.Thread(target=self._work, name="studio-jobs", daemon=True)
+        self._thread.start()
+
+    def start(self, key: str, work: Callable[[Job], dict[str, Any]]) -> Job:
+        """The job of this key: the one that waits, runs or is done, or a new one. UserError when too many wait."""
+        with self._changed:
+            job = self._known.get(key)
+            if job is not None and job.state in ("waiting", "running", "done"):
+                return job
+            if len(self._queue) >= MOST_WAITING:
+                raise UserError(f"jobs: {MOST_WAITING} wait already; try again when some are done")
+            job = self._known[key] = Job(key, work)
+            self._known.move_to_end(key)
+            self._queue.append(job)
+            self._forget()
+            self._changed.notify()
+            return job
+
+    def get(self, key: str) -> Job | None:
+        with self._changed:
+            return self._known.get(key)
+
+    def drop(self, key: str) -> None:
+        """So that the next `start` does it anew."""
+        with self._changed:
+            if (job := self._known.get(key)) is not None and job.over:
+                del self._known[key]
+
+    def close(self) -> None:
+        """Cancels everything; returns when the thread has ended."""
+        with self._changed:
+            self._closed = True
+            for job in self._known.values():
+                if not job.over:
+                    job.cancel()
+            self._changed.notify()
+        self._thread.join(30)
+
+    def _forget(self) -> None:
+        over = [key for key, job in self._known.items() if job.over]
+        for key in over[: max(0, len(over) - REMEMBERED)]:
+            del self._known[key]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                job = self._queue.popleft()
+            job.run()

@@ -1,0 +1,121 @@
+"""Designs that somebody kept, with their notes: `runs/<name>/studio/{shelf.json, kept/<id>.png}`.
+
+Each is there whole, with all that it follows from, or not at all, whatever kills the server and whenever.
+"""
+
+import fcntl
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blend.design_file import design_png
+from harness.atomic import atomic_write, clean_leftovers
+from harness.errors import UserError
+from harness.images import decode_picture
+
+IDENTITY = re.compile(r"[0-9a-f]{16}")
+MOST_KEPT = 500
+MOST_NOTE = 1000
+
+
+class Shelf:
+    """In the order kept. Several processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.pictures = folder / "shelf.json", folder / "kept"
+        self._lock = threading.Lock()
+        if folder.is_dir():
+            with self._alone():
+                for place in (folder, self.pictures):
+                    clean_leftovers(place)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            return [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"]) and entry["document"]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.path}: cannot be read ({error}); move it away, and an empty shelf takes its place"
+            ) from error
+
+    def entry(self, identity: str) -> dict[str, Any]:
+        found = next((entry for entry in self.entries() if entry["id"] == identity), None)
+        if found is None:
+            raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
+        return found
+
+    def picture(self, identity: str) -> np.ndarray:
+        """uint8 (H, W, 3) as it was kept."""
+        self.entry(identity)
+        return decode_picture(self.pictures / f"{identity}.png")
+
+    def keep(self, picture: np.ndarray, document: dict[str, Any]) -> dict[str, Any]:
+        """The same picture is kept once: again, it changes nothing but its note, if it has one."""
+        identity = document["picture_sha256"][:16]
+        with self._alone():
+            entries = self.entries()
+            for entry in entries:
+                if entry["id"] == identity:
+                    if document["note"]:
+                        entry["document"]["note"] = document["note"]
+                        self._write(entries)
+                    return entry
+            if len(entries) >= MOST_KEPT:
+                raise UserError(f"shelf: {MOST_KEPT} designs are kept, which is all it holds; remove some first")
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.pictures / f"{identity}.png", design_png(picture, document))
+            entry = {"id": identity, "kept_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "document": document}
+            self._write([*entries, entry])
+            return entry
+
+    def write_note(self, identity: str, note: str) -> dict[str, Any]:
+        with self._alone():
+            entries = self.entries()
+            for entry in entries:
+                if entry["id"] == identity:
+                    entry["document"]["note"] = check_note(note)
+                    self._write(entries)
+                    return entry
+        raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
+
+    def remove(self, identity: str) -> dict[str, Any]:
+        """Returns what was there, so that it can be kept again."""
+        entry = self.entry(identity)
+        with self._alone():
+            self._write([one for one in self.entries() if one["id"] != identity])
+            with suppress(FileNotFoundError):
+                os.unlink(self.pictures / f"{identity}.png")
+        return entry
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        atomic_write(self.path, json.dumps({"version": 1, "designs": entries}, indent=1) + "\n")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Reading, changing and writing are one act, for this process and for others."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            descriptor = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                with suppress(OSError):  # network file systems may not lock folders
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+
+
+def check_note(note: str) -> str:
+    if len(note) > MOST_NOTE:
+        raise UserError(f"note: found {len(note)} characters, allowed {MOST_NOTE}")
+    return note

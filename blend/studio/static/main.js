@@ -1,0 +1,216 @@
+// The page at work: state → picture, dials, sweep, measures.
+"use strict";
+import { Latest, follow, post } from "./asking.js";
+import * as parents from "./parents.js";
+import * as shelf from "./shelf.js";
+import { query, read, state, writeAddress, writeAddressNow } from "./state.js";
+
+const at = (id) => document.getElementById(id);
+const SETTLED_MS = 220;
+const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
+let settled = null, dragging = false, shown = "", turn = 0, sweptKey = "";
+
+function say(text) { at("message").textContent = text; }
+const percent = (value) => `${Math.round(100 * value)} %`;
+
+// ---- dials ----
+function dials(setting) {
+  at("intensity").value = setting.intensity;
+  at("style").value = setting.style;
+  at("intensity-out").textContent = percent(setting.intensity);
+  at("style-out").textContent = percent(setting.style);
+  at("follow").checked = state.style === null && state.futurism === null;
+  if (at("label")) { at("label").value = state.label; }
+}
+function futurism(value, asked) {
+  at("futurism-read").textContent = value === null ? "–" : Math.round(value);
+  at("futurism-out").textContent = value === null ? "–" : Math.round(value);
+  if (value === null) { return; }
+  const inside = Math.min(100, Math.max(0, value));
+  at("futurism-bar").setAttribute("width", inside);
+  at("futurism-meter").setAttribute("aria-valuenow", Math.round(inside));
+  if (asked === null) { at("futurism").value = inside; }
+}
+
+// ---- what the server draws ----
+const draw = new Latest("/draw", (said, asked) => {
+  if (said.needs) { prepareParents(); return; }
+  at("design").src = said.picture;
+  at("design").hidden = false;
+  at("design").alt = `The design at intensity ${percent(said.intensity)}, style ${percent(said.style)}${said.futurism === null ? "" : `, futurism ${Math.round(said.futurism)}`}`;
+  at("design-says").textContent = "";
+  shown = asked;
+  at("design").dataset.query = asked;
+  if (asked !== query()) { return; } // a dial has moved on
+  if (!dragging || state.futurism !== null) { dials({ intensity: state.futurism === null ? state.intensity : said.intensity, style: said.style }); }
+  else { at("style").value = said.style; at("style-out").textContent = percent(said.style); }
+  futurism(said.futurism, state.futurism);
+  if (said.reach) {
+    const [low, high] = said.reach.map(Math.round);
+    const beyond = state.futurism < low || state.futurism > high;
+    at("reach").textContent = `these parents reach ${low} to ${high}${beyond ? "; this is the nearest" : ""}`;
+  } else { at("reach").textContent = NO_FINETUNE ? "needs a fine-tuned run" : "moves the other two to where a score is reached"; }
+  say("");
+}, (error) => { say(error.message); at("design-says").textContent = at("design").hidden ? "Nothing to show yet." : ""; });
+
+const measure = new Latest("/measure", (said) => {
+  if (said.needs) { return; }
+  at("figures").hidden = Boolean(said.lacking);
+  at("measures-says").textContent = said.lacking || "";
+  if (said.lacking) { return; }
+  futurism(said.futurism, state.futurism);
+  const kept = said.identity;
+  at("identity-read").textContent = kept === null ? "–" : Math.round(kept);
+  at("identity-bar").setAttribute("width", kept ?? 0);
+  at("identity-meter").setAttribute("aria-valuenow", Math.round(kept ?? 0));
+  const warned = said.novelty.verdict === "WARN";
+  at("novelty-read").textContent = warned ? "Near a training picture" : "New";
+  at("novelty-says").textContent = warned ? "Nearer than almost all real pictures are to each other: look below." : "Not nearer to a training picture than real pictures are.";
+  const items = Object.entries(said.novelty.nearest).map(([space, near]) => {
+    const item = document.createElement("li"), picture = document.createElement("img"), text = document.createElement("span");
+    text.textContent = `${space === "reader" ? "by what it shows" : "by how it looks"}: nearer than ${Math.round(100 - near.percentile)} of 100 real pictures`;
+    if (near.picture) { picture.src = near.picture; picture.alt = `Training picture ${near.row} of ${near.set}`; item.append(picture); }
+    item.append(text);
+    return item;
+  });
+  at("nearest").replaceChildren(...items);
+}, (error) => { at("measures-says").textContent = error.message; });
+
+const sweep = new Latest("/sweep", (said) => {
+  if (said.needs) { return; }
+  const old = at("sweep").children;
+  if (old.length !== said.designs.length) {
+    at("sweep").replaceChildren(...said.designs.map(() => {
+      const item = document.createElement("li"), button = document.createElement("button"), picture = document.createElement("img"), text = document.createElement("span");
+      button.type = "button";
+      button.append(picture, text);
+      button.addEventListener("click", () => { Object.assign(state, { intensity: Number(button.dataset.intensity), futurism: null }); change(false); });
+      item.append(button);
+      return item;
+    }));
+  }
+  said.designs.forEach((one, number) => {
+    const button = old[number].firstChild, [picture, text] = button.children;
+    button.dataset.intensity = one.intensity;
+    picture.src = one.picture;
+    picture.alt = `Intensity ${percent(one.intensity)}`;
+    text.textContent = one.futurism === null ? percent(one.intensity) : Math.round(one.futurism);
+    text.title = "futurism";
+  });
+  markSweep();
+}, (error) => { if (error.status) { say(error.message); } });
+
+function markSweep() {
+  for (const item of at("sweep").children) {
+    const here = state.futurism === null && Math.abs(Number(item.firstChild.dataset.intensity) - state.intensity) < 0.05;
+    if (here) { item.firstChild.setAttribute("aria-current", "true"); } else { item.firstChild.removeAttribute("aria-current"); }
+  }
+}
+
+// ---- changes ----
+function change(newParents = true) {
+  writeAddress();
+  document.querySelectorAll("[data-export]").forEach((link) => { link.href = `${link.dataset.export}?${query()}`; });
+  if (newParents) { prepareParents(); return; }
+  if (state.futurism === null) { dials({ intensity: state.intensity, style: NO_FINETUNE ? 0 : state.style ?? state.intensity }); }
+  markSweep();
+  draw.want(query());
+  clearTimeout(settled);
+  settled = setTimeout(rest, SETTLED_MS);
+}
+function rest() { // what need not follow a dial while it is dragged
+  measure.want(query());
+  const parts = new URLSearchParams(query());
+  parts.delete("i");
+  parts.delete("f");
+  if (parts.toString() !== sweptKey) { sweptKey = parts.toString(); sweep.want(query()); }
+}
+async function prepareParents() {
+  turn += 1;
+  const mine = turn;
+  Object.values(parents.panels).forEach((panel) => panel.render());
+  try {
+    await Promise.all(Object.values(parents.panels).map((panel) => panel.ready()));
+    if (mine === turn) { sweptKey = ""; change(false); }
+  } catch (error) {
+    if (mine !== turn) { return; }
+    say(error.message);
+    at("design-says").textContent = at("design").hidden ? "Nothing to show yet." : "";
+    if (error.status === 0) { setTimeout(() => { if (mine === turn) { parents.forget(); prepareParents(); } }, 1500); }
+  }
+}
+
+for (const id of ["intensity", "style", "futurism"]) {
+  at(id).addEventListener("input", () => {
+    dragging = true;
+    const value = Number(at(id).value);
+    if (id === "futurism") { state.futurism = value; } else {
+      if (state.futurism !== null) { // go on from where the score was found
+        state.intensity = Number(at("intensity").value);
+        if (id === "style") { state.style = Number(at("style").value); }
+      }
+      state.futurism = null;
+      state[id] = value;
+    }
+    change(false);
+  });
+  at(id).addEventListener("change", () => { dragging = false; });
+}
+at("follow").addEventListener("change", () => {
+  state.style = at("follow").checked ? null : Number(at("style").value);
+  state.futurism = null;
+  change(false);
+});
+at("label")?.addEventListener("change", () => { state.label = at("label").value; change(true); });
+
+// ---- buttons and keys ----
+function surprise() {
+  Object.assign(state, { ordinary: [{ reference: parents.seed(), share: 1 }], concept: NO_FINETUNE ? [] : [{ reference: parents.seed(), share: 1 }], futurism: null, style: null });
+  change(true);
+}
+async function keep() {
+  const note = at("note").value;
+  try { await shelf.keep(shown || query(), note); at("note").value = ""; } catch (error) { say(error.message); }
+}
+at("keep").addEventListener("click", keep);
+at("note").addEventListener("keydown", (event) => { if (event.key === "Enter") { keep(); } });
+at("surprise").addEventListener("click", surprise);
+at("help-open").addEventListener("click", () => at("help").showModal());
+at("link").addEventListener("click", async () => {
+  writeAddressNow();
+  try { await navigator.clipboard.writeText(location.href); at("link").textContent = "Copied"; } catch { at("link").textContent = "It is in the address bar"; }
+  setTimeout(() => { at("link").textContent = "Copy link"; }, 2000);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range], [type=checkbox]), select, textarea") || document.querySelector("dialog[open]")) { return; }
+  if (event.key === "k") { keep(); }
+  if (event.key === "r") { surprise(); }
+  if (event.key === "/") { event.preventDefault(); at("help").showModal(); }
+});
+document.addEventListener("click", (event) => { if (!at("take").contains(event.target)) { at("take").open = false; } });
+
+function openRecipe(text) {
+  read(text);
+  change(true);
+  window.scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+}
+
+async function prepare() {
+  const line = at("prepare");
+  try {
+    const end = await follow("prepare", (now) => {
+      line.hidden = now.state === "done";
+      line.textContent = now.state === "done" ? "" : `Getting ready: ${now.says}. Dials work meanwhile; some positions take a moment.`;
+    });
+    if (end.state === "failed") { line.textContent = end.fault; return; }
+    at("futurism").disabled = Boolean(NO_FINETUNE || end.result?.lacking?.measures);
+    change(false);
+  } catch { setTimeout(prepare, 2000); }
+}
+
+parents.start(change, say);
+shelf.start(openRecipe, say);
+if (!read(location.search)) { read(document.body.dataset.first); }
+if (NO_FINETUNE) { at("style").disabled = at("follow").disabled = true; }
+change(true);
+prepare();

@@ -1,0 +1,201 @@
+// The two panels of parents: dropping, pasting, choosing, the search that is watched, and others that are mixed in.
+"use strict";
+import { Refused, follow, get, post, upload } from "./asking.js";
+import { state } from "./state.js";
+
+const MOST_MB = Number(document.body.dataset.mostUploadMb);
+const MOST_PARENTS = Number(document.body.dataset.mostParents);
+const NO_ENCODER = document.body.dataset.noEncoder === "yes";
+const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
+const gallery = document.getElementById("gallery");
+export const panels = {};
+let changed = () => {}, complain = () => {};
+let last = "ordinary"; // the panel that a paste goes to
+
+export function seed() { return `seed-${Math.floor(Math.random() * 1e6)}`; }
+
+function name(reference) {
+  const [kind, text] = reference.split("-");
+  return kind === "seed" ? `random car ${text}` : kind === "valid" ? `car ${Number(text)} of the gallery` : "your picture";
+}
+
+class Panel {
+  constructor(root) {
+    this.root = root;
+    this.side = root.dataset.side;
+    this.known = new Map(); // reference → what its search said in the end
+    this.adding = false; // whether the next picture is mixed in, or takes the first one's place
+    this.job = null;
+    const find = (query) => root.querySelector(query);
+    Object.assign(this, { zone: find("[data-zone]"), given: find(".given"), search: find(".search"), redrawn: find(".redrawn"),
+      says: find(".says"), progress: find("progress"), others: find(".others"), file: find(".file") });
+    root.addEventListener("focusin", () => { last = this.side; });
+    root.addEventListener("pointerdown", () => { last = this.side; });
+    root.addEventListener("click", (event) => {
+      const action = event.target.closest("[data-do]")?.dataset.do;
+      if (action) { this[action](event.target); }
+    });
+    root.addEventListener("dragover", (event) => { event.preventDefault(); root.classList.add("over"); });
+    root.addEventListener("dragleave", (event) => { if (!root.contains(event.relatedTarget)) { root.classList.remove("over"); } });
+    root.addEventListener("drop", (event) => {
+      event.preventDefault();
+      root.classList.remove("over");
+      this.take(event.dataTransfer.files[0]);
+    });
+    this.file.addEventListener("change", () => { this.take(this.file.files[0]); this.file.value = ""; });
+    if (this.side === "concept" && NO_FINETUNE) { root.querySelectorAll("button, input").forEach((one) => { one.disabled = true; }); }
+  }
+
+  async take(file) {
+    if (!file) { complain("That was no file: drop a picture file, or copy the picture itself and paste it."); return; }
+    if (NO_ENCODER) { complain("This run cannot read pictures yet; the line above says which command teaches it."); return; }
+    if (file.size > MOST_MB * 2 ** 20) { complain(`This picture has ${Math.round(file.size / 2 ** 20)} MiB; ${MOST_MB} is the most. Save it smaller, and drop it again.`); return; }
+    this.say("uploading");
+    try {
+      this.put((await upload(file)).reference);
+    } catch (error) {
+      complain(error.message);
+      this.render();
+    }
+  }
+
+  put(reference) {
+    const mine = state[this.side];
+    if (this.adding && mine.length && mine.length < MOST_PARENTS) { mine.push({ reference, share: 1 }); } else { mine.splice(0, 1, { reference, share: 1 }); }
+    this.adding = false;
+    complain("");
+    changed();
+  }
+
+  add() { this.adding = true; this.pick(); }
+  random() { this.put(seed()); }
+  none() { state[this.side].length = 0; changed(); }
+  cancel() { if (this.job) { post(`/jobs/${this.job}/cancel`, {}).catch((error) => complain(error.message)); } }
+  remove(button) { state[this.side].splice(Number(button.dataset.number), 1); changed(); }
+
+  async pick() {
+    const says = document.getElementById("gallery-says"), place = document.getElementById("gallery-pictures");
+    says.textContent = "";
+    place.replaceChildren();
+    document.getElementById("gallery-h").textContent = this.adding ? "Mix in another car" : "Cars that training never saw";
+    gallery.onclose = () => { this.adding = false; };
+    gallery.showModal();
+    try {
+      const references = NO_ENCODER ? [] : (await get(`/gallery/${this.side}`)).references;
+      if (!references.length) { says.textContent = "This run keeps no pictures aside that can be read. Random cars always work."; }
+      const more = Array.from({ length: 6 }, seed);
+      for (const reference of [...references, ...more]) {
+        const button = document.createElement("button"), picture = document.createElement("img");
+        button.type = "button";
+        picture.src = `/parent/${this.side}/${reference}`;
+        picture.alt = name(reference);
+        picture.loading = "lazy";
+        button.append(picture);
+        button.addEventListener("click", () => {
+          const adding = this.adding;
+          gallery.close();
+          this.adding = adding;
+          this.put(reference);
+        });
+        place.append(button);
+      }
+    } catch (error) { says.textContent = error.message; }
+  }
+
+  say(text, progress = null) {
+    this.search.hidden = false;
+    this.says.textContent = text;
+    this.progress.hidden = progress === null;
+    if (progress !== null) { this.progress.value = progress; }
+  }
+
+  render() {
+    const mine = state[this.side], first = mine[0];
+    this.given.hidden = !first;
+    this.zone.classList.toggle("filled", Boolean(first));
+    const add = this.root.querySelector('[data-do="add"]');
+    add.hidden = !first || mine.length >= MOST_PARENTS;
+    if (!first) { this.search.hidden = true; } else {
+      this.given.src = `/parent/${this.side}/${first.reference}?large=1`;
+      this.given.alt = `${this.side === "ordinary" ? "Ordinary" : "Futuristic"} parent: ${name(first.reference)}`;
+      this.given.onerror = () => { this.given.hidden = true; this.zone.classList.remove("filled"); };
+      this.report(first.reference);
+    }
+    this.renderOthers(mine);
+  }
+
+  report(reference) {
+    const known = this.known.get(reference);
+    const cancel = this.root.querySelector('[data-do="cancel"]');
+    cancel.hidden = !this.job;
+    if (this.job) { return; }
+    if (!known || known.error === null) { this.search.hidden = !known; if (known) { this.redrawn.hidden = true; this.say("drawn by seed: nothing to search for"); } return; }
+    this.redrawn.hidden = false;
+    this.redrawn.src = known.picture;
+    this.redrawn.alt = "The same car as the run redraws it";
+    this.say(`Redrawn with picture error ${known.error.toFixed(4)}; at first sight ${known.first_error.toFixed(4)}`);
+  }
+
+  renderOthers(mine) {
+    const items = mine.length < 2 ? [] : mine.map((one, number) => {
+      const item = document.createElement("li"), picture = document.createElement("img"), share = document.createElement("input"), remove = document.createElement("button");
+      picture.src = `/parent/${this.side}/${one.reference}`;
+      picture.alt = name(one.reference);
+      Object.assign(share, { type: "range", min: "0.05", max: "1", step: "0.05", value: String(one.share), ariaLabel: `Share of ${name(one.reference)}` });
+      share.addEventListener("input", () => { one.share = Number(share.value); changed(false); });
+      Object.assign(remove, { type: "button", textContent: "×", ariaLabel: `Remove ${name(one.reference)}` });
+      remove.dataset.do = "remove";
+      remove.dataset.number = String(number);
+      item.append(picture, share, remove);
+      return item;
+    });
+    this.others.replaceChildren(...items);
+  }
+
+  // Until every parent's latent is known; each is one job, and what it sees is shown.
+  async ready() {
+    for (const { reference } of [...state[this.side]]) {
+      const key = `${reference} ${this.side === "ordinary" ? state.label : ""}`;
+      if (this.known.has(key)) { continue; }
+      let end;
+      try {
+        const begun = await post("/jobs/parent", { side: this.side, reference, label: this.side === "ordinary" ? state.label || null : null });
+        end = begun;
+        if (begun.state !== "done") {
+          this.job = begun.key;
+          this.root.querySelector('[data-do="cancel"]').hidden = false;
+          end = await follow(begun.key, (now) => this.watch(now));
+        }
+      } finally { this.job = null; }
+      if (end.state === "cancelled") { throw new Refused("The search was cancelled. Choose the picture again to go on, or another one.", 409); }
+      if (end.state === "failed") { throw new Refused(end.fault, 409); }
+      this.known.set(key, end.result);
+      this.known.set(reference, end.result);
+    }
+    if (state[this.side].length) { this.report(state[this.side][0].reference); }
+  }
+
+  watch(now) {
+    if (now.state === "waiting") { this.say("waits for its turn", 0); }
+    if (now.state !== "running") { return; }
+    this.say(now.says, now.of ? now.done / now.of : 0);
+    this.redrawn.hidden = !now.picture;
+    if (now.picture) {
+      this.redrawn.src = now.picture;
+      this.redrawn.alt = "The best redrawing so far";
+    }
+  }
+}
+
+export function start(onChange, onComplaint) {
+  [changed, complain] = [onChange, onComplaint];
+  for (const root of document.querySelectorAll(".parent")) { panels[root.dataset.side] = new Panel(root); }
+  // A picture that misses a panel must not take the page's place.
+  for (const kind of ["dragover", "drop"]) { window.addEventListener(kind, (event) => event.preventDefault()); }
+  window.addEventListener("paste", (event) => {
+    const file = Array.from(event.clipboardData.files)[0];
+    if (file) { event.preventDefault(); panels[last].take(file); }
+  });
+}
+
+export function forget() { Object.values(panels).forEach((panel) => panel.known.clear()); }

@@ -1,0 +1,254 @@
+"""What is open in a studio: a run's workshop or the lack of one, what is kept, and what is being worked on.
+
+In: the name of a run. Out: answers as plain values, which `server.py` puts into HTTP.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blend.ancestry import Refined
+from blend.design_file import design_document
+from blend.gallery import picture_jpeg, picture_jpeg_uri, sweep_webp
+from blend.recipe import SIDES, Parent, Recipe, Side, check_reference
+from blend.studio.demo_child import DemoChild
+from blend.studio.drawing import Drawing
+from blend.studio.jobs import Job, Jobs
+from blend.studio.shelf import Shelf, check_note
+from blend.studio.uploads import Uploads
+from blend.workshop import Workshop, open_workshop
+from harness.errors import UserError
+
+LARGE_PX, SMALL_PX = 768, 192  # widths, about: pictures are enlarged by whole numbers
+MOTION_FRAMES, MOTION_PX = 21, 512
+ANSWERS_IN_MEMORY_MB = 48
+
+
+class Studio:
+    """Attributes: workshop (None = there is no such run, and `fault` says why)."""
+
+    def __init__(self, name: str, demo: DemoChild, root: Path = Path("runs")) -> None:
+        self.name, self.demo, self.root = name, demo, root
+        self.jobs, self.drawing = Jobs(), Drawing()
+        self.workshop: Workshop | None = None
+        self.fault = ""
+        self.closing = threading.Event()
+        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._answers_bytes = 0
+        self._lock = threading.Lock()
+        self.open(name)
+
+    # ---- the run ----
+
+    def open(self, name: str) -> None:
+        """The run of this name, from now on; where there is none, `fault` says so."""
+        self.name = name
+        try:
+            workshop = open_workshop(name, self.root)
+        except UserError as error:
+            self.workshop, self.fault = None, str(error)
+            return
+        height, width = workshop.generator.height, workshop.generator.width
+        self.shelf = Shelf(workshop.folder / "studio")
+        self.uploads = Uploads(workshop.ancestry.uploads, height, width)
+        with self._lock:
+            self._answers.clear()
+            self._answers_bytes = 0
+        self.workshop, self.fault = workshop, ""
+        self.jobs.drop("prepare")
+        self.jobs.start("prepare", self._prepare)
+
+    def close(self) -> None:
+        self.closing.set()
+        self.drawing.close()
+        self.jobs.close()
+
+    def _ready(self) -> Workshop:
+        if self.workshop is None:
+            raise UserError(self.fault or "studio: no run is open; load the page anew")
+        return self.workshop
+
+    def _prepare(self, job: Job) -> dict[str, Any]:
+        """Measures and all styles, so that dials are quick."""
+        workshop = self._ready()
+        job.tell(0, 1, "learning to measure futurism")
+        workshop.open_measures()
+        workshop.prepare_styles(lambda done, of: job.tell(done, of, f"style dial: {done} of {of} positions prepared"))
+        return {"lacking": workshop.lacking}
+
+    # ---- what a tab asks for while somebody drags: called in the drawing thread ----
+
+    def design(self, recipe: Recipe) -> dict[str, Any]:
+        """The picture of a recipe, where its dials stand, and how futuristic it is."""
+
+        def make() -> dict[str, Any]:
+            drawn = self._ready().draw(recipe)
+            futurism = self._ready().futurism(drawn.picture[None])
+            return {
+                "picture": picture_jpeg_uri(drawn.picture, LARGE_PX),
+                "intensity": round(drawn.setting.weight, 4),
+                "style": drawn.setting.style,
+                "futurism": None if futurism is None else round(futurism[0], 1),
+                "reach": None if drawn.reach is None else [round(value, 1) for value in drawn.reach],
+            }
+
+        return self._answer("draw", recipe, make)
+
+    def sweep(self, recipe: Recipe) -> dict[str, Any]:
+        """The same parents at all intensities."""
+
+        def make() -> dict[str, Any]:
+            places, pictures = self._ready().sweep(recipe)
+            scores = self._ready().futurism(pictures) or [None] * len(places)
+            rows = zip(places, pictures, scores, strict=True)
+            return {
+                "designs": [
+                    {"intensity": place, "picture": picture_jpeg_uri(picture, SMALL_PX), "futurism": score}
+                    for place, picture, score in rows
+                ]
+            }
+
+        return self._answer("sweep", recipe, make)
+
+    def measured(self, recipe: Recipe) -> dict[str, Any]:
+        """Futurism, identity, novelty with the nearest training pictures; `lacking` where it cannot be measured."""
+
+        def make() -> dict[str, Any]:
+            workshop = self._ready()
+            measures = workshop.measure(recipe, workshop.draw(recipe).picture)
+            if measures is None:
+                return {"lacking": workshop.lacking["measures"]}
+            near = {name: found for name, found in measures["novelty"].items() if isinstance(found, dict)}
+            pictures = {name: workshop.training_picture(found["set"], found["row"]) for name, found in near.items()}
+            shown = {
+                name: {**near[name], "picture": None if picture is None else picture_jpeg_uri(picture, SMALL_PX)}
+                for name, picture in pictures.items()
+            }
+            return {**measures, "novelty": {"verdict": measures["novelty"]["verdict"], "nearest": shown}}
+
+        return self._answer("measure", recipe, make)
+
+    def _answer(self, kind: str, recipe: Recipe, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """An answer belongs to what was asked for, so equal questions are answered once."""
+        key = kind, recipe.to_query()
+        with self._lock:
+            if key in self._answers:
+                self._answers.move_to_end(key)
+                return self._answers[key]
+        workshop = self._ready()
+        complete = workshop.measures is not None or "measures" in workshop.lacking
+        answer = make()
+        with self._lock:
+            # One that lacks its figures, because measures are still being made, is not kept.
+            if complete and key not in self._answers and workshop is self.workshop:
+                self._answers[key] = answer
+                self._answers_bytes += _size(answer)
+            while self._answers_bytes > ANSWERS_IN_MEMORY_MB * 2**20:
+                self._answers_bytes -= _size(self._answers.popitem(last=False)[1])
+        return answer
+
+    # ---- parents ----
+
+    def first_recipe(self) -> Recipe:
+        """What is shown before anybody has asked for anything: two cars that were kept aside, if their latents are
+        known, or one by seed."""
+        ancestry = self._ready().ancestry
+        refs: dict[Side, Parent | None] = {}
+        for side in SIDES:
+            names = ancestry.held_out[side].names
+            refs[side] = Parent(names[0]) if names and ancestry.find(side, names[0]) is not None else None
+        if (ordinary := refs["ordinary"]) is None:
+            return Recipe((Parent("seed-1"),))
+        return Recipe((ordinary,), (refs["concept"],) if refs["concept"] else ())
+
+    def gallery(self, side: Side) -> list[str]:
+        """References of pictures to pick from."""
+        return list(self._ready().ancestry.held_out[side].names)
+
+    def parent_jpeg(self, side: Side, reference: str, large: bool = False) -> bytes:
+        picture = self._ready().ancestry.picture(side, check_reference(reference))
+        return picture_jpeg(picture, LARGE_PX if large else SMALL_PX)
+
+    def keep_upload(self, content: bytes) -> str:
+        self._ready()
+        return self.uploads.keep(content)[0]
+
+    def start_search(self, side: Side, reference: str, label: str | None) -> Job:
+        """The job that finds a parent's latent; done at once where it is known."""
+        workshop = self._ready()
+        check_reference(reference)
+        if side == "concept" and "finetune" in workshop.lacking:
+            raise UserError(workshop.lacking["finetune"])
+
+        def work(job: Job) -> dict[str, Any]:
+            job.tell(0, 1, "the encoder has a first look")
+
+            def tell(now: Refined) -> None:
+                says = f"step {now.done} of {now.of}, picture error {now.error:.4f}"
+                picture = picture_jpeg_uri(now.picture, SMALL_PX)
+                job.tell(now.done, now.of, says, picture=picture, error=now.error)
+
+            found = workshop.ancestry.search(side, reference, label, tell)
+            error = None if found.error is None else round(found.error, 4)
+            first = None if found.first_error is None else round(found.first_error, 4)
+            return {"picture": picture_jpeg_uri(found.redrawn, SMALL_PX), "error": error, "first_error": first}
+
+        asked = f"{id(workshop)} {side} {reference} {label}"
+        return self.jobs.start(f"parent-{hashlib.sha256(asked.encode()).hexdigest()[:24]}", work)
+
+    # ---- the shelf, and files to take away: called in the drawing thread ----
+
+    def document(self, recipe: Recipe, note: str = "") -> tuple[np.ndarray, dict[str, Any]]:
+        """(picture, document) of a design, measured."""
+        workshop = self._ready()
+        picture = workshop.draw(recipe).picture
+        return picture, design_document(workshop, recipe, workshop.measure(recipe, picture), check_note(note))
+
+    def sweep_webp(self, recipe: Recipe) -> bytes:
+        return sweep_webp(self._ready().sweep(recipe, MOTION_FRAMES)[1], MOTION_PX)
+
+    def keep(self, recipe: Recipe, note: str) -> dict[str, Any]:
+        return self.shelf.keep(*self.document(recipe, note))
+
+    def shelf_entries(self) -> list[dict[str, Any]]:
+        """As the page shows them."""
+        workshop = self._ready()
+        return [shelf_row(entry, workshop.generators) for entry in self.shelf.entries()]
+
+    # ---- the demo run ----
+
+    def start_demo(self) -> Job:
+        def work(job: Job) -> dict[str, Any]:
+            self.demo.run(job)
+            name = self.demo.config().name
+            self.open(name)
+            return {"run": name}
+
+        self.jobs.drop("demo")
+        return self.jobs.start("demo", work)
+
+
+def shelf_row(entry: dict[str, Any], generators: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the shelf without its latents; `older`: it was drawn by weights that the run no longer has."""
+    document = entry["document"]
+    measures = document.get("measures") or {}
+    return {
+        "id": entry["id"],
+        "kept_at": entry["kept_at"],
+        "note": document.get("note", ""),
+        "recipe": document["recipe"],
+        "setting": document["setting"],
+        "futurism": measures.get("futurism"),
+        "identity": measures.get("identity"),
+        "verdict": (measures.get("novelty") or {}).get("verdict"),
+        "older": document.get("generators") != generators,
+    }
+
+
+def _size(answer: dict[str, Any]) -> int:
+    return len(str(answer))
