@@ -1,0 +1,101 @@
+"""A tiny run with a fine-tune and an encoder, made once; and a studio on a copy of it, served on this machine."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_blend import make_tiny_runs
+
+import harness.native.sampling
+from blend.encoder import build_encoder, encoder_folder, generator_keys
+from blend.generator import load_generator
+from harness.config import config_to_dict
+from harness.native.checkpoint import checkpoint_folder, save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory) -> Path:
+    """A folder with runs/tiny, runs/tiny-freezed, their sets and an encoder."""
+    folder, before, batches = tmp_path_factory.mktemp("studio"), Path.cwd(), harness.native.sampling.STANDING_BATCHES
+    threads = torch.get_num_threads()
+    os.chdir(folder)
+    harness.native.sampling.STANDING_BATCHES = 1
+    torch.set_num_threads(1)
+    try:
+        config = make_tiny_runs(folder)
+        generator = load_generator(config)
+        encoder = build_encoder(config, generator)  # has learned nothing; where it leads, the search begins
+        facts = {
+            "step": config.encoder.total_steps,
+            "config": config_to_dict(config),
+            "generator": generator_keys(generator, with_finetuned=True),
+            "shape": [generator.z_dim, generator.num_classes, generator.height, generator.width],
+        }
+        place = checkpoint_folder(encoder_folder(generator) / "checkpoints", config.encoder.total_steps)
+        place.parent.mkdir(parents=True)
+        save_checkpoint(place, {"encoder": encoder.state_dict()}, {"step": 12}, facts)
+    finally:
+        os.chdir(before)
+        harness.native.sampling.STANDING_BATCHES = batches
+        torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def run_folder(made_run, tmp_path, monkeypatch) -> Path:
+    """A copy of it, which is the working directory."""
+    shutil.copytree(made_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness.native.sampling, "STANDING_BATCHES", 1)
+    return tmp_path
+
+
+@pytest.fixture
+def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
+    """Studios; `command`: what stands in for the demo run."""
+    from blend.studio.demo_child import DemoChild
+    from blend.studio.studio import Studio
+
+    studios = []
+    demo = Path("demo.yaml")
+    root = Path(__file__).resolve().parents[2]
+    demo.write_text(f"extends: {root}/configs/demo.yaml\nname: demo\n")
+
+    def make(name: str = "tiny", command: list[str] | None = None) -> Any:
+        studio = Studio(name, DemoChild(demo, command or ["true"]))
+        studios.append(studio)
+        return studio
+
+    yield make
+    for studio in studios:
+        studio.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Any], str]]:
+    """Serves studios in this process, and says where."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
+    from blend.studio.command import listen
+    from blend.studio.server import make_app
+
+    running = []
+
+    def start(studio: Any) -> str:
+        server = uvicorn.Server(uvicorn.Config(make_app(studio), log_level="warning", ws="none", lifespan="off"))
+        listener = listen("127.0.0.1", 0)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((studio, server, thread, listener))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    yield start
+    for studio, server, thread, listener in running:
+        studio.closing.set()
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
