@@ -163,7 +163,7 @@ class Studio:
             names = ancestry.held_out[side].names
             refs[side] = Parent(names[0]) if names and ancestry.find(side, names[0]) is not None else None
         if (ordinary := refs["ordinary"]) is None:
-            return Recipe((Parent("seed-1"),))
+            return Recipe((Parent("seed-1"),), () if "finetune" in self._ready().lacking else (Parent("seed-2"),))
         return Recipe((ordinary,), (refs["concept"],) if refs["concept"] else ())
 
     def gallery(self, side: Side) -> list[str]:

@@ -25,7 +25,15 @@ def test_a_query_and_its_recipe_are_one(recipe):
 
 
 def test_equal_recipes_have_equal_names_and_others_have_not():
-    texts = ["o=seed-1", "o=seed-2", "o=seed-1&c=seed-2", "o=seed-1&i=0.4", "o=seed-1&s=0.5", "o=seed-1&f=50", "c=seed-1&o=seed-2"]
+    texts = [
+        "o=seed-1",
+        "o=seed-2",
+        "o=seed-1&c=seed-2",
+        "o=seed-1&i=0.4",
+        "o=seed-1&s=0.5",
+        "o=seed-1&f=50",
+        "c=seed-1&o=seed-2",
+    ]
     assert len({query_to_recipe(parse_qsl(text)).sha256 for text in texts}) == len(texts)
     first, second = (query_to_recipe(parse_qsl(text)) for text in ("i=0.50&o=seed-1:1&tab=x", "o=seed-1"))
     assert first.sha256 == second.sha256

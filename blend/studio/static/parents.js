@@ -71,7 +71,12 @@ class Panel {
   random() { this.put(seed()); }
   none() { state[this.side].length = 0; changed(); }
   cancel() { if (this.job) { post(`/jobs/${this.job}/cancel`, {}).catch((error) => complain(error.message)); } }
-  remove(button) { state[this.side].splice(Number(button.dataset.number), 1); changed(); }
+  remove(button) {
+    const mine = state[this.side];
+    mine.splice(Number(button.dataset.number), 1);
+    if (mine.length === 1) { mine[0].share = 1; }
+    changed();
+  }
 
   async pick() {
     const says = document.getElementById("gallery-says"), place = document.getElementById("gallery-pictures");
@@ -113,6 +118,7 @@ class Panel {
     const mine = state[this.side], first = mine[0];
     this.given.hidden = !first;
     this.zone.classList.toggle("filled", Boolean(first));
+    this.root.querySelector(".drop-text b").textContent = first ? "Another picture" : "Choose a picture";
     const add = this.root.querySelector('[data-do="add"]');
     add.hidden = !first || mine.length >= MOST_PARENTS;
     if (!first) { this.search.hidden = true; } else {

@@ -1,0 +1,396 @@
+"""The studio without a browser: what it answers, what it keeps, whom and what it refuses."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dropped import picture_file
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
+from starlette.testclient import TestClient
+
+import blend.ancestry
+from blend.design_file import draw_command
+from blend.studio import drawing
+from blend.studio.drawing import Drawing, Superseded
+from blend.studio.jobs import Jobs
+from blend.studio.server import make_app
+from blend.studio.shelf import Shelf
+from blend.studio.uploads import MOST_UPLOAD_BYTES
+from harness.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+HERE = "http://127.0.0.1:8123"
+BYTES = {"Content-Type": "application/octet-stream"}
+SEEDS = "o=seed-1&c=seed-2&i=0.5"
+
+
+@pytest.fixture
+def client(make_studio) -> TestClient:
+    studio = make_studio()
+    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    finished(client, "prepare")
+    return client
+
+
+def finished(client: TestClient, key: str) -> dict[str, Any]:
+    """The last thing that a job tells."""
+    events = [
+        json.loads(line[6:]) for line in client.get(f"/jobs/{key}").text.splitlines() if line.startswith("data: ")
+    ]
+    assert events[-1]["state"] in ("done", "failed", "cancelled")
+    return events[-1]
+
+
+def dropped(client: TestClient, seed: int) -> str:
+    return client.post("/uploads", content=picture_file(seed), headers=BYTES).json()["reference"]
+
+
+def searched(client: TestClient, side: str, reference: str) -> dict[str, Any]:
+    begun = client.post("/jobs/parent", json={"side": side, "reference": reference}).json()
+    return finished(client, begun["key"])
+
+
+# ---- designs ----
+
+
+def test_two_dropped_pictures_become_a_design(client):
+    ordinary, concept = dropped(client, 1), dropped(client, 2)
+    query = f"o={ordinary}&c={concept}"
+    assert client.get(f"/draw?{query}").json()["needs"] == {"side": "ordinary", "reference": ordinary}
+    for side, reference in (("ordinary", ordinary), ("concept", concept)):
+        end = searched(client, side, reference)
+        assert end["state"] == "done" and 0 < end["result"]["error"] < 1 and end["done"] == end["of"]
+    pictures = {client.get(f"/draw?{query}&i={i}").json()["picture"] for i in (0, 0.5, 1)}
+    assert len(pictures) == 3 and all(picture.startswith("data:image/jpeg;base64,") for picture in pictures)
+    said = client.get(f"/measure?{query}&i=1").json()
+    assert {"futurism", "identity", "novelty"} == set(said) and set(said["novelty"]["nearest"]) == {
+        "reader",
+        "discriminator",
+    }
+    designs = client.get(f"/sweep?{query}").json()["designs"]
+    assert [round(10 * one["intensity"]) for one in designs] == list(range(11))
+
+
+def test_an_export_is_drawn_again_by_the_command(client):
+    png = client.get(f"/export/design.png?{SEEDS}")
+    Path("e.json").write_bytes(client.get(f"/export/design.json?{SEEDS}").content)
+    assert draw_command(Path("e.json"), Path("again.png")) and Path("again.png").read_bytes() == png.content
+    assert "attachment" in png.headers["Content-Disposition"]
+    with Image.open(io.BytesIO(client.get(f"/export/sweep.webp?{SEEDS}").content)) as motion:
+        assert getattr(motion, "n_frames", 1) > 10
+
+
+def test_equal_questions_are_answered_once(client, monkeypatch):
+    first = client.get(f"/draw?{SEEDS}&tab=a").json()
+    monkeypatch.setattr("blend.workshop.draw_designs", None)  # so nothing can be drawn any more
+    assert client.get(f"/draw?tab=b&{SEEDS}").json() == first
+
+
+def test_of_what_a_tab_asks_for_only_the_last_counts():
+    line, gate = Drawing(), threading.Event()
+    try:
+        first = line.ask("a", "draw", gate.wait)
+        while line._waiting:  # until it is taken
+            time.sleep(0.001)
+        others = [line.ask("a", "draw", lambda k=k: k) for k in range(20)]
+        measured, mine = line.ask("a", "measure", lambda: "m"), line.ask("b", "draw", lambda: "b")
+        gate.set()
+        assert first.result(5) and others[-1].result(5) == 19 and mine.result(5) == "b" and measured.result(5) == "m"
+        assert all(isinstance(one.exception(5), Superseded) for one in others[:-1])
+        assert (line.superseded, line.drawn) == (19, 4)
+    finally:
+        line.close()
+
+
+def test_a_line_that_is_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr(drawing, "MOST_WAITING", 2)
+    line, gate = Drawing(), threading.Event()
+    line.ask("a", "draw", gate.wait)
+    with pytest.raises(UserError, match="too much"):
+        for tab in range(4):
+            line.ask(f"{tab}", "draw", int)
+    gate.set()
+    line.close()
+
+
+def test_jobs_are_done_once_in_order_and_can_be_cancelled():
+    jobs, gate, seen = Jobs(), threading.Event(), []
+
+    def work(job: Any) -> dict[str, Any]:
+        seen.append(job.key)
+        gate.wait(10)
+        job.tell(1, 2, "half")
+        return {"key": job.key}
+
+    first, second, third = (jobs.start(key, work) for key in ("a", "b", "c"))
+    assert jobs.start("b", work) is second
+    while not seen:
+        time.sleep(0.001)
+    third.cancel()
+    assert third.state == "cancelled"
+    first.cancel()
+    gate.set()
+    while not second.over:
+        time.sleep(0.001)
+    assert (first.state, second.state, seen) == ("cancelled", "done", ["a", "b"])
+    assert jobs.start("a", work) is not first  # a cancelled one is begun anew
+    jobs.close()
+
+
+def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monkeypatch):
+    reference = dropped(client, 3)
+    studio_before = set(Path("runs/tiny/inversions").glob("*")) if Path("runs/tiny/inversions").exists() else set()
+    gate = threading.Event()
+    watched = blend.ancestry.picture_errors
+    monkeypatch.setattr(blend.ancestry, "picture_errors", lambda *words: (gate.wait(10), watched(*words))[1])
+    begun = client.post("/jobs/parent", json={"side": "concept", "reference": reference}).json()
+    client.post(f"/jobs/{begun['key']}/cancel", json={})
+    gate.set()
+    assert finished(client, begun["key"])["state"] == "cancelled"
+    after = set(Path("runs/tiny/inversions").glob("*.safetensors")) if Path("runs/tiny/inversions").exists() else set()
+    assert after <= studio_before
+    assert searched(client, "concept", reference)["state"] == "done"
+
+
+# ---- what a run lacks ----
+
+
+def test_a_run_without_a_fine_tune_and_an_encoder_says_which_command(run_folder, make_studio):
+    shutil.rmtree("runs/tiny-freezed")
+    shutil.rmtree("runs/tiny/encoder")
+    client = TestClient(make_app(make_studio()), base_url=HERE, headers={"Origin": HERE})
+    finished(client, "prepare")
+    page = client.get("/").text
+    for command in ("make finetune CONFIG=runs/tiny/config.yaml", "make encoder CONFIG=runs/tiny/config.yaml"):
+        assert command in page
+    assert client.get("/draw?o=seed-1").json()["picture"]
+    assert "make finetune" in client.get("/measure?o=seed-1").json()["lacking"]
+    answer = client.post("/jobs/parent", json={"side": "concept", "reference": "seed-1"})
+    assert answer.status_code == 409 and "make finetune" in answer.json()["error"]
+    assert "make encoder" in searched(client, "ordinary", dropped(client, 1))["fault"]
+    assert "make finetune" in client.get("/draw?o=seed-1&f=50").json()["error"]
+
+
+STAND_IN = """import sys, time
+print("[1/8] dataset: cars to learn from", file=sys.stderr, flush=True)
+{}
+"""
+
+
+def test_without_a_run_the_page_makes_the_demo_and_opens_it(run_folder, make_studio):
+    body = "import os; os.rename('runs/tiny', 'runs/demo'); os.rename('runs/tiny-freezed', 'runs/demo-freezed')"
+    body += "; p='runs/demo/config.yaml'; t=open(p).read().replace('name: tiny', 'name: demo'); open(p,'w').write(t)"
+    studio = make_studio("nothing", [sys.executable, "-c", STAND_IN.format(body)])
+    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    page = client.get("/").text
+    assert "Make the demo run" in page and "found no runs/nothing" in page and 'data-stage="finetune"' in page
+    assert client.get("/draw?o=seed-1").status_code == 409
+    client.post("/jobs/demo", json={})
+    end = finished(client, "demo")
+    assert end["state"] == "done" and end["result"] == {"run": "demo"}, end
+    assert client.get("/draw?o=seed-1").json()["picture"] and "run <b>demo</b>" in client.get("/").text
+
+
+@pytest.mark.parametrize("how", ["fails", "stopped"])
+def test_a_demo_that_fails_or_is_stopped_is_told(run_folder, make_studio, how):
+    said = "print('error: disk: full, try another', file=sys.stderr); sys.exit(2)"
+    wait = "import signal; signal.signal(15, lambda *_: sys.exit(75)); "
+    wait += "print('ready', file=sys.stderr, flush=True); time.sleep(60)"
+    studio = make_studio("nothing", [sys.executable, "-c", STAND_IN.format(said if how == "fails" else wait)])
+    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    client.post("/jobs/demo", json={})
+    if how == "stopped":
+        job = studio.jobs.get("demo")
+        while job.snapshot()["says"] != "ready":
+            time.sleep(0.01)
+        client.post("/jobs/demo/cancel", json={})
+    end = finished(client, "demo")
+    assert end["state"] == ("failed" if how == "fails" else "cancelled")
+    assert how == "stopped" or "disk: full, try another" in end["fault"]
+
+
+# ---- the shelf ----
+
+
+def test_kept_designs_have_notes_and_come_back_when_removed(client):
+    kept = client.post("/shelf", json={"recipe": SEEDS, "note": "first"}).json()
+    assert client.post("/shelf", json={"recipe": SEEDS}).json()["id"] == kept["id"]
+    client.post("/shelf", json={"recipe": "o=seed-1&c=seed-2&i=1"})
+    client.post(f"/shelf/{kept['id']}/note", json={"note": "<b>mine</b>"})
+    rows = client.get("/shelf").json()["designs"]
+    assert [row["note"] for row in rows] == ["<b>mine</b>", ""] and not any(row["older"] for row in rows)
+    png = client.get(f"/export/shelf/{kept['id']}.png").content
+    Path("k.json").write_bytes(client.get(f"/export/shelf/{kept['id']}.json").content)
+    assert draw_command(Path("k.json"), Path("k.png")) and Path("k.png").read_bytes() == png
+    with Image.open(io.BytesIO(client.get("/export/shelf-sheet.png").content)) as sheet:
+        assert sheet.width > 600
+    was = client.post(f"/shelf/{kept['id']}/remove", json={}).json()
+    assert len(client.get("/shelf").json()["designs"]) == 1
+    assert client.post("/shelf", json=was).json()["id"] == kept["id"]
+    for path in (f"/shelf/{'0' * 16}/note", "/shelf/../../x/note"):
+        assert client.post(path, json={"note": ""}).status_code in (404, 409)
+
+
+KEEPER = """
+import sys; sys.path.insert(0, {root!r})
+from pathlib import Path
+import numpy as np
+from blend.studio.shelf import Shelf
+shelf = Shelf(Path("studio"))
+for k in range(10**6):
+    document = dict(picture_sha256=f"{{k:064x}}"[::-1], note=str(k), recipe="o=seed-1", setting={{}}, generators={{}})
+    shelf.keep(np.full((8, 8, 3), k % 256, np.uint8), document)
+    print(k, flush=True)
+"""
+
+
+def test_a_shelf_survives_a_kill_at_any_moment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = -1
+    for moment in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", KEEPER.format(root=str(ROOT))], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for _ in range(3 + 2 * moment):
+            told = max(told, int(child.stdout.readline()))
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        shelf = Shelf(Path("studio"))
+        notes = [int(entry["document"]["note"]) for entry in shelf.entries()]
+        assert notes == list(range(len(notes))) and len(notes) > told
+        assert all(shelf.picture(entry["id"]).shape == (8, 8, 3) for entry in shelf.entries())
+
+
+# ---- what is refused ----
+
+
+def bomb() -> bytes:
+    """A PNG of 60,000 x 60,000 pixels in a few hundred kilobytes at most."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    head = (60000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    )
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("../../evil.png", picture_file(1, "PNG"))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (zipped(), "no JPEG, PNG or WebP"),
+        (b"\x89PNG\r\n\x1a\n" + zipped(), "format|damaged"),
+        (bomb(), "too_large"),
+        (picture_file(1)[:200], "damaged|format"),
+        (b"", "no JPEG"),
+        (b"GIF89a" + bytes(100), "no JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no JPEG"),
+        (picture_file(1, "PNG", (4, 4)), "too_small"),
+    ],
+    ids=["zip", "zip_as_png", "bomb", "cut", "empty", "gif", "svg", "tiny"],
+)
+def test_what_is_no_picture_is_refused_in_one_line(client, content, said):
+    answer = client.post("/uploads", content=content, headers=BYTES)
+    assert answer.status_code == 409 and np.any([part in answer.json()["error"] for part in said.split("|")])
+    assert "\n" not in answer.json()["error"] and not list(Path("runs/tiny/studio").glob("uploads/*"))
+    assert client.get(f"/draw?{SEEDS}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "method, path, headers, status",
+    [
+        ("GET", "/", {"Host": "evil.example"}, 403),
+        ("GET", "/draw?" + SEEDS, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": HERE}, 200),
+        ("POST", "/uploads", {**BYTES, "Origin": "http://evil.example"}, 403),
+        ("POST", "/uploads", {"Content-Type": "multipart/form-data; boundary=x"}, 415),
+        ("POST", "/shelf", {"Content-Type": "text/plain"}, 415),
+        ("POST", "/jobs/demo", {"Origin": "null", "Content-Type": "application/json"}, 403),
+        ("GET", "/static/../server.py", {}, 404),
+        ("GET", "/static/..%2fserver.py", {}, 404),
+        ("GET", "/parent/ordinary/..%2f..%2fconfig.yaml", {}, 404),
+        ("GET", "/parent/ordinary/file-" + "0" * 64, {}, 409),
+        ("GET", "/parent/elsewhere/seed-1", {}, 422),
+        ("GET", "/draw?o=../../../etc/passwd", {}, 409),
+        ("GET", "/jobs/unknown", {}, 404),
+    ],
+)
+def test_strangers_and_paths_are_refused(client, method, path, headers, status):
+    answer = client.request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
+    assert answer.status_code == status
+    assert status == 200 or "\n" not in answer.json()["error"]
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
+    """With its length told, and in parts of which nobody knows the end."""
+    address = serve(make_studio())
+    host, port = "127.0.0.1", int(address.rsplit(":", 1)[1].strip("/"))
+    head = f"POST /uploads HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
+    head += "Content-Type: application/octet-stream\r\n"
+    for how in ("Content-Length: 209715200", "Transfer-Encoding: chunked"):
+        with socket.create_connection((host, port), timeout=20) as line:
+            line.sendall(f"{head}{how}\r\n\r\n".encode())
+            sent, part = 0, b"\xff" * 65536
+            line.settimeout(0.01)
+            answer = b""
+            while not answer and sent <= MOST_UPLOAD_BYTES + 2**20:
+                try:
+                    line.settimeout(5)
+                    line.sendall(part if "Length" in how else f"{len(part):x}\r\n".encode() + part + b"\r\n")
+                    sent += len(part)
+                    line.settimeout(0.001)
+                    answer = line.recv(4096)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            line.settimeout(5)
+            assert answer.startswith(b"HTTP/1.1 413 "), (how, sent, answer[:80])
+    assert urllib.request.urlopen(address, timeout=20).status == 200
+
+
+@pytest.mark.slow
+def test_the_command_serves_stops_and_starts_again(run_folder):
+    """Killed and restarted: the shelf is there; Ctrl-C ends it at once, streams and all."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for number, end in enumerate((signal.SIGKILL, signal.SIGINT)):
+        command = [sys.executable, "-m", "blend", "studio", "--run", "tiny"]
+        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        address = server.stdout.readline().strip().rstrip("/")
+        client = __import__("httpx2").Client(base_url=address, headers={"Origin": address}, timeout=60)
+        assert len(client.get("/shelf").json()["designs"]) == number
+        client.post("/shelf", json={"recipe": f"o=seed-{number}&c=seed-2", "note": "kept"})
+        with client.stream("GET", "/jobs/prepare") as stream:
+            next(stream.iter_lines())
+            server.send_signal(end)
+            server.communicate(timeout=60)
+        assert server.returncode == (-9 if end == signal.SIGKILL else 0)
+    assert len(Shelf(Path("runs/tiny/studio")).entries()) == 2
