@@ -187,7 +187,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "r") { surprise(); }
   if (event.key === "/") { event.preventDefault(); at("help").showModal(); }
 });
-document.addEventListener("click", (event) => { if (!at("take").contains(event.target)) { at("take").open = false; } });
+document.addEventListener("click", (event) => { if (!at("take").contains(event.target) || event.target.closest("a")) { at("take").open = false; } });
 
 function openRecipe(text) {
   read(text);

@@ -1,0 +1,291 @@
+"""The studio as a designer uses it, in a headless Chromium."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dropped import picture_file
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[3]
+WAIT_MS = 30_000
+AXE = "CARFORGE_AXE"  # axe.min.js of the npm package axe-core, where somebody has it; or npm fetches it into a folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    program = os.environ.get("CARFORGE_CHROMIUM") or shutil.which("chromium")
+    if not program:
+        pytest.skip("no chromium on the PATH: install one, or set CARFORGE_CHROMIUM to its program")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium) -> Iterator[Any]:
+    """A page that fails the test for whatever its console complains about."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce", bypass_csp=False)
+    context.set_default_timeout(WAIT_MS)
+    complaints: list[str] = []
+    context.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    yield context.new_page()
+    context.close()
+    expected = ("409", "net::ERR_")  # what the browser itself logs of a refusal, and of a server that has gone
+    assert [text for text in complaints if not any(one in text for one in expected)] == []
+
+
+@pytest.fixture
+def studio(make_studio, serve) -> str:
+    return serve(make_studio())
+
+
+def drop(page: Any, side: str, seed: int) -> None:
+    """Through the drop zone, as a file from another window."""
+    content = list(picture_file(seed))
+    transfer = page.evaluate_handle(
+        """(bytes) => { const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], '../../../evil.png', {type: 'image/png'}));
+        return transfer; }""",
+        content,
+    )
+    page.locator(f'.parent[data-side="{side}"]').dispatch_event("drop", {"dataTransfer": transfer})
+    page.locator(f'.parent[data-side="{side}"] .says', has_text="Redrawn with picture error").wait_for()
+
+
+def drawn(page: Any) -> str:
+    """The picture, once it is the one of the address that the page is at."""
+    page.wait_for_function(
+        "() => { const d = document.getElementById('design'); return !d.hidden && location.search.length > 1"
+        " && d.dataset.query === location.search.slice(1); }"
+    )
+    return page.locator("#design").get_attribute("src")
+
+
+def ready(page: Any) -> None:
+    page.locator("#prepare").wait_for(state="hidden")
+    page.wait_for_function("() => !document.getElementById('futurism').disabled")
+
+
+def dial(page: Any, name: str, value: float) -> None:
+    page.locator(f"#{name}").evaluate(
+        "(one, value) => { one.value = value; one.dispatchEvent(new Event('input', {bubbles: true}));"
+        " one.dispatchEvent(new Event('change', {bubbles: true})); }",
+        value,
+    )
+    page.wait_for_timeout(200)  # the address is written a little later than the dial moves
+
+
+def futurism(page: Any) -> int:
+    return int(page.inner_text("#futurism-out"))
+
+
+def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
+    """The whole way of a designer, to the command line that draws the same picture bit for bit."""
+    tab.goto(studio)
+    ready(tab)
+    drop(tab, "ordinary", 1)
+    drop(tab, "concept", 2)
+    tab.wait_for_url("**o=file-*c=file-*")
+    pictures, scores = [], []
+    for value in (0.0, 0.5, 1.0):
+        dial(tab, "intensity", value)
+        pictures.append(drawn(tab))
+        scores.append(futurism(tab))
+        tab.fill("#note", f"at {value}")
+        tab.click("#keep")
+        tab.locator(f"#shelf li:nth-child({len(pictures)})").wait_for()
+    assert len(set(pictures)) == 3 and scores[-1] > scores[0]
+    tab.reload()
+    tab.locator("#shelf li:nth-child(3)").wait_for()
+    notes = tab.locator("#shelf input[type=text]").evaluate_all("all => all.map((one) => one.value)")
+    assert notes == ["at 0.0", "at 0.5", "at 1.0"] and drawn(tab) == pictures[-1]
+    files = {}
+    for kind in ("png", "json"):
+        with tab.expect_download() as waiting:
+            tab.locator("#take summary").click()
+            tab.locator(f'#take a[href^="/export/design.{kind}"]').click()
+        files[kind] = tmp_path / f"e.{kind}"
+        waiting.value.save_as(files[kind])
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "blend", "draw", "e.json", "--out", "again.png"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path("again.png").read_bytes() == files["png"].read_bytes()
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    assert drawn(other) == pictures[-1]
+
+
+def test_a_futurism_that_is_asked_for_moves_the_other_dials(tab, studio):
+    tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.1")
+    ready(tab)
+    dial(tab, "futurism", 0)
+    drawn(tab)
+    tab.locator("#reach", has_text="these parents reach").wait_for()
+    assert "f=0" in tab.url and not tab.is_checked("#follow")
+    dial(tab, "intensity", 0.3)
+    drawn(tab)
+    assert "f=" not in tab.url and tab.inner_text("#intensity-out") == "30 %"
+
+
+def test_keyboard_alone(tab, studio):
+    """From the top: the skip link, dials by arrows, keep, help; nothing without a visible focus."""
+    tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.5")
+    drawn(tab)
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "To the dials"
+    reached = set()
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        reached.add(
+            tab.evaluate(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.dataset.do"
+            )
+        )
+    assert {"surprise", "link", "help-open", "file", "note", "keep", "intensity", "style", "follow"} <= reached
+    tab.focus("#intensity")
+    before = drawn(tab)
+    for _ in range(10):
+        tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("() => document.getElementById('intensity-out').textContent === '60 %'")
+    tab.wait_for_timeout(200)
+    assert drawn(tab) != before
+    tab.keyboard.press("k")
+    tab.locator("#shelf li").wait_for()
+    tab.keyboard.press("/")
+    assert tab.locator("#help").is_visible()
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("r")
+    tab.wait_for_url(lambda url: "o=seed-3" not in url)
+    drawn(tab)
+
+
+def test_gallery_mixing_comparing_and_removing(tab, studio):
+    tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.5")
+    first = drawn(tab)
+    panel = tab.locator('.parent[data-side="ordinary"]')
+    panel.get_by_role("button", name="Mix in another").click()
+    tab.locator("#gallery-pictures button").first.click()
+    tab.wait_for_url("**o=seed-3&o=valid-*")
+    assert drawn(tab) != first and panel.locator(".others li").count() == 2
+    panel.get_by_role("button", name="Remove random car 3").click()
+    tab.wait_for_url(lambda url: "seed-3" not in url)
+    drawn(tab)
+    for value in (0.2, 0.8):
+        dial(tab, "intensity", value)
+        drawn(tab)
+        tab.click("#keep")
+        tab.locator(f"#shelf li:nth-child({1 + (value > 0.5)})").wait_for()
+    for number in (1, 2):
+        tab.locator(f"#shelf li:nth-child({number}) input[type=checkbox]").check()
+    tab.click("#compare")
+    assert tab.locator("#two figure").count() == 2
+    tab.keyboard.press("Escape")
+    tab.locator("#shelf li").first.get_by_role("button", name="Remove").click()
+    tab.get_by_role("button", name="Undo").click()
+    tab.locator("#shelf-says", has_text="It is back").wait_for()
+    assert tab.locator("#shelf li").count() == 2
+
+
+def test_no_dead_ends(tab, studio):
+    """An empty shelf, a failed upload, a lost server: each says what to do, and the page goes on by itself."""
+    tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.5")
+    drawn(tab)
+    tab.locator("#shelf-says", has_text="Press Keep").wait_for()
+    text = {"name": "cars.png", "mimeType": "image/png", "buffer": b"not a picture"}
+    tab.set_input_files('.parent[data-side="ordinary"] .file', text)
+    tab.locator("#message", has_text="drop it again").wait_for()
+    tab.route("**/draw?**", lambda route: route.abort())
+    dial(tab, "intensity", 0.7)
+    tab.locator("#message", has_text="make studio").wait_for()
+    tab.unroute("**/draw?**")
+    drawn(tab)
+    assert tab.locator("#message").inner_text() == ""
+
+
+def test_without_a_run_the_demo_is_offered(tab, make_studio, serve):
+    said = "import sys; print('error: no space left, free some', file=sys.stderr); sys.exit(2)"
+    tab.goto(serve(make_studio("nothing", [sys.executable, "-c", said])))
+    tab.get_by_role("button", name="Make the demo run").click()
+    tab.locator("#message", has_text="free some").wait_for()
+    assert tab.get_by_role("button", name="Go on").is_enabled()
+    assert tab.locator(".stages li").count() == 8
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window(tab, studio, width):
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(f"{studio}?o=seed-3&o=seed-4&c=seed-5&i=0.5")
+    drawn(tab)
+    tab.click("#keep")
+    tab.locator("#shelf li").wait_for()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+# ---- accessibility ----
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory) -> str:
+    """The source of axe-core: from the file that CARFORGE_AXE names, or by npm into a folder that goes."""
+    if os.environ.get(AXE):
+        return Path(os.environ[AXE]).read_text(encoding="utf-8")
+    if not shutil.which("npm"):
+        pytest.skip(f"no npm on the PATH to fetch axe-core with, and {AXE} names no axe.min.js")
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not fetch axe-core within two minutes")
+    if done.returncode:
+        pytest.skip(f"npm could not fetch axe-core: {done.stderr.strip()[-200:]}")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+
+
+def faults(page: Any, axe: str) -> list[str]:
+    """Serious and critical ones, with the first place of each."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((said) => said.violations)")
+    return [f"{one['id']}: {one['nodes'][0]['html'][:90]}" for one in found if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(tab, make_studio, serve, axe, scheme):
+    tab.emulate_media(color_scheme=scheme)
+    address = serve(make_studio())
+    tab.goto(f"{address}?o=seed-3&o=seed-4&c=seed-5&i=0.5")
+    ready(tab)
+    drawn(tab)
+    tab.locator("#figures").wait_for()
+    tab.click("#keep")
+    tab.locator("#shelf li").wait_for()
+    assert faults(tab, axe) == []
+    for opener, dialog in (("#help-open", "#help"), ('.parent[data-side="concept"] [data-do="pick"]', "#gallery")):
+        tab.click(opener)
+        tab.locator(dialog).wait_for()
+        assert faults(tab, axe) == [], dialog
+        tab.keyboard.press("Escape")
+    tab.goto(serve(make_studio("nothing")))
+    assert faults(tab, axe) == []
+
+
+def test_axe_sees_what_breaks(tab, studio, axe):
+    """The check itself: without a label, and with a pale colour, it complains."""
+    tab.goto(f"{studio}?o=seed-3&i=0.5")
+    drawn(tab)
+    tab.evaluate("document.querySelector('label[for=intensity]').remove()")
+    tab.evaluate("document.querySelector('h1').style.color = '#ccc'")
+    found = json.dumps(faults(tab, axe))
+    assert "label" in found and "color-contrast" in found
