@@ -144,6 +144,20 @@ def draw(
         print(path)
 
 
+@app.command()
+def drag(
+    run: Annotated[str, typer.Option(help="A run: its folder in runs/.")] = "demo",
+    tabs: Annotated[int, typer.Option(min=1, max=100)] = 10,
+    seconds: Annotated[float, typer.Option(min=1, max=600)] = 60,
+) -> None:
+    """Load on a studio of its own: many tabs drag at once. Prints counts, times and memory as JSON."""
+    import json
+
+    from blend.studio.dragging import drag_command
+
+    print(json.dumps(drag_command(run, tabs, seconds), indent=1))
+
+
 def _planned(config: Config, dry_run: bool) -> bool:
     """Prints the resolved config on a dry run; whether that is all."""
     if dry_run:

@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 import blend.ancestry
 from blend.design_file import draw_command
 from blend.studio import drawing
+from blend.studio.dragging import drag
 from blend.studio.drawing import Drawing, Superseded
 from blend.studio.jobs import Jobs
 from blend.studio.server import make_app
@@ -166,6 +167,14 @@ def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monke
     after = set(Path("runs/tiny/inversions").glob("*.safetensors")) if Path("runs/tiny/inversions").exists() else set()
     assert after <= studio_before
     assert searched(client, "concept", reference)["state"] == "done"
+
+
+def test_ten_tabs_that_drag_are_all_answered(make_studio, serve):
+    """The short form of `python -m blend drag`."""
+    studio = make_studio()
+    count = drag(serve(studio), tabs=10, requests=52)
+    assert count.faults == [] and count.drawn + count.superseded == 10 * 2 * (26 + 2)
+    assert len(studio.drawing._waiting) == 0 and studio.drawing.superseded == count.superseded
 
 
 # ---- what a run lacks ----
