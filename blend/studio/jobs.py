@@ -113,8 +113,11 @@ class Jobs:
         self._thread = threading.Thread(target=self._work, name="studio-jobs", daemon=True)
         self._thread.start()
 
-    def start(self, key: str, work: Callable[[Job], dict[str, Any]]) -> Job:
-        """The job of this key: the one that waits, runs or is done, or a new one. UserError when too many wait."""
+    def start(self, key: str, work: Callable[[Job], dict[str, Any]], at_once: bool = False) -> Job:
+        """The job of this key: the one that waits, runs or is done, or a new one. UserError when too many wait.
+
+        `at_once`: it takes no time, so it is done here and now.
+        """
         with self._changed:
             job = self._known.get(key)
             if job is not None and job.state in ("waiting", "running", "done"):
@@ -123,10 +126,22 @@ class Jobs:
                 raise UserError(f"jobs: {MOST_WAITING} wait already; try again when some are done")
             job = self._known[key] = Job(key, work)
             self._known.move_to_end(key)
-            self._queue.append(job)
             self._forget()
-            self._changed.notify()
-            return job
+            if not at_once:
+                self._queue.append(job)
+                self._changed.notify()
+        if at_once:
+            job.run()
+        return job
+
+    def give_way(self) -> None:
+        """Called by a long job that nobody waits for: what waits behind it is done first, by the same thread."""
+        while True:
+            with self._changed:
+                if not self._queue or self._closed:
+                    return
+                job = self._queue.popleft()
+            job.run()
 
     def get(self, key: str) -> Job | None:
         with self._changed:

@@ -78,7 +78,12 @@ class Studio:
         workshop = self._ready()
         job.tell(0, 1, "learning to measure futurism")
         workshop.open_measures()
-        workshop.prepare_styles(lambda done, of: job.tell(done, of, f"style dial: {done} of {of} positions prepared"))
+
+        def tell(done: int, of: int) -> None:
+            job.tell(done, of, f"style dial: {done} of {of} positions prepared")
+            self.jobs.give_way()
+
+        workshop.prepare_styles(tell)
         return {"lacking": workshop.lacking}
 
     # ---- what a tab asks for while somebody drags: called in the drawing thread ----
@@ -199,7 +204,9 @@ class Studio:
             return {"picture": picture_jpeg_uri(found.redrawn, SMALL_PX), "error": error, "first_error": first}
 
         asked = f"{id(workshop)} {side} {reference} {label}"
-        return self.jobs.start(f"parent-{hashlib.sha256(asked.encode()).hexdigest()[:24]}", work)
+        key = f"parent-{hashlib.sha256(asked.encode()).hexdigest()[:24]}"
+        known = workshop.ancestry.find(side, reference, label) is not None  # it need not stand in line then
+        return self.jobs.start(key, work, at_once=known)
 
     # ---- the shelf, and files to take away: called in the drawing thread ----
 

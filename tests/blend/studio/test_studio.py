@@ -154,6 +154,26 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
     jobs.close()
 
 
+def test_who_waits_comes_before_what_nobody_waits_for():
+    jobs, begun, gate = Jobs(), threading.Event(), threading.Event()
+
+    def prepare(job: Any) -> dict[str, Any]:
+        begun.set()
+        gate.wait(10)
+        jobs.give_way()
+        return {"search": jobs.get("search").state}  # type: ignore[union-attr]
+
+    long = jobs.start("prepare", prepare)
+    begun.wait(10)
+    assert jobs.start("known", lambda job: {}, at_once=True).state == "done"
+    jobs.start("search", lambda job: {})
+    gate.set()
+    while not long.over:
+        time.sleep(0.001)
+    assert long.snapshot()["result"] == {"search": "done"}
+    jobs.close()
+
+
 def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monkeypatch):
     reference = dropped(client, 3)
     studio_before = set(Path("runs/tiny/inversions").glob("*")) if Path("runs/tiny/inversions").exists() else set()
