@@ -122,7 +122,8 @@ def _recipe_of(summary: Path) -> dict[str, Any]:
 
 
 def listen(port: int) -> socket.socket:
-    listener = socket.socket()
+    # Named as TCP, or asyncio leaves Nagle's algorithm on, and every answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((ADDRESS, port))
