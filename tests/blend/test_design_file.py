@@ -78,11 +78,11 @@ def test_a_futurism_that_is_asked_for_is_reached_or_the_nearest_is_drawn(run_fol
     workshop = open_workshop("tiny")
     measures = workshop.open_measures()
     assert measures is not None
-    pair = {"ordinary": (Parent("seed-3"),), "concept": (Parent("seed-5"),)}
-    reach = workshop.draw(Recipe(**pair, futurism=0.0)).reach
+    pair = (Parent("seed-3"),), (Parent("seed-5"),)
+    reach = workshop.draw(Recipe(*pair, futurism=0.0)).reach
     assert reach is not None and reach[0] < reach[1]
     for asked in (reach[0] - 50, sum(reach) / 2, reach[1] + 50):
-        drawn = workshop.draw(Recipe(**pair, futurism=asked))
+        drawn = workshop.draw(Recipe(*pair, futurism=asked))
         score = measures.futurism(drawn.picture[None])[0]
         assert abs(score - min(max(asked, reach[0]), reach[1])) < 0.1 * (reach[1] - reach[0])
 
