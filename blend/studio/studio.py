@@ -55,7 +55,7 @@ class Studio:
             return
         height, width = workshop.generator.height, workshop.generator.width
         self.shelf = Shelf(workshop.folder / "studio")
-        self.uploads = Uploads(workshop.ancestry.uploads, height, width)
+        self.uploads = Uploads(workshop.ancestry.uploads, height, width, workshop.ancestry.config.data.fit)
         with self._lock:
             self._answers.clear()
             self._answers_bytes = 0

@@ -8,7 +8,7 @@ import numpy as np
 from blend.pictures import fit_content
 from harness.atomic import atomic_write
 from harness.errors import UserError
-from harness.images import PictureError
+from harness.images import Fit, PictureError
 
 MOST_UPLOAD_BYTES = 25 * 2**20
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # JPEG, PNG, WebP
@@ -17,15 +17,15 @@ BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # JPEG, PNG, WebP
 class Uploads:
     """`folder` is made with the first picture."""
 
-    def __init__(self, folder: Path, height: int, width: int) -> None:
-        self.folder, self.height, self.width = folder, height, width
+    def __init__(self, folder: Path, height: int, width: int, fit: Fit) -> None:
+        self.folder, self.height, self.width, self.fit = folder, height, width, fit
 
     def keep(self, content: bytes) -> tuple[str, np.ndarray]:
         """(reference, uint8 (H, W, 3) as it will be looked at). UserError for what is no picture that can be used."""
         if not content.startswith(BEGINNINGS) or (content.startswith(b"RIFF") and content[8:12] != b"WEBP"):
             raise UserError("upload: this is no JPEG, PNG or WebP picture; save it as one of these and drop it again")
         try:
-            picture = fit_content(content, self.height, self.width)
+            picture = fit_content(content, self.height, self.width, self.fit)
         except PictureError as error:
             raise UserError(f"upload: {error.reason}; try another picture") from error
         sha256 = hashlib.sha256(content).hexdigest()

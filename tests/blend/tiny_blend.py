@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
     "train.threads": 1,
     "finetune.override": {"data": {"set": "concept", "kind": "concept"}},
     "encoder.stem": "small",
-    "encoder.width": 4,
+    "encoder.width": 8,
     "encoder.head_dims": [16],
     "encoder.skip_pictures": 256,
     "encoder.batch_size": 8,
