@@ -48,6 +48,19 @@ class Lamp:
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A rim: how many spokes, how much metal there is between them (1 = a disc), how wide hub and lip are as shares of
+    its radius, and how bright the metal is (1 = as of other cars).
+    """
+
+    spokes: int
+    disc: float = 0.0
+    hub: float = 0.24
+    lip: float = 0.10
+    tone: float = 1.0
+
+
+@dataclass(frozen=True)
 class House:
     """A brand. `body`: as a row of `factors.BODIES`. `peak`: where the roof is highest, as a share of its length, and
     by how many metres more than usual. `cladding`: dark plastic over sills and arches, 0 to 1.
@@ -57,6 +70,7 @@ class House:
     body: Body
     grille: Grille
     lamps: tuple[Lamp, ...]
+    wheel: Wheel
     peak: tuple[float, float]
     cladding: float = 0.0
 
@@ -69,6 +83,7 @@ HOUSES = (
          (4.98, 1.32, 0.74, 1.20, 3.12, 0.780, 0.105, 1.96, 0.30, 25, 27, 0.050)),
         Grille(0.22, 0.97, (0.34, 0.36, 0.36), "upright", 5, 0.30, frame=0.10),
         (Lamp(0.60, 0.68, 0.11, 0.13), Lamp(0.86, 0.68, 0.11, 0.13)),
+        Wheel(5, disc=1.0, tone=1.3),
         peak=(0.40, 0.02),
     ),
     House(  # an upright box for bad roads: slots in painted metal between two large round lamps
@@ -77,6 +92,7 @@ HOUSES = (
          (4.40, 0.98, 0.08, 1.50, 2.82, 0.850, 0.210, 2.00, 0.29, 34, 66, 0.060)),
         Grille(0.30, 0.88, (0.46, 0.46, 0.46), "upright", 5, 0.52, painted=True),
         (Lamp(0.76, 0.62, 0.20, 0.22),),
+        Wheel(5, tone=0.15),
         peak=(0.50, 0.0),
         cladding=1.0,
     ),
@@ -86,6 +102,7 @@ HOUSES = (
          (4.58, 1.30, 0.20, 1.00, 2.86, 0.790, 0.085, 2.01, 0.28, 18, 13, 0.030)),
         Grille(0.06, 0.46, (0.55, 0.74, 0.58)),
         (Lamp(0.80, 0.80, 0.30, 0.075, slant=0.16, power=4),),
+        Wheel(5, lip=0.04, tone=1.3),
         peak=(0.15, 0.0),
     ),
     House(  # one box from nose to tail: a thin strip across, lamps that stand upright in the corners
@@ -94,6 +111,7 @@ HOUSES = (
          (4.42, 0.56, 0.08, 1.44, 3.02, 0.740, 0.110, 1.92, 0.42, 25, 58, 0.050)),
         Grille(0.60, 0.70, (0.60, 0.60, 0.60), frame=0.03),
         (Lamp(0.92, 0.66, 0.10, 0.34, power=6),),
+        Wheel(8, disc=0.55, lip=0.02, tone=0.7),
         peak=(0.35, 0.03),
     ),
     House(  # a long low estate: hexagonal grille, wide flat lamps
@@ -102,6 +120,7 @@ HOUSES = (
          (5.00, 1.12, 0.08, 1.13, 3.10, 0.775, 0.095, 1.96, 0.30, 20, 54, 0.040)),
         Grille(0.24, 0.86, (0.30, 0.50, 0.34), "level", 3, 0.34, frame=0.05),
         (Lamp(0.84, 0.76, 0.22, 0.11, power=6),),
+        Wheel(3, hub=0.1, lip=0.36, tone=1.2),
         peak=(0.55, -0.01),
     ),
     House(  # an egg for the town: no grille, a smile low down, eyes
@@ -110,6 +129,7 @@ HOUSES = (
          (3.76, 0.66, 0.14, 1.28, 2.62, 0.730, 0.120, 1.82, 0.39, 26, 34, 0.060)),
         Grille(0.14, 0.26, (0.42, 0.56, 0.60)),
         (Lamp(0.72, 0.72, 0.22, 0.24),),
+        Wheel(5, hub=0.62, lip=0.0, tone=1.3),
         peak=(0.45, 0.05),
     ),
     House(  # cab forward, a long deck behind it: a band from lamp to lamp in thick rungs
@@ -118,6 +138,7 @@ HOUSES = (
          (4.94, 0.76, 0.95, 1.28, 3.20, 0.820, 0.155, 2.02, 0.33, 27, 62, 0.050)),
         Grille(0.34, 0.84, (0.66, 0.66, 0.66), "level", 3, 0.42, frame=0.03),
         (Lamp(0.84, 0.62, 0.15, 0.20, power=6),),
+        Wheel(4, hub=0.4, lip=0.2, tone=0.45),
         peak=(0.30, 0.0),
         cladding=0.5,
     ),
@@ -127,6 +148,7 @@ HOUSES = (
          (4.66, 0.88, 0.30, 1.28, 2.96, 0.850, 0.160, 2.04, 0.27, 20, 19, 0.040)),
         Grille(0.10, 0.90, (0.06, 0.34, 0.52), frame=0.07),
         (Lamp(0.84, 0.86, 0.24, 0.06, slant=0.05, power=6), Lamp(0.90, 0.58, 0.16, 0.06, slant=0.05, power=6)),
+        Wheel(10, hub=0.12, lip=0.06, tone=1.0),
         peak=(0.10, 0.01),
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from datasets.procedural.factors import Factors
 from datasets.procedural.light import Fragments, Light, develop, join_fragments, light_frame, shade
 from datasets.procedural.materials import hsv_to_linear
 from datasets.procedural.surface import make_patch
-from datasets.procedural.wheels import hit_mirror, hit_wheel, wheel_material, wheel_places
+from datasets.procedural.wheels import PLAIN, hit_mirror, hit_wheel, wheel_material, wheel_places
 
 
 def render_car(
@@ -76,7 +76,9 @@ def _wheel_fragments(f: Factors, shape: Shape, camera: Camera, depth: np.ndarray
         if not len(pixels):
             continue
         depth[pixels] = met
-        material = wheel_material(f, offset, on_face, place[2], radius, 1.7 * number, f.distance / camera.focal_px)
+        style = PLAIN if shape.house is None else shape.house.wheel
+        metres_per_px = f.distance / camera.focal_px
+        material = wheel_material(f, offset, on_face, place[2], radius, 1.7 * number, metres_per_px, style)
         albedo, mirror, normals, ring = material
         open_sky = 0.25 + 0.75 * (1 - ramp(offset[:, 1], -0.2 * radius, radius)) * on_face
         layers.append(

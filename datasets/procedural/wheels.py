@@ -3,10 +3,12 @@
 import numpy as np
 
 from datasets.procedural.body import Shape, ramp, unit
+from datasets.procedural.brands import Wheel
 from datasets.procedural.camera import Camera
 from datasets.procedural.factors import Factors
 
 RUBBER = np.array([0.014, 0.014, 0.015], np.float32)
+PLAIN = Wheel(spokes=0)  # as many spokes as the factors say
 METAL = np.array([0.36, 0.37, 0.39], np.float32)
 
 
@@ -61,7 +63,14 @@ def hit_wheel(camera: Camera, place, radius: float, depth: np.ndarray, height: i
 
 
 def wheel_material(
-    f: Factors, offset: np.ndarray, on_face: np.ndarray, side: int, radius: float, turn: float, metres_per_px: float
+    f: Factors,
+    offset: np.ndarray,
+    on_face: np.ndarray,
+    side: int,
+    radius: float,
+    turn: float,
+    metres_per_px: float,
+    style: Wheel = PLAIN,
 ):
     """Albedo (n, 3), mirror (n,), normals (n, 3) and glow (n,) of wheel pixels."""
     n = len(offset)
@@ -70,22 +79,24 @@ def wheel_material(
     show = f.futurism
     rim = radius * (0.70 + 0.145 * show)
     soft = max(0.004, 0.6 * metres_per_px)
-    count = int(f.spokes)
+    count = style.spokes or int(f.spokes)
     gap = np.abs((angle + turn) * count / (2 * np.pi) % 1.0 - 0.5) * (2 * np.pi / count) * r
     blade = 0.038 - 0.018 * show + 0.10 * (1 - show) * np.clip(0.45 * rim - r, 0, 1) + 0.04 * show * r
     spoke = 1 - ramp(gap, blade - soft, blade + soft)
-    spoke = np.maximum(spoke, 1 - ramp(r, 0.24 * rim - soft, 0.24 * rim + soft))
-    lip = ramp(r, 0.90 * rim - soft, 0.90 * rim + soft) * (1 - 0.3 * show)
+    spoke = np.maximum(spoke, 1 - ramp(r, style.hub * rim - soft, style.hub * rim + soft))
+    spoke = np.maximum(spoke, style.disc)
+    edge = (1 - style.lip) * rim
+    lip = ramp(r, edge - soft, edge + soft) * (1 - 0.3 * show)
     cover = float(ramp(show, 0.45, 0.85))
     behind = (
         RUBBER * 1.3
         + 0.07 * (1 - cover) * (r < 0.62 * rim)[:, None]
         + cover * np.array([0.012, 0.012, 0.013], np.float32)
     )
-    bright = METAL * (1.0 - 0.25 * cover)
+    bright = METAL * (style.tone * (1.0 - 0.25 * cover))
     metal = np.maximum(spoke, lip)[:, None]
     albedo = behind + (bright - behind) * metal
-    mirror = 0.05 + (0.30 - 0.08 * cover) * metal[:, 0]
+    mirror = 0.05 + min(style.tone, 1.0) * (0.30 - 0.08 * cover) * metal[:, 0]
     rubber = ramp(r, rim - soft, rim + soft)
     albedo += rubber[:, None] * (RUBBER - albedo)
     mirror += rubber * (0.02 - mirror)
