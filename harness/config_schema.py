@@ -178,7 +178,7 @@ class Finetune(Section):
 class Encoder(Section):
     with_finetuned: bool
     stem: Literal["imagenet", "small"]
-    width: Width
+    width: Annotated[int, Field(ge=8, le=4096)]  # oneDNN's AVX2 kernels damage memory at 4
     head_dims: Annotated[
         tuple[Width, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(max_length=4)
     ]
