@@ -155,7 +155,7 @@ def test_the_newest_checkpoint_is_loaded_as_it_is(workplace, tmp_path):
     assert not encoder.training and not any(weight.requires_grad for weight in encoder.parameters())
     first = encode(encoder, pictures_of(3))[0]
     # What the config says of the encoder by now is for the next one: the stored one has its own shape.
-    wider = tiny_config(**SHORT, encoder__width=8, encoder__head_dims=[])
+    wider = tiny_config(**SHORT, encoder__width=16, encoder__head_dims=[])
     assert torch.equal(encode(load_encoder(wider, generator), pictures_of(3))[0], first)
 
 
