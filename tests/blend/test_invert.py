@@ -84,7 +84,7 @@ def test_the_number_at_once_changes_nothing():
 
 def test_batched_and_alone_begin_alike_and_end_alike_in_single_precision():
     network, features = networks(torch.float32)
-    targets, first, settings = targets_of(network, 3), latents(3, 3), settings_of(steps=60)
+    targets, first, settings = targets_of(network, 3), latents(3, 3), settings_of(steps=25)
 
     def first_gradient(some: Tensor, z: Tensor) -> Tensor:
         z = z.clone().requires_grad_(True)
@@ -97,7 +97,9 @@ def test_batched_and_alone_begin_alike_and_end_alike_in_single_precision():
         assert (together[k] - alone).abs().max() <= 1e-5 * alone.abs().max()
     batched = invert(targets, network, first, settings, features)
     alone = one_by_one(targets, first, lambda some, z: invert(some, network, z, settings, features))
-    for k, single in enumerate(alone):
+    for k, single in enumerate(
+        alone
+    ):  # after 60 steps, with an error of 3 % of the first one, rounding tells: 25 % apart
         assert abs(batched.error[k] / single.error[0] - 1) < 0.05
     assert (batched.error < 0.9 * batched.first_error).all()
 

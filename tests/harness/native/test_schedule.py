@@ -42,6 +42,7 @@ def test_the_same_latent_draws_the_same_picture_across_a_switch(workplace: Path)
     run = train_run(config, limit_steps=3)
     generator = build_networks(config, 0, CPU)[0].eval()
     generator.load_state_dict(load_weights(run / "checkpoints/step-00000003", "generator"))
+    generator.requires_grad_(False)
     z = torch.randn(4, 8)
     old = torch.nn.functional.pad(z[:, :2], (0, 6))
     assert float((generator(z) - generator(old)).abs().max()) <= 1e-6
