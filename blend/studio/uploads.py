@@ -18,7 +18,8 @@ class Uploads:
     """`folder` is made with the first picture."""
 
     def __init__(self, folder: Path, height: int, width: int, fit: Fit) -> None:
-        self.folder, self.height, self.width, self.fit = folder, height, width, fit
+        self.folder, self.height, self.width = folder, height, width
+        self.fit: Fit = fit
 
     def keep(self, content: bytes) -> tuple[str, np.ndarray]:
         """(reference, uint8 (H, W, 3) as it will be looked at). UserError for what is no picture that can be used."""
