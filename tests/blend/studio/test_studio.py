@@ -387,8 +387,10 @@ def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
         with socket.create_connection((host, port), timeout=20) as line:
             line.sendall(f"{head}{how}\r\n\r\n".encode())
             sent, part = 0, b"\xff" * 65536
-            line.settimeout(0.01)
             answer = b""
+            if "Length" in how:  # what is told is refused before any of it comes; more would reset the line
+                line.settimeout(20)
+                answer = line.recv(4096)
             while not answer and sent <= MOST_UPLOAD_BYTES + 2**20:
                 try:
                     line.settimeout(5)
