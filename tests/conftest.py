@@ -1,7 +1,10 @@
 """What all tests share: where real photos are, and skipping what this machine cannot run."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +48,16 @@ def studiogan_python() -> Path:
 def photos() -> Path:
     """The folder of real photos: dealer/, concept/, brands/, messy/. For tests that are marked `photos`."""
     return Path(os.environ["CARFORGE_PHOTOS"])
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright; what needs it skips where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    program = os.environ.get("CARFORGE_CHROMIUM") or shutil.which("chromium")
+    if not program:
+        pytest.skip("no chromium on the PATH: install one, or set CARFORGE_CHROMIUM to its program")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

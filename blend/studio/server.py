@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import jinja2
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -30,6 +29,7 @@ from blend.studio.uploads import MOST_UPLOAD_BYTES
 from blend.workshop import NeedsParent
 from harness.errors import UserError
 from harness.web_guard import Body, Guard, Rules
+from harness.web_page import first_fault, page_environment, refusal
 
 HERE = Path(__file__).parent
 KINDS = {".js": "text/javascript", ".css": "text/css"}
@@ -93,7 +93,7 @@ def text_to_recipe(text: str) -> Recipe:
 
 
 def _add_page(app: FastAPI, studio: Studio) -> None:
-    template = _environment().get_template("studio.html.j2")
+    template = page_environment(HERE / "templates").get_template("studio.html.j2")
 
     @app.get("/")
     def page() -> Response:
@@ -224,30 +224,9 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_refusals(app: FastAPI) -> None:
-    app.add_exception_handler(UserError, lambda _, error: _refusal(409, str(error)))
-    app.add_exception_handler(NeedsParent, lambda _, error: _refusal(409, f"{error}: is not inverted yet"))
-    app.add_exception_handler(RequestValidationError, lambda _, error: _refusal(422, _first_fault(error)))
+    app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
+    app.add_exception_handler(NeedsParent, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
+    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
     app.add_exception_handler(
-        HTTPException, lambda _, error: _refusal(getattr(error, "status_code", 400), str(getattr(error, "detail", "")))
-    )
-
-
-def _refusal(status: int, text: str) -> JSONResponse:
-    line = " ".join(text.split())
-    return JSONResponse({"error": line.encode("utf-8", "backslashreplace").decode()}, status)
-
-
-def _first_fault(error: Exception) -> str:
-    assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        HTTPException, lambda _, error: refusal(getattr(error, "status_code", 400), str(getattr(error, "detail", "")))
     )

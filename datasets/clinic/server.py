@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import jinja2
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from datasets.clinic.cards import group_copies, make_cards
@@ -23,6 +22,7 @@ from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, 
 from datasets.decisions import SHA256, VIEWS, Decision
 from harness.errors import UserError
 from harness.web_guard import Guard, Rules
+from harness.web_page import first_fault, page_environment, refusal
 
 HERE = Path(__file__).parent
 STATIC = {
@@ -71,14 +71,14 @@ def make_app(session: Session) -> FastAPI:
     app.add_middleware(Guard, rules=Rules("clinic"))
     _add_looking(app, session)
     _add_deciding(app, session)
-    app.add_exception_handler(ChoiceError, lambda _, error: _refusal(getattr(error, "status", 400), str(error)))
-    app.add_exception_handler(UserError, lambda _, error: _refusal(409, str(error)))
-    app.add_exception_handler(RequestValidationError, lambda _, error: _refusal(422, _first_fault(error)))
+    app.add_exception_handler(ChoiceError, lambda _, error: refusal(getattr(error, "status", 400), str(error)))
+    app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
+    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
     return app
 
 
 def _add_looking(app: FastAPI, session: Session) -> None:
-    template = _environment().get_template("clinic.html.j2")
+    template = page_environment(HERE / "templates").get_template("clinic.html.j2")
 
     @app.get("/")
     def sheet(request: Request, sheet: str = "border", only: str = "", source: str = "", page: int = 1) -> Response:
@@ -187,23 +187,3 @@ def _counts(session: Session, decisions: dict[str, Decision]) -> dict[str, Any]:
     text = "\n".join(f"{one.sha256} {one.verdict} {one.view}" for one in decisions.values())
     revision = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {"choices": len(decisions), "waiting": session.waiting(decisions), "revision": revision}
-
-
-def _refusal(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text.encode("utf-8", "backslashreplace").decode()}, status)
-
-
-def _first_fault(error: Exception) -> str:
-    assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -19,18 +19,6 @@ WAIT_MS = 30_000
 AXE = "CARFORGE_AXE"  # axe.min.js of the npm package axe-core, where somebody has it; or npm fetches it into a folder
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = os.environ.get("CARFORGE_CHROMIUM") or shutil.which("chromium")
-    if not program:
-        pytest.skip("no chromium on the PATH: install one, or set CARFORGE_CHROMIUM to its program")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def tab(chromium) -> Iterator[Any]:
     """A page that fails the test for whatever its console complains about."""
