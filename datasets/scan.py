@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.prepare import open_inner
 from harness.images import Fit, PictureError, fit_image, read_file
 
-SCAN_VERSION = 1  # rises when the same file would be scanned differently
+SCAN_VERSION = 2  # rises when the same file would be scanned differently
 THUMB_PX, GREY_PX, COLOURS_PX, HASH_SIDE = 64, 32, 8, 8
 REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least this
 _waves = np.arange(HASH_SIDE)[:, None] * (2 * np.arange(GREY_PX) + 1) * math.pi / (2 * GREY_PX)
@@ -113,8 +113,10 @@ def make_look(picture: Image.Image | np.ndarray, look_px: int) -> np.ndarray:
 
 
 def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> np.ndarray:
-    """uint8 (64, 64, 3): the whole picture, its proportions lost. `size_px`: how much of it is picture."""
-    thumb = picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR, box=(0.0, 0.0, *size_px))
+    """uint8 (64, 64, 3): the whole picture, its proportions lost, means of areas.
+
+    `size_px`: how much of it is picture."""
+    thumb = picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX, box=(0.0, 0.0, *size_px))
     return np.asarray(thumb)
 
 

@@ -18,8 +18,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-CHUNK_ITEMS = 8  # handed to a process at once: few enough to share well, enough that nobody waits
-WINDOW_ITEMS = 32  # by how much a process may run ahead
+CHUNK_ITEMS = 16  # handed to a process at once: few enough to share well, enough that nobody waits
+WINDOW_ITEMS = 48  # by how much a process may run ahead
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 ANSWER_SEC = 0.5  # a chunk is answered in one piece, which wakes us once, unless it takes longer than this
 START_SEC = 300  # for a process to start, on a machine that is very busy

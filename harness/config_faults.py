@@ -223,6 +223,10 @@ def _training_faults(config: Config) -> Iterator[Fault]:
         found = f"{config.loss.label_smoothing:g} with {config.loss.adv_loss}"
         text = f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla"
         yield ("loss.label_smoothing", "loss.adv_loss"), text
+    if config.loss.apply_mismatch and config.model.d_cond_mtd != "PD":
+        found = f"true with {_shown(config.model.d_cond_mtd)}"
+        text = f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD"
+        yield ("loss.apply_mismatch", "model.d_cond_mtd"), text
     policy = config.augment.diffaug_policy
     if config.augment.apply_diffaug and (not policy or len(set(policy)) < len(policy)):
         text = f"augment.diffaug_policy: found {_shown(policy)}, allowed a list without repeats, try [color]"

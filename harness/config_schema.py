@@ -102,6 +102,8 @@ class Loss(Section):
     adv_loss: Literal["hinge", "vanilla", "least_square", "wasserstein"]
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     cond_lambda: Positive
+    apply_mismatch: bool
+    mismatch_lambda: Positive
     apply_gp: bool
     gp_lambda: Positive
     apply_r1_reg: bool

@@ -69,7 +69,7 @@ class PackedWriter:
         assert picture.dtype == np.uint8, picture.dtype
         assert picture.shape == (height, width, 3), picture.shape
         assert 0 <= label < len(self.class_names), label
-        planes = np.stack([picture[..., channel] for channel in range(3)])
+        planes = picture.transpose(2, 0, 1).copy()
         self.buffer.append((planes, label, np.frombuffer(hashlib.sha256(planes.data).digest(), np.uint8)))
         if len(self.buffer) == BUFFER_ROWS:
             self._flush()

@@ -146,17 +146,19 @@ def find_letterbox(picture: np.ndarray) -> tuple[int, int, int, int]:
     return _bar_px(columns), top, len(columns) - _bar_px(columns[::-1]), bottom
 
 
-def may_have_bar(line: np.ndarray) -> bool:
-    """Whether a bar may begin with this outermost line, uint8 (length, 3): a quick look, as most pictures have none."""
-    mean = line[:: -(-len(line) // BAR_SAMPLES)].mean()
-    return not BAR_BLACK + 2 * BAR_TOLERANCE < mean < BAR_WHITE - 2 * BAR_TOLERANCE
+def may_have_bar(mean: float, slack: float = 0.0) -> bool:
+    """Whether a bar may begin with an outermost line of this mean level: a quick look, as most pictures have none.
+
+    `slack`: levels by which it may differ from the mean of the pixels that `find_letterbox` looks at."""
+    beyond = 2 * BAR_TOLERANCE + slack
+    return not BAR_BLACK + beyond < mean < BAR_WHITE - beyond
 
 
 def _bar_px(lines: np.ndarray) -> int:
     """How many first lines of uint8 (lines, length, 3) are a bar: flat, black or white, ending sharply."""
-    if not may_have_bar(lines[0]):
-        return 0
     step = -(-lines.shape[1] // BAR_SAMPLES)
+    if not may_have_bar(lines[0, ::step].mean()):
+        return 0
     colour = np.median(lines[0, ::step], axis=0).astype(np.int16)
     if not (colour.max() <= BAR_BLACK or colour.min() >= BAR_WHITE):
         return 0
@@ -191,9 +193,12 @@ def resize_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return resize_image(Image.fromarray(picture), height, width)
 
 
-def resize_image(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Exact Lanczos over all source pixels: FID depends on the resizer, so there is one."""
-    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None))
+def resize_image(
+    image: Image.Image, height: int, width: int, box: tuple[int, int, int, int] | None = None
+) -> np.ndarray:
+    """Exact Lanczos over all source pixels, of the part in `box` (left, top, right, bottom) where that is given: FID
+    depends on the resizer, so there is one. At the edges of a part the filter sees what lies beyond them."""
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=None))
 
 
 def pad_image(image: Image.Image, height: int, width: int) -> np.ndarray:
@@ -259,8 +264,7 @@ def fit_image(inner: Image.Image, height: int, width: int, fit: Fit) -> np.ndarr
     `fit`: crop = the largest centred part that has the aspect; pad = all of it, see `pad_image`."""
     if fit == "pad":
         return pad_image(inner, height, width)
-    box = centred_box(inner.height, inner.width, height, width)
-    return resize_image(inner if box == (0, 0, *inner.size) else inner.crop(box), height, width)
+    return resize_image(inner, height, width, centred_box(inner.height, inner.width, height, width))
 
 
 def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_px: int = 2) -> np.ndarray:

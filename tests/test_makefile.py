@@ -109,7 +109,25 @@ def test_the_blend_knows_the_options_that_it_gets(target):
     assert {"--config", "--set", "--dry-run"} <= known and ("--limit-steps" in known) == (target == "encoder")
 
 
+STUDIO_COMMANDS = {
+    "studio RUN OPEN PORT HOST": 'studio --run "$RUN" --open --port "$PORT" --host "$HOST"',
+    "studio": "studio",
+    "draw SRC OUT": 'draw "$SRC" --out "$OUT"',
+}
+
+
+@pytest.mark.parametrize("call", STUDIO_COMMANDS)
+def test_the_studio_gets_the_options_that_are_given(call):
+    target, *given = call.split()
+    line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
+    assert line.split() == f"exec PY -m blend {STUDIO_COMMANDS[call]}".split()
+    group: Any = typer.main.get_command(app)
+    known = {option for parameter in group.commands[target].params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+", STUDIO_COMMANDS[call])) <= known
+
+
 HARNESS_COMMANDS = {
+    "sample RUN BRAND N CHECKPOINT": 'sample "$RUN" --brand "$BRAND" --count "$N" --checkpoint "$CHECKPOINT"',
     "evaluate RUN CHECKPOINT OVERRIDE": """evaluate "$RUN" --checkpoint "$CHECKPOINT" --set '0'""",
     "configs VERSION": 'configs --config "$CONFIG" --set studiogan.version="$VERSION"',
     "export RUN OUT VERSION": 'export "$RUN" --out "$OUT" --version "$VERSION"',

@@ -28,6 +28,7 @@ STABILISERS: dict[str, Stabiliser] = {
     "LeCam": _switch("loss", "apply_lecam"),
     "gradient penalty": _switch("loss", "apply_gp"),
     "R1": _switch("loss", "apply_r1_reg"),
+    "mismatched names": _switch("loss", "apply_mismatch"),
     "similarity loss": _switch("loss", "apply_similarity"),
     "input noise": Stabiliser(
         lambda c: c.augment.d_input_noise > 0, {"augment": {"d_input_noise": 0.0}}, {"augment": {"d_input_noise": 0.1}}
@@ -35,7 +36,7 @@ STABILISERS: dict[str, Stabiliser] = {
     "two rates": Stabiliser(lambda c: c.optim.d_lr != c.optim.g_lr, {}, {}),  # off: see arm_changes
     "projection": Stabiliser(
         lambda c: c.model.d_cond_mtd == "PD",
-        {"model": {"g_cond_mtd": "concat", "d_cond_mtd": "concat"}},
+        {"model": {"g_cond_mtd": "concat", "d_cond_mtd": "concat"}, "loss": {"apply_mismatch": False}},
         {"model": {"g_cond_mtd": "cBN", "d_cond_mtd": "PD"}},
     ),
 }

@@ -19,14 +19,13 @@ def d_loss(adv_loss: str, real_logits: Tensor, fake_logits: Tensor, smoothing: f
     s(1 - x) for the last term, which is another function; its runs with `vanilla` cannot be continued exactly.
     """
     if adv_loss == "hinge":
-        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        return F.relu(1 - real_logits).mean() + _loss_of_fakes(adv_loss, fake_logits).mean()
     if adv_loss == "vanilla":
         real = F.softplus(-real_logits) + smoothing * real_logits  # softplus(x) = softplus(-x) + x
-        return real.mean() + F.softplus(fake_logits).mean()
+        return real.mean() + _loss_of_fakes(adv_loss, fake_logits).mean()
     if adv_loss == "least_square":
-        return 0.5 * ((real_logits - 1).square() + fake_logits.square()).mean()
-    assert adv_loss == "wasserstein", adv_loss
-    return (fake_logits - real_logits).mean()
+        return (0.5 * (real_logits - 1).square() + _loss_of_fakes(adv_loss, fake_logits)).mean()
+    return (_loss_of_fakes(adv_loss, fake_logits) - real_logits).mean()
 
 
 def g_loss(adv_loss: str, fake_logits: Tensor) -> Tensor:
@@ -37,6 +36,28 @@ def g_loss(adv_loss: str, fake_logits: Tensor) -> Tensor:
         return 0.5 * (fake_logits - 1).square().mean()
     assert adv_loss in ("hinge", "wasserstein"), adv_loss
     return -fake_logits.mean()
+
+
+def mismatch_loss(adv_loss: str, logits_by_class: Tensor, y: Tensor) -> Tensor:
+    """A real picture under another class's name counts as a drawn one (Reed et al. 2016, GAN-CLS): D's loss on those.
+
+    `logits_by_class` (B, K): real pictures under every name; `y` int64 (B,): their own, which is left out. The mean
+    over all others; 0 where there is but one class.
+    """
+    others = F.one_hot(y, logits_by_class.shape[1]) == 0
+    return (_loss_of_fakes(adv_loss, logits_by_class) * others).sum() / others.sum().clamp(min=1)
+
+
+def _loss_of_fakes(adv_loss: str, logits: Tensor) -> Tensor:
+    """D's loss on each logit of what is not real."""
+    if adv_loss == "hinge":
+        return F.relu(1 + logits)
+    if adv_loss == "vanilla":
+        return F.softplus(logits)
+    if adv_loss == "least_square":
+        return 0.5 * logits.square()
+    assert adv_loss == "wasserstein", adv_loss
+    return logits
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None, alpha: Tensor) -> Tensor:

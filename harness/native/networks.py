@@ -130,5 +130,12 @@ class Discriminator(nn.Module):
                 logits = logits + (self.embedding(y) * h).sum(1)
             return Judgement(logits, h, self.linear2(h) if how == "acgan" else None)
 
+    def logits_by_class(self, h: Tensor) -> Tensor:
+        """Features float32 (B, d) -> logits (B, num_classes): what projection says of each under every label."""
+        assert self.spec.d_cond_mtd == "PD"
+        every_class = torch.arange(self.spec.num_classes, device=h.device)
+        with without_autocast(h):
+            return self.linear1(h) + h @ self.embedding(every_class).t()
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.judge(x, y).logits

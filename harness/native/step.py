@@ -18,7 +18,7 @@ from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
 from harness.native.dist import World, average_gradients
 from harness.native.draws import Draws
 from harness.native.freeze import set_trainable
-from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty, r1_penalty, similarity_loss
+from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty, mismatch_loss, r1_penalty, similarity_loss
 from harness.native.networks import Discriminator, Generator, Judgement
 from harness.native.schedule import active_size, open_columns
 
@@ -98,7 +98,7 @@ def train_step(run: Training) -> dict[str, Tensor]:
 def d_update(run: Training, update: int) -> dict[str, Tensor]:
     """One discriminator update, the `update`-th of this step.
 
-    Returns scalars: d_loss, d_real, d_fake, and of what is switched on d_class, lecam, gp, r1.
+    Returns scalars: d_loss, d_real, d_fake, and of what is switched on d_class, mismatch, lecam, gp, r1.
     """
     optim = run.config.optim
     set_trainable(run.discriminator, True)
@@ -139,6 +139,11 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         # Of real pictures alone: what the first drawn ones show is no class yet.
         parts["d_class"] = F.cross_entropy(of_real.class_logits.float(), real_y)
         loss = loss + loss_config.cond_lambda * parts["d_class"]
+    if loss_config.apply_mismatch:
+        assert real_y is not None
+        by_class = run.discriminator.logits_by_class(of_real.features)
+        parts["mismatch"] = mismatch_loss(loss_config.adv_loss, by_class, real_y)
+        loss = loss + loss_config.mismatch_lambda * parts["mismatch"]
     if run.lecam is not None:
         parts["lecam"] = run.lecam.penalty(of_real.logits, of_fake.logits, run.step, run.world.mean)
         loss = loss + parts["lecam"]

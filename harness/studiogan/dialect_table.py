@@ -20,6 +20,7 @@ FIXED_EPS = 1e-6  # of Adam, src/loader.py (0.2.0), src/config.py (0.4.0)
 OURS_ALONE: dict[str, Any] = {
     "model.backbone": "resnet",
     "loss.label_smoothing": 0.0,
+    "loss.apply_mismatch": False,
     "loss.apply_r1_reg": False,
     "loss.apply_similarity": False,
     "augment.d_input_noise": 0.0,

@@ -268,6 +268,7 @@ def test_a_config_kept_before_a_key_existed_gets_the_keys_value_of_base():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
+        (["loss.apply_mismatch=true"], r"loss.apply_mismatch: found true with null, allowed with projection, try"),
         (["loss.label_smoothing=0.1"], r"loss.label_smoothing: found 0.1 with hinge, allowed 0 but with vanilla"),
         (
             ["model.g_act_fn=Mish"],

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.native.arch import ArchSpec
-from harness.native.losses import ADV_LOSSES, LeCam, d_loss, g_loss, gradient_penalty, r1_penalty, similarity_loss
+from harness.native.losses import (
+    ADV_LOSSES,
+    LeCam,
+    d_loss,
+    g_loss,
+    gradient_penalty,
+    mismatch_loss,
+    r1_penalty,
+    similarity_loss,
+)
 from harness.native.resnet import ResNetDiscriminator
 
 REAL, FAKE = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.25, 3.0])
@@ -44,6 +53,18 @@ def test_extreme_logits_stay_finite(name: str) -> None:
     logits = torch.tensor([-200.0, 200.0], requires_grad=True)
     (d_loss(name, logits, -logits) + g_loss(name, logits)).backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ADV_LOSSES)
+def test_a_real_picture_under_another_name_counts_as_a_drawn_one(name: str) -> None:
+    by_class = torch.tensor([[9.0, -2.0, 0.25], [0.5, 9.0, 3.0]])
+    wrong, none = torch.tensor([-2.0, 0.25, 0.5, 3.0]), torch.zeros(1)
+    of_fakes = d_loss(name, none, wrong)
+    of_nothing = {"hinge": 1.0, "vanilla": math.log(2), "least_square": 0.5, "wasserstein": 0.0}[name]  # of `none` as real
+    found = mismatch_loss(name, by_class, torch.tensor([0, 1]))
+    assert found.item() == pytest.approx(of_fakes.item() - of_nothing, rel=1e-6)
+    assert mismatch_loss(name, by_class + 100 * torch.eye(2, 3), torch.tensor([0, 1])) == found  # their own names: not asked
+    assert mismatch_loss(name, by_class[:, :1], torch.tensor([0, 0])) == 0
 
 
 class Plane(nn.Module):

@@ -188,3 +188,12 @@ def test_both_networks_trace_whole() -> None:
     d.load_state_dict(before)
     torch.testing.assert_close(traced, d(x.detach()))
     torch.testing.assert_close(dict(d.state_dict()), moved)
+
+
+def test_logits_by_class_are_those_under_each_name() -> None:
+    d = ResNetDiscriminator(FULL).eval()
+    x = torch.randn(2, 3, 64, 112)
+    with torch.no_grad():
+        by_class = d.logits_by_class(d.features(x))
+        for name in range(3):
+            torch.testing.assert_close(by_class[:, name], d(x, torch.full((2,), name)))

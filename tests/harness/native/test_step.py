@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_runs import CONDITIONAL, assert_same_state, tiny_config, write_set
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +19,7 @@ from harness.native.dist import World
 from harness.native.draws import Draws
 from harness.native.freeze import freeze_discriminator
 from harness.native.sampling import latents_to_pictures, standing_copy
-from harness.native.step import Training, d_update, ema_decay, g_update, train_step, update_ema
+from harness.native.step import Fakes, Training, d_update, ema_decay, g_update, train_step, update_ema
 
 
 @contextmanager
@@ -259,12 +260,13 @@ BRANDS: dict[str, Any] = {
 @pytest.mark.parametrize("d_cond_mtd", ["concat", "acgan", "PD"])
 def test_a_step_of_every_stabiliser(workplace: Path, d_cond_mtd: str) -> None:
     changes = {**BRANDS, "model__g_cond_mtd": "concat", "model__d_cond_mtd": d_cond_mtd}
+    changes["loss__apply_mismatch"] = d_cond_mtd == "PD"
     with training(**changes) as run:
         before = {name: value.clone() for name, value in run.generator.state_dict().items()}
         values = train_step(run)
         classes = {"d_class", "g_class"} if d_cond_mtd == "acgan" else set()
         always = {"d_loss", "g_loss", "d_real", "d_fake", "lecam", "gp", "r1", "similarity"}
-        assert set(values) == always | classes
+        assert set(values) == always | classes | ({"mismatch"} if changes.get("loss__apply_mismatch") else set())
         assert all(torch.isfinite(value) for value in values.values()) and not run.broken
         moved = {name for name, value in run.generator.state_dict().items() if not torch.equal(value, before[name])}
         assert {"linear0.weight_orig", "embedding.weight_orig"} <= moved
@@ -281,6 +283,21 @@ def test_each_stabiliser_reaches_the_weights(workplace: Path, key: str) -> None:
             train_step(run)
             ends.append(torch.cat([p.detach().flatten() for p in run.generator.parameters()]))
     assert not torch.equal(ends[0], ends[1])
+
+
+def test_mismatched_names_teach_the_discriminator_what_a_class_looks_like(workplace: Path) -> None:
+    """Drawn pictures that are the real ones: all that is left to learn is which name belongs to which picture."""
+    margins = []
+    for apply in (False, True):
+        with training(**CONDITIONAL, loss__apply_mismatch=apply, loss__apply_lecam=False, optim__d_lr=5e-3) as run:
+            x, y = run.source.batch(0)
+            run.draw_fakes = lambda purpose, index: Fakes(x, x, y)  # type: ignore[method-assign]
+            for update in range(30):
+                d_update(run, update)
+            with torch.no_grad():
+                own = 2 * F.one_hot(y, 2) - 1
+                margins.append((run.discriminator.logits_by_class(run.discriminator.features(x)) * own).sum(1).mean())
+    assert margins[1] > 1 + margins[0], margins
 
 
 def test_noise_is_drawn_anew_for_each_update_and_alike_for_any_process_count(workplace: Path) -> None:
