@@ -146,12 +146,9 @@ def find_letterbox(picture: np.ndarray) -> tuple[int, int, int, int]:
     return _bar_px(columns), top, len(columns) - _bar_px(columns[::-1]), bottom
 
 
-def may_have_bar(mean: float, slack: float = 0.0) -> bool:
-    """Whether a bar may begin with an outermost line of this mean level: a quick look, as most pictures have none.
-
-    `slack`: levels by which it may differ from the mean of the pixels that `find_letterbox` looks at."""
-    beyond = 2 * BAR_TOLERANCE + slack
-    return not BAR_BLACK + beyond < mean < BAR_WHITE - beyond
+def may_have_bar(level: float) -> bool:
+    """Whether a bar may begin with an outermost line of this level: a quick look, as most pictures have none."""
+    return not BAR_BLACK + 2 * BAR_TOLERANCE < level < BAR_WHITE - 2 * BAR_TOLERANCE
 
 
 def _bar_px(lines: np.ndarray) -> int:
