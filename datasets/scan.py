@@ -82,11 +82,11 @@ def scan(job: Job) -> Scanned:
 def _with_look(inner: Image.Image, look_px: int, plain: Scanned) -> Scanned:
     factor = max(1, max(inner.size) // max(look_px, REDUCED_PX))
     small = inner.reduce(factor) if factor > 1 else inner
-    thumb = make_thumb(small, (inner.width / factor, inner.height / factor))
-    grey = to_grey(thumb)
+    shrunk = make_thumb(small, (inner.width / factor, inner.height / factor))
+    thumb, grey = np.asarray(shrunk), to_grey(shrunk)
     return Scanned(
         plain.picture, None, plain.sha256, plain.size_px, plain.inner_px,
-        make_look(small, look_px), thumb, to_colours(thumb), perceptual_hashes(grey), measure(thumb, grey),
+        make_look(small, look_px), thumb, to_colours(shrunk), perceptual_hashes(grey), measure(thumb, grey),
     )  # fmt: skip
 
 
@@ -112,22 +112,19 @@ def make_look(picture: Image.Image | np.ndarray, look_px: int) -> np.ndarray:
     return look
 
 
-def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> np.ndarray:
-    """uint8 (64, 64, 3): the whole picture, its proportions lost, means of areas.
-
-    `size_px`: how much of it is picture."""
-    thumb = picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX, box=(0.0, 0.0, *size_px))
-    return np.asarray(thumb)
+def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> Image.Image:
+    """64 x 64: the whole picture, its proportions lost. `size_px`: how much of it is picture."""
+    return picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR, box=(0.0, 0.0, *size_px))
 
 
-def to_colours(thumb: np.ndarray) -> np.ndarray:
+def to_colours(thumb: Image.Image) -> np.ndarray:
     """uint8 (8, 8, 3), means of its squares."""
-    return np.asarray(Image.fromarray(thumb).reduce(THUMB_PX // COLOURS_PX))
+    return np.asarray(thumb.reduce(THUMB_PX // COLOURS_PX))
 
 
-def to_grey(thumb: np.ndarray) -> np.ndarray:
+def to_grey(thumb: Image.Image) -> np.ndarray:
     """uint8 (32, 32), brightness."""
-    return np.asarray(Image.fromarray(thumb).convert("L").reduce(THUMB_PX // GREY_PX))
+    return np.asarray(thumb.convert("L").reduce(THUMB_PX // GREY_PX))
 
 
 def perceptual_hashes(grey: np.ndarray) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def excess(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
     """(what differs at best fit as a share of what copies may have, hash bits that differ)."""
     thumbs = [make_thumb(Image.fromarray(picture), picture.shape[1::-1]) for picture in (first, second)]
     (one, _), (two, _) = (perceptual_hashes(to_grey(thumb)) for thumb in thumbs)
-    return float(excess_of(thumbs[0][None], thumbs[1][None])[0]), ((one ^ two) & (2**64 - 1)).bit_count()
+    return float(excess_of(*(np.asarray(thumb)[None] for thumb in thumbs))[0]), ((one ^ two) & (2**64 - 1)).bit_count()
 
 
 @pytest.mark.parametrize("index", range(4))
