@@ -68,6 +68,7 @@ class Ancestry:
     def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, uploads: Path) -> None:
         self.config, self.generator, self.encoder, self.uploads = config, generator, encoder, uploads
         self._known: OrderedDict[tuple[str, str, str | None], Ancestor] = OrderedDict()
+        self._usual_errors: dict[Side, float] = {}
         self._lock = threading.Lock()
 
     # ---- pictures ----
@@ -194,6 +195,16 @@ class Ancestry:
         restyled = z if second is None else torch.lerp(z, second.z[rows], self.config.blend.tuned_share)
         errors = float(first.error[row]), float(first.first_error[row])
         return Ancestor(z, restyled, y, first.targets[row], first.refined[row], *errors)
+
+    def usual_error(self, side: Side) -> float | None:
+        """Median picture error of the pictures that were kept aside, where `make invert` or `make measure` has redrawn
+        them: what another picture's can be held against."""
+        parents = self.held_out[side]
+        if side not in self._usual_errors and self.encoder is not None and parents.names:
+            kept = kept_inversions(self.config, self.generator, self.encoder, parents, side)
+            if kept is not None:
+                self._usual_errors[side] = float(kept.error.median())
+        return self._usual_errors.get(side)
 
     def _drawn(self, side: Side, seed: int, label: str | None) -> Ancestor:
         z, y = seeds_to_latents([seed], self.generator.z_dim, self.generator.num_classes)

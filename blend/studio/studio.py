@@ -201,7 +201,13 @@ class Studio:
             found = workshop.ancestry.search(side, reference, label, tell)
             error = None if found.error is None else round(found.error, 4)
             first = None if found.first_error is None else round(found.first_error, 4)
-            return {"picture": picture_jpeg_uri(found.redrawn, SMALL_PX), "error": error, "first_error": first}
+            usual = None if error is None else workshop.ancestry.usual_error(side)
+            return {
+                "picture": picture_jpeg_uri(found.redrawn, SMALL_PX),
+                "error": error,
+                "first_error": first,
+                "usual_error": None if usual is None else round(usual, 4),
+            }
 
         asked = f"{id(workshop)} {side} {reference} {label}"
         key = f"parent-{hashlib.sha256(asked.encode()).hexdigest()[:24]}"

@@ -102,7 +102,7 @@ const sweep = new Latest("/sweep", (said) => {
 
 function markSweep() {
   for (const item of at("sweep").children) {
-    const here = state.futurism === null && Math.abs(Number(item.firstChild.dataset.intensity) - state.intensity) < 0.05;
+    const here = state.futurism === null && Math.round(10 * Number(item.firstChild.dataset.intensity)) === Math.round(10 * state.intensity);
     if (here) { item.firstChild.setAttribute("aria-current", "true"); } else { item.firstChild.removeAttribute("aria-current"); }
   }
 }

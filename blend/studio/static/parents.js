@@ -5,6 +5,7 @@ import { state } from "./state.js";
 
 const MOST_MB = Number(document.body.dataset.mostUploadMb);
 const MOST_PARENTS = Number(document.body.dataset.mostParents);
+const POOR = 2; // times the usual error of this run
 const NO_ENCODER = document.body.dataset.noEncoder === "yes";
 const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
 const gallery = document.getElementById("gallery");
@@ -139,7 +140,7 @@ class Panel {
     this.redrawn.hidden = false;
     this.redrawn.src = known.picture;
     this.redrawn.alt = "The same car as the run redraws it";
-    this.say(`Redrawn with picture error ${known.error.toFixed(4)}; at first sight ${known.first_error.toFixed(4)}`);
+    this.say(redrawnText(known));
   }
 
   renderOthers(mine) {
@@ -202,6 +203,14 @@ export function start(onChange, onComplaint) {
     const file = Array.from(event.clipboardData.files)[0];
     if (file) { event.preventDefault(); panels[last].take(file); }
   });
+}
+
+// How well a picture was redrawn, beside how well this run usually redraws pictures that it was not trained on.
+function redrawnText({ error, first_error: first, usual_error: usual }) {
+  const beside = usual === null ? "" : ` (usual here: ${usual.toFixed(4)})`;
+  const found = `Redrawn with picture error ${error.toFixed(4)}${beside}`;
+  const poor = usual !== null && error > POOR * usual;
+  return poor ? `${found}: a poor likeness. Another picture may do better.` : `${found}; at first sight ${first.toFixed(4)}`;
 }
 
 export function forget() { Object.values(panels).forEach((panel) => panel.known.clear()); }

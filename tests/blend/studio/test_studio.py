@@ -26,6 +26,7 @@ from starlette.testclient import TestClient
 
 import blend.ancestry
 from blend.design_file import draw_command
+from blend.inversions import invert_parents
 from blend.studio import drawing
 from blend.studio.dragging import drag
 from blend.studio.drawing import Drawing, Superseded
@@ -65,6 +66,19 @@ def dropped(client: TestClient, seed: int) -> str:
 def searched(client: TestClient, side: str, reference: str) -> dict[str, Any]:
     begun = client.post("/jobs/parent", json={"side": side, "reference": reference}).json()
     return finished(client, begun["key"])
+
+
+def test_a_picture_error_stands_beside_the_run_s_usual_one(make_studio):
+    """Which is known once the pictures that were kept aside have been redrawn, as `make measure` does."""
+    studio = make_studio()
+    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    finished(client, "prepare")
+    assert searched(client, "ordinary", dropped(client, 1))["result"]["usual_error"] is None
+    workshop = studio.workshop
+    ancestry, parents = workshop.ancestry, workshop.ancestry.held_out["ordinary"]
+    kept = invert_parents(workshop.config, ancestry.generator, ancestry.encoder, parents, "ordinary")
+    found = searched(client, "ordinary", dropped(client, 3))["result"]
+    assert found["usual_error"] == pytest.approx(float(kept.error.median()), abs=1e-4) and found["error"] is not None
 
 
 # ---- designs ----
