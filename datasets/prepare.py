@@ -34,7 +34,7 @@ def remove_bars(image: Image.Image) -> Image.Image:
 
 
 def _may_have_bars(image: Image.Image) -> bool:
-    """Whether the middle one of a few levels of an outermost row or column is that of a bar: of a bar's, nearly all are."""
+    """Whether the median of a few levels of an outermost row or column is that of a bar: of a bar's, nearly all are."""
     (width, height), pixels = image.size, cast(Any, image.load())
     columns, rows = (range(0, side, -(-side // QUICK_SAMPLES)) for side in (width, height))
     lines = [[pixels[x, y][1] for x in columns] for y in (0, height - 1)]

@@ -15,7 +15,12 @@ from torch import Tensor
 from harness.rundir import RunDir
 
 QUIET_SEC = 30.0  # where steps are slow, rows are far apart; so long a person is left without a line
-CURVES = (("d_loss", "g_loss"), ("d_real", "d_fake"), ("d_class", "g_class", "mismatch"), ("lecam", "gp", "r1", "similarity"))
+CURVES = (
+    ("d_loss", "g_loss"),
+    ("d_real", "d_fake"),
+    ("d_class", "g_class", "mismatch"),
+    ("lecam", "gp", "r1", "similarity"),
+)
 
 
 class Reporter:

@@ -60,10 +60,11 @@ def test_a_real_picture_under_another_name_counts_as_a_drawn_one(name: str) -> N
     by_class = torch.tensor([[9.0, -2.0, 0.25], [0.5, 9.0, 3.0]])
     wrong, none = torch.tensor([-2.0, 0.25, 0.5, 3.0]), torch.zeros(1)
     of_fakes = d_loss(name, none, wrong)
-    of_nothing = {"hinge": 1.0, "vanilla": math.log(2), "least_square": 0.5, "wasserstein": 0.0}[name]  # of `none` as real
+    of_nothing = {"hinge": 1.0, "vanilla": math.log(2), "least_square": 0.5, "wasserstein": 0.0}[name]  # `none` as real
     found = mismatch_loss(name, by_class, torch.tensor([0, 1]))
     assert found.item() == pytest.approx(of_fakes.item() - of_nothing, rel=1e-6)
-    assert mismatch_loss(name, by_class + 100 * torch.eye(2, 3), torch.tensor([0, 1])) == found  # their own names: not asked
+    others = by_class + 100 * torch.eye(2, 3)  # what is said under their own names does not count
+    assert mismatch_loss(name, others, torch.tensor([0, 1])) == found
     assert mismatch_loss(name, by_class[:, :1], torch.tensor([0, 0])) == 0
 
 
