@@ -134,7 +134,7 @@ def test_click_and_touch(tab, clinic):
     tab.keyboard.press("k")
     wait_until(lambda: choices().get("good/08.jpg") == ("keep", ""), "keys are dead under the large picture")
     tab.keyboard.press("Escape")
-    assert focused(tab) == "good/09.jpg"
+    wait_until(lambda: focused(tab) == "good/09.jpg", "the focus is not where it was under the large picture")
 
 
 def test_two_tabs_lose_nothing(tab, clinic):
