@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from datasets.cifar10_pickle import MAX_BYTES, read_batch
 from datasets.download import download, file_md5
@@ -23,7 +24,7 @@ from datasets.progress import say, track
 from datasets.scan import Scanned
 from harness.config import Data, expand_path
 from harness.errors import UserError
-from harness.images import crop_to_aspect, resize_picture
+from harness.images import fit_image
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"  # $CARFORGE_CIFAR10_URL: a mirror
@@ -107,7 +108,7 @@ def _fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """No bars are looked for: these pictures are published as they are."""
     if (height, width) == picture.shape[:2]:
         return picture
-    return resize_picture(crop_to_aspect(picture, height, width), height, width)
+    return fit_image(Image.fromarray(picture), height, width, "crop")
 
 
 # ---- the three forms it comes in ----

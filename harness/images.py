@@ -171,12 +171,6 @@ def _bar_px(lines: np.ndarray) -> int:
     return flat + int(np.argmax(ends)) + 1 + EDGE_BLUR_PX if ends.any() else 0
 
 
-def crop_to_aspect(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest centred part (a view) with the aspect height : width."""
-    left, top, right, bottom = centred_box(picture.shape[0], picture.shape[1], height, width)
-    return picture[top:bottom, left:right]
-
-
 def centred_box(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the largest centred part with the aspect height : width."""
     new_height = min(old_height, max(1, round(old_width * height / width)))

@@ -109,41 +109,27 @@ def test_the_blend_knows_the_options_that_it_gets(target):
     assert {"--config", "--set", "--dry-run"} <= known and ("--limit-steps" in known) == (target == "encoder")
 
 
-STUDIO_COMMANDS = {
-    "studio RUN OPEN PORT HOST": 'studio --run "$RUN" --open --port "$PORT" --host "$HOST"',
-    "studio": "studio",
-    "draw SRC OUT": 'draw "$SRC" --out "$OUT"',
+COMMANDS = {
+    "sample RUN BRAND N CHECKPOINT": 'harness sample "$RUN" --brand "$BRAND" --count "$N" --checkpoint "$CHECKPOINT"',
+    "evaluate RUN CHECKPOINT OVERRIDE": """harness evaluate "$RUN" --checkpoint "$CHECKPOINT" --set '0'""",
+    "configs VERSION": 'harness configs --config "$CONFIG" --set studiogan.version="$VERSION"',
+    "export RUN OUT VERSION": 'harness export "$RUN" --out "$OUT" --version "$VERSION"',
+    "import SRC NAME": 'harness import "$SRC" --name "$NAME"',
+    "benchmark BENCH ENGINE LIMIT_STEPS": 'harness benchmark "$BENCH" --engine "$ENGINE" --limit-steps "$LIMIT_STEPS"',
+    "studio RUN OPEN PORT HOST": 'blend studio --run "$RUN" --open --port "$PORT" --host "$HOST"',
+    "studio": "blend studio",
+    "draw SRC OUT": 'blend draw "$SRC" --out "$OUT"',
 }
 
 
-@pytest.mark.parametrize("call", STUDIO_COMMANDS)
-def test_the_studio_gets_the_options_that_are_given(call):
+@pytest.mark.parametrize("call", COMMANDS)
+def test_a_command_gets_the_options_that_are_given_and_knows_them(call):
     target, *given = call.split()
     line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
-    assert line.split() == f"exec PY -m blend {STUDIO_COMMANDS[call]}".split()
-    group: Any = typer.main.get_command(app)
+    assert line.split() == f"exec PY -m {COMMANDS[call]}".split()
+    group: Any = typer.main.get_command(app if COMMANDS[call].startswith("blend") else harness_app)
     known = {option for parameter in group.commands[target].params for option in parameter.opts}
-    assert set(re.findall(r"--[a-z-]+", STUDIO_COMMANDS[call])) <= known
-
-
-HARNESS_COMMANDS = {
-    "sample RUN BRAND N CHECKPOINT": 'sample "$RUN" --brand "$BRAND" --count "$N" --checkpoint "$CHECKPOINT"',
-    "evaluate RUN CHECKPOINT OVERRIDE": """evaluate "$RUN" --checkpoint "$CHECKPOINT" --set '0'""",
-    "configs VERSION": 'configs --config "$CONFIG" --set studiogan.version="$VERSION"',
-    "export RUN OUT VERSION": 'export "$RUN" --out "$OUT" --version "$VERSION"',
-    "import SRC NAME": 'import "$SRC" --name "$NAME"',
-    "benchmark BENCH ENGINE LIMIT_STEPS": 'benchmark "$BENCH" --engine "$ENGINE" --limit-steps "$LIMIT_STEPS"',
-}
-
-
-@pytest.mark.parametrize("call", HARNESS_COMMANDS)
-def test_a_command_of_the_harness_gets_the_options_that_are_given(call):
-    target, *given = call.split()
-    line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
-    assert line.split() == f"exec PY -m harness {HARNESS_COMMANDS[call]}".split()
-    group: Any = typer.main.get_command(harness_app)
-    known = {option for parameter in group.commands[target].params for option in parameter.opts}
-    assert set(re.findall(r"--[a-z-]+", HARNESS_COMMANDS[call])) <= known
+    assert set(re.findall(r"--[a-z-]+", COMMANDS[call])) <= known
 
 
 def test_a_benchmark_makes_its_set_first():

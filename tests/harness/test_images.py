@@ -13,8 +13,9 @@ from PIL import Image, PngImagePlugin
 
 from harness.images import (
     PictureError,
-    crop_to_aspect,
+    centred_box,
     decode_picture,
+    fit_image,
     fit_picture,
     picture_grid,
     resize_picture,
@@ -165,10 +166,15 @@ def test_the_fast_path_decodes_smaller_but_not_too_small():
 
 def test_crops_are_centred_and_have_the_aspect():
     picture = scene(60, 80)
-    assert np.array_equal(crop_to_aspect(picture, 1, 1), picture[:, 10:70])
-    assert np.array_equal(crop_to_aspect(picture, 128, 256), picture[10:50])
-    assert np.array_equal(crop_to_aspect(picture, 3, 4), picture)
-    assert crop_to_aspect(scene(1, 500), 64, 64).shape == (1, 1, 3)
+    image = Image.fromarray(picture)
+    assert centred_box(60, 80, 1, 1) == (10, 0, 70, 60)
+    assert np.array_equal(fit_image(image, 60, 60, "crop"), picture[:, 10:70])
+    assert centred_box(60, 80, 128, 256) == (0, 10, 80, 50)
+    assert np.array_equal(fit_image(image, 40, 80, "crop"), picture[10:50])
+    assert centred_box(60, 80, 3, 4) == (0, 0, 80, 60)
+    assert np.array_equal(fit_image(image, 60, 80, "crop"), picture)
+    left, top, right, bottom = centred_box(1, 500, 64, 64)
+    assert (right - left, bottom - top) == (1, 1)
 
 
 def test_resizing_is_exact_lanczos():

@@ -5,7 +5,7 @@ import pytest
 from pictures import encoded, scene
 from PIL import Image
 
-from harness.images import crop_to_aspect, decode_picture, remove_letterbox, resize_picture
+from harness.images import decode_picture, fit_picture
 
 GREY = np.array([[0, 1, 128, 254], [255, 127, 64, 32]], np.uint8)
 
@@ -100,4 +100,4 @@ def test_broken_exif_does_not_refuse_a_picture():
 def test_extreme_shapes(size: tuple[int, int]):
     picture = decode_picture(encoded(scene(*size)))
     assert picture.shape == (*size, 3)
-    assert resize_picture(crop_to_aspect(remove_letterbox(picture), 32, 64), 32, 64).shape == (32, 64, 3)
+    assert fit_picture(picture, 32, 64, "crop").shape == (32, 64, 3)

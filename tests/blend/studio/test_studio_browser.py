@@ -125,6 +125,10 @@ def test_a_futurism_that_is_asked_for_moves_the_other_dials(tab, studio):
     dial(tab, "intensity", 0.3)
     drawn(tab)
     assert "f=" not in tab.url and tab.inner_text("#intensity-out") == "30 %"
+    dial(tab, "intensity", 0.25)  # half-way between two places of the strip
+    drawn(tab)
+    tab.locator("#sweep [aria-current]").first.wait_for()
+    assert tab.locator("#sweep [aria-current]").count() == 1
 
 
 def test_keyboard_alone(tab, studio):
