@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.decisions import VIEWS, Decision
 from datasets.duplicates import Pair, find_pairs
-from datasets.quality import fault_of, is_undecoded
+from datasets.quality import Measured, fault_of, is_undecoded
 from datasets.store import LISTED
 from datasets.store_writer import StoreWriter
 from harness.config_schema import Clean
@@ -47,7 +47,8 @@ def decide(
 
 def _apply_rules(store: StoreWriter, clean: Clean | None) -> None:
     store.base.execute("delete from decided")
-    rows = ((row.pos, fault_of(row, clean), row.sha256) for row in store.rows())
+    query = f"select l.pos, s.sha256, coalesce(l.fault, s.reason), {', '.join(Measured._fields[1:])} {LISTED}"
+    rows = ((pos, fault_of(Measured(*known), clean), sha256) for pos, sha256, *known in store.select(query))
     for block in _blocks(rows):
         statement = "insert into decided (pos, reason, decided_by, split_key, mirrored) values (?, ?, 'rule', ?, 0)"
         store.base.executemany(statement, block)
@@ -122,18 +123,30 @@ def _judge(store: StoreWriter, clean: Clean, sorter: Any, decisions: dict[str, D
     for positions, features in store.feature_blocks():
         judged = sorter.judge(features, clean.views)
         best = judged.view_probs.argmax(axis=1)
+        ruled = store.base.execute(
+            "select pos, reason, duplicate_of from decided where pos between ? and ?",
+            (int(positions[0]), int(positions[-1])),
+        )
+        reasons = {pos: rest for pos, *rest in ruled}
         rows = zip(
             positions.tolist(), judged.ok_score.tolist(), judged.reason, best.tolist(),
             judged.view_probs.max(axis=1).tolist(), strict=True,
         )  # fmt: skip
-        for pos, score, slug, view, confidence in rows:
-            _note(store, clean, threshold, (pos, score, slug, VIEWS[view], confidence))
+        store.base.executemany(
+            """update decided set ok_score = ?, view = ?, view_confidence = ?, reason = ?, decided_by = ?
+            where pos = ?""",
+            [
+                (*_settle(clean, threshold, reasons[pos], (score, slug, VIEWS[view], confidence)), pos)
+                for pos, score, slug, view, confidence in rows
+            ],
+        )
     return {"name": sorter.name, "sha256": sorter.sha256, "threshold": round(threshold, 6), "labels": labels}
 
 
-def _note(store: StoreWriter, clean: Clean, threshold: float, judged: tuple[int, float, str, str, float]) -> None:
-    pos, score, slug, view, confidence = judged
-    reason, copy = store.base.execute("select reason, duplicate_of from decided where pos = ?", (pos,)).fetchone()
+def _settle(clean: Clean, threshold: float, ruled: list, judged: tuple[float, str, str, float]) -> tuple:
+    """(ok_score, view, its confidence, reason, decided_by) from (reason, duplicate_of) and what the sorter said."""
+    score, slug, view, confidence = judged
+    reason, copy = ruled
     decided_by = "rule" if reason else "model"
     score = round(min(max(score, 0.0), 1.0), 4)
     if reason and copy is None:
@@ -142,10 +155,7 @@ def _note(store: StoreWriter, clean: Clean, threshold: float, judged: tuple[int,
         reason = f"{slug}: ok_score {score:.4f}, kept from {threshold:.4f}"
     elif not reason:
         reason = _fault_of_view(clean, view, confidence)
-    store.base.execute(
-        "update decided set ok_score = ?, view = ?, view_confidence = ?, reason = ?, decided_by = ? where pos = ?",
-        (score, view, round(confidence, 4), reason, decided_by, pos),
-    )
+    return score, view, round(confidence, 4), reason, decided_by
 
 
 def _fault_of_view(clean: Clean, view: str, confidence: float) -> str | None:

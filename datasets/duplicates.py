@@ -26,6 +26,7 @@ SAME_RMS, SAME_PART = (1.1, 0.030), (3.0, 0.20)
 MAX_SHARE = 0.1  # of the contrast: nearly black pictures do not pass for one another
 ALIKE = 2.0  # times as much
 CANDIDATES = 64  # compared at once
+HASHES, COLOURS = 2**20, 4096  # pairs of hashes, of colours at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +67,27 @@ def _candidates(
 ) -> Iterator[list[tuple[int, int]]]:
     """Batches of (i, j), i < j, whose hashes and colours are near; with `mirrored`, those of j as in a mirror."""
     contrast = colours.std(axis=(1, 2)).mean(axis=1)
+    theirs = colours[:, :, ::-1] if mirrored else colours
     found: list[tuple[int, int]] = []
-    for i in range(len(hashes) - 1):
-        near = i + 1 + np.flatnonzero(np.bitwise_count(others[i + 1 :] ^ hashes[i]) <= HASH_BITS)
-        if not len(near):
-            continue
-        theirs = colours[near, :, ::-1] if mirrored else colours[near]
-        gap = (theirs.astype(np.float32) - colours[i]) ** 2
-        limit = MAX_COLOURS * np.maximum(np.minimum(contrast[near], contrast[i]), MIN_CONTRAST)
-        found += [(i, int(j)) for j in near[np.sqrt(gap.mean(axis=(1, 2, 3))) <= limit]]
+    for i, j in _near_hashes(hashes, others):
+        gap = (theirs[j].astype(np.float32) - colours[i]) ** 2
+        limit = MAX_COLOURS * np.maximum(np.minimum(contrast[j], contrast[i]), MIN_CONTRAST)
+        near = np.sqrt(gap.mean(axis=(1, 2, 3))) <= limit
+        found += zip(i[near].tolist(), j[near].tolist(), strict=True)
         while len(found) >= CANDIDATES:
             yield found[:CANDIDATES]
             found = found[CANDIDATES:]
     yield found
+
+
+def _near_hashes(hashes: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of i and j, i < j, where hashes[i] and others[j] are near."""
+    rows = max(1, HASHES // len(hashes))
+    for start in range(0, len(hashes) - 1, rows):
+        differ = np.bitwise_count(others[start + 1 :] ^ hashes[start : start + rows, None])
+        i, j = np.nonzero(np.triu(differ <= HASH_BITS))  # column 0 is start + 1
+        for begin in range(0, len(i), COLOURS):
+            yield start + i[begin : begin + COLOURS], start + 1 + j[begin : begin + COLOURS]
 
 
 def _confirmed(

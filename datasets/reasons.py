@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datasets.thumbnails import UNDECODED
+from datasets.quality import UNDECODED
 
 # slug → (heading, meaning). Slugs are what a manifest's `reason` begins with.
 REASONS = {

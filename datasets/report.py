@@ -27,7 +27,7 @@ from datasets.report_data import (
     threshold_of,
 )
 from datasets.report_pictures import PagePictures, sample_packed
-from datasets.thumbnails import UNDECODED
+from datasets.quality import UNDECODED
 from harness.atomic import atomic_write
 from harness.config import Data
 

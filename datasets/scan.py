@@ -1,13 +1,12 @@
 """One file → all that the build wants to know of it. Runs in worker processes; imports no torch.
 
 read → sha256 → safe decode → letterbox bars off → cropped or padded to the set's size; beside it a look for the
-features, a small picture with its perceptual hashes for duplicates, and cheap statistics.
+features, a small picture with its perceptual hashes for duplicates, and how dark and how bright it is.
 """
 
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +43,7 @@ class Scanned:
     """What a file is. `picture`: uint8 (H, W, 3), or None and a `reason`. Sizes are width, height in pixels.
 
     `hashes`: perceptual ones, 64 bits each, of the picture and of its mirror image. `thumb`: uint8 (64, 64, 3).
-    `colours`: of its squares, uint8 (8, 8, 3). `statistics`: see `measure`."""
+    `colours`: of its squares, uint8 (8, 8, 3). `luma`: see `luma_range`."""
 
     picture: np.ndarray | None = None
     reason: str | None = None
@@ -55,7 +54,7 @@ class Scanned:
     thumb: np.ndarray | None = None
     colours: np.ndarray | None = None
     hashes: tuple[int, int] | None = None
-    statistics: dict[str, Any] | None = None
+    luma: tuple[int, int] | None = None
 
 
 def scan(job: Job) -> Scanned:
@@ -83,10 +82,10 @@ def _with_look(inner: Image.Image, look_px: int, plain: Scanned) -> Scanned:
     factor = max(1, max(inner.size) // max(look_px, REDUCED_PX))
     small = inner.reduce(factor) if factor > 1 else inner
     shrunk = make_thumb(small, (inner.width / factor, inner.height / factor))
-    thumb, grey = np.asarray(shrunk), to_grey(shrunk)
+    grey = to_grey(shrunk)
     return Scanned(
         plain.picture, None, plain.sha256, plain.size_px, plain.inner_px,
-        make_look(small, look_px), thumb, to_colours(shrunk), perceptual_hashes(grey), measure(thumb, grey),
+        make_look(small, look_px), np.asarray(shrunk), to_colours(shrunk), perceptual_hashes(grey), luma_range(grey),
     )  # fmt: skip
 
 
@@ -140,18 +139,8 @@ def _above_median(low: np.ndarray) -> int:
     return int.from_bytes(bits.tobytes(), "big", signed=True)  # as SQLite and numpy keep 64 bits
 
 
-def measure(thumb: np.ndarray, grey: np.ndarray) -> dict[str, Any]:
-    """Cheap statistics of a small picture: luma_low, luma_high: brightness that 2 % of it lie under and over, 0 to 255;
-    luma_mean; colour: mean of the middle, "#rrggbb"; saturation: mean, 0 to 1."""
-    luma = np.sort(grey, axis=None)
-    edge = len(luma) // 50
-    levels = thumb[16:48:4, 8:56:4].reshape(-1, 3)
-    high, low = levels.max(axis=1).astype(np.float32), levels.min(axis=1)
-    red, green, blue = levels.mean(axis=0).round().astype(int).tolist()
-    return {
-        "luma_low": int(luma[edge]),
-        "luma_high": int(luma[-1 - edge]),
-        "luma_mean": round(float(luma.mean()), 1),
-        "colour": f"#{red:02x}{green:02x}{blue:02x}",
-        "saturation": round(float(((high - low) / np.maximum(high, 1)).mean()), 3),
-    }
+def luma_range(grey: np.ndarray) -> tuple[int, int]:
+    """The brightness, 0 to 255, that 2 % of a uint8 picture lie under, and that 2 % lie over."""
+    levels = np.sort(grey, axis=None)
+    edge = len(levels) // 50
+    return int(levels[edge]), int(levels[-1 - edge])

@@ -9,9 +9,8 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -19,46 +18,7 @@ from harness.errors import UserError
 
 Split = Literal["train", "valid"]
 READ_ROWS = 512  # of a long answer at a time
-ROW_COLUMNS = """l.pos, l.key, l.path, coalesce(l.fault, s.reason), l.class, l.source, l.specs, l.url, l.page,
-    l.license, l.author, l.bytes, s.id, s.sha256, s.width, s.height, s.inner_width, s.inner_height, s.statistics"""
-ROW_FIELDS = ("source", "specs", "url", "page", "license", "author", "bytes", "id", "sha256", "width", "height")
-ROW_FIELDS += ("inner_width", "inner_height")
 LISTED = "from listed l left join scanned s on s.key = l.key"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One input file. `reason`: why it cannot be used at all, or None. `width`, `height`: as it is seen, in pixels.
-
-    `specs`: JSON. `inner_width`, `inner_height`: without letterbox bars. `statistics`: see `scan.measure`."""
-
-    pos: int
-    file: str
-    path: str
-    reason: str | None
-    class_name: str | None
-    source: str | None
-    specs: str | None
-    url: str | None
-    page: str | None
-    license: str | None
-    author: str | None
-    bytes: int
-    id: int | None
-    sha256: str | None
-    width: int | None
-    height: int | None
-    inner_width: int | None
-    inner_height: int | None
-    statistics: dict[str, Any]
-
-    @classmethod
-    def of(cls, columns: Sequence[Any]) -> Self:
-        pos, key, path, reason, class_name = columns[:5]
-        names = {"pos": pos, "file": key_to_file(key), "path": os.fsdecode(path or b""), "reason": reason}
-        names["class_name"] = None if class_name is None else os.fsdecode(class_name)
-        names["statistics"] = {} if columns[-1] is None else json.loads(columns[-1])
-        return cls(**names, **dict(zip(ROW_FIELDS, columns[5:-1], strict=True)))
 
 
 def file_to_key(file: str) -> bytes:
@@ -92,15 +52,6 @@ class Store:
     def count(self) -> int:
         """Files of the set."""
         return self.base.execute("select count(*) from listed").fetchone()[0]
-
-    def rows(self) -> Iterator[Row]:
-        """Every input file, in the order of the listing."""
-        yield from map(Row.of, self.select(f"select {ROW_COLUMNS} {LISTED}"))
-
-    def row(self, file: str) -> Row | None:
-        """The file of this name (as the manifest has it)."""
-        found = self.base.execute(f"select {ROW_COLUMNS} {LISTED} where l.key = ?", (file_to_key(file),)).fetchone()
-        return None if found is None else Row.of(found)
 
     def picture(self, file: str) -> np.ndarray | None:
         """uint8 (H, W, 3) at the set's size; None where the file could not be used."""

@@ -14,7 +14,7 @@ from datasets.progress import say
 from datasets.scan import Scanned
 from datasets.store import LISTED, Store, file_to_key
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TABLES = """
 create table about (key text primary key, value text);
 create table listed (pos integer primary key, key blob not null unique, path blob, fault text, bytes integer,
@@ -22,7 +22,7 @@ create table listed (pos integer primary key, key blob not null unique, path blo
     author text, split text);
 create table scanned (id integer primary key, key blob not null unique, bytes integer, mtime_ns integer, expected text,
     reason text, sha256 text, width integer, height integer, inner_width integer, inner_height integer, hash integer,
-    mirrored_hash integer, statistics text, colours blob, thumb blob);
+    mirrored_hash integer, luma_low integer, luma_high integer, colours blob, thumb blob);
 create index scanned_sha256 on scanned (sha256);
 create table pictures (id integer primary key, picture blob);
 create table features (id integer primary key, features blob);
@@ -215,32 +215,32 @@ class StoreWriter(Store):
 
     def keep(self, block: Sequence[tuple[Pending, Scanned]], features: np.ndarray | None) -> None:
         """One block: files and what they are; `features` (N, dim) of those that have a look. All or nothing."""
-        looked = iter(features if features is not None else ())
-        for one, found in block:
-            number = self._keep_scanned(one, found)
-            if found.picture is not None:
-                self.base.execute("insert into pictures values (?, ?)", (number, found.picture.data))
-            if found.look is not None:
-                content = next(looked).astype(np.float16).data
-                self.base.execute("insert into features values (?, ?)", (number, content))
+        known = [(one.known,) for one, _ in block if one.known is not None]
+        for table in ("pictures", "features", "scanned"):
+            self.base.executemany(f"delete from {table} where id = ?", known)
+        after = self.base.execute("select coalesce(max(id), 0) + 1 from scanned").fetchone()[0]
+        numbered = [(number, *pair) for number, pair in enumerate(block, after)]
+        columns = [_scanned_columns(*entry) for entry in numbered]
+        if columns:
+            self.base.executemany(f"insert into scanned values (?{', ?' * (len(columns[0]) - 1)})", columns)
+        pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
+        self.base.executemany("insert into pictures values (?, ?)", pictures)
+        if features is not None:
+            looked = (number for number, _, found in numbered if found.look is not None)
+            contents = (row.data for row in features.astype(np.float16))
+            self.base.executemany("insert into features values (?, ?)", zip(looked, contents, strict=True))
         self.base.commit()
 
-    def _keep_scanned(self, one: Pending, found: Scanned) -> int:
-        if one.known is not None:
-            for table in ("pictures", "features", "scanned"):
-                self.base.execute(f"delete from {table} where id = ?", (one.known,))
-        # What may be otherwise next time is tried again by the next build.
-        passing = found.reason is not None and found.reason.partition(":")[0] in PASSING
-        statistics = None if found.statistics is None else json.dumps(found.statistics)
-        columns = (
-            one.key, one.bytes, None if passing else one.mtime_ns, one.expected, found.reason, found.sha256,
-            *(found.size_px or (None, None)), *(found.inner_px or (None, None)), *(found.hashes or (None, None)),
-            statistics, None if found.colours is None else found.colours.tobytes(),
-            None if found.thumb is None else found.thumb.data,
-        )  # fmt: skip
-        cursor = self.base.execute(f"insert into scanned values (null{', ?' * len(columns)})", columns)
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+
+def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:
+    # What may be otherwise next time is tried again by the next build.
+    passing = found.reason is not None and found.reason.partition(":")[0] in PASSING
+    nothing = (None, None)
+    return (
+        number, one.key, one.bytes, None if passing else one.mtime_ns, one.expected, found.reason, found.sha256,
+        *(found.size_px or nothing), *(found.inner_px or nothing), *(found.hashes or nothing), *(found.luma or nothing),
+        None if found.colours is None else found.colours.tobytes(), None if found.thumb is None else found.thumb.data,
+    )  # fmt: skip
 
 
 def remove_store(path: Path) -> None:

@@ -52,9 +52,10 @@ def _jobs(store: StoreWriter, data: Data, sorter: Any | None, under_way: deque[P
     """What is pending, as it is asked for, and noted: results come back in the same order."""
     height, width = data.img_size
     look_px = sorter.look_px if sorter is not None else 0
+    here = os.getcwd()
     for one in store.pending(sorter is not None):
         under_way.append(one)
-        yield Job(os.path.abspath(one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
+        yield Job(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
 
 
 def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:

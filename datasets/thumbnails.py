@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datasets.quality import UNDECODED
 from harness.images import PictureError, decode_picture, read_file
 
-UNDECODED = ("unreadable", "damaged", "format", "too_large", "crash", "timeout", "link", "not_a_file")
 JPEG_QUALITY = 76
 
 

@@ -7,7 +7,7 @@ from datasets.clinic.session import Built
 from datasets.clinic.sheets import view_name
 from datasets.decisions import Decision
 from datasets.reasons import detail_of, heading_of, slug_of
-from datasets.thumbnails import UNDECODED
+from datasets.quality import UNDECODED
 
 
 @dataclass(frozen=True)

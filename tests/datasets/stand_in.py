@@ -1,12 +1,14 @@
 """A sorter for tests, which needs no network: what it says of a picture can be painted into it."""
 
 import json
+import os
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from datasets.store import LISTED, Store, key_to_file
 from harness.config import Config, load_config
 
 VIEWS = ("left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other")
@@ -44,6 +46,19 @@ class StandIn:
         taught.taught = [features, ok, views]
         self.taught_with = taught.taught
         return taught
+
+
+def rows_of(store: Store) -> list[SimpleNamespace]:
+    """Every listed file in order, with what a ledger and its scan say of it."""
+    columns = "source specs url page license author sha256 width height".split()
+    query = f"select l.pos, l.key, coalesce(l.fault, s.reason), l.class, {', '.join(columns)} {LISTED}"
+    return [
+        SimpleNamespace(
+            pos=pos, file=key_to_file(key), reason=reason, class_name=None if name is None else os.fsdecode(name),
+            **dict(zip(columns, rest, strict=True)),
+        )
+        for pos, key, reason, name, *rest in store.select(query)
+    ]  # fmt: skip
 
 
 def make_config(*changes: str, **data: Any) -> Config:

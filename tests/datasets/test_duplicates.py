@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from stand_in import paint
+from stand_in import paint, rows_of
 
 from datasets.decide import decide
 from datasets.duplicates import Pair, compare, excess_of, find_pairs
@@ -25,18 +25,15 @@ def scanned(folder: Path) -> StoreWriter:
     """A store of all files, decided by nothing but whether they can be decoded."""
     store = StoreWriter.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]})
     list_into(store, folder, "cars", "folder")
-    store.keep([(one, scan(Job(one.path, 32, 32, look_px=32))) for one in store.pending(False)], _no_features(store))
+    block = [(one, scan(Job(one.path, 32, 32, look_px=32))) for one in store.pending(False)]
+    store.keep(block, np.zeros((sum(found.look is not None for _, found in block), 1), np.float32))
     decide(store, None, None, {})
     return store
 
 
-def _no_features(store: StoreWriter) -> np.ndarray:
-    return np.zeros((store.count(), 1), np.float32)
-
-
 def pairs_of(folder: Path) -> dict[tuple[str, str], Pair]:
     with scanned(folder) as store:
-        names = [row.file for row in store.rows()]
+        names = [row.file for row in rows_of(store)]
         return {(names[pair.first], names[pair.second]): pair for pair in find_pairs(store)}
 
 

@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from stand_in import rows_of
 
 from datasets.listing import list_into
-from datasets.store import Row
 from datasets.store_writer import StoreWriter
 from harness.errors import UserError
 
@@ -17,13 +18,13 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-def listed(folder: Path) -> tuple[list[str], list[Row]]:
+def listed(folder: Path) -> tuple[list[str], list[SimpleNamespace]]:
     """(class names, every file in the order of the listing)."""
     with StoreWriter.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]}) as store:
-        return list_into(store, folder, "cars", "folder"), list(store.rows())
+        return list_into(store, folder, "cars", "folder"), rows_of(store)
 
 
-def names(files: list[Row]) -> list[str]:
+def names(files: list[SimpleNamespace]) -> list[str]:
     return [found.file for found in files if found.reason is None]
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from stand_in import paint
 
-from datasets.scan import Job, make_look, make_thumb, measure, perceptual_hashes, scan, to_grey
+from datasets.scan import Job, luma_range, make_look, make_thumb, perceptual_hashes, scan, to_grey
 
 
 def write(path: Path, picture: np.ndarray, **options: Any) -> str:
@@ -82,13 +82,7 @@ def test_hashes_are_imagehash_s():
             assert f"{ours & (2**64 - 1):016x}" == str(theirs)
 
 
-def test_statistics():
-    blue = np.zeros((64, 64, 3), np.uint8)
-    blue[..., 2] = 200
-    assert measure(blue, to_grey(Image.fromarray(blue))) | {"luma_mean": 0} == {
-        "luma_low": 23, "luma_high": 23, "luma_mean": 0, "colour": "#0000c8", "saturation": 1.0,
-    }  # fmt: skip
-    half = np.zeros((64, 64, 3), np.uint8)
-    half[:32] = 255
-    found = measure(half, to_grey(Image.fromarray(half)))
-    assert (found["luma_low"], found["luma_high"], found["saturation"]) == (0, 255, 0.0)
+def test_how_dark_and_how_bright_a_picture_is():
+    levels = np.repeat(np.arange(100, dtype=np.uint8), 10).reshape(20, 50)  # ten pixels of each, so 2 % are two levels
+    assert luma_range(np.random.default_rng(0).permutation(levels)) == (2, 97)
+    assert luma_range(np.full((32, 32), 23, np.uint8)) == (23, 23)
