@@ -1,8 +1,9 @@
 """`python -m datasets bench`: what this stage costs, each figure beside one of the same run.
 
-speed: CPU seconds for each picture beside bare Pillow decoding + Lanczos, and beside StudioGAN's own `make_hdf5` where
-it is installed. memory: peak of all processes together at two numbers of pictures. duplicates: planted copies found,
-and false ones among distinct renders. hostile: 500 damaged files. kills: builds that were killed end the same.
+speed: CPU time that one picture more costs, beside bare Pillow decoding + Lanczos, and beside StudioGAN's own
+`make_hdf5` where it is installed; what starting costs is told apart. memory: peak of all processes together at two
+numbers of pictures. duplicates: planted copies found, and false ones among distinct renders. hostile: 500 damaged
+files. kills: builds that were killed end the same.
 """
 
 import os
@@ -32,7 +33,8 @@ from harness.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "configs" / "base.yaml"
 PARTS = ("speed", "memory", "duplicates", "hostile", "kills")
-WORKERS, ROUNDS = 2, 3
+WORKERS, ROUNDS = 2, 5
+FEW = 8  # of so many photos one makes the smaller set: what both take alike is the start
 SAMPLE_SEC = 0.05
 LOOKS_PX = (64, 224)
 
@@ -83,24 +85,26 @@ def set_config(name: str, src: str, *changes: str, size_px: int = SIZE_PX) -> Co
 
 
 def measure_speed(count: int, seed: int) -> Iterator[str]:
-    photos = Path(f"photos-{count}")
+    photos, few = Path(f"photos-{count}"), Path(f"photos-{count // FEW}-of-{count}")
     say(f"making {count} photos")
     write_photos(photos, count, seed)
-    paths = sorted(str(path) for path in photos.iterdir())
-    ways: dict[str, Callable[[], Any]] = {
-        "bare": lambda: _each(decode_and_shrink, paths),
-        "bare, cropped": lambda: _each(decode_and_shrink_middle, paths),
-        "not cleaned": lambda: _build_anew(photos, None),
-        **{f"cleaned, look of {px}": partial(_build_anew, photos, px) for px in LOOKS_PX},
+    _link_first(photos, few, count // FEW)
+    ways: dict[str, Callable[[Path], Any]] = {
+        "bare": partial(_each, decode_and_shrink),
+        "bare, cropped": partial(_each, decode_and_shrink_middle),
+        "not cleaned": partial(_build_anew, None),
+        **{f"cleaned, look of {px}": partial(_build_anew, px) for px in LOOKS_PX},
     }
-    spent: dict[str, list[float]] = {name: [] for name in ways}
+    spent: dict[str, list[float]] = {name: [] for name in ways}  # ms, of one picture more
+    start: dict[str, list[float]] = {name: [] for name in ways}  # s, of a set of none
     for number in range(ROUNDS):
         for name, way in ways.items():
             say(f"round {number + 1} of {ROUNDS}: {name}")
-            began = _cpu_sec()
-            way()
-            spent[name].append((_cpu_sec() - began) / count * 1e3)
-    kilobytes = sum(os.path.getsize(path) for path in paths) / count / 1e3
+            part_sec, whole_sec = _cpu_sec_of(partial(way, few)), _cpu_sec_of(partial(way, photos))
+            slope_sec = (whole_sec - part_sec) / (count - count // FEW)
+            spent[name].append(slope_sec * 1e3)
+            start[name].append(whole_sec - count * slope_sec)
+    kilobytes = sum(path.stat().st_size for path in photos.iterdir()) / count / 1e3
     yield f"{count} JPEGs, 300-1000 px wide, {kilobytes:.0f} kB, to {SIZE_PX} px, {WORKERS} processes; CPU time of all"
     for name, found in spent.items():
         ratios = [
@@ -108,21 +112,23 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
             for base in ("bare", "bare, cropped")
         ]
         line = f"{name:20} {statistics.median(found):6.2f} ms a picture, {ratios[0]:.2f} x the speed of bare decoding"
-        yield f"{line} + Lanczos, {ratios[1]:.2f} x that of the cropped middle"
+        line += f" + Lanczos, {ratios[1]:.2f} x that of the cropped middle"
+        yield f"{line}; {statistics.median(start[name]):.2f} s to start"
     ours_ms = statistics.median(spent[f"cleaned, look of {LOOKS_PX[0]}"])
     packed = set_config("speed", str(photos)).data.hdf5_path("train")
     yield from bench_studiogan.measure(photos, SIZE_PX, ours_ms, packed)
 
 
-def _each(function: Callable[[str], None], paths: list[str]) -> None:
+def _each(function: Callable[[str], None], photos: Path) -> None:
     """In as many processes as the stage takes, and the standard library's pool."""
+    paths = sorted(str(path) for path in photos.iterdir())
     with get_context("spawn").Pool(WORKERS) as pool:
         pool.map(function, paths, chunksize=8)
         pool.close()
         pool.join()
 
 
-def _build_anew(photos: Path, look_px: int | None) -> None:
+def _build_anew(look_px: int | None, photos: Path) -> None:
     """The whole stage with worker processes, from the listing to the packed set; the page about it is left out."""
     config = set_config("speed", str(photos))
     sorter = None if look_px is None else NoFeatures(look_px)
@@ -132,6 +138,20 @@ def _build_anew(photos: Path, look_px: int | None) -> None:
         pack.build_set(config.data, clean, rescan=True, workers=WORKERS, sorter=sorter)
     finally:
         pack._report = report
+
+
+def _link_first(photos: Path, part: Path, count: int) -> None:
+    """A folder with the first photos of another."""
+    part.mkdir(exist_ok=True)
+    for path in sorted(photos.iterdir())[:count]:
+        if not (part / path.name).exists():
+            os.link(path, part / path.name)
+
+
+def _cpu_sec_of(way: Callable[[], Any]) -> float:
+    began = _cpu_sec()
+    way()
+    return _cpu_sec() - began
 
 
 def _cpu_sec() -> float:
@@ -149,10 +169,7 @@ def measure_memory(few: int, many: int, seed: int) -> Iterator[str]:
     say(f"making {many} small photos")
     write_photos(photos, many, seed, (200, 320))
     part = Path(f"small-{few}")
-    part.mkdir(exist_ok=True)
-    for path in sorted(photos.iterdir())[:few]:
-        if not (part / path.name).exists():
-            os.link(path, part / path.name)
+    _link_first(photos, part, few)
     peaks = []
     for folder, count in ((part, few), (photos, many)):
         say(f"building a set of {count}")

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from datasets.paint import PAINTS, paint_of
+from datasets.quality import UNDECODED
 from datasets.reasons import STEPS, detail_of, heading_of, meaning_of, slug_of
 from datasets.recipe import Places
 from datasets.report_charts import Bar, bars, histogram
@@ -27,7 +28,6 @@ from datasets.report_data import (
     threshold_of,
 )
 from datasets.report_pictures import PagePictures, sample_packed
-from datasets.quality import UNDECODED
 from harness.atomic import atomic_write
 from harness.config import Data
 

@@ -1,25 +1,21 @@
 """One file → all that the build wants to know of it. Runs in worker processes; imports no torch.
 
 read → sha256 → safe decode → letterbox bars off → cropped or padded to the set's size; beside it a look for the
-features, a small picture with its perceptual hashes for duplicates, and how dark and how bright it is.
+features, and a thumb that tells much of the picture (perceptual.py).
 """
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from datasets.perceptual import THUMB_PX
 from datasets.prepare import open_inner
 from harness.images import Fit, PictureError, fit_image, read_file
 
 SCAN_VERSION = 2  # rises when the same file would be scanned differently
-THUMB_PX, GREY_PX, COLOURS_PX, HASH_SIDE = 64, 32, 8, 8
 REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least this
-_waves = np.arange(HASH_SIDE)[:, None] * (2 * np.arange(GREY_PX) + 1) * math.pi / (2 * GREY_PX)
-COSINES = np.cos(_waves)  # (8, 32): the lowest rows of a DCT-II
-MIRRORED = np.where(np.arange(HASH_SIDE) % 2, -1.0, 1.0)  # (8,)
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,7 @@ class Job:
 class Scanned:
     """What a file is. `picture`: uint8 (H, W, 3), or None and a `reason`. Sizes are width, height in pixels.
 
-    `hashes`: perceptual ones, 64 bits each, of the picture and of its mirror image. `thumb`: uint8 (64, 64, 3).
-    `colours`: of its squares, uint8 (8, 8, 3). `luma`: see `luma_range`."""
+    `look`: see `make_look`. `thumb`: uint8 (64, 64, 3), see `make_thumb`; both None where the set is not cleaned."""
 
     picture: np.ndarray | None = None
     reason: str | None = None
@@ -52,9 +47,6 @@ class Scanned:
     inner_px: tuple[int, int] | None = None
     look: np.ndarray | None = None
     thumb: np.ndarray | None = None
-    colours: np.ndarray | None = None
-    hashes: tuple[int, int] | None = None
-    luma: tuple[int, int] | None = None
 
 
 def scan(job: Job) -> Scanned:
@@ -69,24 +61,18 @@ def scan(job: Job) -> Scanned:
     try:
         inner, size_px = open_inner(content, (job.height, job.width) if job.fast_decode else None)
         picture = fit_image(inner, job.height, job.width, job.fit)
-        if not job.look_px:
-            return Scanned(picture, None, sha256, size_px, inner.size)
-        return _with_look(inner, job.look_px, Scanned(picture, None, sha256, size_px, inner.size))
+        look, thumb = _look_and_thumb(inner, job.look_px) if job.look_px else (None, None)
+        return Scanned(picture, None, sha256, size_px, inner.size, look, thumb)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
     except MemoryError:
         return Scanned(reason="too_large: not enough memory to decode it", sha256=sha256)
 
 
-def _with_look(inner: Image.Image, look_px: int, plain: Scanned) -> Scanned:
+def _look_and_thumb(inner: Image.Image, look_px: int) -> tuple[np.ndarray, np.ndarray]:
     factor = max(1, max(inner.size) // max(look_px, REDUCED_PX))
     small = inner.reduce(factor) if factor > 1 else inner
-    shrunk = make_thumb(small, (inner.width / factor, inner.height / factor))
-    grey = to_grey(shrunk)
-    return Scanned(
-        plain.picture, None, plain.sha256, plain.size_px, plain.inner_px,
-        make_look(small, look_px), np.asarray(shrunk), to_colours(shrunk), perceptual_hashes(grey), luma_range(grey),
-    )  # fmt: skip
+    return make_look(small, look_px), make_thumb(small, (inner.width / factor, inner.height / factor))
 
 
 def make_look(picture: Image.Image | np.ndarray, look_px: int) -> np.ndarray:
@@ -111,36 +97,7 @@ def make_look(picture: Image.Image | np.ndarray, look_px: int) -> np.ndarray:
     return look
 
 
-def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> Image.Image:
-    """64 x 64: the whole picture, its proportions lost. `size_px`: how much of it is picture."""
-    return picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR, box=(0.0, 0.0, *size_px))
-
-
-def to_colours(thumb: Image.Image) -> np.ndarray:
-    """uint8 (8, 8, 3), means of its squares."""
-    return np.asarray(thumb.reduce(THUMB_PX // COLOURS_PX))
-
-
-def to_grey(thumb: Image.Image) -> np.ndarray:
-    """uint8 (32, 32), brightness."""
-    return np.asarray(thumb.convert("L").reduce(THUMB_PX // GREY_PX))
-
-
-def perceptual_hashes(grey: np.ndarray) -> tuple[int, int]:
-    """64 bits each, of a uint8 (32, 32) and of its mirror image: those of `imagehash.phash`."""
-    low = COSINES @ grey.astype(np.float64) @ COSINES.T
-    return _above_median(low), _above_median(low * MIRRORED)  # mirrored, waves of odd number change their sign
-
-
-def _above_median(low: np.ndarray) -> int:
-    ranked = np.sort(low, axis=None)
-    middle = len(ranked) // 2
-    bits = np.packbits(low > (ranked[middle - 1] + ranked[middle]) / 2)
-    return int.from_bytes(bits.tobytes(), "big", signed=True)  # as SQLite and numpy keep 64 bits
-
-
-def luma_range(grey: np.ndarray) -> tuple[int, int]:
-    """The brightness, 0 to 255, that 2 % of a uint8 picture lie under, and that 2 % lie over."""
-    levels = np.sort(grey, axis=None)
-    edge = len(levels) // 50
-    return int(levels[edge]), int(levels[-1 - edge])
+def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> np.ndarray:
+    """uint8 (64, 64, 3): the whole picture, its proportions lost. `size_px`: how much of it is picture."""
+    box = (0.0, 0.0, *size_px)
+    return np.asarray(picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR, box=box))

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from datasets.perceptual import THUMB_PX, perceive
 from datasets.progress import say
 from datasets.scan import Scanned
 from datasets.store import LISTED, Store, file_to_key
@@ -220,9 +221,9 @@ class StoreWriter(Store):
             self.base.executemany(f"delete from {table} where id = ?", known)
         after = self.base.execute("select coalesce(max(id), 0) + 1 from scanned").fetchone()[0]
         numbered = [(number, *pair) for number, pair in enumerate(block, after)]
-        columns = [_scanned_columns(*entry) for entry in numbered]
-        if columns:
-            self.base.executemany(f"insert into scanned values (?{', ?' * (len(columns[0]) - 1)})", columns)
+        described = _described([found for _, found in block])
+        columns = [(*_scanned_columns(*entry), *rest) for entry, rest in zip(numbered, described, strict=True)]
+        self.base.executemany(f"insert into scanned values (?{', ?' * 16})", columns)
         pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
         self.base.executemany("insert into pictures values (?, ?)", pictures)
         if features is not None:
@@ -235,12 +236,22 @@ class StoreWriter(Store):
 def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:
     # What may be otherwise next time is tried again by the next build.
     passing = found.reason is not None and found.reason.partition(":")[0] in PASSING
-    nothing = (None, None)
-    return (
-        number, one.key, one.bytes, None if passing else one.mtime_ns, one.expected, found.reason, found.sha256,
-        *(found.size_px or nothing), *(found.inner_px or nothing), *(found.hashes or nothing), *(found.luma or nothing),
-        None if found.colours is None else found.colours.tobytes(), None if found.thumb is None else found.thumb.data,
-    )  # fmt: skip
+    sizes = (*(found.size_px or (None, None)), *(found.inner_px or (None, None)))
+    mtime_ns = None if passing else one.mtime_ns
+    return number, one.key, one.bytes, mtime_ns, one.expected, found.reason, found.sha256, *sizes
+
+
+def _described(block: Sequence[Scanned]) -> Iterator[tuple]:
+    """Hash, mirrored hash, luma_low, luma_high, colours and thumb of each."""
+    thumbs = [found.thumb for found in block if found.thumb is not None]
+    said = perceive(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))
+    rows = zip(said.hashes.tolist(), said.mirrored.tolist(), said.luma.tolist(), said.colours, thumbs, strict=True)
+    for found in block:
+        if found.thumb is None:
+            yield (None,) * 6
+        else:
+            value, mirrored, luma, colours, thumb = next(rows)
+            yield value, mirrored, *luma, colours.data, thumb.data
 
 
 def remove_store(path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from datasets.clinic.session import Built
 from datasets.clinic.sheets import view_name
 from datasets.decisions import Decision
-from datasets.reasons import detail_of, heading_of, slug_of
 from datasets.quality import UNDECODED
+from datasets.reasons import detail_of, heading_of, slug_of
 
 
 @dataclass(frozen=True)

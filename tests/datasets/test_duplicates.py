@@ -14,10 +14,11 @@ from stand_in import paint, rows_of
 from datasets.decide import decide
 from datasets.duplicates import Pair, compare, excess_of, find_pairs
 from datasets.listing import list_into
+from datasets.perceptual import perceive
 from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.render import render
 from datasets.procedural.sets import picture_draw, render_many
-from datasets.scan import Job, make_thumb, perceptual_hashes, scan, to_grey
+from datasets.scan import Job, make_thumb, scan
 from datasets.store_writer import StoreWriter
 
 
@@ -107,9 +108,9 @@ def test_all_planted_copies_of_the_messy_set_and_no_others(tmp_path):
 
 def excess(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
     """(what differs at best fit as a share of what copies may have, hash bits that differ)."""
-    thumbs = [make_thumb(Image.fromarray(picture), picture.shape[1::-1]) for picture in (first, second)]
-    (one, _), (two, _) = (perceptual_hashes(to_grey(thumb)) for thumb in thumbs)
-    return float(excess_of(*(np.asarray(thumb)[None] for thumb in thumbs))[0]), ((one ^ two) & (2**64 - 1)).bit_count()
+    thumbs = np.stack([make_thumb(Image.fromarray(picture), picture.shape[1::-1]) for picture in (first, second)])
+    one, other = perceive(thumbs).hashes.view(np.uint64)
+    return float(excess_of(thumbs[:1], thumbs[1:])[0]), int(np.bitwise_count(one ^ other))
 
 
 @pytest.mark.parametrize("index", range(4))

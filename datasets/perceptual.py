@@ -1,0 +1,68 @@
+"""What thumbs say of pictures: perceptual hashes and colours for duplicates, and how dark and how bright they are.
+
+Many at once, as numpy spends more on being called than on one picture.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+THUMB_PX, GREY_PX, COLOURS_PX, HASH_SIDE = 64, 32, 8, 8
+LUMA_SHARE = 50  # a picture's darkest and brightest 1 in 50 do not count
+_waves = np.arange(HASH_SIDE)[:, None] * (2 * np.arange(GREY_PX) + 1) * math.pi / (2 * GREY_PX)
+COSINES = np.cos(_waves)  # (8, 32): the lowest rows of a DCT-II
+MIRRORED = np.where(np.arange(HASH_SIDE) % 2, -1.0, 1.0)  # (8,)
+
+
+@dataclass(frozen=True)
+class Perceived:
+    """`hashes`, `mirrored`: int64 (N,), of pictures and of their mirror images. `colours`: uint8 (N, 8, 8, 3), means of
+    squares. `luma`: uint8 (N, 2), see `luma_range`."""
+
+    hashes: np.ndarray
+    mirrored: np.ndarray
+    colours: np.ndarray
+    luma: np.ndarray
+
+
+def perceive(thumbs: np.ndarray) -> Perceived:
+    """Of uint8 (N, 64, 64, 3)."""
+    greys = to_greys(thumbs)
+    return Perceived(*perceptual_hashes(greys), to_colours(thumbs), luma_range(greys))
+
+
+def to_greys(thumbs: np.ndarray) -> np.ndarray:
+    """uint8 (N, 32, 32), brightness by ITU-R 601-2: what Pillow's `convert("L").reduce(2)` gives."""
+    red, green, blue = (thumbs[..., channel].astype(np.uint32) for channel in range(3))
+    grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
+    return ((grey[:, ::2, ::2] + grey[:, 1::2, ::2] + grey[:, ::2, 1::2] + grey[:, 1::2, 1::2] + 2) >> 2).astype(
+        np.uint8
+    )
+
+
+def to_colours(thumbs: np.ndarray) -> np.ndarray:
+    """uint8 (N, 8, 8, 3), means of squares."""
+    square = THUMB_PX // COLOURS_PX
+    rows = thumbs.reshape(-1, COLOURS_PX, square, THUMB_PX * 3).sum(axis=2, dtype=np.uint32)
+    sums = rows.reshape(-1, COLOURS_PX, COLOURS_PX, square, 3).sum(axis=3)
+    return ((sums + square**2 // 2) // square**2).astype(np.uint8)
+
+
+def perceptual_hashes(greys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """64 bits each as int64 (N,), of uint8 (N, 32, 32) and of their mirror images: those of `imagehash.phash`."""
+    low = COSINES @ greys.astype(np.float64) @ COSINES.T
+    return _above_median(low), _above_median(low * MIRRORED)  # mirrored, waves of odd number change their sign
+
+
+def _above_median(low: np.ndarray) -> np.ndarray:
+    flat = low.reshape(-1, HASH_SIDE**2)
+    bits = np.packbits(flat > np.median(flat, axis=1, keepdims=True), axis=1)
+    return bits.view(">i8")[:, 0].astype(np.int64)  # signed, as SQLite keeps 64 bits
+
+
+def luma_range(greys: np.ndarray) -> np.ndarray:
+    """uint8 (N, 2): the brightness that 2 % of a picture lie under, and that 2 % lie over."""
+    levels = np.sort(greys.reshape(-1, math.prod(greys.shape[1:])), axis=1, kind="stable")  # of bytes: by counting them
+    edge = levels.shape[1] // LUMA_SHARE
+    return levels[:, [edge, -1 - edge]]
