@@ -15,7 +15,8 @@ from harness.brands import Label
 from harness.config import Data
 from harness.errors import UserError
 from harness.hdf5 import open_packed
-from harness.images import FORMATS, Fit, PictureError, decode_picture, fit_picture, read_file, remove_letterbox
+from harness.images import FORMATS, Fit, PictureError, decode_picture, fit_picture, read_file
+from harness.letterbox import remove_letterbox
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
 LEAST_SIDE_PX = 8  # below, there is no car to be seen

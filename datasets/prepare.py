@@ -1,6 +1,6 @@
 """The bytes of a file → the picture inside its letterbox bars.
 
-The same as `harness.images.remove_letterbox(decode_picture(...))`, with fewer copies: here most of the time is spent.
+`harness.letterbox.remove_letterbox(decode_picture(...))` with fewer copies: here most of the time is spent.
 """
 
 import zlib
@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from harness.images import PictureError, decode_image, find_letterbox, may_have_bar
+from harness.images import PictureError, decode_image
+from harness.letterbox import find_letterbox, may_have_bar
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 QUICK_SAMPLES = 16  # of a line, at most
@@ -26,7 +27,7 @@ def open_inner(content: bytes, fast_size: tuple[int, int] | None = None) -> tupl
 
 
 def remove_bars(image: Image.Image) -> Image.Image:
-    """`harness.images.remove_letterbox` of an RGB image; only one that may have bars is turned into an array."""
+    """`harness.letterbox.remove_letterbox` of an RGB image; only one that may have bars is turned into an array."""
     if not _may_have_bars(image):
         return image
     box = find_letterbox(np.asarray(image))

@@ -14,7 +14,8 @@ from PIL import Image
 from datasets.decisions import VIEWS
 from datasets.scan import make_look
 from harness.errors import UserError
-from harness.images import decode_picture, read_file, remove_letterbox
+from harness.images import decode_picture, read_file
+from harness.letterbox import remove_letterbox
 
 SAME_BITS = 8  # of 64 bits of a difference hash, so many may differ between copies of a photo
 UNLABELLED = {  # all of these are good photos: what is dropped of them is lost

@@ -19,7 +19,8 @@ from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo,
 from datasets.procedural.render import finish, park
 from datasets.scan import make_look
 from datasets.sorter_art import add_caption, add_lettering, add_people, draw_ground, draw_pattern, draw_shapes
-from harness.images import decode_picture, remove_letterbox, resize_picture
+from harness.images import decode_picture, resize_picture
+from harness.letterbox import remove_letterbox
 
 # Why a picture is no usable car, after the first. One picture has one kind; its view is another matter.
 KINDS = ("ok", "blank", "dark", "logo", "graphic", "not_a_car", "interior", "several_cars", "collage", "people", "part",

@@ -1,4 +1,4 @@
-"""Pictures in and out: decoding what strangers made, letterbox bars, crops, exact Lanczos, grids, PNG files.
+"""Pictures in and out: decoding what strangers made, crops and borders, exact Lanczos, grids, PNG files.
 
 A picture is uint8 (H, W, 3) RGB. What cannot be used raises PictureError with a reason.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from harness.atomic import atomic_write
+from harness.letterbox import remove_letterbox
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows 40 more, and their decoders have had the worse bugs
 MAX_PIXELS = 50_000_000
@@ -30,17 +31,7 @@ EXIF_TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 EXIF_SIDEWAYS = (5, 6, 7, 8)
-BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
-BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
-BAR_SAMPLES = 96  # pixels looked at in a line, at most
-BAR_SHARE = 0.9  # of a line's pixels are like the bar
-BAR_LIMIT = 0.45  # of a side at most is bar
-JPEG_BLOCK_PX = 16  # within so many lines a bar ends: JPEG rings through the block that the edge is in
-# Of the pixels of a line, so many change from the bar to the picture, two lines on. Cars are often shown before white,
-# and the straight line of a roof or a shadow is no edge of a bar.
-EDGE_SHARE_BLACK, EDGE_SHARE_WHITE = 0.6, 0.85
 EDGE_LINES = 2  # of a picture are what a padded border continues
-EDGE_BLUR_PX = 1  # a line that resizing blended from bar and picture
 
 
 Fit = Literal["crop", "pad"]
@@ -131,44 +122,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         over_white.paste(image.convert("RGB"), mask=image.getchannel("A"))
         return over_white
     return image.convert("RGB")
-
-
-def remove_letterbox(picture: np.ndarray) -> np.ndarray:
-    """The picture (a view) without flat black or white bars at its edges; what fades is no bar."""
-    left, top, right, bottom = find_letterbox(picture)
-    return picture[top:bottom, left:right]
-
-
-def find_letterbox(picture: np.ndarray) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is inside the bars."""
-    top, bottom = _bar_px(picture), len(picture) - _bar_px(picture[::-1])
-    columns = picture[top:bottom].transpose(1, 0, 2)
-    return _bar_px(columns), top, len(columns) - _bar_px(columns[::-1]), bottom
-
-
-def may_have_bar(level: float) -> bool:
-    """Whether a bar may begin with an outermost line of this level: a quick look, as most pictures have none."""
-    return not BAR_BLACK + 2 * BAR_TOLERANCE < level < BAR_WHITE - 2 * BAR_TOLERANCE
-
-
-def _bar_px(lines: np.ndarray) -> int:
-    """How many first lines of uint8 (lines, length, 3) are a bar: flat, black or white, ending sharply."""
-    step = -(-lines.shape[1] // BAR_SAMPLES)
-    if not may_have_bar(lines[0, ::step].mean()):
-        return 0
-    colour = np.median(lines[0, ::step], axis=0).astype(np.int16)
-    if not (colour.max() <= BAR_BLACK or colour.min() >= BAR_WHITE):
-        return 0
-    sampled = lines[: int(len(lines) * BAR_LIMIT) + JPEG_BLOCK_PX, ::step].astype(np.int16)
-    like = (np.abs(sampled - colour).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
-    flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
-    if flat < 2:
-        return 0
-    edge = sampled[flat - 1 : flat + JPEG_BLOCK_PX]
-    still_bar = (np.abs(edge[:-2] - colour).max(axis=2) <= 2 * BAR_TOLERANCE).mean(axis=1) >= BAR_SHARE
-    changed = (np.abs(edge[2:] - edge[:-2]).max(axis=2) > BAR_TOLERANCE).mean(axis=1)
-    ends = still_bar & (changed >= (EDGE_SHARE_BLACK if colour.max() < 128 else EDGE_SHARE_WHITE))
-    return flat + int(np.argmax(ends)) + 1 + EDGE_BLUR_PX if ends.any() else 0
 
 
 def centred_box(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int, int, int]:

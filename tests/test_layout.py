@@ -21,6 +21,7 @@ FLOOR = (
     "harness.rundir",
     "harness.hdf5",
     "harness.images",
+    "harness.letterbox",
     "harness.sources",
 )
 WITHOUT_TORCH = (*FLOOR, "harness.cli", "harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__")

@@ -1,0 +1,77 @@
+"""Flat black or white bars at the edges of a picture, and what is inside them."""
+
+import numpy as np
+
+BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
+BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
+BAR_SAMPLES = 96  # pixels looked at in a line, at most
+BAR_SHARE = 0.9  # of a line's pixels are like the bar
+BAR_LIMIT = 0.45  # of a side at most is bar
+JPEG_BLOCK_PX = 16  # within so many lines a bar ends: JPEG rings through the block that the edge is in
+# Of the pixels of a line, so many change from the bar to the picture, two lines on. Cars are often shown before white,
+# and the straight line of a roof or a shadow is no edge of a bar.
+EDGE_SHARE_BLACK, EDGE_SHARE_WHITE = 0.6, 0.85
+EDGE_BLUR_PX = 1  # a line that resizing blended from bar and picture
+BAR_SLACK = 3  # lines by which the two bars of a pair may differ, blended ones counted
+
+
+def remove_letterbox(picture: np.ndarray) -> np.ndarray:
+    """The picture (a view) without flat black or white bars at its edges; what fades is no bar."""
+    left, top, right, bottom = find_letterbox(picture)
+    return picture[top:bottom, left:right]
+
+
+def find_letterbox(picture: np.ndarray) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is inside the bars."""
+    top, bottom = _inside_bars(picture)
+    left, right = _inside_bars(picture[top:bottom].transpose(1, 0, 2))
+    return left, top, right, bottom
+
+
+def may_have_bar(level: float) -> bool:
+    """Whether a bar may begin with an outermost line of this level: a quick look, as most pictures have none."""
+    return not BAR_BLACK + 2 * BAR_TOLERANCE < level < BAR_WHITE - 2 * BAR_TOLERANCE
+
+
+def _inside_bars(lines: np.ndarray) -> tuple[int, int]:
+    """(first, end) of what is between the bars of uint8 (lines, length, 3).
+
+    Bars come in pairs of one width. Beside a dark road or a night sky one of two black ones may have no edge to be
+    seen; then it ends where the other does, if it is flat that far. White is left alone: cars are shown before it."""
+    both = _Side(lines), _Side(lines[::-1])
+    widths = [side.bar_px() for side in both]
+    for k, other in ((0, 1), (1, 0)):
+        if widths[other] and not widths[k] and both[k].may_be_as_wide(both[other], widths[other]):
+            widths[k] = widths[other]
+    return widths[0], len(lines) - widths[1]
+
+
+class _Side:
+    """The first lines of uint8 (lines, length, 3): `flat` of them are like the outermost one, black or white."""
+
+    def __init__(self, lines: np.ndarray) -> None:
+        self.flat, self.black = 0, False
+        step = -(-lines.shape[1] // BAR_SAMPLES)
+        if not may_have_bar(lines[0, ::step].mean()):
+            return
+        self.colour = np.median(lines[0, ::step], axis=0).astype(np.int16)
+        self.black = bool(self.colour.max() <= BAR_BLACK)
+        if not (self.black or self.colour.min() >= BAR_WHITE):
+            return
+        self.sampled = lines[: int(len(lines) * BAR_LIMIT) + JPEG_BLOCK_PX, ::step].astype(np.int16)
+        like = (np.abs(self.sampled - self.colour).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
+        self.flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
+
+    def bar_px(self) -> int:
+        """How many lines are a bar: flat, and ending sharply."""
+        if self.flat < 2:
+            return 0
+        edge = self.sampled[self.flat - 1 : self.flat + JPEG_BLOCK_PX]
+        still_bar = (np.abs(edge[:-2] - self.colour).max(axis=2) <= 2 * BAR_TOLERANCE).mean(axis=1) >= BAR_SHARE
+        changed = (np.abs(edge[2:] - edge[:-2]).max(axis=2) > BAR_TOLERANCE).mean(axis=1)
+        ends = still_bar & (changed >= (EDGE_SHARE_BLACK if self.black else EDGE_SHARE_WHITE))
+        return self.flat + int(np.argmax(ends)) + 1 + EDGE_BLUR_PX if ends.any() else 0
+
+    def may_be_as_wide(self, other: "_Side", width: int) -> bool:
+        """Whether the other side's black bar, `width` lines, may have its like here."""
+        return self.flat >= max(2, width - BAR_SLACK) and self.black and other.black
