@@ -59,8 +59,8 @@ setup: $(READY) ## make .venv and install what requirements.txt pins (the other 
 demo: $(READY) ## the whole way from nothing to a page of futuristic designs: minutes on a CPU, goes on where it stopped
 	@exec $(PY) -m blend demo $(PLAN) $(ARGS)
 
-test: lint ## lint, then all tests (those that need a GPU, photos or StudioGAN skip where these are absent)
-	@OMP_NUM_THREADS=1 exec $(PY) -m pytest -q $(ARGS)
+test: lint ## lint, then all tests, on up to 4 cores (those that need a GPU, photos or StudioGAN skip where these are absent)
+	@OMP_NUM_THREADS=1 exec $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(READY) ## ruff and pyright
 	@$(PY) -m ruff check .

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.perceptual import COLOURS_PX, THUMB_PX
+from datasets.fingerprints import COLOURS_PX, THUMB_PX
 from datasets.store import LISTED, Store
 
 HASH_BITS = 12  # of 64 may differ; a picture that lost 2 % at each edge differs in up to 10

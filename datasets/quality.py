@@ -12,7 +12,7 @@ UNDECODED = ("unreadable", "damaged", "format", "too_large", "crash", "timeout",
 class Measured(NamedTuple):
     """What is known of a file. `reason`: why it cannot be used at all. Sizes: without letterbox bars, in pixels.
 
-    `luma_low`, `luma_high`: see `perceptual.luma_range`; None where nobody looked."""
+    `luma_low`, `luma_high`: see `fingerprints.luma_range`; None where nobody looked."""
 
     reason: str | None
     inner_width: int | None

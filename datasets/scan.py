@@ -1,7 +1,7 @@
 """One file → all that the build wants to know of it. Runs in worker processes; imports no torch.
 
 read → sha256 → safe decode → letterbox bars off → cropped or padded to the set's size; beside it a look for the
-features, and a thumb that tells much of the picture (perceptual.py).
+features, and a thumb that tells much of the picture (fingerprints.py).
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from datasets.perceptual import THUMB_PX
+from datasets.fingerprints import THUMB_PX
 from datasets.prepare import open_inner
 from harness.images import Fit, PictureError, fit_image, read_file
 

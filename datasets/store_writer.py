@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from datasets.perceptual import THUMB_PX, perceive
+from datasets.fingerprints import THUMB_PX, fingerprint
 from datasets.progress import say
 from datasets.scan import Scanned
 from datasets.store import LISTED, Store, file_to_key
@@ -244,7 +244,7 @@ def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:
 def _described(block: Sequence[Scanned]) -> Iterator[tuple]:
     """Hash, mirrored hash, luma_low, luma_high, colours and thumb of each."""
     thumbs = [found.thumb for found in block if found.thumb is not None]
-    said = perceive(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))
+    said = fingerprint(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))
     rows = zip(said.hashes.tolist(), said.mirrored.tolist(), said.luma.tolist(), said.colours, thumbs, strict=True)
     for found in block:
         if found.thumb is None:

@@ -13,8 +13,8 @@ from stand_in import paint, rows_of
 
 from datasets.decide import decide
 from datasets.duplicates import Pair, compare, excess_of, find_pairs
+from datasets.fingerprints import fingerprint
 from datasets.listing import list_into
-from datasets.perceptual import perceive
 from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.render import render
 from datasets.procedural.sets import picture_draw, render_many
@@ -109,7 +109,7 @@ def test_all_planted_copies_of_the_messy_set_and_no_others(tmp_path):
 def excess(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
     """(what differs at best fit as a share of what copies may have, hash bits that differ)."""
     thumbs = np.stack([make_thumb(Image.fromarray(picture), picture.shape[1::-1]) for picture in (first, second)])
-    one, other = perceive(thumbs).hashes.view(np.uint64)
+    one, other = fingerprint(thumbs).hashes.view(np.uint64)
     return float(excess_of(thumbs[:1], thumbs[1:])[0]), int(np.bitwise_count(one ^ other))
 
 

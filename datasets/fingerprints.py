@@ -1,4 +1,4 @@
-"""What thumbs say of pictures: perceptual hashes and colours for duplicates, and how dark and how bright they are.
+"""What a thumb keeps of a picture: perceptual hashes and colours for duplicates, and how dark and how bright it is.
 
 Many at once, as numpy spends more on being called than on one picture.
 """
@@ -16,7 +16,7 @@ MIRRORED = np.where(np.arange(HASH_SIDE) % 2, -1.0, 1.0)  # (8,)
 
 
 @dataclass(frozen=True)
-class Perceived:
+class Fingerprints:
     """`hashes`, `mirrored`: int64 (N,), of pictures and of their mirror images. `colours`: uint8 (N, 8, 8, 3), means of
     squares. `luma`: uint8 (N, 2), see `luma_range`."""
 
@@ -26,19 +26,18 @@ class Perceived:
     luma: np.ndarray
 
 
-def perceive(thumbs: np.ndarray) -> Perceived:
+def fingerprint(thumbs: np.ndarray) -> Fingerprints:
     """Of uint8 (N, 64, 64, 3)."""
     greys = to_greys(thumbs)
-    return Perceived(*perceptual_hashes(greys), to_colours(thumbs), luma_range(greys))
+    return Fingerprints(*perceptual_hashes(greys), to_colours(thumbs), luma_range(greys))
 
 
 def to_greys(thumbs: np.ndarray) -> np.ndarray:
     """uint8 (N, 32, 32), brightness by ITU-R 601-2: what Pillow's `convert("L").reduce(2)` gives."""
     red, green, blue = (thumbs[..., channel].astype(np.uint32) for channel in range(3))
     grey = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
-    return ((grey[:, ::2, ::2] + grey[:, 1::2, ::2] + grey[:, ::2, 1::2] + grey[:, 1::2, 1::2] + 2) >> 2).astype(
-        np.uint8
-    )
+    rows = grey[:, ::2] + grey[:, 1::2]
+    return ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).astype(np.uint8)
 
 
 def to_colours(thumbs: np.ndarray) -> np.ndarray:

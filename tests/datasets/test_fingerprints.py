@@ -5,14 +5,14 @@ import numpy as np
 from PIL import Image
 from stand_in import paint
 
-from datasets.perceptual import luma_range, perceive, to_colours, to_greys
+from datasets.fingerprints import fingerprint, luma_range, to_colours, to_greys
 from datasets.scan import make_thumb
 
 THUMBS = np.stack([make_thumb(Image.fromarray(paint(seed, 150, 200)), (200, 150)) for seed in range(40)])
 
 
 def test_hashes_are_imagehash_s():
-    said = perceive(THUMBS)
+    said = fingerprint(THUMBS)
     for k, thumb in enumerate(map(Image.fromarray, THUMBS)):
         both = (said.hashes[k], thumb), (said.mirrored[k], thumb.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
         for ours, picture in both:
@@ -29,9 +29,9 @@ def test_greys_and_colours_are_pillow_s():
 
 
 def test_what_is_said_of_a_picture_does_not_hang_on_its_neighbours():
-    whole = perceive(THUMBS)
+    whole = fingerprint(THUMBS)
     for k in (0, 17, 39):
-        alone = perceive(THUMBS[k : k + 1])
+        alone = fingerprint(THUMBS[k : k + 1])
         assert (alone.hashes[0], alone.mirrored[0]) == (whole.hashes[k], whole.mirrored[k])
         assert np.array_equal(alone.colours[0], whole.colours[k]) and np.array_equal(alone.luma[0], whole.luma[k])
 
