@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from dropped import picture_file
 
+from blend.ancestry import Ancestry
+
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,6 +115,19 @@ def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
     other = tab.context.new_page()
     other.goto(tab.url)
     assert drawn(other) == pictures[-1]
+
+
+def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
+    """Against what the run's pictures usually come to; here, each side is given a usual error of its own."""
+    usual = {"ordinary": 10.0, "concept": 0.0001}
+    monkeypatch.setattr(Ancestry, "usual_error", lambda self, side: usual[side])
+    tab.goto(studio)
+    ready(tab)
+    drop(tab, "ordinary", 1)
+    drop(tab, "concept", 2)
+    said = {side: tab.inner_text(f'.parent[data-side="{side}"] .says') for side in usual}
+    assert "(usual here: 10.0000); at first sight" in said["ordinary"] and "poor" not in said["ordinary"]
+    assert "(usual here: 0.0001): a poor likeness. Another picture may do better." in said["concept"]
 
 
 def test_a_futurism_that_is_asked_for_moves_the_other_dials(tab, studio):
