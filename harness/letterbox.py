@@ -43,7 +43,8 @@ def _inside_bars(lines: np.ndarray) -> tuple[int, int]:
     for k, other in ((0, 1), (1, 0)):
         if widths[other] and not widths[k] and both[k].may_be_as_wide(both[other], widths[other]):
             widths[k] = widths[other]
-    return widths[0], len(lines) - widths[1]
+    first, end = widths[0], len(lines) - widths[1]
+    return (first, end) if first < end else (0, len(lines))  # nothing between them: they are the picture
 
 
 class _Side:
@@ -60,7 +61,8 @@ class _Side:
             return
         self.sampled = lines[: int(len(lines) * BAR_LIMIT) + JPEG_BLOCK_PX, ::step].astype(np.int16)
         like = (np.abs(self.sampled - self.colour).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
-        self.flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
+        flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
+        self.flat = flat if flat <= BAR_LIMIT * len(lines) else 0
 
     def bar_px(self) -> int:
         """How many lines are a bar: flat, and ending sharply."""

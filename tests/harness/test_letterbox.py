@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pictures import encoded, scene
 
-from harness.images import decode_picture
+from harness.images import decode_picture, fit_picture
 from harness.letterbox import remove_letterbox
 
 
@@ -75,6 +75,21 @@ def test_dark_and_bright_photos_survive():
 def test_a_flat_picture_stays(level: int):
     assert unchanged(np.full((50, 70, 3), level, np.uint8))
     assert unchanged(np.full((1, 1, 3), level, np.uint8))
+
+
+@pytest.mark.parametrize("strip_px", [1, 2, 3, 4, 5, 6, 30])
+@pytest.mark.parametrize("side", [8, 32, 64, 200, 330])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_strip_between_two_bars_is_never_cut_to_nothing(strip_px: int, side: int, colour: int):
+    """Bars end a line or two beyond their last flat one, on both sides."""
+    strip = np.random.default_rng(strip_px).integers(60, 180, (min(strip_px, side - 2), 120, 3))
+    above = (side - len(strip)) // 2
+    below = side - len(strip) - above
+    picture = np.pad(strip.astype(np.uint8), ((above, below), (0, 0), (0, 0)), constant_values=colour)
+    for turned in (picture, picture.transpose(1, 0, 2)):
+        kept = remove_letterbox(turned)
+        assert kept.size and (above <= 0.45 * side or unchanged(turned)), "at most 0.45 of a side is bar"
+        assert fit_picture(turned, 16, 16, "crop").shape == (16, 16, 3)
 
 
 def test_ordinary_pictures_stay():
