@@ -7,6 +7,7 @@ comes decoded and split.
 
 import errno
 import json
+import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import PIL
 
 from datasets.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cifar10
 from datasets.decide import decide
-from datasets.decisions import read_decisions
+from datasets.decisions import Decision, read_decisions
 from datasets.listing import list_into
 from datasets.manifest import Counts, write_manifest
 from datasets.progress import say, track
@@ -96,6 +97,9 @@ def build_set(
             packed = _build(data, clean, sorter, places, workers, mapper)
             _report(data, places)
             return packed
+    except sqlite3.DatabaseError as error:
+        text = f"{places.scan}: cannot be used ({error}); make room where the disk is full, or read every file again"
+        raise UserError(f"{text} with --rescan (make: RESCAN=1)") from error
     except OSError as error:
         if error.errno is None:
             raise
@@ -109,7 +113,7 @@ def _build(
 ) -> list[Path]:
     settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
     settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode, "fit": data.fit}
-    decisions = {} if clean is None else read_decisions(decisions_path(data, clean))
+    decisions = {} if clean is None else _read_decisions(data, clean)
     with StoreWriter.open(places.scan, settings) as store:
         class_names = _fill(store, data, sorter, places, workers, mapper)
         told = decide(store, clean, sorter, decisions)
@@ -122,6 +126,13 @@ def _build(
         remove_store(places.scan)
     _tell(data, places, summary)
     return [places.train, *([places.valid] if summary["valid"] else [])]
+
+
+def _read_decisions(data: Data, clean: Clean) -> dict[str, Decision]:
+    path = decisions_path(data, clean)
+    if clean.decisions is not None and not path.exists():  # the clinic may be about to begin it
+        say(f"clean.decisions: {path} is not there, so no decision is replayed")
+    return read_decisions(path)
 
 
 def _load_sorter(name: str) -> Any:

@@ -93,7 +93,7 @@ def recipe_with_place(data: Data, clean: Clean | None = None) -> dict[str, Any]:
     if data.source == "procedural":
         return recipe
     try:
-        place = None if data.src is None else str(expand_path(data.src).absolute())
+        place = None if data.src is None else os.path.realpath(expand_path(data.src))
     except UserError:  # an unset variable; it does not matter while the set is there
         place = None
     return recipe | {"src": place}
@@ -113,7 +113,7 @@ def find_complete(data: Data, clean: Clean | None = None, verify: bool = False) 
 
     `verify` also reads every picture and compares it with its hash.
     """
-    places = Places.of(data)
+    places, wanted = Places.of(data), recipe_with_place(data, clean)
     if not places.train.exists():
         return None
     hint = f"\n  build it anew with --rebuild (make: REBUILD=1): {data.set} at {data.size_name}"
@@ -124,7 +124,7 @@ def find_complete(data: Data, clean: Clean | None = None, verify: bool = False) 
                 packed.check()
         if not _fits_manifest(places, attributes):
             return None
-        _refuse_other_recipe(data, clean, places)
+        _refuse_other_recipe(wanted, data, clean, places)
         if not attributes["valid_count"]:
             return [places.train]
         if not places.valid.exists():
@@ -148,17 +148,34 @@ def _fits_manifest(places: Places, attributes: dict[str, Any]) -> bool:
         return False
 
 
-def _refuse_other_recipe(data: Data, clean: Clean | None, places: Places) -> None:
-    summary, wanted = json.loads(places.summary.read_text()), recipe_with_place(data, clean)
+def read_summary(path: Path) -> dict[str, Any]:
+    """What a build has told of itself; its `recipe` is a dict. UserError where there is none, or it is damaged."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(summary, dict) or not isinstance(summary.get("recipe"), dict):
+            raise ValueError("it tells no recipe")
+    except (OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be read ({text}); the set has to be built anew") from error
+    return summary
+
+
+def _refuse_other_recipe(wanted: dict[str, Any], data: Data, clean: Clean | None, places: Places) -> None:
+    summary = read_summary(places.summary)
     found = {**{key: value for key, value in BEFORE.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there
+    elif isinstance(found.get("src"), str):
+        found["src"] = os.path.realpath(found["src"])
     if isinstance(found.get("clean"), dict) and wanted["clean"].get("apply"):
         found["clean"] |= {key: wanted["clean"][key] for key in PLACES_IN_CLEAN}
         resolved = (summary.get("sorter") or {}).get("name")
         if wanted["clean"]["features"] in ("auto", resolved):  # the set is there: whichever was the best then will do
             found["clean"]["features"] = wanted["clean"]["features"]
-    lines = recipe_differences(found, wanted)
+    lines = []
+    if found.pop("decisions_sha256", None) != wanted.get("decisions_sha256"):
+        lines.append(f"  {decisions_path(data, clean)}: decides otherwise than when it was made")
+    lines += recipe_differences(found, {key: value for key, value in wanted.items() if key != "decisions_sha256"})
     if lines:
         head = f"data.set: {data.set} at {data.size_name} is there, made otherwise; try another --set data.set=name"
         raise UserError("\n".join([head, *lines]))

@@ -4,7 +4,6 @@ In: the manifest, the summary, the packed pictures, and the source's files for w
 choices are made in the clinic.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import jinja2
 from datasets.paint import PAINTS, paint_of
 from datasets.quality import UNDECODED
 from datasets.reasons import STEPS, detail_of, heading_of, meaning_of, slug_of
-from datasets.recipe import Places
+from datasets.recipe import Places, read_summary
 from datasets.report_charts import Bar, bars, histogram
 from datasets.report_data import (
     ASPECT_EDGES,
@@ -43,7 +42,7 @@ def write_report(data: Data, folder: Path | None) -> Path:
     `folder` is where the manifest's files lie; None = nowhere, they came decoded.
     """
     places = Places.of(data)
-    summary = json.loads(places.summary.read_text(encoding="utf-8"))
+    summary = read_summary(places.summary)
     tally = read_tally(places.manifest, threshold_of(summary))
     with PagePictures(data, folder) as pictures:
         page = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datasets.progress import say
-from datasets.recipe import Places, decisions_path, make_recipe
+from datasets.recipe import Places, decisions_path, make_recipe, read_summary
 from harness.cli import SetOption, noted_signals
 from harness.config import Config, Data, finetune_config, load_config, source_folder
 from harness.config_schema import Clean
@@ -69,7 +69,7 @@ def open_session(config: Config, command: list[str]) -> "Session":
     data, places = config.data, Places.of(config.data)
     if not (places.manifest.is_file() and places.summary.is_file()):
         raise _missing(data.set, f"at {data.size_name} pixels")
-    found = _recipe_of(places.summary).get("decisions_sha256")
+    found = read_summary(places.summary)["recipe"].get("decisions_sha256")
     replayed = found == make_recipe(data, config.clean).get("decisions_sha256")
     decisions = decisions_path(data, config.clean)
     return Session(data.set, places, decisions, pictures_folder(data), command, replayed)
@@ -102,7 +102,7 @@ def set_by_name(name: str, size: str | None, overrides: list[str]) -> tuple[Conf
         raise _missing(name, f"at {size} pixels" if size else "")
     if len(found) > 1:
         say(f"{folder}: there are {len(found)} sizes; the newest is taken, SIZE= takes another")
-    overrides = [*recipe_overrides(name, _recipe_of(found[-1])), *overrides]
+    overrides = [*recipe_overrides(name, read_summary(found[-1])["recipe"]), *overrides]
     return load_config(BASE, overrides), _build_command(BASE, overrides, "train")
 
 
@@ -112,13 +112,6 @@ def recipe_overrides(name: str, recipe: dict[str, Any]) -> list[str]:
     clean = recipe.get("clean") or {}
     said |= {f"clean.{key}": value for key, value in clean.items() if key in Clean.model_fields}
     return [f"{key}={json.dumps(value)}" for key, value in {**said, "data.set": name}.items()]  # JSON is YAML
-
-
-def _recipe_of(summary: Path) -> dict[str, Any]:
-    try:
-        return json.loads(summary.read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{summary}: cannot be read ({error}); build the set again with `make dataset`") from error
 
 
 def listen(port: int) -> socket.socket:

@@ -1,6 +1,5 @@
 """One person, or several tabs, at one set: what is in it, what was decided, and the rebuild that replays it."""
 
-import json
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +10,9 @@ import numpy as np
 from datasets.clinic.index import Index
 from datasets.clinic.rebuild import Rebuild
 from datasets.decisions import VERDICTS, VIEWS, Decision, change_decisions, read_decisions
-from datasets.recipe import Places
+from datasets.recipe import Places, read_summary
 from datasets.report_data import threshold_of
 from datasets.thumbnails import read_thumbnail
-from harness.errors import UserError
 from harness.images import PictureError
 
 DECODERS = 4  # at once: a photo of 50 megapixels takes 150 MB while it is made small
@@ -42,10 +40,7 @@ class Built:
 
     @classmethod
     def read(cls, places: Places, **said: Any) -> "Built":
-        try:
-            threshold = threshold_of(json.loads(places.summary.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{places.summary}: cannot be read ({error}); build the set again") from error
+        threshold = threshold_of(read_summary(places.summary))
         return cls(Index(places.manifest), 0.5 if threshold is None else threshold, **said)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -142,13 +143,68 @@ def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
     build(config)
     line = read_manifest(config)[5]
     write_decision(Places.of(config.data).decisions, Decision(line["file"], line["sha256"], "drop", "", "a note"))
-    with pytest.raises(UserError, match="decisions_sha256: found None"):
+    with pytest.raises(UserError, match="decisions.csv: decides otherwise than when it was made"):
         build(config)
     monkeypatch.setattr("datasets.survey.scan", lambda job: pytest.fail("read again"))
     build(config, rebuild=True)
     assert read_manifest(config)[5]["reason"] == "person: a note"
     write_decision(Places.of(config.data).decisions, Decision(line["file"], line["sha256"], "drop", "", "another note"))
     build(config)  # notes are for people
+
+
+def test_decisions_that_are_not_where_they_should_be_are_missed(capsys):
+    make_folder(6)
+    build(make_config("clean.decisions=typo.csv"))
+    assert "clean.decisions: typo.csv is not there, so no decision is replayed" in capsys.readouterr().err
+
+
+def test_a_bad_decision_is_not_said_to_be_mended_by_a_rebuild():
+    make_folder(6)
+    config = make_config()
+    build(config)
+    Places.of(config.data).decisions.write_text("file,sha256,verdict,view,note\na.png,12,drop,,\n")
+    for options in ({}, {"rebuild": True}):
+        with pytest.raises(UserError, match="line 2: sha256: found '12'") as told:
+            build(config, **options)
+        assert "--rebuild" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"recipe": []}'])
+def test_a_lost_summary_is_told_and_made_anew(content: str | None):
+    make_folder(6)
+    config = make_config()
+    build(config)
+    summary = Places.of(config.data).summary
+    whole = summary.read_bytes()
+    summary.unlink() if content is None else summary.write_text(content)
+    with pytest.raises(UserError, match="summary-32.json: cannot be read.*\n.*--rebuild"):
+        build(config)
+    build(config, rebuild=True)
+    assert summary.read_bytes() == whole
+
+
+def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
+    make_folder(40)
+    config = make_config()
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "keep", full)
+        with pytest.raises(UserError, match="scan-32.sqlite: cannot be used .*disk is full.* --rescan"):
+            build(config)
+    build(config)
+    assert Counter(line["verdict"] for line in read_manifest(config)) == {"keep": 40}
+
+
+def test_the_same_folder_written_otherwise_is_the_same():
+    make_folder(6)
+    build(make_config(src="photos"))
+    os.mkdir("elsewhere")
+    build(make_config(src=f"{os.getcwd()}/elsewhere/../photos"))
+    with pytest.raises(UserError, match="src: found '.*photos', the config says '.*elsewhere'"):
+        build(make_config(src="elsewhere"))
 
 
 def test_decisions_may_lie_elsewhere():
@@ -160,7 +216,7 @@ def test_decisions_may_lie_elsewhere():
     assert read_manifest(config)[2]["reason"] == "person"
     os.rename("mine.csv", "yours.csv")
     build(make_config("clean.decisions=yours.csv"))
-    with pytest.raises(UserError, match="decisions_sha256"):
+    with pytest.raises(UserError, match="mine.csv: decides otherwise"):
         build(config)
 
 
