@@ -12,7 +12,7 @@ import typer
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
 from harness.config import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
 from harness.errors import UserError
-from harness.sources import load_sources, recipe_to_changes
+from harness.sources import load_sources, recipe_to_changes, to_set_name
 
 app = make_app("From pictures to training sets.")
 BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
@@ -95,7 +95,10 @@ def folder(
     """Pack a folder of pictures that you have."""
     if not src:
         raise UserError("SRC: found nothing, allowed a folder of pictures, try SRC=path/to/pictures")
-    changes = {"data.source": "folder", "data.src": src, "data.set": name or Path(src).resolve().name}
+    set_name = name or to_set_name(Path(src).resolve().name)
+    if not set_name:
+        raise UserError(f"NAME: found nothing, and {src} lends none; allowed letters and digits, try NAME=my-cars")
+    changes = {"data.source": "folder", "data.src": src, "data.set": set_name}
     config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
     _build_all([config], Way(rebuild, rescan, dry_run, workers, on))
 

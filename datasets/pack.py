@@ -218,6 +218,8 @@ def _refuse_unusable(store: StoreWriter, data: Data, places: Places) -> None:
             "pictures are kept aside and none is left to train on; try --set data.valid_fraction=0"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+    if "no_class" in dropped:
+        reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
     if not set(dropped) <= {*UNDECODED, "no_class"}:
         reasons += "; --set clean.apply=false takes all that can be decoded"
     raise UserError(f"data.src: none of the {store.count()} files in {_folder(data, places)} can be used ({reasons})")
@@ -231,7 +233,7 @@ def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:
         f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {places.manifest}"
     )
     if data.valid_fraction and not summary["valid"]:
-        say("no picture is kept aside: there is only one")
+        say("no picture is kept aside: there is only one, or copies of one")
     for name in [name for name, count in summary["classes"].items() if count == 0]:
         say(f"class {name}: no picture of it can be used")
 

@@ -2,7 +2,7 @@
 
 `listed` is the order of the files and where they come from, made anew by every build. `scanned`, `pictures` and
 `features` are the dear part: they stay valid while a file's size and time of change do, and are committed in blocks,
-so a killed build goes on where it was. `decided` is what the last build made of each file (verdicts.py).
+so a killed build goes on where it was. `decided` is what the last build made of each file (decide.py).
 """
 
 import json
@@ -52,6 +52,10 @@ class Store:
     def count(self) -> int:
         """Files of the set."""
         return self.base.execute("select count(*) from listed").fetchone()[0]
+
+    def readable_count(self) -> int:
+        """Those that are no link, pipe or the like, and have a class."""
+        return self.base.execute("select count(*) from listed where fault is null").fetchone()[0]
 
     def picture(self, file: str) -> np.ndarray | None:
         """uint8 (H, W, 3) at the set's size; None where the file could not be used."""

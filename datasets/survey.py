@@ -27,7 +27,7 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterable[Any]]
 def survey(
     store: StoreWriter, data: Data, sorter: Any | None, workers: int, mapper: Mapper = map_in_order
 ) -> tuple[int, int]:
-    """Scans what is pending; returns how many files that were, and how many were known.
+    """Scans what is pending; returns how many files that were, and how many are known from an earlier build.
 
     Args:
         sorter: whose features are wanted (`datasets.sorter.Sorter`); None = the set is not cleaned.
@@ -35,7 +35,7 @@ def survey(
     """
     if sorter is not None:
         store.use_features(feature_kind(sorter))
-    files, total = store.count(), store.pending_count(sorter is not None)
+    files, total = store.readable_count(), store.pending_count(sorter is not None)
     under_way: deque[Pending] = deque()
     jobs = _jobs(store, data, sorter, under_way)
     block: list[tuple[Pending, Scanned]] = []

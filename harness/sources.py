@@ -124,6 +124,11 @@ def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
         raise UserError(_fault_text(error.errors()[0])) from error
 
 
+def to_set_name(text: str) -> str:
+    """The name of a folder or file as a set may have it; "" where nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:64]
+
+
 def raw_folder(set_name: str) -> Path:
     """Where a scraped set lies."""
     return RAW / set_name

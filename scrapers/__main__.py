@@ -85,7 +85,8 @@ def run_plan(plan: Plan, sources: Sources, contact: str | None) -> Tally:
     if not tally.done + tally.skipped:
         if tally.failed:
             raise Interrupted(f"{plan.set_name}: {tally}; none could be had, the same command tries again")
-        raise UserError(f"{plan.set_name}: found no picture ({tally}); {plan.folder / 'ledger.jsonl'} says why")
+        why = f"; {plan.folder / 'ledger.jsonl'} says why" if tally.total else ", and nothing that was refused as one"
+        raise UserError(f"{plan.set_name}: found no picture ({tally}){why}")
     return tally
 
 

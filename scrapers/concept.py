@@ -12,8 +12,6 @@ from scrapers.commons import Commons
 from scrapers.search import Search
 from scrapers.source import Source
 
-PROVIDERS = ("commons", "list", "search")
-
 
 def make_provider(recipe: ConceptRecipe, src: Path | None) -> Source:
     """The provider that the recipe names. UserError when it lacks what it needs (a file, a key, a term)."""

@@ -22,7 +22,6 @@ from httpcore2 import AnyIOBackend  # pyright: ignore
 from scrapers.records import REFUSED, FetchError
 
 ALLOWED_PORTS = {"http": (80, 8080), "https": (443, 8443)}
-DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL_CHARS = 4096
 
 # Networks that carry an IPv4 address inside: NAT64 (RFC 6052, 8215), 6to4 (RFC 3056), Teredo (RFC 4380), and the

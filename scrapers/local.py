@@ -63,8 +63,10 @@ class Importer:
         self._count(self.fetcher.add_local(content, Wanted(url, self.source, class_name=class_name, specs=specs)))
 
     def refuse(self, name: str, reason: str) -> None:
-        """A line in the ledger for what is not taken, unless it says so already."""
-        wanted = Wanted(self._url(name), self.source)
+        """A line in the ledger for what is not taken, unless it says so already; it takes nothing from a picture that
+        had this name before, and is there."""
+        url = self._url(name)
+        wanted = Wanted(f"{url}@{REFUSED}" if url in self.known else url, self.source)
         if not self._is_refused(wanted.url):
             self.fetcher.ledger.add(picture_line(wanted, REFUSED, reason=reason))
         self._count(REFUSED)
@@ -88,7 +90,11 @@ def _known_files(folder: Path, begin: str) -> dict[str, str]:
     lines = (line for line in read_lines(folder / "ledger.jsonl") if line and line["url"].startswith(begin))
     last = {line["url"]: line for line in lines}
     done = {url: line for url, line in last.items() if line["status"] == DONE}
-    return {url: line["sha256"] for url, line in done.items() if (folder / str(line.get("file"))).is_file()}
+    return {url: line["sha256"] for url, line in done.items() if _has_content(folder / str(line.get("file")))}
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def why_no_picture(content: bytes) -> str:

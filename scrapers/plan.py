@@ -15,6 +15,7 @@ from harness.sources import (
     Sources,
     change_recipe,
     raw_folder,
+    to_set_name,
 )
 
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -33,6 +34,8 @@ FOR_SOURCE = {
 
 
 OF_PROVIDER = {"commons": {"categories", "depth", "width_px"}, "search": {"terms", "per_term"}}
+SRC_OF = {"archive": ("a zip or tar", Path.is_file), "folder": ("a folder", Path.is_dir)}
+OTHERWISE = {"archive": "folder", "folder": "archive"}
 NOT_SHOWN = {"source", "set", "img_size", "classes", "views", "card"}  # a build's business
 
 
@@ -102,6 +105,8 @@ def make_plan(asked: Asked, sources: Sources) -> Plan:
     folder = raw_folder(set_name)
     _refuse_itself(src, folder)
     makes = tuple(comma_list(asked.makes or ""))
+    if asked.makes and not makes:
+        raise UserError(f"MAKES: found {asked.makes!r}, allowed makes with commas, try MAKES=audi,saab; without: all")
     years = text_to_years(asked.years) if asked.years else None
     if src and source == "car_connection" and (makes or years):
         raise UserError("MAKES, YEARS: found with SRC, allowed where the site is walked, try without")
@@ -137,9 +142,9 @@ def _changes(asked: Asked, source: str) -> dict[str, Any]:
 
 
 def _src(text: str | None, source: str) -> Path | None:
+    what, fits = SRC_OF.get(source, ("", Path.exists))
     if text is None:
-        if source in ("archive", "folder"):
-            what = "a zip or tar" if source == "archive" else "a folder"
+        if what:
             raise UserError(f"SRC: found nothing, allowed {what} of pictures, try SRC=path/to/it")
         return None
     if source == "kaggle":
@@ -147,6 +152,8 @@ def _src(text: str | None, source: str) -> Path | None:
     src = Path(os.path.expanduser(text))
     if not src.exists():
         raise UserError(f"SRC: found nothing at {src}, allowed a file or folder that is there")
+    if not fits(src):
+        raise UserError(f"SRC: found {src}, allowed with SOURCE={source} {what}, try SOURCE={OTHERWISE[source]}")
     return src
 
 
@@ -159,7 +166,7 @@ def _set_name(asked: str | None, default: str | None, recipe: AnyRecipe, src: Pa
     else:
         found = recipe.handle.split("/")[1] if isinstance(recipe, KaggleRecipe) else src.resolve().name if src else ""
         name = re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", found, flags=re.IGNORECASE)
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:64]
+        name = to_set_name(name)
     if not SET_NAME.fullmatch(name):
         raise UserError(
             f"NAME: found {name!r}, allowed letters, digits, '.', '_' and '-', at most 64, try NAME=my-cars"

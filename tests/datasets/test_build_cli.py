@@ -53,6 +53,18 @@ def packed_count(name: str) -> int:
     return total
 
 
+def test_a_set_is_named_after_its_folder_as_far_as_that_can_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pack, "_load_sorter", lambda name: StandIn())
+    Path("my cars (new)").mkdir()
+    for number in range(3):
+        Image.fromarray(paint(number)).save(f"my cars (new)/{number}.png")
+    call("folder", "my cars (new)", "--size", "32")
+    assert packed_count("my_cars_new") == 3
+    Path("(-)").mkdir()
+    with pytest.raises(UserError, match=r"NAME: found nothing, and \(-\) lends none"):
+        call("folder", "(-)")
+
+
 def test_build_makes_both_sets_once(experiment, capsys):
     call("build", "--config", str(experiment))
     first = capsys.readouterr()

@@ -116,6 +116,17 @@ def test_a_file_that_was_no_picture_and_became_one(local, pictures):
     assert run(local, pictures).skipped == 4
 
 
+def test_a_picture_whose_source_became_no_picture_keeps_what_is_known_of_it(local, pictures):
+    run(local, pictures)
+    (pictures / "audi" / "1.jpg").write_bytes(b"<html>moved")
+    for _ in range(2):
+        tally = run(local, pictures)
+        assert (tally.refused, tally.skipped) == (1, 2)
+    last = {line["url"]: line for line in local.lines}
+    assert last["folder:cars#audi/1.jpg"]["class"] == "audi" and last["folder:cars#audi/1.jpg"]["status"] == "done"
+    assert last["folder:cars#audi/1.jpg@refused"]["status"] == "refused" and len(local.lines) == 4
+
+
 def test_a_signal_is_heard_among_files_that_are_refused(local, pictures):
     for path in pictures.rglob("*.*"):
         path.write_text("no picture")
@@ -131,6 +142,9 @@ def test_a_picture_that_was_lost_from_the_store_comes_back(local, pictures):
     for path in (local.folder / "files").rglob("*.png"):
         path.unlink()
     assert run(local, pictures).done == 1 and len(local.files) == 3
+    for path in (local.folder / "files").rglob("*.png"):
+        path.write_bytes(b"")
+    assert run(local, pictures).done == 1 and all(path.stat().st_size for path in (local.folder / "files").rglob("*.*"))
 
 
 def test_names_that_are_no_text(local, pictures):

@@ -71,7 +71,7 @@ def test_a_folder_is_imported_and_its_set_named(capsys):
         (["folder"], "SRC: found nothing, allowed a folder of pictures"),
         (["archive"], "SRC: found nothing, allowed a zip or tar of pictures"),
         (["folder", "--src", "nowhere"], "SRC: found nothing at nowhere"),
-        (["archive", "--src", "cars"], "SRC: found no file cars"),
+        (["archive", "--src", "cars"], "SRC: found cars, allowed with SOURCE=archive a zip or tar"),
         (["folder", "--src", "cars", "--set", "../x"], "NAME: found '../x'"),
         (["folder", "--src", "."], "holds the set's folder"),
         (["folder", "--src", "cars", "--makes", "audi"], "MAKES: found 'audi', allowed with SOURCE=car_connection"),
@@ -80,6 +80,8 @@ def test_a_folder_is_imported_and_its_set_named(capsys):
         (["concept", "--handle", "a/b"], "HANDLE: found 'a/b', allowed with SOURCE=kaggle"),
         (["kaggle", "--handle", "nonsense"], "handle: found 'nonsense'"),
         (["kaggle", "--src", "cars"], "SOURCE=archive"),
+        (["folder", "--src", "cars.zip", "--dry-run"], "SRC: found cars.zip, allowed with SOURCE=folder a folder"),
+        (["car_connection", "--makes", " , "], "MAKES: found ' , ', allowed makes with commas"),
         (["car_connection", "--years", "2022-2019"], "YEARS: found '2022-2019'"),
         (["car_connection"], "contact: found none"),
         (["concept"], "contact: found none"),
@@ -91,11 +93,12 @@ def test_a_folder_is_imported_and_its_set_named(capsys):
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2_and_nothing_is_touched(tmp_path, capsys, arguments, says):
+    (tmp_path / "cars.zip").write_bytes(b"PK")
     before = tree_of(tmp_path)
     assert call(*arguments) == 2
     assert says in told(capsys)
     assert {name for name in tree_of(tmp_path) if not name.startswith("data")} == set(before)
-    assert not list(tmp_path.glob("data/raw/*/ledger.jsonl")) or arguments[0] == "archive"
+    assert not list(tmp_path.glob("data/raw/*/ledger.jsonl"))
 
 
 @pytest.mark.parametrize(
