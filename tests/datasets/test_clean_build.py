@@ -137,6 +137,16 @@ def test_auto_takes_a_set_that_another_sorter_made():
         build(make_config("clean.features=reader"))
 
 
+def test_only_what_an_earlier_build_has_read_is_called_known(capsys):
+    make_folder(5)
+    os.symlink("nowhere.png", "photos/link.png")
+    build(make_config())
+    assert "known" not in capsys.readouterr().err
+    Image.fromarray(paint(5)).save("photos/005.png")
+    build(make_config(), rebuild=True)
+    assert "mine: 1 files read, 5 known from before" in capsys.readouterr().err
+
+
 def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
     make_folder(12, logos=2)
     config = make_config()
