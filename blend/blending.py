@@ -3,6 +3,7 @@
 In: what was asked for. Out: a set of designs in runs/<base>/blends/, each with its measures.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from itertools import product
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from blend.couples import Couples, held_out_couples, invert_couples
-from blend.designs import Design, is_made, request_sha256, save_designs
+from blend.designs import Design, holds_another, is_made, request_sha256, save_designs
 from blend.gallery import save_sweep_webp
 from blend.generator import StyledGenerator, label_of, load_generator
 from blend.latents import seeds_to_latents
@@ -80,6 +81,8 @@ def blend_command(config: Config, request: Request) -> Path:
     folder = generator.base.folder.parents[1] / "blends" / name
     if is_made(folder, facts):
         return folder
+    if request.name and holds_another(folder, facts):
+        raise UserError(f"name: found {name!r}, which holds other designs, allowed a new name; or move {folder} away")
     measures = load_measures(config, generator)
     how = config.blend.interpolation
     designs = asked.designs
@@ -124,6 +127,8 @@ def _completed(config: Config, request: Request) -> Request:
             f"name: found {request.name!r}, allowed letters, digits, '.', '_', '-', a letter or digit first, and not "
             f"{SWEEP_NAME}, which is what make measure leaves; try --name mine"
         )
+    if request.futurism is not None and not math.isfinite(request.futurism):
+        raise UserError(f"futurism: found {request.futurism:g}, allowed a number, try --futurism 70")
     if dials:
         return request
     style = config.blend.style if request.style is None else request.style

@@ -36,7 +36,7 @@ def design_document(workshop: Workshop, recipe: Recipe, measures: dict[str, Any]
         "setting": {"latent_weight": drawn.setting.weight, "style": drawn.setting.style},
         "interpolation": workshop.config.blend.interpolation,
         "latents": {key: _numbers(getattr(pairs, key)) for key in ("ordinary", "restyled", "concept")},
-        "class": None if pairs.y is None else int(pairs.y[0]),
+        "class": None if pairs.y is None else pairs.y[0].tolist(),
         "measures": measures,
         "note": note,
         "picture_sha256": picture_sha256(drawn.picture),
@@ -55,12 +55,13 @@ def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndar
     try:
         latents = {key: _tensor(document["latents"][key], workshop.generator.z_dim) for key in document["latents"]}
         setting = Setting(float(document["setting"]["latent_weight"]), float(document["setting"]["style"]))
-        y = None if document["class"] is None else torch.tensor([int(document["class"])])
+        y = _label(document["class"], workshop.generator.num_classes)
         pairs = Pairs(latents["ordinary"], latents["concept"], y, latents["restyled"])  # type: ignore[arg-type]
         how = document["interpolation"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"design: is not whole ({type(error).__name__}: {error}); export it anew") from error
-    if pairs.ordinary is None or how not in ("linear", "slerp") or not 0 <= setting.style <= 1:
+    dials = 0 <= setting.style <= 1 and 0 <= setting.weight <= 1
+    if pairs.ordinary is None or how not in ("linear", "slerp") or not dials:
         raise UserError("design: is not whole; export it anew")
     with one_thread():
         return draw_designs(workshop.generator, pairs, [setting], how)[0]
@@ -117,13 +118,34 @@ def draw_command(source: Path, out: Path | None, root: Path = Path("runs")) -> l
 
 def _place(source: Path, out: Path | None, number: int, count: int) -> Path:
     base = out or source.with_name(f"{source.stem}-drawn.png")
-    base.parent.mkdir(parents=True, exist_ok=True)
+    if base.is_dir():
+        raise UserError(f"--out: found the folder {base}, allowed a file, try --out {base / 'design.png'}")
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--out: found {base}, which would lie in a file, allowed a place in a folder") from error
     return base if count == 1 else base.with_name(f"{base.stem}-{number:02d}.png")
 
 
 def _numbers(z: Tensor | None) -> list[float] | None:
     """(1, z_dim) → numbers; a float32 as a double and back is the same."""
     return None if z is None else z[0].double().tolist()
+
+
+def _label(said: Any, num_classes: int) -> Tensor | None:
+    """None, int64 (1,) or the shares of a mix, float32 (1, classes), as `design_document` says it."""
+    if num_classes == 0:
+        if said is not None:
+            raise ValueError("found a class, the run has none")
+        return None
+    if isinstance(said, list):
+        shares = torch.tensor([said], dtype=torch.float64).float()
+        if shares.shape != (1, num_classes) or not bool(torch.isfinite(shares).all()):
+            raise ValueError(f"found {len(said)} shares, not {num_classes} numbers")
+        return shares
+    if not isinstance(said, int) or not 0 <= said < num_classes:
+        raise ValueError(f"found class {said!r}, not 0 to {num_classes - 1}")
+    return torch.tensor([said])
 
 
 def _tensor(values: list[float] | None, z_dim: int) -> Tensor | None:

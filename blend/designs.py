@@ -51,12 +51,23 @@ def request_sha256(request: dict[str, Any]) -> str:
 
 
 def is_made(folder: Path, request: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly what is asked for."""
+    """Whether the folder holds exactly what is asked for, and all of it."""
+    try:
+        kept = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        files = [row["file"] for row in read_designs(folder)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return kept == json.loads(json.dumps(request)) and all((folder / file).is_file() for file in (*files, "grid.png"))
+
+
+def holds_another(folder: Path, request: dict[str, Any]) -> bool:
+    """Whether the folder holds a set of another request; the same one by earlier weights is no other."""
     try:
         kept = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return kept == json.loads(json.dumps(request))
+    wanted = json.loads(json.dumps(request))
+    return not isinstance(kept, dict) or {**kept, "generators": None} != {**wanted, "generators": None}
 
 
 def save_designs(
@@ -77,7 +88,7 @@ def save_designs(
     rows = [design.row(name, measured) for design, name, measured in zip(designs, names, measures, strict=True)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     clean_leftovers(folder.parent)
-    fresh = folder.with_name(f"{folder.name}.new")
+    fresh = folder.with_name(f".{folder.name}.new")  # no set's name begins so
     if fresh.exists():
         remove_folder(fresh)
     origin = {"generators": request.get("generators"), "request_sha256": request_sha256(request)}

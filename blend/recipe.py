@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from harness.errors import UserError
 
@@ -18,6 +18,7 @@ SIDES: tuple[Side, ...] = ("ordinary", "concept")
 REFERENCE = re.compile(r"file-[0-9a-f]{64}|valid-[0-9]{5,9}|seed-(0|[1-9][0-9]{0,8})")
 MOST_PARENTS = 4  # of a side
 MOST_TEXT = 200
+MOST_FIELDS = 50  # of an address
 PARENT_KEYS = {"o": "ordinary", "c": "concept"}
 DIAL_KEYS = {"i": ("intensity", 0.0, 1.0), "s": ("style", 0.0, 1.0), "f": ("futurism", -1000.0, 1000.0)}
 
@@ -87,6 +88,15 @@ def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> Recipe:
         raise UserError("o: found no ordinary parent, allowed one or more; drop a picture, or try o=seed-1")
     intensity, style, futurism = values.get("intensity", 0.5), values.get("style"), values.get("futurism")
     return Recipe(tuple(parents["ordinary"]), tuple(parents["concept"]), intensity, style, futurism, label)
+
+
+def text_to_recipe(text: str) -> Recipe:
+    """Of an address's query. UserError: the first fault."""
+    try:
+        pairs = parse_qsl(text, max_num_fields=MOST_FIELDS)
+    except ValueError as error:
+        raise UserError(f"recipe: {error}") from error
+    return query_to_recipe(pairs)
 
 
 def check_reference(text: str) -> str:

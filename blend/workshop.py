@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from blend.ancestry import Ancestor, Ancestry
-from blend.encoder import Encoder, load_encoder
+from blend.encoder import Encoder, encoder_folder, load_encoder
 from blend.generator import StyledGenerator, base_name, load_generator
 from blend.latents import average_latents
 from blend.measures import Measures, load_measures
@@ -223,8 +223,10 @@ def open_workshop(name: str, root: Path = Path("runs")) -> Workshop:
         lacking["measures"] = f"Futurism is measured beside concept cars; try `make finetune {again}`"
     try:
         encoder = load_encoder(config, generator)
-    except UserError:
-        lacking["encoder"] = f"This run cannot read pictures yet, only draw by seed; try `make encoder {again}`"
+    except UserError as error:
+        yet = f"This run cannot read pictures yet, only draw by seed; try `make encoder {again}`"
+        has_one = any(encoder_folder(generator).glob("checkpoints/*"))
+        lacking["encoder"] = f"This run's encoder cannot be used: {error}" if has_one else yet
     return Workshop(config, generator, encoder, lacking)
 
 

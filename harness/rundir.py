@@ -176,14 +176,23 @@ class RunDir:
     # ---- figures and statistics ----
 
     def read_metrics(self) -> dict[str, Any]:
-        """metrics.json; {} when there is none yet."""
-        return json.loads(self.metrics_path.read_text(encoding="utf-8")) if self.metrics_path.exists() else {}
+        """metrics.json; {} when there is none yet. UserError when it is damaged."""
+        try:
+            found = json.loads(self.metrics_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{self.metrics_path}: is damaged ({error}); move it away, it is made anew") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self.metrics_path}: is damaged (no object); move it away, it is made anew")
+        return found
 
     def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
         """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
+        figures_now = {**self.read_metrics(), key: figures}
         history = self.metrics_history_path.read_bytes() if self.metrics_history_path.exists() else b""
         atomic_write(self.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
-        atomic_write(self.metrics_path, json.dumps({**self.read_metrics(), key: figures}, indent=1) + "\n")
+        atomic_write(self.metrics_path, json.dumps(figures_now, indent=1) + "\n")
 
     def append_stats(self, row: dict[str, Any]) -> None:
         """One line of stats.jsonl. Numbers that are not finite become null."""

@@ -1,5 +1,7 @@
 """`python -m blend studio`: opens a run, or the offer to make one, and serves its page until it is stopped."""
 
+import errno
+import os
 import signal
 import socket
 import sys
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEMO = Path("configs/demo.yaml")
 STOP_SEC = 5
+MOST_NAME_BYTES = 200  # of a run: folders and files are named after it
 
 
 def studio_command(run: str, host: str, port: int, open_page: bool) -> None:
     """Serves the studio of a run; says its address on stdout."""
-    if not run or "/" in run or run.startswith("."):
-        raise UserError(f"RUN: found {run!r}, allowed the name of a folder in runs/, try RUN=demo")
+    if not run or "/" in run or run.startswith(".") or len(os.fsencode(run)) > MOST_NAME_BYTES:
+        raise UserError(f"RUN: found {run[:80]!r}, allowed the name of a folder in runs/, try RUN=demo")
+    if not host:
+        raise UserError("HOST: found nothing, allowed an address of this machine, try 127.0.0.1, or 0.0.0.0 for all")
     studio = open_studio(run)
     try:
         with listen(host, port) as listener:
@@ -68,6 +73,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            why = f"found {host!r}, which is no address of this machine, try 127.0.0.1, or 0.0.0.0 for all"
+            raise UserError(f"HOST: {why}") from error
         why = f"found {host}:{port}, which cannot be used ({error.strerror}); leave --port out for any free one"
         raise UserError(f"--port: {why}") from error
     listener.listen(128)

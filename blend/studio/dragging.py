@@ -88,6 +88,8 @@ def _hand(address: str, tab: int, hand: int, requests: int, count: Count, stop: 
 
 def drag_command(run: str, tabs: int, seconds: float) -> dict[str, Any]:
     """Starts a studio of this run, drags, and stops it. UserError when the studio does not open."""
+    if not run or not (Path("runs") / run).is_dir():
+        raise UserError(f"RUN: found {run!r}, allowed the name of a folder in runs/, try RUN=demo")
     command = [sys.executable, "-m", "blend", "studio", "--run", run]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

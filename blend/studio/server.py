@@ -9,7 +9,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,8 +16,9 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from blend.recipe import MOST_PARENTS, Recipe, Side, query_to_recipe
+from blend.recipe import MOST_PARENTS, Recipe, Side, text_to_recipe
 from blend.studio.drawing import Superseded
 from blend.studio.jobs import Job
 from blend.studio.page import page_facts
@@ -27,7 +27,9 @@ from blend.studio.studio import Studio, shelf_row
 from blend.studio.take_away import add_exports
 from blend.studio.uploads import MOST_UPLOAD_BYTES
 from blend.workshop import NeedsParent
+from harness.cli import DISK_ERRORS
 from harness.errors import UserError
+from harness.images import PictureError
 from harness.web_guard import Body, Guard, Rules
 from harness.web_page import first_fault, page_environment, refusal
 
@@ -79,19 +81,6 @@ async def in_drawing_thread(studio: Studio, tab: str, kind: str, work: Callable[
     return await asyncio.wrap_future(studio.drawing.ask(tab[:MOST_TAB], kind, work))
 
 
-def request_to_recipe(request: Request) -> Recipe:
-    return query_to_recipe(parse_qsl(request.url.query, max_num_fields=50))
-
-
-def text_to_recipe(text: str) -> Recipe:
-    try:
-        return query_to_recipe(parse_qsl(text, max_num_fields=50))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"recipe: {error}") from error
-
-
 def _add_page(app: FastAPI, studio: Studio) -> None:
     template = page_environment(HERE / "templates").get_template("studio.html.j2")
 
@@ -109,7 +98,7 @@ def _add_page(app: FastAPI, studio: Studio) -> None:
 
 def _add_designs(app: FastAPI, studio: Studio) -> None:
     async def answer(request: Request, kind: str, ask: Callable[[Recipe], dict[str, Any]]) -> Any:
-        recipe, tab = request_to_recipe(request), request.query_params.get("tab", "")
+        recipe, tab = text_to_recipe(request.url.query), request.query_params.get("tab", "")
         try:
             return await in_drawing_thread(studio, tab, kind, lambda: ask(recipe))
         except Superseded:
@@ -223,8 +212,20 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
         return identity
 
 
+def _disk_refusal(_: Request, error: Exception) -> Response:
+    """A full, write-protected or failing disk; any other error of this kind is our bug."""
+    assert isinstance(error, OSError)
+    if error.errno not in DISK_ERRORS:
+        raise error
+    where = f"{error.filename}: " if error.filename else ""
+    return refusal(507, f"{where}{error.strerror}; nothing half-made is kept, mend this and try again")
+
+
 def _add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
+    app.add_exception_handler(OSError, _disk_refusal)
+    app.add_exception_handler(PictureError, lambda _, error: refusal(409, f"a picture cannot be read ({error})"))
+    app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=400))  # nobody hears it
     app.add_exception_handler(NeedsParent, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
     app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
     app.add_exception_handler(

@@ -41,10 +41,13 @@ class Shelf:
         """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            return [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"]) and entry["document"]]
+            entries = [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
+            if not all("kept_at" in entry and {"recipe", "setting"} <= entry["document"].keys() for entry in entries):
+                raise ValueError("a design is not whole")
+            return entries
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self.path}: cannot be read ({error}); move it away, and an empty shelf takes its place"
             ) from error
@@ -118,4 +121,8 @@ class Shelf:
 def check_note(note: str) -> str:
     if len(note) > MOST_NOTE:
         raise UserError(f"note: found {len(note)} characters, allowed {MOST_NOTE}")
+    try:
+        note.encode()
+    except UnicodeEncodeError as error:
+        raise UserError("note: found half a character, allowed text; write it again") from error
     return note

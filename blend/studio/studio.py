@@ -54,8 +54,8 @@ class Studio:
             self.workshop, self.fault = None, str(error)
             return
         height, width = workshop.generator.height, workshop.generator.width
-        self.shelf = Shelf(workshop.folder / "studio")
-        self.uploads = Uploads(workshop.ancestry.uploads, height, width, workshop.ancestry.config.data.fit)
+        self._shelf = Shelf(workshop.folder / "studio")
+        self._uploads = Uploads(workshop.ancestry.uploads, height, width, workshop.ancestry.config.data.fit)
         with self._lock:
             self._answers.clear()
             self._answers_bytes = 0
@@ -72,6 +72,11 @@ class Studio:
         if self.workshop is None:
             raise UserError(self.fault or "studio: no run is open; load the page anew")
         return self.workshop
+
+    @property
+    def shelf(self) -> Shelf:
+        self._ready()
+        return self._shelf
 
     def _prepare(self, job: Job) -> dict[str, Any]:
         """Measures and all styles, so that dials are quick."""
@@ -181,7 +186,7 @@ class Studio:
 
     def keep_upload(self, content: bytes) -> str:
         self._ready()
-        return self.uploads.keep(content)[0]
+        return self._uploads.keep(content)[0]
 
     def start_search(self, side: Side, reference: str, label: str | None) -> Job:
         """The job that finds a parent's latent; done at once where it is known."""

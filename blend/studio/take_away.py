@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -12,7 +11,7 @@ from starlette.exceptions import HTTPException
 from blend.design_file import design_png
 from blend.design_sheet import SheetRow, draw_sheet
 from blend.gallery import picture_jpeg, png_bytes
-from blend.recipe import Recipe, query_to_recipe
+from blend.recipe import Recipe, text_to_recipe
 from blend.studio.shelf import IDENTITY
 from blend.studio.studio import LARGE_PX, SMALL_PX, Studio
 from harness.errors import UserError
@@ -22,7 +21,7 @@ MOST_ON_A_SHEET = 60
 
 def add_exports(app: FastAPI, studio: Studio) -> None:
     def recipe_of(request: Request) -> Recipe:
-        return query_to_recipe(parse_qsl(request.url.query, max_num_fields=50))
+        return text_to_recipe(request.url.query)
 
     async def drawn(work: Callable[[], bytes], kind: str, name: str) -> Response:
         token = object()  # not to be superseded

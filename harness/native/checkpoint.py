@@ -99,7 +99,8 @@ def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | N
         return folder
     if folders:
         raise UserError(
-            f"{checkpoints}: none of {len(folders)} checkpoints is unharmed; remove the run's folder to start again"
+            f"{checkpoints}: none of {len(folders)} checkpoints is unharmed; move {checkpoints.parent} away to "
+            "start again"
         )
     return None
 

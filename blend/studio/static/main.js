@@ -34,7 +34,7 @@ function futurism(value, asked) {
 
 // ---- what the server draws ----
 const draw = new Latest("/draw", (said, asked) => {
-  if (said.needs) { prepareParents(); return; }
+  if (said.needs) { parents.forget(); prepareParents(); return; } // what this page took for known, the studio does not know
   at("design").src = said.picture;
   at("design").hidden = false;
   at("design").alt = `The design at intensity ${percent(said.intensity)}, style ${percent(said.style)}${said.futurism === null ? "" : `, futurism ${Math.round(said.futurism)}`}`;
