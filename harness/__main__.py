@@ -220,7 +220,7 @@ def benchmark(
 @app.command()
 def read(
     run: RunArgument,
-    count: Annotated[int, typer.Option(min=2, help="Samples to draw.")] = 500,
+    count: Annotated[int, typer.Option(min=2, max=1_000_000, help="Samples to draw.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of their latents.")] = 0,
 ) -> None:
     """What the factor reader says of a run's samples, as JSON: cars or not, futurism, variety, KID."""

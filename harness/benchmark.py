@@ -87,7 +87,10 @@ def run_benchmark(
 def read_results(plan: Plan) -> dict[str, dict[str, Any]]:
     """What earlier calls found of the same benchmark, by engine: a call for one engine keeps the other's column."""
     path = plan.folder / "benchmark.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))["engines"] if path.exists() else {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))["engines"] if path.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged; move it away, then both engines are run again") from error
     return {name: result for name, result in kept.items() if (Path("runs") / result["run"]).is_dir()}
 
 

@@ -51,7 +51,8 @@ def _parse(text: str, origin: str) -> Any:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{origin}: not valid YAML: nested too deeply") from error
-    except ValueError as error:  # a date that does not exist, a number of 5,000 digits
+    # A date that does not exist, a number of 5,000 digits, a tag that does not fit its value.
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
 
 

@@ -51,4 +51,6 @@ def trains_with_studiogan(arguments: list[str]) -> bool:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("harness.launch: found no number of processes; `make train NPROC=2` says it")
     run_command(lambda: launch(sys.argv[1], sys.argv[2:]))

@@ -220,7 +220,8 @@ def _row_from(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and line.endswith(b"\n") else None
+    whole = isinstance(row, dict) and line.endswith(b"\n") and isinstance(row.get("step", 0), int)
+    return row if whole else None
 
 
 def _append(path: Path, line: str) -> None:

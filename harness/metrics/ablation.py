@@ -105,6 +105,15 @@ def _teach_classifier(config: Config, work: Path) -> None:
         os.chdir(here)
 
 
+def _read_result(path: Path) -> dict[str, Any]:
+    """{} where there is none, or a damaged one, which is measured again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:
     """One run in a process of its own: trains to each mark and measures there, unless that was done before."""
     content, work, marks, facts = job
@@ -116,7 +125,7 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
     result = Path("results") / f"{config.name}.json"
     result.parent.mkdir(exist_ok=True)
     key = {**facts, "config": content, "reader_sha256": reader.sha256, "samples": SAMPLES}
-    kept = json.loads(result.read_text()) if result.exists() else {}
+    kept = _read_result(result)
     row = kept if kept.get("key") == key else {"key": key, "arm": facts["arm"], "seed": facts["seed"], "marks": []}
     done = {mark["step"] for mark in row["marks"]}
     for step in marks:

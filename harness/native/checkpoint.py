@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from harness.rundir import atomic_folder, atomic_write, remove_folder
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")
 BEST_FILE = "best.json"
+FOLDER_NAME = re.compile(r"step-\d{8,}")
 
 
 def checkpoint_folder(checkpoints: Path, step: int) -> Path:
@@ -80,8 +82,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
-    return sorted(checkpoints.glob("step-*"), reverse=True)
+    """Checkpoint folders, newest first; what else somebody has put there is not ours. OSError where the folder cannot
+    be read: that is no folder without checkpoints."""
+    try:
+        with os.scandir(checkpoints) as entries:
+            names = [entry.name for entry in entries if FOLDER_NAME.fullmatch(entry.name) and entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return [checkpoints / name for name in sorted(names, key=lambda name: int(name[5:]), reverse=True)]
 
 
 def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
@@ -138,7 +146,10 @@ def read_best(checkpoints: Path) -> dict[str, Any]:
     `harness/native/best.py` keeps beside it. {} when there is none."""
     path = checkpoints / BEST_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -84,10 +84,16 @@ class World:
 
 def join_world(device_kind: str) -> World:
     """Joins the group that torchrun announces in the environment; alone without one."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return World()
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    try:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return World()
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"WORLD_SIZE, RANK, LOCAL_RANK: found {error} in the environment, allowed the numbers that torchrun sets; "
+            "unset WORLD_SIZE, and say NPROC= for several processes"
+        ) from error
     if device_kind == "cuda":
         torch.cuda.set_device(local_rank)
     if not torch.distributed.is_initialized():

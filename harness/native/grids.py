@@ -1,11 +1,13 @@
 """The grids that a person looks at: training pictures, and samples on noise that stays the same for the whole run."""
 
 import io
+import pickle
 from contextlib import suppress
 
 import numpy as np
 import torch
 
+from harness.errors import UserError
 from harness.hdf5 import PackedSet
 from harness.images import picture_grid, save_png
 from harness.native.draws import Draws
@@ -33,9 +35,12 @@ def fixed_noise(run: Training, rundir: RunDir) -> tuple[torch.Tensor, torch.Tens
     """Latents float32 (sample_count, z_dim) and sorted labels int64 (sample_count,) or None, kept in noise.pt."""
     model, count = run.config.model, run.config.train.sample_count
     with suppress(FileNotFoundError):
-        noise = torch.load(rundir.noise_path, weights_only=True)
-        if len(noise["z"]) == count:
-            return noise["z"], noise["y"]
+        try:
+            noise = torch.load(rundir.noise_path, weights_only=True)
+            if len(noise["z"]) == count:
+                return noise["z"], noise["y"]
+        except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise UserError(f"{rundir.noise_path}: is damaged; remove it, it is made anew") from error
     z, y = Draws(run.config.seed, torch.device("cpu")).latents("samples", 0, count, model.z_dim, run.num_classes)
     y = None if y is None else y.sort().values
     buffer = io.BytesIO()

@@ -77,11 +77,15 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedC
     config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
-    generator.load_state_dict(load_weights(folder, stored))
-    generator.requires_grad_(False).eval()
     judge = discriminator if (folder / "discriminator.safetensors").exists() else None
+    try:
+        generator.load_state_dict(load_weights(folder, stored))
+        if judge is not None:
+            judge.load_state_dict(load_weights(folder, "discriminator"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: went while it was read (a training removes old ones); run it again") from error
+    generator.requires_grad_(False).eval()
     if judge is not None:
-        judge.load_state_dict(load_weights(folder, "discriminator"))
         judge.requires_grad_(False).eval()
     sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
     return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256)

@@ -108,7 +108,9 @@ def _run(
                 counted = epochs_to_steps(config, found.count)
             opened = RunDir.open(counted, allow_config_change=allow_config_change)
             stack.enter_context(opened.lock())
-            set_aside_damaged(opened.checkpoints, newest_checkpoint(opened.checkpoints, _warn))
+            newest = newest_checkpoint(opened.checkpoints, _warn)
+            set_aside_damaged(opened.checkpoints, newest)
+            _refuse_loss(opened, newest)
 
         world.on_first(open_first)
         packed = open_training_set(config)
@@ -121,6 +123,17 @@ def _run(
             freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
         _train(run, rundir, packed, facts, limit_steps, stopping)
     return rundir.path
+
+
+def _refuse_loss(rundir: RunDir, newest: Path | None) -> None:
+    """UserError where a run ended saved, and no checkpoint is there: beginning anew would drop its statistics too."""
+    status = rundir.read_status() or {}
+    step = status.get("step")
+    if newest is None and status.get("state") in ("done", "interrupted") and isinstance(step, int) and step > 0:
+        raise UserError(
+            f"{rundir.checkpoints}: found no checkpoint, but status.json says that step {step} was saved; put it back, "
+            f"or move {rundir.path} away to begin anew"
+        )
 
 
 def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | None) -> dict[str, Any]:

@@ -89,6 +89,20 @@ def test_at_both_ends_of_the_dial_stand_the_parents_themselves(config):
         assert apart.max() <= 1
 
 
+def test_a_name_that_holds_other_designs_is_refused_and_what_is_incomplete_is_drawn_again(config):
+    folder = blend_command(config, Request(seeds=(0, 1), name="mine"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for other in (Request(seeds=(7,), name="mine"), Request(seeds=(0, 1), intensity=0.9, name="mine")):
+        with pytest.raises(UserError, match="name: found 'mine', which holds other designs"):
+            blend_command(config, other)
+    (folder / "0001.png").unlink()
+    assert blend_command(config, Request(seeds=(0, 1), name="mine")) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    blend_command(config, Request(seeds=(1,), name="mine.new"))
+    blend_command(config, Request(seeds=(2,), name="mine2"))
+    assert {"mine", "mine.new", "mine2"} <= {path.name for path in folder.parent.iterdir()}
+
+
 def test_one_pair_over_a_range(config):
     request = Request(folder_of("today", 1), folder_of("show", 1), range=(0.0, 1.0, 5), name="walk")
     folder = blend_command(config, request)

@@ -29,6 +29,7 @@ TRICKS = {
     "deep mapping": b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
     "huge number": b"seed: " + b"9" * 6000 + b"\n",
     "no such date": b"name: 2024-13-45\n",
+    "a tag that does not fit": b"seed: !!timestamp 5\n",
     "mapping as key": b"{a: 1}: 2\n",
     "list as key": b"[1, 2]: 2\n",
     "two documents": b"name: a\n---\nname: b\n",

@@ -111,6 +111,17 @@ def test_a_full_disk_at_opening_is_one_line_and_can_be_repeated(tmp_path: Path):
 # ---- statistics, status, log ----
 
 
+@pytest.mark.parametrize("content", [b'{"a": ', b"[1]", b"\x00\xff"])
+def test_damaged_metrics_are_told_before_anything_is_written(tmp_path: Path, content: bytes):
+    rundir = RunDir(tmp_path)
+    rundir.write_metrics("a", {"b": 1})
+    rundir.metrics_path.write_bytes(content)
+    before = rundir.metrics_history_path.read_bytes()
+    with pytest.raises(UserError, match="metrics.json: is damaged"):
+        rundir.write_metrics("a", {"b": 2})
+    assert rundir.metrics_history_path.read_bytes() == before
+
+
 def test_statistics_are_read_back_in_order(tmp_path: Path):
     run = RunDir.open(make_config(), tmp_path)
     assert run.read_stats() == []

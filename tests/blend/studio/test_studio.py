@@ -1,5 +1,6 @@
 """The studio without a browser: what it answers, what it keeps, whom and what it refuses."""
 
+import errno
 import io
 import json
 import os
@@ -288,6 +289,31 @@ def test_kept_designs_have_notes_and_come_back_when_removed(client):
     assert client.post("/shelf", json=was).json()["id"] == kept["id"]
     for path in (f"/shelf/{'0' * 16}/note", "/shelf/../../x/note"):
         assert client.post(path, json={"note": ""}).status_code in (404, 409)
+
+
+def test_half_a_character_is_refused_and_spoils_nothing(client):
+    spoiled = '{"recipe": "o=seed-1", "note": "\\ud800"}'
+    answer = client.post("/shelf", content=spoiled, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 409 and "note: found half a character" in answer.json()["error"]
+    assert client.get("/shelf").json() == {"designs": []}
+
+
+def test_a_lost_picture_a_long_query_and_a_full_disk_are_refusals(client, monkeypatch):
+    kept = client.post("/shelf", json={"recipe": SEEDS}).json()
+    picture = next(Path("runs/tiny/studio/kept").glob("*.png"))
+    picture.write_bytes(picture.read_bytes()[:90])
+    for path in (f"/shelf/{kept['id']}.jpg", f"/export/shelf/{kept['id']}.png", "/export/shelf-sheet.png"):
+        assert client.get(path).status_code == 409 and "cannot be read" in client.get(path).json()["error"]
+    many = "&".join(["x=1"] * 60)
+    for path in ("/draw", "/export/design.png"):
+        assert client.get(f"{path}?{SEEDS}&{many}").status_code == 409
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "kept")
+
+    monkeypatch.setattr("blend.studio.shelf.atomic_write", full)
+    answer = client.post("/shelf", json={"recipe": "o=seed-4"})
+    assert answer.status_code == 507 and "No space left on device; nothing half-made is kept" in answer.json()["error"]
 
 
 KEEPER = """

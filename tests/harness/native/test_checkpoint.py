@@ -56,6 +56,17 @@ def newest(checkpoints: Path) -> tuple[str | None, list[str]]:
     return found and found.name, said
 
 
+def test_what_somebody_else_has_put_there_is_no_checkpoint_and_stays(checkpoints: Path) -> None:
+    shutil.copytree(checkpoint_folder(checkpoints, 2), checkpoints / "step-00000002-backup")
+    (checkpoints / "step-00000001.tar").write_bytes(b"mine")
+    (checkpoints / "step-00000009").write_bytes(b"a file")
+    save(checkpoints, 3, keep=1)
+    assert [folder.name for folder in list_checkpoints(checkpoints)] == ["step-00000003"]
+    assert (checkpoints / "step-00000002-backup").is_dir() and (checkpoints / "step-00000001.tar").is_file()
+    save(checkpoints, 100_000_000, keep=2)
+    assert newest(checkpoints)[0] == "step-100000000"
+
+
 def test_round_trip(checkpoints: Path) -> None:
     folder = checkpoint_folder(checkpoints, 2)
     assert_same_state(load_weights(folder, "generator_ema")["a"], torch.full((64, 32), 2.0))

@@ -184,9 +184,17 @@ def test_samples_are_a_function_of_the_weights(workplace: Path, monkeypatch) -> 
     noise = Path("runs/tiny/noise.pt").read_bytes()
     shutil.rmtree("runs/tiny/checkpoints/step-00000004")
     Path("runs/tiny/samples/step-00000004.png").unlink()
+    with pytest.raises(UserError, match="found no checkpoint, but status.json says that step 4 was saved"):
+        train_run(tiny_config(), limit_steps=4)
+    assert len(Path("runs/tiny/stats.jsonl").read_text().splitlines()) >= 1
+    Path("runs/tiny/status.json").unlink()
     train_run(tiny_config(), limit_steps=4)
     assert Path("runs/tiny/samples/step-00000004.png").read_bytes() == first
     assert Path("runs/tiny/noise.pt").read_bytes() == noise
+    Path("runs/tiny/noise.pt").write_bytes(noise[:20])
+    with pytest.raises(UserError, match="noise.pt: is damaged; remove it"):
+        train_run(tiny_config(), limit_steps=5)
+    Path("runs/tiny/noise.pt").unlink()
 
     # More pictures are asked for: new noise, a larger grid.
     train_run(tiny_config(train__sample_count=9), limit_steps=5)
