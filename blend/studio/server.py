@@ -203,8 +203,13 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/shelf/{identity}/remove")
     def remove(identity: str, nothing: Nothing) -> Any:
-        entry = studio.shelf.remove(checked(identity))
-        return {"recipe": entry["document"]["recipe"], "note": entry["document"]["note"]}
+        studio.shelf.remove(checked(identity))
+        return {"removed": identity}
+
+    @app.post("/shelf/{identity}/restore")
+    def restore(identity: str, nothing: Nothing) -> Any:
+        studio.shelf.restore(checked(identity))
+        return {"restored": identity}
 
     def checked(identity: str) -> str:
         if not IDENTITY.fullmatch(identity):

@@ -1,4 +1,5 @@
-"""Designs that somebody kept, with their notes: `runs/<name>/studio/{shelf.json, kept/<id>.png}`.
+"""Designs that somebody kept, with their notes: `runs/<name>/studio/{shelf.json, kept/<id>.png}`; the last ones that
+were removed lie in `removed/<id>.{json, png}`.
 
 Each is there whole, with all that it follows from, or not at all, whatever kills the server and whenever.
 """
@@ -24,17 +25,18 @@ from harness.images import decode_picture
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 MOST_KEPT = 500
 MOST_NOTE = 1000
+MOST_REMOVED = 20  # can be put back
 
 
 class Shelf:
     """In the order kept. Several processes may share it."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.pictures = folder / "shelf.json", folder / "kept"
+        self.path, self.pictures, self.removed = folder / "shelf.json", folder / "kept", folder / "removed"
         self._lock = threading.Lock()
         if folder.is_dir():
             with self._alone():
-                for place in (folder, self.pictures):
+                for place in (folder, self.pictures, self.removed):
                     clean_leftovers(place)
 
     def entries(self) -> list[dict[str, Any]]:
@@ -92,14 +94,36 @@ class Shelf:
                     return entry
         raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
 
-    def remove(self, identity: str) -> dict[str, Any]:
-        """Returns what was there, so that it can be kept again."""
-        entry = self.entry(identity)
+    def remove(self, identity: str) -> None:
+        """Off the shelf, as it is, to where `restore` finds it."""
         with self._alone():
-            self._write([one for one in self.entries() if one["id"] != identity])
+            entry, entries = self.entry(identity), self.entries()
+            place = entries.index(entry)
+            self.removed.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.removed / f"{identity}.json", json.dumps({"place": place, "entry": entry}) + "\n")
+            self._write([*entries[:place], *entries[place + 1 :]])
             with suppress(FileNotFoundError):
-                os.unlink(self.pictures / f"{identity}.png")
-        return entry
+                os.replace(self.pictures / f"{identity}.png", self.removed / f"{identity}.png")
+            oldest_last = sorted(self.removed.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for path in oldest_last[MOST_REMOVED:]:
+                path.with_suffix(".png").unlink(missing_ok=True)
+                path.unlink()
+
+    def restore(self, identity: str) -> dict[str, Any]:
+        """Puts a removed design back as it was; returns its entry."""
+        with self._alone():
+            entries, path = self.entries(), self.removed / f"{identity}.json"
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                place, entry = found["place"], found["entry"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError("shelf: this design cannot be put back (any more); draw it anew") from error
+            with suppress(FileNotFoundError):  # a kill has left it where it was
+                os.replace(self.removed / f"{identity}.png", self.pictures / f"{identity}.png")
+            if not any(one["id"] == identity for one in entries):
+                self._write([*entries[:place], entry, *entries[place:]])
+            path.unlink()
+            return entry
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
         atomic_write(self.path, json.dumps({"version": 1, "designs": entries}, indent=1) + "\n")

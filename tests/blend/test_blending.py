@@ -141,6 +141,7 @@ def test_cars_by_seed(config):
     [
         (Request(intensity=0.5, futurism=50), "intensity, futurism: found 2 of them, allowed one"),
         (Request(futurism=50, style=0.5), "style: found beside futurism"),
+        (Request(futurism=float("nan")), "futurism: found nan, allowed a number"),
         (Request(seeds=(1,), range=(0, 1, 3)), "seeds: found beside parents or a range"),
         (Request(label="Audi"), "label: found without cars"),
         (Request(seeds=(1,), label="Audi"), "label: found 'Audi', allowed none: the run was trained without classes"),

@@ -48,10 +48,10 @@ function choose(id, on) {
 
 async function take(row) {
   try {
-    const was = await post(`/shelf/${row.id}/remove`, {});
+    await post(`/shelf/${row.id}/remove`, {});
     const undo = make("button", { type: "button", className: "plain", textContent: "Undo" });
     undo.addEventListener("click", async () => {
-      try { await post("/shelf", was); await load(); says.textContent = "It is back."; } catch (error) { complain(error.message); }
+      try { await post(`/shelf/${row.id}/restore`, {}); await load(); says.textContent = "It is back."; } catch (error) { complain(error.message); }
     });
     await load();
     says.replaceChildren("Removed. ", undo);

@@ -284,11 +284,15 @@ def test_kept_designs_have_notes_and_come_back_when_removed(client):
     assert draw_command(Path("k.json"), Path("k.png")) and Path("k.png").read_bytes() == png
     with Image.open(io.BytesIO(client.get("/export/shelf-sheet.png").content)) as sheet:
         assert sheet.width > 600
-    was = client.post(f"/shelf/{kept['id']}/remove", json={}).json()
-    assert len(client.get("/shelf").json()["designs"]) == 1
-    assert client.post("/shelf", json=was).json()["id"] == kept["id"]
-    for path in (f"/shelf/{'0' * 16}/note", "/shelf/../../x/note"):
-        assert client.post(path, json={"note": ""}).status_code in (404, 409)
+    assert client.post(f"/shelf/{kept['id']}/remove", json={}).status_code == 200
+    assert len(client.get("/shelf").json()["designs"]) == 1 and not list(Path("runs/tiny").rglob(f"kept/{kept['id']}*"))
+    for status in (200, 409):  # as it was, in its place; then there is nothing to put back
+        assert client.post(f"/shelf/{kept['id']}/restore", json={}).status_code == status
+        assert client.get("/shelf").json()["designs"] == rows
+        assert client.get(f"/export/shelf/{kept['id']}.png").content == png
+    for path in (f"/shelf/{'0' * 16}/note", "/shelf/../../x/note", f"/shelf/{'0' * 16}/restore"):
+        body = {} if path.endswith("restore") else {"note": ""}
+        assert client.post(path, json=body).status_code in (404, 409)
 
 
 def test_half_a_character_is_refused_and_spoils_nothing(client):
