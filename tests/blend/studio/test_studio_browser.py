@@ -130,6 +130,30 @@ def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
     assert "(usual here: 0.0001): a poor likeness. Another picture may do better." in said["concept"]
 
 
+def test_latents_that_the_studio_no_longer_knows_are_found_again_and_not_asked_for_for_ever(tab, studio):
+    """As after a restart without the run's inversions, while the page stayed open."""
+    tab.goto(studio)
+    ready(tab)
+    drop(tab, "ordinary", 1)
+    drop(tab, "concept", 2)
+    before = drawn(tab)
+    reference = tab.url.partition("o=")[2].partition("&")[0]
+    asked: list[str] = []
+    searches: list[str] = []
+    tab.on("request", lambda one: searches.append(one.url) if one.url.endswith("/jobs/parent") else None)
+
+    def draw(route: Any) -> None:
+        if searches:
+            route.continue_()
+        else:
+            asked.append(route.request.url)
+            route.fulfill(json={"needs": {"side": "ordinary", "reference": reference}})
+
+    tab.route("**/draw?*", draw)
+    dial(tab, "intensity", 1.0)
+    assert drawn(tab) != before and searches and 1 <= len(asked) <= 3
+
+
 def test_a_futurism_that_is_asked_for_moves_the_other_dials(tab, studio):
     tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.1")
     ready(tab)
