@@ -52,22 +52,28 @@ def request_sha256(request: dict[str, Any]) -> str:
 
 def is_made(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds exactly what is asked for, and all of it."""
+    if _kept_request(folder) != json.loads(json.dumps(request)):
+        return False
     try:
-        kept = json.loads((folder / "request.json").read_text(encoding="utf-8"))
         files = [row["file"] for row in read_designs(folder)]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return kept == json.loads(json.dumps(request)) and all((folder / file).is_file() for file in (*files, "grid.png"))
+    return all((folder / file).is_file() for file in (*files, "grid.png"))
 
 
 def holds_another(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds a set of another request; the same one by earlier weights is no other."""
+    kept, wanted = _kept_request(folder), json.loads(json.dumps(request))
+    return kept is not None and {**kept, "generators": None} != {**wanted, "generators": None}
+
+
+def _kept_request(folder: Path) -> dict[str, Any] | None:
+    """None where there is none that can be read."""
     try:
         kept = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    wanted = json.loads(json.dumps(request))
-    return not isinstance(kept, dict) or {**kept, "generators": None} != {**wanted, "generators": None}
+        return None
+    return kept if isinstance(kept, dict) else None
 
 
 def save_designs(

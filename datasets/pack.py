@@ -98,6 +98,8 @@ def build_set(
             _report(data, places)
             return packed
     except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+            raise  # our bugs
         text = f"{places.scan}: cannot be used ({error}); make room where the disk is full, or read every file again"
         raise UserError(f"{text} with --rescan (make: RESCAN=1)") from error
     except OSError as error:

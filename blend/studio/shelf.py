@@ -109,8 +109,8 @@ class Shelf:
                 path.with_suffix(".png").unlink(missing_ok=True)
                 path.unlink()
 
-    def restore(self, identity: str) -> dict[str, Any]:
-        """Puts a removed design back as it was; returns its entry."""
+    def restore(self, identity: str) -> None:
+        """Puts a removed design back as it was, in its place."""
         with self._alone():
             entries, path = self.entries(), self.removed / f"{identity}.json"
             try:
@@ -118,12 +118,12 @@ class Shelf:
                 place, entry = found["place"], found["entry"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError("shelf: this design cannot be put back (any more); draw it anew") from error
+            self.pictures.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # a kill has left it where it was
                 os.replace(self.removed / f"{identity}.png", self.pictures / f"{identity}.png")
             if not any(one["id"] == identity for one in entries):
                 self._write([*entries[:place], entry, *entries[place:]])
             path.unlink()
-            return entry
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
         atomic_write(self.path, json.dumps({"version": 1, "designs": entries}, indent=1) + "\n")

@@ -106,12 +106,16 @@ def _teach_classifier(config: Config, work: Path) -> None:
 
 
 def _read_result(path: Path) -> dict[str, Any]:
-    """{} where there is none, or a damaged one, which is measured again."""
+    """{} where there is none. UserError for a damaged one: what it was measured at may be gone."""
+    if not path.exists():
+        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise UserError(f"{path.absolute()}: is damaged ({error}); move it and the run of its name away") from error
+    return found
 
 
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:

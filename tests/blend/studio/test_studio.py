@@ -295,6 +295,23 @@ def test_kept_designs_have_notes_and_come_back_when_removed(client):
         assert client.post(path, json=body).status_code in (404, 409)
 
 
+def test_only_the_last_removed_designs_are_held(tmp_path, monkeypatch):
+    monkeypatch.setattr("blend.studio.shelf.MOST_REMOVED", 2)
+    shelf, names = Shelf(tmp_path / "studio"), [f"{k:016x}" for k in range(4)]
+    for k, name in enumerate(names):
+        shelf.keep(
+            np.full((8, 8, 3), k, np.uint8),
+            {"picture_sha256": name * 4, "note": "", "recipe": "o=seed-1", "setting": {}, "generators": {}},
+        )
+    for k, name in enumerate(names):
+        shelf.remove(name)
+        os.utime(tmp_path / f"studio/removed/{name}.json", ns=(k + 1, k + 1))
+    held = {path.name for path in (tmp_path / "studio/removed").iterdir()}
+    assert held == {f"{name}.{kind}" for name in names[2:] for kind in ("json", "png")}
+    with pytest.raises(UserError, match="cannot be put back"):
+        shelf.restore(names[0])
+
+
 def test_half_a_character_is_refused_and_spoils_nothing(client):
     spoiled = '{"recipe": "o=seed-1", "note": "\\ud800"}'
     answer = client.post("/shelf", content=spoiled, headers={"Content-Type": "application/json"})
