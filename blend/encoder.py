@@ -19,8 +19,8 @@ from harness.errors import UserError
 from harness.features.resnet18 import IMAGENET_WIDTH, ResNet18, imagenet_state
 from harness.native.autocast import without_autocast
 from harness.native.checkpoint import load_weights, newest_checkpoint, read_meta
-from harness.native.data import pictures_to_tensor
 from harness.native.draws import seed_for
+from harness.native.tensors import pictures_to_tensor
 
 ENCODE_BATCH_SIZE = 64
 HALVINGS = {"imagenet": 5, "small": 4}

@@ -37,7 +37,7 @@ from harness.native.checkpoint import (
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.device import prepare_hardware
 from harness.native.draws import Draws
-from harness.native.train import stop_signals
+from harness.native.faults import stop_signals
 from harness.rundir import RunDir
 
 # No update computes anything else with them. total_steps does: the learning rate follows it.

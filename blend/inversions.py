@@ -27,9 +27,9 @@ from harness.brands import Label
 from harness.config import Config
 from harness.errors import UserError
 from harness.images import picture_grid, save_png
-from harness.native.data import pictures_to_tensor
 from harness.native.device import prepare_hardware
 from harness.native.sampling import label_to_y
+from harness.native.tensors import pictures_to_tensor
 
 Kind = Literal["ordinary", "concept"]
 STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from harness.features import Featurizer
-from harness.native.data import pictures_to_tensor
 from harness.native.networks import Discriminator
+from harness.native.tensors import pictures_to_tensor
 
 BLOCK_ROWS = 256
 NEIGHBOURS = 5

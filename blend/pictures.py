@@ -6,6 +6,7 @@ In: files of strangers, packed sets. Out: uint8 (N, H, W, 3) with names and hash
 import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,3 +125,13 @@ def fit_content(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray
 def _printable(name: str) -> str:
     """A file name that is no valid text, with its odd bytes escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def read_pictures(path: Path, rows: Iterable[int]) -> dict[int, np.ndarray]:
+    """Row → uint8 (H, W, 3) of a packed set; empty when the set cannot be used."""
+    try:
+        with open_packed(path) as packed:
+            inside = sorted({row for row in rows if 0 <= row < packed.count})
+            return dict(zip(inside, packed.read(np.asarray(inside, dtype=np.int64)), strict=True)) if inside else {}
+    except UserError:
+        return {}

@@ -4,7 +4,6 @@ In: `runs/` and the packed sets. Out: runs with their newest samples, and pictur
 """
 
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,16 +119,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def read_pictures(path: Path, rows: Iterable[int]) -> dict[int, np.ndarray]:
-    """Row → uint8 (H, W, 3) of a packed set; empty when the set cannot be used."""
-    try:
-        with open_packed(path) as packed:
-            inside = sorted({row for row in rows if 0 <= row < packed.count})
-            return dict(zip(inside, packed.read(np.asarray(inside, dtype=np.int64)), strict=True)) if inside else {}
-    except UserError:
-        return {}
 
 
 def evenly_spread(path: Path, count: int) -> list[np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from blend import report_charts
 from blend.gallery import bytes_uri, picture_uri, strip_uri
-from blend.report_data import Found, evenly_spread, read_pictures
+from blend.pictures import read_pictures
+from blend.report_data import Found, evenly_spread
 from blend.report_designs import KINDS, SWEEP_SET, Design, InversionPair, Nearest, number_at, parent_picture
 
 # Widths that pictures are embedded at: about what they have on the page, as small ones do not gain from more.

@@ -21,8 +21,8 @@ from blend.generator import StyledGenerator, base_name, load_generator
 from blend.latents import average_latents
 from blend.measures import Measures, load_measures
 from blend.mix import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
+from blend.pictures import read_pictures
 from blend.recipe import Parent, Recipe, Side
-from blend.report_data import read_pictures
 from harness.config import Config, finetune_config
 from harness.errors import UserError
 from harness.rundir import RunDir

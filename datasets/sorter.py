@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.decisions import VIEWS
-from datasets.sorter_pictures import KINDS, MIRRORED, NO_CAR
+from datasets.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.sorter_teach import LOST, Lesson, learn, unseen_ok
 from harness.errors import UserError
 from harness.features.looks import LOOK_FEATURIZERS, LookFeaturizer, at_hand, load_look_featurizer

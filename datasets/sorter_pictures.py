@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.decisions import VIEWS
+from datasets.kinds import KINDS, MIRRORED
 from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.factors import Factors, draw_factors
 from datasets.procedural.messy import DAMAGED, make_messy, messy_kind
@@ -22,19 +23,12 @@ from datasets.sorter_art import add_caption, add_lettering, add_people, draw_gro
 from harness.images import decode_picture, resize_picture
 from harness.letterbox import remove_letterbox
 
-# Why a picture is no usable car, after the first. One picture has one kind; its view is another matter.
-KINDS = ("ok", "blank", "dark", "logo", "graphic", "not_a_car", "interior", "several_cars", "collage", "people", "part",
-         "aspect")  # fmt: skip
-NO_CAR = ("blank", "logo", "not_a_car", "interior", "collage", "part")  # kinds of which no view can be told
 SEEN = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
 SHARES = {"ok": 0.53, "blank": 0.02, "dark": 0.03, "logo": 0.04, "graphic": 0.04, "not_a_car": 0.08, "interior": 0.03,
           "several_cars": 0.09, "collage": 0.03, "people": 0.04, "part": 0.04, "aspect": 0.03}  # fmt: skip
 # Degrees of yaw: 0 = seen from the front, 90 = from its left side, where the nose points left in the picture and the
 # tail right. What lies between two ranges is drawn for neither.
 YAWS = {"front": (-14, 14), "front_left": (20, 76), "left": (83, 97), "rear_right": (104, 155), "rear": (161, 199)}
-MIRRORED = {"left": "right", "front_left": "front_right", "rear_left": "rear_right", "front": "front", "rear": "rear",
-            "other": "other"}  # fmt: skip
-MIRRORED |= {there: here for here, there in MIRRORED.items()}
 STEEP_DEG = (48.0, 85.0)  # from so far above, no view is meant
 HEIGHTS_PX = (72, 160)
 CAPTIONED = 0.12  # of usable pictures: a dealer's name or a date in small print does not spoil them

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from datasets.decisions import VIEWS
 from datasets.degrade import degrade, uniform, warp
+from datasets.kinds import KINDS
 from datasets.procedural.messy import USABLE
 from datasets.sorter import SWAPPED, Heads, Sorter, heads_path
-from datasets.sorter_pictures import KINDS, Drawn, draw_for_sorting, draw_messy_looks
+from datasets.sorter_pictures import Drawn, draw_for_sorting, draw_messy_looks
 from datasets.sorter_teach import standardised, unscaled
 from harness.atomic import atomic_write
 from harness.features.looks import LookFeaturizer, load_look_featurizer

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.native.data import pictures_to_tensor
+from harness.native.tensors import pictures_to_tensor
 
 SIDE_PX = 48  # of the mean of height and width; larger pictures are made smaller
 WIDTH, EPOCHS, BATCH, LR, DECAY, SMOOTHING, SHIFT_PX = 16, 6, 64, 3e-3, 0.02, 0.05, 2

@@ -10,30 +10,23 @@ from torch import Tensor, nn
 from harness.config import Config, Loss, config_to_dict
 from harness.errors import UserError
 from harness.hdf5 import PackedSet, open_packed
-from harness.native.arch import ArchSpec
-from harness.native.checkpoint import checkpoint_folder, load_state, load_weights, purge_checkpoints, save_checkpoint
-from harness.native.conv import ConvDiscriminator, ConvGenerator
+from harness.native.build_networks import build_networks
+from harness.native.checkpoint import (
+    checkpoint_folder,
+    load_state,
+    load_weights,
+    purge_checkpoints,
+    read_meta,
+    save_checkpoint,
+)
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.device import Hardware
 from harness.native.dist import World
-from harness.native.draws import Draws, seed_for
-from harness.native.layers import round_as_studiogan, synchronise_batch_norm
+from harness.native.draws import Draws
+from harness.native.layers import synchronise_batch_norm
 from harness.native.losses import LeCam
-from harness.native.networks import Discriminator, Generator
-from harness.native.resnet import ResNetDiscriminator, ResNetGenerator
-from harness.native.schedule import active_size, close_columns
 from harness.native.step import Training
-
-
-def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
-    """The part of a config that decides the networks' shapes; `num_classes` 0 = unconditional."""
-    model, train, (height, width) = config.model, config.train.applied, config.data.img_size
-    names = set(ArchSpec.__dataclass_fields__) & set(type(model).model_fields)
-    return ArchSpec(
-        img_height=height, img_width=width, num_classes=num_classes, commute_1x1=train.commute_1x1,
-        fuse_resampling=train.fuse_resampling,
-        **{name: getattr(model, name) for name in names},
-    )  # fmt: skip
+from harness.rundir import RunDir
 
 
 def open_training_set(config: Config) -> PackedSet:
@@ -45,31 +38,6 @@ def open_training_set(config: Config) -> PackedSet:
             f"data.img_size says {config.data.img_size}; try `make dataset CONFIG=...` for this size"
         )
     return packed
-
-
-def build_networks(config: Config, num_classes: int, device: torch.device) -> tuple[Generator, Discriminator]:
-    """Freshly initialised networks: a function of config.seed alone, whatever the number of threads."""
-    spec, threads = config_to_spec(config, num_classes), torch.get_num_threads()
-    torch.set_num_threads(1)  # the last bits of an orthogonal matrix hang on it
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(config.seed, "weights"))
-            generator, discriminator = spec_to_networks(spec)
-    finally:
-        torch.set_num_threads(threads)
-    close_columns(generator, active_size(config.optim, spec.z_dim, step=0))
-    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
-    for network in (generator, discriminator):
-        if config.train.as_studiogan:
-            round_as_studiogan(network)
-        network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-    return generator, discriminator
-
-
-def spec_to_networks(spec: ArchSpec) -> tuple[Generator, Discriminator]:
-    if spec.backbone == "conv":
-        return ConvGenerator(spec), ConvDiscriminator(spec)
-    return ResNetGenerator(spec), ResNetDiscriminator(spec)
 
 
 def build_training(config: Config, hardware: Hardware, world: World, packed: PackedSet) -> Training:
@@ -186,3 +154,29 @@ def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:
             for name in ("exp_avg", "exp_avg_sq"):
                 if name in state:
                     state[name] = torch.empty_like(parameter).copy_(state[name])
+
+
+def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:
+    """The facts kept with each checkpoint of a run: its set, and what it was fine-tuned from.
+
+    Args:
+        newest: the checkpoint that the run goes on from; None = it begins.
+        source: the fine-tuning source, where the run begins or the source is asked for by name.
+    """
+    facts: dict[str, Any] = {"data_sha256": packed.sha256, "class_names": packed.class_names}
+    if newest is None:
+        if source is None:
+            return facts
+        return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
+    meta = read_meta(newest)
+    if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
+        raise UserError(
+            f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
+            "put the old one back, or train under another --set name="
+        )
+    if source is not None and meta.get("finetuned_from") != str(source):
+        raise UserError(
+            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; "
+            "move the folder away first"
+        )
+    return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}

@@ -13,6 +13,7 @@ from harness.images import picture_grid, save_png
 from harness.native.draws import Draws
 from harness.native.sampling import latents_to_pictures, standing_copy
 from harness.native.step import Training
+from harness.native.tensors import grid_columns
 from harness.rundir import RunDir, atomic_write
 
 
@@ -47,7 +48,3 @@ def fixed_noise(run: Training, rundir: RunDir) -> tuple[torch.Tensor, torch.Tens
     torch.save({"z": z, "y": y}, buffer)
     atomic_write(rundir.noise_path, buffer.getvalue())
     return z, y
-
-
-def grid_columns(count: int) -> int:
-    return max(1, round(count**0.5))

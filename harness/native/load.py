@@ -6,18 +6,15 @@ In: a run's checkpoints folder. Out: networks in eval mode that nothing trains a
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from harness.config import Config, check_config, complete_config
 from harness.errors import UserError
-from harness.hdf5 import PackedSet
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.native.device import prepare_hardware
 from harness.native.networks import Discriminator, Generator
-from harness.rundir import RunDir
 
 BEST = "best"
 
@@ -98,29 +95,3 @@ def _find_device(config: Config) -> torch.device:
         return prepare_hardware(train).device
     print("no CUDA device here, on which this run was trained: taking the CPU", file=sys.stderr)
     return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"})).device
-
-
-def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:
-    """The facts kept with each checkpoint of a run: its set, and what it was fine-tuned from.
-
-    Args:
-        newest: the checkpoint that the run goes on from; None = it begins.
-        source: the fine-tuning source, where the run begins or the source is asked for by name.
-    """
-    facts: dict[str, Any] = {"data_sha256": packed.sha256, "class_names": packed.class_names}
-    if newest is None:
-        if source is None:
-            return facts
-        return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
-    meta = read_meta(newest)
-    if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
-        raise UserError(
-            f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
-            "put the old one back, or train under another --set name="
-        )
-    if source is not None and meta.get("finetuned_from") != str(source):
-        raise UserError(
-            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; "
-            "move the folder away first"
-        )
-    return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from harness.brands import Choice, text_to_choice
 from harness.images import picture_grid, save_png
 from harness.native.draws import Draws
-from harness.native.grids import grid_columns
 from harness.native.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
 from harness.native.sampling import label_to_y, latents_to_pictures, standing_copy
+from harness.native.tensors import grid_columns
 from harness.rundir import RunDir
 
 COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.brands import Label
-from harness.native.data import tensor_to_pictures
 from harness.native.draws import Draws
 from harness.native.layers import synchronise_batch_norm
+from harness.native.tensors import tensor_to_pictures
 
 STANDING_BATCHES = 16
 STANDING_BATCH_SIZE = 64

@@ -16,14 +16,21 @@ from harness.errors import EXIT_USER_ERROR, Interrupted, UserError
 from harness.hdf5 import PackedSet
 from harness.native.arch import ArchSpec
 from harness.native.best import Evaluations
-from harness.native.build import build_training, load_networks, load_training, open_training_set, save_training
+from harness.native.build import (
+    build_training,
+    load_networks,
+    load_training,
+    open_training_set,
+    read_origin,
+    save_training,
+)
 from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
 from harness.native.device import device_kind, prepare_hardware
 from harness.native.dist import join_world, leave_world
 from harness.native.faults import disk_errors_told, explained, stop_signals
 from harness.native.freeze import freeze_discriminator
 from harness.native.grids import save_reals, save_samples
-from harness.native.load import find_checkpoint, read_origin
+from harness.native.load import find_checkpoint
 from harness.native.progress import Reporter, save_curves
 from harness.native.step import Training, train_step
 from harness.rundir import RunDir

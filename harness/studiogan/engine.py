@@ -15,10 +15,9 @@ from typing import Any
 from harness.config import Config, check_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
 from harness.hdf5 import PackedSet
-from harness.native.build import open_training_set
+from harness.native.build import open_training_set, read_origin
 from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
 from harness.native.faults import disk_errors_told, stop_signals
-from harness.native.load import read_origin
 from harness.native.train import find_source
 from harness.rundir import RunDir
 from harness.studiogan.process import end_left_behind

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.config import Config, check_config, complete_config, config_to_dict
 from harness.errors import UserError
-from harness.native.build import build_networks, config_to_spec, spec_to_networks
+from harness.native.build_networks import build_networks, config_to_spec, spec_to_networks
 from harness.native.checkpoint import checkpoint_folder, load_state, load_weights, read_meta, save_checkpoint
 from harness.native.sampling import standing_copy
 from harness.studiogan.weights_file import (

@@ -25,8 +25,9 @@ from blend.generator import load_generator
 from harness.errors import Interrupted, UserError
 from harness.hdf5 import open_packed
 from harness.native.checkpoint import load_state, load_weights
-from harness.native.data import PictureOrder, tensor_to_pictures
+from harness.native.data import PictureOrder
 from harness.native.draws import Draws
+from harness.native.tensors import tensor_to_pictures
 from harness.rundir import RunDir
 
 ENCODER = Path("runs/tiny/encoder")

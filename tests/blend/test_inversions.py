@@ -24,7 +24,7 @@ from blend.perceptual import picture_error
 from blend.pictures import Parents, load_held_out
 from harness.errors import Interrupted, UserError
 from harness.hdf5 import open_packed
-from harness.native.data import pictures_to_tensor
+from harness.native.tensors import pictures_to_tensor
 
 
 @pytest.fixture(autouse=True)

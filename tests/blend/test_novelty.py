@@ -8,7 +8,7 @@ from PIL import Image
 from blend.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
 from harness.config import load_config
 from harness.features import load_featurizer
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 
 HEIGHT, WIDTH = 32, 48
 SETS = (("cars", 70), ("concept", 50))

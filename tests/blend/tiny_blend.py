@@ -10,7 +10,7 @@ from torch import nn
 
 from harness.config import Config, config_to_dict, config_to_yaml, finetune_config, load_config
 from harness.hdf5 import PackedWriter
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import checkpoint_folder, save_checkpoint
 from harness.rundir import RunDir
 

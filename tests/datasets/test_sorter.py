@@ -9,9 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 from datasets import sorter as sorter_module
 from datasets.decisions import VIEWS
+from datasets.kinds import KINDS
 from datasets.sorter import DEFAULT_VIEWS, SWAPPED, Sorter, heads_path, load_sorter, more_ok
 from datasets.sorter_measure import drawn_messy_balance
-from datasets.sorter_pictures import KINDS, draw_for_sorting, draw_views
+from datasets.sorter_pictures import draw_for_sorting, draw_views
 from datasets.sorter_teach import learn
 from harness.errors import UserError
 from harness.features.looks import load_look_featurizer

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from datasets.decisions import VIEWS
-from datasets.sorter_pictures import KINDS, MIRRORED, NO_CAR, SEEN, SHARES, YAWS, draw_for_sorting, draw_views
+from datasets.kinds import KINDS, MIRRORED, NO_CAR
+from datasets.sorter_pictures import SEEN, SHARES, YAWS, draw_for_sorting, draw_views
 from harness.features import load_reader
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import harness.native.step
 from harness.hdf5 import PackedWriter, open_packed
-from harness.native.build import build_networks, build_training
+from harness.native.build import build_training
+from harness.native.build_networks import build_networks
 from harness.native.device import prepare_hardware
 from harness.native.diffaug import numbers_to_draws
 from harness.native.dist import World

@@ -23,7 +23,7 @@ from harness.metrics.frechet import frechet_distance, statistics_of
 from harness.metrics.manifold import manifold_figures
 from harness.metrics.prd import prd_f8
 from harness.native import sampling
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import load_weights, read_meta, save_checkpoint
 from harness.native.load import find_checkpoint, load_checkpoint
 from harness.native.train import train_run

@@ -3,7 +3,7 @@
 import torch
 from tiny_runs import tiny_config
 
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 
 
 def test_initial_weights_do_not_hang_on_the_number_of_threads() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from harness import config_faults
 from harness.config import load_config
 from harness.native.arch import ACTIVATIONS, ArchSpec
-from harness.native.build import config_to_spec, spec_to_networks
+from harness.native.build_networks import config_to_spec, spec_to_networks
 from harness.native.conv import ConvDiscriminator, ConvGenerator, block_channels
 from harness.native.freeze import freeze_discriminator
 from harness.native.layers import SNConvTranspose2d

@@ -12,7 +12,8 @@ from tiny_runs import COUNT
 from harness.errors import UserError
 from harness.hdf5 import open_packed
 from harness.native import data
-from harness.native.data import PictureOrder, PictureSource, pictures_to_tensor, tensor_to_pictures
+from harness.native.data import PictureOrder, PictureSource
+from harness.native.tensors import pictures_to_tensor, tensor_to_pictures
 
 PATH = Path("data/hdf5/tiny/custom_32_train.hdf5")
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from harness.config import load_config
 from harness.errors import UserError
 from harness.native import resample
 from harness.native.arch import ArchSpec
-from harness.native.build import config_to_spec
+from harness.native.build_networks import config_to_spec
 from harness.native.losses import d_loss, g_loss
 from harness.native.resnet import (
     DiscriminatorBlock,

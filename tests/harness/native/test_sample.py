@@ -9,7 +9,7 @@ import harness.native.sampling
 from harness.config import config_to_dict, config_to_yaml
 from harness.errors import UserError
 from harness.native.arch import ArchSpec
-from harness.native.build import build_networks, spec_to_networks
+from harness.native.build_networks import build_networks, spec_to_networks
 from harness.native.checkpoint import checkpoint_folder, save_checkpoint
 from harness.native.sample import sample_run
 from harness.rundir import RunDir

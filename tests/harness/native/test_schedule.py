@@ -10,7 +10,7 @@ from tiny_runs import SHORT, assert_same_checkpoint, tiny_config
 
 from harness.config import epochs_to_steps, finetune_config
 from harness.errors import UserError
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import load_weights
 from harness.native.schedule import active_size, close_columns, open_columns
 from harness.native.train import finetune_run, train_run

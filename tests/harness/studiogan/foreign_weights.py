@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.config import Config, config_to_dict, load_config
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import checkpoint_folder, save_checkpoint
 from harness.native.freeze import freeze_discriminator
 

@@ -16,7 +16,7 @@ import harness.native.sampling
 import harness.native.train
 from harness.config import Config
 from harness.hdf5 import PackedWriter
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import load_state, load_weights, read_meta
 from harness.studiogan.weights import export_checkpoint, import_checkpoint
 from harness.studiogan.weights_names import parameter_names

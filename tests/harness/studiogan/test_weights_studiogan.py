@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.config import Config
 from harness.errors import UserError
-from harness.native.build import build_networks
+from harness.native.build_networks import build_networks
 from harness.native.checkpoint import load_state, load_weights, read_meta
 from harness.studiogan.checkout import find_checkout, find_python
 from harness.studiogan.weights import export_checkpoint, import_checkpoint
