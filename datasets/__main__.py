@@ -190,7 +190,9 @@ class Way:
 
 def _build_all(configs: list[Config], way: Way) -> None:
     from datasets.pack import build_set
+    from datasets.progress import say
     from datasets.recipe import Places, find_complete, recipe_with_place
+    from datasets.report import update_report
 
     mapper = _mapper(way.on)
     for config in configs:
@@ -201,10 +203,12 @@ def _build_all(configs: list[Config], way: Way) -> None:
             for key, value in recipe_with_place(data, clean).items():
                 print(f"#   {key}: {value}")
             continue
-        for path in build_set(
+        paths = build_set(
             data, clean, rebuild=way.rebuild, rescan=way.rescan, verify=way.verify, workers=way.workers, mapper=mapper
-        ):
-            print(path)
+        )
+        if page := update_report(data):
+            say(f"what became of every file: {page}")
+        print(*paths, sep="\n")
 
 
 def _mapper(on: str | None) -> Any:

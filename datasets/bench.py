@@ -23,9 +23,10 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets import bench_faults, bench_studiogan, pack
+from datasets import bench_faults, bench_studiogan
 from datasets.bench_bare import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
 from datasets.bench_files import NoFeatures, write_photos
+from datasets.pack import build_set
 from datasets.progress import say
 from harness.config import Config, load_config
 from harness.errors import UserError
@@ -133,11 +134,7 @@ def _build_anew(look_px: int | None, photos: Path) -> None:
     config = set_config("speed", str(photos))
     sorter = None if look_px is None else NoFeatures(look_px)
     clean = None if look_px is None else config.clean
-    report, pack._report = pack._report, lambda *_: None
-    try:
-        pack.build_set(config.data, clean, rescan=True, workers=WORKERS, sorter=sorter)
-    finally:
-        pack._report = report
+    build_set(config.data, clean, rescan=True, workers=WORKERS, sorter=sorter)
 
 
 def _link_first(photos: Path, part: Path, count: int) -> None:

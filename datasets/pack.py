@@ -29,6 +29,7 @@ from datasets.recipe import (
     find_complete,
     is_cleanable,
     make_recipe,
+    pictures_folder,
     recipe_with_place,
     remove_if_there,
 )
@@ -94,9 +95,7 @@ def build_set(
             clean = cleaning(data, clean)
             if clean is not None and sorter is None:
                 sorter = _load_sorter(clean.features)
-            packed = _build(data, clean, sorter, places, workers, mapper)
-            _report(data, places)
-            return packed
+            return _build(data, clean, sorter, places, workers, mapper)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             raise  # our bugs
@@ -120,7 +119,7 @@ def _build(
         class_names = _fill(store, data, sorter, places, workers, mapper)
         told = decide(store, clean, sorter, decisions)
         assign_splits(store, data.valid_fraction)
-        _refuse_unusable(store, data, places)
+        _refuse_unusable(store, data)
         with ExitStack() as stack:
             summary = _pack(store, data, clean, class_names, told, places, stack)
             # At the end of this block the packed files get their names: the valid set's, then the train set's.
@@ -148,7 +147,7 @@ def _fill(store: StoreWriter, data: Data, sorter: Any, places: Places, workers: 
     if data.source == "cifar10":
         store.take_ready(read_cifar10(data), data.source)
         return CLASS_NAMES
-    folder = _folder(data, places)
+    folder = pictures_folder(data)
     class_names = list_into(store, folder, data.set, data.source)
     if not store.count():
         raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")
@@ -157,10 +156,6 @@ def _fill(store: StoreWriter, data: Data, sorter: Any, places: Places, workers: 
     if known and is_cleanable(data):
         say(f"{data.set}: {scanned} files read, {known} known from before")
     return class_names
-
-
-def _folder(data: Data, places: Places) -> Path:
-    return places.raw if data.source == "procedural" else source_folder(data)
 
 
 def _pack(
@@ -210,7 +205,7 @@ def _summarise(
     return summary | {"classes": {name: counts.classes[name] for name in class_names}}
 
 
-def _refuse_unusable(store: StoreWriter, data: Data, places: Places) -> None:
+def _refuse_unusable(store: StoreWriter, data: Data) -> None:
     splits, dropped = store.splits(), store.dropped()
     if "train" in splits:
         return
@@ -224,7 +219,7 @@ def _refuse_unusable(store: StoreWriter, data: Data, places: Places) -> None:
         reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
     if not set(dropped) <= {*UNDECODED, "no_class"}:
         reasons += "; --set clean.apply=false takes all that can be decoded"
-    raise UserError(f"data.src: none of the {store.count()} files in {_folder(data, places)} can be used ({reasons})")
+    raise UserError(f"data.src: none of the {store.count()} files in {pictures_folder(data)} can be used ({reasons})")
 
 
 def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:
@@ -239,10 +234,3 @@ def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:
     for name in [name for name, count in summary["classes"].items() if count == 0]:
         say(f"class {name}: no picture of it can be used")
 
-
-def _report(data: Data, places: Places) -> None:
-    """The page about a set that was, or could be, cleaned; its path is told."""
-    if is_cleanable(data):
-        from datasets.report import write_report
-
-        say(f"what became of every file: {write_report(data, _folder(data, places))}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.decisions import read_decisions
-from harness.config import Data, expand_path
+from harness.config import Data, expand_path, source_folder
 from harness.config_schema import Clean
 from harness.errors import UserError
 from harness.hdf5 import open_packed
@@ -54,6 +54,11 @@ class Places:
 def is_cleanable(data: Data) -> bool:
     """Pictures from outside, and drawn ones that stand for them; cars that Carforge draws, and CIFAR-10, are clean."""
     return data.source == "folder" or (data.source == "procedural" and data.kind == "messy")
+
+
+def pictures_folder(data: Data) -> Path:
+    """Where the files are that a set is made from. UserError when data.src does not say it."""
+    return Places.of(data).raw if data.source == "procedural" else source_folder(data)
 
 
 def cleaning(data: Data, clean: Clean | None) -> Clean | None:

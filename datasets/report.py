@@ -11,9 +11,10 @@ from typing import Any
 import jinja2
 
 from datasets.paint import PAINTS, paint_of
+from datasets.progress import say
 from datasets.quality import UNDECODED
 from datasets.reasons import STEPS, detail_of, heading_of, meaning_of, slug_of
-from datasets.recipe import Places, read_summary
+from datasets.recipe import Places, is_cleanable, pictures_folder, read_summary
 from datasets.report_charts import Bar, bars, histogram
 from datasets.report_data import (
     ASPECT_EDGES,
@@ -29,11 +30,21 @@ from datasets.report_data import (
 from datasets.report_pictures import PagePictures, sample_packed
 from harness.atomic import atomic_write
 from harness.config import Data
+from harness.lockfile import hold_lock
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
 MOST_PAINTED = 1500  # kept pictures whose colour is guessed
 COMMON_FEW = 0.02  # a class with a smaller share than this is called rare
+
+
+def update_report(data: Data) -> Path | None:
+    """Writes the page of a built set where it is missing or older than the set; None when there is nothing to do."""
+    places, page = Places.of(data), report_path(data)
+    if not is_cleanable(data) or (page.exists() and page.stat().st_mtime >= places.manifest.stat().st_mtime):
+        return None
+    with hold_lock(places.lock, say):
+        return write_report(data, pictures_folder(data))
 
 
 def write_report(data: Data, folder: Path | None) -> Path:

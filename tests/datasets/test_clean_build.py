@@ -37,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pack, "_report", lambda *_: None)  # another test's matter
 
 
 def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import tracemalloc
 from collections import Counter
@@ -20,7 +21,7 @@ from datasets import report_data, report_pictures
 from datasets.paint import paint_of
 from datasets.reasons import REASONS
 from datasets.recipe import Places
-from datasets.report import funnel, report_path, write_report
+from datasets.report import funnel, report_path, update_report, write_report
 from datasets.report_charts import bars, histogram
 from datasets.report_data import Examples, read_tally
 from datasets.thumbnails import read_thumbnail
@@ -125,6 +126,16 @@ def test_page_says_what_the_manifest_says():
         "kept from 0.50",
     ):
         assert words in page.text, words
+
+
+def test_page_is_written_once_for_each_build():
+    data = small_set()[0].model_copy(update={"src": "photos"})
+    assert update_report(data) == report_path(data)
+    assert update_report(data) is None
+    newer = report_path(data).stat().st_mtime + 1
+    os.utime(Places.of(data).manifest, (newer, newer))  # another build has ended since
+    assert update_report(data) == report_path(data)
+    assert update_report(data.model_copy(update={"source": "cifar10"})) is None
 
 
 def test_page_stands_alone_and_hides_nothing_hostile():
