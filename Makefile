@@ -144,7 +144,7 @@ bench: $(READY) ## speed: each switch on and off, one thread, CPU time
 
 ablate: $(READY) ## CONFIG= each stabiliser off in turn, two seeds: a table of KID, diversity and, with classes, brand accuracy
 	@$(PY) -m datasets build --stage train $(PLAN) $(FROM)
-	@$(if $(DRY_RUN),exit 0;) exec $(PY) -m harness.metrics.ablation --config "$$CONFIG" $(SETS) $(ARGS)
+	@$(if $(DRY_RUN),exit 0;) exec $(PY) -m harness.benchmarks.ablation --config "$$CONFIG" $(SETS) $(ARGS)
 
 studiogan: $(READY) ## [VERSION=0.4.0] clone StudioGAN (0.2.0) into third_party/ with an environment of its own
 	@exec $(PY) -m harness studiogan $(if $(VERSION),--version "$$VERSION") $(ARGS)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config import Config, config_to_yaml, load_config
+from harness.config.experiment import Config, config_to_yaml, load_config
 
 app = make_app("From a photo to futuristic designs.")
 
@@ -35,7 +35,7 @@ def encoder(
     """Train the ResNet-18 that turns a picture into a latent, or go on with it. Prints its folder."""
     resolved = load_config(config, overrides or ())
     if not _planned(resolved, dry_run):
-        from blend.encoder_train import train_encoder
+        from blend.encoder.train import train_encoder
 
         print(train_encoder(resolved, limit_steps=limit_steps))
 
@@ -54,7 +54,7 @@ def invert(
     """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
     resolved = load_config(config, overrides or ())
     if not _planned(resolved, dry_run):
-        from blend.commands import invert_command
+        from blend.designs.commands import invert_command
 
         for path in invert_command(resolved, src, kind.value, label):
             print(path)
@@ -65,7 +65,7 @@ def measure(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOp
     """Measure the dial on pairs of held-out pictures. Prints metrics.json's path."""
     resolved = load_config(config, overrides or ())
     if not _planned(resolved, dry_run):
-        from blend.commands import measure_command
+        from blend.designs.commands import measure_command
 
         print(measure_command(resolved))
 
@@ -91,8 +91,8 @@ def blend(
     """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
     resolved = load_config(config, overrides or ())
     if not _planned(resolved, dry_run):
-        from blend.blending import Request, blend_command, text_to_range
-        from blend.latents import text_to_seeds
+        from blend.designs.generate import Request, blend_command, text_to_range
+        from blend.generator.latents import text_to_seeds
 
         asked = Request(
             ordinary, concept, intensity, style, futurism,
@@ -106,7 +106,7 @@ def gallery(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOp
     """Write the page that shows it all. Prints its path."""
     resolved = load_config(config, overrides or ())
     if not _planned(resolved, dry_run):
-        from blend.report import make_report
+        from blend.report.report import make_report
 
         print(make_report(resolved))
 
@@ -114,7 +114,7 @@ def gallery(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOp
 @app.command()
 def demo(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
     """Everything in turn, from drawn cars to the page."""
-    from blend.demo import demo_run
+    from blend.demo.demo import demo_run
 
     demo_run(config, overrides or [], dry_run)
 
@@ -138,7 +138,7 @@ def draw(
     out: Annotated[Path | None, typer.Option(help="The PNG to write; beside the source if not given.")] = None,
 ) -> None:
     """Draw an exported design again, bit for bit. Prints the path of the PNG."""
-    from blend.design_file import draw_command
+    from blend.designs.export import draw_command
 
     for path in draw_command(source, out):
         print(path)
@@ -153,7 +153,7 @@ def drag(
     """Load on a studio of its own: many tabs drag at once. Prints counts, times and memory as JSON."""
     import json
 
-    from blend.studio.dragging import drag_command
+    from blend.studio.load_test import drag_command
 
     print(json.dumps(drag_command(run, tabs, seconds), indent=1))
 

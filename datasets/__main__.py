@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
+from harness.config.data_sources import load_sources, recipe_to_changes, to_set_name
+from harness.config.experiment import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
 from harness.errors import UserError
-from harness.sources import load_sources, recipe_to_changes, to_set_name
 
 app = make_app("From pictures to training sets.")
 BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
@@ -138,7 +138,7 @@ def named_set(
 @app.command(add_help_option=False, context_settings=PassOn)
 def reader(context: typer.Context) -> None:
     """Train the small network that reads a car's factors from a picture."""
-    from datasets.reader import reader_command  # imports torch: the other commands work without
+    from datasets.train_shipped.train_reader import reader_command  # imports torch: the other commands work without
 
     _run_alone(context, reader=reader_command)
 
@@ -154,7 +154,7 @@ def clinic(context: typer.Context) -> None:
 @app.command(add_help_option=False, context_settings=PassOn)
 def bench(context: typer.Context) -> None:
     """Measure this stage: speed beside bare decoding and StudioGAN's, memory, duplicates, hostile files, kills."""
-    from datasets.bench import bench_command
+    from datasets.bench.speed_and_memory import bench_command
 
     _run_alone(context, bench=bench_command)
 
@@ -162,8 +162,8 @@ def bench(context: typer.Context) -> None:
 @app.command(add_help_option=False, context_settings=PassOn)
 def sorter(context: typer.Context) -> None:
     """Train or measure what tells a usable car and its view: sorter train, sorter measure."""
-    from datasets.sorter_measure import measure_command
-    from datasets.sorter_train import train_command
+    from datasets.train_shipped.measure_view_classifier import measure_command
+    from datasets.train_shipped.train_view_classifier import train_command
 
     _run_alone(context, train=train_command, measure=measure_command)
 
@@ -189,10 +189,10 @@ class Way:
 
 
 def _build_all(configs: list[Config], way: Way) -> None:
-    from datasets.pack import build_set
-    from datasets.progress import say
-    from datasets.recipe import Places, find_complete, recipe_with_place
-    from datasets.report import update_report
+    from datasets.pack.build_set import build_set
+    from datasets.pack.recipe import Places, find_complete, recipe_with_place
+    from datasets.report.report import update_report
+    from datasets.scan.progress import say
 
     mapper = _mapper(way.on)
     for config in configs:
@@ -213,12 +213,12 @@ def _build_all(configs: list[Config], way: Way) -> None:
 
 def _mapper(on: str | None) -> Any:
     if on is None:
-        from datasets.workers import map_in_order
+        from datasets.scan.pool import map_in_order
 
         return map_in_order
     if on != "ray":
         raise UserError(f"--on: found {on!r}, allowed ray, or nothing for this machine alone")
-    from datasets.cluster import map_on_ray
+    from datasets.scan.ray_pool import map_on_ray
 
     return map_on_ray
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config import Config, check_config, config_to_dict, config_to_yaml, finetune_config, load_config
-from harness.config_yaml import merge
+from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, finetune_config, load_config
+from harness.config.yaml_files import merge
 from harness.errors import UserError
-from harness.rundir import RunDir
+from harness.storage.rundir import RunDir
 
 app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
 
@@ -121,7 +121,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Drawn pictures beside real ones: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
-    from harness.config_yaml import parse_overrides
+    from harness.config.yaml_files import parse_overrides
     from harness.metrics.evaluate import evaluate_run, evaluation_to_text
 
     changes = parse_overrides(overrides or ())
@@ -147,7 +147,7 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents.")] = 0,
 ) -> None:
     """Draw cars, of a chosen class where the run has classes. Prints the grid's path."""
-    from harness.native.sample import sample_run
+    from harness.checkpoints.sample import sample_run
 
     print(sample_run(run, brand, count, checkpoint, seed))
 
@@ -155,7 +155,7 @@ def sample(
 @app.command()
 def configs(config: ConfigOption, overrides: SetOption = None) -> None:
     """What StudioGAN would be given for this run and its FreezeD run. Prints the files."""
-    from harness.studiogan.dialect import write_configs
+    from harness.studiogan.dialects.convert import write_configs
 
     for path in write_configs(load_config(config, overrides or ())):
         print(path)
@@ -170,7 +170,7 @@ def export_command(
     checkpoint: CheckpointOption = None,
 ) -> None:
     """A run's checkpoint as StudioGAN's own files. Prints the folder."""
-    from harness.studiogan.weights_run import export_run
+    from harness.studiogan.weights.runs import export_run
 
     if to != "studiogan":
         raise UserError(f"--to: found {to!r}, allowed studiogan, try --to studiogan")
@@ -189,7 +189,7 @@ def import_command(
     overrides: SetOption = None,
 ) -> None:
     """StudioGAN's weights as a run of ours, to fine-tune, evaluate, invert and blend. Prints the run's folder."""
-    from harness.studiogan.weights_run import import_run
+    from harness.studiogan.weights.runs import import_run
 
     print(import_run(path, name, config, when="best" if best else "current", overrides=overrides or ()))
 
@@ -205,7 +205,7 @@ def benchmark(
     plan: Annotated[bool, typer.Option("--plan", help="Only write the plan, as a config; prints its file.")] = False,
 ) -> None:
     """Train one of StudioGAN's benchmarks, and print its published figures beside ours."""
-    from harness.benchmark import make_plan, run_benchmark
+    from harness.benchmarks.benchmark import make_plan, run_benchmark
 
     planned = make_plan(bench, engine, overrides or (), version)
     if dry_run:
@@ -255,7 +255,7 @@ def bench(
     compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile (minutes of warm-up).")] = False,
 ) -> None:
     """Step time: each speed switch on and off, and ours against StudioGAN's modules; one thread, CPU time."""
-    from harness.native.bench import run_bench
+    from harness.benchmarks.step_speed import run_bench
 
     run_bench(quick, rounds, switches, compiled)
 

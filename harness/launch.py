@@ -8,7 +8,7 @@ import os
 import sys
 
 from harness.cli import run_command
-from harness.config import load_config
+from harness.config.experiment import load_config
 from harness.errors import Interrupted, UserError
 
 

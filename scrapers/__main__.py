@@ -8,16 +8,23 @@ from typing import Annotated
 import typer
 
 from harness.cli import DryRunOption, make_app, run_command
+from harness.config.data_sources import (
+    SOURCES_PATH,
+    CarConnectionRecipe,
+    ConceptRecipe,
+    KaggleRecipe,
+    Sources,
+    load_sources,
+)
 from harness.errors import Interrupted, UserError
-from harness.sources import SOURCES_PATH, CarConnectionRecipe, ConceptRecipe, KaggleRecipe, Sources, load_sources
-from scrapers.car_connection import CarConnection
-from scrapers.concept import make_provider
-from scrapers.fetch import Fetcher
-from scrapers.manners import make_manners
+from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.politeness import make_manners
+from scrapers.crawl.progress import say
+from scrapers.crawl.records import FetchError, HostStopped, Tally, raise_if_left
 from scrapers.plan import Asked, Plan, make_plan
-from scrapers.progress import say
-from scrapers.records import FetchError, HostStopped, Tally, raise_if_left
-from scrapers.source import Source
+from scrapers.sites.car_connection import CarConnection
+from scrapers.sites.concept import make_provider
+from scrapers.sites.source import Source
 
 app = make_app("Pictures from the outside world into data/raw/<set>/.")
 NOBODY = "nobody@localhost.invalid"  # where nothing is asked of anybody
@@ -119,14 +126,14 @@ def _fetch(plan: Plan, source: Source, fetcher: Fetcher) -> Tally:
 def _download(plan: Plan) -> Path | None:
     if not isinstance(plan.recipe, KaggleRecipe) or plan.source != "kaggle":
         return plan.src
-    from scrapers.kaggle import download_dataset
+    from scrapers.sites.kaggle import download_dataset
 
     return download_dataset(plan.recipe.handle)
 
 
 def _import(plan: Plan, src: Path | None, fetcher: Fetcher) -> Tally:
-    from scrapers.archive import import_archive
-    from scrapers.folder import import_folder
+    from scrapers.local.archive import import_archive
+    from scrapers.local.folder import import_folder
 
     assert src is not None
     dump = plan.source == "car_connection"

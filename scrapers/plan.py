@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.sources import (
+from harness.config.data_sources import (
     BUILT_IN,
     SCRAPED,
     AnyRecipe,
@@ -17,6 +16,7 @@ from harness.sources import (
     raw_folder,
     to_set_name,
 )
+from harness.errors import UserError
 
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Option → (the recipe's key, which sources know it).

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,25 +13,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harness", "datasets", "scrapers", "blend")
-STAGES = ("datasets", "scrapers", "blend")
-FLOOR = (
-    "harness.errors",
-    "harness.config",
-    "harness.atomic",
-    "harness.lockfile",
-    "harness.rundir",
-    "harness.hdf5",
-    "harness.images",
-    "harness.letterbox",
-    "harness.sources",
-)
-WITHOUT_TORCH = (*FLOOR, "harness.cli", "harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__")
-WITHOUT_TORCH += ("datasets.pack", "datasets.prepare", "datasets.procedural.sets")
-WITHOUT_TORCH += ("blend.__main__", "blend.demo", "scrapers.__main__")
+# The folders of each package, lowest first: one imports from those before it and from the top of `harness`.
+LAYERS = {
+    "harness": (
+        *("config", "storage", "images", "web", "runtime", "networks", "checkpoints", "features", "metrics"),
+        *("native", "studiogan", "benchmarks"),
+    ),
+    "scrapers": ("crawl", "sites", "local"),
+    "datasets": ("scan", "clean", "cifar10", "procedural", "pack", "report", "clinic", "train_shipped", "bench"),
+    "blend": ("generator", "encoder", "measures", "inversion", "designs", "report", "demo", "studio"),
+}
+BASE_FILES = {"harness": ("cli", "errors")}  # of a package's top, which its folders may import
+NEED_TORCH = ("harness/images/tensors.py",)
+WITHOUT_TORCH = ("harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__", "datasets.pack.build_set")
+WITHOUT_TORCH += ("datasets.scan.open_image", "datasets.procedural.sets", "blend.__main__", "blend.demo.demo")
+WITHOUT_TORCH += ("scrapers.__main__",)
 STUDIOGAN_MODULES = {"data_utils", "inception_tf13", "loader", "metrics", "models", "sync_batchnorm", "utils", "worker"}
 # What runs inside StudioGAN, and what takes its networks and losses into our process to compare with.
-STUDIOGAN_DOORS = [*(ROOT / "harness/studiogan").glob("shim*.py"), ROOT / "harness/studiogan/modules.py"]
-LONGEST_FILE_LINES = 300
+STUDIOGAN_DOORS = [*(ROOT / "harness/studiogan/shim").glob("*.py"), ROOT / "harness/studiogan/reference_modules.py"]
+MAX_FILE_LINES, MAX_FOLDER_FILES = 500, 16
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -65,12 +66,32 @@ def run_python(code: str, **env: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("package", [name for name in PACKAGES if (ROOT / name).is_dir()])
+def modules_of(path: Path) -> Iterator[str]:
+    """What a file imports of ours, each as the path of a module or folder below the root, with slashes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
+            folder = node.module.replace(".", "/")
+            inside = [f"{folder}/{alias.name}" for alias in node.names]
+            modules = [name for name in inside if (ROOT / f"{name}.py").exists() or (ROOT / name).is_dir()]
+            yield from modules or [folder]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.replace(".", "/") for alias in node.names if alias.name.startswith(PACKAGES))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_imports_point_downward(package):
-    allowed = {"harness", package}
+    folders = LAYERS[package]
+    assert {path.name for path in (ROOT / package).iterdir() if list(path.glob("*.py"))} == set(folders)
     for path in python_files(package):
-        ours = {name.partition(".")[0] for name in imported(path)} & set(PACKAGES)
-        assert ours <= allowed, f"{path.relative_to(ROOT)} imports {ours - allowed}"
+        own = path.relative_to(ROOT).parts[1]
+        for module in modules_of(path):
+            top, _, rest = module.partition("/")
+            inner = rest.partition("/")[0]
+            where = f"{path.relative_to(ROOT)} imports {module}"
+            assert top in ("harness", package), where
+            if top == package and own in folders and inner != own:
+                below = folders[: folders.index(own)]
+                assert inner in (*below, *BASE_FILES.get(package, ())), where
 
 
 def test_studiogan_is_imported_through_its_doors_alone():
@@ -79,16 +100,25 @@ def test_studiogan_is_imported_through_its_doors_alone():
         assert not foreign or path in STUDIOGAN_DOORS, f"{path.relative_to(ROOT)} imports {foreign}"
 
 
+def floor() -> list[str]:
+    """What everything may stand on, and what imports no torch."""
+    paths = [*python_files(*(f"harness/{name}" for name in ("config", "storage", "images", "web")))]
+    names = [
+        path.relative_to(ROOT).as_posix() for path in [*paths, ROOT / "harness/cli.py", ROOT / "harness/errors.py"]
+    ]
+    return [name.removesuffix(".py").replace("/", ".") for name in names if name not in NEED_TORCH]
+
+
 def test_the_floor_names_no_torch():
-    for module in FLOOR:
+    for module in floor():
         names = {name.partition(".")[0] for name in imported(ROOT / f"{module.replace('.', '/')}.py")}
         assert not names & {"torch", "torchvision"}, module
 
 
 def test_the_floor_and_the_dataset_stage_pull_in_no_torch():
-    lines = [f"import {module}" for module in WITHOUT_TORCH]
+    lines = [f"import {module.removesuffix('.__init__')}" for module in (*floor(), *WITHOUT_TORCH)]
     loaded = run_python("\n".join([*lines, "import sys", "print(*sys.modules)"])).split()
-    assert "harness.rundir" in loaded
+    assert "harness.storage.rundir" in loaded
     assert not [name for name in loaded if name.partition(".")[0] in ("torch", "torchvision", "tensorboard")]
 
 
@@ -114,17 +144,20 @@ def test_no_file_is_named_after_nothing():
     assert not [path for path in python_files(*PACKAGES, "tests") if vague & set(path.stem.split("_"))]
 
 
-def test_files_are_short():
+def test_files_are_short_and_folders_small():
     lengths = {
         path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in python_files(*PACKAGES)
     }
-    assert {name: count for name, count in lengths.items() if count > LONGEST_FILE_LINES} == {}
+    assert {name: count for name, count in lengths.items() if count > MAX_FILE_LINES} == {}
+    folders = Counter(path.parent.relative_to(ROOT).as_posix() for path in python_files(*PACKAGES))
+    assert {name: count for name, count in folders.items() if count > MAX_FOLDER_FILES} == {}
 
 
-def test_test_files_have_names_of_their_own():
-    """Without packages under tests/, pytest tells two files apart by their names alone."""
-    names = [path.name for path in python_files("tests") if path.name != "conftest.py"]
-    assert sorted(names) == sorted(set(names))
+def test_tests_mirror_the_folders():
+    """One folder of tests for each folder of code that has any; no packages, which pytest would import twice."""
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in python_files("tests")}
+    elsewhere = {"golden", *(name for name in folders if name.partition("/stand_in")[1])}
+    assert {name for name in folders - elsewhere if not (ROOT / name).is_dir()} == set()
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 

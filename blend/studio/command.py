@@ -53,7 +53,7 @@ def open_studio(run: str) -> "Studio":
         import uvicorn  # noqa: F401
 
         from blend.studio import server  # noqa: F401
-        from blend.studio.demo_child import DemoChild
+        from blend.studio.demo_job import DemoChild
         from blend.studio.studio import Studio
     except ImportError as error:
         if error.name not in ("fastapi", "starlette", "uvicorn", "anyio"):

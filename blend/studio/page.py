@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blend.recipe import MOST_PARENTS
+from blend.designs.design_recipe import MOST_PARENTS
 from blend.studio.studio import Studio
 from blend.studio.uploads import MOST_UPLOAD_BYTES
 

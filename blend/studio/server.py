@@ -1,6 +1,6 @@
 """The studio's page as a web application: it translates requests, and `studio.py` answers them.
 
-No other site may use it through a browser (`harness/web_guard.py`); no path ever comes from a request: pictures are
+No other site may use it through a browser (`harness/web/guard.py`); no path ever comes from a request: pictures are
 asked for by reference, uploads come as bare bytes without a name.
 """
 
@@ -18,20 +18,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from blend.recipe import MOST_PARENTS, Recipe, Side, text_to_recipe
-from blend.studio.drawing import Superseded
+from blend.designs.design_recipe import MOST_PARENTS, Recipe, Side, text_to_recipe
+from blend.designs.session import NeedsParent
+from blend.studio.exports import add_exports
 from blend.studio.jobs import Job
+from blend.studio.latest_only_queue import Superseded
 from blend.studio.page import page_facts
 from blend.studio.shelf import IDENTITY
 from blend.studio.studio import Studio, shelf_row
-from blend.studio.take_away import add_exports
 from blend.studio.uploads import MOST_UPLOAD_BYTES
-from blend.workshop import NeedsParent
 from harness.cli import DISK_ERRORS
 from harness.errors import UserError
-from harness.images import PictureError
-from harness.web_guard import Body, Guard, Rules
-from harness.web_page import first_fault, page_environment, refusal
+from harness.images.decode import PictureError
+from harness.web.guard import Body, Guard, Rules
+from harness.web.page import first_fault, page_environment, refusal
 
 HERE = Path(__file__).parent
 KINDS = {".js": "text/javascript", ".css": "text/css"}

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from blend.design_file import design_png
-from harness.atomic import atomic_write, clean_leftovers
+from blend.designs.export import design_png
 from harness.errors import UserError
-from harness.images import decode_picture
+from harness.images.decode import decode_picture
+from harness.storage.atomic import atomic_write, clean_leftovers
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 MOST_KEPT = 500

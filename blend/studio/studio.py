@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from blend.ancestry import Refined
-from blend.design_file import design_document
-from blend.gallery import picture_jpeg, picture_jpeg_uri, sweep_webp
-from blend.recipe import SIDES, Parent, Recipe, Side, check_reference
-from blend.studio.demo_child import DemoChild
-from blend.studio.drawing import Drawing
+from blend.designs.design_recipe import SIDES, Parent, Recipe, Side, check_reference
+from blend.designs.export import design_document
+from blend.designs.parents import Refined
+from blend.designs.session import Workshop, open_workshop
+from blend.studio.demo_job import DemoChild
 from blend.studio.jobs import Job, Jobs
+from blend.studio.latest_only_queue import Drawing
 from blend.studio.shelf import Shelf, check_note
 from blend.studio.uploads import Uploads
-from blend.workshop import Workshop, open_workshop
 from harness.errors import UserError
+from harness.web.embed import picture_jpeg, picture_jpeg_uri, sweep_webp
 
 LARGE_PX, SMALL_PX = 768, 192  # widths, about: pictures are enlarged by whole numbers
 MOTION_FRAMES, MOTION_PX = 21, 512

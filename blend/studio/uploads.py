@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blend.pictures import fit_content
-from harness.atomic import atomic_write
+from blend.generator.input_pictures import fit_content
 from harness.errors import UserError
-from harness.images import Fit, PictureError
+from harness.images.decode import Fit, PictureError
+from harness.storage.atomic import atomic_write
 
 MOST_UPLOAD_BYTES = 25 * 2**20
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # JPEG, PNG, WebP

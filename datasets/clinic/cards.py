@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from datasets.clean.manual_labels import Decision
+from datasets.clean.reasons import detail_of, heading_of, slug_of
+from datasets.clean.rules import UNDECODED
 from datasets.clinic.session import Built
 from datasets.clinic.sheets import view_name
-from datasets.decisions import Decision
-from datasets.quality import UNDECODED
-from datasets.reasons import detail_of, heading_of, slug_of
 
 
 @dataclass(frozen=True)

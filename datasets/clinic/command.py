@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datasets.progress import say
-from datasets.recipe import Places, decisions_path, make_recipe, read_summary
+from datasets.pack.recipe import Places, decisions_path, make_recipe, read_summary
+from datasets.scan.progress import say
 from harness.cli import SetOption, noted_signals
-from harness.config import Config, Data, finetune_config, load_config, source_folder
-from harness.config_schema import Clean
+from harness.config.experiment import Config, Data, finetune_config, load_config, source_folder
+from harness.config.schema import Clean
 from harness.errors import UserError
 
 if TYPE_CHECKING:

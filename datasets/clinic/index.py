@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.decisions import VIEWS
-from datasets.reasons import slug_of
+from datasets.clean.manual_labels import VIEWS
+from datasets.clean.reasons import slug_of
 from harness.errors import UserError
 
 JUDGES = ("rule", "model", "person")

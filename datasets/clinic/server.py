@@ -16,17 +16,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
+from datasets.clean.manual_labels import SHA256, VIEWS, Decision
 from datasets.clinic.cards import group_copies, make_cards
 from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, sheet_rows
-from datasets.decisions import SHA256, VIEWS, Decision
 from harness.errors import UserError
-from harness.web_guard import Guard, Rules
-from harness.web_page import first_fault, page_environment, refusal
+from harness.web.guard import Guard, Rules
+from harness.web.page import first_fault, page_environment, refusal
 
 HERE = Path(__file__).parent
 STATIC = {
-    "look.css": (HERE.parent / "templates" / "look.css", "text/css"),
+    "look.css": (HERE.parent / "report" / "templates" / "look.css", "text/css"),
     "clinic.css": (HERE / "static" / "clinic.css", "text/css"),
     "clinic.js": (HERE / "static" / "clinic.js", "text/javascript"),
 }

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from datasets.clean.manual_labels import VERDICTS, VIEWS, Decision, change_decisions, read_decisions
 from datasets.clinic.index import Index
 from datasets.clinic.rebuild import Rebuild
-from datasets.decisions import VERDICTS, VIEWS, Decision, change_decisions, read_decisions
-from datasets.recipe import Places, read_summary
-from datasets.report_data import threshold_of
-from datasets.thumbnails import read_thumbnail
-from harness.images import PictureError
+from datasets.pack.recipe import Places, read_summary
+from datasets.report.counts import threshold_of
+from datasets.report.thumbnails import read_thumbnail
+from harness.images.decode import PictureError
 
 DECODERS = 4  # at once: a photo of 50 megapixels takes 150 MB while it is made small
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.clean.manual_labels import VIEWS
+from datasets.clean.reasons import heading_of
 from datasets.clinic.index import JUDGES, Index
-from datasets.decisions import VIEWS
-from datasets.reasons import heading_of
 
 SHEETS = ("border", "dropped", "kept", "copies", "changed", "mine")
 MODEL = JUDGES.index("model")

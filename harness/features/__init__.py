@@ -6,17 +6,10 @@ In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d), and what the factor rea
 import torch
 
 from harness.errors import UserError
+from harness.features.car_reader import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
 from harness.features.featurizer import Featurizer, pictures_to_input
 from harness.features.inception import load_inception
 from harness.features.mobilenet_v2 import load_mobilenet_v2
-from harness.features.reader import (
-    READER_PATH,
-    Reader,
-    ReaderNet,
-    load_reader,
-    output_names,
-    reader_to_bytes,
-)
 from harness.features.resnet18 import load_resnet18
 
 __all__ = [

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.features.download_weights import Published
 from harness.features.featurizer import Featurizer
-from harness.features.published import Published
 
 SIZE_PX, DIM = 224, 1280
 FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # the float tensors of TensorFlow's 8-bit file, to be placed

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.features.download_weights import Published
 from harness.features.featurizer import Featurizer
-from harness.features.published import Published
 
 # ResNet18_Weights.IMAGENET1K_V1 of torchvision.
 WEIGHTS_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"

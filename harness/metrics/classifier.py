@@ -16,13 +16,13 @@ import safetensors
 import safetensors.numpy
 from sklearn.linear_model import LogisticRegression
 
-from harness.atomic import atomic_write
-from harness.config import Data
+from harness.config.experiment import Data
 from harness.errors import UserError
-from harness.features import Featurizer, load_featurizer, looks
-from harness.hdf5 import PackedSet, open_packed
-from harness.metrics import pixel_net
-from harness.metrics.brand_figures import hit_rate, hits_by_class
+from harness.features import Featurizer, load_featurizer, view_features
+from harness.metrics import class_net
+from harness.metrics.class_figures import hit_rate, hits_by_class
+from harness.storage.atomic import atomic_write
+from harness.storage.hdf5 import PackedSet, open_packed
 
 VERSION = 1  # of how it learns: another one is another key
 FOLDER = Path("data/cache/brands")
@@ -69,11 +69,11 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
     """
     if name == "auto":
         drawn = all(data.source == "procedural" for data in sets)
-        name = PIXELS if drawn or not looks.at_hand("mobilenet_v2") else "mobilenet_v2"
+        name = PIXELS if drawn or not view_features.at_hand("mobilenet_v2") else "mobilenet_v2"
     featurizer = None if name == PIXELS else load_featurizer(name)
     train, class_names = _read(sets, "train")
     held_out, _ = _read(sets, "valid")
-    taught_by = pixel_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
+    taught_by = class_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
     key = hashlib.sha256(
         json.dumps([VERSION, name, taught_by, *(packed.sha256 for packed in train)]).encode()
     ).hexdigest()
@@ -118,7 +118,7 @@ def _learn(
     featurizer: Featurizer | None, pictures: np.ndarray, labels: np.ndarray, classes: int
 ) -> dict[str, np.ndarray]:
     if featurizer is None:
-        return pixel_net.learn(pictures, labels, classes)
+        return class_net.learn(pictures, labels, classes)
     features = featurizer(pictures).astype(np.float64)
     mean, deviation = features.mean(0), features.std(0) + 1e-6
     model = LogisticRegression(C=REGRESSION_C, max_iter=MOST_ITERATIONS)
@@ -134,7 +134,7 @@ def _learn(
 
 def _scores_of(featurizer: Featurizer | None, tensors: dict[str, np.ndarray], classes: int) -> Scores:
     if featurizer is None:
-        return pixel_net.scores_of(tensors, classes)
+        return class_net.scores_of(tensors, classes)
     return lambda pictures: featurizer(pictures) @ tensors["weight"].T + tensors["bias"]
 
 

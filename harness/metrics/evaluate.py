@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.config import Config, Data, Evaluate
+from harness.checkpoints import sampling
+from harness.checkpoints.checkpoint import read_meta
+from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.sampling import latents_to_pictures, standing_copy
+from harness.config.experiment import Config, Data, Evaluate
 from harness.errors import UserError
 from harness.features import Reader, load_featurizer, load_reader
-from harness.hdf5 import open_packed
-from harness.metrics.brand_evaluate import brands_to_text, evaluate_brands
+from harness.metrics.class_evaluate import brands_to_text, evaluate_brands
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
+from harness.metrics.f_beta import prd_f8
 from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of
 from harness.metrics.inception_score import inception_score
-from harness.metrics.manifold import manifold_figures
-from harness.metrics.prd import prd_f8
-from harness.metrics.statistics import RealKey, RealSide, real_side
-from harness.native import sampling
-from harness.native.checkpoint import read_meta
-from harness.native.draws import Draws
-from harness.native.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
-from harness.native.sampling import latents_to_pictures, standing_copy
-from harness.rundir import RunDir
+from harness.metrics.precision_recall import manifold_figures
+from harness.metrics.real_features import RealKey, RealSide, real_side
+from harness.runtime.rng import Draws
+from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import RunDir
 
 SEED = 0  # of the latents: equal ones for every checkpoint
 MANIFOLD = ("precision", "recall", "density", "coverage")

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.hdf5 import PackedSet
-from harness.native.draws import numpy_rng
-from harness.native.tensors import pictures_to_tensor
+from harness.images.tensors import pictures_to_tensor
+from harness.runtime.rng import numpy_rng
+from harness.storage.hdf5 import PackedSet
 
 RESIDENT_SHARE = 0.6  # of the memory that is free on the device
 

@@ -3,9 +3,9 @@
 from torch import nn
 
 from harness.errors import UserError
-from harness.native.layers import BatchNorm2d
-from harness.native.networks import Discriminator
-from harness.native.spectral_norm import SpectralNorm
+from harness.networks.base import Discriminator
+from harness.networks.layers import BatchNorm2d
+from harness.networks.spectral_norm import SpectralNorm
 
 
 def freeze_discriminator(d: Discriminator, n: int) -> None:

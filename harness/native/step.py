@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import Config
+from harness.config.experiment import Config
 from harness.native.data import PictureSource
-from harness.native.device import Hardware
 from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
-from harness.native.dist import World, average_gradients
-from harness.native.draws import Draws
 from harness.native.freeze import set_trainable
 from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty, mismatch_loss, r1_penalty, similarity_loss
-from harness.native.networks import Discriminator, Generator, Judgement
-from harness.native.schedule import active_size, open_columns
+from harness.networks.base import Discriminator, Generator, Judgement
+from harness.networks.progressive_latents import active_size, open_columns
+from harness.runtime.device import Hardware
+from harness.runtime.dist import World, average_gradients
+from harness.runtime.rng import Draws
 
 
 class Fakes(NamedTuple):

@@ -11,12 +11,22 @@ from typing import Any
 
 import torch
 
-from harness.config import Config, complete_config, config_differences, config_to_dict, epochs_to_steps, finetune_config
+from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
+from harness.checkpoints.load import find_checkpoint
+from harness.config.experiment import (
+    Config,
+    complete_config,
+    config_differences,
+    config_to_dict,
+    epochs_to_steps,
+    finetune_config,
+)
 from harness.errors import EXIT_USER_ERROR, Interrupted, UserError
-from harness.hdf5 import PackedSet
-from harness.native.arch import ArchSpec
-from harness.native.best import Evaluations
-from harness.native.build import (
+from harness.native.evaluate_while_training import Evaluations
+from harness.native.freeze import freeze_discriminator
+from harness.native.sample_grids import save_reals, save_samples
+from harness.native.signals_and_errors import disk_errors_told, explained, stop_signals
+from harness.native.state import (
     build_training,
     load_networks,
     load_training,
@@ -24,16 +34,13 @@ from harness.native.build import (
     read_origin,
     save_training,
 )
-from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
-from harness.native.device import device_kind, prepare_hardware
-from harness.native.dist import join_world, leave_world
-from harness.native.faults import disk_errors_told, explained, stop_signals
-from harness.native.freeze import freeze_discriminator
-from harness.native.grids import save_reals, save_samples
-from harness.native.load import find_checkpoint
-from harness.native.progress import Reporter, save_curves
 from harness.native.step import Training, train_step
-from harness.rundir import RunDir
+from harness.networks.arch import ArchSpec
+from harness.runtime.device import device_kind, prepare_hardware
+from harness.runtime.dist import join_world, leave_world
+from harness.runtime.progress import Reporter, save_curves
+from harness.storage.hdf5 import PackedSet
+from harness.storage.rundir import RunDir
 
 # Keys of `model` that decide the shapes of weights and what they compute.
 SHAPE_KEYS = tuple(sorted(set(ArchSpec.__dataclass_fields__) - {"g_init", "d_init"}))

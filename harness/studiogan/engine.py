@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config, check_config, epochs_to_steps, finetune_config
+from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
+from harness.config.experiment import Config, check_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
-from harness.hdf5 import PackedSet
-from harness.native.build import open_training_set, read_origin
-from harness.native.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
-from harness.native.faults import disk_errors_told, stop_signals
+from harness.native.signals_and_errors import disk_errors_told, stop_signals
+from harness.native.state import open_training_set, read_origin
 from harness.native.train import find_source
-from harness.rundir import RunDir
+from harness.storage.hdf5 import PackedSet
+from harness.storage.rundir import RunDir
+from harness.studiogan.preflight import check_setting
 from harness.studiogan.process import end_left_behind
-from harness.studiogan.scratch import drop_saves, list_saves, read_facts, scratch_folder
-from harness.studiogan.setting import check_setting
 from harness.studiogan.supervise import Beginning, supervise
-from harness.studiogan.weights import import_checkpoint
+from harness.studiogan.weights.convert import import_checkpoint
+from harness.studiogan.workdir import drop_saves, list_saves, read_facts, scratch_folder
 
 BEGUN_FROM = "begun_from"  # kept with the working folder, and with each checkpoint that comes out of it
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.atomic import atomic_write
+from harness.storage.atomic import atomic_write
 from harness.studiogan.log import OURS, LineCutter
-from harness.studiogan.shim_process import PARENT_VARIABLE
+from harness.studiogan.shim.process import PARENT_VARIABLE
 
 TAIL_LINES = 15
 READ_BYTES = 1 << 16

@@ -14,23 +14,23 @@ from typing import Any
 
 import torch
 
-from harness.config import config_to_dict
+from harness.config.experiment import config_to_dict
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
-from harness.hdf5 import PackedSet
-from harness.native.best import Evaluations
-from harness.native.device import Hardware
-from harness.native.draws import seed_for
-from harness.native.faults import out_of_memory_text
-from harness.native.grids import save_reals
-from harness.rundir import RunDir, remove_folder
-from harness.studiogan.follow import FollowedRun, Follower, LogReporter
+from harness.native.evaluate_while_training import Evaluations
+from harness.native.sample_grids import save_reals
+from harness.native.signals_and_errors import out_of_memory_text
+from harness.runtime.device import Hardware
+from harness.runtime.rng import seed_for
+from harness.storage.hdf5 import PackedSet
+from harness.storage.rundir import RunDir, remove_folder
+from harness.studiogan.follow_log import FollowedRun, Follower, LogReporter
+from harness.studiogan.preflight import Setting, ignored_keys, job_of
 from harness.studiogan.process import StudioganProcess
-from harness.studiogan.scratch import make_scratch, write_job
-from harness.studiogan.setting import Setting, ignored_keys, job_of
-from harness.studiogan.shim_process import EXIT_OUT_OF_MEMORY
-from harness.studiogan.weights import export_checkpoint
+from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY
+from harness.studiogan.weights.convert import export_checkpoint
+from harness.studiogan.workdir import make_scratch, write_job
 
-SHIM = Path(__file__).with_name("shim.py")
+SHIM = Path(__file__).parent / "shim" / "main.py"
 POLL_SEC = 0.2
 STOP_GRACE_SEC = 120.0  # after a signal to us: it finishes its step and saves
 HANG_GRACE_SEC = 10.0  # after it has said nothing for too long

@@ -9,22 +9,26 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_blend import make_tiny_runs
 
-import harness.native.sampling
-from blend.encoder import build_encoder, encoder_folder, generator_keys
-from blend.generator import load_generator
-from harness.config import config_to_dict
-from harness.native.checkpoint import checkpoint_folder, save_checkpoint
+import harness.checkpoints.sampling
+from blend.encoder.model import build_encoder, encoder_folder, generator_keys
+from blend.generator.styled_generator import load_generator
+from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
+from harness.config.experiment import config_to_dict
+from tests.blend.tiny_blend import make_tiny_runs
 
 
 @pytest.fixture(scope="session")
 def made_run(tmp_path_factory) -> Path:
     """A folder with runs/tiny, runs/tiny-freezed, their sets and an encoder."""
-    folder, before, batches = tmp_path_factory.mktemp("studio"), Path.cwd(), harness.native.sampling.STANDING_BATCHES
+    folder, before, batches = (
+        tmp_path_factory.mktemp("studio"),
+        Path.cwd(),
+        harness.checkpoints.sampling.STANDING_BATCHES,
+    )
     threads = torch.get_num_threads()
     os.chdir(folder)
-    harness.native.sampling.STANDING_BATCHES = 1
+    harness.checkpoints.sampling.STANDING_BATCHES = 1
     torch.set_num_threads(1)
     try:
         config = make_tiny_runs(folder)
@@ -41,7 +45,7 @@ def made_run(tmp_path_factory) -> Path:
         save_checkpoint(place, {"encoder": encoder.state_dict()}, {"step": 12}, facts)
     finally:
         os.chdir(before)
-        harness.native.sampling.STANDING_BATCHES = batches
+        harness.checkpoints.sampling.STANDING_BATCHES = batches
         torch.set_num_threads(threads)
     return folder
 
@@ -51,14 +55,14 @@ def run_folder(made_run, tmp_path, monkeypatch) -> Path:
     """A copy of it, which is the working directory."""
     shutil.copytree(made_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(harness.native.sampling, "STANDING_BATCHES", 1)
+    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     return tmp_path
 
 
 @pytest.fixture
 def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
     """Studios; `command`: what stands in for the demo run."""
-    from blend.studio.demo_child import DemoChild
+    from blend.studio.demo_job import DemoChild
     from blend.studio.studio import Studio
 
     studios = []

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.config import Config, config_to_dict, config_to_yaml, finetune_config, load_config
-from harness.hdf5 import PackedWriter
-from harness.native.build_networks import build_networks
-from harness.native.checkpoint import checkpoint_folder, save_checkpoint
-from harness.rundir import RunDir
+from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
+from harness.config.experiment import Config, config_to_dict, config_to_yaml, finetune_config, load_config
+from harness.networks.build import build_networks
+from harness.storage.hdf5 import PackedWriter
+from harness.storage.rundir import RunDir
 
 BASE = Path(__file__).resolve().parents[2] / "configs/base.yaml"
 SIZE, Z_DIM = 32, 8

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.recipe import Places, recipe_with_place
-from harness.config import Config, load_config
-from harness.hdf5 import PackedWriter
-from harness.images import fit_picture
+from datasets.pack.recipe import Places, recipe_with_place
+from harness.config.experiment import Config, load_config
+from harness.images.decode import fit_picture
+from harness.storage.hdf5 import PackedWriter
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
 THRESHOLD = 0.5

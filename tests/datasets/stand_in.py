@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.store import LISTED, Store, key_to_file
-from harness.config import Config, load_config
+from datasets.scan.store import LISTED, Store, key_to_file
+from harness.config.experiment import Config, load_config
 
 VIEWS = ("left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other")
 BASE = __file__.rsplit("/tests/", 1)[0] + "/configs/base.yaml"

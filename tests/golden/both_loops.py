@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 import harness.native.step
-from harness.hdf5 import PackedWriter, open_packed
-from harness.native.build import build_training
-from harness.native.build_networks import build_networks
-from harness.native.device import prepare_hardware
 from harness.native.diffaug import numbers_to_draws
-from harness.native.dist import World
 from harness.native.freeze import freeze_discriminator
-from harness.native.spectral_norm import SpectralNorm
+from harness.native.state import build_training
 from harness.native.step import Training, train_step
+from harness.networks.build import build_networks
+from harness.networks.spectral_norm import SpectralNorm
+from harness.runtime.device import prepare_hardware
+from harness.runtime.dist import World
+from harness.storage.hdf5 import PackedWriter, open_packed
 from harness.studiogan.checkout import find_python
 from tests.golden.loop_case import Inputs, LoopCase, make_config, make_leaves
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.config import Config, load_config
+from harness.config.experiment import Config, load_config
 from tests.golden import parity_case as pc
 
 GOLDEN_LOOP = Path(__file__).with_name("parity_loop.npz")

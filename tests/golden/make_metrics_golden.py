@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.studiogan.checkout import find_checkout, find_python
 from tests.golden import metrics_case as case
-from tests.harness.metrics.inception_weights import write_weights
+from tests.harness.features.inception_weights import write_weights
 
 TORCH_FIDELITY = f"""
 import importlib.metadata, json, sys, numpy as np, torch

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.studiogan.modules import Modules
+from harness.studiogan.reference_modules import Modules
 from tests.golden import parity_case as pc
 
 POLICY = "color,translation,cutout"

@@ -1,4 +1,4 @@
-"""Small packed sets: what the tests of harness/hdf5.py share."""
+"""Small packed sets: what the tests of harness/storage/hdf5.py share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from harness.hdf5 import PackedWriter, open_packed
+from harness.storage.hdf5 import PackedWriter, open_packed
 
 CLASSES = ["coupé", "van"]
 ATTRIBUTES = {"resizer": "lanczos", "recipe": {"seed": 3, "img_size": [8, 12]}, "manifest_sha256": "ab", "count": 70}

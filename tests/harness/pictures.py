@@ -1,4 +1,4 @@
-"""Small pictures and their encodings: what the tests of harness/images.py share."""
+"""Small pictures and their encodings: what the tests of harness/images/decode.py share."""
 
 import io
 

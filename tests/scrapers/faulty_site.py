@@ -18,9 +18,9 @@ import httpcore2
 from httpcore2 import AnyIOBackend  # pyright: ignore
 from PIL import Image
 
-from scrapers.guard import GuardedNetwork
-from scrapers.hosts import Clock
-from scrapers.manners import Manners
+from scrapers.crawl.hosts import Clock
+from scrapers.crawl.politeness import Manners
+from scrapers.crawl.ssrf_guard import GuardedNetwork
 
 FAULTS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
 SHORT_CAP_BYTES = 64 * 1024  # max_bytes of the tests' manners: bombs and endless bodies go off early

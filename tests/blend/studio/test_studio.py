@@ -19,19 +19,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dropped import picture_file
 from PIL import Image
+
+from tests.blend.dropped import picture_file
 
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 from starlette.testclient import TestClient
 
-import blend.ancestry
-from blend.design_file import draw_command
-from blend.inversions import invert_parents
-from blend.studio import drawing
-from blend.studio.dragging import drag
-from blend.studio.drawing import Drawing, Superseded
+import blend.designs.parents
+from blend.designs.export import draw_command
+from blend.inversion.cached import invert_parents
+from blend.studio import latest_only_queue
 from blend.studio.jobs import Jobs
+from blend.studio.latest_only_queue import Drawing, Superseded
+from blend.studio.load_test import drag
 from blend.studio.server import make_app
 from blend.studio.shelf import Shelf
 from blend.studio.uploads import MOST_UPLOAD_BYTES
@@ -114,7 +115,7 @@ def test_an_export_is_drawn_again_by_the_command(client):
 
 def test_equal_questions_are_answered_once(client, monkeypatch):
     first = client.get(f"/draw?{SEEDS}&tab=a").json()
-    monkeypatch.setattr("blend.workshop.draw_designs", None)  # so nothing can be drawn any more
+    monkeypatch.setattr("blend.designs.session.draw_designs", None)  # so nothing can be drawn any more
     assert client.get(f"/draw?tab=b&{SEEDS}").json() == first
 
 
@@ -135,7 +136,7 @@ def test_of_what_a_tab_asks_for_only_the_last_counts():
 
 
 def test_a_line_that_is_too_long_is_refused(monkeypatch):
-    monkeypatch.setattr(drawing, "MOST_WAITING", 2)
+    monkeypatch.setattr(latest_only_queue, "MOST_WAITING", 2)
     line, gate = Drawing(), threading.Event()
     line.ask("a", "draw", gate.wait)
     with pytest.raises(UserError, match="too much"):
@@ -193,8 +194,8 @@ def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monke
     reference = dropped(client, 3)
     studio_before = set(Path("runs/tiny/inversions").glob("*")) if Path("runs/tiny/inversions").exists() else set()
     gate = threading.Event()
-    watched = blend.ancestry.picture_errors
-    monkeypatch.setattr(blend.ancestry, "picture_errors", lambda *words: (gate.wait(10), watched(*words))[1])
+    watched = blend.designs.parents.picture_errors
+    monkeypatch.setattr(blend.designs.parents, "picture_errors", lambda *words: (gate.wait(10), watched(*words))[1])
     begun = client.post("/jobs/parent", json={"side": "concept", "reference": reference}).json()
     client.post(f"/jobs/{begun['key']}/cancel", json={})
     gate.set()

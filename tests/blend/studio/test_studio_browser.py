@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dropped import picture_file
 
-from blend.ancestry import Ancestry
+from blend.designs.parents import Ancestry
+from tests.blend.dropped import picture_file
 
 pytestmark = pytest.mark.browser
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from harness.config import load_config
+from harness.config.experiment import load_config
 from harness.errors import UserError
-from harness.hdf5 import PackedWriter
-from harness.metrics import classifier, pixel_net
-from harness.metrics.brand_evaluate import brands_to_text
+from harness.metrics import class_net, classifier
+from harness.metrics.class_evaluate import brands_to_text
 from harness.metrics.classifier import load_classifier
-from tests.harness.native.tiny_runs import BASE
+from harness.storage.hdf5 import PackedWriter
+from tests.harness.tiny_runs import BASE
 
 NAMES = ["across", "down", "blank"]
 
@@ -40,9 +40,9 @@ def pack(name: str, counts=(150, 60), names=NAMES) -> classifier.Data:
 @pytest.fixture(autouse=True)
 def few_updates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pixel_net, "LEAST_UPDATES", 120)
-    monkeypatch.setattr(pixel_net, "EPOCHS", 1)
-    monkeypatch.setattr(pixel_net, "WIDTH", 6)
+    monkeypatch.setattr(class_net, "LEAST_UPDATES", 120)
+    monkeypatch.setattr(class_net, "EPOCHS", 1)
+    monkeypatch.setattr(class_net, "WIDTH", 6)
 
 
 @pytest.mark.parametrize("name", ["auto", "reader"])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from datasets.procedural.sets import render_many
-from harness.config import Config, load_config
+from harness.config.experiment import Config, load_config
 from harness.errors import UserError
 from harness.features import load_reader
-from harness.hdf5 import PackedWriter
 from harness.metrics.evaluate import picture_figures, read_run, sample_checkpoint
 from harness.native.train import train_run
-from harness.rundir import RunDir
+from harness.storage.hdf5 import PackedWriter
+from harness.storage.rundir import RunDir
 
 BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 TINY = (

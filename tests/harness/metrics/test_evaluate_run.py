@@ -9,25 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_evaluate import TINY, pack
 
 from datasets.procedural.sets import render_many
-from harness.config import Config, Evaluate, config_to_dict, load_config
+from harness.checkpoints import sampling
+from harness.checkpoints.checkpoint import load_weights, read_meta, save_checkpoint
+from harness.checkpoints.load import find_checkpoint, load_checkpoint
+from harness.config.experiment import Config, Evaluate, config_to_dict, load_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_reader
-from harness.hdf5 import PackedWriter, open_packed
 from harness.metrics import evaluate
 from harness.metrics.distances import kid
 from harness.metrics.evaluate import Evaluator, Stopped, evaluate_run, evaluation_to_text, sample_checkpoint
+from harness.metrics.f_beta import prd_f8
 from harness.metrics.frechet import frechet_distance, statistics_of
-from harness.metrics.manifold import manifold_figures
-from harness.metrics.prd import prd_f8
-from harness.native import sampling
-from harness.native.build_networks import build_networks
-from harness.native.checkpoint import load_weights, read_meta, save_checkpoint
-from harness.native.load import find_checkpoint, load_checkpoint
+from harness.metrics.precision_recall import manifold_figures
 from harness.native.train import train_run
-from harness.rundir import RunDir
+from harness.networks.build import build_networks
+from harness.storage.hdf5 import PackedWriter, open_packed
+from harness.storage.rundir import RunDir
+from tests.harness.metrics.test_evaluate import TINY, pack
 
 BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 NAMES = ["fd", "kid", "f8", "f1_8", "precision", "recall", "density", "coverage"]

@@ -7,11 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tiny_runs import ONE_UPDATE, assert_same_state, tiny_config
-
-from harness.config import Config
-from harness.native import best
-from harness.native.checkpoint import NETWORKS, list_checkpoints, load_state, load_weights
+from harness.checkpoints.checkpoint import NETWORKS, list_checkpoints, load_state, load_weights
+from harness.config.experiment import Config
+from harness.native import evaluate_while_training
+from tests.harness.tiny_runs import ONE_UPDATE, assert_same_state, tiny_config
 
 LAST = Path("runs/tiny/checkpoints/step-00000012")
 CHECKPOINTS = LAST.parent
@@ -55,7 +54,7 @@ class ScriptedEvaluator:
 
     def evaluate(self, loaded: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
         figure, name = self.figures[loaded.step], f"fd_{self.name}"
-        key = {part: 1 for part in best.KEY} | {"extractor": self.name}
+        key = {part: 1 for part in evaluate_while_training.KEY} | {"extractor": self.name}
         figures = {"kid_reader": 0.5} if figure is None else {name: figure}
         left_out = {name: "features: found 20 equal rows"} if figure is None else {}
         row = {"checkpoint": loaded.folder.name, "step": loaded.step, "figures": figures, "left_out": left_out, **key}

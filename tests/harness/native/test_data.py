@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import COUNT
 
 from harness.errors import UserError
-from harness.hdf5 import open_packed
+from harness.images.tensors import pictures_to_tensor, tensor_to_pictures
 from harness.native import data
 from harness.native.data import PictureOrder, PictureSource
-from harness.native.tensors import pictures_to_tensor, tensor_to_pictures
+from harness.storage.hdf5 import open_packed
+from tests.harness.tiny_runs import COUNT
 
 PATH = Path("data/hdf5/tiny/custom_32_train.hdf5")
 CPU = torch.device("cpu")

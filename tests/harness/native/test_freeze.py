@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.native.arch import ArchSpec
 from harness.native.freeze import freeze_discriminator, set_trainable, trainable_parameters
 from harness.native.losses import d_loss
-from harness.native.resnet import ResNetDiscriminator
+from harness.networks.arch import ArchSpec
+from harness.networks.resnet import ResNetDiscriminator
 
 SPEC = ArchSpec(32, 32, z_dim=8, g_conv_dim=4, d_conv_dim=8)
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.native.arch import ArchSpec
 from harness.native.losses import (
     ADV_LOSSES,
     LeCam,
@@ -18,7 +17,8 @@ from harness.native.losses import (
     r1_penalty,
     similarity_loss,
 )
-from harness.native.resnet import ResNetDiscriminator
+from harness.networks.arch import ArchSpec
+from harness.networks.resnet import ResNetDiscriminator
 
 REAL, FAKE = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.25, 3.0])
 

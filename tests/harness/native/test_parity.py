@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.native import resample
-from harness.native.arch import ArchSpec
 from harness.native.diffaug import apply_diffaug, numbers_to_draws
 from harness.native.losses import LeCam, d_loss, g_loss
-from harness.native.resnet import ResNetDiscriminator, ResNetGenerator
+from harness.networks import resample
+from harness.networks.arch import ArchSpec
+from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from harness.studiogan.checkout import ROOT, find_checkout
 from tests.golden import parity_case as pc
 

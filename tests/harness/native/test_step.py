@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import CONDITIONAL, assert_same_state, tiny_config, write_set
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.config_schema import SPEED_SWITCHES
-from harness.native.build import build_training, open_training_set
-from harness.native.device import cpu_has_bf16, prepare_hardware
-from harness.native.dist import World
-from harness.native.draws import Draws
+from harness.checkpoints.sampling import latents_to_pictures, standing_copy
+from harness.config.schema import SPEED_SWITCHES
 from harness.native.freeze import freeze_discriminator
-from harness.native.sampling import latents_to_pictures, standing_copy
+from harness.native.state import build_training, open_training_set
 from harness.native.step import Fakes, Training, d_update, ema_decay, g_update, train_step, update_ema
+from harness.runtime.device import cpu_has_bf16, prepare_hardware
+from harness.runtime.dist import World
+from harness.runtime.rng import Draws
+from tests.harness.tiny_runs import CONDITIONAL, assert_same_state, tiny_config, write_set
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def test_the_line_says_what_is_on(workplace: Path, precision: str, text: str) ->
 
 
 def test_emulated_bf16_is_told(workplace: Path, monkeypatch) -> None:
-    monkeypatch.setattr("harness.native.device.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("harness.runtime.device.cpu_has_bf16", lambda: False)
     assert "emulated" in prepare_hardware(tiny_config(train__precision="bf16").train).text
     assert prepare_hardware(tiny_config(train__precision="auto").train).precision == "fp32"
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import tiny_config
 
+from harness.checkpoints.checkpoint import load_state, load_weights, read_meta, save_checkpoint
 from harness.errors import UserError
-from harness.native.checkpoint import load_state, load_weights, read_meta, save_checkpoint
 from harness.native.train import train_run
+from tests.harness.tiny_runs import tiny_config
 
 CHECKPOINTS = Path("runs/tiny/checkpoints")
 

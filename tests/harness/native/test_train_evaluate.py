@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from evaluated_runs import (
+
+import harness.native.train
+from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints
+from harness.errors import Interrupted, UserError
+from harness.metrics import evaluate
+from harness.metrics.evaluate import evaluate_run
+from harness.native.train import train_run
+from harness.runtime.dist import join_world, leave_world
+from tests.harness.native.evaluated_runs import (
     CHECKPOINTS,
     EVALUATED,
     LAST,
@@ -22,16 +30,8 @@ from evaluated_runs import (
     quick_config,
     steps_evaluated,
 )
-from test_dist import FEWER, run_ranks, train_rank
-from tiny_runs import tiny_config
-
-import harness.native.train
-from harness.errors import Interrupted, UserError
-from harness.metrics import evaluate
-from harness.metrics.evaluate import evaluate_run
-from harness.native.checkpoint import best_checkpoint, list_checkpoints
-from harness.native.dist import join_world, leave_world
-from harness.native.train import train_run
+from tests.harness.runtime.test_dist import FEWER, run_ranks, train_rank
+from tests.harness.tiny_runs import tiny_config
 
 # ---- the real evaluation ----------------------------------------------------------------------------------------
 

@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import (
+
+import harness.native.state
+import harness.native.step
+import harness.native.train
+from harness.errors import UserError
+from harness.native.train import train_run
+from tests.harness.tiny_runs import (
     SHORT,
     assert_one_clear_error,
     assert_same_checkpoint,
@@ -24,12 +30,6 @@ from tiny_runs import (
     run_harness,
     tiny_config,
 )
-
-import harness.native.build
-import harness.native.step
-import harness.native.train
-from harness.errors import UserError
-from harness.native.train import train_run
 
 LAST = Path("runs/tiny/checkpoints/step-00000004")
 
@@ -63,7 +63,7 @@ def signal_in_step(number: int) -> None:
 def signals_in_save() -> None:
     """SIGINT in step 3, and more of them in the middle of the save that follows."""
     signal_in_step(signal.SIGINT)
-    real = harness.native.build.save_checkpoint
+    real = harness.native.state.save_checkpoint
 
     def save(*words: Any) -> None:
         for descriptor_call in ("fsync", "replace", "rename"):
@@ -76,7 +76,7 @@ def signals_in_save() -> None:
             setattr(os, descriptor_call, call)
         real(*words)
 
-    harness.native.build.save_checkpoint = save
+    harness.native.state.save_checkpoint = save
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import assert_same_checkpoint, file_hashes, tiny_config, write_set
 
+from harness.checkpoints.checkpoint import load_state, load_weights, read_meta
 from harness.errors import UserError
-from harness.native.checkpoint import load_state, load_weights, read_meta
 from harness.native.train import finetune_run, train_run
+from tests.harness.tiny_runs import assert_same_checkpoint, file_hashes, tiny_config, write_set
 
 TUNED_LAST = Path("runs/tiny-freezed/checkpoints/step-00000006")
 

@@ -13,7 +13,9 @@ from typing import Any
 import h5py
 import pytest
 import torch
-from tiny_runs import (
+
+import harness.native.train
+from tests.harness.tiny_runs import (
     BASE,
     REPOSITORY,
     SHORT,
@@ -25,8 +27,6 @@ from tiny_runs import (
     run_harness,
     write_set,
 )
-
-import harness.native.train
 
 LAST = Path("runs/tiny/checkpoints/step-00000004")
 

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_runs import (
+
+import harness.native.train
+from harness.checkpoints.checkpoint import load_state, load_weights
+from harness.errors import UserError
+from harness.native.train import train_run
+from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
     HarnessProcess,
@@ -21,11 +26,6 @@ from tiny_runs import (
     run_harness,
     tiny_config,
 )
-
-import harness.native.train
-from harness.errors import UserError
-from harness.native.checkpoint import load_state, load_weights
-from harness.native.train import train_run
 
 ATTENTION = {"model__apply_attn": True, "model__attn_g_loc": 1, "model__g_conv_dim": 8, "model__d_conv_dim": 8}
 LAST = Path("runs/tiny/checkpoints/step-00000012")

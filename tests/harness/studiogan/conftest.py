@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import STAND_IN, StandIn, make_weights, tiny_config, write_set
 
-import harness.native.sampling
-from harness.studiogan import checkout, follow, supervise, weights
+import harness.checkpoints.sampling
+from harness.studiogan import checkout, follow_log, supervise
+from harness.studiogan.weights import convert
+from tests.harness.studiogan.engine_runs import STAND_IN, StandIn, make_weights, tiny_config, write_set
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def stand_in_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def network_shapes() -> dict[str, torch.nn.Module]:
     """Of all runs here; finding them out takes longer than all else that a start does."""
-    return weights.networks_on_meta(tiny_config(), 0)
+    return convert.networks_on_meta(tiny_config(), 0)
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def stand_in(
     monkeypatch.setattr(supervise, "SHIM", STAND_IN / "shim.py")
     monkeypatch.setattr(supervise, "POLL_SEC", 0.02)
     monkeypatch.setattr(supervise, "HANG_GRACE_SEC", 0.3)
-    monkeypatch.setattr(weights, "networks_on_meta", lambda *_: network_shapes)
-    monkeypatch.setattr(harness.native.sampling, "STANDING_BATCHES", 1)
+    monkeypatch.setattr(convert, "networks_on_meta", lambda *_: network_shapes)
+    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     variables = {"HOME": stand_in_parts / "checkout", "PYTHON": sys.executable}
     for name, value in variables.items():
         monkeypatch.setenv(f"STUDIOGAN_{name}", str(value))
@@ -75,8 +76,8 @@ def stand_in(
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grids and curves are left out where a test is about something else: they take most of its time."""
-    monkeypatch.setattr(follow, "save_samples", lambda *_: None)
-    monkeypatch.setattr(follow, "save_curves", lambda *_: None)
+    monkeypatch.setattr(follow_log, "save_samples", lambda *_: None)
+    monkeypatch.setattr(follow_log, "save_curves", lambda *_: None)
     monkeypatch.setattr(supervise, "save_reals", lambda *_: None)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from foreign_weights import STEP, make_checkpoint, small_config
 
-from harness.config import Config, load_config
-from harness.hdf5 import PackedWriter
+from harness.config.experiment import Config, load_config
+from harness.storage.hdf5 import PackedWriter
 from harness.studiogan.process import group_members
-from harness.studiogan.weights import export_checkpoint
+from harness.studiogan.weights.convert import export_checkpoint
+from tests.harness.studiogan.weights.foreign_weights import STEP, make_checkpoint, small_config
 
 STAND_IN = Path(__file__).with_name("stand_in")
 BASE = Path(__file__).resolve().parents[3] / "configs/base.yaml"

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_runs import StandIn, checkpoint_names, tiny_config, write_set
 
 import harness.native.train
+from harness.checkpoints.checkpoint import load_state, read_meta
+from harness.checkpoints.load import find_checkpoint
 from harness.errors import UserError
-from harness.native.checkpoint import load_state, read_meta
-from harness.native.load import find_checkpoint
-from harness.rundir import RunDir
+from harness.storage.rundir import RunDir
 from harness.studiogan.engine import finetune_run, train_run
+from tests.harness.studiogan.engine_runs import StandIn, checkpoint_names, tiny_config, write_set
 
 RUN = Path("runs/tiny")
 

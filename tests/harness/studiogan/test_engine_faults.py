@@ -14,22 +14,22 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import STAND_IN, StandIn, checkpoint_names, overrides_of, tiny_config
-from mutated_lines import mutated
 
 import harness.native.train
-from harness.atomic import atomic_write
 from harness.errors import Interrupted, UserError
-from harness.native import progress
-from harness.native.best import Evaluations
-from harness.native.device import Hardware
-from harness.rundir import RunDir
-from harness.studiogan import checkout, follow, supervise
+from harness.native.evaluate_while_training import Evaluations
+from harness.runtime import progress
+from harness.runtime.device import Hardware
+from harness.storage.atomic import atomic_write
+from harness.storage.rundir import RunDir
+from harness.studiogan import checkout, follow_log, supervise
 from harness.studiogan.engine import train_run
-from harness.studiogan.follow import FollowedRun, Follower, LogReporter
+from harness.studiogan.follow_log import FollowedRun, Follower, LogReporter
 from harness.studiogan.log import LineCutter
 from harness.studiogan.process import Heard, StudioganProcess, group_members
-from harness.studiogan.scratch import list_saves
+from harness.studiogan.workdir import list_saves
+from tests.harness.studiogan.engine_runs import STAND_IN, StandIn, checkpoint_names, overrides_of, tiny_config
+from tests.harness.studiogan.mutated_lines import mutated
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 RUN = Path("runs/tiny")
@@ -83,11 +83,11 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "from harness.config import load_config\n"
+        "from harness.config.experiment import load_config\n"
         "from harness.studiogan import checkout, engine, follow, supervise\n"
         f"checkout.COMMITS, checkout.MODULES = {{'0.2.0': {checkout.COMMITS['0.2.0']!r}}}, ('json',)\n"
         f"supervise.SHIM = {str(STAND_IN / 'shim.py')!r}\n"
-        "supervise.save_reals = follow.save_curves = lambda *_: None\n"
+        "supervise.save_reals = follow_log.save_curves = lambda *_: None\n"
         "follow.Follower.take_saves = lambda *_, **__: None\n"  # killed before it has looked
         f"engine.train_run(load_config('configs/base.yaml', {overrides_of()!r}))\n"
     )
@@ -112,7 +112,7 @@ def test_a_save_left_behind_is_not_taken_into_another_course(
     """Step 2 is imported, step 4 is not; the run goes on from 4, or from where the native engine has come instead."""
     monkeypatch.delenv("STAND_IN_PACED")
     with monkeypatch.context() as patch:
-        patch.setattr(follow, "list_saves", lambda folder: [save for save in list_saves(folder) if save[0] == 2])
+        patch.setattr(follow_log, "list_saves", lambda folder: [save for save in list_saves(folder) if save[0] == 2])
         failure(stand_in, "crash:5")
     assert checkpoint_names() == ["step-00000002"]
     if native_to:
@@ -232,7 +232,7 @@ def test_a_full_disk_ends_it_and_is_told(stand_in: StandIn, status: Any, monkeyp
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(follow, "import_checkpoint", full)
+    monkeypatch.setattr(follow_log, "import_checkpoint", full)
     assert "runs/tiny: cannot write or read: No space left on device" in failure(stand_in, "hang:3")
     assert status()["state"] == "failed"
 

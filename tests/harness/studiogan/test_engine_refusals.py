@@ -8,18 +8,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from engine_runs import COUNT, StandIn, tiny_config, write_set
 from PIL import Image
 
 import harness.native.train
 from harness.errors import UserError
-from harness.hdf5 import open_packed
-from harness.rundir import RunDir
-from harness.studiogan import checkout, scratch
+from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import RunDir
+from harness.studiogan import checkout, workdir
 from harness.studiogan.engine import _check_weights, finetune_run, train_run
-from harness.studiogan.scratch import copy_channels_last, make_scratch, place_packed, write_valid
-from harness.studiogan.setting import check_setting, ignored_keys, job_of
+from harness.studiogan.preflight import check_setting, ignored_keys, job_of
 from harness.studiogan.supervise import _begin_average
+from harness.studiogan.workdir import copy_channels_last, make_scratch, place_packed, write_valid
+from tests.harness.studiogan.engine_runs import COUNT, StandIn, tiny_config, write_set
 
 
 def refusal(stand_in: StandIn, **changes: Any) -> str:
@@ -206,7 +206,7 @@ def test_pictures_to_measure_against_are_the_splits_own(packed_set: Path, tmp_pa
 def test_saves_are_found_whole_and_in_order(tmp_path: Path) -> None:
     for name in ("step-00000010", "step-00000002", "step-00000012.partial", "other"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert [step for step, _ in scratch.list_saves(tmp_path)] == [2, 10]
-    scratch.drop_saves(tmp_path, 2)
-    assert [step for step, _ in scratch.list_saves(tmp_path)] == [10]
-    assert scratch.list_saves(tmp_path / "nowhere") == []
+    assert [step for step, _ in workdir.list_saves(tmp_path)] == [2, 10]
+    workdir.drop_saves(tmp_path, 2)
+    assert [step for step, _ in workdir.list_saves(tmp_path)] == [10]
+    assert workdir.list_saves(tmp_path / "nowhere") == []

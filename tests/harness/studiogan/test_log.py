@@ -4,9 +4,9 @@ import math
 import random
 
 import pytest
-from mutated_lines import mutated
 
 from harness.studiogan.log import LINE_BYTES, Figure, LineCutter, Note, Progress, Said, Unknown, parse_line
+from tests.harness.studiogan.mutated_lines import mutated
 
 HEAD = "[INFO] 2026-03-04 05:06:07 > "
 # In the form of both versions' src/worker.py; numbers of our own.

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.native import resample, step
+from harness.native import step
 from harness.native.losses import LeCam
+from harness.networks import resample
 from harness.studiogan.checkout import ROOT, find_checkout, find_python
 from tests.golden import both_loops, loop_case
 from tests.golden.both_loops import NETWORKS, Loop, farthest, fresh_start, native_loop, relative_to_movement

@@ -1,4 +1,4 @@
-"""What harness/studiogan/shim.py does with a job, done to the stand-in checkout. Without torch it starts at once."""
+"""Does with a job what harness/studiogan/shim/main.py does, to the stand-in checkout; starts at once, without torch."""
 
 import json
 import os
@@ -13,16 +13,16 @@ def main(job_path: str) -> int:
     job = json.loads(Path(job_path).read_text())
     sys.path += [job["package_root"]]
     sys.path.insert(0, str(Path(job["checkout"]) / "src"))
-    from harness.studiogan import shim_process
+    from harness.studiogan.shim import process
 
-    shim_process.note_signals()
-    shim_process.die_with_parent(shim_process.engine_pid())
-    shim_process.PULSE_SEC, pulse = 0.0, shim_process.Pulse()
+    process.note_signals()
+    process.die_with_parent(process.engine_pid())
+    process.PULSE_SEC, pulse = 0.0, process.Pulse()
     stand_in = import_module("main")
 
     record(job)
     loop = stand_in.Loop(stand_in.parse(words(job)))
-    shim_process.say("starting", version=job["version"])
+    process.say("starting", version=job["version"])
     saved = {job["first_step"]}
 
     def publish(step: int, folder: Path) -> None:
@@ -30,20 +30,20 @@ def main(job_path: str) -> int:
         shutil.copytree(folder, final.with_name(final.name + ".partial"))
         final.with_name(final.name + ".partial").rename(final)
         saved.add(step)
-        shim_process.say("saved", step=step, folder=final, best=int(job["evaluate"]), peak_mib=1)
+        process.say("saved", step=step, folder=final, best=int(job["evaluate"]), peak_mib=1)
         while final.exists() and "STAND_IN_PACED" in os.environ:  # the engine is to see each save, however slow it is
             time.sleep(0.01)
 
     def before(step: int) -> None:
         if step == loop.first_step:
-            shim_process.say("training", step=step)
+            process.say("training", step=step)
         else:
             pulse.beat(step)
         done = step >= job["last_step"]
-        if done or shim_process.asked_to_stop():
+        if done or process.asked_to_stop():
             if step not in saved:
                 loop.save(step, "current")
-            shim_process.say("finished" if done else "stopped", step=step)
+            process.say("finished" if done else "stopped", step=step)
             sys.exit(0 if done else 75)
 
     loop.before_iteration, loop.after_save = before, publish

@@ -33,9 +33,9 @@ def be_slow() -> None:
 
 def wait_for_signal() -> None:
     """A long iteration, in which the signal comes."""
-    from harness.studiogan import shim_process
+    from harness.studiogan.shim import process
 
-    while not shim_process.asked_to_stop():
+    while not process.asked_to_stop():
         time.sleep(0.01)
 
 

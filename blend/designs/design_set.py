@@ -1,0 +1,117 @@
+"""A set of designs on disk: PNG files that carry their own measures, a list of them, and a grid.
+
+Out: runs/<base>/blends/<set>/{0000.png ..., designs.jsonl, grid.png, request.json}, there whole or not at all.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blend.generator.dial import Setting
+from harness.images.decode import picture_grid, save_png
+from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers, remove_folder, sync_folder
+
+TEXT_KEY = "carforge"  # of the PNG text chunk
+
+
+@dataclass(frozen=True)
+class Design:
+    """Where a design comes from. `seed`: of a car without parents. `asked_futurism`: what it was solved for."""
+
+    setting: Setting
+    intensity: float | None
+    ordinary: str | None = None
+    concept: str | None = None
+    seed: int | None = None
+    asked_futurism: float | None = None
+
+    def row(self, file: str, measures: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "file": file,
+            "ordinary": self.ordinary,
+            "concept": self.concept,
+            "seed": self.seed,
+            "intensity": self.intensity,
+            "latent_weight": round(self.setting.weight, 4),
+            "style": self.setting.style,
+            "asked_futurism": self.asked_futurism,
+            **measures,
+        }
+
+
+def request_sha256(request: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def is_made(folder: Path, request: dict[str, Any]) -> bool:
+    """Whether the folder holds exactly what is asked for, and all of it."""
+    if _kept_request(folder) != json.loads(json.dumps(request)):
+        return False
+    try:
+        files = [row["file"] for row in read_designs(folder)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all((folder / file).is_file() for file in (*files, "grid.png"))
+
+
+def holds_another(folder: Path, request: dict[str, Any]) -> bool:
+    """Whether the folder holds a set of another request; the same one by earlier weights is no other."""
+    kept, wanted = _kept_request(folder), json.loads(json.dumps(request))
+    return kept is not None and {**kept, "generators": None} != {**wanted, "generators": None}
+
+
+def _kept_request(folder: Path) -> dict[str, Any] | None:
+    """None where there is none that can be read."""
+    try:
+        kept = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) else None
+
+
+def save_designs(
+    folder: Path,
+    request: dict[str, Any],
+    designs: Sequence[Design],
+    pictures: np.ndarray,
+    measures: Sequence[dict[str, Any]],
+    columns: int | None = None,
+) -> list[dict[str, Any]]:
+    """Writes the set, in place of an older one of this name; returns the rows of designs.jsonl.
+
+    Args:
+        request: all that the designs follow from (parents, generators, settings); kept in every PNG too.
+        pictures: uint8 (N, H, W, 3).
+    """
+    names = [f"{k:04d}.png" for k in range(len(designs))]
+    rows = [design.row(name, measured) for design, name, measured in zip(designs, names, measures, strict=True)]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clean_leftovers(folder.parent)
+    fresh = folder.with_name(f".{folder.name}.new")  # no set's name begins so
+    if fresh.exists():
+        remove_folder(fresh)
+    origin = {"generators": request.get("generators"), "request_sha256": request_sha256(request)}
+    with atomic_folder(fresh) as temporary:
+        for row, picture in zip(rows, pictures, strict=True):
+            save_png(temporary / row["file"], picture, {TEXT_KEY: json.dumps({**row, **origin})})
+        grid = picture_grid(pictures, columns or math.ceil(math.sqrt(len(pictures))))
+        save_png(temporary / "grid.png", grid, {TEXT_KEY: json.dumps(origin)})
+        atomic_write(temporary / "designs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        atomic_write(temporary / "request.json", json.dumps(request, indent=1) + "\n")
+    if folder.exists():  # only now that the new set is whole
+        remove_folder(folder)
+    os.rename(fresh, folder)
+    sync_folder(folder.parent)
+    return rows
+
+
+def read_designs(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a set."""
+    return [json.loads(line) for line in (folder / "designs.jsonl").read_text(encoding="utf-8").splitlines()]

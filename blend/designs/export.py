@@ -1,0 +1,157 @@
+"""A design as one file that says all that it follows from: JSON, and the same inside its PNG.
+
+In: a recipe and a workshop. Out: a document; and from a document, on the same run, the same picture bit for bit.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from blend.designs.design_recipe import Recipe
+from blend.designs.design_set import TEXT_KEY
+from blend.designs.session import Workshop, one_thread, open_workshop, picture_sha256
+from blend.generator.dial import Pairs, Setting, draw_designs
+from harness.errors import UserError
+from harness.images.decode import decode_picture
+from harness.storage.atomic import atomic_write
+
+FORM = "carforge-design-1"
+MOST_FILE_MB = 20
+
+
+def design_document(workshop: Workshop, recipe: Recipe, measures: dict[str, Any] | None, note: str) -> dict[str, Any]:
+    """All that the picture follows from: latents, setting, generators; what it was made of and measured, beside."""
+    drawn, pairs = workshop.draw(recipe), workshop.pairs(recipe)
+    return {
+        "form": FORM,
+        "run": workshop.generator.base.name,
+        "generators": workshop.generators,
+        "recipe": recipe.to_query(),
+        "setting": {"latent_weight": drawn.setting.weight, "style": drawn.setting.style},
+        "interpolation": workshop.config.blend.interpolation,
+        "latents": {key: _numbers(getattr(pairs, key)) for key in ("ordinary", "restyled", "concept")},
+        "class": None if pairs.y is None else pairs.y[0].tolist(),
+        "measures": measures,
+        "note": note,
+        "picture_sha256": picture_sha256(drawn.picture),
+    }
+
+
+def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndarray:
+    """uint8 (H, W, 3). UserError for a document of another run, or one that is not whole."""
+    if document.get("form") != FORM:
+        raise UserError(f"design: found form {str(document.get('form'))[:40]!r}, allowed {FORM}; export it anew")
+    if document.get("generators") != workshop.generators:
+        raise UserError(
+            f"design: was drawn by other weights than run {workshop.generator.base.name} has now (trained further, or "
+            "anew), allowed the same; put that run back"
+        )
+    try:
+        latents = {key: _tensor(document["latents"][key], workshop.generator.z_dim) for key in document["latents"]}
+        setting = Setting(float(document["setting"]["latent_weight"]), float(document["setting"]["style"]))
+        y = _label(document["class"], workshop.generator.num_classes)
+        pairs = Pairs(latents["ordinary"], latents["concept"], y, latents["restyled"])  # type: ignore[arg-type]
+        how = document["interpolation"]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"design: is not whole ({type(error).__name__}: {error}); export it anew") from error
+    dials = 0 <= setting.style <= 1 and 0 <= setting.weight <= 1
+    if pairs.ordinary is None or how not in ("linear", "slerp") or not dials:
+        raise UserError("design: is not whole; export it anew")
+    with one_thread():
+        return draw_designs(workshop.generator, pairs, [setting], how)[0]
+
+
+def design_png(picture: np.ndarray, document: dict[str, Any]) -> bytes:
+    """The exact picture, with its document inside."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text(TEXT_KEY, json.dumps(document))
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG", pnginfo=info)
+    return stream.getvalue()
+
+
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """Of a JSON file (one design, or a list of them) or of a PNG that was exported. UserError for anything else."""
+    hint = "allowed a JSON or PNG file that the studio exported"
+    try:
+        if path.stat().st_size > MOST_FILE_MB * 2**20:
+            raise UserError(f"{path}: found more than {MOST_FILE_MB} MiB, {hint}")
+        content = path.read_bytes()
+        if content.startswith(b"\x89PNG"):
+            decode_picture(content)  # refuses what is damaged or far too large
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                image.load()
+                content = str(image.info.get(TEXT_KEY, "")).encode()
+        found = json.loads(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), {hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: holds no design, {hint}") from error
+    documents = found if isinstance(found, list) else [found]
+    if not documents or not all(isinstance(one, dict) for one in documents):
+        raise UserError(f"{path}: holds no design, {hint}")
+    return documents
+
+
+def draw_command(source: Path, out: Path | None, root: Path = Path("runs")) -> list[Path]:
+    """`make draw`: every design of the file drawn again. UserError when a picture is not the one that was exported."""
+    documents, made = read_documents(source), []
+    for number, document in enumerate(documents):
+        workshop = open_workshop(str(document.get("run")), root)
+        picture = document_to_picture(workshop, document)
+        if picture_sha256(picture) != document.get("picture_sha256"):
+            raise UserError(
+                f"{source}: design {number} came out otherwise than it was exported: other hardware or another version "
+                "of PyTorch rounds otherwise; try where it was made"
+            )
+        path = _place(source, out, number, len(documents))
+        atomic_write(path, design_png(picture, document))
+        made.append(path)
+    return made
+
+
+def _place(source: Path, out: Path | None, number: int, count: int) -> Path:
+    base = out or source.with_name(f"{source.stem}-drawn.png")
+    if base.is_dir():
+        raise UserError(f"--out: found the folder {base}, allowed a file, try --out {base / 'design.png'}")
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--out: found {base}, which would lie in a file, allowed a place in a folder") from error
+    return base if count == 1 else base.with_name(f"{base.stem}-{number:02d}.png")
+
+
+def _numbers(z: Tensor | None) -> list[float] | None:
+    """(1, z_dim) → numbers; a float32 as a double and back is the same."""
+    return None if z is None else z[0].double().tolist()
+
+
+def _label(said: Any, num_classes: int) -> Tensor | None:
+    """None, int64 (1,) or the shares of a mix, float32 (1, classes), as `design_document` says it."""
+    if num_classes == 0:
+        if said is not None:
+            raise ValueError("found a class, the run has none")
+        return None
+    if isinstance(said, list):
+        shares = torch.tensor([said], dtype=torch.float64).float()
+        if shares.shape != (1, num_classes) or not bool(torch.isfinite(shares).all()):
+            raise ValueError(f"found {len(said)} shares, not {num_classes} numbers")
+        return shares
+    if not isinstance(said, int) or not 0 <= said < num_classes:
+        raise ValueError(f"found class {said!r}, not 0 to {num_classes - 1}")
+    return torch.tensor([said])
+
+
+def _tensor(values: list[float] | None, z_dim: int) -> Tensor | None:
+    if values is None:
+        return None
+    tensor = torch.tensor([values], dtype=torch.float64).float()
+    if tensor.shape != (1, z_dim):
+        raise ValueError(f"{len(values)} numbers, not {z_dim}")
+    return tensor

@@ -1,0 +1,216 @@
+"""Designs on request: all pairs of two sets of parents, one pair over a range, or cars drawn by seed.
+
+In: what was asked for. Out: a set of designs in runs/<base>/blends/, each with its measures.
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from blend.designs.design_set import Design, holds_another, is_made, request_sha256, save_designs
+from blend.designs.inverted_pairs import Couples, held_out_couples, invert_couples
+from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
+from blend.generator.input_pictures import load_folder
+from blend.generator.latents import seeds_to_latents
+from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
+from blend.measures.measures import load_measures
+from harness.checkpoints.sampling import label_to_y
+from harness.config.experiment import Config
+from harness.errors import UserError
+from harness.web.embed import save_sweep_webp
+
+SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
+SHORT_HASH = 8
+NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SWEEP_NAME = "sweep"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; None = not said. `range`: intensities of one pair. `seeds`: cars without parents.
+    `label`: class of the ordinary cars, or a mix; the encoder predicts it, or a seed draws it, where it is not said.
+
+    Without folders, parents are held-out pictures of both sets.
+    """
+
+    ordinary: Path | None = None
+    concept: Path | None = None
+    intensity: float | None = None
+    style: float | None = None
+    futurism: float | None = None
+    range: tuple[float, float, int] | None = None
+    seeds: tuple[int, ...] | None = None
+    label: str | None = None
+    name: str | None = None
+
+    @property
+    def kind(self) -> Literal["pairs", "seeds", "range"]:
+        return "seeds" if self.seeds else "range" if self.range else "pairs"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its parents found: one entry a design."""
+
+    pairs: Pairs
+    designs: list[Design]  # settings are stand-ins where a futurism is asked for
+    names: list[str]
+    parents: np.ndarray | None  # uint8 (N, H, W, 3): the ordinary parent of each design
+    facts: dict[str, Any]
+    columns: int
+
+
+def blend_command(config: Config, request: Request) -> Path:
+    """Draws, measures and keeps what is asked for; returns the set's folder. The same request is not drawn twice."""
+    request = _completed(config, request)
+    generator = load_generator(config)
+    asked = _seeded(generator, request) if request.seeds else _paired(config, generator, request)
+    facts = {
+        **asked.facts,
+        "kind": request.kind,
+        "dial": {key: getattr(request, key) for key in ("intensity", "style", "futurism", "range")},
+        "blend": config.blend.model_dump(mode="json"),
+        "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
+    }
+    name = request.name or f"{request.kind}-{request_sha256(facts)[:SHORT_HASH]}"
+    folder = generator.base.folder.parents[1] / "blends" / name
+    if is_made(folder, facts):
+        return folder
+    if request.name and holds_another(folder, facts):
+        raise UserError(f"name: found {name!r}, which holds other designs, allowed a new name; or move {folder} away")
+    measures = load_measures(config, generator)
+    how = config.blend.interpolation
+    designs = asked.designs
+    if request.futurism is not None:
+        wanted = np.full(len(designs), request.futurism)
+        solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
+        refuse_out_of_reach(solved, request.futurism, asked.names)
+        settings = [setting for setting in solved.settings if setting is not None]
+        designs = [
+            replace(design, setting=setting, intensity=None, asked_futurism=request.futurism)
+            for design, setting in zip(designs, settings, strict=True)
+        ]
+    pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)
+    save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)
+    if request.range:
+        save_sweep_webp(folder / "sweep.webp", pictures)
+    return folder
+
+
+def _completed(config: Config, request: Request) -> Request:
+    """The request with the config's intensity where none is asked for; UserError for what does not go together."""
+    dials = [key for key in ("intensity", "futurism", "range") if getattr(request, key) is not None]
+    if len(dials) > 1:
+        raise UserError(f"{', '.join(dials)}: found {len(dials)} of them, allowed one, try --{dials[0]} alone")
+    if request.style is not None and "intensity" not in dials and dials:
+        raise UserError(f"style: found beside {dials[0]}, which moves the style itself, allowed beside --intensity")
+    if request.seeds and (request.ordinary or request.concept or request.range):
+        raise UserError(
+            "seeds: found beside parents or a range, allowed alone or with --intensity, --style, --futurism"
+        )
+    if (request.ordinary is None) != (request.concept is None):
+        lacking = "concept" if request.concept is None else "ordinary"
+        raise UserError(
+            f"{lacking}: found none, allowed a folder or a picture for each parent, try --{lacking} path/to"
+        )
+    if request.label is not None and not (request.seeds or request.ordinary):
+        raise UserError(
+            "label: found without cars that it is said of, allowed with --ordinary and --concept, or --seeds"
+        )
+    if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_NAME):
+        raise UserError(
+            f"name: found {request.name!r}, allowed letters, digits, '.', '_', '-', a letter or digit first, and not "
+            f"{SWEEP_NAME}, which is what make measure leaves; try --name mine"
+        )
+    if request.futurism is not None and not math.isfinite(request.futurism):
+        raise UserError(f"futurism: found {request.futurism:g}, allowed a number, try --futurism 70")
+    if dials:
+        return request
+    style = config.blend.style if request.style is None else request.style
+    return replace(request, intensity=config.blend.intensity, style=style)
+
+
+def _setting(request: Request, intensity: float | None = None) -> Setting:
+    asked = request.intensity if intensity is None else intensity
+    return Setting(0.0, 0.0) if asked is None else setting_at(asked, request.style)
+
+
+# ---- with parents ----
+
+
+def _paired(config: Config, generator: StyledGenerator, request: Request) -> Asked:
+    couples, counts = _couples(config, generator, request)
+    rows = list(product(*(range(count) for count in counts)))
+    intensities: list[float | None] = [request.intensity]
+    if request.range:
+        if len(rows) > 1:
+            raise UserError(f"range: found {len(rows)} pairs of parents, allowed one, try a picture for each parent")
+        start, end, count = request.range
+        intensities = list(np.linspace(start, end, count).round(6).tolist())
+    designs = [
+        Design(_setting(request, t), t, couples.ordinary.names[a], couples.concept.names[b])
+        for a, b in rows
+        for t in intensities
+    ]
+    first, second = ([row[k] for row in rows for _ in intensities] for k in (0, 1))
+    return Asked(
+        couples.pairs(first, second),
+        designs,
+        [f"{design.ordinary} with {design.concept}" for design in designs],
+        couples.parents(first),
+        {**couples.facts, "counts": list(counts)},
+        columns=len(designs) if request.range else counts[1],
+    )
+
+
+def _couples(config: Config, generator: StyledGenerator, request: Request) -> tuple[Couples, tuple[int, int]]:
+    """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
+    if request.ordinary is not None and request.concept is not None:
+        how = generator.height, generator.width, config.data.fit
+        ordinary, concept = (load_folder(folder, *how) for folder in (request.ordinary, request.concept))
+        ordinary = replace(ordinary, label=label_of(generator, request.label))
+        couples = invert_couples(config, generator, ordinary, concept)
+        return couples, (len(couples.ordinary), len(couples.concept))
+    couples = held_out_couples(config, generator)
+    most = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
+    return couples, (min(most[0], len(couples.ordinary)), min(most[1], len(couples.concept)))
+
+
+# ---- by seed ----
+
+
+def _seeded(generator: StyledGenerator, request: Request) -> Asked:
+    seeds = list(request.seeds or ())
+    z, y = seeds_to_latents(seeds, generator.z_dim, generator.num_classes)
+    label = label_of(generator, request.label)
+    y = y if label is None else label_to_y(label, len(seeds))
+    designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]
+    # What a design is compared with is the same latent as the base run draws it.
+    parents = generator.draw(z, 0.0, y)
+    columns = max(1, round(len(seeds) ** 0.5))
+    return Asked(
+        Pairs(z, None, y),
+        designs,
+        [f"seed {seed}" for seed in seeds],
+        parents,
+        {"seeds": seeds, "label": label},
+        columns,
+    )
+
+
+def text_to_range(text: str) -> tuple[float, float, int]:
+    """`0:1:11` → (0.0, 1.0, 11): from, to, how many."""
+    parts = text.split(":")
+    try:
+        start, end, count = float(parts[0]), float(parts[1]), int(parts[2])
+        fits = len(parts) == 3 and 0 <= start <= 1 and 0 <= end <= 1 and 2 <= count <= 1001
+    except (ValueError, IndexError):
+        fits, start, end, count = False, 0.0, 0.0, 0
+    if not fits:
+        raise UserError(f"range: found {text!r}, allowed from:to:count with 0 to 1 and 2 or more, try --range 0:1:11")
+    return start, end, count

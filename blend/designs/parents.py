@@ -1,0 +1,215 @@
+"""The parents of designs, one by one and by reference: their pictures, and their latents once these are found.
+
+In: references of `design_recipe.py`. Out: latents of one car each; what has been inverted before is found on disk.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blend.designs.design_recipe import Side
+from blend.encoder.model import Encoder
+from blend.generator.input_pictures import Parents, fit_content, load_held_out
+from blend.generator.latents import seeds_to_latents
+from blend.generator.styled_generator import StyledGenerator, label_of
+from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
+from blend.inversion.figures import picture_errors
+from blend.inversion.optimise import Watch
+from harness.checkpoints.sampling import label_to_y
+from harness.config.experiment import Config, finetune_config
+from harness.errors import UserError
+from harness.images.decode import PictureError, read_file
+
+KEPT_IN_MEMORY = 200  # a few kilobytes each
+TOLD_EVERY_STEPS = 5  # of a search: what is told is drawn, which takes a third of a step
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A parent whose latent is known; tensors (1, z_dim).
+
+    Attributes:
+        restyled: where the style takes an ordinary car's latent; of others, z itself.
+        y: (1,) its class, where the generator has classes.
+        picture, redrawn: uint8 (H, W, 3): as it was given, and as its generator draws its latent.
+        error, first_error: picture errors of the latent and of the encoder's guess; None for cars drawn by seed.
+    """
+
+    z: Tensor
+    restyled: Tensor
+    y: Tensor | None
+    picture: np.ndarray
+    redrawn: np.ndarray
+    error: float | None = None
+    first_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A search under way: `done` of `of` steps, the best so far as drawn, uint8 (H, W, 3), and its picture error."""
+
+    done: int
+    of: int
+    picture: np.ndarray
+    error: float
+
+
+class Ancestry:
+    """`uploads`: folder of files named by the sha256 of their bytes. `encoder`: None = only seeds can be parents."""
+
+    def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, uploads: Path) -> None:
+        self.config, self.generator, self.encoder, self.uploads = config, generator, encoder, uploads
+        self._known: OrderedDict[tuple[str, str, str | None], Ancestor] = OrderedDict()
+        self._usual_errors: dict[Side, float] = {}
+        self._lock = threading.Lock()
+
+    # ---- pictures ----
+
+    @cached_property
+    def held_out(self) -> dict[Side, Parents]:
+        """Pictures of both sets that training never saw; empty where a set is not at hand."""
+        count = self.config.inversion.count
+        found: dict[Side, Parents] = {}
+        kinds: list[tuple[Side, Config]] = [("ordinary", self.config), ("concept", finetune_config(self.config))]
+        for side, part in kinds:
+            try:
+                found[side] = load_held_out(part.data, count)
+            except UserError:
+                found[side] = Parents([], [], np.empty((0, self.generator.height, self.generator.width, 3), np.uint8))
+        return found
+
+    def picture(self, side: Side, reference: str) -> np.ndarray:
+        """uint8 (H, W, 3): the parent as it was given. UserError when it is not there."""
+        kind, _, text = reference.partition("-")
+        if kind == "seed":
+            return self._drawn(side, int(text), None).picture
+        parents = self._parents(side, reference)
+        return parents.pictures[0]
+
+    def _parents(self, side: Side, reference: str) -> Parents:
+        kind, _, text = reference.partition("-")
+        if kind == "valid":
+            held_out = self.held_out[side]
+            if reference not in held_out.names:
+                raise UserError(
+                    f"{reference}: found no such held-out picture of this run, allowed those of its gallery"
+                )
+            row = held_out.names.index(reference)
+            return Parents([reference], [held_out.sha256s[row]], held_out.pictures[row : row + 1])
+        path = self.uploads / text
+        if not path.is_file():
+            raise UserError("upload: this picture is not on this machine (any more); drop it once more")
+        try:
+            content = read_file(path)
+            picture = fit_content(content, self.generator.height, self.generator.width, self.config.data.fit)
+        except PictureError as error:
+            raise UserError(f"upload: {error.reason}; drop it once more") from error
+        return Parents(["upload"], [hashlib.sha256(content).hexdigest()], picture[None])
+
+    # ---- latents ----
+
+    def find(self, side: Side, reference: str, label: str | None = None) -> Ancestor | None:
+        """The ancestor, if nothing has to be searched for: in memory, on disk, or drawn by seed."""
+        key = (side, reference, label if side == "ordinary" else None)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        kind, _, text = reference.partition("-")
+        found = self._drawn(side, int(text), label) if kind == "seed" else self._kept(side, reference, label)
+        if found is not None:
+            self._remember(key, found)
+        return found
+
+    def search(self, side: Side, reference: str, label: str | None, tell: Callable[[Refined], None]) -> Ancestor:
+        """Inverts a parent, or finds it. `tell` hears how it goes, and may raise to end it."""
+        known = self.find(side, reference, label)
+        if known is not None:
+            return known
+        encoder, parents = self._needed_encoder(), self._labelled(side, reference, label)
+        whole = self.config.inversion.steps
+        twice = side == "ordinary" and self.generator.tuned is not None
+        watch = self._watch(parents, STYLES[side], 0, whole * (1 + twice), tell)
+        first = invert_parents(self.config, self.generator, encoder, parents, side, watch=watch)
+        second = None
+        if twice:
+            watch = self._watch(parents, 1 - STYLES[side], whole, 2 * whole, tell)
+            second = invert_parents(self.config, self.generator, encoder, parents, side, start=first, watch=watch)
+        found = self._ancestor(first, second, 0)
+        self._remember((side, reference, label if side == "ordinary" else None), found)
+        return found
+
+    def _watch(self, parents: Parents, style: int, before: int, of: int, tell: Callable[[Refined], None]) -> Watch:
+        def watch(step: int, z: Tensor, values: Tensor, y: Tensor | None) -> None:
+            if step % TOLD_EVERY_STEPS == 0:
+                drawn = self.generator.draw(z, style, y)
+                tell(Refined(before + step, of, drawn[0], float(picture_errors(parents.pictures, drawn)[0, 0])))
+
+        return watch
+
+    def _remember(self, key: tuple[str, str, str | None], found: Ancestor) -> None:
+        with self._lock:
+            self._known[key] = found
+            while len(self._known) > KEPT_IN_MEMORY:
+                self._known.popitem(last=False)
+
+    def _needed_encoder(self) -> Encoder:
+        if self.encoder is None:
+            raise UserError("encoder: this run has none, so pictures cannot be read; try `make encoder`")
+        return self.encoder
+
+    def _labelled(self, side: Side, reference: str, label: str | None) -> Parents:
+        parents = self._parents(side, reference)
+        return replace(parents, label=label_of(self.generator, label)) if side == "ordinary" else parents
+
+    def _kept(self, side: Side, reference: str, label: str | None) -> Ancestor | None:
+        if self.encoder is None:
+            return None
+        alone = self._kept_rows(side, self._labelled(side, reference, label))
+        if alone is not None or not reference.startswith("valid-") or label is not None:
+            return None if alone is None else self._ancestor(*alone, 0)
+        together = self._kept_rows(side, self.held_out[side])  # as `make invert` and `make measure` leave them
+        return None if together is None else self._ancestor(*together, self.held_out[side].names.index(reference))
+
+    def _kept_rows(self, side: Side, parents: Parents) -> tuple[Inversions, Inversions | None] | None:
+        at = self.config, self.generator, self._needed_encoder(), parents, side
+        if side == "concept" and self.generator.tuned is None:
+            return None
+        first = kept_inversions(*at)
+        if first is None or side == "concept" or self.generator.tuned is None:
+            return None if first is None else (first, None)
+        second = kept_inversions(*at, start=first)
+        return None if second is None else (first, second)
+
+    def _ancestor(self, first: Inversions, second: Inversions | None, row: int) -> Ancestor:
+        rows = slice(row, row + 1)
+        z, y = first.latents(rows)
+        restyled = z if second is None else torch.lerp(z, second.z[rows], self.config.blend.tuned_share)
+        errors = float(first.error[row]), float(first.first_error[row])
+        return Ancestor(z, restyled, y, first.targets[row], first.refined[row], *errors)
+
+    def usual_error(self, side: Side) -> float | None:
+        """Median picture error of the pictures that were kept aside, where `make invert` or `make measure` has redrawn
+        them: what another picture's can be held against."""
+        parents = self.held_out[side]
+        if side not in self._usual_errors and self.encoder is not None and parents.names:
+            kept = kept_inversions(self.config, self.generator, self.encoder, parents, side)
+            if kept is not None:
+                self._usual_errors[side] = float(kept.error.median())
+        return self._usual_errors.get(side)
+
+    def _drawn(self, side: Side, seed: int, label: str | None) -> Ancestor:
+        z, y = seeds_to_latents([seed], self.generator.z_dim, self.generator.num_classes)
+        code = label_of(self.generator, label) if side == "ordinary" else None
+        y = y if code is None else label_to_y(code, 1)
+        style = float(STYLES[side]) if self.generator.tuned is not None else 0.0
+        picture = self.generator.draw(z, style, y)[0]
+        return Ancestor(z, z, y, picture, picture)

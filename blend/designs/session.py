@@ -1,0 +1,235 @@
+"""One run's designs on request: from a recipe to a picture, its sweep, its measures. Studio and command line share it.
+
+In: `runs/<name>/`. Out: pictures and figures. What the run lacks is said, and the rest works without it.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from blend.designs.design_recipe import Parent, Recipe, Side
+from blend.designs.parents import Ancestor, Ancestry
+from blend.encoder.model import Encoder, encoder_folder, load_encoder
+from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
+from blend.generator.input_pictures import read_pictures
+from blend.generator.latents import average_latents
+from blend.generator.styled_generator import StyledGenerator, base_name, load_generator
+from blend.measures.measures import Measures, load_measures
+from harness.config.experiment import Config, finetune_config
+from harness.errors import UserError
+from harness.storage.rundir import RunDir
+
+SWEEP_POINTS = 11
+SCANS_IN_MEMORY = 64
+
+
+class NeedsParent(Exception):
+    """A parent's latent has to be searched for first (`Ancestry.search`)."""
+
+    def __init__(self, side: Side, reference: str) -> None:
+        self.side, self.reference = side, reference
+        super().__init__(f"{side} {reference}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A design. `reach`: lowest and highest futurism of these parents, where a futurism was asked for."""
+
+    picture: np.ndarray
+    setting: Setting
+    reach: tuple[float, float] | None = None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One picture is drawn sooner by one thread than by several that wait for each other; and the same bits come out
+    on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Workshop:
+    """Made by `open_workshop`; several threads may use it.
+
+    Attributes:
+        lacking: what is missing ("finetune", "encoder", "measures") → why, and the command that makes it.
+    """
+
+    def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, lacking: dict[str, str]):
+        self.config, self.generator, self.lacking = config, generator, lacking
+        self.folder = generator.base.folder.parents[1]
+        self.ancestry = Ancestry(config, generator, encoder, self.folder / "studio" / "uploads")
+        self.measures: Measures | None = None
+        self._scans: OrderedDict[str, Scan] = OrderedDict()
+        self._lock, self._measures_lock = threading.Lock(), threading.Lock()
+
+    @property
+    def generators(self) -> dict[str, str | None]:
+        """sha256 of both generators' weights."""
+        tuned = self.generator.tuned
+        return {"base": self.generator.base.sha256, "tuned": tuned.sha256 if tuned else None}
+
+    # ---- getting ready ----
+
+    def open_measures(self) -> Measures | None:
+        """Fits or finds them, once; None where the run cannot have them, and `lacking` says why."""
+        with self._measures_lock:
+            if self.measures is None and "measures" not in self.lacking:
+                try:
+                    self.measures = load_measures(self.config, self.generator)
+                except UserError as error:
+                    self.lacking["measures"] = str(error)
+        return self.measures
+
+    def prepare_styles(self, tell: Callable[[int, int], None]) -> None:
+        """Statistics of all styles, so that no dial has to wait for them; `tell` hears how many of how many are there
+        and may raise to stop it."""
+        knots = self.generator.knots()
+        for count, percent in enumerate(knots):
+            tell(count, len(knots))
+            self.generator.prepare(percent)
+        tell(len(knots), len(knots))
+
+    # ---- designs ----
+
+    def pairs(self, recipe: Recipe) -> Pairs:
+        """The latents of a recipe, one row. NeedsParent for one that is not inverted yet."""
+        how = self.config.blend.interpolation
+        ordinary = [(self._ancestor("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary]
+        concept = [(self._ancestor("concept", parent, None), parent.share) for parent in recipe.concept]
+        shares = [share for _, share in ordinary]
+        second = None
+        if concept:
+            second = average_latents([found.z for found, _ in concept], [share for _, share in concept], how)
+        heaviest = max(ordinary, key=lambda each: each[1])[0]
+        return Pairs(
+            average_latents([found.z for found, _ in ordinary], shares, how),
+            second,
+            heaviest.y,
+            average_latents([found.restyled for found, _ in ordinary], shares, how),
+        )
+
+    def _ancestor(self, side: Side, parent: Parent, label: str | None) -> Ancestor:
+        found = self.ancestry.find(side, parent.reference, label)
+        if found is None:
+            raise NeedsParent(side, parent.reference)
+        return found
+
+    def draw(self, recipe: Recipe) -> Drawn:
+        with one_thread():
+            pairs = self.pairs(recipe)
+            setting, reach = self._setting(recipe, pairs)
+            picture = draw_designs(self.generator, pairs, [setting], self.config.blend.interpolation)[0]
+        return Drawn(picture, setting, reach)
+
+    def sweep(self, recipe: Recipe, points: int = SWEEP_POINTS) -> tuple[list[float], np.ndarray]:
+        """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows, or stays as set."""
+        places = np.linspace(0, 1, points).round(4).tolist()
+        with one_thread():
+            pairs, style = self.pairs(recipe), self._possible_style(recipe.style)
+            settings = [setting_at(place if self.generator.tuned else 0.0, style) for place in places]
+            if self.generator.tuned is None:
+                settings = [Setting(place, 0.0) for place in places]
+            how = self.config.blend.interpolation
+            return places, np.stack([draw_designs(self.generator, pairs, [one], how)[0] for one in settings])
+
+    def futurism(self, pictures: np.ndarray) -> list[float] | None:
+        """Of uint8 (N, H, W, 3); None without measures (or as long as they are not opened)."""
+        with one_thread():
+            return None if self.measures is None else self.measures.futurism(pictures).tolist()
+
+    def _setting(self, recipe: Recipe, pairs: Pairs) -> tuple[Setting, tuple[float, float] | None]:
+        if recipe.futurism is not None:
+            return self._solved(recipe, pairs, recipe.futurism)
+        if self.generator.tuned is None:
+            return Setting(recipe.intensity, 0.0), None
+        return setting_at(recipe.intensity, recipe.style), None
+
+    def _possible_style(self, style: float | None) -> float | None:
+        return style if self.generator.tuned is not None else 0.0
+
+    def _solved(self, recipe: Recipe, pairs: Pairs, asked: float) -> tuple[Setting, tuple[float, float]]:
+        """Where the futurism asked for is, or the nearest that these parents have."""
+        measures = self.open_measures()
+        if measures is None or self.generator.tuned is None:
+            raise UserError(self.lacking.get("measures") or self.lacking["finetune"])
+        share, how = self.config.blend.latent_share, self.config.blend.interpolation
+        key = replace(recipe, intensity=0.0, style=None, futurism=None).sha256
+        with self._lock:
+            scan = self._scans.get(key)
+        if scan is None:
+            scan = scan_path(self.generator, pairs, measures.futurism, share, how)
+            with self._lock:
+                self._scans[key] = scan
+                while len(self._scans) > SCANS_IN_MEMORY:
+                    self._scans.popitem(last=False)
+        low, high = float(scan.table.min()), float(scan.table.max())
+        wanted = np.array([min(max(asked, low), high)])
+        found = solve(self.generator, pairs, wanted, measures.futurism, share, how, scan).settings[0]
+        assert found is not None, (low, high, wanted)  # the scan goes from its lowest to its highest score
+        return found, (low, high)
+
+    # ---- figures ----
+
+    def measure(self, recipe: Recipe, picture: np.ndarray) -> dict[str, Any] | None:
+        """What `Measures.of` says of a design; None without measures."""
+        measures = self.open_measures()
+        if measures is None:
+            return None
+        with one_thread():
+            return measures.of(picture[None], self.origin(recipe)[None])[0]
+
+    def origin(self, recipe: Recipe) -> np.ndarray:
+        """The picture that a design's identity is measured beside: its ordinary parent as it was given, or, of several,
+        their mix as the base run draws it."""
+        if len(recipe.ordinary) == 1:
+            return self._ancestor("ordinary", recipe.ordinary[0], recipe.label).picture
+        pairs = self.pairs(recipe)
+        return self.generator.draw(pairs.ordinary, 0.0, pairs.y)[0]
+
+    def training_picture(self, set_name: str, row: int) -> np.ndarray | None:
+        """uint8 (H, W, 3): row of a training set, None where the set is not at hand."""
+        tuned = self.generator.tuned.config if self.generator.tuned else finetune_config(self.config)
+        for data in (self.generator.base.config.data, tuned.data):
+            if data.set == set_name:
+                return read_pictures(data.hdf5_path("train"), [row]).get(row)
+        return None
+
+
+def open_workshop(name: str, root: Path = Path("runs")) -> Workshop:
+    """UserError when there is no such run, or no checkpoint in it."""
+    config = RunDir.existing(name, root).read_config()
+    if base_name(config) != name:
+        raise UserError(
+            f"RUN: found {name}, which was fine-tuned from {base_name(config)}, allowed the run that it began with; "
+            f"try RUN={base_name(config)}"
+        )
+    generator, lacking, encoder = load_generator(config, need_tuned=False, root=root), {}, None
+    again = f"CONFIG={root / name / 'config.yaml'}"
+    if generator.tuned is None:
+        lacking["finetune"] = f"This run has not met concept cars yet; try `make finetune {again}`"
+        lacking["measures"] = f"Futurism is measured beside concept cars; try `make finetune {again}`"
+    try:
+        encoder = load_encoder(config, generator)
+    except UserError as error:
+        yet = f"This run cannot read pictures yet, only draw by seed; try `make encoder {again}`"
+        has_one = any(encoder_folder(generator).glob("checkpoints/*"))
+        lacking["encoder"] = f"This run's encoder cannot be used: {error}" if has_one else yet
+    return Workshop(config, generator, encoder, lacking)
+
+
+def picture_sha256(picture: np.ndarray) -> str:
+    """Of uint8 (H, W, 3): its shape and its pixels."""
+    return hashlib.sha256(f"{picture.shape}".encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()

@@ -1,0 +1,55 @@
+"""How well an encoder finds the latents of pictures that it has not seen, and which directions of z it finds."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from blend.encoder.model import Encoder, encode
+from blend.generator.styled_generator import StyledGenerator
+from harness.runtime.rng import Draws
+
+
+def measure_encoder(
+    encoder: Encoder, generator: StyledGenerator, styles: list[int], count: int, seed: int
+) -> dict[str, Any]:
+    """Errors on `count` fresh undisturbed pictures of each style; the same latents for all styles, always the same.
+
+    Returns latent_mse (mean over styles; a guess of nothing but the mean has 1), latent_mse_styles, explained,
+    explained_mean, and class_accuracy where there are classes.
+    """
+    draws = Draws(seed, torch.device("cpu"))  # one set of latents, whatever the device
+    z, y = draws.latents("encoder.valid", 0, count, generator.z_dim, generator.num_classes)
+    mses, explained, right = {}, [], []
+    for style in styles:
+        guess, classes = encode(encoder, generator.draw(z, style, y))
+        mses[str(style)] = float((guess - z).square().mean())
+        explained.append(explained_shares(z.double().numpy(), guess.double().numpy()))
+        if classes is not None:
+            right.append(float((classes == y).double().mean()))
+    shares = np.mean(explained, axis=0)
+    return {
+        "latent_mse": float(np.mean(list(mses.values()))),
+        "latent_mse_styles": mses,
+        "explained": [round(float(share), 4) for share in shares],
+        "explained_mean": float(shares.mean()),
+        **({"class_accuracy": float(np.mean(right))} if right else {}),
+    }
+
+
+def explained_shares(z: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """1 - error / variance along z_dim orthogonal directions, from the best explained to the least; float64 (z_dim,).
+
+    A generator shows some directions of z and hides others, and none of them lies along an axis: the directions are the
+    principal axes of the error. Each half of the rows (N, z_dim) is measured along those of the other half: along its
+    own, chance alone would make some look explained.
+    """
+    half = len(z) // 2
+    parts = [slice(0, half), slice(half, None)]
+    found = []
+    for mine, other in (parts, parts[::-1]):
+        error = guess[other] - z[other]
+        _, axes = np.linalg.eigh(error.T @ error)  # columns, from the smallest error on
+        mse = np.square((guess[mine] - z[mine]) @ axes).mean(0)
+        found.append(1 - mse / np.square(z[mine] @ axes).mean(0))
+    return np.sort(np.mean(found, axis=0))[::-1]

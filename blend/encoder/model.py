@@ -1,0 +1,163 @@
+"""The encoder: one look at a picture gives the latent from which the generator would draw it.
+
+In: pictures of the generator's size. Out: latents, and class logits where the generator is conditional.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
+from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
+from harness.config.experiment import Config
+from harness.config.experiment import Encoder as EncoderSettings
+from harness.errors import UserError
+from harness.features.resnet18 import IMAGENET_WIDTH, ResNet18, imagenet_state
+from harness.images.tensors import pictures_to_tensor
+from harness.networks.autocast import without_autocast
+from harness.runtime.rng import seed_for
+
+ENCODE_BATCH_SIZE = 64
+HALVINGS = {"imagenet": 5, "small": 4}
+SKIP_PIXELS = 2048  # the skip sees the picture reduced to at most so many
+
+
+class Encoder(nn.Module):
+    """x float32 (B, 3, H, W) in [-1, 1] → z float32 (B, z_dim), class logits float32 (B, num_classes) or None.
+
+    z is the sum of a skip, linear in the pixels and fitted in closed form (`ridge_init.py`), and of what the
+    ResNet adds to it. Most directions of z change a generator's pictures little, and nearly linearly: a network needs
+    very many updates to see them in the midst of everything else, and least squares none.
+
+    Attributes:
+        sha256: of the file that the weights came from; "" for fresh ones.
+        step: updates that it has learned for.
+    """
+
+    def __init__(self, settings: EncoderSettings, z_dim: int, num_classes: int, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width, self.num_classes = height, width, num_classes
+        self.sha256, self.step = "", 0
+        self.trunk = ResNet18(settings.stem, settings.width)
+        factor = 2 ** HALVINGS[settings.stem]
+        # Where something stands in the picture is half of what z says: the last map is taken whole, not averaged.
+        features = 8 * settings.width * -(-height // factor) * -(-width // factor)
+        hidden: list[nn.Module] = []
+        for count in settings.head_dims:
+            hidden += [nn.Linear(features, count), nn.ReLU()]
+            features = count
+        self.hidden = nn.Sequential(*hidden)
+        self.to_z = nn.Linear(features, z_dim)
+        self.shrink = 1
+        while (height // self.shrink) * (width // self.shrink) > SKIP_PIXELS:
+            self.shrink *= 2
+        self.skip = nn.Linear(3 * (height // self.shrink) * (width // self.shrink), z_dim).requires_grad_(False)
+        for layer in (self.skip, self.to_z):  # both begin by saying nothing
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.to_class = nn.Linear(features, num_classes) if num_classes else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        assert x.shape[1:] == (3, self.height, self.width), x.shape
+        h = self.hidden(self.trunk(x).flatten(1))
+        with without_autocast(x):
+            z = self.skip(self.reduced(x)) + self.to_z(h.float())
+        return z, None if self.to_class is None else self.to_class(h).float()
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """What the skip sees: float32 (B, 3 * h * w)."""
+        x = x.float()
+        return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)
+
+
+def build_encoder(config: Config, generator: StyledGenerator) -> Encoder:
+    """A fresh one for this generator, on its device: a function of config.seed (and of encoder.weights) alone."""
+    settings = config.encoder
+    if settings.weights and settings.width != IMAGENET_WIDTH:
+        raise UserError(
+            f"encoder.width: found {settings.width}, allowed {IMAGENET_WIDTH} with encoder.weights={settings.weights}; "
+            "try encoder.weights=null to keep this width"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.seed, "encoder.weights"))
+        encoder = _empty_encoder(settings, generator)
+    if settings.weights:
+        encoder.trunk.load_state_dict(imagenet_state(settings.weights))
+    return _placed(encoder, config, generator)
+
+
+def _empty_encoder(settings: EncoderSettings, generator: StyledGenerator) -> Encoder:
+    return Encoder(settings, generator.z_dim, generator.num_classes, generator.height, generator.width)
+
+
+def _placed(encoder: Encoder, config: Config, generator: StyledGenerator) -> Encoder:
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    return encoder.to(device=generator.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def encoder_folder(generator: StyledGenerator) -> Path:
+    """`runs/<base>/encoder`."""
+    return generator.base.folder.parents[1] / "encoder"
+
+
+def generator_keys(generator: StyledGenerator, with_finetuned: bool) -> dict[str, str]:
+    """Style in percent → key of the weights that drew what the encoder learned from."""
+    return {str(percent): generator.key(percent) for percent in ([0, STYLE_STEPS] if with_finetuned else [0])}
+
+
+def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
+    """The newest checkpoint of this generator's encoder, in eval mode, on its device.
+
+    Raises UserError when there is none, or when it learned from other weights than the generator has now.
+    """
+    checkpoints = encoder_folder(generator) / "checkpoints"
+    folder = newest_checkpoint(checkpoints, lambda text: print(text, file=sys.stderr))
+    if folder is None:
+        raise UserError(f"encoder: found none in {checkpoints.parent}; try `make encoder` with the same CONFIG")
+    meta = read_meta(folder)
+    _check_generator(meta, generator, folder)
+    known = config.encoder.model_dump(mode="json")
+    stored = {key: value for key, value in meta["config"]["encoder"].items() if key in known}
+    encoder = _empty_encoder(EncoderSettings.model_validate({**known, **stored}), generator)
+    encoder.load_state_dict(load_weights(folder, "encoder"))
+    encoder.sha256, encoder.step = meta["sha256"]["encoder.safetensors"], meta["step"]
+    if encoder.step < (total := meta["config"]["encoder"]["total_steps"]):
+        print(f"{folder}: an encoder in the midst of learning ({encoder.step} of {total} steps)", file=sys.stderr)
+    return _placed(encoder, config, generator).requires_grad_(False).eval()
+
+
+def _check_generator(meta: dict[str, Any], generator: StyledGenerator, folder: Path) -> None:
+    shape = [generator.z_dim, generator.num_classes, generator.height, generator.width]
+    learned_from = dict(meta["generator"])
+    if generator.tuned is None:  # then nobody asks for what the other style taught it
+        learned_from.pop(str(STYLE_STEPS), None)
+    now = {percent: generator.key(int(percent)) for percent in learned_from}
+    if meta["shape"] != shape or learned_from != now:
+        raise UserError(
+            f"{folder}: learned from another generator than {generator.base.name} has now (it was trained further, or "
+            f"anew); try `make encoder` after moving {folder.parents[1]} away"
+        )
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, pictures: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """z float32 (N, z_dim) and classes int64 (N,) or None of uint8 (N, H, W, 3), on the CPU; the mode stays as it was.
+
+    In full precision and eval mode: a picture's latent does not depend on what stands beside it.
+    """
+    assert pictures.dtype == np.uint8 and pictures.shape[1:] == (encoder.height, encoder.width, 3), pictures.shape
+    device, was_training = next(encoder.parameters()).device, encoder.training
+    encoder.eval()
+    found = []
+    for start in range(0, len(pictures), ENCODE_BATCH_SIZE):
+        part = torch.from_numpy(np.ascontiguousarray(pictures[start : start + ENCODE_BATCH_SIZE])).to(device)
+        found.append(encoder(pictures_to_tensor(part)))
+    encoder.train(was_training)
+    z = torch.cat([z for z, _ in found]).cpu()
+    logits = [y for _, y in found if y is not None]
+    return z, torch.cat(logits).argmax(1).cpu() if logits else None

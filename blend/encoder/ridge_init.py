@@ -1,0 +1,36 @@
+"""The encoder's skip: ridge regression from pixels to latents, on pictures drawn for it.
+
+In: a fresh encoder. Out: the weights of its `skip`, a function of the seed and of the generators alone.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from blend.encoder.step import Learning, disturb
+
+CHUNK = 512
+
+
+@torch.no_grad()
+def fit_skip(run: Learning) -> None:
+    """Least squares over pictures disturbed like those that the encoder learns from."""
+    skip: nn.Linear = run.encoder.skip
+    device = skip.weight.device
+    # On a CPU float32 is exact enough for a chunk; a GPU would round it to TF32.
+    dtype = torch.float32 if device.type == "cpu" else torch.float64
+    inputs, z_dim = skip.in_features + 1, skip.out_features
+    gram = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
+    moments = torch.zeros(inputs, z_dim, dtype=torch.float64, device=device)
+    count = run.settings.skip_pictures
+    for index in range(-(-count // CHUNK)):
+        z, y = run.draws.latents("encoder.skip", index, min(CHUNK, count - index * CHUNK), run.z_dim, run.num_classes)
+        generator = run.draws.stream("encoder.skip.augment", index)
+        pixels = run.encoder.reduced(disturb(run.draw(z, y).float(), run.settings.augment_strength, generator))
+        pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1).to(dtype)
+        gram += pixels.T @ pixels
+        moments += pixels.T @ z.to(dtype)
+    # As noise of this variance on every pixel.
+    gram.diagonal().add_(run.settings.skip_ridge * count)
+    solution: Tensor = torch.cholesky_solve(moments, torch.linalg.cholesky(gram)).float()
+    skip.weight.copy_(solution[:-1].T)
+    skip.bias.copy_(solution[-1])

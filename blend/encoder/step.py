@@ -1,0 +1,144 @@
+"""One update of the encoder: fresh pictures, light disturbances, losses. The arithmetic of learning, nothing else."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blend.encoder.model import Encoder
+from harness.config.experiment import Encoder as EncoderSettings
+from harness.native.data import PictureSource
+from harness.runtime.device import Hardware
+from harness.runtime.rng import Draws
+
+# One cycle (Smith & Topin 2018): the rate rises from peak / 25 over a tenth of the steps and falls to nearly nothing;
+# Adam's beta1 moves against it.
+WARM_SHARE, FIRST_SHARE, LAST_SHARE = 0.1, 1 / 25, 1e-4
+BETA1_AT_PEAK, BETA1_AT_ENDS, BETA2 = 0.85, 0.95, 0.99
+CLIP_NORM = 1.0
+# Disturbances at strength 1: the most that light, contrast, saturation and each colour channel change (pictures reach
+# from -1 to 1), and the deviation of the noise. Blurred are up to all.
+MOST_LIGHT, MOST_CONTRAST, MOST_SATURATION, MOST_TINT, MOST_NOISE = 0.5, 0.5, 0.5, 0.2, 0.2
+DISTURBANCES = 8  # random numbers for each picture
+
+
+@dataclass
+class Learning:
+    """All that changes while an encoder learns, and what it needs to go on."""
+
+    settings: EncoderSettings
+    hardware: Hardware
+    drawers: list[nn.Module]  # frozen generators, one for each style; each draws its part of every batch
+    encoder: Encoder
+    optimizer: torch.optim.Optimizer
+    draws: Draws
+    z_dim: int
+    num_classes: int
+    reals: list[PictureSource]  # training pictures of each style, or none
+    step: int = 0
+
+    def draw(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Pictures float32 (B, 3, H, W) in [-1, 1]: the batch is cut into one part for each style."""
+        parts = list(zip(self.drawers, split_batch(z, self.drawers), split_batch(y, self.drawers), strict=True))
+        with self.hardware.autocast():
+            return torch.cat([drawer(part, labels) for drawer, part, labels in parts])
+
+    def real_batch(self) -> tuple[Tensor, Tensor | None]:
+        """Training pictures float32 (B, 3, H, W) in [-1, 1] and their labels, in parts for the styles."""
+        pictures, labels = zip(*(source.batch(self.step) for source in self.reals), strict=True)
+        return torch.cat(pictures), torch.cat(labels) if self.num_classes else None
+
+
+def split_batch(values: Tensor | None, drawers: list[nn.Module]) -> list[Tensor | None]:
+    if values is None:
+        return [None] * len(drawers)
+    return list(values.tensor_split(len(drawers)))
+
+
+def encoder_step(run: Learning) -> dict[str, Tensor]:
+    """One update. Returns scalars on the device: loss, z_loss, grad_norm, on some steps picture_loss, class_loss.
+
+    Only the picture that the encoder sees is disturbed; what its guess is measured against is not.
+    """
+    settings, draws, count = run.settings, run.draws, run.settings.batch_size
+    z, y = draws.latents("encoder", run.step, count, run.z_dim, run.num_classes)
+    redraws = bool(settings.picture_lambda) and (run.step + 1) % settings.picture_every_steps == 0
+    with torch.no_grad():
+        clean = run.draw(z, y)
+        if redraws and run.reals:
+            real, labels = run.real_batch()
+            clean, y = torch.cat([clean, real]), None if y is None or labels is None else torch.cat([y, labels])
+        seen = disturb(clean, settings.augment_strength, draws.stream("encoder.augment", run.step))
+    with run.hardware.autocast():
+        guess, logits = run.encoder(seen)
+    parts = {"z_loss": latent_loss(settings.z_loss, guess[:count], z)}
+    loss = parts["z_loss"]
+    if logits is not None and y is not None:
+        parts["class_loss"] = F.cross_entropy(logits, y)
+        loss = loss + parts["class_loss"]
+    run.step += 1
+    if redraws:
+        labels = [None] * len(guess) if y is None else y.split(count)
+        redrawn = torch.cat([run.draw(*part) for part in zip(guess.split(count), labels, strict=False)])
+        parts["picture_loss"] = (redrawn - clean).square().mean()
+        loss = loss + settings.picture_lambda * parts["picture_loss"]
+
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_([p for p in run.encoder.parameters() if p.requires_grad], CLIP_NORM)
+    _set_rates(run)
+    if loss.device.type == "cuda" or torch.isfinite(loss + norm):  # asking a CUDA device would wait for it
+        run.optimizer.step()
+    return {name: value.detach() for name, value in {"loss": loss, **parts, "grad_norm": norm}.items()}
+
+
+def latent_loss(kind: str, guess: Tensor, z: Tensor) -> Tensor:
+    """Mean over (B, z_dim): `mse`, or `log_cosh`, which grows like half the square near 0 and like |error| far off."""
+    error = guess - z
+    if kind == "mse":
+        return error.square().mean()
+    assert kind == "log_cosh", kind
+    size = error.abs()  # log cosh e = |e| + log(1 + exp(-2 |e|)) - log 2, which never overflows
+    return (size + F.softplus(-2 * size) - math.log(2)).mean()
+
+
+def one_cycle(step: int, total_steps: int, peak: float) -> tuple[float, float]:
+    """(learning rate, beta1) of update `step`, from 1 to total_steps: no state, so resuming needs none."""
+    done = (step - 1) / max(1, total_steps - 1)
+    rising = done < WARM_SHARE
+    height = done / WARM_SHARE if rising else 1 - (done - WARM_SHARE) / (1 - WARM_SHARE)
+    height = (1 - math.cos(math.pi * height)) / 2
+    low = peak * (FIRST_SHARE if rising else LAST_SHARE)
+    return low + (peak - low) * height, BETA1_AT_ENDS + (BETA1_AT_PEAK - BETA1_AT_ENDS) * height
+
+
+def _set_rates(run: Learning) -> None:
+    lr, beta1 = one_cycle(run.step, run.settings.total_steps, run.settings.lr)
+    for group in run.optimizer.param_groups:
+        group["lr"], group["betas"] = lr, (beta1, BETA2)
+
+
+def disturb(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Light, contrast, saturation, tint, blur and noise of each picture, float32 (B, 3, H, W) in [-1, 1], at random.
+
+    `strength` 0 changes nothing, 1 as much as photos differ. Nothing moves: a latent also says where the car stands.
+    """
+    if strength == 0:
+        return x
+    chance = torch.rand(len(x), DISTURBANCES, 1, 1, generator=generator, device=x.device)
+    light, contrast, saturation, tint, blur, noise = chance.split([1, 1, 1, 3, 1, 1], dim=1)  # (B, 1 or 3, 1, 1)
+
+    def within(share: Tensor, most: float) -> Tensor:
+        return (2 * share - 1) * most * strength
+
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * (1 + within(saturation, MOST_SATURATION))
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + (x - mean) * (1 + within(contrast, MOST_CONTRAST))
+    x = x + within(light, MOST_LIGHT) + within(tint, MOST_TINT)
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    x = torch.lerp(x, blurred, strength * blur)
+    x = x + MOST_NOISE * strength * noise * torch.randn(x.shape, generator=generator, device=x.device)
+    return x.clamp(-1, 1)

@@ -1,0 +1,137 @@
+"""Parents: pictures from a folder, from one file, or from a set's held-out part, fitted like training pictures.
+
+In: files of strangers, packed sets. Out: uint8 (N, H, W, 3) with names and hashes.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.config.class_choice import Label
+from harness.config.experiment import Data
+from harness.errors import UserError
+from harness.images.decode import FORMATS, Fit, PictureError, decode_picture, fit_picture, read_file
+from harness.images.letterbox import remove_letterbox
+from harness.storage.hdf5 import open_packed
+
+TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
+LEAST_SIDE_PX = 8  # below, there is no car to be seen
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Pictures to invert.
+
+    Attributes:
+        names: of the files below their folder, or `valid-00012` for row 12 of a packed set.
+        sha256s: of the files, or of the packed rows; hex.
+        pictures: uint8 (N, H, W, 3).
+        label: the class of all of them, or a mix, where it is given; None = the encoder predicts it.
+    """
+
+    names: list[str]
+    sha256s: list[str]
+    pictures: np.ndarray
+    label: Label | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: int | None = None) -> Parents:
+    """All pictures of a folder and of the folders in it by name, or of one file; `count`: so many, evenly spread.
+
+    Decoded and fitted as for a training set; `fit`: that of the set, `data.fit`. What cannot be used is told on stderr
+    with its reason; UserError when nothing is left.
+    """
+    folder = Path(folder)
+    paths = [folder] if folder.is_file() else _picture_files(folder)
+    top = folder.parent if folder.is_file() else folder
+    if count is not None:
+        paths = [paths[row] for row in spread_rows(len(paths), count)]
+    names, sha256s, pictures = [], [], []
+    reasons: list[str] = []
+    for path in paths:
+        name = path.relative_to(top).as_posix()
+        try:
+            content = read_file(path)
+            pictures.append(fit_content(content, height, width, fit))
+        except PictureError as error:
+            reasons.append(f"{_printable(name)}: {error.reason}")
+            continue
+        names.append(_printable(name))
+        sha256s.append(hashlib.sha256(content).hexdigest())
+    if not pictures:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        allowed = f"allowed {', '.join(FORMATS)} of at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX} pixels"
+        raise UserError(f"{_printable(str(top))}: found no usable picture: {reasons[0]}{more}; {allowed}")
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
+    return Parents(names, sha256s, np.stack(pictures))
+
+
+def load_held_out(data: Data, count: int) -> Parents:
+    """Up to `count` rows of the packed set that training never sees, evenly spread over it."""
+    with open_packed(data.hdf5_path("valid")) as packed:
+        if (packed.height, packed.width) != data.img_size:
+            height, width = data.img_size
+            raise UserError(
+                f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {height}x{width} as the "
+                "generator draws; try `make dataset` with the same CONFIG"
+            )
+        rows = spread_rows(packed.count, count)
+        hashes = [packed.row_sha256[row].tobytes().hex() for row in rows]
+        return Parents([f"valid-{row:05d}" for row in rows], hashes, packed.read(rows))
+
+
+def spread_rows(total: int, count: int) -> np.ndarray:
+    """Up to `count` of 0 ... total - 1, evenly spread, both ends included."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    """By the bytes of the name: the same order on every machine."""
+    hint = "allowed a folder of pictures, or one picture"
+    if not folder.is_dir():
+        raise UserError(f"{_printable(str(folder))}: found no such folder, {hint}")
+    below = [path.relative_to(folder) for path in folder.rglob("*")]
+    visible = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    # A pipe would be waited at for ever, so only regular files are opened; a link to nowhere is told of.
+    files = [path for path in visible if (folder / path).is_file() or (folder / path).is_symlink()]
+    files = [path for path in files if not (folder / path).is_dir() and path.suffix.lower() not in TEXT_SUFFIXES]
+    if not files:
+        raise UserError(f"{_printable(str(folder))}: found no picture in it, {hint}")
+    return [folder / path for path in sorted(files, key=os.fsencode)]
+
+
+def fit_content(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray:
+    """uint8 (height, width, 3) of a file of strangers, as for a training set. PictureError when it cannot be used."""
+    try:
+        picture = decode_picture(content)
+        side_px = min(remove_letterbox(picture).shape[:2])
+        if side_px < LEAST_SIDE_PX:
+            shown = f"{picture.shape[1]}x{picture.shape[0]} pixels"
+            raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")
+        return fit_picture(picture, height, width, fit)
+    except MemoryError as error:
+        raise PictureError("too_large", "not enough memory to decode it") from error
+
+
+def _printable(name: str) -> str:
+    """A file name that is no valid text, with its odd bytes escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def read_pictures(path: Path, rows: Iterable[int]) -> dict[int, np.ndarray]:
+    """Row → uint8 (H, W, 3) of a packed set; empty when the set cannot be used."""
+    try:
+        with open_packed(path) as packed:
+            inside = sorted({row for row in rows if 0 <= row < packed.count})
+            return dict(zip(inside, packed.read(np.asarray(inside, dtype=np.int64)), strict=True)) if inside else {}
+    except UserError:
+        return {}

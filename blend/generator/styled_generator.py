@@ -1,0 +1,195 @@
+"""The generator of a run, of its fine-tuned run, and every mix of the two: one latent gives one picture.
+
+In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm statistics belong to their weights.
+"""
+
+import copy
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.sampling import latents_to_pictures, standing_copy
+from harness.config.class_choice import Label, text_to_choice
+from harness.config.experiment import Config, finetune_config
+from harness.errors import UserError
+from harness.storage.atomic import atomic_write
+from harness.storage.rundir import RunDir
+
+STYLE_STEPS = 100  # styles are whole percents
+# Batch-norm statistics are computed for every fifth percent, and are between these what a straight line gives: they
+# follow the style smoothly, and computing them takes a thousand pictures.
+KNOT_PERCENT = 5
+# While a dial is turned every percent is a network of its own: so many are kept, or as many as fit.
+LEAST_NETWORKS, NETWORKS_MB = 8, 256
+
+
+@dataclass(frozen=True)
+class LoadedRun(LoadedCheckpoint):
+    """A run's newest checkpoint, and the run's name."""
+
+    name: str
+
+
+def load_run(name: str, root: Path = Path("runs")) -> LoadedRun:
+    """Any run, base or fine-tuned, on the device of its config. UserError when there is none or no checkpoint in it."""
+    loaded = load_checkpoint(find_checkpoint(RunDir.existing(name, root).checkpoints))
+    return LoadedRun(**vars(loaded), name=name)
+
+
+class StyledGenerator:
+    """Weights between those of a run (style 0) and of the run fine-tuned from it (style 1).
+
+    Both began with the same weights, so every mix of them draws cars too, and a latent keeps its view and its body
+    while the style moves. Each mix has batch-norm statistics of its own; those computed are kept in
+    `runs/<name>/standing/`. Several threads may draw at once.
+
+    Attributes:
+        tuned: None where there is no fine-tuned run; then 0 is the only style.
+    """
+
+    def __init__(self, base: LoadedRun, tuned: LoadedRun | None, kept: Path) -> None:
+        self.base, self.tuned, self.kept = base, tuned, kept
+        self.z_dim, self.num_classes = base.config.model.z_dim, base.num_classes
+        self.height, self.width = base.config.data.img_size
+        self.device = next(base.generator.parameters()).device
+        self._networks: OrderedDict[int, nn.Module] = OrderedDict()
+        self._lock = threading.Lock()
+        size_mb = sum(v.nbytes for v in base.generator.state_dict().values()) / 2**20
+        self._most_networks = max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3)))
+        self._buffers: dict[int, dict[str, Tensor]] = {}
+        if tuned is not None:
+            _check_same_shape(base, tuned)
+
+    def at(self, style: float) -> nn.Module:
+        """The network of this style (rounded to whole percents): z (B, z_dim), y (B,) or None → (B, 3, H, W)."""
+        percent = round(style * STYLE_STEPS)
+        assert 0 <= percent <= STYLE_STEPS, style
+        if percent and self.tuned is None:
+            raise UserError(
+                f"style: found {style}, allowed 0 alone: {self.base.name} has no fine-tuned run; try `make finetune`"
+            )
+        with self._lock:
+            if percent in self._networks:
+                self._networks.move_to_end(percent)
+                return self._networks[percent]
+        network = copy.deepcopy(self.base.generator)
+        network.load_state_dict({**self._weights(percent), **self._statistics(percent)})
+        with self._lock:
+            self._networks[percent] = network
+            while len(self._networks) > self._most_networks:
+                self._networks.popitem(last=False)
+        return network
+
+    def knots(self) -> list[int]:
+        """Percents whose statistics have to be computed; those of all others follow from them."""
+        if self.tuned is None:
+            return [0]
+        return list(range(0, STYLE_STEPS + 1, 1 if self.base.config.model.apply_g_sn else KNOT_PERCENT))
+
+    def prepare(self, percent: int) -> None:
+        """Computes a knot's statistics, or finds them again."""
+        self._computed(percent)
+
+    def draw(self, z: Tensor, style: float, y: Tensor | None = None) -> np.ndarray:
+        """uint8 (N, H, W, 3) of latents float32 (N, z_dim)."""
+        return latents_to_pictures(self.at(style), z, y)
+
+    def key(self, percent: int) -> str:
+        """Names the weights of this style: equal keys draw equal pictures."""
+        tuned = self.tuned.sha256 if percent and self.tuned is not None else ""
+        base = self.base.sha256 if percent < STYLE_STEPS else ""
+        return hashlib.sha256(f"{base} {tuned} {percent}".encode()).hexdigest()[:24]
+
+    def _statistics(self, percent: int) -> dict[str, Tensor]:
+        """The buffers of a style: computed at a knot, on the line between two knots elsewhere."""
+        offset = percent % KNOT_PERCENT
+        # The vectors of spectral norm are directions, which have no straight line between them.
+        if offset == 0 or self.base.config.model.apply_g_sn:
+            return self._computed(percent)
+        low, high = self._computed(percent - offset), self._computed(percent - offset + KNOT_PERCENT)
+        return {
+            k: torch.lerp(v, high[k], offset / KNOT_PERCENT) if v.is_floating_point() else v for k, v in low.items()
+        }
+
+    def _computed(self, percent: int) -> dict[str, Tensor]:
+        path = self.kept / f"{self.key(percent)}.safetensors"
+        if percent not in self._buffers:
+            network = copy.deepcopy(self.base.generator)
+            names = set(network.state_dict()) - {name for name, _ in network.named_parameters()}
+            buffers = _read_buffers(path, names)
+            if buffers is None:
+                network.load_state_dict(self._weights(percent))
+                standing = standing_copy(network, self.z_dim, self.num_classes)
+                found = standing.state_dict()
+                buffers = {name: found[name].cpu().contiguous() for name in sorted(names)}
+                self.kept.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, safetensors.torch.save(buffers))
+            self._buffers[percent] = buffers
+        return self._buffers[percent]
+
+    def _weights(self, percent: int) -> dict[str, Any]:
+        mine = self.base.generator.state_dict()
+        if self.tuned is None or percent == 0:
+            return mine
+        theirs = self.tuned.generator.state_dict()
+        if percent == STYLE_STEPS:
+            return theirs
+        share = percent / STYLE_STEPS
+        return {k: torch.lerp(v, theirs[k], share) if v.is_floating_point() else v for k, v in mine.items()}
+
+
+def label_of(generator: StyledGenerator, text: str | None) -> Label | None:
+    """The class of this name or number, or a mix of several; None for none. UserError when there is no such class."""
+    if text is None:
+        return None
+    choice = text_to_choice(text, generator.base.class_names if generator.num_classes else [], "label", also=())
+    return choice.label(generator.num_classes)
+
+
+def _read_buffers(path: Path, names: set[str]) -> dict[str, Tensor] | None:
+    """Statistics that were kept; None where there are none, or damaged or foreign ones."""
+    try:
+        buffers = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError):
+        return None
+    return buffers if set(buffers) == names else None
+
+
+def _check_same_shape(base: LoadedRun, tuned: LoadedRun) -> None:
+    shapes = [{name: tuple(v.shape) for name, v in run.generator.state_dict().items()} for run in (base, tuned)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"{tuned.name}: found a generator of another shape than {base.name} has, allowed a run fine-tuned from it; "
+            "try another finetune.from_run, or `make finetune` again under another name"
+        )
+
+
+def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("runs")) -> StyledGenerator:
+    """The generators of an experiment: its run, and the run fine-tuned from it.
+
+    Raises UserError when the run is missing, or `need_tuned` and there is no fine-tuned run.
+    """
+    base = load_run(base_name(config), root)
+    name = finetune_config(config).name
+    found = (root / name / "config.yaml").is_file() and any((root / name / "checkpoints").glob("step-*"))
+    if need_tuned and not found:
+        raise UserError(
+            f"finetune: found no fine-tuned run {root / name} beside {base.folder.parents[1]}, which futuristic "
+            "designs need; try `make finetune` with the same CONFIG"
+        )
+    return StyledGenerator(base, load_run(name, root) if found else None, root / base.name / "standing")
+
+
+def base_name(config: Config) -> str:
+    """The run of ordinary cars, whose folder holds all that this package makes."""
+    return config.finetune.from_run or config.name

@@ -1,0 +1,148 @@
+"""Latents of pictures that nobody generated: Adam on z, for many targets at once, the generator standing still.
+
+In: targets and first guesses. Out: for each target the best latent on the way.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blend.inversion.distances import FeatureMaps, feature_distance, picture_error, pixel_distance
+from harness.config.experiment import Inversion
+from harness.networks.autocast import to_full_precision
+
+# The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
+# usual memory of a thousand steps would go on dividing by the first gradients until the end.
+ADAM_BETAS = (0.8, 0.9)
+# Adam's first updates are of full size in every direction, whatever the gradient: without a ramp they throw a guess
+# that is shorter than a drawn latent out of the valley that it lies in.
+RAMP_SHARE = 0.1
+# Told after each update: how many there were, the best latents so far (B, z_dim), their objective (B,) and classes (B,)
+# or None, of those targets that are refined at present. What it raises ends the search.
+Watch = Callable[[int, Tensor, Tensor, Tensor | None], None]
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """For N targets, in the dtype of the first guess.
+
+    Attributes:
+        z, z_first: (N, z_dim) refined and as given.
+        error, first_error: (N,) picture error of these, drawn in full precision.
+        best_step: int64 (N,), after so many updates z was found; 0 = the first guess was best.
+        history: (steps + 1, N) objective before each update, and after the last.
+    """
+
+    z: Tensor
+    z_first: Tensor
+    error: Tensor
+    first_error: Tensor
+    best_step: Tensor
+    history: Tensor
+
+
+def invert(
+    targets: Tensor,
+    network: nn.Module,
+    first_z: Tensor,
+    settings: Inversion,
+    features: FeatureMaps,
+    y: Tensor | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    watch: Watch | None = None,
+) -> Inverted:
+    """Refines the latents of float (N, 3, H, W) in [-1, 1], `settings.batch_size` at once, each on its own.
+
+    Args:
+        network: in eval mode, so that a target's picture does not depend on those beside it.
+        first_z: (N, z_dim).
+        y: as the network takes it, where it is conditional.
+        autocast: the number format of the search; errors are measured outside of it.
+        watch: sees the search go on.
+    """
+    assert not network.training and len(targets) == len(first_z)
+    parts = []
+    for start in range(0, len(targets), settings.batch_size):
+        part = slice(start, start + settings.batch_size)
+        labels = None if y is None else y[part]
+        parts.append(_invert_batch(targets[part], network, first_z[part], settings, features, labels, autocast, watch))
+    return Inverted(
+        *(torch.cat([getattr(p, name) for p in parts]) for name in ("z", "z_first", "error", "first_error")),
+        best_step=torch.cat([p.best_step for p in parts]),
+        history=torch.cat([p.history for p in parts], dim=1),
+    )
+
+
+def _invert_batch(
+    targets: Tensor,
+    network: nn.Module,
+    first_z: Tensor,
+    settings: Inversion,
+    features: FeatureMaps,
+    y: Tensor | None,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    watch: Watch | None,
+) -> Inverted:
+    first_z = first_z.detach().clone()
+    z = first_z.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([z], settings.lr, ADAM_BETAS)
+    objective = make_objective(targets, network, settings, features, y, autocast)
+    best_z, best_step = first_z.clone(), torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    best = torch.full_like(first_z[:, 0], math.inf)
+    history = []
+    for step in range(settings.steps + 1):
+        with torch.set_grad_enabled(step < settings.steps):
+            values = objective(z)
+        history.append(values.detach())
+        better = history[-1] < best  # never so for what is not finite
+        best = torch.where(better, history[-1], best)
+        best_z = torch.where(better[:, None], z.detach(), best_z)
+        best_step = torch.where(better, step, best_step)
+        if watch is not None:
+            watch(step, best_z, best, y)
+        if step < settings.steps:
+            optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
+            # Adam works on each number alone, so the gradient of the sum leaves targets independent of each other.
+            (z.grad,) = torch.autograd.grad(values.sum(), z)
+            optimizer.step()
+    with torch.no_grad():
+        error, first_error = (picture_error(network(found, y), targets) for found in (best_z, first_z))
+    return Inverted(best_z, first_z, error, first_error, best_step, torch.stack(history))
+
+
+def make_objective(
+    targets: Tensor,
+    network: nn.Module,
+    settings: Inversion,
+    features: FeatureMaps,
+    y: Tensor | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Callable[[Tensor], Tensor]:
+    """z (B, z_dim) → (B,): how far its pictures are from the targets, and |z| from the length it had in training."""
+    with torch.no_grad(), autocast():
+        target_maps = features(targets) if settings.features_lambda else []
+
+    def objective(z: Tensor) -> Tensor:
+        with autocast():
+            x = network(z, y)
+            maps = features(x) if settings.features_lambda else []
+        # The length of a normal latent is sqrt(z_dim), give or take 0.7, however many directions it has.
+        value = settings.prior_lambda * (z.norm(dim=1) / z.shape[1] ** 0.5 - 1).square()
+        if settings.pixel_lambda:
+            value = value + settings.pixel_lambda * pixel_distance(to_full_precision(x), targets)
+        if settings.features_lambda:
+            value = value + settings.features_lambda * feature_distance(maps, target_maps)
+        return value
+
+    return objective
+
+
+def learning_rate(step: int, settings: Inversion) -> float:
+    """Up to `lr` over the first tenth of the steps, then half a cosine down to nothing."""
+    progress = step / settings.steps
+    return settings.lr * min(1.0, (step + 1) / (RAMP_SHARE * settings.steps)) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,50 @@
+"""How much of an ordinary car is left in a design, whatever its futurism.
+
+In: features of `harness.features`, float32 (N, d). Out: float64 (N,) from 0 (as unlike as two different cars) to 100.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from blend.generator.input_pictures import spread_rows
+from blend.measures.probe import FuturismProbe, Halves
+from harness.metrics.distances import pairwise_distances
+
+REFERENCE_PICTURES = 400  # 80,000 pairs of them
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Distances that do not see what makes a car futuristic.
+
+    Attributes:
+        directions: float64 (d, 2), orthonormal: what concept pictures have that ordinary ones lack.
+        unlike: the median distance of two different held-out ordinary pictures.
+    """
+
+    directions: np.ndarray
+    unlike: float
+
+    def kept(self, designs: np.ndarray, parents: np.ndarray) -> np.ndarray:
+        """Features of designs and of the ordinary parent of each, both (N, d) → 0 to 100."""
+        apart = np.linalg.norm(self._remaining(designs) - self._remaining(parents), axis=1)
+        return 100 * np.clip(1 - apart / self.unlike, 0, 1)
+
+    def _remaining(self, features: np.ndarray) -> np.ndarray:
+        x = features.astype(np.float64)
+        return x - (x @ self.directions) @ self.directions.T
+
+
+def fit_identity(ordinary: Halves, concept: Halves, probe: FuturismProbe) -> Identity:
+    """Features of both kinds. Taken out are the probe's direction and the one from mean ordinary to mean concept: cars
+    of one kind differ along the first least of all, so the first alone leaves most of the way between the kinds in."""
+    between = concept.train.astype(np.float64).mean(0) - ordinary.train.astype(np.float64).mean(0)
+    directions, _ = np.linalg.qr(np.stack([_unit(between), _unit(probe.weights)], 1))
+    held_out = ordinary.valid[spread_rows(len(ordinary.valid), REFERENCE_PICTURES)]
+    unlike = np.median(pairwise_distances(Identity(directions, 1.0)._remaining(held_out)))
+    return Identity(directions, max(float(unlike), 1e-12))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)

@@ -1,0 +1,211 @@
+"""What is measured of every design: futurism, identity kept, novelty.
+
+In: the packed sets of a run and of its fine-tuned run. Out: one dict a design. What is fitted and looked up once is
+kept in runs/<base>/measures/ under the hashes of all that it depends on.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from blend.generator.input_pictures import spread_rows
+from blend.generator.styled_generator import StyledGenerator
+from blend.measures.identity import Identity, fit_identity
+from blend.measures.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
+from blend.measures.probe import FuturismProbe, Halves, background_auc, fit_probe
+from harness.config.experiment import Config, Data, finetune_config
+from harness.errors import UserError
+from harness.features import Featurizer, load_featurizer
+from harness.storage.atomic import atomic_write
+from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import RunDir
+
+PROBE_PICTURES = 2000  # of each kind, at most
+VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """One training set, whole. `sha256s`: of the packed sets train and valid."""
+
+    name: str
+    pictures: Halves
+    sha256s: tuple[str, str]
+
+
+class Measures:
+    """Made by `load_measures`. `figures`: how good the measures themselves are."""
+
+    def __init__(
+        self,
+        featurizer: Featurizer,
+        probe: FuturismProbe,
+        identity: Identity,
+        novelty: Novelty,
+        figures: dict[str, Any],
+    ) -> None:
+        self.featurizer, self.probe, self.identity, self.novelty = featurizer, probe, identity, novelty
+        self.figures = figures
+
+    def futurism(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 (N, H, W, 3) → float64 (N,): 0 and 100 are the medians of held-out ordinary and concept pictures."""
+        return self.probe.score(self.featurizer(pictures))
+
+    def of(self, designs: np.ndarray, parents: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """Designs and, where there is one, the ordinary parent of each: both uint8 (N, H, W, 3).
+
+        Returns for each `futurism`, `identity` (0 to 100, None without parents) and `novelty` (see `Novelty.of`).
+        """
+        assert parents is None or len(parents) == len(designs), (len(designs), len(parents))
+        features = self.featurizer(designs)
+        futurism = self.probe.score(features).tolist()
+        kept = [None] * len(designs)
+        if parents is not None:
+            kept = self.identity.kept(features, self.featurizer(parents)).tolist()
+        rows = zip(futurism, kept, self.novelty.of(designs), strict=True)
+        return [{"futurism": f, "identity": i, "novelty": n} for f, i, n in rows]
+
+
+def load_measures(config: Config, generator: StyledGenerator) -> Measures:
+    """The measures of an experiment's designs, fitted or found again. Their quality goes to metrics.json["measures"].
+
+    UserError when a set is missing, holds nothing back, or does not belong to the generator.
+    """
+    tuned = generator.tuned.config if generator.tuned else finetune_config(config)
+    sets = [_open_set(data, generator) for data in (generator.base.config.data, tuned.data)]
+    if sets[0].sha256s == sets[1].sha256s:
+        raise UserError(
+            f"finetune.override.data: found the set {sets[0].name} again, allowed one of concept cars, which futurism "
+            "is measured with; try another data.set there"
+        )
+    run, featurizer = generator.base.folder.parents[1], load_featurizer()
+    folder = run / "measures"
+    folder.mkdir(exist_ok=True)
+    spaces = [reader_space(featurizer), discriminator_space(generator.base.discriminator)]
+    known = [_known(space, sets, folder) for space in spaces]
+    ordinary, concept = (_subsampled(part, PROBE_PICTURES) for part in _halves(known[0], sets))
+    probe = fit_probe(ordinary, concept)
+    identity = fit_identity(ordinary, concept, probe)
+    counts = [(part.name, len(part.pictures.train)) for part in sets]
+    novelty = Novelty([each.known for each in known], counts, config.blend.warn_percentile)
+    figures = {
+        "probe_auc": probe.auc,
+        "background_auc": _background_auc(featurizer, sets, folder),
+        **_warn_rates([each.known for each in known], config.blend.warn_percentile),
+        "training_pictures": sum(count for _, count in counts),
+        "held_out_pictures": sum(len(part.pictures.valid) for part in sets),
+    }
+    _tell(RunDir(run), figures)
+    return Measures(featurizer, probe, identity, novelty, figures)
+
+
+def _tell(run: RunDir, figures: dict[str, Any]) -> None:
+    if run.read_metrics().get("measures") != figures:
+        run.write_metrics("measures", figures)
+
+
+def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
+    pictures, hashes = [], []
+    for split in ("train", "valid"):
+        if split == "valid" and data.valid_fraction == 0:
+            raise UserError(
+                f"data.valid_fraction: found 0 for the set {data.set}, allowed more than 0: designs are measured "
+                "beside pictures that training never saw; try 0.1"
+            )
+        with open_packed(data.hdf5_path(split)) as packed:
+            if (packed.height, packed.width) != (generator.height, generator.width):
+                raise UserError(
+                    f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {generator.height}x"
+                    f"{generator.width} as the generator draws; try `make dataset` with the same CONFIG"
+                )
+            pictures.append(packed.read())
+            hashes.append(packed.sha256)
+    return PictureSet(data.set, Halves(*pictures), (hashes[0], hashes[1]))
+
+
+# ---- what is kept -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """One space's knowledge, and the held-out pictures' features in it."""
+
+    known: Known
+    held_out: np.ndarray
+
+
+def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
+    def look() -> dict[str, np.ndarray]:
+        training = np.concatenate([space.features(part.pictures.train) for part in sets])
+        held_out = np.concatenate([part.pictures.valid for part in sets])
+        near = find_nearest(space, held_out, training)
+        return {
+            "training": training,
+            "held_out": space.features(held_out),
+            "distances": near.distances,
+            "relative": near.relative,
+        }
+
+    key = _key(space.sha256, *(sha256 for part in sets for sha256 in part.sha256s))
+    kept = _kept(folder / f"{space.name}.safetensors", key, look)
+    return _Looked(Known(space, kept["training"], kept["distances"], kept["relative"]), kept["held_out"])
+
+
+def _background_auc(featurizer: Featurizer, sets: Sequence[PictureSet], folder: Path) -> float:
+    def look() -> dict[str, np.ndarray]:
+        ordinary, concept = (_subsampled(part.pictures, PROBE_PICTURES) for part in sets)
+        return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
+
+    key = _key(featurizer.sha256, *(sha256 for part in sets for sha256 in part.sha256s))
+    return float(_kept(folder / "background.safetensors", key, look)["auc"][0])
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(f"{VERSION} {' '.join(parts)}".encode()).hexdigest()
+
+
+def _kept(path: Path, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What was kept at `path` under this key; made and kept where there is nothing, something else or damage."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            if (file.metadata() or {}).get("key") == key:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, safetensors.SafetensorError):
+        pass
+    # Contiguous: safetensors writes the memory behind a view, not the view.
+    arrays = {name: np.ascontiguousarray(array) for name, array in make().items()}
+    atomic_write(path, safetensors.numpy.save(arrays, {"key": key}))
+    return arrays
+
+
+# ---- parts of sets ----------------------------------------------------------------------------------------------
+
+
+def _halves(looked: _Looked, sets: Sequence[PictureSet]) -> list[Halves]:
+    """The features of each set, out of those of all."""
+    parts = []
+    for features, counts in (
+        (looked.known.training, [len(part.pictures.train) for part in sets]),
+        (looked.held_out, [len(part.pictures.valid) for part in sets]),
+    ):
+        parts.append(np.split(features, np.cumsum(counts)[:-1]))
+    return [Halves(train, valid) for train, valid in zip(*parts, strict=True)]
+
+
+def _subsampled(halves: Halves, count: int) -> Halves:
+    """At most `count` of each, evenly spread."""
+    train, valid = (part[spread_rows(len(part), count)] for part in (halves.train, halves.valid))
+    return Halves(train, valid)
+
+
+def _warn_rates(known: Sequence[Known], warn_percentile: float) -> dict[str, float]:
+    """Which share of the held-out real pictures would get a WARN, by all spaces and by each: false alarms."""
+    warned = {each.space.name: each.real_percentiles() <= warn_percentile for each in known}
+    rates = {f"warn_rate_{name}": float(values.mean()) for name, values in warned.items()}
+    return {"warn_rate": float(np.any(list(warned.values()), axis=0).mean()), **rates}

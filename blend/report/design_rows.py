@@ -1,0 +1,217 @@
+"""Designs, sweeps and inversions as they lie on disk. Whatever is missing or damaged is None or left out.
+
+In: `runs/<base>/{blends,inversions}/`. Out: rows with their pictures, uint8 (H, W, 3).
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from harness.images.decode import PictureError, decode_picture
+
+SWEEP_SET = "sweep"
+KINDS = ("ordinary", "concept")
+
+
+@dataclass(frozen=True)
+class InversionPair:
+    """Pictures uint8 (H, W, 3); errors as everywhere: mean squared difference in [-1, 1]."""
+
+    name: str
+    kind: str
+    source: str  # the file's name without its ending: pictures inverted together
+    target: np.ndarray
+    guess: np.ndarray
+    refined: np.ndarray
+    guess_error: float
+    refined_error: float
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The training picture nearest to a design in one feature space; `picture` where the set is at hand."""
+
+    space: str
+    set_name: str
+    row: int
+    percentile: float | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Design:
+    """A row of designs.jsonl with its picture; what was not measured is None."""
+
+    set_name: str
+    file: str
+    picture: np.ndarray
+    row: dict[str, Any]
+    nearest: list[Nearest] = field(default_factory=list)
+
+    def number(self, key: str) -> float | None:
+        return number_at(self.row, key)
+
+    def parent(self, kind: str) -> str | None:
+        """The name of its ordinary or concept parent."""
+        name = self.row.get(kind)
+        return name if isinstance(name, str) else None
+
+    @property
+    def origin(self) -> tuple[str | None, str | None, float | None]:
+        """What designs of one car have in common: its parents, or the seed of one without."""
+        return self.parent("ordinary"), self.parent("concept"), self.number("seed")
+
+    @property
+    def verdict(self) -> str | None:
+        novelty = self.row.get("novelty")
+        verdict = novelty.get("verdict") if isinstance(novelty, dict) else None
+        return verdict if verdict in ("PASS", "WARN") else None
+
+    @property
+    def percentile(self) -> float | None:
+        """Novelty in one number: the percentile in the space where the design is less new."""
+        return min((near.percentile for near in self.nearest if near.percentile is not None), default=None)
+
+
+def number_at(figures: Any, path: str) -> float | None:
+    """The finite number at a dotted path of nested dicts, None where there is none."""
+    for key in path.split("."):
+        figures = figures.get(key) if isinstance(figures, dict) else None
+    if isinstance(figures, bool) or not isinstance(figures, int | float) or not math.isfinite(figures):
+        return None
+    return float(figures)
+
+
+def numbers_at(figures: Any, path: str) -> list[float] | None:
+    """The finite numbers at a dotted path, None unless it is a list of them alone."""
+    for key in path.split("."):
+        figures = figures.get(key) if isinstance(figures, dict) else None
+    if not isinstance(figures, list) or not figures:
+        return None
+    numbers = [number_at({"value": value}, "value") for value in figures]
+    return None if None in numbers else [value for value in numbers if value is not None]
+
+
+def picture_or_none(path: Path) -> np.ndarray | None:
+    try:
+        return decode_picture(path)
+    except PictureError:
+        return None
+
+
+# ---- inversions -------------------------------------------------------------------------------------------------
+
+
+def read_inversions(folder: Path) -> list[InversionPair]:
+    """All pairs of all files, the newest file first; of files with the same pictures, the newest alone."""
+    paths = [path for kind in KINDS for path in folder.glob(f"{kind}-*.safetensors")]
+    paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    files: dict[Any, list[InversionPair]] = {}
+    for pairs in map(_pairs_of, paths):
+        files.setdefault(tuple((pair.kind, pair.name) for pair in pairs), pairs)
+    return [pair for pairs in files.values() for pair in pairs]
+
+
+def _pairs_of(path: Path) -> list[InversionPair]:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            targets, guesses, refined = (file.get_tensor(key) for key in ("targets", "encoder", "refined"))
+    except (OSError, safetensors.SafetensorError):
+        return []
+    if not targets.ndim == 4 == guesses.ndim == refined.ndim or not len(targets) == len(guesses) == len(refined):
+        return []
+    names = _names_in(metadata)
+    names += [f"{number}" for number in range(len(names), len(targets))]
+    kind = path.name.partition("-")[0]
+    return [
+        InversionPair(
+            name, kind, path.stem, target, guess, best, picture_error(guess, target), picture_error(best, target)
+        )
+        for name, target, guess, best in zip(names, targets, guesses, refined, strict=False)
+    ]
+
+
+def _names_in(metadata: dict[str, str]) -> list[str]:
+    """The list "names": an entry of its own, or in the one that holds everything."""
+    for key, text in metadata.items():
+        try:
+            content = json.loads(text)
+        except ValueError:
+            continue
+        names = content.get("names") if isinstance(content, dict) else content if key == "names" else None
+        if isinstance(names, list):
+            return [str(name) for name in names]
+    return []
+
+
+def picture_error(picture: np.ndarray, target: np.ndarray) -> float:
+    """Mean squared difference of two uint8 pictures over all pixels and channels, in [-1, 1]."""
+    return float(np.mean(((picture.astype(np.float64) - target) / 127.5) ** 2))
+
+
+# ---- designs ----------------------------------------------------------------------------------------------------
+
+
+def read_designs(blends: Path) -> dict[str, list[Design]]:
+    """Set → designs, in the order made. Rows without a usable picture are left out, and sets that are half made."""
+    folders = sorted(
+        path.parent for path in blends.glob("[A-Za-z0-9]*/designs.jsonl") if ".new" not in path.parent.name
+    )
+    return {folder.name: [design for row in _rows(folder) if (design := _design(folder, row))] for folder in folders}
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in (folder / "designs.jsonl").read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # half written
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _design(folder: Path, row: dict[str, Any]) -> Design | None:
+    path = _inside(folder, row.get("file"))
+    picture = None if path is None else picture_or_none(path)
+    if path is None or picture is None:
+        return None
+    novelty = row.get("novelty")
+    spaces = novelty.items() if isinstance(novelty, dict) else ()
+    nearest = [near for space, found in spaces if (near := _nearest(space, found))]
+    return Design(folder.name, path.name, picture, row, nearest)
+
+
+def _nearest(space: str, found: Any) -> Nearest | None:
+    row = found.get("row") if isinstance(found, dict) else None
+    if not isinstance(row, int):
+        return None
+    return Nearest(space, str(found.get("set")), row, number_at(found, "percentile"), number_at(found, "distance"))
+
+
+def _inside(folder: Path, name: Any) -> Path | None:
+    """The file of this name in the folder itself: a name that leads elsewhere is none."""
+    return folder / name if isinstance(name, str) and name and Path(name).name == name else None
+
+
+def parent_picture(kind: str, name: str | None, pairs: Sequence[InversionPair]) -> np.ndarray | None:
+    """A parent as it was given: the target of the inversion that the design began with."""
+    return next((pair.target for pair in pairs if pair.kind == kind and pair.name == name), None)
+
+
+def read_sweeps(designs: Iterable[Design]) -> list[list[Design]]:
+    """Designs of the same parents, by intensity; only those that go from one end to the other."""
+    sweeps: dict[Any, list[Design]] = {}
+    for design in designs:
+        if design.number("intensity") is not None:
+            sweeps.setdefault(design.origin, []).append(design)
+    ordered = [sorted(sweep, key=lambda design: design.number("intensity") or 0.0) for sweep in sweeps.values()]
+    return [sweep for sweep in ordered if len(sweep) > 2 and len({design.picture.shape for design in sweep}) == 1]

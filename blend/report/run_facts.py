@@ -1,0 +1,131 @@
+"""What the stages left on disk, as the page needs it. Whatever is missing or damaged is None or left out.
+
+In: `runs/` and the packed sets. Out: runs with their newest samples, and pictures of the sets.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blend.report.design_rows import SWEEP_SET, Design, InversionPair, picture_or_none, read_sweeps
+from harness.config.experiment import Config
+from harness.errors import UserError
+from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import RunDir
+
+GRID_GAP_PX = 2  # of a run's sample grids
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run (or the encoder's folder): where it stands and what it wrote of itself."""
+
+    name: str
+    config: Config | None
+    status: dict[str, Any]
+    env: dict[str, Any]
+    stats: list[dict[str, Any]]
+    checkpoint: dict[str, Any]  # meta.json of the newest
+    samples: list[np.ndarray]  # uint8 (H, W, 3) each, the newest grid's
+    evaluation: dict[str, Any]  # the newest, of metrics.json
+    evaluations: list[dict[str, Any]]  # all of them, of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that the page is made of: both runs, and what lies in the folder of the base run.
+
+    Attributes:
+        config: of the base run, and `tuned_config` of the fine-tuned one (what it would be, where there is none).
+    """
+
+    folder: Path
+    base: RunFacts
+    tuned: RunFacts | None
+    encoder: RunFacts | None
+    config: Config
+    tuned_config: Config
+    metrics: dict[str, Any]
+    inversions: list[InversionPair]
+    designs: dict[str, list[Design]]
+
+    @property
+    def sweeps(self) -> list[list[Design]]:
+        return read_sweeps(self.designs.get(SWEEP_SET, []))
+
+
+# ---- runs -------------------------------------------------------------------------------------------------------
+
+
+def read_facts(folder: Path) -> RunFacts | None:
+    """A run's facts, or None when there is no such folder."""
+    run = RunDir(folder)
+    if not folder.is_dir():
+        return None
+    try:
+        config = run.read_config() if run.config_path.is_file() else None
+    except UserError:  # of a later version, say
+        config = None
+    metas = [read_json(path / "meta.json") for path in sorted(run.checkpoints.glob("step-*"))]
+    samples = _newest_samples(run, config) if config is not None else []
+    evaluation = read_json(run.metrics_path).get("evaluate")
+    return RunFacts(
+        folder.name, config, run.read_status() or {}, read_json(run.env_path), run.read_stats(),
+        metas[-1] if metas else {}, samples, evaluation if isinstance(evaluation, dict) else {},
+        _read_evaluations(run.metrics_history_path),
+    )  # fmt: skip
+
+
+def _read_evaluations(path: Path) -> list[dict[str, Any]]:
+    """Every evaluation of metrics.jsonl; lines that are damaged or about something else are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("evaluate"), dict):
+                found.append(row["evaluate"])
+    return found
+
+
+def _newest_samples(run: RunDir, config: Config) -> list[np.ndarray]:
+    """The pictures that the newest sample grid consists of."""
+    grid = next(
+        (p for p in map(picture_or_none, sorted(run.samples.glob("step-*.png"), reverse=True)) if p is not None), None
+    )
+    if grid is None:
+        return []
+    return grid_tiles(grid, *config.data.img_size)[: config.train.sample_count]
+
+
+def grid_tiles(grid: np.ndarray, height: int, width: int) -> list[np.ndarray]:
+    """The pictures, uint8 (height, width, 3) each, that a grid consists of, row by row."""
+    tops, lefts = (
+        range(0, side - part + 1, part + GRID_GAP_PX) for side, part in zip(grid.shape, (height, width), strict=False)
+    )
+    return [grid[top : top + height, left : left + width] for top in tops for left in lefts]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def evenly_spread(path: Path, count: int) -> list[np.ndarray]:
+    """Up to `count` pictures from all over a packed set."""
+    try:
+        with open_packed(path) as packed:
+            rows = np.linspace(0, packed.count - 1, min(count, packed.count)).round().astype(np.int64)
+            return list(packed.read(rows))
+    except UserError:
+        return []

@@ -1,0 +1,204 @@
+"""`python -m datasets bench`: what this stage costs, each figure beside one of the same run.
+
+speed: CPU time that one picture more costs, beside bare Pillow decoding + Lanczos, and beside StudioGAN's own
+`make_hdf5` where it is installed; what starting costs is told apart. memory: peak of all processes together at two
+numbers of pictures. duplicates: planted copies found, and false ones among distinct renders. hostile: 500 damaged
+files. kills: builds that were killed end the same.
+"""
+
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datasets.bench import faults, studiogan
+from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
+from datasets.bench.files import NoFeatures, write_photos
+from datasets.pack.build_set import build_set
+from datasets.scan.progress import say
+from harness.config.experiment import Config, load_config
+from harness.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "configs" / "base.yaml"
+PARTS = ("speed", "memory", "duplicates", "hostile", "kills")
+WORKERS, ROUNDS = 2, 5
+FEW = 8  # of so many photos one makes the smaller set: what both take alike is the start
+SAMPLE_SEC = 0.05
+LOOKS_PX = (64, 224)
+
+
+def bench_command(
+    only: Annotated[str | None, typer.Option(help=f"One of {', '.join(PARTS)}; all if not given.")] = None,
+    count: Annotated[int, typer.Option(min=16, help="Photos for speed; memory takes 3 and 12 times as many.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    folder: Annotated[Path | None, typer.Option(help="Work here and leave the photos; a temporary one if not.")] = None,
+) -> None:
+    """Measure this stage: CPU time, memory, duplicates, hostile files, kills."""
+    if only is not None and only not in PARTS:
+        raise UserError(f"--only: found {only!r}, allowed {', '.join(PARTS)}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with _workplace(folder):
+        for part in PARTS if only is None else (only,):
+            for line in {
+                "speed": lambda: measure_speed(count, seed),
+                "memory": lambda: measure_memory(3 * count, 12 * count, seed),
+                "duplicates": lambda: faults.measure_duplicates(seed),
+                "hostile": lambda: faults.measure_hostile(seed),
+                "kills": lambda: faults.measure_kills(seed),
+            }[part]():
+                print(f"{part}: {line}", flush=True)
+
+
+@contextmanager
+def _workplace(folder: Path | None) -> Iterator[None]:
+    """Everything is written below one folder, which goes at the end unless it was named."""
+    before = Path.cwd()
+    place = Path(tempfile.mkdtemp(prefix="carforge-bench-")) if folder is None else folder.resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    os.chdir(place)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def set_config(name: str, src: str, *changes: str, size_px: int = SIZE_PX) -> Config:
+    said = [f"data.set={name}", "data.source=folder", f"data.src={src}", f"data.img_size={size_px}"]
+    return load_config(BASE, [*said, *changes])
+
+
+# ---- speed ------------------------------------------------------------------------------------------------------
+
+
+def measure_speed(count: int, seed: int) -> Iterator[str]:
+    photos, few = Path(f"photos-{count}"), Path(f"photos-{count // FEW}-of-{count}")
+    say(f"making {count} photos")
+    write_photos(photos, count, seed)
+    _link_first(photos, few, count // FEW)
+    ways: dict[str, Callable[[Path], Any]] = {
+        "bare": partial(_each, decode_and_shrink),
+        "bare, cropped": partial(_each, decode_and_shrink_middle),
+        "not cleaned": partial(_build_anew, None),
+        **{f"cleaned, look of {px}": partial(_build_anew, px) for px in LOOKS_PX},
+    }
+    spent: dict[str, list[float]] = {name: [] for name in ways}  # ms, of one picture more
+    start: dict[str, list[float]] = {name: [] for name in ways}  # s, of a set of none
+    for number in range(ROUNDS):
+        for name, way in ways.items():
+            say(f"round {number + 1} of {ROUNDS}: {name}")
+            part_sec, whole_sec = _cpu_sec_of(partial(way, few)), _cpu_sec_of(partial(way, photos))
+            slope_sec = (whole_sec - part_sec) / (count - count // FEW)
+            spent[name].append(slope_sec * 1e3)
+            start[name].append(whole_sec - count * slope_sec)
+    kilobytes = sum(path.stat().st_size for path in photos.iterdir()) / count / 1e3
+    yield f"{count} JPEGs, 300-1000 px wide, {kilobytes:.0f} kB, to {SIZE_PX} px, {WORKERS} processes; CPU time of all"
+    for name, found in spent.items():
+        ratios = [
+            statistics.median(bare / ours for bare, ours in zip(spent[base], found, strict=True))
+            for base in ("bare", "bare, cropped")
+        ]
+        line = f"{name:20} {statistics.median(found):6.2f} ms a picture, {ratios[0]:.2f} x the speed of bare decoding"
+        line += f" + Lanczos, {ratios[1]:.2f} x that of the cropped middle"
+        yield f"{line}; {statistics.median(start[name]):.2f} s to start"
+    ours_ms = statistics.median(spent[f"cleaned, look of {LOOKS_PX[0]}"])
+    packed = set_config("speed", str(photos)).data.hdf5_path("train")
+    yield from studiogan.measure(photos, SIZE_PX, ours_ms, packed)
+
+
+def _each(function: Callable[[str], None], photos: Path) -> None:
+    """In as many processes as the stage takes, and the standard library's pool."""
+    paths = sorted(str(path) for path in photos.iterdir())
+    with get_context("spawn").Pool(WORKERS) as pool:
+        pool.map(function, paths, chunksize=8)
+        pool.close()
+        pool.join()
+
+
+def _build_anew(look_px: int | None, photos: Path) -> None:
+    """The whole stage with worker processes, from the listing to the packed set; the page about it is left out."""
+    config = set_config("speed", str(photos))
+    sorter = None if look_px is None else NoFeatures(look_px)
+    clean = None if look_px is None else config.clean
+    build_set(config.data, clean, rescan=True, workers=WORKERS, sorter=sorter)
+
+
+def _link_first(photos: Path, part: Path, count: int) -> None:
+    """A folder with the first photos of another."""
+    part.mkdir(exist_ok=True)
+    for path in sorted(photos.iterdir())[:count]:
+        if not (part / path.name).exists():
+            os.link(path, part / path.name)
+
+
+def _cpu_sec_of(way: Callable[[], Any]) -> float:
+    began = _cpu_sec()
+    way()
+    return _cpu_sec() - began
+
+
+def _cpu_sec() -> float:
+    """Of this process and of all that it has started and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------
+
+
+def measure_memory(few: int, many: int, seed: int) -> Iterator[str]:
+    """Of `python -m datasets folder` with its features and its page, small photos: their number is what counts."""
+    photos = Path(f"small-{many}")
+    say(f"making {many} small photos")
+    write_photos(photos, many, seed, (200, 320))
+    part = Path(f"small-{few}")
+    _link_first(photos, part, few)
+    peaks = []
+    for folder, count in ((part, few), (photos, many)):
+        say(f"building a set of {count}")
+        peaks.append(_peak_mib(["folder", str(folder), "--name", f"memory-{count}", "--size", str(SIZE_PX)]))
+        yield f"{count} pictures, {WORKERS} workers: peak {peaks[-1]:.0f} MiB resident in all processes together"
+    yield f"{many} against {few}: {100 * (peaks[1] / peaks[0] - 1):+.1f} %"
+
+
+def _peak_mib(arguments: list[str]) -> float:
+    """Largest sum of resident memory of a build and all its processes; shared pages count in each."""
+    command = [sys.executable, "-m", "datasets", *arguments, "--workers", str(WORKERS), "--rescan"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, sum(_resident_mib(pid) for pid in _tree(process.pid)))
+        time.sleep(SAMPLE_SEC)
+    if process.returncode:
+        raise RuntimeError(f"{command}: ended with {process.returncode}")
+    return peak
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return [pid]
+    return [pid, *(one for child in children for one in _tree(int(child)))]
+
+
+def _resident_mib(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    except (OSError, IndexError):
+        return 0.0

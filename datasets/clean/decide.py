@@ -1,0 +1,242 @@
+"""Which files become part of the set, with a reason for each that does not, from what the scan store knows.
+
+rules → exact duplicates → near duplicates (of each group the best copy stays) → the sorter's verdict and view → a
+person's decisions, which beat rule and model. Nothing is decoded; the answers are in the table `decided`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from datasets.clean.duplicates import Pair, find_pairs
+from datasets.clean.manual_labels import VIEWS, Decision
+from datasets.clean.rules import Measured, fault_of, is_undecoded
+from datasets.scan.store import LISTED
+from datasets.scan.store_writer import StoreWriter
+from harness.config.schema import Clean
+
+MIN_LABELS = 24  # a person's labels that the sorter is taught anew with
+CAPPED = 0.5  # of the threshold: so much is the highest ok_score of what a rule has dropped
+LOOKS_LEFT = ("left", "front_left", "rear_right")  # where the nose points; rear_right: the tail points right
+LOOKS_RIGHT = ("right", "front_right", "rear_left")
+
+
+def decide(
+    store: StoreWriter, clean: Clean | None, sorter: Any | None, decisions: dict[str, Decision]
+) -> dict[str, Any] | None:
+    """Fills `decided` for every file; returns what is told of the sorter: name, sha256, threshold, labels.
+
+    `clean`, `sorter` None: the set is taken as it is, but for what cannot be decoded."""
+    _apply_rules(store, clean)
+    if clean is None or sorter is None:
+        store.base.execute("update decided set ok_score = reason is null, decided_by = 'rule'")
+        store.base.commit()
+        return None
+    _drop_exact(store)
+    pairs = list(find_pairs(store))
+    if clean.near_duplicates:
+        _drop_near(store, pairs)
+    told = _judge(store, clean, sorter, decisions)
+    _replay(store, clean, decisions)
+    _mark_mirrored(store, clean)
+    _tie_splits(store, pairs)
+    store.base.commit()
+    return told
+
+
+def _apply_rules(store: StoreWriter, clean: Clean | None) -> None:
+    store.base.execute("delete from decided")
+    query = f"select l.pos, s.sha256, coalesce(l.fault, s.reason), {', '.join(Measured._fields[1:])} {LISTED}"
+    rows = ((pos, fault_of(Measured(*known), clean), sha256) for pos, sha256, *known in store.select(query))
+    for block in _blocks(rows):
+        statement = "insert into decided (pos, reason, decided_by, split_key, mirrored) values (?, ?, 'rule', ?, 0)"
+        store.base.executemany(statement, block)
+
+
+def _drop_exact(store: StoreWriter) -> None:
+    """Of files with the same bytes the first in the listing stays."""
+    query = """select pos, first_value(pos) over (partition by split_key order by pos) as best from decided
+        where reason is null"""
+    store.base.execute(
+        f"""update decided set reason = 'duplicate: the same bytes', duplicate_of = same.best
+        from ({query}) as same where same.pos = decided.pos and same.best < same.pos"""
+    )
+
+
+# ---- near duplicates --------------------------------------------------------------------------------------------
+
+
+class Groups:
+    """Positions that belong together, by way of pairs."""
+
+    def __init__(self) -> None:
+        self.parents: dict[int, int] = {}
+
+    def find(self, pos: int) -> int:
+        while (parent := self.parents.setdefault(pos, pos)) != pos:
+            self.parents[pos] = self.parents[parent]
+            pos = parent
+        return pos
+
+    def join(self, first: int, second: int) -> None:
+        low, high = sorted((self.find(first), self.find(second)))
+        self.parents[high] = low
+
+    def members(self) -> list[list[int]]:
+        groups: dict[int, list[int]] = {}
+        for pos in sorted(self.parents):
+            groups.setdefault(self.find(pos), []).append(pos)
+        return list(groups.values())
+
+
+def _drop_near(store: StoreWriter, pairs: list[Pair]) -> None:
+    """Of pictures of the same photo the best copy stays: the largest, then the least compressed, then the first."""
+    groups, mirrored = Groups(), {(pair.first, pair.second) for pair in pairs if pair.mirrored}
+    for pair in pairs:
+        if pair.same:
+            groups.join(pair.first, pair.second)
+    for group in groups.members():
+        best = min(group, key=lambda pos: _worth(store, pos))
+        for pos in group:
+            if pos != best:
+                how = "mirrored, of" if (min(pos, best), max(pos, best)) in mirrored else "of"
+                reason = f"near_duplicate: another copy {how} the same photo"
+                store.base.execute("update decided set reason = ?, duplicate_of = ? where pos = ?", (reason, best, pos))
+
+
+def _worth(store: StoreWriter, pos: int) -> tuple[float, float, int]:
+    """Smaller is better."""
+    query = f"select s.inner_width * s.inner_height, 1.0 * l.bytes / (s.width * s.height) {LISTED} where l.pos = ?"
+    pixels, compressed = store.base.execute(query, (pos,)).fetchone()
+    return -pixels, -compressed, pos
+
+
+# ---- the sorter -------------------------------------------------------------------------------------------------
+
+
+def _judge(store: StoreWriter, clean: Clean, sorter: Any, decisions: dict[str, Decision]) -> dict[str, Any]:
+    """ok_score, view and confidence for all that have features; a reason for those that had none and fail."""
+    sorter, labels = _taught(store, sorter, decisions)
+    threshold = sorter.threshold if clean.min_ok_score is None else clean.min_ok_score
+    store.base.execute("update decided set ok_score = 0.0")
+    for positions, features in store.feature_blocks():
+        judged = sorter.judge(features, clean.views)
+        best = judged.view_probs.argmax(axis=1)
+        ruled = store.base.execute(
+            "select pos, reason, duplicate_of from decided where pos between ? and ?",
+            (int(positions[0]), int(positions[-1])),
+        )
+        reasons = {pos: rest for pos, *rest in ruled}
+        rows = zip(
+            positions.tolist(), judged.ok_score.tolist(), judged.reason, best.tolist(),
+            judged.view_probs.max(axis=1).tolist(), strict=True,
+        )  # fmt: skip
+        store.base.executemany(
+            """update decided set ok_score = ?, view = ?, view_confidence = ?, reason = ?, decided_by = ?
+            where pos = ?""",
+            [
+                (*_settle(clean, threshold, reasons[pos], (score, slug, VIEWS[view], confidence)), pos)
+                for pos, score, slug, view, confidence in rows
+            ],
+        )
+    return {"name": sorter.name, "sha256": sorter.sha256, "threshold": round(threshold, 6), "labels": labels}
+
+
+def _settle(clean: Clean, threshold: float, ruled: list, judged: tuple[float, str, str, float]) -> tuple:
+    """(ok_score, view, its confidence, reason, decided_by) from (reason, duplicate_of) and what the sorter said."""
+    score, slug, view, confidence = judged
+    reason, copy = ruled
+    decided_by = "rule" if reason else "model"
+    score = round(min(max(score, 0.0), 1.0), 4)
+    if reason and copy is None:
+        score = round(min(score, CAPPED * threshold), 4)
+    elif not reason and score < threshold:
+        reason = f"{slug}: ok_score {score:.4f}, kept from {threshold:.4f}"
+    elif not reason:
+        reason = _fault_of_view(clean, view, confidence)
+    return score, view, round(confidence, 4), reason, decided_by
+
+
+def _fault_of_view(clean: Clean, view: str, confidence: float) -> str | None:
+    if clean.views is not None and view not in clean.views:
+        return f"view: {view}"
+    if confidence < clean.min_view_confidence:
+        return f"view: {view} with {confidence:.2f}, kept from {clean.min_view_confidence:.2f}"
+    return None
+
+
+def _taught(store: StoreWriter, sorter: Any, decisions: dict[str, Decision]) -> tuple[Any, int]:
+    """The sorter, taught with a person's labels where there are enough, and their number."""
+    features, ok, views = [], [], []
+    for sha256 in sorted(decisions):
+        query = "select f.features from scanned s join features f using (id) where s.sha256 = ? limit 1"
+        found = store.base.execute(query, (sha256,)).fetchone()
+        if found is not None:
+            one = decisions[sha256]
+            features.append(np.frombuffer(found[0], np.float16).astype(np.float32))
+            ok.append({"keep": 1, "drop": 0}.get(one.verdict, -1))
+            views.append(VIEWS.index(one.view) if one.view else -1)
+    if len(features) < MIN_LABELS:
+        return sorter, 0
+    return sorter.refit(np.stack(features), np.array(ok, np.int8), np.array(views, np.int8)), len(features)
+
+
+# ---- a person ---------------------------------------------------------------------------------------------------
+
+
+def _replay(store: StoreWriter, clean: Clean, decisions: dict[str, Decision]) -> None:
+    """A person's verdict and view beat rule and model; what is damaged, or the same bytes twice, stays out."""
+    for sha256 in sorted(decisions):
+        query = f"select l.pos, d.reason, d.view {LISTED} join decided d on d.pos = l.pos where s.sha256 = ?"
+        for pos, reason, view in store.base.execute(query, (sha256,)).fetchall():
+            if not is_undecoded(reason) and (reason or "").partition(":")[0] not in ("duplicate", "no_class"):
+                _follow(store, clean, decisions[sha256], (pos, reason, view))
+
+
+def _follow(store: StoreWriter, clean: Clean, decision: Decision, found: tuple[int, str | None, str | None]) -> None:
+    pos, reason, view = found
+    decided_by = "person"
+    if decision.view:
+        store.base.execute("update decided set view = ?, view_confidence = 1.0 where pos = ?", (decision.view, pos))
+    if decision.verdict == "keep":
+        reason = None
+    elif decision.verdict == "drop":
+        reason = f"person: {decision.note}".rstrip(": ").replace("\n", " ")
+    elif decision.view and decision.view != view and (reason or "view:").startswith("view:"):
+        reason = _fault_of_view(clean, decision.view, 1.0)
+    else:
+        return
+    copy = ", duplicate_of = null" if reason is None else ""
+    store.base.execute(f"update decided set reason = ?, decided_by = ?{copy} where pos = ?", (reason, decided_by, pos))
+
+
+# ---- sides and splits -------------------------------------------------------------------------------------------
+
+
+def _mark_mirrored(store: StoreWriter, clean: Clean) -> None:
+    if clean.mirror_to is not None:
+        turned = LOOKS_RIGHT if clean.mirror_to == "left" else LOOKS_LEFT
+        marks = ", ".join("?" * len(turned))
+        store.base.execute(f"update decided set mirrored = 1 where view in ({marks})", turned)
+
+
+def _tie_splits(store: StoreWriter, pairs: list[Pair]) -> None:
+    """Pictures that are, or may be, of one photo go into the same split: the one of their smallest hash."""
+    groups = Groups()
+    for pair in pairs:
+        groups.join(pair.first, pair.second)
+    for group in groups.members():
+        query = "select split_key from decided where pos = ?"
+        smallest = min(store.base.execute(query, (pos,)).fetchone()[0] for pos in group)
+        store.base.executemany("update decided set split_key = ? where pos = ?", [(smallest, pos) for pos in group])
+
+
+def _blocks(rows: Iterator[tuple], size: int = 1000) -> Iterator[list[tuple]]:
+    block = []
+    for row in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block = []
+    yield block

@@ -1,0 +1,210 @@
+"""Pictures that show the same photo: resized, compressed again, a little cropped, or mirrored.
+
+Two steps. Perceptual hashes and 8 x 8 colours name the pairs that may be the same. Then one picture is laid over the
+other, moved and scaled until it fits best (the image alignment of Lucas and Kanade, 1981), and what still differs
+decides: `same` where it is no more than resizing and compression leave, `alike` where that is not sure. Another car of
+the same model in the same place differs by more.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.scan.fingerprints import COLOURS_PX, THUMB_PX
+from datasets.scan.store import LISTED, Store
+
+HASH_BITS = 12  # of 64 may differ; a picture that lost 2 % at each edge differs in up to 10
+MAX_COLOURS = 0.30  # of the contrast, root mean square
+MIN_CONTRAST = 8  # levels; pictures of less are compared as if they had it
+COARSE_PX, MAX_COARSE = 16, 0.14
+ROUNDS = 7
+MAX_SCALE = 0.2  # by which one may be larger than the other in each direction
+# Of what still differs (root mean square of levels): the first part is compression, the second grows with the
+# picture's contrast and is resampling. The worst of 8 x 8 parts may have more.
+SAME_RMS, SAME_PART = (1.1, 0.030), (3.0, 0.20)
+MAX_SHARE = 0.1  # of the contrast: nearly black pictures do not pass for one another
+ALIKE = 2.0  # times as much
+CANDIDATES = 64  # compared at once
+HASHES, COLOURS = 2**20, 4096  # pairs of hashes, of colours at once
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Positions in the listing. `same`: certainly one photo; otherwise it may be. `mirrored`: as in a mirror."""
+
+    first: int
+    second: int
+    same: bool
+    mirrored: bool
+
+
+def find_pairs(store: Store) -> Iterator[Pair]:
+    """All pairs among the files that `decided` has no reason against."""
+    query = f"select l.pos, s.hash, s.mirrored_hash, s.colours {LISTED} join decided d on d.pos = l.pos"
+    positions, hashes, mirrored_hashes, colours = [], [], [], []
+    for pos, value, mirrored, content in store.select(query, "d.reason is null and s.colours not null"):
+        positions.append(pos)
+        hashes.append(value)
+        mirrored_hashes.append(mirrored)
+        colours.append(content)
+    if len(positions) < 2:
+        return
+    places, values = np.array(positions), np.array(hashes, np.int64).view(np.uint64)
+    flipped = np.array(mirrored_hashes, np.int64).view(np.uint64)
+    grid = np.frombuffer(b"".join(colours), np.uint8).reshape(-1, COLOURS_PX, COLOURS_PX, 3)
+    for mirrored in (False, True):
+        found = _candidates(values, flipped if mirrored else values, grid, mirrored)
+        yield from _confirmed(store, places, found, mirrored)
+
+
+def to_thumb(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8).reshape(THUMB_PX, THUMB_PX, 3)
+
+
+def _candidates(
+    hashes: np.ndarray, others: np.ndarray, colours: np.ndarray, mirrored: bool
+) -> Iterator[list[tuple[int, int]]]:
+    """Batches of (i, j), i < j, whose hashes and colours are near; with `mirrored`, those of j as in a mirror."""
+    contrast = colours.std(axis=(1, 2)).mean(axis=1)
+    theirs = colours[:, :, ::-1] if mirrored else colours
+    found: list[tuple[int, int]] = []
+    for i, j in _near_hashes(hashes, others):
+        gap = (theirs[j].astype(np.float32) - colours[i]) ** 2
+        limit = MAX_COLOURS * np.maximum(np.minimum(contrast[j], contrast[i]), MIN_CONTRAST)
+        near = np.sqrt(gap.mean(axis=(1, 2, 3))) <= limit
+        found += zip(i[near].tolist(), j[near].tolist(), strict=True)
+        while len(found) >= CANDIDATES:
+            yield found[:CANDIDATES]
+            found = found[CANDIDATES:]
+    yield found
+
+
+def _near_hashes(hashes: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of i and j, i < j, where hashes[i] and others[j] are near."""
+    rows = max(1, HASHES // len(hashes))
+    for start in range(0, len(hashes) - 1, rows):
+        differ = np.bitwise_count(others[start + 1 :] ^ hashes[start : start + rows, None])
+        i, j = np.nonzero(np.triu(differ <= HASH_BITS))  # column 0 is start + 1
+        for begin in range(0, len(i), COLOURS):
+            yield start + i[begin : begin + COLOURS], start + 1 + j[begin : begin + COLOURS]
+
+
+def _confirmed(
+    store: Store, places: np.ndarray, batches: Iterator[list[tuple[int, int]]], mirrored: bool
+) -> Iterator[Pair]:
+    for batch in batches:
+        if not batch:
+            continue
+        thumbs = _read_thumbs(store, {int(places[i]) for pair in batch for i in pair})
+        first = np.stack([thumbs[int(places[i])] for i, _ in batch])
+        second = np.stack([thumbs[int(places[j])] for _, j in batch])
+        second = second[:, :, ::-1] if mirrored else second
+        rms, _, contrast = compare(_blur(_shrink(first, COARSE_PX)), _blur(_shrink(second, COARSE_PX)))
+        rest = np.flatnonzero(rms <= MAX_COARSE * np.maximum(contrast, MIN_CONTRAST))
+        if not len(rest):
+            continue
+        excess = excess_of(first[rest], second[rest])
+        for k, amount in zip(rest, excess, strict=True):
+            if amount <= ALIKE:
+                i, j = batch[k]
+                yield Pair(int(places[i]), int(places[j]), bool(amount <= 1), mirrored)
+
+
+def excess_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of pairs of thumbs (P, 64, 64, 3): what differs at best fit as a share of what copies may have; (P,)."""
+    rms, part, contrast = compare(_blur(_blur(first)), _blur(_blur(second)))
+    limit = np.minimum(SAME_RMS[0] + SAME_RMS[1] * contrast, MAX_SHARE * contrast)
+    return np.maximum(rms / np.maximum(limit, 1e-3), part / (SAME_PART[0] + SAME_PART[1] * contrast))
+
+
+def _read_thumbs(store: Store, positions: set[int]) -> dict[int, np.ndarray]:
+    query = "select thumb from scanned join listed using (key) where pos = ?"
+    return {pos: to_thumb(store.base.execute(query, (pos,)).fetchone()[0]) for pos in positions}
+
+
+# ---- laying one picture over the other --------------------------------------------------------------------------
+
+
+def compare(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of pairs of pictures (P, S, S, 3): what differs at best fit, in the worst part, and the contrast; (P,) each."""
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    side = first.shape[1]
+    axis = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
+    fit = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))  # scale and shift across, then down
+    ours = first.mean(axis=3)
+    greys = second.mean(axis=3, keepdims=True)
+    for _ in range(ROUNDS):
+        laid, inside = _lay(greys, fit, axis)
+        step = _step(ours, laid[..., 0], inside, axis)
+        fit = np.clip(fit + step, (1 - MAX_SCALE, -MAX_SCALE, 1 - MAX_SCALE, -MAX_SCALE),
+                      (1 + MAX_SCALE, MAX_SCALE, 1 + MAX_SCALE, MAX_SCALE)).astype(np.float32)  # fmt: skip
+    laid, inside = _lay(second, fit, axis)
+    return _measure(first, laid, inside)
+
+
+def _lay(pictures: np.ndarray, fit: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures (P, S, S, C) scaled and shifted, and where they have been inside: float32 (P, S, S)."""
+    side = len(axis)
+    across = ((fit[:, :1] * axis + fit[:, 1:2]) + 1) * side / 2 - 0.5
+    down = ((fit[:, 2:3] * axis + fit[:, 3:]) + 1) * side / 2 - 0.5
+    laid = _interpolate(_interpolate(pictures, across, 2), down, 1)
+    within = [(place >= -0.01) & (place <= side - 0.99) for place in (across, down)]
+    inside = (within[1][:, :, None] & within[0][:, None, :]).astype(np.float32)
+    inside[:, (0, -1)] = 0
+    inside[:, :, (0, -1)] = 0
+    return laid, inside
+
+
+def _interpolate(pictures: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+    """Linearly, at `places` (P, S) along one axis of (P, S, S, C)."""
+    places = np.clip(places, 0, places.shape[1] - 1)
+    below = np.minimum(places.astype(np.int64), places.shape[1] - 2)
+    shape = (len(places), -1, 1, 1) if axis == 1 else (len(places), 1, -1, 1)
+    low = np.take_along_axis(pictures, below.reshape(shape), axis)
+    high = np.take_along_axis(pictures, below.reshape(shape) + 1, axis)
+    return low + (high - low) * (places - below).astype(np.float32).reshape(shape)
+
+
+def _step(wanted: np.ndarray, laid: np.ndarray, inside: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """How scale and shift have to change (P, 4): least squares on the gradients of grey pictures (P, S, S)."""
+    side = len(axis)
+    slope_x, slope_y = np.gradient(laid, axis=2) * side / 2, np.gradient(laid, axis=1) * side / 2
+    columns = (slope_x * axis, slope_x, slope_y * axis[:, None], slope_y)
+    matrix = np.stack([(column * inside).reshape(len(laid), -1) for column in columns], axis=2)
+    gap = ((wanted - laid) * inside).reshape(len(laid), -1, 1)
+    normal = matrix.transpose(0, 2, 1) @ matrix
+    damping = 1e-3 * np.trace(normal, axis1=1, axis2=2)[:, None, None] / 4 + 1e-3
+    right = matrix.transpose(0, 2, 1) @ gap
+    step = np.linalg.solve(normal + damping * np.eye(4, dtype=np.float32), right)[..., 0]
+    return np.clip(step, -0.04, 0.04)
+
+
+def _measure(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count, side = len(first), first.shape[1]
+    square = ((first - laid) ** 2).mean(axis=3) * inside
+    parts, covered = (x.reshape(count, 8, side // 8, 8, side // 8).sum(axis=(2, 4)) for x in (square, inside))
+    total = np.maximum(inside.sum(axis=(1, 2)), 1)
+    mean = (first * inside[..., None]).sum(axis=(1, 2)) / total[:, None]
+    spread = ((first - mean[:, None, None]) ** 2 * inside[..., None]).sum(axis=(1, 2)) / total[:, None]
+    worst = (parts / np.maximum(covered, 1)).max(axis=(1, 2))
+    return np.sqrt(square.sum(axis=(1, 2)) / total), np.sqrt(worst), np.sqrt(spread).mean(axis=1)
+
+
+def _shrink(pictures: np.ndarray, side: int) -> np.ndarray:
+    """Means of squares: uint8 (..., S, S, 3) → float32 (..., side, side, 3)."""
+    cell = pictures.shape[-2] // side
+    shape = (*pictures.shape[:-3], side, cell, side, cell, 3)
+    return pictures.reshape(shape).mean(axis=(-4, -2), dtype=np.float32)
+
+
+def _blur(pictures: np.ndarray) -> np.ndarray:
+    """1-2-1 both ways: what resampling changes most, single pixels, counts less."""
+    for axis in (1, 2):
+        edges = [(0, 0)] * 4
+        edges[axis] = (1, 1)
+        padded = np.pad(pictures.astype(np.float32), edges, mode="edge")
+        size = pictures.shape[axis]
+        parts = [np.take(padded, range(k, k + size), axis) for k in range(3)]
+        pictures = (parts[0] + 2 * parts[1] + parts[2]) / 4
+    return pictures

@@ -1,0 +1,217 @@
+"""Says of a picture whether it shows one usable car, why not, and from which side the car is seen.
+
+In: looks, uint8 (N, S, S, 3) (`datasets.scan.scan.make_look`). Features come from
+`harness.features.view_features`; linear heads, trained on procedural pictures alone, read them; a person's labels
+teach them more (`Sorter.refit`). A picture and its mirror image are judged alike, but for left and right.
+"""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from datasets.clean.few_shot import LOST, Lesson, learn, unseen_ok
+from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
+from datasets.clean.manual_labels import VIEWS
+from harness.errors import UserError
+from harness.features.view_features import LOOK_FEATURIZERS, LookFeaturizer, at_hand, load_look_featurizer
+from harness.features.weights_file import read_tensors
+
+DEFAULT_VIEWS = ("left", "right", "front_left", "front_right", "rear_left", "rear_right")
+BEST_FIRST = ("clip", "mobilenet_v2", "resnet18", "reader")
+SWAPPED = np.array([VIEWS.index(MIRRORED[view]) for view in VIEWS])
+WEIGHTS = Path(__file__).resolve().parents[2] / "harness" / "weights"
+TINY = 1e-6
+# What ImageNet's car classes say of a usable car: nothing at this share of their probability, at most so much.
+SHARE_NEUTRAL, SHARE_FLOOR = 0.05, 0.03
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a sorter says of N pictures.
+
+    Attributes:
+        ok_score: float32 (N,) in [0, 1]: the probability of one usable car in one of the views asked for.
+        reason: the most likely slug if the picture is dropped.
+        view_probs: float32 (N, len(VIEWS)), rows sum to 1.
+    """
+
+    ok_score: np.ndarray
+    reason: list[str]
+    view_probs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Linear: standardising and reducing are worked into the weights.
+
+    Attributes:
+        kind_weight, kind_bias: (even + sided, len(KINDS)), (len(KINDS),): read the even part and the mean of the sided.
+        view_weight, view_bias: (sided, len(VIEWS)), (len(VIEWS),).
+        threshold: of ok_score, for DEFAULT_VIEWS.
+        sha256: of all this, and of the featurizer's.
+    """
+
+    kind_weight: np.ndarray
+    kind_bias: np.ndarray
+    view_weight: np.ndarray
+    view_bias: np.ndarray
+    threshold: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """Looks → features → verdict and view.
+
+    Attributes:
+        sha256: of featurizer, heads and labels; equal means equal judgements.
+        threshold: of `ok_score`; what is below it should be dropped.
+        lesson: what a person's labels add.
+        name, look_px, dim: the featurizer's, the side of the looks, and the numbers that `features` makes of each.
+    """
+
+    featurizer: LookFeaturizer
+    heads: Heads
+    sha256: str
+    threshold: float
+    lesson: Lesson | None = None
+    name: str = field(init=False)
+    look_px: int = field(init=False)
+    dim: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "look_px", "dim"):
+            object.__setattr__(self, name, getattr(self.featurizer, name))
+
+    def features(self, looks: np.ndarray) -> np.ndarray:
+        """uint8 (N, look_px, look_px, 3) → float32 (N, dim)."""
+        return self.featurizer(looks)
+
+    def judge(self, features: np.ndarray, views: Sequence[str] | None = DEFAULT_VIEWS) -> Judged:
+        """float32 (N, dim), the views that are wanted (None = all) → verdict and view of each."""
+        kinds, seen = self._judge(np.asarray(features, np.float32))
+        in_view = seen[:, [VIEWS.index(view) for view in (views or VIEWS)]].sum(1)
+        score = np.clip(kinds[:, 0] * in_view, 0, 1).astype(np.float32)
+        causes = np.concatenate([kinds[:, :1] * (1 - in_view[:, None]), kinds[:, 1:]], 1)
+        reasons = [("view", *KINDS[1:])[cause] for cause in causes.argmax(1)]
+        # Where no car is seen, there is no view: but a picture that passes is not to fail for that.
+        no_car = kinds[:, [KINDS.index(kind) for kind in NO_CAR]].sum(1)
+        hidden = np.where((no_car > 0.5) & (score < self.threshold), no_car, 0)[:, None]
+        view_probs = seen * (1 - hidden) + hidden * (np.arange(len(VIEWS)) == VIEWS.index("other"))
+        return Judged(score, reasons, view_probs.astype(np.float32))
+
+    def refit(self, features: np.ndarray, ok: np.ndarray, views: np.ndarray) -> "Sorter":
+        """Taught by a person's labels, in seconds; always from the heads as shipped.
+
+        Args:
+            features: (N, dim).
+            ok: int8 (N,), 1 = usable, 0 = not, -1 = unknown.
+            views: int8 (N,), index into VIEWS, -1 = unknown.
+        """
+        features = np.asarray(features, np.float32)
+        ok, views = np.asarray(ok, np.int8), np.asarray(views, np.int8)
+        assert features.shape == (len(ok), self.dim) and ok.shape == views.shape, (features.shape, ok.shape)
+        kinds, seen = self._shipped(features)
+        ok_rows, view_rows = self._rows(features, kinds, seen)
+        mirrored_rows = self._rows(self.featurizer.mirror(features), kinds, seen[:, SWAPPED])[1]
+        lesson = learn(ok_rows, ok, view_rows, mirrored_rows, views, SWAPPED)
+        content = [np.ascontiguousarray(part).tobytes() for part in (features, ok, views)]
+        sha256 = hashlib.sha256(b"\n".join([self.heads.sha256.encode(), *content])).hexdigest()
+        taught = replace(self, lesson=lesson, threshold=self.heads.threshold, sha256=sha256)
+        if lesson.ok is None:
+            return taught
+        told = ok >= 0
+        unseen = more_ok(kinds[told], unseen_ok(ok_rows[told], ok[told]))[:, 0]
+        in_view = taught._judge(features[told])[1][:, [VIEWS.index(view) for view in DEFAULT_VIEWS]].sum(1)
+        threshold = float(np.quantile((unseen * in_view)[ok[told] == 1], LOST))
+        return replace(taught, threshold=threshold)
+
+    def _judge(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of kinds, float64 (N, len(KINDS)), and if there is a car, of views, (N, len(VIEWS))."""
+        kinds, seen = self._shipped(features)
+        if self.lesson is None:
+            return kinds, seen
+        ok_rows, view_rows = self._rows(features, kinds, seen)
+        mirrored_rows = self._rows(self.featurizer.mirror(features), kinds, seen[:, SWAPPED])[1]
+        taught_kinds = more_ok(kinds, self.lesson.ok(ok_rows)[:, 0]) if self.lesson.ok is not None else kinds
+        if self.lesson.view is None:
+            return taught_kinds, seen
+        taught = np.zeros((2, len(features), len(VIEWS)))
+        for part, rows in zip(taught, (view_rows, mirrored_rows), strict=True):
+            part[:, self.lesson.classes] = softmax(self.lesson.view(rows))
+        return taught_kinds, self.lesson.blend_views(0.5 * (taught[0] + taught[1][:, SWAPPED]), seen)
+
+    def _shipped(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        whole, here, mirrored = self._parts(features)
+        kinds = softmax(whole @ self.heads.kind_weight + self.heads.kind_bias)
+        if self.featurizer.car_share is not None:
+            share = self.featurizer.car_share(features[:, : self.featurizer.even])
+            kinds = more_ok(kinds, np.log((share + SHARE_FLOOR) / SHARE_NEUTRAL))
+        both = [softmax(part @ self.heads.view_weight + self.heads.view_bias) for part in (here, mirrored)]
+        return kinds, 0.5 * (both[0] + both[1][:, SWAPPED])
+
+    def _parts(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is alike for mirror images (N, even + sided), and the two sided parts."""
+        even, sided = self.featurizer.even, self.featurizer.sided
+        here, mirrored = features[:, even : even + sided], features[:, even + sided :]
+        return np.concatenate([features[:, :even], 0.5 * (here + mirrored)], 1), here, mirrored
+
+    def _rows(self, features: np.ndarray, kinds: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What lessons read: features, and what the heads as shipped say of them. For the verdict and for the view."""
+        whole, here, _ = self._parts(features)
+        said, alike = np.log(kinds + TINY), np.log(0.5 * (seen + seen[:, SWAPPED]) + TINY)
+        return np.concatenate([whole, said, alike], 1), np.concatenate([here, np.log(seen + TINY)], 1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+    return shares / shares.sum(1, keepdims=True)
+
+
+def more_ok(kinds: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Probabilities (N, len(KINDS)) after `more` (N,) is added to the logit of the first; the others share the rest."""
+    usable = kinds[:, :1].clip(TINY, 1 - TINY)
+    raised = 1 / (1 + (1 - usable) / usable * np.exp(-np.clip(more, -30, 30))[:, None])
+    others = kinds[:, 1:] / kinds[:, 1:].sum(1, keepdims=True).clip(TINY)
+    return np.concatenate([raised, others * (1 - raised)], 1)
+
+
+# ---- loading ----------------------------------------------------------------------------------------------------
+
+
+def heads_path(name: str) -> Path:
+    return WEIGHTS / f"sorter_{name}.safetensors"
+
+
+def load_sorter(name: str = "auto") -> Sorter:
+    """The sorter on this featurizer; auto = the best one whose weights are at hand. The reader always works."""
+    if name != "auto":
+        if name not in LOOK_FEATURIZERS:
+            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(LOOK_FEATURIZERS)}")
+        return open_sorter(load_look_featurizer(name))
+    for best in BEST_FIRST[:-1]:
+        if not (heads_path(best).is_file() and at_hand(best)):
+            continue
+        try:
+            sorter = open_sorter(load_look_featurizer(best, may_download=False))
+        except UserError as error:  # of damage, or other weights than those that the heads were trained on
+            print(f"sorter: {error}", file=sys.stderr)
+            continue
+        print(f"sorter: features of {best}", file=sys.stderr)
+        return sorter
+    return open_sorter(load_look_featurizer(BEST_FIRST[-1]))
+
+
+def open_sorter(featurizer: LookFeaturizer) -> Sorter:
+    """With the heads that were trained for exactly these features. UserError where there are none."""
+    path, remedy = heads_path(featurizer.name), f"try `python -m datasets sorter train --features {featurizer.name}`"
+    tensors, meta, sha256 = read_tensors(path, "sorter_heads", f"the sorter on {featurizer.name}", remedy)
+    if meta["featurizer"] != featurizer.sha256:
+        raise UserError(f"{path}: found heads for other weights than those of {featurizer.name} at hand; {remedy}")
+    parts = {part: value.float().numpy() for part, value in tensors.items()}
+    heads = Heads(**parts, threshold=meta["threshold"], sha256=sha256)
+    return Sorter(featurizer, heads, sha256, heads.threshold)

@@ -1,0 +1,63 @@
+"""The drawn sets as pictures on disk, as if somebody had collected them: data/raw/<set>-<size>/."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from datasets.pack.recipe import recipe_differences
+from datasets.procedural.messy import render_messy
+from datasets.procedural.sets import render_set
+from datasets.scan.progress import say, watch_files
+from harness.config.experiment import Data
+from harness.errors import UserError
+from harness.storage.atomic import remove_folder
+
+MESSY_PX = 160
+RECIPE_FILE = ".recipe.json"  # hidden, so that the folder can be read as a folder of pictures
+
+
+def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool = False) -> None:
+    """Draws a procedural set's pictures and their table of factors into `folder`, unless they are there.
+
+    `redraw`: even if they are there. `replace`: others, drawn otherwise, may go."""
+    recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "img_size": list(data.img_size)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        found = _read_recipe(folder)
+        if found == recipe and not redraw:
+            return
+        if found is None:
+            raise UserError(f"{folder}: is there, and was not drawn by Carforge; move it away, or use another data.set")
+        if not (redraw or replace):
+            lines = recipe_differences(found, recipe)
+            head = f"{folder}: was drawn otherwise; try another --set data.set=name, or --rebuild (make: REBUILD=1)"
+            raise UserError("\n".join([head, *lines]))
+        remove_folder(folder)
+    say(f"drawing {data.count} {data.kind} cars")
+    temp = folder.with_name(f".tmp-{folder.name}")
+    if temp.exists():  # of a killed process: the set's lock is ours
+        shutil.rmtree(temp)
+    temp.mkdir()
+    try:
+        with watch_files(temp, data.count, f"drawing {data.set}"):
+            _draw(temp, data, workers)
+        (temp / RECIPE_FILE).write_text(json.dumps(recipe) + "\n")
+        os.sync()  # once for thousands of small files: syncing each takes longer than drawing it
+        os.rename(temp, folder)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _draw(folder: Path, data: Data, workers: int) -> None:
+    if data.kind == "messy":  # files of many sizes and faults, as they come from outside
+        render_messy(data.count, data.seed, folder, max(MESSY_PX, *data.img_size))
+    else:
+        render_set(data.kind, data.count, data.seed, data.img_size, folder, max(1, workers))
+
+
+def _read_recipe(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / RECIPE_FILE).read_text())
+    except (OSError, ValueError):
+        return None

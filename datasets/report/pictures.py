@@ -1,0 +1,88 @@
+"""The pictures of the dataset report: as packed where they were kept, from their files where they were not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from datasets.report.thumbnails import read_thumbnail, to_jpeg, to_uri
+from harness.config.experiment import Data
+from harness.errors import UserError
+from harness.images.decode import PictureError
+from harness.storage.hdf5 import PackedSet, open_packed
+
+THUMB_HEIGHT_PX, THUMB_WIDTH_PX = 112, 200
+MOST_PAGE_BYTES = 3_600_000  # of pictures, as text in the page
+CHUNK_ROWS = 64
+
+
+class PagePictures:
+    """Makes cards {uri or None, alt, file, detail}. Beyond MOST_PAGE_BYTES they have no picture: a page stays light."""
+
+    def __init__(self, data: Data, folder: Path | None) -> None:
+        self.data, self.folder = data, folder
+        self.bytes = self.left_out = 0
+        self._packed: dict[str, PackedSet | None] = {}
+
+    def of_file(self, line: dict[str, Any], alt: str) -> dict[str, Any]:
+        """From the file that a manifest's line is about."""
+        jpeg = None
+        if self.folder is not None:
+            try:
+                jpeg = read_thumbnail(self.folder, line, THUMB_HEIGHT_PX, THUMB_WIDTH_PX)
+            except PictureError:  # gone or changed since; undecodable ones are listed by name
+                jpeg = None
+        return self._card(jpeg, line, alt)
+
+    def of_packed(self, line: dict[str, Any], alt: str) -> dict[str, Any]:
+        """As the networks will see it; from the file where the set has no such row."""
+        packed = self._open(line.get("split"))
+        if packed is None or line.get("row") is None or line["row"] >= packed.count:
+            return self.of_file(line, alt)
+        picture = packed.read(np.array([line["row"]]))[0]
+        return self._card(to_jpeg(picture, THUMB_HEIGHT_PX, THUMB_WIDTH_PX), line, alt)
+
+    def _card(self, jpeg: bytes | None, line: dict[str, Any], alt: str) -> dict[str, Any]:
+        uri = to_uri(jpeg) if jpeg else None
+        if uri and self.bytes + len(uri) > MOST_PAGE_BYTES:
+            uri = None
+            self.left_out += 1
+        self.bytes += len(uri or "")
+        return {"uri": uri, "alt": f"{alt}: {line['file']}", "file": line["file"], "detail": ""}
+
+    def _open(self, split: str | None) -> PackedSet | None:
+        if split not in ("train", "valid"):
+            return None
+        if split not in self._packed:
+            self._packed[split] = _open_or_none(self.data.hdf5_path(split))
+        return self._packed[split]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for packed in self._packed.values():
+            if packed is not None:
+                packed.close()
+
+
+def sample_packed(data: Data, most: int) -> Iterator[np.ndarray]:
+    """Evenly chosen training pictures, uint8 (H, W, 3), a chunk of rows in memory at a time."""
+    packed = _open_or_none(data.hdf5_path("train"))
+    if packed is None:
+        return
+    with packed:
+        rows = np.unique(np.linspace(0, packed.count - 1, min(most, packed.count)).astype(np.int64))
+        for start in range(0, len(rows), CHUNK_ROWS):
+            yield from packed.read(rows[start : start + CHUNK_ROWS])
+
+
+def _open_or_none(path: Path) -> PackedSet | None:
+    try:
+        return open_packed(path)
+    except (OSError, UserError):
+        return None

@@ -1,0 +1,77 @@
+"""Every file that is new or has changed is scanned, and what was found is kept in blocks.
+
+A killed build has lost at most the block that was under way and what the workers were ahead: a file is not decoded
+twice beyond that. Features are computed in this process, always of batches of one size, so that what a picture gets
+does not hang on its neighbours, on where a build was killed, or on the number of workers.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from datasets.scan.pool import Lost, map_in_order
+from datasets.scan.progress import track
+from datasets.scan.scan import Job, Scanned, scan
+from datasets.scan.store_writer import Pending, StoreWriter
+from harness.config.experiment import Data
+
+BLOCK_FILES = 64  # committed at once
+FEATURE_FILES = 32  # looks in a batch
+
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterable[Any]]
+
+
+def survey(
+    store: StoreWriter, data: Data, sorter: Any | None, workers: int, mapper: Mapper = map_in_order
+) -> tuple[int, int]:
+    """Scans what is pending; returns how many files that were, and how many are known from an earlier build.
+
+    Args:
+        sorter: whose features are wanted (`datasets.clean.view_classifier.Sorter`); None = the set is not cleaned.
+        mapper: `map_in_order`, or the same on a cluster.
+    """
+    if sorter is not None:
+        store.use_features(feature_kind(sorter))
+    files, total = store.readable_count(), store.pending_count(sorter is not None)
+    under_way: deque[Pending] = deque()
+    jobs = _jobs(store, data, sorter, under_way)
+    block: list[tuple[Pending, Scanned]] = []
+    for result in track(mapper(scan, jobs, workers) if total else (), total, f"reading {data.set}"):
+        block.append((under_way.popleft(), Scanned(reason=result.reason) if isinstance(result, Lost) else result))
+        if len(block) == BLOCK_FILES:
+            store.keep(block, _features(sorter, block))
+            block = []
+    store.keep(block, _features(sorter, block))
+    return total, files - total
+
+
+def _jobs(store: StoreWriter, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[Job]:
+    """What is pending, as it is asked for, and noted: results come back in the same order."""
+    height, width = data.img_size
+    look_px = sorter.look_px if sorter is not None else 0
+    here = os.getcwd()
+    for one in store.pending(sorter is not None):
+        under_way.append(one)
+        yield Job(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
+
+
+def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:
+    """float32 (N, dim) of the looks in a block."""
+    looks = [found.look for _, found in block if found.look is not None]
+    if sorter is None or not looks:
+        return None
+    parts = []
+    for start in range(0, len(looks), FEATURE_FILES):
+        batch = np.zeros((FEATURE_FILES, sorter.look_px, sorter.look_px, 3), np.uint8)
+        some = looks[start : start + FEATURE_FILES]
+        batch[: len(some)] = some
+        parts.append(sorter.features(batch)[: len(some)])
+    return np.concatenate(parts)
+
+
+def feature_kind(sorter: Any) -> str:
+    """What features are kept under: those of another network, or of looks of another size, are other features."""
+    return f"{sorter.name} {getattr(sorter, 'features_sha256', sorter.sha256)} {sorter.look_px}"

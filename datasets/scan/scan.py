@@ -1,0 +1,103 @@
+"""One file → all that the build wants to know of it. Runs in worker processes; imports no torch.
+
+read → sha256 → safe decode → letterbox bars off → cropped or padded to the set's size; beside it a look for the
+features, and a thumb that tells much of the picture (fingerprints.py).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from datasets.scan.fingerprints import THUMB_PX
+from datasets.scan.open_image import open_inner
+from harness.images.decode import Fit, PictureError, fit_image, read_file
+
+SCAN_VERSION = 3  # rises when the same file would be scanned differently
+REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least this
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file and what is to be made of it.
+
+    `expected`: the sha256 that was noted when it was fetched. `look_px`: side of the look; 0 = the set is not cleaned,
+    and the picture alone is made."""
+
+    path: str
+    height: int
+    width: int
+    fast_decode: bool = False
+    expected: str | None = None
+    look_px: int = 0
+    fit: Fit = "crop"
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a file is. `picture`: uint8 (H, W, 3), or None and a `reason`. Sizes are width, height in pixels.
+
+    `look`: see `make_look`. `thumb`: uint8 (64, 64, 3), see `make_thumb`; both None where the set is not cleaned."""
+
+    picture: np.ndarray | None = None
+    reason: str | None = None
+    sha256: str | None = None
+    size_px: tuple[int, int] | None = None
+    inner_px: tuple[int, int] | None = None
+    look: np.ndarray | None = None
+    thumb: np.ndarray | None = None
+
+
+def scan(job: Job) -> Scanned:
+    """Reads and looks at one file. Whatever is wrong with it becomes a reason, never an error."""
+    try:
+        content = read_file(job.path)
+    except PictureError as error:
+        return Scanned(reason=error.reason)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if job.expected and job.expected != sha256:
+        return Scanned(reason="damaged: its sha256 is not the one noted when it was fetched", sha256=sha256)
+    try:
+        inner, size_px = open_inner(content, (job.height, job.width) if job.fast_decode else None)
+        picture = fit_image(inner, job.height, job.width, job.fit)
+        look, thumb = _look_and_thumb(inner, job.look_px) if job.look_px else (None, None)
+        return Scanned(picture, None, sha256, size_px, inner.size, look, thumb)
+    except PictureError as error:
+        return Scanned(reason=error.reason, sha256=sha256)
+    except MemoryError:
+        return Scanned(reason="too_large: not enough memory to decode it", sha256=sha256)
+
+
+def _look_and_thumb(inner: Image.Image, look_px: int) -> tuple[np.ndarray, np.ndarray]:
+    factor = max(1, max(inner.size) // max(look_px, REDUCED_PX))
+    small = inner.reduce(factor) if factor > 1 else inner
+    return make_look(small, look_px), make_thumb(small, (inner.width / factor, inner.height / factor))
+
+
+def make_look(picture: Image.Image | np.ndarray, look_px: int) -> np.ndarray:
+    """uint8 (look_px, look_px, 3): the whole picture for the features, its proportions kept.
+
+    `picture`: RGB, without letterbox bars. It is made smaller by whole pixels first, which is cheap, then by an
+    antialiased filter; edge rows or columns are continued to a square.
+    """
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    factor = max(1, max(image.size) // look_px)
+    if factor > 1:
+        image = image.reduce(factor)
+    width, height = image.size
+    scale = look_px / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    top, left = (look_px - small.shape[0]) // 2, (look_px - small.shape[1]) // 2
+    look = np.empty((look_px, look_px, 3), np.uint8)
+    look[top : top + small.shape[0], left : left + small.shape[1]] = small
+    look[:top], look[top + small.shape[0] :] = look[top], look[top + small.shape[0] - 1]
+    look[:, :left], look[:, left + small.shape[1] :] = look[:, left, None], look[:, left + small.shape[1] - 1, None]
+    return look
+
+
+def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> np.ndarray:
+    """uint8 (64, 64, 3): the whole picture, its proportions lost. `size_px`: how much of it is picture."""
+    box = (0.0, 0.0, *size_px)
+    return np.asarray(picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,198 @@
+"""Trains the sorter on procedural pictures: its small network, and linear heads on whatever features are asked for.
+
+`python -m datasets sorter train`: the network and its heads; with `--features mobilenet_v2`: heads on those features.
+No photo is seen. What comes out is a function of the arguments alone.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from datasets.clean.few_shot import standardised, unscaled
+from datasets.clean.kinds import KINDS
+from datasets.clean.manual_labels import VIEWS
+from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path
+from datasets.procedural.messy import USABLE
+from datasets.train_shipped.augment import degrade, uniform, warp
+from datasets.train_shipped.view_data import Drawn, draw_for_sorting, draw_messy_looks
+from harness.features.view_features import LookFeaturizer, load_look_featurizer
+from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
+from harness.features.weights_file import tensors_to_bytes
+from harness.storage.atomic import atomic_write
+
+DRAWN_PX = 96  # what the small network learns from, before it is degraded
+BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 96, 3e-3, 0.02, 0.02
+BLOCK = 200  # looks that are in memory at once where features of large ones are taken
+KIND_STRENGTH, VIEW_STRENGTH = 0.03, 0.01  # scikit-learn's C, on standardised features
+CALIBRATION = 960  # files of the procedural messy set
+# The threshold is the lowest at which messy files are told apart this well, or as well as can be: photos are farther
+# from renders than renders are from one another, and a usable photo lost is worse than one kept wrongly.
+TOLD_APART = 0.98
+
+
+def train_net(drawn: Drawn, steps: int, seed: int) -> SorterNet:
+    """Learns kinds and views of drawn pictures for `steps` updates."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SorterNet(len(KINDS) + len(VIEWS))
+    rng = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
+    order = torch.empty(0, dtype=torch.long)
+    for step in range(1, steps + 1):
+        if len(order) < BATCH:
+            order = torch.randperm(len(drawn.kinds), generator=rng)
+        rows, order = order[:BATCH].numpy(), order[BATCH:]
+        x, mirrored = _worn_batch(drawn.looks[rows], rng)
+        losses = _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
+        optimizer.zero_grad(set_to_none=True)
+        sum(losses.values(), start=torch.zeros(())).backward()
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0 or step == steps:
+            shown = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
+            _tell(f"step {step}/{steps}: {shown}")
+    return network.eval()
+
+
+def _worn_batch(looks: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirrored half of the time, moved, bent a little, recoloured, shrunk: float32 (B, 3, 64, 64), bool (B,)."""
+    x = torch.from_numpy(looks).permute(0, 3, 1, 2).float() / 255
+    mirrored = torch.rand(len(x), generator=rng) < 0.5
+    bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)
+    x = warp(x, rng, uniform(rng, 0.85, 1.15, len(x)), mirrored, 0.05, bend, 5)
+    x = degrade(x, rng, SorterNet.SIZE_PX) * 2 - 1
+    return x.contiguous(memory_format=torch.channels_last), mirrored
+
+
+def _losses(outputs: Tensor, kinds: np.ndarray, views: np.ndarray, mirrored: Tensor) -> dict[str, Tensor]:
+    seen = np.where(mirrored.numpy() & (views >= 0), SWAPPED[views], views)
+    kind, view = outputs[:, : len(KINDS)], outputs[:, len(KINDS) :]
+    return {
+        "kinds": F.cross_entropy(kind, torch.from_numpy(kinds), label_smoothing=SMOOTHING),
+        "views": F.cross_entropy(view, torch.from_numpy(seen), label_smoothing=SMOOTHING, ignore_index=-1),
+    }
+
+
+# ---- heads ------------------------------------------------------------------------------------------------------
+
+
+def net_heads(network: SorterNet) -> dict[str, np.ndarray]:
+    """The network's own heads: they read its embedding, and nothing of the layout."""
+    weight, bias = (value.detach().numpy() for value in (network.heads.weight.T, network.heads.bias))
+    whole = np.zeros((SorterNet.SIDED, weight.shape[1]), np.float32)
+    whole[: SorterNet.DIM] = weight
+    kinds = len(KINDS)
+    return {
+        "kind_weight": whole[:, :kinds], "kind_bias": bias[:kinds],
+        "view_weight": whole[:, kinds:], "view_bias": bias[kinds:],
+    }  # fmt: skip
+
+
+def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: Drawn) -> dict[str, np.ndarray]:
+    """Logistic regressions on features (N, dim) of drawn pictures; views from the pictures and their mirror images."""
+    even, sided = featurizer.even, featurizer.sided
+    here, mirrored = features[:, even : even + sided], features[:, even + sided :]
+    whole = np.concatenate([features[:, :even], 0.5 * (here + mirrored)], 1)
+    kind_weight, kind_bias = _fit(whole, drawn.kinds, KIND_STRENGTH)
+    seen = drawn.views >= 0
+    rows, labels = np.concatenate([here[seen], mirrored[seen]]), drawn.views[seen]
+    view_weight, view_bias = _fit(rows, np.concatenate([labels, SWAPPED[labels]]), VIEW_STRENGTH)
+    return {
+        "kind_weight": kind_weight, "kind_bias": kind_bias, "view_weight": view_weight, "view_bias": view_bias,
+    }  # fmt: skip
+
+
+def _fit(rows: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    scaled, mean, scale = standardised(rows)
+    model = LogisticRegression(C=strength, max_iter=500).fit(scaled, labels)
+    read = unscaled(model.coef_.T, model.intercept_, mean, scale)
+    return read.weight.astype(np.float32), read.bias.astype(np.float32)
+
+
+def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: int) -> tuple[np.ndarray, Drawn]:
+    """Features float32 (N, dim) of drawn pictures, and what these are; looks are forgotten block by block."""
+    features, parts = [], []
+    for start in range(0, count, BLOCK):
+        part = draw_for_sorting(min(BLOCK, count - start), seed, featurizer.look_px, workers, start)
+        features.append(featurizer(part.looks))
+        parts.append(part)
+        if start // BLOCK % 5 == 4:
+            _tell(f"features of {start + len(part.kinds)}/{count} pictures")
+    kinds, views = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kinds", "views"))
+    return np.concatenate(features), Drawn(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
+
+
+def heads_to_bytes(
+    featurizer: LookFeaturizer, parts: dict[str, np.ndarray], recipe: dict[str, Any], seed: int
+) -> bytes:
+    """The heads' file; the threshold comes from files of the procedural messy set, from which nothing was learned."""
+    halves = {name: torch.from_numpy(np.ascontiguousarray(value)).half() for name, value in parts.items()}
+    rounded = {name: value.float().numpy() for name, value in halves.items()}
+    sorter = Sorter(featurizer, Heads(**rounded, threshold=0.0, sha256=""), "", 0.0)
+    looks, kinds = draw_messy_looks(CALIBRATION, _set_seed(seed, "calibration"), featurizer.look_px)
+    threshold = lenient_threshold(sorter.judge(sorter.features(looks)).ok_score, np.isin(kinds, USABLE))
+    meta = {"featurizer": featurizer.sha256, "threshold": threshold, "recipe": recipe}
+    return tensors_to_bytes("sorter_heads", halves, meta)
+
+
+def lenient_threshold(scores: np.ndarray, usable: np.ndarray) -> float:
+    """See TOLD_APART; scores (N,) in [0, 1], bool (N,)."""
+    tried = np.linspace(0.01, 0.99, 99)
+    balance = np.array([0.5 * ((scores[usable] >= t).mean() + (scores[~usable] < t).mean()) for t in tried])
+    return float(tried[np.argmax(balance >= min(TOLD_APART, balance.max()))])
+
+
+def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> Path:
+    """Writes the heads' file on this featurizer and returns it; for "reader" the network's file first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the order of sums, and so the last bits, hang on the number of threads
+    started_sec, recipe = time.process_time(), {"count": count, "seed": seed}
+    try:
+        if name == "reader":
+            recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
+            drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
+            _tell(f"drew {count} pictures")
+            content = sorter_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
+            SORTER_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(SORTER_NET_PATH, content)
+            featurizer, parts = load_look_featurizer(name), net_heads(load_sorter_net()[0])
+        else:
+            featurizer = load_look_featurizer(name)
+            parts = fit_heads(featurizer, *drawn_features(featurizer, count, _set_seed(seed, "train"), workers))
+        content = heads_to_bytes(featurizer, parts, recipe, seed)
+    finally:
+        torch.set_num_threads(threads)
+    atomic_write(heads_path(name), content)
+    _tell(
+        f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time"
+    )
+    return heads_path(name)
+
+
+def train_command(
+    features: Annotated[str, typer.Option(help="reader, mobilenet_v2 or resnet18.")] = "reader",
+    count: Annotated[int, typer.Option(min=500, help="Pictures to draw.")] = 6000,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of the small network.")] = 1500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
+) -> None:
+    """Train the sorter on procedural pictures. Prints the file that was written."""
+    print(train_sorter(features, count, steps, seed, workers))
+
+
+def _set_seed(seed: int, purpose: str) -> int:
+    """Pictures of the purposes, and those of other sets (small seeds), never meet."""
+    return 88_000_000 + 10 * (3 * seed + ("train", "calibration", "measure").index(purpose))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

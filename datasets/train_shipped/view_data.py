@@ -1,0 +1,265 @@
+"""The pictures that the sorter learns from and is tested on: cars from every side, and what cleaning must refuse.
+
+Picture i is a function of (seed, i, size) alone, whatever the number of workers.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+import numpy as np
+from PIL import Image
+
+from datasets.clean.kinds import KINDS, MIRRORED
+from datasets.clean.manual_labels import VIEWS
+from datasets.procedural.backdrop import draw_scene
+from datasets.procedural.factors import Factors, draw_factors
+from datasets.procedural.messy import DAMAGED, make_messy, messy_kind
+from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo, draw_poster
+from datasets.procedural.render import finish, park
+from datasets.scan.scan import make_look
+from datasets.train_shipped.view_data_art import (
+    add_caption,
+    add_lettering,
+    add_people,
+    draw_ground,
+    draw_pattern,
+    draw_shapes,
+)
+from harness.images.decode import decode_picture, resize_picture
+from harness.images.letterbox import remove_letterbox
+
+SEEN = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
+SHARES = {"ok": 0.53, "blank": 0.02, "dark": 0.03, "logo": 0.04, "graphic": 0.04, "not_a_car": 0.08, "interior": 0.03,
+          "several_cars": 0.09, "collage": 0.03, "people": 0.04, "part": 0.04, "aspect": 0.03}  # fmt: skip
+# Degrees of yaw: 0 = seen from the front, 90 = from its left side, where the nose points left in the picture and the
+# tail right. What lies between two ranges is drawn for neither.
+YAWS = {"front": (-14, 14), "front_left": (20, 76), "left": (83, 97), "rear_right": (104, 155), "rear": (161, 199)}
+STEEP_DEG = (48.0, 85.0)  # from so far above, no view is meant
+HEIGHTS_PX = (72, 160)
+CAPTIONED = 0.12  # of usable pictures: a dealer's name or a date in small print does not spoil them
+
+
+MESSY_ASPECTS = (0.7, 2.6)  # the rule of configs/base.yaml, which comes before the sorter
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """`looks` uint8 (N, S, S, 3); `kinds` and `views` int64 (N,), indices into KINDS and VIEWS, view -1 = has none."""
+
+    looks: np.ndarray
+    kinds: np.ndarray
+    views: np.ndarray
+
+
+def draw_for_sorting(count: int, seed: int, look_px: int, workers: int = 1, first: int = 0) -> Drawn:
+    """Pictures `first` and on: every kind in its share (`SHARES`), and every view alike often."""
+    return _collected(_draw_index, [(seed, first + index, look_px) for index in range(count)], workers)
+
+
+def draw_views(view: str, count: int, seed: int, look_px: int, workers: int = 1) -> Drawn:
+    """Usable cars in one view."""
+    return _collected(_draw_one_view, [(seed, index, look_px, view) for index in range(count)], workers)
+
+
+def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, list[str]]:
+    """Of the first `count` files of the procedural messy set those that come to a sorter, and their kinds: no
+    duplicates, no damaged files, none that the rule on aspects drops."""
+    looks, kinds = [], []
+    for index in range(count):
+        kind = messy_kind(index)
+        if kind in DAMAGED or "duplicate" in kind:
+            continue
+        picture = remove_letterbox(decode_picture(make_messy(seed, index).data))
+        if MESSY_ASPECTS[0] <= picture.shape[1] / picture.shape[0] <= MESSY_ASPECTS[1]:
+            looks.append(make_look(picture, look_px))
+            kinds.append(kind)
+    return np.stack(looks), kinds
+
+
+def _collected(function: Callable[[tuple], tuple], jobs: list[tuple], workers: int) -> Drawn:
+    if workers <= 1:
+        rows = [function(job) for job in jobs]
+    else:
+        with get_context("spawn").Pool(workers) as pool:
+            rows = list(pool.imap(function, jobs, chunksize=16))
+    looks, kinds, views = zip(*rows, strict=True)
+    return Drawn(np.stack(looks), np.array(kinds), np.array(views))
+
+
+def _draw_index(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
+    seed, index, look_px = job
+    rng = np.random.default_rng([seed, index, 50])
+    kind = KINDS[rng.choice(len(KINDS), p=list(SHARES.values()))]
+    view = VIEWS[rng.integers(len(VIEWS))]
+    return _finished(kind, view, look_px, rng)
+
+
+def _draw_one_view(job: tuple[int, int, int, str]) -> tuple[np.ndarray, int, int]:
+    seed, index, look_px, view = job
+    return _finished("ok", view, look_px, np.random.default_rng([seed, index, 51, VIEWS.index(view)]))
+
+
+def _finished(kind: str, view: str, look_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
+    """A picture of this kind; a view that the renderer does not know is drawn as its mirror image."""
+    drawn = view if view in YAWS or view == "other" else MIRRORED[view]
+    picture = worn(_picture(kind, drawn, rng), rng)
+    if drawn != view or (MIRRORED[view] == view and rng.random() < 0.5):
+        picture = picture[:, ::-1]
+    return make_look(remove_letterbox(picture), look_px), KINDS.index(kind), VIEWS.index(view) if kind in SEEN else -1
+
+
+# ---- cars -------------------------------------------------------------------------------------------------------
+
+
+def draw_car(view: str, rng: np.random.Generator) -> Factors:
+    """Any car in this view (one of YAWS, or other), from a person's height or from above."""
+    futurism = (0.0, 0.5) if rng.random() < 0.75 else (0.0, 1.0)
+    factors = draw_factors("ordinary", rng, futurism)
+    pitch = rng.uniform(1, 12) if rng.random() < 0.75 else rng.uniform(12, 26)
+    if view == "other":
+        yaw, pitch = rng.uniform(-180, 180), rng.uniform(*STEEP_DEG)
+    else:
+        yaw = rng.uniform(*YAWS[view])
+    framing = rng.uniform(0.55, 0.98)
+    return replace(factors, yaw_deg=yaw, pitch_deg=pitch, framing=framing, distance=rng.uniform(5.5, 16))
+
+
+def photograph(factors: Factors, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """The car in a scene or on a plain ground, a little narrower or wider than it is: uint8 (H, W, 3)."""
+    seed = int(rng.integers(2**31))
+    scene = draw_scene(height, width, seed)
+    ground = scene.picture if rng.random() < 0.5 else draw_ground(height, width, rng)
+    centre = (0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.46, 0.62))
+    return finish(park(factors, scene, ground, centre)[0], seed)
+
+
+def _shape(rng: np.random.Generator) -> tuple[int, int]:
+    height = int(rng.integers(*HEIGHTS_PX))
+    return height, round(height * rng.choice([1.0, 4 / 3, 3 / 2, 16 / 9, 2.0]))
+
+
+def _picture(kind: str, view: str, rng: np.random.Generator) -> np.ndarray:
+    height, width = _shape(rng)
+    if kind in ("ok", "people", "graphic", "part", "aspect", "dark"):
+        if kind == "graphic" and rng.random() < 0.3:
+            return draw_poster(height, width, rng)
+        if kind == "part":
+            return _part(height, width, rng)
+        if kind == "aspect":
+            return _squeezed(view, rng)
+        picture = photograph(draw_car(view, rng), height, width, rng)
+        if kind == "people":
+            return add_people(picture, rng)
+        if kind == "graphic":
+            return add_lettering(picture, rng)
+        if kind == "dark":
+            return _darkened(picture, rng)
+        return add_caption(picture, rng) if rng.random() < CAPTIONED else picture
+    if kind == "several_cars":
+        return _several(height, round(height * rng.uniform(1.2, 2.0)), rng)
+    if kind == "collage":
+        return _collage(height, rng)
+    if kind == "not_a_car":
+        return _no_car(height, width, rng)
+    if kind == "blank":
+        top, bottom = rng.integers(0, 256, (2, 1, 3)).astype(np.float32)
+        share = np.linspace(0, rng.uniform(0, 1) if rng.random() < 0.4 else 0, height, dtype=np.float32)
+        return np.repeat((top + (bottom - top) * share[:, None])[:, None], width, 1).round().astype(np.uint8)
+    return {"logo": draw_logo, "interior": draw_interior}[kind](height, width, rng)
+
+
+def _no_car(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    way = rng.integers(5)
+    if way < 2:
+        return draw_animal(height, width, rng)
+    if way == 2:
+        seed = int(rng.integers(2**31))
+        return finish(draw_scene(height, width, seed).picture, seed)
+    picture = (draw_pattern if way == 3 else draw_shapes)(height, width, rng)
+    return add_people(picture, rng) if rng.random() < 0.3 else picture
+
+
+def _any_view(rng: np.random.Generator) -> str:
+    return list(YAWS)[rng.integers(len(YAWS))]
+
+
+def _part(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A lamp, a wheel or a grille, from so near that less than half of the car is seen."""
+    zoom = rng.uniform(2.2, 4.0)
+    factors = replace(draw_car(_any_view(rng), rng), framing=0.95)
+    picture = photograph(factors, round(height * zoom / 1.6), round(width * zoom / 1.6), rng)
+    tall, wide = round(height / 1.6), round(width / 1.6)
+    top = round((picture.shape[0] - tall) * rng.uniform(0.35, 0.7))
+    left = round((picture.shape[1] - wide) * rng.uniform(0.1, 0.9))
+    return picture[top : top + tall, left : left + wide]
+
+
+def _squeezed(view: str, rng: np.random.Generator) -> np.ndarray:
+    side = int(rng.integers(*HEIGHTS_PX))
+    picture = photograph(draw_car(view, rng), side, side, rng)
+    narrow = round(side * rng.uniform(0.4, 0.58))
+    if rng.random() < 0.8:
+        return resize_picture(picture, round(side * rng.uniform(0.95, 1.3)), narrow)
+    return resize_picture(picture, narrow, round(side * rng.uniform(1.1, 1.4)))
+
+
+def _darkened(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """All but invisible, or only what shines is left."""
+    if rng.random() < 0.5:
+        return (picture * rng.uniform(0.02, 0.09)).astype(np.uint8)
+    return (255 * (picture / 255.0) ** rng.uniform(4, 7) * rng.uniform(0.3, 0.9)).astype(np.uint8)
+
+
+def _several(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Two to five cars of about the same size, in a row or one behind the other."""
+    seed, count = int(rng.integers(2**31)), (2, 2, 2, 3, 3, 3, 4, 5)[rng.integers(8)]
+    scene = draw_scene(height, width, seed)
+    picture = scene.picture if rng.random() < 0.5 else draw_ground(height, width, rng)
+    view, same, order = _any_view(rng), rng.random() < 0.6, rng.permutation(count)
+    for number, place in enumerate(order):
+        share = min(0.5, rng.uniform(1.0, 1.7) / count)
+        factors = replace(draw_car(view if same else _any_view(rng), rng), framing=share, pitch_deg=8.0, distance=10.0)
+        down = 0.46 + 0.16 * number / count + rng.uniform(-0.03, 0.03)
+        picture, _ = park(factors, scene, picture, ((place + 0.5) / count, down))
+    return finish(picture, seed)
+
+
+def _collage(height: int, rng: np.random.Generator) -> np.ndarray:
+    """Pictures in rows and columns, with or without a gap; or one large and small ones below."""
+    rows, columns = ((1, 2), (2, 1), (2, 2), (2, 3), (3, 3))[rng.integers(5)]
+    gap, cell = int(rng.integers(0, 7)), max(40, round(height / rows))
+    wide = round(cell * rng.choice([1.0, 1.5]))
+    shade = (255, 255, 0, int(rng.integers(256)))[rng.integers(4)]
+    whole = np.full((rows * (cell + gap) + gap, columns * (wide + gap) + gap, 3), shade, np.uint8)
+    for number in range(rows * columns):
+        top, left = gap + number // columns * (cell + gap), gap + number % columns * (wide + gap)
+        small = draw_interior if rng.random() < 0.15 else None
+        tile = small(cell, wide, rng) if small else photograph(draw_car(_any_view(rng), rng), cell, wide, rng)
+        whole[top : top + cell, left : left + wide] = tile
+    return whole
+
+
+def worn(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What happens to a picture on its way through the web: shrunk, cropped, recoloured, compressed, barred."""
+    height, width = picture.shape[:2]
+    if rng.random() < 0.5:
+        edge = rng.uniform(0, 0.05, 4)
+        top, bottom = round(edge[0] * height), height - round(edge[1] * height)
+        picture = picture[top:bottom, round(edge[2] * width) : width - round(edge[3] * width)]
+    if rng.random() < 0.7:
+        stretch = rng.uniform(0.85, 1.15)
+        scale = rng.uniform(0.5, 1.0)
+        size = max(24, round(picture.shape[0] * scale)), max(24, round(picture.shape[1] * scale * stretch))
+        picture = resize_picture(picture, *size)
+    if rng.random() < 0.6:
+        levels = (picture / 255.0) ** rng.uniform(0.7, 1.4) * rng.uniform(0.85, 1.1, 3)
+        if rng.random() < 0.15:
+            levels = np.repeat(levels.mean(2, keepdims=True), 3, 2)
+        picture = (255 * levels.clip(0, 1)).astype(np.uint8)
+    if rng.random() < 0.5:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "JPEG", quality=int(rng.integers(40, 95)))
+        picture = np.asarray(Image.open(stream))
+    return picture

@@ -1,0 +1,211 @@
+"""What does each stabiliser give? Trains with all of a config's and with one off in turn, and writes a table.
+
+`python -m harness.benchmarks.ablation --config configs/brands_demo.yaml` (`make ablate`): same pictures and steps,
+several seeds. Finished runs are kept in the scratch folder and not done again; a killed one goes on.
+"""
+
+import json
+import os
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from harness.benchmarks.ablation_arms import STABILISERS, WHOLE, arm_changes, default_arms
+from harness.benchmarks.ablation_table import rows_to_markdown
+from harness.cli import ConfigOption, SetOption, run_command
+from harness.config.experiment import Config, check_config, config_to_dict, load_config, merge
+from harness.errors import UserError
+from harness.storage.atomic import atomic_write
+from harness.storage.hdf5 import PackedWriter, open_packed
+
+MARKS = 4  # a run is measured so often, at even distances
+SAMPLES = 1000
+HELD_OUT = 2000
+COMMAND = "python -m harness.benchmarks.ablation"
+
+
+def run_ablation(
+    config: Config, work: Path, *, pictures: int | None, steps: int, seeds: int, arms: list[str], jobs: int
+) -> list[dict[str, Any]]:
+    """Trains and measures every arm with every seed in `work`. Returns one row a run: arm, seed, marks.
+
+    Args:
+        pictures: train on the first so many alone; None = on all.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    facts = pack_pictures(config, work, pictures)
+    marks = sorted({max(1, round(steps * k / MARKS)) for k in range(1, MARKS + 1)})
+    todo = []
+    for seed in range(seeds):
+        for arm in arms:
+            content = config_to_dict(arm_config(config, arm, seed, steps))
+            todo.append((content, str(work.resolve()), marks, {"arm": arm, "seed": seed, **facts}))
+    if config.model.conditional:
+        _teach_classifier(config, work)  # once: runs that want it at the same moment would each teach one
+    with get_context("spawn").Pool(min(jobs, len(todo)), maxtasksperchild=1) as pool:
+        rows = []
+        for row in pool.imap_unordered(_train_one, todo):
+            rows.append(row)
+            print(f"{len(rows)} of {len(todo)}: {row['arm']}, seed {row['seed']}: {row['marks'][-1]}", file=sys.stderr)
+    return rows
+
+
+def arm_config(config: Config, arm: str, seed: int, steps: int) -> Config:
+    """The config with one arm's switches; everything else, the number of steps included, is alike in all arms."""
+    name = f"{arm.lower().replace(' ', '-').replace('+', 'and')}-{seed}"
+    changes = {
+        "name": name,
+        "seed": config.seed + seed,
+        "optim": {"total_steps": steps, "total_epochs": None},
+        "train": {"threads": 1, "device": "cpu", "save_every_steps": steps, "sample_every_steps": steps},
+    }
+    return check_config(merge(merge(config_to_dict(config), arm_changes(config, arm)), changes), f"ablation {name}")
+
+
+def pack_pictures(config: Config, work: Path, pictures: int | None) -> dict[str, Any]:
+    """The first training rows for the runs; the valid rows and all others are held out. Packed under `work`, once."""
+    train, held_out = work / config.data.hdf5_path("train"), work / config.data.hdf5_path("valid")
+    with open_packed(config.data.hdf5_path("train")) as source, open_packed(config.data.hdf5_path("valid")) as valid:
+        count = pictures or source.count
+        if source.count < count:
+            raise UserError(f"--pictures: found {count}, allowed up to the {source.count} rows of {source.path}")
+        facts = {"data_sha256": source.sha256, "pictures": count}
+        for path, parts in (
+            (train, [(source, np.arange(count))]),
+            (held_out, [(valid, np.arange(valid.count)), (source, np.arange(count, source.count))]),
+        ):
+            rows = [(packed, row) for packed, numbers in parts for row in numbers]
+            rows = rows if path == train else rows[:HELD_OUT]
+            if path.exists() and _made_from(path) == [facts["data_sha256"], len(rows)]:
+                continue
+            made_from = {"made_from": facts["data_sha256"]}
+            with PackedWriter(path, source.height, source.width, source.class_names, made_from) as writer:
+                for packed, row in rows:
+                    writer.append(packed.read(np.array([row]))[0], int(packed.labels[row]))
+    return facts
+
+
+def _made_from(path: Path) -> list[Any]:
+    with open_packed(path) as packed:
+        return [packed.attributes.get("made_from"), packed.count]
+
+
+def _teach_classifier(config: Config, work: Path) -> None:
+    from harness.metrics.classifier import FOLDER, load_classifier
+
+    here = Path.cwd()
+    os.chdir(work)
+    try:
+        load_classifier([config.data], config.evaluate.brand_classifier, FOLDER)
+    finally:
+        os.chdir(here)
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """{} where there is none. UserError for a damaged one: what it was measured at may be gone."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise UserError(f"{path.absolute()}: is damaged ({error}); move it and the run of its name away") from error
+    return found
+
+
+def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:
+    """One run in a process of its own: trains to each mark and measures there, unless that was done before."""
+    content, work, marks, facts = job
+    os.chdir(work)
+    from harness.features import load_reader
+    from harness.native.train import train_run
+
+    config, reader = check_config(content, "ablation"), load_reader()
+    result = Path("results") / f"{config.name}.json"
+    result.parent.mkdir(exist_ok=True)
+    key = {**facts, "config": content, "reader_sha256": reader.sha256, "samples": SAMPLES}
+    kept = _read_result(result)
+    row = kept if kept.get("key") == key else {"key": key, "arm": facts["arm"], "seed": facts["seed"], "marks": []}
+    done = {mark["step"] for mark in row["marks"]}
+    for step in marks:
+        if step not in done:
+            run = train_run(config, limit_steps=step)
+            row["marks"].append(_measure(reader, config, run, step))
+            atomic_write(result, json.dumps(row))
+    return row
+
+
+def _measure(reader: Any, config: Config, run: Path, step: int) -> dict[str, Any]:
+    """Held-out KID and diversity on the reader's features; with classes the accuracy of a classifier taught by the
+    training pictures, and diversity within classes."""
+    from harness.checkpoints.checkpoint import checkpoint_folder
+    from harness.metrics.class_figures import hit_rate
+    from harness.metrics.classifier import load_classifier
+    from harness.metrics.distances import kid
+    from harness.metrics.evaluate import sample_with_labels
+
+    samples, labels = sample_with_labels(checkpoint_folder(run / "checkpoints", step), SAMPLES)
+    with open_packed(config.data.hdf5_path("train")) as train, open_packed(config.data.hdf5_path("valid")) as held_out:
+        real, seen = reader.featurizer(held_out.read()), reader.featurizer(train.read()[:HELD_OUT])
+        real_labels = held_out.labels if labels is not None else None
+    drawn = reader.featurizer(samples)
+    figures = {
+        "step": step,
+        "kid": kid(drawn, real),
+        "kid_of_training_pictures": kid(seen, real),
+        "diversity": _spread(drawn, labels) / _spread(real, real_labels),
+        "accepted": float(reader.accepts(samples).mean()),
+    }
+    if labels is not None:
+        classifier = load_classifier([config.data], config.evaluate.brand_classifier)
+        figures |= {"brand": hit_rate(classifier.scores(samples), labels, 1), "real_brand": classifier.accuracy}
+    return figures
+
+
+def _spread(features: np.ndarray, labels: np.ndarray | None) -> float:
+    """Mean distance of all pairs, with labels of those of one class."""
+    from harness.metrics.class_figures import spread
+
+    groups = [features] if labels is None else [features[labels == label] for label in np.unique(labels)]
+    found = [value for group in groups if (value := spread(group)) is not None]
+    return float(np.mean(found))
+
+
+def main(
+    config: ConfigOption = Path("configs/demo.yaml"),
+    overrides: SetOption = None,
+    work: Annotated[Path | None, typer.Option(help="Scratch folder; default: runs/.ablation/<config>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The table; default: ablation.md in the scratch folder.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=2, help="Training pictures; default: all.")] = None,
+    steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; default: half the config's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 2,
+    arms: Annotated[str | None, typer.Option(help="As `whole,without EMA`; default: each off in turn.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
+) -> None:
+    """Train with each stabiliser off in turn; writes a table of KID, diversity and, with classes, brand accuracy."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are started
+    resolved = load_config(config, overrides or ())
+    chosen = arms.split(",") if arms else default_arms(resolved)
+    for arm in chosen:
+        arm_changes(resolved, arm)
+    count = steps or max(MARKS, resolved.optim.total_steps // 2)
+    work = work or Path("runs/.ablation") / resolved.name
+    rows = run_ablation(resolved, work, pictures=pictures, steps=count, seeds=seeds, arms=chosen, jobs=jobs)
+    words = [COMMAND, "--config", str(config), *(f"--set '{text}'" for text in overrides or ())]
+    words += [f"--pictures {pictures}"] * bool(pictures) + [f"--steps {count}", f"--seeds {seeds}"]
+    words += [f"--arms '{','.join(chosen)}'"]
+    out = out or work / "ablation.md"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(out, rows_to_markdown(rows, chosen, SAMPLES, " ".join(words)))
+    print(out)
+
+
+if __name__ == "__main__":
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application.command(epilog=f"Stabilisers: {', '.join(STABILISERS)}. {WHOLE} = the config as it is.")(main)
+    run_command(application)

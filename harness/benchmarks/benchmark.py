@@ -1,0 +1,241 @@
+"""`make benchmark BENCH=CIFAR10/SNGAN`: a configuration that StudioGAN publishes figures of, trained here.
+
+In: the name of one of StudioGAN's own configuration files, and who trains it: an engine, or both from one start.
+Out: a run for each engine, and runs/bench-<dataset>-<name>/ with the plan and the table, published figures beside ours.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.benchmarks.benchmark_table import benchmark_table, read_published
+from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml
+from harness.config.yaml_files import merge, parse_overrides
+from harness.errors import UserError
+from harness.storage.atomic import atomic_write
+from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import RunDir
+from harness.studiogan.checkout import COMMITS, check_environment, find_checkout, find_python
+from harness.studiogan.dialects.convert import read_foreign
+from harness.studiogan.dialects.table import safe_name
+
+ENGINES = {"native": ("native",), "studiogan": ("studiogan",), "both": ("native", "studiogan")}
+SUFFIXES = {"0.2.0": ".json", "0.4.0": ".yaml"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: `configs` by engine, `file` relative to StudioGAN's checkout."""
+
+    bench: str
+    version: str
+    file: str
+    folder: Path
+    configs: dict[str, Config]
+
+    @property
+    def path(self) -> Path:
+        """The plan as a config file, for the dataset stage; whoever trains, the set is the same."""
+        return self.folder / "plan.yaml"
+
+    def write(self) -> Path:
+        config = next(iter(self.configs.values()))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.path, config_to_yaml(config))
+        return self.path
+
+
+def run_benchmark(
+    bench: str,
+    engine: str = "both",
+    limit_steps: int | None = None,
+    overrides: Iterable[str] = (),
+    version: str | None = None,
+) -> str:
+    """Trains or goes on, evaluates, and returns the table, which is kept in the benchmark's folder too.
+
+    Args:
+        bench: `CIFAR10/SNGAN`: a file below StudioGAN's src/configs/, without its suffix.
+        engine: native, studiogan, or both from the same initial weights.
+        limit_steps: stop each run (saved, resumable) once it has this many steps.
+        version: StudioGAN's; None = as the overrides say, else 0.2.0.
+    """
+    plan = make_plan(bench, engine, overrides, version)
+    if "studiogan" in plan.configs:
+        check_environment(find_python())  # before the other engine trains for hours
+    plan.write()
+    results = read_results(plan)
+    table = ""
+    for name, config in plan.configs.items():
+        config = _with_a_row(config, limit_steps)
+        write_start(config)
+        find_trainer(name)(config, limit_steps=limit_steps)
+        results[name] = measure(config)
+        table = benchmark_table(plan.bench, plan.version, plan.file, results)
+        kept = {"bench": plan.bench, "studiogan": plan.version, "config_file": plan.file, "engines": results}
+        atomic_write(plan.folder / "benchmark.json", json.dumps(kept, indent=1) + "\n")
+        atomic_write(plan.folder / "benchmark.txt", table + "\n")
+    return table
+
+
+def read_results(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What earlier calls found of the same benchmark, by engine: a call for one engine keeps the other's column."""
+    path = plan.folder / "benchmark.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))["engines"] if path.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged; move it away, then both engines are run again") from error
+    return {name: result for name, result in kept.items() if (Path("runs") / result["run"]).is_dir()}
+
+
+# ---- what is run ------------------------------------------------------------------------------------------------
+
+
+def make_plan(bench: str, engine: str, overrides: Iterable[str] = (), version: str | None = None) -> Plan:
+    """StudioGAN's own config in our terms. UserError: no such one, or it has a feature that Carforge does not cover."""
+    if engine not in ENGINES:
+        raise UserError(f"ENGINE: found {engine!r}, allowed {', '.join(ENGINES)}, try ENGINE=both")
+    changes = parse_overrides(overrides)
+    for key, instead in (("name", "a benchmark names its runs"), ("engine", "say ENGINE=")):
+        if key in changes:
+            raise UserError(f"OVERRIDE: found {key}, allowed any other key ({instead}), try to leave it out")
+    version = version or changes.get("studiogan", {}).get("version") or "0.2.0"
+    if version not in COMMITS:
+        raise UserError(f"VERSION: found {version!r}, allowed {' or '.join(COMMITS)}, try VERSION=0.2.0")
+    home = find_checkout(version)
+    bench, file = find_bench(bench, home / "src" / "configs", version)
+    content = merge(merge(config_to_dict(read_foreign(file)), _settings(version)), changes)
+    stem = f"bench-{safe_name(bench.lower(), 'benchmark')}"[:48] + ("" if version == "0.2.0" else f"-{version}")
+    configs = {
+        name: check_config({**content, "name": f"{stem}-{name}", "engine": name}, bench) for name in ENGINES[engine]
+    }
+    return Plan(bench, version, file.relative_to(home).as_posix(), Path("runs") / stem, configs)
+
+
+def _settings(version: str) -> dict[str, Any]:
+    """How StudioGAN trains and is evaluated, where our base.yaml does otherwise."""
+    return {
+        "studiogan": {"version": version},
+        "evaluate": {"split": read_published(version)["split"], "count": 0},
+        # cuDNN's convolutions are TF32 there unless a program says otherwise, and StudioGAN does not.
+        "train": {"d_call": "separate", "precision": "tf32" if torch.cuda.is_available() else "fp32"},
+    }
+
+
+def find_bench(bench: str, folder: Path, version: str) -> tuple[str, Path]:
+    """(its name as it is spelled there, its file), whatever the case; UserError names near ones."""
+    suffix = SUFFIXES[version]
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob(f"*/*{suffix}"))}
+    names = {name.lower(): name for name in files}
+    wanted = bench.lower().removesuffix(suffix)
+    if wanted in names:
+        return names[wanted], files[names[wanted]]
+    near = difflib.get_close_matches(wanted, names, 5, 0.5) or [name for name in names if name.endswith("/sngan")]
+    listed = ", ".join(names[name] for name in near) or f"none: there is no configuration in {folder}"
+    raise UserError(
+        f"BENCH: found {bench or 'nothing'}, allowed the configurations of StudioGAN {version}, of which these are "
+        f"near: {listed}; try BENCH=CIFAR10/SNGAN"
+    )
+
+
+# ---- training from one start --------------------------------------------------------------------------------------
+
+
+def find_trainer(engine: str) -> Callable[..., Path]:
+    if engine == "native":
+        from harness.native.train import train_run
+    else:
+        from harness.studiogan.engine import train_run
+    return train_run
+
+
+def write_start(config: Config) -> None:
+    """A run without any checkpoint gets one of step 0: the native engine's initial weights, a function of the seed.
+
+    So both engines begin with the same ones, which neither has trained.
+    """
+    from harness.checkpoints.checkpoint import list_checkpoints
+    from harness.native.state import build_training, networks_of, open_training_set, save_training
+    from harness.runtime.device import prepare_hardware
+    from harness.runtime.dist import World
+
+    with open_training_set(config) as packed:
+        rundir = RunDir.open(config)
+        with rundir.lock():
+            if list_checkpoints(rundir.checkpoints):
+                return
+            run = build_training(config, prepare_hardware(config.train), World(), packed)
+            facts = {"data_sha256": packed.sha256, "class_names": packed.class_names}
+            save_training(run, rundir.checkpoints, facts)
+            run.source.close()
+            hashes = {name: _weights_sha256(network.state_dict()) for name, network in networks_of(run).items()}
+            rundir.write_metrics("start", {"step": 0, "sha256": hashes})
+
+
+def _with_a_row(config: Config, limit_steps: int | None) -> Config:
+    """StudioGAN tells losses and time at multiples of log_every_steps alone; a quick look must reach one."""
+    every = min(config.train.log_every_steps, limit_steps or config.optim.total_steps)
+    return config.model_copy(update={"train": config.train.model_copy(update={"log_every_steps": every})})
+
+
+def _weights_sha256(weights: dict[str, Any]) -> str:
+    """Of names and numbers; the checkpoint's file also holds the run's name."""
+    whole = hashlib.sha256()
+    for name in sorted(weights):
+        whole.update(name.encode() + weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+# ---- what came of it ----------------------------------------------------------------------------------------------
+
+
+def measure(config: Config) -> dict[str, Any]:
+    """What the table tells of one engine's run."""
+    from harness.metrics.evaluate import evaluate_run
+
+    rundir = RunDir.existing(config.name)
+    with open_packed(config.data.hdf5_path("train")) as packed:
+        trained_on = {"pictures": packed.count, "classes": len(packed.class_names)}
+    settings = {name: config.evaluate.model_copy(update={"features": name}) for name in ("reader", "inception")}
+    reader = evaluate_run(rundir, settings["reader"])
+    inception, missing = None, None
+    try:
+        inception = evaluate_run(rundir, settings["inception"])
+    except UserError as error:  # what else can be wrong, the reader would have met
+        missing = str(error)
+    start = rundir.read_metrics().get("start")
+    return {
+        "run": config.name,
+        "step": reader["step"],
+        "total_steps": config.optim.total_steps,
+        "trained_on": trained_on,
+        "start_sha256": start and start["sha256"],
+        "hardware": _read_hardware(rundir),
+        **_time_of(rundir.read_stats()),
+        "reader": reader,
+        "inception": inception,
+        "inception_missing": missing,
+    }
+
+
+def _read_hardware(rundir: RunDir) -> str | None:
+    try:
+        return json.loads(rundir.env_path.read_text(encoding="utf-8")).get("device")
+    except (OSError, ValueError):
+        return None
+
+
+def _time_of(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Seconds of training in all, and for each step; each row has the mean of the steps since the one before."""
+    seconds, before = 0.0, 0
+    for row in rows:
+        if row.get("sec_per_step") is not None:
+            seconds += (row["step"] - before) * row["sec_per_step"]
+            before = row["step"]
+    return {"seconds": round(seconds, 2), "sec_per_step": round(seconds / before, 5) if before else None}

@@ -1,0 +1,174 @@
+"""A checkpoint is a folder: weights as safetensors, the rest of the state, and a meta.json with the sha256 of each.
+
+It appears whole or not at all; a damaged one is passed over, with a word, for the one before it.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.storage.rundir import atomic_folder, atomic_write, remove_folder
+
+SCHEMA_VERSION = 1
+NETWORKS = ("generator", "generator_ema", "discriminator")
+BEST_FILE = "best.json"
+FOLDER_NAME = re.compile(r"step-\d{8,}")
+
+
+def checkpoint_folder(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step:08d}"
+
+
+def save_checkpoint(
+    folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    """Writes one checkpoint.
+
+    Args:
+        folder: final name; must not exist.
+        weights: network name → state dict; each becomes <name>.safetensors.
+        state: what only resuming needs (optimisers, LeCam, step); becomes state.pt.
+        meta: facts for people and for checks (config, data hash, versions).
+    """
+    # One key: safetensors writes several in an order that changes, and equal weights must give equal files.
+    text = {"carforge": json.dumps({"config": meta["config"], "step": meta["step"]})}
+    files = {f"{name}.safetensors": _weights_to_bytes(tensors, text) for name, tensors in weights.items()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    files["state.pt"] = buffer.getvalue()
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    meta = json.loads(json.dumps({**meta, "schema_version": SCHEMA_VERSION, "sha256": hashes}))
+    files["meta.json"] = json.dumps({**meta, "meta_sha256": _meta_sha256(meta)}, indent=1).encode()
+    with atomic_folder(folder) as temporary:
+        for name, content in files.items():
+            atomic_write(temporary / name, content)
+
+
+def _weights_to_bytes(tensors: dict[str, Tensor], text: dict[str, str]) -> bytes:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain, text)
+
+
+def _meta_sha256(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json of a checkpoint whose files are all there and unharmed; ValueError says what is wrong with it."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        version = meta["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version}, this program reads {SCHEMA_VERSION}")
+        if meta.pop("meta_sha256") != _meta_sha256(meta):
+            raise ValueError("meta.json is damaged (sha256 differs)")
+        for name, expected in meta["sha256"].items():
+            with open(folder / name, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    raise ValueError(f"{name} is damaged (sha256 differs)")
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"incomplete ({error!r})") from error
+    return meta
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Checkpoint folders, newest first; what else somebody has put there is not ours. OSError where the folder cannot
+    be read: that is no folder without checkpoints."""
+    try:
+        with os.scandir(checkpoints) as entries:
+            names = [entry.name for entry in entries if FOLDER_NAME.fullmatch(entry.name) and entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return [checkpoints / name for name in sorted(names, key=lambda name: int(name[5:]), reverse=True)]
+
+
+def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest unharmed checkpoint; None when there is none at all.
+
+    Raises UserError when all that exist are damaged: starting afresh in silence would hide a loss.
+    """
+    folders = list_checkpoints(checkpoints)
+    for folder in folders:
+        try:
+            read_meta(folder)
+        except ValueError as error:
+            say(f"checkpoint {folder.name} cannot be used: {error}; trying the one before it")
+            continue
+        return folder
+    if folders:
+        raise UserError(
+            f"{checkpoints}: none of {len(folders)} checkpoints is unharmed; move {checkpoints.parent} away to "
+            "start again"
+        )
+    return None
+
+
+def set_aside_damaged(checkpoints: Path, newest: Path | None) -> None:
+    """Renames what is newer than the newest unharmed checkpoint to `damaged-...`.
+
+    Left there, they would keep their places when the oldest are removed, and stand where the run saves next.
+    """
+    for folder in list_checkpoints(checkpoints):
+        if folder == newest:
+            return
+        set_aside(folder)
+
+
+def set_aside(folder: Path) -> None:
+    """Renames a damaged checkpoint to `damaged-...`."""
+    aside = folder.with_name(f"damaged-{folder.name}")
+    if aside.exists():
+        remove_folder(aside)
+    os.rename(folder, aside)
+
+
+def load_weights(folder: Path, network: str) -> dict[str, Tensor]:
+    """State dict of one network of a checkpoint, on the CPU."""
+    return safetensors.torch.load_file(folder / f"{network}.safetensors")
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+
+
+def read_best(checkpoints: Path) -> dict[str, Any]:
+    """best.json: `history` = [step, figure or None] of every evaluation while training, lower is better, and what
+    `harness/native/evaluate_while_training.py` keeps beside it. {} when there is none."""
+    path = checkpoints / BEST_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); remove it, then the best checkpoint is the best from now on"
+        ) from error
+
+
+def best_checkpoint(checkpoints: Path) -> Path | None:
+    """The checkpoint that was evaluated best, of those that are there; None without one."""
+    history = read_best(checkpoints).get("history", [])
+    ranked = sorted((figure, step) for step, figure in history if figure is not None)
+    folders = (checkpoint_folder(checkpoints, step) for _, step in ranked)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def purge_checkpoints(checkpoints: Path, keep: int) -> None:
+    """Removes all but the newest `keep` and the best one."""
+    best = best_checkpoint(checkpoints)
+    for folder in list_checkpoints(checkpoints)[keep:]:
+        if folder != best:
+            remove_folder(folder)

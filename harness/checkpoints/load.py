@@ -1,0 +1,97 @@
+"""A checkpoint's networks, ready to draw and to look: for the evaluation, the encoder, inversion and blends.
+
+In: a run's checkpoints folder. Out: networks in eval mode that nothing trains any more.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
+from harness.config.experiment import Config, check_config, complete_config
+from harness.errors import UserError
+from harness.networks.base import Discriminator, Generator
+from harness.networks.build import build_networks
+from harness.runtime.device import prepare_hardware
+
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """`generator` is the moving average where there is one, `sha256` that of its file.
+
+    Attributes:
+        judge: the discriminator; None where weights of a generator alone came from elsewhere.
+    """
+
+    folder: Path
+    step: int
+    config: Config
+    num_classes: int
+    class_names: list[str]
+    generator: Generator
+    judge: Discriminator | None
+    sha256: str
+
+    @property
+    def discriminator(self) -> Discriminator:
+        if self.judge is None:
+            raise UserError(
+                f"{self.folder}: has no discriminator (its weights came without one), which this needs; try a run that "
+                "was trained here, or --set inversion.features=resnet18 where it is about inversion"
+            )
+        return self.judge
+
+
+def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
+    """A run's newest unharmed checkpoint, its best one (`best`), or the folder of this name. UserError without it."""
+    if name is None:
+        folder = newest_checkpoint(checkpoints, lambda text: print(text, file=sys.stderr))
+        if folder is None:
+            raise UserError(f"run: {checkpoints.parent} has no checkpoint yet; try `make train`")
+        return folder
+    folder = best_checkpoint(checkpoints) if name == BEST else checkpoints / name
+    if folder is None:
+        raise UserError(
+            f"checkpoint: {checkpoints.parent} has no best one, because it was not evaluated while it trained; "
+            "try --set evaluate.every_steps=1000 when it trains, or leave the checkpoint's name out"
+        )
+    if Path(name).name != name or folder not in list_checkpoints(checkpoints):
+        names = ", ".join(path.name for path in list_checkpoints(checkpoints)) or "none yet"
+        raise UserError(f"checkpoint: found no {folder}, allowed {BEST} and {names}")
+    return folder
+
+
+def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedCheckpoint:
+    """The networks of a checkpoint, on `device`, or where it was trained, if that is here. UserError when damaged."""
+    try:
+        meta = read_meta(folder)
+    except ValueError as error:
+        raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
+    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
+    generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
+    stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
+    judge = discriminator if (folder / "discriminator.safetensors").exists() else None
+    try:
+        generator.load_state_dict(load_weights(folder, stored))
+        if judge is not None:
+            judge.load_state_dict(load_weights(folder, "discriminator"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: went while it was read (a training removes old ones); run it again") from error
+    generator.requires_grad_(False).eval()
+    if judge is not None:
+        judge.requires_grad_(False).eval()
+    sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
+    return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256)
+
+
+def _find_device(config: Config) -> torch.device:
+    """Where it was trained, or the CPU, which is said: drawing and looking need no GPU."""
+    train = config.train
+    if torch.cuda.is_available() or (train.device != "cuda" and train.precision != "tf32"):
+        return prepare_hardware(train).device
+    print("no CUDA device here, on which this run was trained: taking the CPU", file=sys.stderr)
+    return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"})).device

@@ -1,0 +1,93 @@
+"""`make sample`: pictures of a chosen class from a run's checkpoint, as one grid.
+
+In: a run, a choice of classes. Out: runs/<name>/samples/<choice>-….png. The same call draws the same pictures.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.sampling import label_to_y, latents_to_pictures, standing_copy
+from harness.config.class_choice import Choice, text_to_choice
+from harness.images.decode import picture_grid, save_png
+from harness.images.tensors import grid_columns
+from harness.runtime.rng import Draws
+from harness.storage.rundir import RunDir
+
+COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`
+MOST_NAME = 60  # characters of a choice in a file's name
+MARGIN_PX = 4
+
+
+def sample_run(
+    run: str,
+    brand: str = "random",
+    count: int | None = None,
+    checkpoint: str | None = None,
+    seed: int = 0,
+    root: Path = Path("runs"),
+) -> Path:
+    """Draws pictures of a run's checkpoint; returns the grid's path.
+
+    Args:
+        brand: as `text_to_choice` reads it. `all`: a row a class, the same latents in each.
+        count: of pictures, with `all` of each class; None = 36, and 8.
+        checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
+        seed: of the latents, and of the classes with `random`.
+    """
+    rundir = RunDir.existing(run, root)
+    loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint))
+    names = loaded.class_names if loaded.num_classes else []
+    choice = text_to_choice(brand, names)
+    count = count or (COUNT_EACH if choice.kind == "all" else COUNT)
+    pictures = draw_choice(loaded, choice, count, seed)
+    if choice.kind == "all":
+        grid = name_rows(picture_grid(pictures, count), names)
+    else:
+        grid = picture_grid(pictures, grid_columns(count))
+    label = brand if choice.kind != "mix" else "_".join(_part(names[number], share) for number, share in choice.mix)
+    path = rundir.samples / f"{_file_name(label)}-{count}-{loaded.folder.name}-seed-{seed}.png"
+    path.parent.mkdir(exist_ok=True)
+    save_png(path, grid)
+    return path
+
+
+def draw_choice(loaded: LoadedCheckpoint, choice: Choice, count: int, seed: int) -> np.ndarray:
+    """uint8 (N, H, W, 3): N = count, with `all` count for every class, class after class on the same latents."""
+    z_dim, classes = loaded.config.model.z_dim, loaded.num_classes
+    # Latents are drawn before classes: every choice draws the same ones.
+    z, y = Draws(seed, torch.device("cpu")).latents("sample", 0, count, z_dim, classes)
+    if choice.kind == "all":
+        z, y = z.repeat(classes, 1), torch.arange(classes).repeat_interleave(count)
+    elif choice.kind == "mix":
+        y = label_to_y(choice.label(classes), count)
+    return latents_to_pictures(standing_copy(loaded.generator, z_dim, classes), z, y)
+
+
+def name_rows(grid: np.ndarray, names: list[str]) -> np.ndarray:
+    """The grid, uint8 (H, W, 3), with the name of each of its equally high rows to the left."""
+    height = grid.shape[0] / len(names)
+    font = ImageFont.load_default(max(9, min(24, round(0.3 * height))))
+    wide = 2 * MARGIN_PX + round(max(font.getlength(name) for name in names))
+    image = Image.new("RGB", (wide, grid.shape[0]), "white")
+    pen = ImageDraw.Draw(image)
+    for row, name in enumerate(names):
+        pen.text((MARGIN_PX, (row + 0.5) * height), name, "black", font, anchor="lm")
+    return np.concatenate([np.asarray(image), grid], 1)
+
+
+def _part(name: str, share: float) -> str:
+    return name if share == 1 else f"{name}-{share:.3g}"
+
+
+def _file_name(label: str) -> str:
+    """Never that of a grid of training, which begins with `step-`."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", label)
+    if plain != label or len(plain) > MOST_NAME:  # others might become the same
+        plain = f"{plain[:MOST_NAME]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return f"brand-{plain}"

@@ -1,0 +1,287 @@
+"""What is wrong with an experiment: all faults at once, each as `key: found X, allowed Y, try Z`.
+
+Faults of single keys are pydantic's. For what does not fit together, faulty keys get base.yaml's values first, and no
+fault is told that only such a stand-in has.
+"""
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from harness.config.schema import Config
+from harness.config.yaml_files import merge, read_yaml
+from harness.errors import UserError
+
+BASE_PATH = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
+BLOCKS_OF_HEIGHT = {32: 3, 64: 4, 128: 5, 256: 6}  # of G; the ResNet's D has one more
+FIXED_IN_FINETUNE = ("name", "seed", "engine", "model", "finetune")
+ATTENTION_CHANNELS = 8  # the attention block works on an eighth of them
+ALLOWED = {
+    "data.img_size": "a height of 32, 64, 128 or 256, or [height, width]",
+    "augment.diffaug_policy": "a list of color, translation, cutout",
+    "finetune.override": "sections with keys, as in base.yaml",
+    "encoder.head_dims": "a list of up to 4 widths",
+    "optim.z_schedule": "a list of [step or epoch, components], or null",
+    "blend.style": "0 to 1, or null",
+    "string_pattern_mismatch": "letters, digits, '.', '_', '-', at most 64, a letter or digit first",
+    "string_type": "text (in quotes when it looks like a number)",
+    "model_type": "keys below it",
+    "finite_number": "a finite number",
+}
+EXAMPLES = {"name": "my-run", "finetune.from_run": "cars128", "data.src": "path/to/pictures", "finetune.override": "{}"}
+Fault = tuple[tuple[str, ...], str]  # the keys that it is about, and its text
+
+
+def find_faults(content: dict[str, Any]) -> tuple[Config | None, list[str]]:
+    """(the config, []) or (None, all faults) of nested dicts."""
+    config, faults, replaced = _validate(content)
+    texts = [text for _, text in faults]
+    if config is None:
+        return None, texts
+    cross = [text for keys, text in cross_faults(config) if not replaced.intersection(keys)]
+    texts += cross + [f"finetune.override.{text}" for text in _override_faults(config, replaced)]
+    return (None if texts else config), texts
+
+
+def _validate(content: dict[str, Any]) -> tuple[Config | None, list[Fault], set[str]]:
+    """The config with stand-ins for what is faulty (None if there are none), faults, and the keys stood in for."""
+    try:
+        return Config.model_validate(content), [], set()
+    except ValidationError as error:
+        details = error.errors()
+    faults, mended, replaced = _fault_texts(details), content, set()
+    try:
+        base = {**_base(), "name": "base"}
+        for detail in details:
+            mended, path = _mend(mended, _key_path(detail), base)
+            replaced |= {key for key in all_keys() if key == path or key.startswith(path + ".")}
+        return Config.model_validate(mended), faults, replaced
+    except (UserError, ValidationError):  # no base.yaml of ours: at least the single faults are told
+        return None, faults, set()
+
+
+def _key_path(detail: Any) -> list[str]:
+    """Where a fault is: section and key, without what pydantic adds for parts of a value."""
+    parts = [str(part) for part in detail["loc"]]
+    known = set(all_keys())
+    while len(parts) > 1 and detail["type"] != "extra_forbidden" and ".".join(parts) not in known:
+        parts.pop()
+    return parts
+
+
+def _mend(content: dict[str, Any], path: list[str], base: Any) -> tuple[dict[str, Any], str]:
+    """A copy in which base's value stands at the path (nothing, where base has none), and the path as dotted key."""
+    key, rest = path[0], path[1:]
+    mended = dict(content)
+    if rest and isinstance(mended.get(key), dict):
+        mended[key] = _mend(mended[key], rest, base.get(key, {}))[0]
+    elif key in base:
+        mended[key] = base[key]
+    else:
+        mended.pop(key, None)
+    return mended, ".".join(path)
+
+
+def _fault_texts(details: list[Any]) -> list[Fault]:
+    faults: dict[str, str] = {}
+    missing: list[str] = []
+    for detail in details:
+        path = _key_path(detail)
+        if detail["type"] == "missing" and len(path) == len(detail["loc"]):
+            missing.append(".".join(path))
+        else:
+            faults.setdefault(".".join(path), _fault_text(".".join(path), detail))
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        text = f"extends: found no {', '.join(missing[:3])}{more}, allowed a file that has them, try base.yaml"
+        faults = {"extends": text, **faults}
+    return [((key,), text) for key, text in faults.items()]
+
+
+def _fault_text(key: str, detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: found an unknown key, allowed those of configs/base.yaml, try {_near_key(key)}"
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    allowed = ALLOWED.get(key) or ALLOWED.get(detail["type"]) or text
+    example = EXAMPLES.get(key) or _base_value(key)
+    return f"{key}: found {_shown(detail['input'])}, allowed {allowed}, try {example}"
+
+
+def _near_key(key: str) -> str:
+    """The known key that was probably meant: of the same name elsewhere, or spelled nearly so."""
+    leaf = key.rpartition(".")[2]
+    leaves = {known.rpartition(".")[2]: known for known in all_keys()}
+    near = difflib.get_close_matches(key, all_keys(), 1, 0.75)
+    near_leaves = difflib.get_close_matches(leaf, leaves, 1, 0.7)
+    return leaves.get(leaf) or (near or [leaves[name] for name in near_leaves] or ["to leave it out"])[0]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _base_value(key: str) -> str:
+    value: Any = _base() if BASE_PATH.is_file() else {}
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return "what configs/base.yaml has" if value is None or isinstance(value, dict) else _shown(value)
+
+
+@cache
+def _base() -> dict[str, Any]:
+    return read_yaml(BASE_PATH)
+
+
+@cache
+def all_keys() -> tuple[str, ...]:
+    """Every dotted key that a config may have, sections too."""
+    return tuple(_keys_of(Config, ""))
+
+
+def _keys_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        yield prefix + key
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys_of(field.annotation, f"{prefix}{key}.")
+
+
+# ---- what does not fit together ----
+
+
+def cross_faults(config: Config) -> list[Fault]:
+    """What no single key shows: values that do not fit together."""
+    return [*_data_faults(config), *_engine_faults(config), *_model_faults(config), *_training_faults(config)]
+
+
+def _data_faults(config: Config) -> Iterator[Fault]:
+    data, (height, width) = config.data, config.data.img_size
+    key = ("data.img_size",)
+    blocks = BLOCKS_OF_HEIGHT.get(height)
+    if blocks is None:
+        yield key, f"data.img_size: found height {height}, allowed 32, 64, 128 or 256, try 64"
+    elif width % 2**blocks or not 2 * height >= width >= height / 2:
+        step = 2**blocks
+        near = min(max(round(width / step) * step, height // 2), 2 * height)
+        allowed = f"multiples of {step} from {height // 2} to {2 * height} at height {height}"
+        yield key, f"data.img_size: found width {width}, allowed {allowed}, try [{height}, {near}]"
+    if data.source == "procedural" and data.src is not None:
+        text = f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder"
+        yield ("data.src", "data.source"), text
+    clean = config.clean
+    if clean.min_aspect > clean.max_aspect:
+        text = (
+            f"clean.min_aspect: found {clean.min_aspect:g} over max_aspect {clean.max_aspect:g}, allowed less, try 0.7"
+        )
+        yield ("clean.min_aspect", "clean.max_aspect"), text
+
+
+def _engine_faults(config: Config) -> Iterator[Fault]:
+    (height, width), keys = config.data.img_size, ("engine", "data.img_size")
+    if config.engine == "studiogan" and height != width:
+        text = f"data.img_size: found {height}x{width}, allowed squares where StudioGAN trains, try --set engine=native"
+        yield keys, text
+
+
+def _model_faults(config: Config) -> Iterator[Fault]:
+    model, blocks, conv = config.model, BLOCKS_OF_HEIGHT.get(config.data.img_size[0]), config.model.backbone == "conv"
+    if model.apply_attn and blocks:
+        for key, place, most in (
+            ("model.attn_g_loc", model.attn_g_loc, blocks - conv),  # conv's last block makes pixels
+            ("model.attn_d_loc", model.attn_d_loc, blocks),
+        ):
+            if place > most:
+                text = f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}"
+                yield (key, "model.apply_attn", "model.backbone", "data.img_size"), text
+    if model.apply_attn:
+        for key, channels in (("model.g_conv_dim", model.g_conv_dim), ("model.d_conv_dim", model.d_conv_dim)):
+            if channels < ATTENTION_CHANNELS:
+                text = f"{key}: found {channels}, allowed {ATTENTION_CHANNELS} or more with attention, try 16"
+                yield (key, "model.apply_attn"), text
+    if (model.g_cond_mtd is None) != (model.d_cond_mtd is None):
+        found = f"{_shown(model.g_cond_mtd)} and {_shown(model.d_cond_mtd)}"
+        allowed = "cBN or concat with PD, acgan or concat, or null and null"
+        text = f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD"
+        yield ("model.g_cond_mtd", "model.d_cond_mtd"), text
+    for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
+        if not conv and found != "ReLU":
+            text = f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv"
+            yield (key, "model.backbone"), text
+
+
+def _training_faults(config: Config) -> Iterator[Fault]:
+    if config.loss.adv_loss == "wasserstein" and not config.loss.apply_gp:
+        text = "loss.adv_loss: found wasserstein without a penalty, allowed with one, try --set loss.apply_gp=true"
+        yield ("loss.adv_loss", "loss.apply_gp"), text
+    if config.loss.label_smoothing and config.loss.adv_loss != "vanilla":
+        found = f"{config.loss.label_smoothing:g} with {config.loss.adv_loss}"
+        text = f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla"
+        yield ("loss.label_smoothing", "loss.adv_loss"), text
+    if config.loss.apply_mismatch and config.model.d_cond_mtd != "PD":
+        found = f"true with {_shown(config.model.d_cond_mtd)}"
+        text = f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD"
+        yield ("loss.apply_mismatch", "model.d_cond_mtd"), text
+    policy = config.augment.diffaug_policy
+    if config.augment.apply_diffaug and (not policy or len(set(policy)) < len(policy)):
+        text = f"augment.diffaug_policy: found {_shown(policy)}, allowed a list without repeats, try [color]"
+        yield ("augment.diffaug_policy", "augment.apply_diffaug"), text
+    freeze, blocks = config.finetune.freeze_layers, d_block_count(config)
+    if blocks and freeze >= blocks:
+        text = f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2"
+        yield ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"), text
+    yield from _schedule_faults(config)
+
+
+def _schedule_faults(config: Config) -> Iterator[Fault]:
+    schedule, z_dim = config.optim.z_schedule, config.model.z_dim
+    if schedule is None:
+        return
+    starts, sizes = zip(*schedule, strict=True)
+    rising = all(a < b for pair in (starts, sizes) for a, b in itertools.pairwise(pair))
+    if not rising or starts[0] != 0 or sizes[0] < 1 or sizes[-1] != z_dim:
+        found = _shown([list(pair) for pair in schedule])
+        allowed = f"starts that rise from 0, with sizes that rise to model.z_dim = {z_dim}"
+        text = f"optim.z_schedule: found {found}, allowed {allowed}, try [[0, {max(1, z_dim // 2)}], [1000, {z_dim}]]"
+        yield ("optim.z_schedule", "model.z_dim"), text
+
+
+def d_block_count(config: Config) -> int | None:
+    """Blocks of the discriminator (its attention counts as one); None at a height that is not allowed."""
+    blocks = BLOCKS_OF_HEIGHT.get(config.data.img_size[0])
+    return None if blocks is None else blocks + (config.model.backbone == "resnet") + config.model.apply_attn
+
+
+def finetune_content(config: Config, override: dict[str, Any]) -> dict[str, Any]:
+    """The config with the override laid over it. Another set is made from other pictures, so it has its own src; the
+    source run has opened its whole latent."""
+    content = merge(config.model_dump(mode="json"), merge({"optim": {"z_schedule": None}}, override))
+    data = override.get("data") or {}
+    if isinstance(data, dict) and "set" in data and "src" not in data:
+        content["data"]["src"] = None
+    return content
+
+
+def _override_faults(config: Config, replaced: set[str]) -> Iterator[str]:
+    """Faults of the fine-tuning run that the run itself has not."""
+    if "finetune.override" in replaced:
+        return
+    override = config.finetune.override
+    for key in sorted(set(override) & set(FIXED_IN_FINETUNE)):
+        yield f"{key}: found in the override, allowed only in the run that is fine-tuned, try to leave it out"
+    rest = {key: value for key, value in override.items() if key not in FIXED_IN_FINETUNE}
+    tuned, faults, stand_ins = _validate(finetune_content(config, rest))
+    yield from (text for _, text in faults)
+    if tuned is None:
+        return
+    if tuned.data.img_size != config.data.img_size:
+        found, allowed = _shown(tuned.data.img_size), _shown(config.data.img_size)
+        yield f"data.img_size: found {found}, allowed the run's own {allowed}, try to leave it out"
+    known = {text for _, text in cross_faults(config)}
+    ignored = replaced | stand_ins
+    yield from (text for keys, text in cross_faults(tuned) if text not in known and not ignored.intersection(keys))

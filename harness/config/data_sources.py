@@ -1,0 +1,174 @@
+"""Which data sets there are and where they come from: configs/sources.yaml, read and checked as a whole.
+
+A recipe says how a set is got (scrapers) and how it is built unless told otherwise (datasets): size, classes, views.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from harness.config.yaml_files import read_yaml
+from harness.errors import UserError
+
+SOURCES_PATH = Path(__file__).resolve().parents[2] / "configs" / "sources.yaml"
+RAW = Path("data/raw")
+SCRAPED = ("kaggle", "car_connection", "concept", "archive", "folder")
+BUILT_IN = ("cifar10", "procedural")  # nothing is scraped for them
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1)]
+View = Literal["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"]
+PictureSize = Literal["sml", "med", "lrg"]
+# The widths that Wikimedia keeps; any other it would have to make for us alone.
+ThumbWidth = Literal[250, 330, 500, 960, 1280, 1920, 3840]
+Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+(/versions/\d+)?$")]
+
+
+def _size_to_pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Recipe(_Section):
+    """What every data set has. `set` null: named after what is imported. `views` null: every view is kept."""
+
+    origin: Text
+    set: Name | None
+    img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
+    classes: bool
+    views: list[View] | None
+    card: Annotated[str, Field(pattern=r"^datasets/cards/[a-z0-9_]+\.md$")]
+
+
+class KaggleRecipe(Recipe):
+    source: Literal["kaggle"]
+    handle: Handle
+
+
+class CarConnectionRecipe(Recipe):
+    source: Literal["car_connection"]
+    picture_size: PictureSize
+    years_per_model: Annotated[int, Field(ge=1, le=100)]
+    pictures_per_car: Annotated[int, Field(ge=1, le=1000)]
+    leave_out: list[Text]
+
+
+class ConceptRecipe(Recipe):
+    source: Literal["concept"]
+    provider: Literal["commons", "list", "search"]
+    categories: Annotated[list[Text], Field(min_length=1)]
+    depth: Annotated[int, Field(ge=0, le=10)]
+    width_px: ThumbWidth | None
+    terms: list[Text]
+    per_term: Annotated[int, Field(ge=1, le=200)]
+
+
+class FolderRecipe(Recipe):
+    source: Literal["folder", "archive"]
+
+
+class BuiltInRecipe(Recipe):
+    source: Literal["cifar10", "procedural"]
+
+
+AnyRecipe = Annotated[
+    KaggleRecipe | CarConnectionRecipe | ConceptRecipe | FolderRecipe | BuiltInRecipe, Field(discriminator="source")
+]
+
+
+class Sources(_Section):
+    """The whole file. What `manners` may hold is checked by who behaves so, scrapers/crawl/politeness.py."""
+
+    manners: dict[str, Any]
+    sources: dict[Name, AnyRecipe]
+
+    @property
+    def names(self) -> str:
+        return ", ".join(self.sources)
+
+    def recipe(self, name: str, key: str = "SET") -> AnyRecipe:
+        """The recipe of this name; UserError that lists the others."""
+        if name not in self.sources:
+            fetched = re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None and (RAW / name).is_dir()
+            hint = f", try make dataset SET=folder SRC={RAW / name} NAME={name}" if fetched else ""
+            raise UserError(f"{key}: found {name!r}, allowed {self.names} (configs/sources.yaml){hint}")
+        return self.sources[name]
+
+    def recipe_of_source(self, source: str) -> AnyRecipe | None:
+        """The first recipe that is got in this way."""
+        return next((recipe for recipe in self.sources.values() if recipe.source == source), None)
+
+
+def load_sources(path: Path | str = SOURCES_PATH) -> Sources:
+    """Reads and checks the file. UserError that names every fault, one a line."""
+    try:
+        return Sources.model_validate(read_yaml(Path(path)))
+    except ValidationError as error:
+        texts = {".".join(_key_parts(detail["loc"])): _fault_text(detail) for detail in reversed(error.errors())}
+        faults = list(reversed(texts.values()))  # of what has several kinds of allowed value, the first
+        head = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}"
+        raise UserError("\n".join([head, *(f"  {fault}" for fault in faults)])) from error
+
+
+def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
+    """The recipe with other values for some keys; UserError when one is not allowed."""
+    try:
+        return type(recipe).model_validate({**recipe.model_dump(), **changes})
+    except ValidationError as error:
+        raise UserError(_fault_text(error.errors()[0])) from error
+
+
+def to_set_name(text: str) -> str:
+    """The name of a folder or file as a set may have it; "" where nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:64]
+
+
+def raw_folder(set_name: str) -> Path:
+    """Where a scraped set lies."""
+    return RAW / set_name
+
+
+def recipe_to_changes(recipe: AnyRecipe) -> dict[str, Any]:
+    """What a data set's recipe says of an experiment: dotted keys of base.yaml with their values.
+
+    data.set and data.src are left to the caller where the set is the user's own folder.
+    """
+    kind = recipe.source if recipe.source in BUILT_IN else "folder"
+    changes: dict[str, Any] = {"data.source": kind, "data.img_size": list(recipe.img_size)}
+    if recipe.set is not None:
+        changes["data.set"] = recipe.set
+        if kind == "folder":
+            changes["data.src"] = raw_folder(recipe.set).as_posix()
+    if kind == "folder":
+        changes["clean.views"] = recipe.views
+    return changes
+
+
+def _fault_text(detail: Any) -> str:
+    key = ".".join(_key_parts(detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: found an unknown key, allowed those that other recipes of this source have, try to leave it out"
+    if detail["type"] == "missing":
+        return f"{key}: found nothing, allowed a value, see the recipes beside it"
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        found = detail["input"].get("source") if isinstance(detail["input"], dict) else detail["input"]
+        return f"{key}.source: found {found!r}, allowed {', '.join((*SCRAPED, *BUILT_IN))}"
+    allowed = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    shown = repr(detail["input"])
+    return f"{key}: found {shown if len(shown) <= 60 else shown[:57] + '...'}, allowed {allowed}"
+
+
+def _key_parts(location: Iterable[Any]) -> list[str]:
+    """Where a fault is, without what pydantic adds for the kind of recipe and for parts of a value."""
+    parts = [str(part) for part in location]
+    if parts[0] == "manners":
+        return parts[:2]
+    if len(parts) > 2 and parts[2] in (*SCRAPED, *BUILT_IN):
+        del parts[2]
+    return parts

@@ -1,0 +1,125 @@
+"""One YAML file an experiment: read, extended, overridden, checked as a whole; every fault is told at once.
+
+In: `configs/*.yaml` and `--set section.key=value`. Out: a frozen `Config`. Imports no torch.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config.checks import BASE_PATH, all_keys, d_block_count, find_faults, finetune_content
+from harness.config.schema import (
+    Augment,
+    Blend,
+    Config,
+    Data,
+    Encoder,
+    Evaluate,
+    Finetune,
+    Inversion,
+    Loss,
+    Model,
+    Optim,
+    Studiogan,
+    Train,
+)
+from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml
+from harness.errors import UserError
+
+__all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
+__all__ += ["check_config", "complete_config", "config_differences", "config_to_dict", "config_to_yaml"]
+__all__ += ["Blend", "Encoder", "Evaluate", "Inversion", "Studiogan"]
+__all__ += ["epochs_to_steps", "expand_path", "finetune_config"]
+__all__ += ["load_config", "read_yaml", "source_folder"]
+
+
+def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
+    """Reads and checks one experiment. Raises UserError that names every fault, one a line."""
+    path = Path(path)
+    content = merge(read_with_extends(path), parse_overrides(overrides))
+    if content.get("name") is None:
+        content["name"] = path.stem
+    return check_config(content, str(path))
+
+
+def check_config(content: dict[str, Any], origin: str) -> Config:
+    """Nested dicts → Config, or one UserError with all faults: unknown keys, types, ranges, what does not fit."""
+    config, faults = find_faults(content)
+    if config is None:
+        head = f"{origin}: {len(faults)} fault{'s' * (len(faults) > 1)}"
+        raise UserError("\n".join([head, *(f"  {fault}" for fault in faults)]))
+    return config
+
+
+def complete_config(kept: dict[str, Any]) -> dict[str, Any]:
+    """A config that was kept with a run, with base.yaml's values for keys that came into being after it."""
+    whole = merge(read_yaml(BASE_PATH), kept)
+    if "override" in kept.get("finetune", {}):  # its keys are free: one that is not there was left out on purpose
+        whole["finetune"]["override"] = kept["finetune"]["override"]
+    return whole
+
+
+def finetune_config(config: Config) -> Config:
+    """The config of the fine-tuning run: `finetune.override` laid over this one, named `<source run>-freezed`."""
+    content = finetune_content(config, config.finetune.override)
+    return check_config({**content, "name": f"{config.finetune.from_run or config.name}-freezed"}, "finetune")
+
+
+def epochs_to_steps(config: Config, pictures: int) -> Config:
+    """The config with what it says in epochs said in steps (optim.total_steps, optim.z_schedule), for a training set of
+    so many pictures: an epoch is as many steps as batches hold them all, the last one filled up."""
+    optim = config.optim
+    per_epoch = -(-pictures // (optim.batch_size * optim.acml_steps))
+    changes: dict[str, Any] = {}
+    if optim.total_epochs is not None:
+        changes["total_steps"] = optim.total_epochs * per_epoch
+    if optim.z_schedule is not None and optim.z_schedule_unit == "epochs":
+        changes["z_schedule"] = tuple((start * per_epoch, size) for start, size in optim.z_schedule)
+        changes["z_schedule_unit"] = "steps"
+    return config.model_copy(update={"optim": optim.model_copy(update=changes)})
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def config_to_yaml(config: Config) -> str:
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Every dotted key whose value differs, with both values (None where a side lacks it)."""
+    differences = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            differences += config_differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            differences.append((prefix + key, a, b))
+    return differences
+
+
+def source_folder(data: Data) -> Path:
+    """The folder that a set of `source: folder` is made from; UserError when it is not said or not there.
+
+    Only making a set needs it: an experiment whose set is packed runs without.
+    """
+    hint = "allowed a folder of pictures, try SRC=path/to/pictures after make, or --set data.src=path/to/pictures"
+    if data.src is None:
+        raise UserError(f"data.src: found nothing, {hint}")
+    folder = expand_path(data.src)
+    if not folder.is_dir():
+        raise UserError(f"data.src: found no folder {folder}, {hint}")
+    return folder
+
+
+def expand_path(path: str) -> Path:
+    """`$VARIABLES` and `~` expanded; an unset variable is the user's mistake."""
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if "$" in expanded:
+        variable = expanded.split("$")[1].split("/")[0].strip("{}")
+        raise UserError(f"data.src: found {path}, allowed variables that are set, try `export {variable}=...`")
+    return Path(expanded)

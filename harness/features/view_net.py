@@ -1,0 +1,80 @@
+"""The sorter's own small network, which the repository ships: trained by `python -m datasets sorter train`.
+
+It sees looks of 64 px. Beside its embedding goes the picture's layout: edges by direction and colours, place by place,
+which no training on drawn pictures can spoil.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.features.weights_file import read_tensors, tensors_to_bytes
+
+SORTER_NET_PATH = Path(__file__).parents[1] / "weights" / "sorter.safetensors"
+REMEDY = "put the repository's file back, or train one with `python -m datasets sorter train`"
+CELLS, DIRECTIONS, COLOUR_CELLS = 8, 8, 4
+
+
+class SorterNet(nn.Module):
+    """Seven convolutions, an embedding that keeps positions (4 x 4 cells), and linear heads."""
+
+    SIZE_PX = 64
+    DIM = 160
+    SIDED = DIM + CELLS**2 * DIRECTIONS + 3 * COLOUR_CELLS**2
+    LAYERS = ((3, 24, 2), (24, 48, 2), (48, 64, 1), (64, 96, 2), (96, 96, 1), (96, 128, 2), (128, 48, 1))
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for inside, outside, stride in self.LAYERS:
+            parts += [nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+        flat = self.LAYERS[-1][1] * (self.SIZE_PX // 16) ** 2
+        ends = [nn.Flatten(), nn.Linear(flat, self.DIM, bias=False), nn.BatchNorm1d(self.DIM), nn.ReLU()]
+        self.trunk = nn.Sequential(*parts, *ends)
+        self.heads = nn.Linear(self.DIM, outputs)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (B, 3, 64, 64) in [-1, 1] → (B, 160)."""
+        return self.trunk(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (B, outputs)."""
+        return self.heads(self.trunk(x))
+
+
+def layout(x: Tensor) -> Tensor:
+    """Edges by direction in 8 x 8 cells (as in HOG, Dalal and Triggs 2005, but signed), and colours in 4 x 4.
+
+    x float32 (B, 3, S, S) in [-1, 1] → (B, 8 * 8 * 8 + 3 * 4 * 4).
+    """
+    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across, down = grey[:, :, 1:-1, 2:] - grey[:, :, 1:-1, :-2], grey[:, :, 2:, 1:-1] - grey[:, :, :-2, 1:-1]
+    strength = (across.square() + down.square() + 1e-8).sqrt()
+    turn = torch.atan2(down, across) / (2 * torch.pi) * DIRECTIONS
+    centres = torch.arange(DIRECTIONS, device=x.device).reshape(1, -1, 1, 1)
+    gap = (turn - centres + DIRECTIONS / 2) % DIRECTIONS - DIRECTIONS / 2
+    edges = F.adaptive_avg_pool2d((1 - gap.abs()).clamp(min=0) * strength, CELLS)
+    around = F.avg_pool2d(edges.sum(1, keepdim=True), 3, 1, 1, count_include_pad=False)
+    edges = (edges / (around + 0.02)).sqrt()
+    return torch.cat([edges.flatten(1), F.adaptive_avg_pool2d(x, COLOUR_CELLS).flatten(1)], 1)
+
+
+# ---- its file ---------------------------------------------------------------------------------------------------
+
+
+def sorter_net_to_bytes(network: SorterNet, meta: dict[str, Any]) -> bytes:
+    """In half precision; `meta` says how it was trained."""
+    state = network.state_dict()
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    return tensors_to_bytes("sorter_net", halves, {**meta, "outputs": network.heads.out_features})
+
+
+def load_sorter_net(path: Path = SORTER_NET_PATH) -> tuple[SorterNet, str]:
+    """The network that the repository ships, and its file's sha256. UserError when it is missing or damaged."""
+    tensors, meta, sha256 = read_tensors(path, "sorter_net", "the sorter's network", REMEDY)
+    network = SorterNet(meta["outputs"])
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False), sha256

@@ -1,0 +1,103 @@
+"""Does the brand steer? Pictures drawn for every brand in turn, read by a classifier that real pictures taught.
+
+In: a conditional run's checkpoint and its packed sets. Out: figures by brand, and grids of drawn and of real pictures,
+a row a brand, in runs/<name>/brands/.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.checkpoints.load import LoadedCheckpoint
+from harness.checkpoints.sample import draw_choice
+from harness.config.class_choice import Choice
+from harness.config.experiment import Data, Evaluate
+from harness.errors import UserError
+from harness.features import Featurizer
+from harness.images.decode import picture_grid, save_png
+from harness.metrics.class_figures import brand_rows
+from harness.metrics.classifier import load_classifier
+from harness.metrics.real_features import RealKey, real_side
+from harness.storage.hdf5 import open_packed
+
+SHOWN = 6  # pictures of each brand in the grids
+GRIDS = {"drawn": "drawn.png", "real": "real.png"}
+
+
+def evaluate_brands(
+    loaded: LoadedCheckpoint, data: Data, settings: Evaluate, featurizer: Featurizer, seed: int, folder: Path
+) -> dict[str, Any]:
+    """`rows`, one a brand, figures of all, and facts of the classifier; or `left_out` with the reason."""
+    try:
+        return _figures(loaded, data, settings, featurizer, seed, folder)
+    except UserError as error:
+        return {"left_out": str(error)}
+
+
+def _figures(
+    loaded: LoadedCheckpoint, data: Data, settings: Evaluate, featurizer: Featurizer, seed: int, folder: Path
+) -> dict[str, Any]:
+    classifier = load_classifier([data], settings.brand_classifier)
+    names, count = classifier.class_names, settings.brand_count
+    if loaded.num_classes != len(names):
+        raise UserError(f"{data.set}: has {len(names)} classes, the run was trained with {loaded.num_classes}")
+    pictures = draw_choice(loaded, Choice("all"), count, seed)
+    labels = np.repeat(np.arange(len(names)), count)
+    (train, _), (held_out, real_labels) = (_real_features(data, split, featurizer) for split in ("train", "valid"))
+    rows, whole = brand_rows(
+        names, classifier.scores(pictures), labels, featurizer(pictures), (held_out, real_labels), train,
+        classifier.by_class,
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    shown = min(SHOWN, count)
+    drawn = pictures.reshape(len(names), count, *pictures.shape[1:])[:, :shown]
+    save_png(folder / GRIDS["drawn"], picture_grid(drawn.reshape(-1, *pictures.shape[1:]), shown))
+    save_png(folder / GRIDS["real"], picture_grid(_some_real(data, real_labels, len(names), shown), shown))
+    return {**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name, "seed": seed,
+            "shown": shown, "rows": rows}  # fmt: skip
+
+
+def _real_features(data: Data, split: Any, featurizer: Featurizer) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of a split, the features from where they are kept."""
+    with open_packed(data.hdf5_path(split)) as packed:
+        key = RealKey(packed.sha256, split, featurizer.name, featurizer.sha256, featurizer.resizer, packed.count)
+        return real_side(key, lambda: featurizer(packed.read())).features, packed.labels
+
+
+def _some_real(data: Data, labels: np.ndarray, classes: int, shown: int) -> list[np.ndarray]:
+    """Held-out pictures, `shown` of each class; white where there are fewer."""
+    with open_packed(data.hdf5_path("valid")) as packed:
+        blank = np.full((packed.height, packed.width, 3), 255, np.uint8)
+        cells: list[np.ndarray] = []
+        for c in range(classes):
+            rows = np.flatnonzero(labels == c)[:shown]
+            cells += [*(packed.read(rows) if len(rows) else []), *[blank] * (shown - len(rows))]
+    return cells
+
+
+def brands_to_text(brands: dict[str, Any]) -> str:
+    """The table that `evaluate` prints."""
+    if "left_out" in brands:
+        return f"brands: left out: {brands['left_out']}"
+    width = max(5, *(len(row["brand"]) for row in brands["rows"]))
+    head = f"  {'brand':<{width}}  top-1 (real)   top-5  diversity (real)  copies      KID"
+    lines = [
+        f"brands, {brands['count_each']} drawn of each, read by {brands['classifier']}: top-1 {brands['top1']:.3f}, "
+        f"real held-out pictures {brands['real_accuracy']:.3f}, chance {brands['chance']:.3f}; top-5 "
+        f"{brands['top5']:.3f}, {brands['real_accuracy_top5']:.3f}, {brands['chance_top5']:.3f}",
+        head,
+    ]
+    for row in brands["rows"]:
+        lines.append(
+            f"  {row['brand']:<{width}}  {row['top1']:5.3f} ({_shown(row['real_top1'])})   {row['top5']:5.3f}  "
+            f"{_shown(row['diversity'], 2)} ({_shown(row['real_diversity'], 2)})     {row['copies']:6.3f}  "
+            + ("  pooled" if row["pooled"] else f"{row['kid']:8.4f}")
+        )
+    if brands["kid_pooled"] is not None:
+        lines.append(f"  KID of the brands with few held-out pictures, pooled: {brands['kid_pooled']:.4f}")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, digits: int = 3) -> str:
+    return "  –  " if value is None else f"{value:5.{digits}f}"

@@ -1,0 +1,152 @@
+"""Evaluation while a run trains: figures every so many steps, and which checkpoint had the best.
+
+`checkpoints/best.json` is written before anything else, so it says what has been done when the process is killed:
+no step is evaluated twice, and no line of metrics.jsonl is missing or doubled. Nothing here touches the training: what
+is evaluated is the checkpoint that was saved just before.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.checkpoints.checkpoint import (
+    BEST_FILE,
+    best_checkpoint,
+    checkpoint_folder,
+    purge_checkpoints,
+    read_best,
+    read_meta,
+    set_aside,
+)
+from harness.checkpoints.load import load_checkpoint
+from harness.errors import UserError
+from harness.metrics.frechet import frechet_name
+from harness.native.step import Training
+from harness.storage.atomic import atomic_write
+from harness.storage.rundir import RunDir
+
+if TYPE_CHECKING:
+    from harness.metrics.evaluate import Evaluator
+
+# Figures of two evaluations compare when these are equal.
+KEY = (
+    "extractor", "extractor_sha256", "resizer", "set", "split", "data_sha256", "real_count", "count", "batch_size",
+    "seed", "batch_statistics",
+)  # fmt: skip
+Say = Callable[[str], None]
+
+
+class Evaluations:
+    """The evaluations of a run that trains. Every process has one; the first one evaluates, the others wait.
+
+    Raises UserError at once for what would fail later: no packed set to compare with, no weights of the extractor.
+    """
+
+    def __init__(self, run: Training, rundir: RunDir, stopping: list[int]) -> None:
+        self.run, self.rundir, self.stopping = run, rundir, stopping
+        self.settings = run.config.evaluate
+        self.evaluator: Evaluator | None = None
+        self.record: dict[str, Any] = {}
+        if self.settings.every_steps:
+            run.world.on_first(lambda: self._aside(self._prepare))
+
+    def due(self) -> bool:
+        """True after these steps and after the last one: then a checkpoint is saved, to be evaluated."""
+        every, step = self.settings.every_steps, self.run.step
+        return bool(every and step) and (step % every == 0 or step == self.run.config.optim.total_steps)
+
+    def catch_up(self, say: Say) -> None:
+        """Evaluates the step that the run stands at, where that is due and was not done yet."""
+        if self.due():
+            self.run.world.on_first(lambda: self._aside(lambda: self._evaluate(say)))
+
+    def _aside(self, action: Callable[[], None]) -> None:
+        """torch's own random numbers, which fresh networks are filled with, go on as if nothing had been drawn."""
+        device = self.run.hardware.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            action()
+
+    def _prepare(self) -> None:
+        from harness.metrics.evaluate import Evaluator  # scikit-learn comes with it, which most runs do without
+
+        self.evaluator = Evaluator(self.run.config.data, self.settings, self.run.hardware.device)
+        self.record = record = read_best(self.rundir.checkpoints)
+        if not record:
+            return
+        # Checkpoints past this step were damaged or removed: the steps come again, and with them their evaluations.
+        history = [[step, figure] for step, figure in record["history"] if step <= self.run.step]
+        if len(history) < len(record["history"]):
+            record["history"] = history
+            self._write()
+        if record["last"]["step"] <= self.run.step:
+            _note(self.rundir, record["last"])  # killed between the two files
+        self._set_damaged_aside()
+
+    def _set_damaged_aside(self) -> None:
+        while (best := best_checkpoint(self.rundir.checkpoints)) is not None:
+            try:
+                read_meta(best)
+                return
+            except ValueError as error:
+                text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
+                self.rundir.log(text)
+                print(text, file=sys.stderr)
+                set_aside(best)
+
+    def _evaluate(self, say: Say) -> None:
+        from harness.metrics.evaluate import Stopped
+
+        assert self.evaluator is not None
+        step = self.run.step
+        name = frechet_name(self.evaluator.featurizer.name)
+        if self.record.get("figure") == name and step in (done for done, _ in self.record["history"]):
+            return
+        folder = checkpoint_folder(self.rundir.checkpoints, step)
+        try:
+            loaded = load_checkpoint(folder, self.run.hardware.device)
+            figures = self.evaluator.evaluate(loaded, stopped=lambda: bool(self.stopping))
+        except Stopped:
+            return say(f"step {step} is not evaluated yet; the same command does it")
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"out of memory while step {step} was evaluated, which is saved; try --set evaluate.batch_size="
+                f"{max(2, self.settings.batch_size // 2)}, or --set evaluate.every_steps=0 for none while training"
+            ) from error
+        evaluation = json.loads(json.dumps({"run": self.rundir.path.name, **figures}))
+        self._keep(evaluation, name)
+        purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
+        say(self._told(evaluation, name))
+
+    def _keep(self, evaluation: dict[str, Any], name: str) -> None:
+        """In best.json, then in metrics.jsonl and metrics.json. Figures of another kind start the history anew."""
+        key = {"figure": name, **{part: evaluation[part] for part in KEY}}
+        history = self.record["history"] if self.record.get("key") == key else []
+        history = [*history, [evaluation["step"], evaluation["figures"].get(name)]]
+        self.record = {"figure": name, "key": key, "history": history, "last": evaluation}
+        self._write()
+        _note(self.rundir, evaluation)
+
+    def _write(self) -> None:
+        atomic_write(self.rundir.checkpoints / BEST_FILE, json.dumps(self.record, indent=1) + "\n")
+
+    def _told(self, evaluation: dict[str, Any], name: str) -> str:
+        best = best_checkpoint(self.rundir.checkpoints)
+        figures = ", ".join(f"{figure} {value:.4f}" for figure, value in evaluation["figures"].items())
+        reason = evaluation["left_out"].get(name)
+        missing = f"; {name} is left out: {reason}" if reason else ""
+        return f"step {evaluation['step']} evaluated: {figures}{missing}; best: {best.name if best else 'none yet'}"
+
+
+def _note(rundir: RunDir, evaluation: dict[str, Any]) -> None:
+    """The evaluation in metrics.jsonl and metrics.json, unless it is there."""
+    path = rundir.metrics_history_path
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [row["evaluate"] for row in map(json.loads, lines) if "evaluate" in row]
+    if evaluation not in rows:
+        rundir.write_metrics("evaluate", evaluation)
+    elif rows[-1] == evaluation != rundir.read_metrics().get("evaluate"):  # killed between these two
+        metrics = {**rundir.read_metrics(), "evaluate": evaluation}
+        atomic_write(rundir.metrics_path, json.dumps(metrics, indent=1) + "\n")

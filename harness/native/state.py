@@ -1,0 +1,182 @@
+"""From a config to networks and optimisers, and between these and a checkpoint folder."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.checkpoints.checkpoint import (
+    checkpoint_folder,
+    load_state,
+    load_weights,
+    purge_checkpoints,
+    read_meta,
+    save_checkpoint,
+)
+from harness.config.experiment import Config, Loss, config_to_dict
+from harness.errors import UserError
+from harness.native.data import PictureOrder, PictureSource
+from harness.native.losses import LeCam
+from harness.native.step import Training
+from harness.networks.build import build_networks
+from harness.networks.layers import synchronise_batch_norm
+from harness.runtime.device import Hardware
+from harness.runtime.dist import World
+from harness.runtime.rng import Draws
+from harness.storage.hdf5 import PackedSet, open_packed
+from harness.storage.rundir import RunDir
+
+
+def open_training_set(config: Config) -> PackedSet:
+    """The config's packed training pictures, checked against the config."""
+    packed = open_packed(config.data.hdf5_path("train"))
+    if (packed.height, packed.width) != config.data.img_size:
+        raise UserError(
+            f"{packed.path}: holds {packed.height}x{packed.width} pictures, "
+            f"data.img_size says {config.data.img_size}; try `make dataset CONFIG=...` for this size"
+        )
+    return packed
+
+
+def build_training(config: Config, hardware: Hardware, world: World, packed: PackedSet) -> Training:
+    """Everything that a run needs, at step 0."""
+    num_classes = len(packed.class_names) if config.model.conditional else 0
+    device, optim, share = hardware.device, config.optim, world.share(config.optim.batch_size)
+    generator, discriminator = build_networks(config, num_classes, device)
+    if world.size > 1:
+        synchronise_batch_norm(generator)
+        synchronise_batch_norm(discriminator)  # it has some where it has no spectral norm
+    ema = copy.deepcopy(generator).requires_grad_(False) if config.model.apply_g_ema else None
+
+    def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
+        betas = (optim.beta1, optim.beta2)
+        return torch.optim.Adam(network.parameters(), lr, betas, optim.eps, fused=config.train.applied.fused_adam)
+
+    loss = config.loss
+    lecam = make_lecam(loss) if loss.apply_lecam else None
+    order = PictureOrder(config.seed, packed.count, optim.batch_size)
+    source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, share)
+    run = Training(
+        config, hardware, world, generator, discriminator, ema, adam(generator, optim.g_lr),
+        adam(discriminator, optim.d_lr), lecam, source, Draws(config.seed, device, share), num_classes,
+        broken=torch.zeros((), device=device), broken_steps=torch.zeros((), device=device),
+    )  # fmt: skip
+    if config.train.compile:
+        run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator.judge)
+    return run
+
+
+def make_lecam(loss: Loss) -> LeCam:
+    return LeCam(loss.lecam_type, loss.lecam_lambda, loss.lecam_ema_decay, loss.lecam_ema_start_iter)
+
+
+# ---- to and from a checkpoint -----------------------------------------------------------------------------------
+
+
+def networks_of(run: Training) -> dict[str, nn.Module]:
+    named = {"generator": run.generator, "generator_ema": run.generator_ema, "discriminator": run.discriminator}
+    return {name: network for name, network in named.items() if network is not None}
+
+
+def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Path:
+    """Writes the run's state as checkpoint `step-<n>`, then removes the oldest ones. Returns the folder.
+
+    Called by all processes; the first one writes.
+    """
+    folder = checkpoint_folder(checkpoints, run.step)
+    state = {
+        "step": run.step,
+        "g_optimizer": run.g_optimizer.state_dict(),
+        "d_optimizer": run.d_optimizer.state_dict(),
+        "lecam": lecam_state(run),
+    }
+    meta = {"step": run.step, "num_classes": run.num_classes, "config": config_to_dict(run.config), **facts}
+    weights = {name: network.state_dict() for name, network in networks_of(run).items()}
+
+    def write() -> None:
+        save_checkpoint(folder, weights, state, meta)
+        purge_checkpoints(checkpoints, run.config.train.keep_last)
+
+    run.world.on_first(write)
+    return folder
+
+
+def lecam_state(run: Training) -> dict[str, Tensor | None] | None:
+    """LeCam's anchors; those that belong to places in the batch (`gsrgan`) for the whole batch."""
+    if run.lecam is None:
+        return None
+    anchors = run.lecam.state_dict()
+    return {name: run.world.gather(anchor) if anchor is not None and anchor.dim() else anchor
+            for name, anchor in anchors.items()}  # fmt: skip
+
+
+def load_networks(run: Training, folder: Path) -> None:
+    """Weights of a checkpoint into the run's networks; a source without a moving average starts one from G."""
+    for name, network in networks_of(run).items():
+        stored = name
+        if not (folder / f"{name}.safetensors").exists():
+            if name == "discriminator":
+                raise UserError(
+                    f"{folder}: has a generator alone, and training needs a discriminator too; start from both"
+                )
+            stored = "generator"
+        try:
+            network.load_state_dict(load_weights(folder, stored))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(f"{folder}: {name} has another shape than this config's model: {reason}") from error
+
+
+def load_training(run: Training, folder: Path) -> None:
+    """Goes on exactly where the checkpoint was written."""
+    load_networks(run, folder)
+    state = load_state(folder)
+    run.step = state["step"]
+    for optimizer, name in ((run.g_optimizer, "g_optimizer"), (run.d_optimizer, "d_optimizer")):
+        # Moments as they were; rates and the rest as the config says, also after an allowed change of it.
+        pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)
+        groups = [{**now, "params": stored["params"]} for now, stored in pairs]
+        optimizer.load_state_dict({**state[name], "param_groups": groups})
+        _lay_moments_out(optimizer)
+    if run.lecam is not None and state["lecam"] is not None:
+        share, device = run.draws.share, run.hardware.device
+        anchors = {name: a.to(device) if a is not None else None for name, a in state["lecam"].items()}
+        run.lecam.load_state_dict({name: a[share] if a is not None and a.dim() else a for name, a in anchors.items()})
+
+
+def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:
+    """Each moment in its parameter's memory layout: a fused Adam pairs them by address, whatever their strides say."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name in state:
+                    state[name] = torch.empty_like(parameter).copy_(state[name])
+
+
+def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:
+    """The facts kept with each checkpoint of a run: its set, and what it was fine-tuned from.
+
+    Args:
+        newest: the checkpoint that the run goes on from; None = it begins.
+        source: the fine-tuning source, where the run begins or the source is asked for by name.
+    """
+    facts: dict[str, Any] = {"data_sha256": packed.sha256, "class_names": packed.class_names}
+    if newest is None:
+        if source is None:
+            return facts
+        return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
+    meta = read_meta(newest)
+    if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
+        raise UserError(
+            f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
+            "put the old one back, or train under another --set name="
+        )
+    if source is not None and meta.get("finetuned_from") != str(source):
+        raise UserError(
+            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; "
+            "move the folder away first"
+        )
+    return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}

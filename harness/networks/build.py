@@ -1,0 +1,48 @@
+"""From a config to freshly initialised networks."""
+
+import torch
+
+from harness.config.experiment import Config
+from harness.networks.arch import ArchSpec
+from harness.networks.base import Discriminator, Generator
+from harness.networks.conv import ConvDiscriminator, ConvGenerator
+from harness.networks.layers import round_as_studiogan
+from harness.networks.progressive_latents import active_size, close_columns
+from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from harness.runtime.rng import seed_for
+
+
+def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
+    """The part of a config that decides the networks' shapes; `num_classes` 0 = unconditional."""
+    model, train, (height, width) = config.model, config.train.applied, config.data.img_size
+    names = set(ArchSpec.__dataclass_fields__) & set(type(model).model_fields)
+    return ArchSpec(
+        img_height=height, img_width=width, num_classes=num_classes, commute_1x1=train.commute_1x1,
+        fuse_resampling=train.fuse_resampling,
+        **{name: getattr(model, name) for name in names},
+    )  # fmt: skip
+
+
+def build_networks(config: Config, num_classes: int, device: torch.device) -> tuple[Generator, Discriminator]:
+    """Freshly initialised networks: a function of config.seed alone, whatever the number of threads."""
+    spec, threads = config_to_spec(config, num_classes), torch.get_num_threads()
+    torch.set_num_threads(1)  # the last bits of an orthogonal matrix hang on it
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(config.seed, "weights"))
+            generator, discriminator = spec_to_networks(spec)
+    finally:
+        torch.set_num_threads(threads)
+    close_columns(generator, active_size(config.optim, spec.z_dim, step=0))
+    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
+    for network in (generator, discriminator):
+        if config.train.as_studiogan:
+            round_as_studiogan(network)
+        network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
+    return generator, discriminator
+
+
+def spec_to_networks(spec: ArchSpec) -> tuple[Generator, Discriminator]:
+    if spec.backbone == "conv":
+        return ConvGenerator(spec), ConvDiscriminator(spec)
+    return ResNetGenerator(spec), ResNetDiscriminator(spec)

@@ -1,0 +1,298 @@
+"""The folder of one run: its config, lock, status, log and statistics; all that must survive a kill.
+
+In: a `Config`. Out: `runs/<name>/`. The atomic operations of `harness/storage/atomic.py` are offered here too.
+"""
+
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.config.experiment import (
+    Config,
+    check_config,
+    complete_config,
+    config_differences,
+    config_to_dict,
+    config_to_yaml,
+    read_yaml,
+)
+from harness.errors import UserError
+from harness.storage.atomic import atomic_file, atomic_folder, atomic_write, clean_leftovers, remove_folder
+from harness.storage.lock import hold_lock
+
+__all__ = ["RunDir", "atomic_file", "atomic_folder", "atomic_write", "clean_leftovers", "remove_folder"]
+
+# May change when a run is resumed, because no step computes anything else with them.
+FREE_KEYS = (
+    "optim.total_steps",
+    "data.src",
+    "clean.*",  # the set that comes of it is compared by its hash
+    "train.device",
+    "train.threads",
+    "train.pictures",
+    "train.*_every_steps",
+    "train.keep_last",
+    "train.sample_count",
+    "finetune.*",
+    "encoder.*",
+    "inversion.*",
+    "blend.*",
+    "engine",
+    "evaluate.*",
+    "studiogan.*",
+)
+PACKAGES = ("torch", "numpy", "scipy", "h5py", "pillow", "pyyaml", "pydantic", "safetensors", "scikit-learn")
+State = Literal["running", "done", "interrupted", "failed"]
+
+
+class RunDir:
+    """`runs/<name>/`. Made by `open` (to train) or `existing` (to read); whoever writes holds `lock()`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config_path, self.env_path = self.path / "config.yaml", self.path / "env.json"
+        self.status_path, self.lock_path = self.path / "status.json", self.path / "lock.json"
+        self.log_path, self.stats_path = self.path / "log.txt", self.path / "stats.jsonl"
+        self.noise_path = self.path / "noise.pt"
+        self.metrics_path, self.metrics_history_path = self.path / "metrics.json", self.path / "metrics.jsonl"
+        self.samples, self.checkpoints = self.path / "samples", self.path / "checkpoints"
+        self.config: Config | None = None
+        self.allow_config_change = False
+        self.opened_at_sec = time.monotonic()
+
+    # ---- opening ----
+
+    @classmethod
+    def open(cls, config: Config, root: Path = Path("runs"), allow_config_change: bool = False) -> "RunDir":
+        """The run of this config, made or found again. UserError when it was begun with another config."""
+        run = cls(Path(root) / config.name)
+        run.config, run.allow_config_change = config, allow_config_change
+        with _told_as_user_error(run.path):
+            for folder in (run.path, run.samples, run.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not run.config_path.exists():
+                if any(run.checkpoints.iterdir()):
+                    raise UserError(f"{run.path}: found checkpoints but no config.yaml; move the folder away")
+                atomic_write(run.config_path, config_to_yaml(config))
+            elif not os.access(run.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        run._changed_keys()
+        return run
+
+    @classmethod
+    def existing(cls, name: str, root: Path = Path("runs")) -> "RunDir":
+        """A run that is there, to read from. UserError with the names that there are."""
+        run = cls(Path(root) / name)
+        if not run.config_path.is_file():
+            names = ", ".join(sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))) or "none yet"
+            raise UserError(f"run: found no {run.config_path}, allowed {names} (in {root}), try make train")
+        return run
+
+    def read_config(self) -> Config:
+        """The config that the run was last worked on with."""
+        return check_config(complete_config(read_yaml(self.config_path)), str(self.config_path))
+
+    def _changed_keys(self) -> list[tuple[str, Any, Any]]:
+        """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
+        assert self.config is not None
+        changed = config_differences(complete_config(read_yaml(self.config_path)), config_to_dict(self.config))
+        bound = [c for c in changed if not any(fnmatchcase(c[0], pattern) for pattern in FREE_KEYS)]
+        if bound and not self.allow_config_change:
+            lines = [f"  {key}: run has {_shown(old)}, config says {_shown(new)}" for key, old, new in bound]
+            head = f"{self.path}: begun with another config; use another name, or add --allow-config-change"
+            raise UserError("\n".join([head, *lines]))
+        return changed
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one process at work here; cleans up after a killed one, keeps a changed config."""
+        with ExitStack() as stack:
+            with _told_as_user_error(self.path):
+                stack.enter_context(hold_lock(self.lock_path, self._say))
+            for folder in (self.path, self.samples, self.checkpoints):
+                clean_leftovers(folder)
+            if self.config is not None:
+                for key, old, new in (changed := self._changed_keys()):
+                    self.log(f"config: {key} changed from {_shown(old)} to {_shown(new)}")
+                if changed:
+                    atomic_write(self.config_path, config_to_yaml(self.config))
+            yield
+
+    # ---- what a run says of itself ----
+
+    @property
+    def elapsed_sec(self) -> float:
+        """Since this process opened the run; a clock that jumps does not change it."""
+        return time.monotonic() - self.opened_at_sec
+
+    def write_status(self, state: State, **fields: Any) -> None:
+        """status.json: state, step, total_steps (kept when not given), message, updated_at and `fields`."""
+        before = self.read_status() or {}
+        kept = {key: before.get(key) for key in ("step", "total_steps")}
+        status = {"state": state, **kept, "message": "", **fields, "updated_at": _now_text()}
+        atomic_write(self.status_path, _to_json(status, indent=1) + "\n")
+
+    def read_status(self) -> dict[str, Any] | None:
+        """The last status; None when there is none that can be read."""
+        try:
+            status = json.loads(self.status_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return status if isinstance(status, dict) else None
+
+    def log(self, text: str) -> None:
+        """One line of log.txt: time (UTC), seconds since the run was opened here, text."""
+        line = f"{_now_text()} +{self.elapsed_sec:.1f}s {' '.join(text.split())}\n"
+        _append(self.log_path, line)
+
+    def _say(self, text: str) -> None:
+        print(f"{self.path}: {text}", file=sys.stderr)
+        self.log(text)
+
+    def write_env(self, **fields: Any) -> None:
+        """env.json: commit, interpreter, platform, package versions, host and `fields`, say the device."""
+        env = {
+            "git": _git_state(Path(__file__).resolve().parents[2]),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "host": socket.gethostname(),
+            "packages": {name: _version(name) for name in PACKAGES},
+            "written_at": _now_text(),
+        }
+        atomic_write(self.env_path, _to_json({**env, **fields}, indent=1) + "\n")
+
+    # ---- figures and statistics ----
+
+    def read_metrics(self) -> dict[str, Any]:
+        """metrics.json; {} when there is none yet. UserError when it is damaged."""
+        try:
+            found = json.loads(self.metrics_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{self.metrics_path}: is damaged ({error}); move it away, it is made anew") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self.metrics_path}: is damaged (no object); move it away, it is made anew")
+        return found
+
+    def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
+        """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
+        figures_now = {**self.read_metrics(), key: figures}
+        history = self.metrics_history_path.read_bytes() if self.metrics_history_path.exists() else b""
+        atomic_write(self.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
+        atomic_write(self.metrics_path, json.dumps(figures_now, indent=1) + "\n")
+
+    def append_stats(self, row: dict[str, Any]) -> None:
+        """One line of stats.jsonl. Numbers that are not finite become null."""
+        _append(self.stats_path, _to_json(row) + "\n")
+
+    def read_stats(self) -> list[dict[str, Any]]:
+        """All whole rows; a half-written line is passed over."""
+        return [row for row, _ in self._stats_rows() if row is not None]
+
+    def drop_stats_after(self, step: int) -> None:
+        """Takes back rows past `step` (they will come again) and lines that a kill left half written."""
+        rows = self._stats_rows()
+        kept = [line for row, line in rows if row is not None and row.get("step", step) <= step]
+        if len(kept) < len(rows):
+            atomic_write(self.stats_path, b"".join(kept))
+
+    def _stats_rows(self) -> list[tuple[dict[str, Any] | None, bytes]]:
+        if not self.stats_path.exists():
+            return []
+        return [(_row_from(line), line) for line in self.stats_path.read_bytes().splitlines(keepends=True)]
+
+
+def _row_from(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(row, dict) and line.endswith(b"\n") and isinstance(row.get("step", 0), int)
+    return row if whole else None
+
+
+def _append(path: Path, line: str) -> None:
+    """A whole line at the end of the file, or (full disk) the file as it was."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size, content = os.fstat(descriptor).st_size, line.encode()
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy and torch as Python's, paths as text, nan and infinities as None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value, default=str)
+
+
+def _now_text() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(folder: Path) -> dict[str, Any]:
+    """{"commit", "dirty"} of our own checkout; both None outside one."""
+
+    def git(*words: str) -> str | None:
+        try:
+            command = ["git", "-C", str(folder), *words]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    commit = git("rev-parse", "HEAD") if top and Path(top).resolve() == folder else None
+    changes = git("status", "--porcelain", "--untracked-files=no") if commit else None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+@contextmanager
+def _told_as_user_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write here ({error.strerror}), allowed a folder that you may write to, "
+            "with space left on its disk; try another place or free some space"
+        ) from error

@@ -1,0 +1,109 @@
+"""Our config in StudioGAN's languages: the JSON of 0.2.0 (v020.py) and the YAML of 0.4.0 (v040.py).
+
+In: a `Config`, or a file written for StudioGAN. Out: that file, or a `Config`. What one side cannot say is refused by
+name. StudioGAN itself is not needed. Imports no torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config.experiment import Config, finetune_config, read_yaml
+from harness.config.yaml_files import MAX_BYTES
+from harness.errors import UserError
+from harness.storage.atomic import atomic_write
+from harness.storage.hdf5 import open_packed
+from harness.studiogan.dialects.table import safe_name
+from harness.studiogan.dialects.v020 import config_from_020, config_to_020
+from harness.studiogan.dialects.v040 import TEMPLATE as TEMPLATE_040
+from harness.studiogan.dialects.v040 import config_from_040, config_to_040
+
+__all__ = ["config_from_020", "config_from_040", "config_to_020", "config_to_040"]
+__all__ += ["config_to_text", "count_classes", "read_foreign", "write_configs"]
+
+
+def config_to_text(config: Config, num_classes: int) -> tuple[str, str]:
+    """(file name, content) for config.studiogan.version: `config.json` or `config.yaml`."""
+    if config.studiogan.version == "0.2.0":
+        return "config.json", json.dumps(config_to_020(config, num_classes), indent=2) + "\n"
+    return "config.yaml", yaml.safe_dump(config_to_040(config, num_classes), sort_keys=False)
+
+
+def write_configs(config: Config, root: Path = Path("runs")) -> list[Path]:
+    """What StudioGAN would be given for this run and for its FreezeD run: `<root>/<name>/studiogan.{json,yaml}`.
+
+    Both or none. Neither run needs to exist, nor its set, unless it has classes: they are counted there.
+    """
+    texts = {}
+    for each in (config, finetune_config(config)):
+        name, text = config_to_text(each, count_classes(each))
+        texts[Path(root) / each.name / f"studiogan{Path(name).suffix}"] = text
+    for path, text in texts.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, text)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    return list(texts)
+
+
+def count_classes(config: Config) -> int:
+    """Classes of the packed training set; 1 where there is none yet and none are needed."""
+    path = config.data.hdf5_path("train")
+    if path.exists():
+        with open_packed(path) as packed:
+            return len(packed.class_names)
+    if config.model.conditional:
+        raise UserError(
+            f"data.set: found no {path}, allowed a packed set (its classes are counted), try `make dataset`"
+        )
+    return 1
+
+
+def read_foreign(path: Path | str) -> Config:
+    """A config made for StudioGAN as one of ours, named as its file: .json = 0.2.0, .yaml or .yml = 0.4.0.
+
+    UserError names everything that is wrong with it, or that Carforge does not have.
+    """
+    path = Path(path)
+    name = safe_name(path.stem, "foreign")
+    if path.suffix == ".json":
+        return config_from_020(_read_json(path), name, str(path))
+    if path.suffix in (".yaml", ".yml"):
+        content = read_yaml(path)
+        if not set(content) & set(TEMPLATE_040):
+            allowed = ", ".join(TEMPLATE_040)
+            raise UserError(f"{path}: found none of {allowed}, allowed a config of StudioGAN 0.4.0 with them")
+        return config_from_040(content, name, str(path))
+    raise UserError(f"{path}: found {path.suffix or 'no ending'}, allowed .json (StudioGAN 0.2.0) or .yaml (0.4.0)")
+
+
+def _read_json(path: Path) -> Any:
+    """What stands in a JSON file; repeated keys, NaN and whatever else is no JSON are the user's mistake."""
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: found more than {MAX_BYTES} bytes, allowed a config")
+        text = content.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UserError(f"config: cannot read {path} ({error.strerror})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid JSON: nested too deeply") from error
+    except ValueError as error:  # syntax, bytes that are no UTF-8, numbers of 5,000 digits
+        raise UserError(f"{path}: not valid JSON: {' '.join(str(error).split())[:160]}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice, keep one")
+    return content
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")

@@ -1,0 +1,197 @@
+"""A running StudioGAN, told in our own terms: rows of stats.jsonl, figures, checkpoints of ours, sample grids.
+
+In: the lines of its log, and the saves in its working folder. Out: what the native engine leaves in runs/<name>/.
+"""
+
+import json
+import math
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from harness.checkpoints.checkpoint import BEST_FILE, purge_checkpoints, read_best
+from harness.checkpoints.load import load_checkpoint
+from harness.config.experiment import Config
+from harness.native.evaluate_while_training import Evaluations
+from harness.native.sample_grids import save_samples
+from harness.native.step import Training
+from harness.runtime.device import Hardware
+from harness.runtime.dist import World
+from harness.runtime.progress import Reporter, save_curves
+from harness.storage.rundir import RunDir, atomic_write
+from harness.studiogan.log import STEP, Figure, Progress, Said, Unknown, parse_line
+from harness.studiogan.process import Heard
+from harness.studiogan.weights.convert import import_checkpoint
+from harness.studiogan.workdir import drop_saves, list_saves
+
+# A figure that two programs compute differently must not be taken for ours.
+OWN = "studiogan"
+NO_EVALUATION = {"step": 2**62}  # never taken for one of ours that waits to be noted
+
+
+@dataclass
+class FollowedRun:
+    """What grids and evaluations need to know of a run; they take it for a `Training`."""
+
+    config: Config
+    hardware: Hardware
+    step: int
+    num_classes: int = 0
+    world: World = field(default_factory=World)
+    generator: Any = None
+    generator_ema: None = None
+
+    def as_training(self) -> Training:
+        return cast(Training, self)
+
+
+class LogReporter(Reporter):
+    """Rows from a log that tells the losses of one step in every `log_every`."""
+
+    def start_clock(self, step: int, at_sec: float) -> None:
+        """Training began then, after `step` updates; what came before was preparation."""
+        self.told_step, self.told_at_sec = step, at_sec
+        self.began_at = self.spoke_at = time.monotonic()
+
+    def tell_pace(self, step: int, at_sec: float) -> None:
+        """`step` updates were done at `at_sec`, and its log has nothing new yet."""
+        done = step - self.told_step
+        if done > 0:
+            self.show_step(step, max(at_sec - self.told_at_sec, 1e-6) / done)
+
+    def tell(self, progress: Progress, at_sec: float) -> None:
+        """`at_sec`: when the line came, which may be a while ago."""
+        self.steps = progress.step - self.told_step
+        values = {"d_loss": progress.d_loss, "g_loss": progress.g_loss}
+        self.sums = {name: torch.tensor(value * self.steps, dtype=torch.float64) for name, value in values.items()}
+        self.began_at = time.monotonic() - max(at_sec - self.told_at_sec, 1e-6)
+        self.told_step, self.told_at_sec = progress.step, at_sec
+        self.bar.update(self.task, completed=progress.step)
+        self._flush(progress.step)
+
+
+class Follower:
+    """`run.step` is the step of our newest checkpoint, `logged_step` that of the newest line of losses."""
+
+    def __init__(
+        self,
+        rundir: RunDir,
+        run: FollowedRun,
+        facts: dict[str, Any],
+        scratch: Path,
+        reporter: LogReporter,
+        evaluations: Evaluations,
+        last_step: int,
+    ) -> None:
+        self.rundir, self.run, self.facts, self.scratch = rundir, run, facts, scratch
+        self.reporter, self.evaluations = reporter, evaluations
+        self.last_step, self.logged_step = last_step, run.step
+        self.training, self.warned = False, False
+        self.unknown_lines = 0
+        self.figures: dict[int, dict[str, float | None]] = {}
+
+    def hear(self, lines: list[Heard]) -> None:
+        """Nothing in a line stops the run: what is not understood is counted."""
+        for heard in lines:
+            event = parse_line(heard.line)
+            if isinstance(event, Said):
+                self._on_said(event, heard.at_sec)
+            elif isinstance(event, Progress) and self.logged_step < event.step <= self.last_step and self.training:
+                self._on_progress(event, heard.at_sec)
+            elif isinstance(event, Figure) and event.step <= self.last_step:
+                self._on_figure(event)
+            elif isinstance(event, Unknown | Progress | Figure) and self.training:  # before it, it prints its networks
+                self.unknown_lines += 1
+
+    def _on_said(self, event: Said, at_sec: float) -> None:
+        if event.word == "step":
+            return self._on_step(event.rest, at_sec)
+        self.rundir.log(f"{OWN}: {event.word} {event.rest}")
+        if event.word == "training":
+            self.training = True
+            self.reporter.start_clock(self.run.step, at_sec)
+        elif event.word == "saved":
+            self._rank_saves()  # first, so that the best one is not removed as an old one
+            self.take_saves()
+            self._keep_figures(best="best=1" in event.rest.split())
+
+    def _on_step(self, rest: str, at_sec: float) -> None:
+        found = re.fullmatch(f"step={STEP}", rest)
+        if found and self.training and self.logged_step <= int(found[1]) <= self.last_step:
+            self.reporter.tell_pace(int(found[1]), at_sec)
+        else:
+            self.unknown_lines += 1
+
+    def _on_figure(self, event: Figure) -> None:
+        """The best FID's line names the step that had it; it is kept beside the figures of the step just measured."""
+        step = max(self.figures, default=event.step) if event.name == "best_fid" else event.step
+        value = event.value if math.isfinite(event.value) else None
+        self.figures.setdefault(step, {})[f"{OWN}_{event.name}"] = value
+
+    def _on_progress(self, event: Progress, at_sec: float) -> None:
+        self.logged_step = event.step
+        self.reporter.tell(event, at_sec)
+        if not event.finite and not self.warned:
+            self.warned = True
+            self.reporter.say(f"WARNING: a loss is not finite at step {event.step}; StudioGAN goes on regardless")
+
+    def take_saves(self) -> None:
+        """Turns its newest saves into checkpoints of ours, oldest first; older ones than are kept are passed over."""
+        new = [save for save in list_saves(self.scratch) if self.run.step < save[0] <= self.last_step]
+        keep = self.run.config.train.keep_last
+        if passed := [step for step, _ in new[:-keep]]:
+            self.reporter.say(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
+        for step, folder in new[-keep:]:
+            # One that cannot be used ends the run: the next ones would be like it, and nothing would be kept.
+            kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.facts)
+            before, self.run.step = self.run.step, step
+            self._after_import(kept, before)
+        drop_saves(self.scratch, self.run.step)
+
+    def _after_import(self, kept: Path, before: int) -> None:
+        purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
+        every = self.run.config.train.sample_every_steps
+        if self.run.step // every > before // every or self.run.step == self.last_step:
+            self._draw_samples(kept)
+        self.evaluations.catch_up(self.reporter.say)
+        if self.run.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()  # StudioGAN needs it
+        save_curves(self.rundir.read_stats(), self.rundir.path / "curves.png")
+
+    def _draw_samples(self, kept: Path) -> None:
+        try:
+            loaded = load_checkpoint(kept, self.run.hardware.device)
+            self.run.generator, self.run.num_classes = loaded.generator, loaded.num_classes
+            save_samples(self.run.as_training(), self.rundir)
+        except torch.OutOfMemoryError:
+            self.reporter.say(f"no memory left beside StudioGAN to draw samples of step {self.run.step}")
+        finally:
+            self.run.generator = None
+
+    def _rank_saves(self) -> None:
+        """best.json by its own FID, where no evaluation of ours decides which checkpoint is the best."""
+        if self.run.config.evaluate.every_steps:
+            return
+        name, checkpoints = f"{OWN}_fid", self.rundir.checkpoints
+        new = {step: figures[name] for step, figures in self.figures.items() if name in figures}
+        record = read_best(checkpoints)
+        ranked = dict(record["history"]) if record.get("figure") == name else {}
+        if new:
+            history = sorted((ranked | new).items())
+            record = {"figure": name, "key": {"figure": name}, "history": history, "last": NO_EVALUATION}
+            atomic_write(checkpoints / BEST_FILE, json.dumps(record, indent=1) + "\n")
+
+    def _keep_figures(self, best: bool) -> None:
+        """What it measured itself before it saved; `best` is of the newest."""
+        config, steps = self.run.config, sorted(self.figures)
+        for step in steps:
+            head = {"step": step, "studiogan": config.studiogan.version, "split": config.evaluate.split}
+            self.rundir.write_metrics(OWN, {**head, "best": best and step == steps[-1], **self.figures.pop(step)})
+
+    @property
+    def complete(self) -> bool:
+        return self.run.step == self.last_step

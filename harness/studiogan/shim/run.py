@@ -1,0 +1,231 @@
+"""What both versions of StudioGAN need around them: the device, the optimisers, other processes, the exit code."""
+
+import multiprocessing
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
+from harness.studiogan.shim.job import Job, Optimizer
+from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
+from harness.studiogan.shim.step_loop import Finished, Stopped
+
+INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
+RUN_NAME = "run"  # of StudioGAN's own log, event and figure files
+
+
+class ChildFailed(Exception):
+    """A process of -DDP has ended with this code and has said why."""
+
+    def __init__(self, code: int):
+        super().__init__(f"exit code {code}")
+        self.code = code if code > 0 else 1  # negative: killed by a signal
+
+
+def run_to_exit_code(train: Callable[[], None], rank: int = 0) -> int:
+    """Calls `train`, which ends by one of the exceptions above."""
+    try:
+        train()
+        raise AssertionError("StudioGAN came back before last_step")
+    except Finished:
+        return 0
+    except Stopped:
+        return EXIT_RESUMABLE if rank == 0 else 0
+    except ChildFailed as error:
+        return error.code
+    except UserError as error:
+        return _refuse(str(error))
+    except URLError as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        return _refuse(f"evaluate: cannot fetch {INCEPTION} ({error}), try placing it in {folder}")
+    except torch.OutOfMemoryError as error:
+        print(f"carforge: out of memory: {str(error).splitlines()[0]}", flush=True)
+        return EXIT_OUT_OF_MEMORY
+    except (Exception, SystemExit):
+        traceback.print_exc()
+        return 1
+
+
+def _refuse(text: str) -> int:
+    print(f"carforge: {text}", file=sys.stderr, flush=True)
+    return EXIT_USER_ERROR
+
+
+def mean_over_ranks(local: Tensor) -> Tensor:
+    if not dist.is_initialized():
+        return local
+    total = local.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: Optimizer) -> None:
+    """StudioGAN's resume brings back the rates of the checkpoint, whatever the config says."""
+    for optimizer, lr in ((g_optimizer, wanted.g_lr), (d_optimizer, wanted.d_lr)):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+            if "betas" in group:
+                group["betas"] = (wanted.beta1, wanted.beta2)
+        for state in optimizer.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].cpu()  # StudioGAN moves it to the GPU, where reading it waits
+
+
+def say_optimizers(g_optimizer: Any, d_optimizer: Any) -> None:
+    """As the optimisers hold it, not as it was asked for."""
+    g, d = g_optimizer.param_groups[0], d_optimizer.param_groups[0]
+    beta1, beta2 = d.get("betas", (float("nan"), float("nan")))
+    say("optimizer", g_lr=float(g["lr"]), d_lr=float(d["lr"]), beta1=float(beta1), beta2=float(beta2))
+
+
+def check_freeze_layers(n: int | None, discriminator: Any) -> None:
+    """StudioGAN freezes something else than asked for N >= blocks, and does not say so."""
+    blocks = len(discriminator.in_dims)
+    if n is not None and not 0 < n < blocks:
+        raise UserError(
+            f"finetune.freeze_layers: found {n}, allowed 1 to {blocks - 1} (StudioGAN counts {blocks} blocks), "
+            f"try finetune.freeze_layers={min(2, blocks - 1)}"
+        )
+
+
+def check_steps(job: Job, loaded_step: int, total_steps: int) -> None:
+    if job.first_step not in (0, loaded_step):
+        raise UserError(f"first_step: found {job.first_step}, but the checkpoint is of step {loaded_step}")
+    if job.last_step > total_steps:
+        raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {total_steps}")
+
+
+def reseed(seed: int, step: int, rank: int = 0) -> None:
+    """A resumed run goes on with other noise and another order than the run's beginning had."""
+    mixed = (seed + step + 1_000_003 * rank) % 2**32
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+class CpuRank(str):
+    """A rank that is also the device "cpu": StudioGAN uses one value as both, and an integer device means CUDA."""
+
+    rank: int
+
+    def __new__(cls, rank: int) -> "CpuRank":
+        made = super().__new__(cls, "cpu")
+        made.rank = rank
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return self.rank == other if isinstance(other, int) else str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def __radd__(self, other: int) -> int:
+        return other + self.rank
+
+    def __getnewargs__(self) -> tuple[int]:  # type: ignore[override]
+        return (self.rank,)
+
+
+def patch_torch(job: Job) -> None:
+    """torch.load for our own files; on a CPU, the calls that need a CUDA driver."""
+    _patch_load(job)
+    if job.device == "cuda":
+        return  # the entry left `processes` devices visible
+    torch.cuda.device_count = lambda: job.processes
+    torch.cuda.current_device = lambda: CpuRank(0)  # type: ignore[assignment, return-value]
+    torch.cuda.set_device = lambda device: None
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+
+
+def _patch_load(job: Job) -> None:
+    """Checkpoints hold a numpy scalar (the best FID), which torch.load refuses unless told that it may unpickle.
+
+    It may for the files in the source folder alone: the engine has written them itself.
+    """
+    if job.checkpoint is None:
+        return
+    source, load = Path(job.checkpoint).resolve(), torch.load
+
+    def load_own(file: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(file, str | Path) and Path(file).resolve().parent == source:
+            options |= {"weights_only": False, "map_location": "cpu"}
+            arguments = ()
+        return load(file, *arguments, **options)
+
+    torch.load = load_own
+
+
+def parallel_class(parallel: Any, job: Job) -> Callable[..., Any]:
+    """DDP waits for a gradient of every parameter, and frozen ones get none; on a CPU it takes no device numbers."""
+
+    def wrap(network: Any, device_ids: Any = None, **options: Any) -> Any:
+        if job.freeze_layers is not None and type(network).__name__ == "Discriminator":
+            options["find_unused_parameters"] = True
+        return parallel(network, device_ids=None if job.device == "cpu" else device_ids, **options)
+
+    return wrap
+
+
+def patch_sqrtm() -> None:
+    """scipy's sqrtm(disp=False) gives a pair, until 1.18 takes `disp` away; the metrics unpack that pair."""
+    import scipy.linalg
+
+    root = scipy.linalg.sqrtm
+    scipy.linalg.sqrtm = lambda a, disp=True: root(a) if disp else (root(a), 0.0)
+
+
+def run_child(job: Job, rank: int, train: Callable[[Any], None]) -> NoReturn:
+    """A spawned process of -DDP from its first thing to its last; `train` gets the rank as StudioGAN wants it."""
+    note_signals()
+    parent = multiprocessing.parent_process()
+    die_with_parent(parent.pid if parent else None)
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    device = CpuRank(rank) if job.device == "cpu" else rank
+    code = run_to_exit_code(lambda: train(device), rank)
+    if dist.is_initialized() and code in (0, EXIT_RESUMABLE):  # all come here
+        dist.destroy_process_group()
+    leave(code)
+
+
+def spawn(child: Callable[..., None], job: Job, arguments: tuple[Any, ...]) -> None:
+    """`child(rank, job, *arguments)` in `job.processes` processes. Raises Finished or Stopped as they end."""
+    context: Any = start_processes(child, args=(job, *arguments), nprocs=job.processes, join=False)
+    told = False
+    try:
+        while not context.join(timeout=0.5, grace_period=10):
+            if asked_to_stop() and not told:
+                told = True
+                for process in context.processes:
+                    process.terminate()  # SIGTERM, which they note
+    except ProcessExitedException as error:
+        # SIGTERM kills one that has not begun to note signals: nothing is lost, it has not trained yet.
+        if error.exit_code == EXIT_RESUMABLE or (told and error.exit_code == -signal.SIGTERM):
+            raise Stopped from error
+        raise ChildFailed(error.exit_code) from error
+    raise Finished
+
+
+def start(job: Job) -> int:
+    """Trains as the job says; the exit code."""
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    facts = {"first_step": job.first_step, "last_step": job.last_step}
+    say("starting", version=job.version, device=job.device, processes=job.processes, torch=torch.__version__, **facts)
+    version = import_module("harness.studiogan.shim_" + job.version.replace(".", ""))
+    return run_to_exit_code(lambda: version.train(job))

@@ -1,0 +1,84 @@
+"""The course of steps of one StudioGAN process: where it ends, what it saves, and what it tells of it."""
+
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from harness.studiogan.shim.job import Job
+from harness.studiogan.shim.process import Pulse, asked_to_stop, say
+
+
+class Finished(Exception):
+    """last_step is reached and saved."""
+
+
+class Stopped(Exception):
+    """A signal asked for the end; the step is saved."""
+
+
+class Course:
+    """The steps of one process: from first_step to last_step, or to the end of the iteration in which a signal came."""
+
+    def __init__(self, job: Job, rank: int = 0):
+        self.job, self.rank = job, rank
+        self.step = job.first_step  # generator updates done so far
+        self.saved_step = job.first_step
+        self.save: Callable[[int], None] | None = None  # writes a checkpoint; rank 0 alone calls it
+        self._pulse: Pulse | None = None  # from the first iteration on
+
+    def begin_iteration(self, step: int) -> None:
+        """Every process calls this before iteration `step`."""
+        self.step = step
+        if self.rank == 0:
+            self._tell(step)
+        done = step >= self.job.last_step
+        if not done and not self._anybody_asked():
+            return
+        if self.rank == 0 and self.saved_step != step:
+            assert self.save is not None
+            self.save(step)
+        if dist.is_initialized():
+            dist.barrier()
+        if self.rank == 0:
+            say("finished" if done else "stopped", step=step)
+        raise Finished if done else Stopped
+
+    def _tell(self, step: int) -> None:
+        if self._pulse:
+            return self._pulse.beat(step)
+        say("training", step=step)
+        self._pulse = Pulse()
+
+    def _anybody_asked(self) -> bool:
+        """Processes get a signal at different times; all must leave after the same iteration."""
+        if not dist.is_initialized():
+            return asked_to_stop()
+        asked = torch.tensor(float(asked_to_stop()), device=self.job.device)
+        dist.all_reduce(asked)
+        return asked.item() > 0
+
+    def publish(self, step: int, best: bool, write: Callable[[Path], None]) -> None:
+        """`write` fills checkpoints/step-XXXXXXXX.partial, which then gets its name: what has it is complete.
+
+        StudioGAN would remove its last checkpoint before it writes the next.
+        """
+        final = Path("checkpoints") / f"step-{step:08d}"
+        partial = final.with_name(final.name + ".partial")
+        for folder in (partial, final):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        partial.rename(final)
+        self.saved_step = step
+        say("saved", step=step, folder=final.as_posix(), best=int(best), peak_mib=_peak_mib(self.job.device))
+
+
+def _peak_mib(device: str) -> int:
+    """Of the GPU's memory (what torch took of it), on a CPU of this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_reserved() >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -1,0 +1,184 @@
+"""StudioGAN's checkpoint files: found in a folder, read without running anything that is in them, written.
+
+Both versions keep `model={G,D,G_ema}-{current,best}-weights-step={N}.pth`. LeCam's anchors, which 0.2.0 does not know,
+stand beside them in `lecam-step={N}.pt`.
+"""
+
+import io
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.storage.atomic import atomic_write
+
+When = Literal["current", "best"]
+NETWORKS = {"G": "generator", "G_ema": "generator_ema", "D": "discriminator"}
+_STEP_IN_NAME = re.compile(r"step=(\d+)\.pth$")
+# 0.2.0 keeps its best FID as a numpy scalar. These names, and no others, are allowed besides torch's own.
+_make_scalar = np.float64(0).__reduce__()[0]
+_NUMPY_NAMES: list[Any] = [
+    _make_scalar,
+    (_make_scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 calls it
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
+]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint of StudioGAN in memory; the keys of both are "G", and "D" and "G_ema" where there are such files.
+
+    Attributes:
+        contents: what a file holds; always has `state_dict`.
+    """
+
+    step: int
+    files: dict[str, Path]
+    contents: dict[str, dict[str, Any]]
+    lecam: dict[str, Tensor | None] | None = field(default=None)
+
+    def state_dict(self, letter: str) -> dict[str, Tensor]:
+        return self.contents[letter]["state_dict"]
+
+    def fact(self, key: str) -> Any:
+        """`seed`, `run_name` and the like, from D, where both versions have them, or G; None when neither has it."""
+        return next((c[key] for c in (self.contents.get("D", {}), self.contents["G"]) if c.get(key) is not None), None)
+
+
+def file_name(letter: str, when: When, step: int) -> str:
+    return f"model={letter}-{when}-weights-step={step}.pth"
+
+
+def read_foreign_checkpoint(source: Path, when: When = "current") -> Foreign:
+    """The newest checkpoint of a folder, or one generator's file. UserError says what is missing or wrong."""
+    files = {"G": source} if source.is_file() else find_files(source, when)
+    contents = {letter: read_pth(path) for letter, path in files.items()}
+    named = _STEP_IN_NAME.search(files["G"].name)
+    steps = {letter: content["step"] for letter, content in contents.items() if "step" in content}
+    if len(set(steps.values())) > 1:
+        raise UserError(f"{source}: found files of different steps ({steps}), allowed those of one save, try another")
+    step = next(iter(steps.values()), int(named[1]) if named else 0)
+    lecam = _read_lecam(files["G"].parent / f"lecam-step={step}.pt") or _lecam_of_040(contents.get("D", {}))
+    return Foreign(step, files, contents, lecam)
+
+
+def find_files(folder: Path, when: When) -> dict[str, Path]:
+    """{"G": file, ...} of the newest step that G was saved at; the others where they are of the same step."""
+    found = {}
+    for path in folder.glob(f"model=G-{when}-weights-step=*.pth"):
+        if named := _STEP_IN_NAME.search(path.name):
+            found[int(named[1])] = path
+    if not found:
+        there = ", ".join(sorted(path.name for path in folder.glob("*.pth"))) or "no .pth file"
+        raise UserError(
+            f"{folder}: found {there}, allowed a generator's file or a folder with model=G-{when}-weights-step=N.pth, "
+            "try the checkpoint folder of StudioGAN's run"
+        )
+    step = max(found)
+    paths = {letter: folder / file_name(letter, when, step) for letter in NETWORKS}
+    return {letter: path for letter, path in paths.items() if path.is_file()}
+
+
+def read_pth(path: Path) -> dict[str, Any]:
+    """A dict with `state_dict`; a bare state dict becomes such a one. What is not data is refused and never run."""
+    content = _load(path)
+    if isinstance(content, dict) and "state_dict" not in content and content and _are_tensors(content):
+        content = {"state_dict": content}
+    if not isinstance(content, dict) or not _are_tensors(content.get("state_dict")):
+        raise UserError(f"{path}: found no state_dict of tensors in it, allowed a network's weights, try another file")
+    step = content.get("step", 0)
+    if type(step) is not int or step < 0:
+        raise UserError(f"{path}: found step {step!r}, allowed a whole number, try another copy")
+    if content.get("optimizer") is not None and not _is_optimizer(content["optimizer"]):
+        raise UserError(f"{path}: found an optimizer without state and param_groups, allowed Adam's, try another copy")
+    return content
+
+
+def _load(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_NUMPY_NAMES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}), try another path") from error
+    except Exception as error:  # a damaged file raises nearly anything
+        named = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if named:
+            raise UserError(
+                f"{path}: found {named[1]} in it, which is not data; nothing of it was run. Allowed tensors and "
+                "plain values, try a file that StudioGAN saved"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise UserError(f"{path}: is damaged or no file of weights ({reason}), try another copy") from error
+
+
+def _are_tensors(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+
+
+def _is_optimizer(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("state"), dict):
+        return False
+    groups = value.get("param_groups")
+    return (
+        isinstance(groups, list)
+        and all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups)
+        and all(isinstance(entry, dict) for entry in value["state"].values())
+    )
+
+
+# ---- LeCam's anchors ----------------------------------------------------------------------------------------------
+
+_NEVER_MOVED = 7777  # where 0.4.0 starts its averages
+
+
+def _read_lecam(path: Path) -> dict[str, Tensor | None] | None:
+    if not path.is_file():
+        return None
+    content = _load(path)
+    keys = {"ema_real", "ema_fake"}
+    if (
+        not isinstance(content, dict)
+        or set(content) != keys
+        or not all(value is None or isinstance(value, Tensor) for value in content.values())
+    ):
+        raise UserError(f"{path}: found no pair of LeCam anchors, allowed {sorted(keys)}, try without this file")
+    return content
+
+
+def _lecam_of_040(discriminator: dict[str, Any]) -> dict[str, Tensor | None] | None:
+    averages = discriminator.get("lecam_emas")
+    if not isinstance(averages, dict) or not {"D_real", "D_fake"} <= set(averages):
+        return None
+    real, fake = averages["D_real"], averages["D_fake"]
+    if not all(isinstance(value, int | float) for value in (real, fake)) or real == fake == _NEVER_MOVED:
+        return None
+    return {"ema_real": torch.tensor(float(real)), "ema_fake": torch.tensor(float(fake))}
+
+
+def lecam_to_040(anchors: dict[str, Tensor | None] | None, decay: float, start_iter: int) -> dict[str, float]:
+    """The averages that 0.4.0 keeps with D. Anchors for each place in the batch (`gsrgan`) have no place there."""
+    averages: dict[str, float] = dict.fromkeys(
+        ("G_loss", "D_loss_real", "D_loss_fake", "D_real", "D_fake"), _NEVER_MOVED
+    )
+    for theirs, ours in (("D_real", "ema_real"), ("D_fake", "ema_fake")):
+        anchor = (anchors or {}).get(ours)
+        if anchor is not None and anchor.dim() == 0:
+            averages[theirs] = float(anchor)
+    return {**averages, "decay": decay, "start_itr": start_iter}
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------
+
+
+def write_pth(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all; loads with weights_only, so it must hold tensors and plain values alone."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic_write(path, buffer.getvalue())

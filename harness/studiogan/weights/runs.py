@@ -1,0 +1,131 @@
+"""A whole run of StudioGAN's, or a generator's file alone, as a run of ours; and a run of ours for StudioGAN."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.checkpoint import checkpoint_folder, read_meta, save_checkpoint
+from harness.checkpoints.load import find_checkpoint
+from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, load_config, read_yaml
+from harness.config.yaml_files import merge, parse_overrides
+from harness.errors import UserError
+from harness.native.signals_and_errors import disk_errors_told
+from harness.storage.atomic import atomic_folder, atomic_write
+from harness.storage.rundir import RunDir
+from harness.studiogan.dialects.convert import config_to_text, read_foreign
+from harness.studiogan.dialects.table import safe_name
+from harness.studiogan.weights.convert import count_classes, export_checkpoint, foreign_to_parts
+from harness.studiogan.weights.files import Foreign, When, read_foreign_checkpoint
+from harness.studiogan.weights.infer_config import infer_config
+from harness.studiogan.weights.names import keeps_adam
+
+
+def import_run(
+    path: Path,
+    name: str | None = None,
+    config: Path | None = None,
+    root: Path = Path("runs"),
+    *,
+    when: When = "current",
+    overrides: Iterable[str] = (),
+) -> Path:
+    """StudioGAN's checkpoint → runs/<name>/, done, with one checkpoint. Returns the run's folder.
+
+    Args:
+        path: folder with model=G-..., D and perhaps G_ema (its newest step), or a generator's file alone.
+        name: None = the config's, else StudioGAN's own name for the run.
+        config: our YAML, or StudioGAN's own JSON or YAML; None = what the weights say, the rest as in base.yaml.
+        when: which of the two checkpoints that StudioGAN keeps: current or best.
+        overrides: `section.key=value`, laid over the config.
+
+    Raises:
+        UserError: one line says what is missing, damaged, of another shape or not data; then nothing is left behind.
+    """
+    foreign = read_foreign_checkpoint(Path(path), when)
+    made, unknown = _config_of(foreign, config)
+    changes: dict[str, Any] = {"name": name} if name else {}
+    if "G_ema" not in foreign.contents and Path(path).is_file():
+        changes["model"] = {"apply_g_ema": False}  # one file holds one generator
+    given = parse_overrides(overrides)
+    made = check_config(merge(merge(config_to_dict(made), changes), given), str(config or path))
+    _drop_other_optimizers(foreign)
+    names = [str(number) for number in range(count_classes(foreign) if made.model.conditional else 0)]
+    facts = {"data_sha256": None, "class_names": names, "imported_from": str(Path(path).resolve())}
+    parts = foreign_to_parts(foreign, made, facts)
+
+    final = Path(root) / made.name
+    if final.exists():
+        raise UserError(f"name: found {final} already, allowed a name without a run, try --name {made.name}-2")
+    _tell_unknown(path, [key for key in unknown if key.split(".")[1] not in given.get(key.split(".")[0], {})], made)
+    _write_run(final, made, parts, f"imported from {path}")
+    return final
+
+
+def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], dict[str, Any]], text: str) -> None:
+    """The run's folder, which is there whole or not at all."""
+    weights, state, meta = parts
+    with disk_errors_told(RunDir(final)):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(final) as temporary:
+            run = RunDir(temporary)
+            for folder in (run.samples, run.checkpoints):
+                folder.mkdir()
+            atomic_write(run.config_path, config_to_yaml(config))
+            save_checkpoint(checkpoint_folder(run.checkpoints, meta["step"]), weights, state, meta)
+            run.write_env(**{key: meta[key] for key in ("data_sha256", "class_names", "imported_from")})
+            run.write_status("done", step=meta["step"], total_steps=config.optim.total_steps, message=text)
+            run.log(text)
+
+
+def _tell_unknown(path: Path, keys: list[str], config: Config) -> None:
+    values = config_to_dict(config)
+    told = [f"{key}={values[section][part]}" for key in keys for section, part in [key.split(".")]]
+    if told:
+        _say(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
+
+
+def _config_of(foreign: Foreign, config: Path | None) -> tuple[Config, list[str]]:
+    """The given config, or what the weights say and the keys that they say nothing about."""
+    if config is None:
+        return infer_config(foreign, safe_name(str(foreign.fact("run_name") or ""), "imported"))
+    is_foreign = config.suffix == ".json" or any(str(key).isupper() for key in read_yaml(config))
+    return read_foreign(config) if is_foreign else load_config(config), []
+
+
+def _drop_other_optimizers(foreign: Foreign) -> None:
+    for letter, content in foreign.contents.items():
+        if content.get("optimizer") is not None and not keeps_adam(content["optimizer"]):
+            _say(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")
+            del content["optimizer"]
+
+
+def export_run(
+    name: str, out: Path, version: str = "0.2.0", checkpoint: str | None = None, root: Path = Path("runs")
+) -> Path:
+    """A run's checkpoint as StudioGAN's files in folder `out`, with its config beside them; returns the folder.
+
+    Args:
+        version: "0.2.0" or "0.4.0".
+        checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
+    """
+    if version not in ("0.2.0", "0.4.0"):
+        raise UserError(f"version: found {version!r}, allowed 0.2.0 and 0.4.0, try 0.2.0")
+    run = RunDir.existing(name, root)
+    folder = find_checkpoint(run.checkpoints, checkpoint)
+    config, out = run.read_config(), Path(out)
+    with disk_errors_told(run):
+        export_checkpoint(folder, out, version=version, seed=config.seed, run_name=config.name)
+        try:
+            studiogan = config.studiogan.model_copy(update={"version": version})
+            spoken = config.model_copy(update={"studiogan": studiogan})
+            file, text = config_to_text(spoken, max(1, read_meta(folder)["num_classes"]))
+        except UserError as error:  # the weights are of use without it
+            _say(f"{out}: written without a config for StudioGAN, because {error}")
+        else:
+            atomic_write(out / file, text)
+    return out
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

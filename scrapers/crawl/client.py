@@ -1,0 +1,260 @@
+"""One GET, as it should be: guarded, allowed by robots.txt, at the host's pace, bounded in every way, tried again.
+
+Every hop of a redirect is an address of its own: checked, asked for under its own host's rules, at its own pace.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.cookiejar import DefaultCookiePolicy
+
+import httpx2
+import stamina
+from stamina.instrumentation import set_on_retry_hooks
+
+from scrapers.crawl.hosts import Clock, Host, Hosts
+from scrapers.crawl.optout import header_opt_out
+from scrapers.crawl.politeness import Manners
+from scrapers.crawl.records import FAILED, REFUSED, FetchError, HostStopped
+from scrapers.crawl.response import (
+    REDIRECTS,
+    Answer,
+    Stopping,
+    TryAgain,
+    judge,
+    next_hop,
+    origin_of,
+    read_body,
+    retry_after_sec,
+)
+from scrapers.crawl.robots import MAX_AGE_SEC, MAX_ROBOTS_BYTES, Rules, rules_of_answer
+from scrapers.crawl.ssrf_guard import GuardedNetwork, GuardedTransport, NoSuchName, PrivateAddress, check_url
+
+PICTURE = {"Accept": "image/jpeg, image/png, image/webp, */*;q=0.1", "Accept-Encoding": "identity"}
+PAGE = {"Accept": "text/html, application/json, */*;q=0.5", "Accept-Encoding": "gzip, deflate"}
+ROBOTS = {"Accept": "text/plain, */*;q=0.5", "Accept-Encoding": "gzip, deflate"}
+
+Check = Callable[[Answer], None]
+
+
+@dataclass
+class Trip:
+    """One address on its way through attempts and redirects."""
+
+    url: str
+    headers: Mapping[str, str]
+    check: Check
+    host: str  # the one asked last
+    api: bool = False
+    attempts: int = 0
+    ends: set[str] = field(default_factory=set)  # what the attempts would have made of the address
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. `url` is the address that it is about, `target` the hop that is asked now."""
+
+    url: str
+    target: httpx2.URL
+    headers: Mapping[str, str]
+    cap: int  # bytes of the body
+    cut: bool = False  # a longer body is cut there, not refused
+    heed_wishes: bool = False
+
+
+class Client:
+    """The one client of a crawl. Lives in one event loop."""
+
+    def __init__(
+        self, manners: Manners, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
+    ) -> None:
+        self.manners, self.clock = manners, clock
+        self.hosts = Hosts(manners, clock, tell_stop)
+        self.stopping = False
+        self.transfers: set[asyncio.Task | None] = set()  # what a stop lets finish
+        set_on_retry_hooks([])  # stamina would log every retry; the ledger and the progress say what matters
+        timeout = httpx2.Timeout(manners.silence_timeout_sec, connect=manners.connect_timeout_sec)
+        self.http = httpx2.AsyncClient(
+            transport=GuardedTransport(network, manners.total_concurrency),
+            timeout=timeout,
+            trust_env=False,
+            headers={"User-Agent": manners.user_agent},
+            follow_redirects=False,
+        )
+        self.http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none are kept
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+    async def get(
+        self, url: str, headers: Mapping[str, str], check: Check = lambda answer: None, api: bool = False
+    ) -> Answer:
+        """The answer (200, or 304 when `headers` are conditional), tried as often as it takes.
+
+        `api`: an interface that its host offers to programs. robots.txt is about walking through pages: it is fetched
+        and sets the pace, but what it disallows on that host is not meant here, nor are wishes about indexing.
+        `check` raises TryAgain or FetchError for an answer that is not what was asked for. FetchError (refused) after
+        the last attempt only when every attempt ended so: among other faults it may have been one of them."""
+        trip = Trip(url, headers, check, origin_of(check_url(url, self.manners.allow_private)), api)
+        try:
+            async for attempt in self._retries():
+                with attempt:
+                    trip.attempts = attempt.num
+                    answer = await self._follow(trip)
+            await self._mark(trip, None)
+            return answer
+        except TryAgain as error:
+            self._go_on()  # it was not tried as often as it should be
+            await self._mark(trip, error.reason if error.host_fault else None)
+            status = error.status if len(trip.ends) == 1 else FAILED
+            raise FetchError(url, status, error.reason, error.http, trip.attempts) from error
+        except FetchError as error:
+            # A name that does not exist is asked for once a run, and counts as much as any other failure.
+            error.attempts = self.manners.attempts if error.status == FAILED else trip.attempts
+            if error.http is not None:
+                await self._mark(trip, None)
+            raise
+
+    async def _mark(self, trip: Trip, fault: str | None) -> None:
+        async with self.hosts.use(trip.host) as host:
+            host.count_failure(fault) if fault else host.count_success()
+
+    def _retries(self) -> AsyncIterator[stamina.Attempt]:
+        manners = self.manners
+        return stamina.retry_context(
+            on=lambda error: isinstance(error, TryAgain) and not self.stopping,
+            attempts=manners.attempts,
+            timeout=None,
+            wait_initial=manners.backoff_sec,
+            wait_jitter=manners.backoff_sec,
+            wait_max=manners.max_backoff_sec,
+        )
+
+    async def _follow(self, trip: Trip) -> Answer:
+        """One attempt, through all its redirects."""
+        try:
+            target, seen = check_url(trip.url, self.manners.allow_private), set()
+            headers, api = trip.headers, trip.api
+            while True:
+                if target in seen or len(seen) > self.manners.max_redirects:
+                    what = "in a circle" if target in seen else f"more than {self.manners.max_redirects}"
+                    raise TryAgain(f"redirects: {what}", REFUSED, host_fault=False)
+                seen.add(target)
+                answer = await self._hop(
+                    trip, Ask(trip.url, target, headers, self.manners.max_bytes, heed_wishes=not api)
+                )
+                if answer.status not in REDIRECTS:
+                    judge(trip.url, answer)
+                    trip.check(answer)
+                    return replace(answer, attempts=trip.attempts)
+                following = next_hop(trip.url, answer, self.manners.allow_private)
+                if origin_of(following) != origin_of(target):  # a key for one host is not for another
+                    api = False
+                    headers = {name: value for name, value in headers.items() if name in PICTURE}
+                target = following
+        except TryAgain as error:
+            trip.ends.add(error.status)
+            raise
+
+    async def _hop(self, trip: Trip, ask: Ask) -> Answer:
+        """One address: allowed by its host, and asked for in its turn."""
+        trip.host = origin_of(ask.target)
+        async with self.hosts.use(trip.host) as host:
+            rules = await self._rules(host, ask.target)
+            if ask.heed_wishes and (refusal := rules.refusal(str(ask.target))):
+                raise FetchError(trip.url, *refusal)
+            self._go_on()
+            async with host.turn(trip.url):
+                return await self._request(host, ask)
+
+    async def _rules(self, host: Host, target: httpx2.URL) -> Rules:
+        """The host's rules, fetched when they are not known or too old."""
+        async with host.rules_lock:
+            if host.rules is None or self.clock.now() >= host.rules_until:
+                host.take_rules(await self._fetch_rules(target), MAX_AGE_SEC)
+            assert host.rules is not None
+            return host.rules
+
+    async def _fetch_rules(self, target: httpx2.URL) -> Rules:
+        robots = str(target.copy_with(raw_path=b"/robots.txt"))
+        try:
+            async for attempt in self._retries():
+                with attempt:
+                    return await self._follow_robots(robots)
+        except TryAgain as error:
+            self._go_on()
+            return Rules(stop=f"robots.txt: {error.reason}")
+        except HostStopped as error:
+            return Rules(stop=error.reason.removeprefix("host_stopped: "))
+        except FetchError as error:
+            return Rules(closed=error.reason, closed_status=error.status)
+        raise AssertionError("a retry ends with a value or an error")
+
+    async def _follow_robots(self, robots: str) -> Rules:
+        target = check_url(robots, self.manners.allow_private)
+        for _ in range(self.manners.max_redirects + 1):
+            self._go_on()
+            async with self.hosts.use(origin_of(target)) as host, host.turn(robots):
+                answer = await self._request(host, Ask(robots, target, ROBOTS, MAX_ROBOTS_BYTES, cut=True))
+            if answer.status not in REDIRECTS:
+                rules = rules_of_answer(answer.status, answer.body)
+                if rules.stop:
+                    raise TryAgain(rules.stop.removeprefix("robots.txt "))
+                return rules
+            target = next_hop(robots, answer, self.manners.allow_private)
+        raise TryAgain("redirects: too many")
+
+    async def _request(self, host: Host, ask: Ask) -> Answer:
+        """One request and its answer; whatever goes wrong on the way is TryAgain or FetchError."""
+        self._go_on()
+        try:
+            with self.in_flight():
+                return await self._transfer(host, ask)
+        except NoSuchName as error:
+            raise FetchError(ask.url, FAILED, f"network: {error}") from error
+        except PrivateAddress as error:
+            raise FetchError(ask.url, REFUSED, f"address: {error}") from error
+        except TimeoutError as error:
+            raise TryAgain(f"slow: not done after {self.manners.request_timeout_sec:g} s") from error
+        except httpx2.TimeoutException as error:
+            raise TryAgain(f"timeout: {type(error).__name__}") from error
+        except httpx2.HTTPError as error:  # refused and reset connections, broken and short answers
+            raise TryAgain(f"network: {error or type(error).__name__}") from error
+
+    async def _transfer(self, host: Host, ask: Ask) -> Answer:
+        async with asyncio.timeout(self.manners.request_timeout_sec):
+            request = self.http.build_request("GET", ask.target, headers=ask.headers)
+            response = await self.http.send(request, stream=True)
+            try:
+                self._hear(host, ask, response)
+                body = await read_body(ask.url, response, ask.cap, ask.cut) if response.status_code == 200 else b""
+            finally:
+                await response.aclose()
+        return Answer(ask.target, response.status_code, response.headers, body)
+
+    def _go_on(self) -> None:
+        if self.stopping:
+            raise Stopping
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """A stop lets the task finish this block."""
+        task = asyncio.current_task()
+        self.transfers.add(task)
+        try:
+            yield
+        finally:
+            self.transfers.discard(task)
+
+    def _hear(self, host: Host, ask: Ask, response: httpx2.Response) -> None:
+        """What comes before the body: a pause for everybody, or the wish that the body be left where it is."""
+        status, headers = response.status_code, response.headers
+        if status in (429, 503):
+            wait_sec = retry_after_sec(headers, self.clock)
+            if wait_sec is None and status == 429:
+                wait_sec = self.manners.backoff_sec
+            host.pause(wait_sec or 0.0)
+        if ask.heed_wishes and self.manners.obey_optout and status < 400:
+            if wish := header_opt_out(headers.get_list("x-robots-tag"), headers.get("tdm-reservation")):
+                raise FetchError(ask.url, REFUSED, f"optout: {wish}", status)

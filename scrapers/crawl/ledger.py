@@ -1,0 +1,158 @@
+"""`ledger.jsonl`: what became of every address, one line each time something did. Lines are added, never changed.
+
+The last line of an address counts. A line goes to the system with its picture already safe on disk, in one write:
+a killed process loses at most the lines of what was in flight, a power cut what was added since the last fsync.
+"""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, Wanted
+
+STATUSES = (DONE, FAILED, GONE, REFUSED)
+SYNC_LINES, SYNC_SEC = 64, 5.0
+MAX_COUNTED_ATTEMPTS = 10_000
+
+
+def url_key(url: str) -> bytes:
+    """What an address is remembered by: 12 bytes of its hash. The part behind # never reaches a server."""
+    if url.startswith(("http:", "https:")):
+        url = url.partition("#")[0]
+    return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+def picture_line(wanted: Wanted, status: str, **found: Any) -> dict[str, Any]:
+    """A ledger line; `found` is what the fetch added."""
+    line: dict[str, Any] = {"url": wanted.url, "status": status, "reason": None, "http": None, "sha256": None}
+    line |= {
+        "bytes": None,
+        "content_type": None,
+        "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "file": None,
+    }
+    line |= {"source": wanted.source, "page": wanted.page, "class": wanted.class_name, "specs": wanted.specs}
+    line |= {"license": wanted.license, "author": wanted.author, "title": wanted.title}
+    line |= {"etag": None, "last_modified": None, "attempts": 1}
+    assert not found.keys() - line.keys(), found.keys() - line.keys()
+    return line | found
+
+
+class Ledger:
+    """The ledger of one folder, for the one process that holds the folder's lock."""
+
+    def __init__(self, path: Path, files: set[int], say: Callable[[str], None]) -> None:
+        """`files`: the short hashes of the pictures on disk; what is missing there is asked for again."""
+        self.path = Path(path)
+        self.settled: dict[bytes, int] = {}  # url_key → 4 · attempts + status: small numbers, which cost no memory
+        self.lock = threading.Lock()
+        self.unsynced, self.synced_at = 0, time.monotonic()
+        self._mend_end()
+        self._read(files, say)
+        self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self.size = os.fstat(self.descriptor).st_size
+
+    def status(self, url: str) -> tuple[str, int] | None:
+        """What became of an address, and after how many attempts in all."""
+        code = self.settled.get(url_key(url))
+        return None if code is None else (STATUSES[code & 3], code >> 2)
+
+    def add(self, line: dict[str, Any]) -> None:
+        content = (json.dumps(line, allow_nan=False) + "\n").encode("ascii")
+        with self.lock:
+            try:
+                written = os.write(self.descriptor, content)
+                while written < len(content):
+                    written += os.write(self.descriptor, content[written:])
+            except BaseException:  # a full disk: half a line would spoil the next one
+                os.ftruncate(self.descriptor, self.size)
+                raise
+            self.size += len(content)
+            self._remember(line)
+            self.unsynced += 1
+            if self.unsynced >= SYNC_LINES or time.monotonic() - self.synced_at > SYNC_SEC:
+                self._sync()
+
+    def close(self) -> None:
+        with self.lock:
+            self._sync()
+            os.close(self.descriptor)
+
+    def _sync(self) -> None:
+        if self.unsynced:
+            os.fsync(self.descriptor)
+        self.unsynced, self.synced_at = 0, time.monotonic()
+
+    def _remember(self, line: dict[str, Any]) -> None:
+        attempts = min(line["attempts"], MAX_COUNTED_ATTEMPTS)
+        self.settled[url_key(line["url"])] = 4 * attempts + STATUSES.index(line["status"])
+
+    def _mend_end(self) -> None:
+        """A line that a killed process left half written goes; a whole one without its line end gets it."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb+") as stream:
+            end = last = stream.seek(0, os.SEEK_END)
+            tail = b""
+            while last > 0 and b"\n" not in tail:
+                step = min(1 << 16, last)
+                last = stream.seek(last - step)
+                tail = stream.read(step) + tail
+            torn = tail.rpartition(b"\n")[2]
+            if not torn:
+                return
+            stream.seek(end)
+            stream.write(b"\n") if valid_line(torn) else stream.truncate(end - len(torn))
+
+    def _read(self, files: set[int], say: Callable[[str], None]) -> None:
+        bad = missing = 0
+        for line in read_lines(self.path):
+            if line is None:
+                bad += 1
+            elif line["status"] == DONE and short_hash(line["sha256"]) not in files:
+                missing += 1
+                self.settled.pop(url_key(line["url"]), None)
+            else:
+                self._remember(line)
+        if bad:
+            say(f"{self.path}: {bad} lines are damaged and not counted; what they were about is asked for again")
+        if missing:
+            say(f"{self.path}: {missing} pictures are not in files/ any more; they are asked for again")
+
+
+def short_hash(sha256: str) -> int:
+    """The first 64 bits: enough to tell pictures apart in memory."""
+    return int(sha256[:16], 16)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Every line of a ledger in turn; None for one that is damaged."""
+    if not path.exists():
+        return
+    with open(path, "rb") as stream:
+        for content in stream:
+            yield valid_line(content)
+
+
+def valid_line(content: bytes) -> dict[str, Any] | None:
+    """A line's fields when it is whole and makes sense, else None."""
+    try:
+        line = json.loads(content)
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("url"), str) or line.get("status") not in STATUSES:
+        return None
+    attempts = line.setdefault("attempts", 1)
+    if type(attempts) is not int or attempts < 0:
+        return None
+    if line["status"] == DONE:
+        sha256 = line.get("sha256")
+        if not isinstance(sha256, str) or len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+            return None
+    return line

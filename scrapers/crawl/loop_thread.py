@@ -1,0 +1,89 @@
+"""The client's event loop in a thread of its own, so that sources stay plain functions, and how it is stopped."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from scrapers.crawl.client import Client
+from scrapers.crawl.hosts import Clock
+from scrapers.crawl.politeness import Manners
+from scrapers.crawl.response import Stopping
+from scrapers.crawl.ssrf_guard import GuardedNetwork
+
+T = TypeVar("T")
+GRACE_SEC = 5.0  # for what is in flight when the crawl is stopped
+DROP_AGAIN_SEC = 0.05
+
+
+class Background:
+    """A running client. `submit` from any thread; `stop` lets what is in flight finish; `end` at last."""
+
+    def __init__(
+        self, manners: Manners, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
+    ) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.client = Client(manners, clock, network, tell_stop)
+        self.tasks: set[asyncio.Task] = set()
+        self.thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
+        self.thread.start()
+
+    def submit(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> "Future[T]":
+        """`work(*arguments)` in the loop. Its future is cancelled, or ends in Stopping, when the crawl is stopped."""
+        return asyncio.run_coroutine_threadsafe(self._tracked(work, *arguments), self.loop)
+
+    def stop(self) -> None:
+        """Nothing new is asked for; waiting ends at once, transfers within GRACE_SEC. Safe in a signal handler."""
+        self.loop.call_soon_threadsafe(self._wind_down)
+
+    def drop_waiting(self) -> None:
+        """Cancels what only waits, now and when the transfers have ended; nothing may be submitted until then."""
+        self.loop.call_soon_threadsafe(self._drop_waiting)
+
+    def end(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+
+    async def _tracked(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        if self.client.stopping:
+            raise Stopping
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            return await work(*arguments)
+        finally:
+            self.tasks.discard(task)
+
+    def _wind_down(self) -> None:
+        if self.client.stopping:
+            return
+        self.client.stopping = True
+        self._cancel(self.tasks - self.client.transfers)
+        self.loop.call_later(GRACE_SEC, lambda: self._cancel(self.tasks))
+
+    def _drop_waiting(self) -> None:
+        self._cancel(self.tasks - self.client.transfers)
+        if self.tasks:
+            self.loop.call_later(DROP_AGAIN_SEC, self._drop_waiting)
+
+    def _cancel(self, tasks: set[asyncio.Task]) -> None:
+        for task in list(tasks):
+            task.cancel()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self._finish())
+        finally:
+            self.loop.close()
+
+    async def _finish(self) -> None:
+        left = list(self.tasks)
+        self._cancel(self.tasks)
+        await asyncio.gather(*left, return_exceptions=True)
+        await self.client.close()
+        await self.loop.shutdown_asyncgens()
+        await self.loop.shutdown_default_executor()  # pictures being written are written to the end

@@ -1,0 +1,104 @@
+"""What comes back from one request: its body within bounds, what it means, where it leads."""
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx2
+
+from scrapers.crawl.hosts import Clock
+from scrapers.crawl.records import FAILED, GONE, REFUSED, FetchError
+from scrapers.crawl.ssrf_guard import check_url
+
+REDIRECTS = (301, 302, 303, 307, 308)
+TRY_AGAIN = (408, 425, 429)  # and all 5xx
+ENCODINGS = ("", "identity", "gzip", "deflate")  # one layer of what the standard library unpacks
+
+
+class Stopping(Exception):
+    """The crawl is being stopped: nothing new is asked for."""
+
+
+class TryAgain(Exception):
+    """It did not work this time. `status` is what becomes of the address when it never does."""
+
+    def __init__(self, reason: str, status: str = FAILED, http: int | None = None, host_fault: bool = True) -> None:
+        super().__init__(reason)
+        self.reason, self.status, self.http, self.host_fault = reason, status, http, host_fault
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer; `url` is the address that gave it, after redirects."""
+
+    url: httpx2.URL
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+    attempts: int = 1
+
+
+async def read_body(url: str, response: httpx2.Response, cap: int, cut: bool) -> bytes:
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ENCODINGS:
+        raise TryAgain(f"encoding: found {encoding[:40]}, allowed gzip and deflate", REFUSED, host_fault=False)
+    length = response.headers.get("content-length", "")
+    if length.isdigit() and int(length[:18]) > cap and not cut:
+        raise FetchError(url, REFUSED, f"too_large: {length[:18]} bytes, allowed {cap}", 200)
+    body = bytearray()
+    async with aclosing(response.aiter_bytes()) as chunks:  # unpacked in pieces of at most 1 MiB
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > cap or response.num_bytes_downloaded > cap:
+                if cut:
+                    break
+                raise TryAgain(f"too_large: more than {cap} bytes", REFUSED, 200, host_fault=False)
+    return bytes(body)
+
+
+def judge(url: str, answer: Answer) -> None:
+    """TryAgain or FetchError for what is no good answer."""
+    status = answer.status
+    if status in (200, 304):
+        return
+    reason = f"http: {status}"
+    if status in (404, 410):
+        raise FetchError(url, GONE, reason, status)
+    if status in TRY_AGAIN or status >= 500 or status < 300:
+        raise TryAgain(reason, http=status)
+    raise FetchError(url, REFUSED, reason, status)
+
+
+def next_hop(url: str, answer: Answer, allow_private: bool) -> httpx2.URL:
+    location = answer.headers.get("location", "")
+    try:
+        joined = str(answer.url.join(location))
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise FetchError(url, REFUSED, f"redirects: to no valid address ({error})", answer.status) from error
+    if not location:
+        raise FetchError(url, REFUSED, "redirects: to nowhere", answer.status)
+    try:
+        return check_url(joined, allow_private)
+    except FetchError as error:
+        raise FetchError(url, REFUSED, f"{error.reason} (redirected there)", answer.status) from error
+
+
+def origin_of(target: httpx2.URL) -> str:
+    """Scheme, host and port: what robots.txt is for."""
+    return f"{target.scheme}://{target.netloc.decode('ascii')}"
+
+
+def retry_after_sec(headers: httpx2.Headers, clock: Clock) -> float | None:
+    """Retry-After (RFC 9110 §10.2.3: seconds or a date) in seconds from now; None without a valid one."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])
+    try:
+        until = parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    try:  # by the server's own clock where it tells the time
+        now = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        now = clock.today()
+    return max(0.0, until - now)

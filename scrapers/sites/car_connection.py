@@ -1,0 +1,177 @@
+"""The Car Connection: makes → models → years → specifications and photos. The pictures lie on a second host.
+
+Pages, as their structure was last seen:
+    /new-cars                        a.add-zip            → /make/new,audi
+    /make/new,audi                   div.name a           → /cars/audi_a5
+    /cars/audi_a5                    a.btn                → /overview/audi_a5_2013
+    /specifications/audi_a5_2013     #a_bc_1 (make) #a_bc_2 #a_bc_3, span.msrp, div.specs-set-item with two span
+    /photos/audi_a5_2013             div.gallery[data-model], or a script: sml/<name>_<number>_s.jpg
+"""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+from harness.errors import UserError
+from scrapers.crawl.progress import say
+from scrapers.crawl.records import FetchError, HostStopped, Page, Wanted
+from scrapers.sites.car_specs import Specs, specs_from_rows
+from scrapers.sites.source import PageChanged, Pages, Shapes, parse_html
+
+SITE, PICTURES = "https://www.thecarconnection.com", "https://images.hgmsites.net"
+SIZE_LETTERS = {"sml": "s", "med": "m", "lrg": "l"}
+
+# sml/2013-audi-a5-angular-front-exterior-view_100420485_s.jpg: name, number, kind; thumbnails end in .gif
+_PICTURE = re.compile(r"[a-z]{3}/([A-Za-z0-9._%~-]*?)_(\d{6,})_[a-z]\.(jpe?g|webp|png|gif)", re.IGNORECASE)
+_YEAR = re.compile(r"_((?:19|20)\d\d)(?=_|$)")
+
+
+class CarConnection:
+    """The walk. `makes`: only these (as the site writes them, or nearly so); `years`: only these."""
+
+    name = "car_connection"
+
+    def __init__(
+        self,
+        *,
+        picture_size: str = "lrg",
+        makes: tuple[str, ...] = (),
+        years: frozenset[int] | None = None,
+        years_per_model: int = 8,
+        pictures_per_car: int = 150,
+        leave_out: tuple[str, ...] = (),
+        site: str | None = None,
+        pictures: str | None = None,
+    ) -> None:
+        self.picture_size, self.makes, self.years = picture_size, makes, years
+        self.years_per_model, self.pictures_per_car, self.leave_out = years_per_model, pictures_per_car, leave_out
+        self.site, self.pictures = site or SITE, pictures or PICTURES
+        self.left_out = 0
+        self.unread: list[str] = []  # pages that could not be had; the same command asks again
+        self.shapes = Shapes()
+
+    def find(self, pages: Pages) -> Iterator[Wanted]:
+        for make, make_url in self._chosen_makes(pages):
+            for model_url in self._links(pages, make_url, "make", "div.name a", "/cars/"):
+                for car_url in self._car_urls(pages, model_url):
+                    yield from self._pictures_of(pages, car_url, make)
+        self.shapes.close()
+        if self.left_out:
+            some = (
+                f"{self.left_out} pictures left out for their names"
+                if self.left_out > 1
+                else "1 picture left out for its name"
+            )
+            say(f"car_connection: {some} (leave_out in configs/sources.yaml)")
+
+    def _chosen_makes(self, pages: Pages) -> list[tuple[str, str]]:
+        """(name, address) of every make asked for. Without this page there is nothing to go on with."""
+        url = f"{self.site}/new-cars"
+        page = pages.get_page(url)
+        found = {text or link.rpartition(",")[2]: link for text, link in _anchors(page, "a.add-zip", "/make/")}
+        if not found:
+            raise PageChanged(url, "a.add-zip with links to /make/ (the makes)")
+        unknown = [make for make in self.makes if _plain(make) not in map(_plain, found)]
+        if unknown:
+            raise UserError(f"MAKES: found {', '.join(unknown)}, allowed {', '.join(found)}")
+        wanted = set(map(_plain, self.makes or found))
+        return [(make, link) for make, link in found.items() if _plain(make) in wanted]
+
+    def _car_urls(self, pages: Pages, model_url: str) -> list[str]:
+        """The overview pages of a model's years, newest first."""
+        links = self._links(pages, model_url, "model", "a.btn", "/overview/")
+        dated = {link: int(year[1]) for link in links if (year := _YEAR.search(urlsplit(link).path))}
+        newest = sorted(dated, key=lambda link: -dated[link])
+        return [link for link in newest if self.years is None or dated[link] in self.years][: self.years_per_model]
+
+    def _links(self, pages: Pages, url: str, kind: str, selector: str, path: str) -> list[str]:
+        page = self._page(pages, url)
+        if page is None:
+            return []
+        links = [link for _, link in _anchors(page, selector, path)]
+        self.shapes.saw(kind, url, bool(links), f"{selector} with links to {path}")
+        return list(dict.fromkeys(links))
+
+    def _pictures_of(self, pages: Pages, car_url: str, make: str) -> Iterator[Wanted]:
+        photos_url = car_url.replace("/overview/", "/photos/")
+        photos = self._page(pages, photos_url)
+        if photos is None:
+            return
+        found = pictures_on(photos)
+        self.shapes.saw("photos", photos_url, bool(found), "pictures (sml/<name>_<number>_s.jpg)")
+        kept = [picture for picture in found if not self._is_left_out(picture[0])][: self.pictures_per_car]
+        self.left_out += sum(self._is_left_out(name) for name, _, _ in found)
+        if not kept:
+            return
+        specs = self._specs(pages, car_url.replace("/overview/", "/specifications/"), make)
+        letter = SIZE_LETTERS[self.picture_size]
+        for name, number, suffix in kept:
+            url = f"{self.pictures}/{self.picture_size}/{name}_{number}_{letter}.{suffix}"
+            title = name.replace("-", " ").strip() or None
+            yield Wanted(url, self.name, page=photos_url, class_name=specs["make"], specs=specs, title=title)
+
+    def _specs(self, pages: Pages, url: str, make: str) -> Specs:
+        """What the page says; make (and year) at least are known from the way to it."""
+        page = self._page(pages, url)
+        rows = rows_on(page) if page else {}
+        if page:
+            self.shapes.saw("specifications", url, "Make" in rows and len(rows) > 4, "#a_bc_1 and div.specs-set-item")
+        year = _YEAR.search(urlsplit(url).path)
+        return specs_from_rows({"Make": make, "Year": year[1] if year else "", **rows})
+
+    def _is_left_out(self, name: str) -> bool:
+        return any(f"-{word}-" in f"-{name}-" for word in self.leave_out)
+
+    def _page(self, pages: Pages, url: str) -> Page | None:
+        """None when this one page cannot be had: told, and the walk goes on."""
+        try:
+            return pages.get_page(url)
+        except HostStopped:
+            raise
+        except FetchError as error:
+            say(f"{url}: {error.reason}")
+            if error.status == "failed":
+                self.unread.append(url)
+            return None
+
+
+def pictures_on(page: Page) -> list[tuple[str, str, str]]:
+    """(name, number, suffix) of every picture on a photos page, once each, in its order."""
+    galleries = [node.attributes.get("data-model") or "" for node in parse_html(page.text).css("[data-model]")]
+    for text in ("\n".join(galleries), page.text):
+        found: dict[str, tuple[str, str, str]] = {}
+        for name, number, suffix in _PICTURE.findall(text.replace("\\/", "/")):
+            found.setdefault(number, (name, number, "jpg" if suffix.lower() == "gif" else suffix))
+        if found:
+            return list(found.values())
+    return []
+
+
+def rows_on(page: Page) -> dict[str, str]:
+    """Label → text of a specifications page, with Make, Model, Year and MSRP."""
+    tree = parse_html(page.text)
+    rows: dict[str, str] = {}
+    for item in tree.css("div.specs-set-item"):
+        cells = [" ".join(cell.text().split()) for cell in item.css("span")]
+        if len(cells) >= 2:
+            rows.setdefault(cells[0].rstrip(":"), cells[1])
+    heads = {"Make": "#a_bc_1", "Model": "#a_bc_2", "Year": "#a_bc_3", "MSRP": "span.msrp, #style-price a"}
+    for label, selector in heads.items():
+        node = tree.css_first(selector)
+        if node is not None and node.text().strip():
+            rows[label] = " ".join(node.text().split())
+    return rows
+
+
+def _anchors(page: Page, selector: str, path: str) -> list[tuple[str, str]]:
+    """(text, address) of the links that lead to this path on the page's own host."""
+    found = []
+    for node in parse_html(page.text).css(selector):
+        link = urljoin(page.url, (node.attributes.get("href") or "").strip())
+        if urlsplit(link).path.startswith(path) and urlsplit(link).netloc == urlsplit(page.url).netloc:
+            found.append((" ".join(node.text().split()), link.partition("#")[0]))
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,146 @@
+"""Wikimedia Commons through its interface for programs: the pictures of categories, with licence, author and title.
+
+https://www.mediawiki.org/wiki/API:Categorymembers, .../API:Imageinfo, .../API:Etiquette: one request after the other,
+fifty files in each (generator + imageinfo), `maxlag` so that we stand back when the servers are behind. The interface
+lies under /w/, which robots.txt closes to those who crawl pages; programs are sent to it, within limits of its own
+(https://wikitech.wikimedia.org/wiki/Robot_policy). The pictures themselves are fetched under robots.txt.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from harness.errors import UserError
+from scrapers.crawl.progress import say
+from scrapers.crawl.records import Wanted
+from scrapers.sites.source import PageChanged, Pages, html_to_text, read_json
+
+API = "https://commons.wikimedia.org/w/api.php"
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
+BATCH = 50
+MAXLAG_SEC, LAG_TRIES = 5, 6
+STAND_BACK = ("maxlag", "ratelimited", "readonly")  # answers that mean: later
+FILES, CATEGORIES = 6, 14  # namespaces
+
+
+class Commons:
+    """`depth`: levels of sub-categories below the named ones; `width_px`: of the pictures, None = the originals."""
+
+    name = "commons"
+
+    def __init__(
+        self,
+        categories: Sequence[str],
+        depth: int = 3,
+        width_px: int | None = 960,
+        api: str | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.categories = [category.removeprefix("Category:").replace("_", " ").strip() for category in categories]
+        self.depth, self.width_px, self.api, self.pause = depth, width_px, api or API, pause
+        self.other_types = 0
+
+    def find(self, pages: Pages) -> Iterator[Wanted]:
+        seen_categories, seen_files = set(self.categories), set[str]()
+        waiting = deque((category, 0) for category in dict.fromkeys(self.categories))
+        while waiting:
+            category, level = waiting.popleft()
+            members = 0
+            for member in self._members(pages, category, with_subcategories=level < self.depth):
+                members += 1
+                title = str(member.get("title"))
+                if member.get("ns") == CATEGORIES:
+                    below = title.partition(":")[2]
+                    if level < self.depth and below not in seen_categories:
+                        seen_categories.add(below)
+                        waiting.append((below, level + 1))
+                elif title not in seen_files and (wanted := self._wanted(member, title)):
+                    seen_files.add(title)
+                    yield wanted
+            if not members and level == 0:
+                say(f"commons: Category:{category} is empty or not there")
+        if self.other_types:
+            say(f"commons: {self.other_types} files are no jpeg, png or webp and were left out")
+        if not seen_files:
+            named = ", ".join(self.categories)
+            raise UserError(f"categories: found no picture in {named}, allowed categories of Wikimedia Commons")
+
+    def _members(self, pages: Pages, category: str, with_subcategories: bool) -> Iterator[dict[str, Any]]:
+        """Files (with their imageinfo) and sub-categories, batch after batch, until nothing is to be continued.
+
+        A batch may come in several answers: files without imageinfo then stand again in the next.
+        """
+        query = {
+            "action": "query",
+            "format": "json",
+            "formatversion": "2",
+            "maxlag": str(MAXLAG_SEC),
+            "generator": "categorymembers",
+            "gcmtitle": f"Category:{category}",
+            "gcmtype": "file|subcat" if with_subcategories else "file",
+            "gcmlimit": str(BATCH),
+            "prop": "imageinfo",
+            "iiprop": "url|mime|size|extmetadata",
+            "iiextmetadatafilter": "LicenseShortName|LicenseUrl|Artist",
+            "iiextmetadatalanguage": "en",
+        }
+        if self.width_px:
+            query["iiurlwidth"] = str(self.width_px)
+        more: dict[str, str] | None = {}
+        while more is not None:
+            answer = self._ask(pages, {**query, **more})
+            for member in answer.get("query", {}).get("pages", []):
+                if member.get("ns") == CATEGORIES or member.get("imageinfo"):
+                    yield member
+            following = answer.get("continue")
+            if following is not None and following == more:
+                raise PageChanged(self.api, "a continuation that leads on")
+            more = following
+
+    def _ask(self, pages: Pages, query: dict[str, str]) -> dict[str, Any]:
+        url = f"{self.api}?{urlencode(sorted(query.items()))}"
+        for attempt in range(1, LAG_TRIES + 1):
+            page = pages.get_page(url, fresh_days=7 if attempt == 1 else 0, api=True)
+            answer = read_json(page, "the interface's JSON")
+            error = answer.get("error")
+            if error is None:
+                if not answer.get("batchcomplete") and "query" not in answer and "continue" not in answer:
+                    raise PageChanged(url, "query, continue or batchcomplete")
+                return answer
+            if error.get("code") not in STAND_BACK:
+                raise UserError(f"commons: the interface says {error.get('code')}: {error.get('info')}")
+            if attempt < LAG_TRIES:
+                self.pause(max(MAXLAG_SEC, float(error.get("lag") or 0)) * attempt)
+        raise UserError(f"commons: the servers are behind ({error.get('code')}); what is fetched is kept, try later")
+
+    def _wanted(self, member: dict[str, Any], title: str) -> Wanted | None:
+        info = member["imageinfo"][0]
+        if info.get("mime") not in PICTURE_TYPES:
+            self.other_types += 1
+            return None
+        url = info.get("thumburl") if self.width_px and info.get("width", 0) > self.width_px else info.get("url")
+        if not url:
+            raise PageChanged(self.api, f"an address for {title}")
+        about = info.get("extmetadata") or {}
+        license_name, license_url = (_value(about, key) for key in ("LicenseShortName", "LicenseUrl"))
+        license_text = f"{license_name} <{license_url}>" if license_name and license_url else license_name
+        return Wanted(
+            without_query(url),
+            self.name,
+            page=info.get("descriptionurl"),
+            license=license_text,
+            author=html_to_text(_value(about, "Artist") or ""),
+            title=title.removeprefix("File:").rpartition(".")[0] or title,
+        )
+
+
+def without_query(url: str) -> str:
+    """Without what only says where an address was found (`?utm_source=...`): one picture, one address."""
+    return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
+
+
+def _value(about: dict[str, Any], key: str) -> str | None:
+    value = (about.get(key) or {}).get("value")
+    return str(value).strip() or None if value is not None else None

@@ -1,0 +1,95 @@
+"""What a source of pictures is, what it needs of the fetcher, and how it says that a page is not what it was."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from harness.errors import UserError
+from scrapers.crawl.progress import say
+from scrapers.crawl.records import Page, Wanted
+
+CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one
+
+
+class Pages(Protocol):
+    """The part of the fetcher that a source uses while it looks for pictures."""
+
+    def get_page(
+        self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
+    ) -> Page: ...
+
+
+class Source(Protocol):
+    """Where pictures are found. Everything else about it is in its own fields."""
+
+    name: str
+
+    def find(self, pages: Pages) -> Iterator[Wanted]:
+        """Pictures one after the other, read as they are wanted; PageChanged when a page is not what it was."""
+        ...
+
+
+class PageChanged(UserError):
+    """A page was there, but what a source looks for on it was not."""
+
+    def __init__(self, url: str, looked_for: str) -> None:
+        super().__init__(
+            f"{url}: found a page without {looked_for}; its shape has probably changed. What is fetched is kept. "
+            "Look at the page; a source reads pages as they were when it was written, so report it, or mend the source"
+        )
+
+
+class Shapes:
+    """For each kind of page: how many had what was looked for, and which had not.
+
+    One odd page is told and passed over; a kind that never has what is looked for is an error, never an empty set.
+    """
+
+    def __init__(self) -> None:
+        self.good: Counter[str] = Counter()
+        self.odd: dict[str, list[tuple[str, str]]] = {}
+
+    def saw(self, kind: str, url: str, found: bool, looked_for: str) -> None:
+        """Notes a page. PageChanged when the first pages of its kind are all without."""
+        if found:
+            self.good[kind] += 1
+            return
+        odd = self.odd.setdefault(kind, [])
+        odd.append((url, looked_for))
+        if not self.good[kind] and len(odd) >= CHANGED_PATIENCE:
+            raise PageChanged(*odd[0])
+
+    def close(self) -> None:
+        """At the end: PageChanged for a kind without one good page, a line for each kind with odd ones."""
+        for kind, odd in self.odd.items():
+            if not self.good[kind]:
+                raise PageChanged(*odd[0])
+            url, looked_for = odd[0]
+            say(f"{len(odd)} of {len(odd) + self.good[kind]} {kind} pages have no {looked_for}, the first: {url}")
+
+
+def read_json(page: Page, looked_for: str) -> dict[str, Any]:
+    """An interface's answer; PageChanged when it is no JSON object."""
+    try:
+        content = json.loads(page.text)
+    except (ValueError, RecursionError) as error:
+        raise PageChanged(page.url, looked_for) from error
+    if not isinstance(content, dict):
+        raise PageChanged(page.url, looked_for)
+    return content
+
+
+def parse_html(text: str) -> Any:
+    """A page's tree (selectolax), for `css` and `css_first`."""
+    try:
+        from selectolax.lexbor import LexborHTMLParser
+    except ImportError as error:
+        raise UserError("scrape extra: found no selectolax, try pip install -r requirements.txt") from error
+    return LexborHTMLParser(text)
+
+
+def html_to_text(text: str) -> str | None:
+    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None when nothing is left."""
+    body = parse_html(text).body
+    return (" ".join(body.text(separator=" ").split()) or None) if body is not None else None

@@ -1,0 +1,159 @@
+"""Small stand-ins for the stages of the demo, real processes that write files, wait and burn; and the demo on them."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from blend.demo import demo, process
+from blend.demo.stages import STAGES, Stage
+from harness.cli import run_command
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = ROOT / "configs" / "demo.yaml"
+NAMES = [stage.name for stage in STAGES]
+PATIENCE_SEC = 30
+fork = multiprocessing.get_context("fork")
+
+# Two units of work, each kept: it goes on where it was ended, as the stages do. `plan/<name>` says what else it does.
+STAND_IN = """
+import json, os, signal, sys, time
+name, plan, work = sys.argv[1], f"plan/{sys.argv[1]}", f"runs/demo/{sys.argv[1]}.work"
+def tell(text):
+    with open("journal", "a") as journal: journal.write(f"{name} {text}\\n")
+def stop(number, frame):
+    tell(signal.Signals(number).name)
+    time.sleep(0.1)  # saves
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+tell(f"starts {os.getpid()} {' '.join(sys.argv[2:])}")
+print("a line on stdout")
+todo = json.load(open(plan)) if os.path.exists(plan) else {}
+memory = b"x" * todo.get("bytes", 0)
+for unit in range(os.path.getsize(work) if os.path.exists(work) else 0, 2):
+    end = time.process_time() + todo.get("cpu_sec", 0) / 2
+    while time.process_time() < end: pass
+    with open(work, "a") as kept: kept.write("x")
+    if unit == 0 and "child_cpu_sec" in todo:
+        import subprocess
+        burn = f"import time\\nwhile time.process_time() < {todo['child_cpu_sec']}: pass"
+        subprocess.run([sys.executable, "-S", "-c", burn])
+    if todo.get("wait") and os.path.exists(plan):
+        tell("waits")
+        while os.path.exists(plan): time.sleep(0.01)
+if "code" in todo: sys.exit(todo["code"])
+if name == "encoder": open("runs/demo/metrics.json", "w").write('{"encoder": {"latent_mse": 0.7712}}')
+if name == "gallery": open("runs/demo/report.html", "w").write(open("runs/demo/metrics.json").read())
+tell("done")
+"""
+STAND_INS = [
+    replace(
+        stage,
+        command=("-S", "-E", "stand_in.py", stage.name),
+        leaves=lambda config, name=stage.name: [Path("runs/demo") / f"{name}.work"],
+    )
+    for stage in STAGES
+]
+FEW = [stage for stage in STAND_INS if stage.name in ("train", "encoder", "gallery")]
+FEW_NAMES = [stage.name for stage in FEW]
+
+
+class Demo:
+    """`demo_run` in a process of its own, as the command line has it."""
+
+    def __init__(
+        self,
+        *overrides: str,
+        stages: list[Stage] = FEW,
+        dry_run: bool = False,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        def work() -> None:
+            os.setsid()  # no terminal's, and not the tests', signals
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+            process.POLL_SEC, process.SAMPLE_EVERY_SEC, process.RECORD_EVERY_SEC = 0.01, 0.02, 0.05
+            before()
+            run_command(lambda: demo.demo_run(CONFIG, list(overrides), dry_run, stages))
+
+        self.process = fork.Process(target=work)
+        self.process.start()
+        self.pid = self.process.pid or 0
+
+    def code(self) -> int:
+        self.process.join(PATIENCE_SEC)
+        assert self.process.exitcode is not None, "the demo does not end"
+        return self.process.exitcode
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        os.kill(self.pid, number)
+        return self.code()
+
+
+def plan(name: str, **todo: object) -> None:
+    Path("plan", name).write_text(json.dumps(todo))
+
+
+def unplan(name: str) -> None:
+    Path("plan", name).unlink()
+
+
+def journal() -> list[str]:
+    return Path("journal").read_text().splitlines() if Path("journal").exists() else []
+
+
+def started() -> list[str]:
+    """The stages, as often and in the order that they were started."""
+    return [line.split()[0] for line in journal() if " starts " in line]
+
+
+def wait_until(reached: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SEC
+    while not reached():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+def at_work(name: str, times: int = 1) -> int:
+    """Waits until a stage has come to the middle of its work so many times; its process."""
+    wait_until(lambda: journal().count(f"{name} waits") >= times, f"{name} at work")
+    pid = int([line for line in journal() if line.startswith(f"{name} starts")][-1].split()[2])
+    kept = Path("runs/demo/demo/stages.json")
+    wait_until(lambda: kept.exists() and f'"pid": {pid}' in kept.read_text(), "a record of it")
+    return pid
+
+
+def is_gone(pid: int) -> bool:
+    return process._tree_usage(pid) is None
+
+
+def metrics() -> dict:
+    return json.loads(Path("runs/demo/metrics.json").read_text())
+
+
+def usage_of(name: str) -> dict:
+    return json.loads(Path("runs/demo/demo/stages.json").read_text())["stages"][name]["usage"]
+
+
+@contextmanager
+def checkout(folder: Path) -> Iterator[None]:
+    """An empty checkout to be in; whatever a test leaves at work there ends with it."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        Path("plan").mkdir()
+        Path("stand_in.py").write_text(STAND_IN)
+        yield
+        for words in (line.split() for line in journal()):
+            if words[1] == "starts" and not is_gone(int(words[2])):
+                os.kill(int(words[2]), signal.SIGKILL)
+    finally:
+        os.chdir(before)

@@ -1,0 +1,272 @@
+"""The demo's orchestration: order, figures, and that it goes on whatever ends it or a stage."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from blend.demo import record
+from blend.demo.stages import STAGES, Stage, seconds_left
+from tests.blend.demo.stand_ins import (
+    CONFIG,
+    FEW_NAMES,
+    NAMES,
+    ROOT,
+    STAND_INS,
+    Demo,
+    at_work,
+    checkout,
+    is_gone,
+    journal,
+    metrics,
+    plan,
+    started,
+    unplan,
+    wait_until,
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[None]:
+    with checkout(tmp_path):
+        yield
+
+
+# ---- from nothing to the page ----
+
+
+def test_every_stage_runs_once_in_order_with_the_config():
+    assert Demo("seed=7", "blend.pairs=5", stages=STAND_INS).code() == 0
+    assert started() == NAMES == ["dataset", "train", "finetune", "encoder", "invert", "measure", "blend", "gallery"]
+    words = f"--config {CONFIG} --set seed=7 --set blend.pairs=5"
+    assert all(line.endswith(words) for line in journal() if " starts " in line)
+
+
+def test_it_tells_what_it_does_and_ends_with_the_page_and_five_figures():
+    assert Demo(stages=STAND_INS).code() == 0
+    told = Path("stderr").read_text()
+    assert re.match(r"demo: 8 stages, about \d+ min on two cores\.", told)
+    assert re.search(
+        r"\n\[1/8\] dataset: ordinary and concept cars to learn from \(about .+; \d+ min left in all\)\n", told
+    )
+    assert "\n[8/8] gallery: writes the page (about " in told and "left in all" not in told.splitlines()[-2]
+    lines = Path("stdout").read_text().strip().splitlines()  # what stages print there goes to stderr
+    assert told.count("a line on stdout") == 8
+    assert lines[0] == "runs/demo/report.html"
+    assert [line.split()[0] for line in lines[1:]] == ["encoder", "inversion", "intensity", "futurism", "time"]
+    assert "latent error 0.771" in lines[1] and "picture error unknown" in lines[2]
+    assert "CPU-seconds" in lines[5]
+
+
+def test_what_is_done_is_passed_over():
+    Demo().code()
+    history = Path("runs/demo/metrics.jsonl").read_text()
+    assert Demo().code() == 0
+    assert started() == FEW_NAMES
+    assert Path("stderr").read_text() == "demo: done before: train, encoder, gallery\n"
+    assert Path("stdout").read_text().strip().startswith("runs/demo/report.html")
+    assert Path("runs/demo/metrics.jsonl").read_text() == history
+
+
+def test_the_page_is_written_with_the_figures_and_they_are_completed_after_it():
+    plan("train", cpu_sec=0.3)
+    Demo().code()
+    seen, after = json.loads(Path("runs/demo/report.html").read_text()), metrics()
+    assert list(seen["demo"]["stages"]) == FEW_NAMES[:-1] and list(after["demo"]["stages"]) == FEW_NAMES
+    assert seen["encoder"] == after["encoder"] == {"latent_mse": 0.7712}
+    for figures in (seen["demo"], after["demo"]):
+        for key in ("seconds", "cpu_sec"):
+            total = sum(stage[key] for stage in figures["stages"].values())
+            assert figures[key] == pytest.approx(total, abs=0.2 + 1e-9)  # each rounded to 0.1
+        assert figures["stages"]["train"]["cpu_sec"] >= 0.3
+    lines = Path("runs/demo/metrics.jsonl").read_text().splitlines()
+    assert [list(json.loads(line)) for line in lines] == [["demo"]] * 2
+
+
+# ---- killed, stopped, failed ----
+
+
+def test_it_goes_on_after_each_stage_was_killed():
+    for number, name in enumerate(NAMES):
+        plan(name, wait=True)
+        run = Demo(stages=STAND_INS)
+        os.kill(at_work(name), signal.SIGKILL)
+        assert run.code() == 75
+        told = Path("stderr").read_text().splitlines()[-1]
+        assert told.startswith(f"[{number + 1}/8] {name} was ended by SIGKILL") and "the same command goes on" in told
+        unplan(name)
+    assert Demo(stages=STAND_INS).code() == 0
+    assert started() == [name for name in NAMES for _ in range(2)]
+    assert [line for line in journal() if line.endswith("done")] == [f"{name} done" for name in NAMES]
+
+
+def test_it_goes_on_after_the_demo_was_killed_in_each_stage():
+    for name in NAMES:
+        plan(name, wait=True)
+        run = Demo(stages=STAND_INS)
+        at_work(name)
+        assert run.kill() == -signal.SIGKILL
+        plan(name)  # the next start of this stage does not wait; the one left at work still does
+    assert Demo(stages=STAND_INS).code() == 0
+    assert started() == [name for name in NAMES for _ in range(2)]
+
+
+def test_a_stage_left_at_work_saves_and_ends_before_it_is_started_again():
+    plan("encoder", wait=True)
+    run = Demo()
+    left = at_work("encoder")
+    run.kill()
+    assert not is_gone(left)
+    again = Demo()
+    wait_until(lambda: started().count("encoder") == 2, "a second start")
+    assert is_gone(left)
+    assert [line.split()[1] for line in journal() if line.startswith("encoder")][:4] == [
+        "starts",
+        "waits",
+        "SIGTERM",
+        "starts",
+    ]
+    unplan("encoder")
+    assert again.code() == 0
+    assert f"still at work (process {left})" in Path("stderr").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_the_stage_once_and_the_demo_ends_after_it(number):
+    plan("encoder", wait=True)
+    run = Demo(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # the tests themselves may be under nohup
+    stage = at_work("encoder")
+    os.kill(run.pid, number)
+    assert run.kill(number) == 75
+    assert is_gone(stage)
+    assert [line for line in journal() if line.startswith("encoder")][2:] == ["encoder SIGTERM"]
+    assert Path("stderr").read_text().splitlines()[-1] == (
+        "stopped in [2/3] encoder: the same command goes on from there"
+    )
+    assert not Path("runs/demo/demo/lock.json").exists()
+    unplan("encoder")
+    assert Demo().code() == 0
+    assert started().count("encoder") == 2 and started().count("train") == 1
+
+
+def test_hanging_up_stops_nothing_under_nohup():
+    plan("train", wait=True)
+    run = Demo(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    at_work("train")
+    os.kill(run.pid, signal.SIGHUP)
+    unplan("train")
+    assert run.code() == 0
+
+
+@pytest.mark.parametrize("code", [1, 2, 75])
+def test_the_code_of_a_failing_stage_is_passed_on(code):
+    plan("encoder", code=code)
+    assert Demo().code() == code
+    assert started() == ["train", "encoder"]
+    last = Path("stderr").read_text().splitlines()[-1]
+    assert last.startswith("[2/3] encoder ") and "the same command goes on from there" in last
+    unplan("encoder")
+    assert Demo().code() == 0
+    assert started()[2:] == ["encoder", "gallery"]
+
+
+def test_an_error_of_the_demo_itself_leaves_no_stage_behind():
+    """A disk that is full when the record is written, say."""
+
+    def fill_up() -> None:
+        write, calls = record.atomic_write, []
+
+        def full(path: Path, content: str) -> None:
+            calls.append(path)
+            if Path("full").exists():
+                raise OSError(28, "No space left on device", str(path))
+            write(path, content)
+
+        record.atomic_write = full
+
+    plan("train", wait=True)
+    run = Demo(before=fill_up)
+    stage = at_work("train")
+    Path("full").touch()
+    assert run.code() == 2
+    assert is_gone(stage) and journal()[-1] == "train SIGTERM"
+    assert "No space left on device" in Path("stderr").read_text()
+
+
+# ---- one at a time; a plan ----
+
+
+def test_a_second_demo_in_the_same_run_is_refused():
+    plan("train", wait=True)
+    run = Demo()
+    at_work("train")
+    refused = Demo()
+    assert refused.code() == 2
+    assert f"process {run.pid} on host" in Path("stderr").read_text()
+    assert started() == ["train"]
+    unplan("train")
+    assert run.code() == 0
+
+
+def tree() -> dict[str, bytes]:
+    mine = ("stdout", "stderr")
+    return {str(p): p.read_bytes() if p.is_file() else b"" for p in Path().rglob("*") if p.name not in mine}
+
+
+def test_a_dry_run_prints_the_plan_and_touches_nothing():
+    before = tree()
+    assert Demo("seed=7", stages=STAND_INS, dry_run=True).code() == 0
+    assert tree() == before
+    told = Path("stdout").read_text()
+    first, command, *_, last = told.splitlines()
+    assert re.fullmatch(r"\[1/8\] dataset: ordinary and concept cars to learn from \(about \d+ (s|min)\)", first)
+    assert command == f"      python -S -E stand_in.py dataset --config {CONFIG} --set seed=7"
+    assert re.fullmatch(r"# the page: runs/demo/report\.html; about \d+ min in all", last)
+    plan("encoder", code=2)
+    Demo(stages=STAND_INS).code()
+    before = tree()
+    assert Demo(stages=STAND_INS, dry_run=True).code() == 0
+    assert tree() == before
+    assert "[3/8] finetune: FreezeD on concept cars (done)" in Path("stdout").read_text()
+    assert "[4/8] encoder: learns to read a picture back (about " in Path("stdout").read_text()
+
+
+def test_a_faulty_config_is_exit_2_and_leaves_nothing():
+    assert Demo("optim.g_lrr=1").code() == 2
+    assert not Path("runs").exists() and journal() == []
+
+
+# ---- the table ----
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=NAMES)
+def test_each_stage_is_a_command_that_takes_a_config(stage: Stage):
+    flag, module, command, *options = stage.command
+    app: Any = typer.main.get_command(import_module(f"{module}.__main__").app)
+    known = {option for parameter in app.commands[command].params for option in parameter.opts}
+    assert flag == "-m" and {"--config", "--set", *options[::2]} <= known
+
+
+def test_the_time_left_follows_the_pace_so_far_and_what_is_spent():
+    stages = [replace(STAGES[0], name=name, expected_sec=100.0) for name in "abcd"]
+    assert seconds_left(stages, 0, {}) == [100, 100, 100, 100]
+    assert seconds_left(stages, 0, {"a": 30}) == [70, 100, 100, 100]
+    assert seconds_left(stages, 0, {"a": 500})[0] == pytest.approx(10)
+    slower = seconds_left(stages, 2, {"a": 300.0, "b": 300.0})
+    assert len(slower) == 2 and slower[0] == pytest.approx(100 * 660 / 260)
+    assert seconds_left(stages, 4, {}) == []
+
+
+def test_the_demo_itself_needs_no_torch():
+    code = "import sys, blend.demo.demo; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"

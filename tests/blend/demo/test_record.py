@@ -1,0 +1,178 @@
+"""What the demo keeps of its stages: what they used, over interruptions too, and which have to run again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blend.demo import process
+from harness.storage.lock import process_start
+from tests.blend.demo.stand_ins import (
+    FEW_NAMES,
+    ROOT,
+    Demo,
+    at_work,
+    checkout,
+    journal,
+    metrics,
+    plan,
+    started,
+    unplan,
+    usage_of,
+    wait_until,
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[None]:
+    with checkout(tmp_path):
+        yield
+
+
+# ---- what it counts ----
+
+
+def test_use_adds_up_over_interruptions_and_counts_the_children_of_a_stage():
+    plan("encoder", wait=True, cpu_sec=0.2, child_cpu_sec=0.2)
+    run = Demo()
+    at_work("encoder")
+    assert run.kill(signal.SIGTERM) == 75
+    first = usage_of("encoder")
+    assert 0.3 <= first["cpu_sec"] < 0.6
+    plan("encoder", cpu_sec=0.6)
+    assert Demo().code() == 0
+    second = usage_of("encoder")
+    assert first["cpu_sec"] + 0.3 <= second["cpu_sec"] < first["cpu_sec"] + 0.6
+    assert second["seconds"] > first["seconds"] > 0
+    assert metrics()["demo"]["stages"]["encoder"]["cpu_sec"] == round(second["cpu_sec"], 1)
+
+
+def test_use_until_the_demo_was_killed_is_kept():
+    plan("train", wait=True, cpu_sec=0.6)
+    run = Demo()
+    at_work("train")  # after half of it
+    wait_until(lambda: usage_of("train")["cpu_sec"] >= 0.3, "a record of the use so far")
+    run.kill()
+    killed = usage_of("train")
+    unplan("train")
+    wait_until(lambda: "train done" in journal(), "the end of the stage that is left at work")
+    assert Demo().code() == 0
+    assert usage_of("train")["cpu_sec"] >= killed["cpu_sec"] and usage_of("train")["seconds"] > killed["seconds"]
+
+
+def test_a_stage_left_at_work_is_counted_to_its_end():
+    def record_at_the_start_alone() -> None:
+        process.RECORD_EVERY_SEC = 1000.0
+
+    plan("train", wait=True, cpu_sec=0.6)
+    run = Demo(before=record_at_the_start_alone)
+    at_work("train")  # after half of it
+    run.kill()
+    assert usage_of("train")["cpu_sec"] < 0.3
+    plan("train")
+    assert Demo().code() == 0
+    assert usage_of("train")["cpu_sec"] >= 0.3  # the second start needed none
+
+
+def test_what_was_used_before_a_stage_was_left_at_work_stays():
+    plan("train", wait=True, cpu_sec=0.6)
+    run = Demo()
+    at_work("train")
+    assert run.kill(signal.SIGTERM) == 75
+    plan("train", wait=True)
+    run = Demo()
+    at_work("train", times=2)
+    run.kill()
+    plan("train")
+    assert Demo().code() == 0
+    assert usage_of("train")["cpu_sec"] >= 0.3
+
+
+def test_memory_is_that_of_the_largest_stage():
+    plan("encoder", bytes=200_000_000)
+    Demo().code()
+    figures = metrics()["demo"]
+    peaks = {name: stage["peak_rss_mb"] for name, stage in figures["stages"].items()}
+    assert figures["peak_rss_mb"] == max(peaks.values()) >= peaks["encoder"] > 190
+
+
+def peak_mb(code: str, sample_every_sec: float) -> float:
+    """Of a stage that runs this code. In a small process: what starts a stage counts for it until it has started."""
+    measure = f"""
+from blend import stage_process
+from harness.lockfile import process_start
+process.SAMPLE_EVERY_SEC = {sample_every_sec}
+process = process.StageProcess({[sys.executable, "-S", "-c", code]})
+assert process.watch([], lambda pid, usage: None) == 0
+print(process.usage.peak_rss_mb)
+"""
+    run = subprocess.run([sys.executable, "-c", measure], cwd=ROOT, capture_output=True, text=True)
+    return float(run.stdout)
+
+
+def test_a_short_peak_between_samples_counts():
+    assert 190 < peak_mb("b'x' * 200_000_000", sample_every_sec=1000) < 300
+    assert peak_mb("pass", sample_every_sec=1000) < 100
+
+
+def test_memory_of_a_stages_processes_is_taken_together():
+    hold = "import time; kept = b'x' * 100_000_000; time.sleep(1)"
+    child = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-S', '-c', {hold!r}])"
+    assert 190 < peak_mb(f"{child}; kept = b'x' * 100_000_000; p.wait()", sample_every_sec=0.02) < 300
+
+
+def test_a_process_that_has_ended_or_is_another_by_now_is_left_in_peace():
+    def say(text: str) -> None:
+        raise AssertionError(text)
+
+    ended = subprocess.Popen([sys.executable, "-S", "-c", "pass"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked for its exit code yet
+    assert process.stop_left_behind(ended.pid, process_start(ended.pid), say) is None
+    assert ended.wait() == 0
+    assert process.stop_left_behind(os.getpid(), "boot:1", say) is None
+
+
+# ---- what makes stages run again ----
+
+
+def test_another_config_runs_all_stages_again():
+    Demo().code()
+    before = {name: usage_of(name)["seconds"] for name in FEW_NAMES}
+    assert Demo("blend.pairs=7").code() == 0
+    assert started() == FEW_NAMES * 2
+    assert all(usage_of(name)["seconds"] > before[name] for name in FEW_NAMES)
+
+
+def test_work_that_is_gone_is_done_again_with_all_that_follows_and_counts_from_zero():
+    plan("encoder", cpu_sec=0.4)
+    Demo().code()
+    Path("runs/demo/encoder.work").unlink()
+    unplan("encoder")
+    assert Demo().code() == 0
+    assert started() == FEW_NAMES + FEW_NAMES[1:]
+    assert usage_of("encoder")["cpu_sec"] < 0.4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stage_that_runs_again_is_open_and_so_is_what_follows_it(number):
+    Demo().code()
+    Path("runs/demo/encoder.work").unlink()
+    plan("encoder", wait=True)
+    run = Demo()
+    at_work("encoder")
+    run.kill(number)
+    unplan("encoder")
+    Demo().code()
+    assert started() == FEW_NAMES + ["encoder"] + FEW_NAMES[1:]
+
+
+@pytest.mark.parametrize("content", ["", "{half", "[]", '{"stages": {"train": {"done": true}}}'])
+def test_a_damaged_record_starts_at_the_first_stage(content):
+    Demo().code()
+    Path("runs/demo/demo/stages.json").write_text(content)
+    assert Demo().code() == 0
+    assert started() == FEW_NAMES * 2

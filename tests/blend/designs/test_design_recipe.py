@@ -1,0 +1,74 @@
+"""A recipe says the same in an address and in memory; what is no recipe is refused in one line."""
+
+from urllib.parse import parse_qsl
+
+import pytest
+import torch
+
+from blend.designs.design_recipe import MOST_PARENTS, Parent, Recipe, check_reference, query_to_recipe
+from blend.generator.latents import average_latents, mix_latents
+from harness.errors import UserError
+
+FILE = "file-" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe((Parent("seed-1"),)),
+        Recipe((Parent(FILE, 0.5), Parent("valid-00003")), (Parent("seed-9", 2.0),), 0.25, 1.0, None, "Audi & Söhne"),
+        Recipe((Parent("valid-00003"),), (), 0.5, None, -12.5),
+    ],
+)
+def test_a_query_and_its_recipe_are_one(recipe):
+    assert query_to_recipe(parse_qsl(recipe.to_query())) == recipe
+
+
+def test_equal_recipes_have_equal_names_and_others_have_not():
+    texts = [
+        "o=seed-1",
+        "o=seed-2",
+        "o=seed-1&c=seed-2",
+        "o=seed-1&i=0.4",
+        "o=seed-1&s=0.5",
+        "o=seed-1&f=50",
+        "c=seed-1&o=seed-2",
+    ]
+    assert len({query_to_recipe(parse_qsl(text)).sha256 for text in texts}) == len(texts)
+    first, second = (query_to_recipe(parse_qsl(text)) for text in ("i=0.50&o=seed-1:1&tab=x", "o=seed-1"))
+    assert first.sha256 == second.sha256
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "ordinary parent"),
+        ("o=../../etc/passwd", "reference|parent"),
+        ("o=file-..%2f..%2fetc", "parent"),
+        ("o=seed-01", "parent"),
+        ("o=seed-1&i=nan", "i: found 'nan'"),
+        ("o=seed-1&i=1.01", "allowed a number from 0 to 1"),
+        ("o=seed-1&s=inf", "s: found"),
+        ("o=seed-1:0", "o: found '0'"),
+        ("&".join(["o=seed-1"] * (MOST_PARENTS + 1)), "allowed up to 4"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(text, said):
+    with pytest.raises(UserError, match=said) as caught:
+        query_to_recipe(parse_qsl(text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["seed-1\n", "seed-" + "9" * 10, "FILE-" + "ab" * 32, "file-" + "AB" * 32, "valid-1"])
+def test_references_have_one_form(text):
+    with pytest.raises(UserError):
+        check_reference(text)
+
+
+def test_several_latents_are_averaged_in_proportion():
+    z = [torch.randn(1, 8) for _ in range(3)]
+    expected = (2 * z[0] + z[1] + z[2]) / 4
+    assert torch.allclose(average_latents(z, [2.0, 1.0, 1.0]), expected, atol=1e-6)
+    assert torch.equal(average_latents(z[:1], [0.3]), z[0])
+    half = mix_latents(z[0], z[1], torch.tensor([0.5]), "slerp")
+    assert torch.allclose(average_latents(z[:2], [1.0, 1.0], "slerp"), half, atol=1e-6)

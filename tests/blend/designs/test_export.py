@@ -1,0 +1,109 @@
+"""An exported design is drawn again bit for bit, by the command alone; by other weights it is refused."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blend.designs.design_recipe import Parent, Recipe
+from blend.designs.export import design_document, design_png, document_to_picture, draw_command, read_documents
+from blend.designs.session import NeedsParent, open_workshop, picture_sha256
+from harness.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPE = Recipe((Parent("seed-3"), Parent("seed-4", 0.5)), (Parent("seed-5"),), 0.43)
+
+
+@pytest.fixture
+def exported(run_folder):
+    """(workshop, picture, document) of a mix of three cars."""
+    workshop = open_workshop("tiny")
+    picture = workshop.draw(RECIPE).picture
+    return workshop, picture, design_document(workshop, RECIPE, workshop.measure(RECIPE, picture), "mine")
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_command_reproduces_the_png_bit_for_bit(exported, threads):
+    _, picture, document = exported
+    Path("a.png").write_bytes(design_png(picture, document))
+    Path("a.json").write_text(json.dumps(document))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
+    command = [sys.executable, "-m", "blend", "draw", "a.json", "--out", "b.png"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "b.png\n"), done.stderr
+    assert Path("b.png").read_bytes() == Path("a.png").read_bytes()
+    with Image.open("b.png") as image:
+        assert np.array_equal(np.asarray(image), picture)
+
+
+def test_the_png_alone_and_a_whole_shelf_are_drawn_again(exported):
+    _, picture, document = exported
+    Path("a.png").write_bytes(design_png(picture, document))
+    assert draw_command(Path("a.png"), None) == [Path("a-drawn.png")]
+    assert Path("a-drawn.png").read_bytes() == Path("a.png").read_bytes()
+    Path("shelf.json").write_text(json.dumps([document, document]))
+    assert draw_command(Path("shelf.json"), Path("out/d.png")) == [Path("out/d-00.png"), Path("out/d-01.png")]
+
+
+def test_what_differs_is_refused(exported):
+    workshop, _, document = exported
+    with pytest.raises(UserError, match="other weights"):
+        document_to_picture(workshop, {**document, "generators": {"base": "0" * 64, "tuned": None}})
+    short = {**document, "latents": {**document["latents"], "ordinary": [0.0]}}
+    for broken in (short, {**document, "form": "x"}, {key: document[key] for key in ("form", "generators")}):
+        with pytest.raises(UserError, match="design: "):
+            document_to_picture(workshop, broken)
+    moved = {**document, "setting": {**document["setting"], "latent_weight": 0.9}}
+    Path("moved.json").write_text(json.dumps(moved))
+    with pytest.raises(UserError, match="came out otherwise"):
+        draw_command(Path("moved.json"), None)
+    for name, content in {"a.txt": b"no", "b.png": b"\x89PNG no", "c.json": b"[]", "d.json": b"[1]"}.items():
+        Path(name).write_bytes(content)
+        with pytest.raises(UserError, match="no design"):
+            read_documents(Path(name))
+    plain = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(plain, "PNG")
+    Path("plain.png").write_bytes(plain.getvalue())
+    with pytest.raises(UserError, match="no design"):
+        read_documents(Path("plain.png"))
+
+
+def test_a_futurism_that_is_asked_for_is_reached_or_the_nearest_is_drawn(run_folder):
+    workshop = open_workshop("tiny")
+    measures = workshop.open_measures()
+    assert measures is not None
+    pair = (Parent("seed-3"),), (Parent("seed-5"),)
+    reach = workshop.draw(Recipe(*pair, futurism=0.0)).reach
+    assert reach is not None and reach[0] < reach[1]
+    for asked in (reach[0] - 50, sum(reach) / 2, reach[1] + 50):
+        drawn = workshop.draw(Recipe(*pair, futurism=asked))
+        score = measures.futurism(drawn.picture[None])[0]
+        assert abs(score - min(max(asked, reach[0]), reach[1])) < 0.1 * (reach[1] - reach[0])
+
+
+def test_sweep_and_single_designs_are_the_same_pictures(run_folder):
+    workshop = open_workshop("tiny")
+    places, pictures = workshop.sweep(RECIPE)
+    for place, picture in zip(places, pictures, strict=True):
+        one = Recipe(RECIPE.ordinary, RECIPE.concept, place)
+        assert picture_sha256(workshop.draw(one).picture) == picture_sha256(picture)
+
+
+def test_a_parent_that_nobody_has_searched_for_is_asked_for(run_folder):
+    workshop = open_workshop("tiny")
+    reference = workshop.ancestry.held_out["ordinary"].names[1]
+    with pytest.raises(NeedsParent, match=reference):
+        workshop.draw(Recipe((Parent(reference),)))
+    told = []
+    found = workshop.ancestry.search("ordinary", reference, None, told.append)
+    assert told[0].done == 0 and told[-1].done == told[-1].of == 2 * workshop.config.inversion.steps
+    assert told[-1].error == pytest.approx(told[-1].error) and found.error is not None
+    again = open_workshop("tiny").ancestry.find("ordinary", reference)  # on disk
+    assert again is not None and (again.z == found.z).all() and (again.restyled == found.restyled).all()
+    workshop.draw(Recipe((Parent(reference),)))

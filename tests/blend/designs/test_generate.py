@@ -1,0 +1,217 @@
+"""Designs on request, from the command to the files, on tiny runs."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import blend.encoder.model
+import blend.encoder.train
+import harness.checkpoints.sampling
+from blend.designs.commands import invert_command, measure_command
+from blend.designs.design_set import read_designs
+from blend.designs.generate import Request, blend_command, text_to_range
+from blend.encoder.train import train_encoder
+from blend.generator.styled_generator import load_generator
+from blend.report.report import make_report
+from harness.config.experiment import Config, check_config, config_to_dict
+from harness.errors import UserError
+from tests.blend.tiny_blend import CLASS_NAMES, CONDITIONAL, make_tiny_runs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Config]]:
+    """Tiny runs with an encoder, in a folder that tests copy."""
+    folder = tmp_path_factory.mktemp("made")
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+        patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
+        patch.setattr(blend.encoder.train, "save_encoder_curve", lambda *_: None)
+        patch.chdir(folder)
+        config = make_tiny_runs(folder)
+        train_encoder(config)
+        yield folder, config
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def config(made: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    for name in ("runs", "data"):
+        shutil.copytree(made[0] / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return made[1]
+
+
+def folder_of(name: str, count: int) -> Path:
+    folder = Path(name)
+    folder.mkdir()
+    rng = np.random.default_rng(len(name))
+    for number in range(count):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(np.kron(coarse, np.ones((12, 12, 1), np.uint8))).save(folder / f"{name}{number}.png")
+    return folder
+
+
+def test_all_pairs_of_two_folders(config):
+    folder = blend_command(config, Request(folder_of("today", 2), folder_of("show", 3), intensity=0.5))
+    rows = read_designs(folder)
+    assert [(row["ordinary"], row["concept"]) for row in rows] == [
+        (f"today{a}.png", f"show{b}.png") for a in range(2) for b in range(3)
+    ]
+    assert {(row["intensity"], row["latent_weight"], row["style"]) for row in rows} == {(0.5, 0.5, 0.5)}
+    assert {row["novelty"]["verdict"] for row in rows} <= {"PASS", "WARN"}
+    assert all(0 <= row["identity"] <= 100 and np.isfinite(row["futurism"]) for row in rows)
+    pictures = [np.asarray(Image.open(folder / row["file"])) for row in rows]
+    assert len({picture.tobytes() for picture in pictures}) == 6
+    stamp = (folder / "designs.jsonl").stat().st_mtime_ns
+    again = blend_command(config, Request(Path("today"), Path("show"), intensity=0.5))
+    assert again == folder and (folder / "designs.jsonl").stat().st_mtime_ns == stamp
+    assert blend_command(config, Request(Path("today"), Path("show"), intensity=0.6)) != folder
+
+
+def test_at_both_ends_of_the_dial_stand_the_parents_themselves(config):
+    one = Request(folder_of("today", 1), folder_of("show", 1))
+    generator = load_generator(config)
+    for intensity, kind in ((0.0, "ordinary"), (1.0, "concept")):
+        (row,) = read_designs(folder := blend_command(config, Request(one.ordinary, one.concept, intensity)))
+        from safetensors.torch import load_file
+
+        (path,) = Path("runs/tiny/inversions").glob(f"{kind}-*.safetensors")
+        expected = generator.draw(load_file(path)["z"], intensity)[0]
+        apart = np.abs(np.asarray(Image.open(folder / row["file"])).astype(int) - expected)
+        assert apart.max() <= 1
+
+
+def test_a_name_that_holds_other_designs_is_refused_and_what_is_incomplete_is_drawn_again(config):
+    folder = blend_command(config, Request(seeds=(0, 1), name="mine"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for other in (Request(seeds=(7,), name="mine"), Request(seeds=(0, 1), intensity=0.9, name="mine")):
+        with pytest.raises(UserError, match="name: found 'mine', which holds other designs"):
+            blend_command(config, other)
+    (folder / "0001.png").unlink()
+    assert blend_command(config, Request(seeds=(0, 1), name="mine")) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    blend_command(config, Request(seeds=(1,), name="mine.new"))
+    blend_command(config, Request(seeds=(2,), name="mine2"))
+    assert {"mine", "mine.new", "mine2"} <= {path.name for path in folder.parent.iterdir()}
+
+
+def test_one_pair_over_a_range(config):
+    request = Request(folder_of("today", 1), folder_of("show", 1), range=(0.0, 1.0, 5), name="walk")
+    folder = blend_command(config, request)
+    assert folder == Path("runs/tiny/blends/walk")
+    assert [row["intensity"] for row in read_designs(folder)] == [0, 0.25, 0.5, 0.75, 1]
+    with Image.open(folder / "sweep.webp") as movie:
+        assert getattr(movie, "n_frames", 1) == 8  # there and back
+    folder_of("more", 2)
+    with pytest.raises(UserError, match="range: found 2 pairs of parents, allowed one"):
+        blend_command(config, Request(Path("today"), Path("more"), range=(0.0, 1.0, 5)))
+
+
+def test_a_futurism_that_is_asked_for(config):
+    parents = folder_of("today", 1), folder_of("show", 1)
+    ends = [read_designs(blend_command(config, Request(*parents, intensity=t)))[0]["futurism"] for t in (0.0, 1.0)]
+    asked = round(sum(ends) / 2, 1)
+    (row,) = read_designs(blend_command(config, Request(*parents, futurism=asked)))
+    assert row["asked_futurism"] == asked and row["intensity"] is None
+    assert row["futurism"] == pytest.approx(asked, abs=0.2 * abs(ends[1] - ends[0]))
+    with pytest.raises(
+        UserError, match=r"^futurism: found 1e\+06, allowed -?\d+ to -?\d+ for today0.png with show0.png"
+    ):
+        blend_command(config, Request(*parents, futurism=1e6))
+
+
+def test_cars_by_seed(config):
+    folder = blend_command(config, Request(seeds=(3, 5), intensity=0.0))
+    rows = read_designs(folder)
+    assert [(row["seed"], row["ordinary"], row["identity"]) for row in rows] == [(3, None, 100.0), (5, None, 100.0)]
+    (alone,) = read_designs(other := blend_command(config, Request(seeds=(5,), intensity=0.0)))
+    assert (other / alone["file"]).read_bytes() != b"" and alone["futurism"] == pytest.approx(rows[1]["futurism"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (Request(intensity=0.5, futurism=50), "intensity, futurism: found 2 of them, allowed one"),
+        (Request(futurism=50, style=0.5), "style: found beside futurism"),
+        (Request(futurism=float("nan")), "futurism: found nan, allowed a number"),
+        (Request(seeds=(1,), range=(0, 1, 3)), "seeds: found beside parents or a range"),
+        (Request(label="Audi"), "label: found without cars"),
+        (Request(seeds=(1,), label="Audi"), "label: found 'Audi', allowed none: the run was trained without classes"),
+        (Request(name="../x"), "name: found '../x', allowed letters"),
+        (Request(name="sweep"), "name: found 'sweep'.* and not sweep"),
+        (Request(ordinary=Path("x")), "concept: found none, allowed a folder or a picture for each parent"),
+        (Request(Path("nowhere"), Path("nowhere")), "nowhere: found no such folder"),
+    ],
+)
+def test_what_does_not_go_together_is_told(config, request_, text):
+    with pytest.raises(UserError, match=text):
+        blend_command(config, request_)
+
+
+@pytest.mark.parametrize("text", ["", "0:1", "0:2:3", "a:b:c", "0:1:1", "0:1:3:4", "nan:1:3"])
+def test_what_is_no_range_is_told(text):
+    with pytest.raises(UserError, match="^range: found .*, try --range 0:1:11"):
+        text_to_range(text)
+    assert text_to_range("1:0:3") == (1.0, 0.0, 3)
+
+
+def test_a_class_is_given_or_predicted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+    monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
+    monkeypatch.setattr(blend.encoder.train, "save_encoder_curve", lambda *_: None)
+    config = make_tiny_runs(tmp_path, **CONDITIONAL)
+    train_encoder(config)
+    parents = folder_of("today", 2), folder_of("show", 1)
+    found = [blend_command(config, Request(*parents, intensity=0.2, label=label)) for label in (None, *CLASS_NAMES)]
+    pictures = [(folder / "0000.png").read_bytes() for folder in found]
+    assert len(set(found)) == 3 and pictures[1] != pictures[2]
+    mixed = blend_command(config, Request(*parents, intensity=0.2, label="ordinary:0.5,concept:0.5"))
+    whole = blend_command(config, Request(*parents, intensity=0.2, label="ordinary:1"))
+    assert (mixed / "0000.png").read_bytes() not in pictures and whole == found[1]
+    seeded = [blend_command(config, Request(seeds=(3,), label=label)) for label in ("1", "concept", "concept:2,0:1")]
+    assert seeded[0] == seeded[1] != seeded[2]
+    with pytest.raises(UserError, match="label: found 'Audi', allowed ordinary, concept, a number from 0 to 1, or"):
+        blend_command(config, Request(*parents, label="Audi"))
+
+
+def test_missing_parts_are_told_in_one_line(config):
+    shutil.rmtree("runs/tiny/encoder")
+    with pytest.raises(UserError, match="encoder: found none in .*make encoder"):
+        blend_command(config, Request())
+    shutil.rmtree("runs/tiny-freezed")
+    with pytest.raises(UserError, match="found no fine-tuned run"):
+        blend_command(config, Request())
+
+
+def test_measuring_leaves_figures_and_a_sweep(config):
+    sheets = invert_command(config, None, "ordinary")
+    assert all(path.is_file() for path in sheets) and len(sheets) == 2
+    assert measure_command(config) == Path("runs/tiny/metrics.json")
+    figures = json.loads(Path("runs/tiny/metrics.json").read_text())
+    assert figures["blend"]["pairs"] == 3 and -1 <= figures["blend"]["spearman_worst"] <= 1
+    assert len(figures["blend"]["curve"]["reader"]) == 11 and figures["blend"]["equal_futurism"]["pairs"] == 3
+    assert figures["inversion"]["targets"] == 4
+    rows = read_designs(Path("runs/tiny/blends/sweep"))
+    assert [row["intensity"] for row in rows] == [k / 10 for k in range(11)] * 3
+    stamp = Path("runs/tiny/metrics.json").stat().st_mtime_ns
+    measure_command(config)
+    assert Path("runs/tiny/metrics.json").stat().st_mtime_ns == stamp
+    changed = check_config({**config_to_dict(config), "blend": {**config_to_dict(config)["blend"], "pairs": 2}}, "x")
+    measure_command(changed)
+    assert json.loads(Path("runs/tiny/metrics.json").read_text())["blend"]["pairs"] == 2
+    page = make_report(config).read_text()
+    assert "make measure" not in page and "Does the dial do what it says" in page
+
+
+def test_a_folder_of_yours_can_be_inverted(config):
+    (sheet,) = invert_command(config, folder_of("mine", 2), "concept")
+    assert sheet.is_file() and sheet.name.startswith("concept-")

@@ -1,0 +1,204 @@
+"""One picture gives one latent, alone or beside others; an encoder is found again for its own generator alone."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import blend.encoder.model
+import harness.checkpoints.sampling
+from blend.encoder.model import Encoder, build_encoder, encode, load_encoder
+from blend.encoder.train import train_encoder
+from blend.generator.styled_generator import load_generator
+from harness.config.experiment import Config, finetune_config
+from harness.errors import UserError
+from harness.features.resnet18 import ResNet18
+from tests.blend.tiny_blend import CONDITIONAL, SIZE, Z_DIM, make_tiny_runs, tiny_config, write_run
+
+SHORT: dict[str, Any] = {
+    "encoder__total_steps": 2,
+    "encoder__valid_count": 16,
+    "encoder__save_every_steps": 1,
+    "encoder__real_pictures": False,
+}
+
+
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """Short standing statistics and a small skip: they would take most of the time."""
+    patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+    patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
+
+
+@pytest.fixture(autouse=True)
+def torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    make_quick(monkeypatch)
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny runs and an encoder of two steps."""
+    folder = tmp_path_factory.mktemp("taught")
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        train_encoder(make_tiny_runs(folder, **SHORT), root=folder / "runs")
+    return folder
+
+
+@pytest.fixture
+def workplace(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    shutil.copytree(taught / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tiny_config(**SHORT)
+
+
+def pictures_of(count: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def refusal(config: Config) -> str:
+    with pytest.raises(UserError) as caught:
+        load_encoder(config, load_generator(config, need_tuned=False))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# ---- the network ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+@pytest.mark.parametrize("size", [(32, 32), (32, 64), (48, 40)])
+@pytest.mark.parametrize("head_dims", [[], [12, 6]])
+def test_any_size_and_head_gives_latents_and_logits(stem, size, head_dims):
+    settings = tiny_config(encoder__stem=stem, encoder__head_dims=head_dims).encoder
+    for num_classes in (0, 3):
+        encoder = Encoder(settings, Z_DIM, num_classes, *size)
+        z, logits = encoder(torch.rand(2, 3, *size))
+        assert z.shape == (2, Z_DIM) and z.dtype == torch.float32
+        assert (logits is None) if not num_classes else (logits is not None and logits.shape == (2, 3))
+    assert sum(isinstance(layer, torch.nn.Linear) for layer in encoder.hidden) == len(head_dims)
+
+
+def test_a_picture_has_one_latent_alone_and_beside_others():
+    encoder = Encoder(tiny_config().encoder, Z_DIM, 2, SIZE, SIZE)
+    encoder.train()
+    pictures = pictures_of(70)
+    z, y = encode(encoder, pictures)
+    assert encoder.training and z.shape == (70, Z_DIM) and not z.requires_grad
+    assert y is not None and y.shape == (70,) and y.dtype == torch.int64
+    for row in (0, 69):
+        alone, _ = encode(encoder, pictures[row : row + 1])
+        torch.testing.assert_close(alone[0], z[row], rtol=0, atol=1e-5)
+    again, _ = encode(encoder, pictures)
+    assert torch.equal(again, z), "encoding moved the batch-norm statistics"
+    encoder.eval()
+    x = torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        mine, logits = encoder(x)
+    torch.testing.assert_close(mine, z[:2], rtol=0, atol=1e-5)
+    assert torch.equal(logits.argmax(1), y[:2])
+    assert encode(Encoder(tiny_config().encoder, Z_DIM, 0, SIZE, SIZE), pictures[:1])[1] is None
+
+
+def test_pictures_of_another_size_are_our_bug():
+    encoder = Encoder(tiny_config().encoder, Z_DIM, 0, SIZE, SIZE)
+    with pytest.raises(AssertionError):
+        encode(encoder, pictures_of(1, SIZE, 2 * SIZE))
+
+
+# ---- fresh ones -------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_encoder_depends_on_the_seed_alone(workplace):
+    generator = load_generator(workplace)
+    torch.manual_seed(1)
+    first = build_encoder(workplace, generator).state_dict()
+    torch.manual_seed(2)
+    second = build_encoder(workplace, generator).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = build_encoder(tiny_config(seed=43), generator).state_dict()
+    assert not torch.equal(first["hidden.0.weight"], other["hidden.0.weight"])
+
+
+def test_imagenet_weights_start_the_trunk(workplace, tmp_path):
+    torch.manual_seed(5)
+    state = ResNet18().state_dict()
+    torch.save(state, tmp_path / "imagenet.pth")
+    generator = load_generator(workplace)
+    config = tiny_config(encoder__weights=str(tmp_path / "imagenet.pth"), encoder__width=64)
+    encoder = build_encoder(config, generator)
+    assert torch.equal(encoder.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
+    narrow = tiny_config(encoder__weights=str(tmp_path / "imagenet.pth"), encoder__width=8)
+    with pytest.raises(UserError, match="encoder.width: found 8, allowed 64"):
+        build_encoder(narrow, generator)
+
+
+# ---- found again ------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_checkpoint_is_loaded_as_it_is(workplace, tmp_path):
+    generator = load_generator(workplace)
+    encoder = load_encoder(workplace, generator)
+    folder = tmp_path / "runs/tiny/encoder/checkpoints/step-00000002"
+    stored = (folder / "encoder.safetensors").read_bytes()
+    assert encoder.step == 2 and encoder.sha256 == hashlib.sha256(stored).hexdigest()
+    assert not encoder.training and not any(weight.requires_grad for weight in encoder.parameters())
+    first = encode(encoder, pictures_of(3))[0]
+    # What the config says of the encoder by now is for the next one: the stored one has its own shape.
+    wider = tiny_config(**SHORT, encoder__width=16, encoder__head_dims=[])
+    assert torch.equal(encode(load_encoder(wider, generator), pictures_of(3))[0], first)
+
+
+def test_an_unfinished_encoder_is_told(workplace, tmp_path, capsys):
+    generator = load_generator(workplace)
+    load_encoder(workplace, generator)
+    assert "midst" not in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "runs/tiny/encoder/checkpoints/step-00000002")
+    assert load_encoder(workplace, generator).step == 1
+    assert "1 of 2 steps" in capsys.readouterr().err
+
+
+def test_a_missing_encoder_is_refused(workplace, tmp_path):
+    shutil.rmtree(tmp_path / "runs/tiny/encoder")
+    text = refusal(workplace)
+    assert text.startswith("encoder: found none in runs/tiny/encoder") and "make encoder" in text
+
+
+@pytest.mark.parametrize("which", ["base", "tuned"])
+def test_an_encoder_of_another_generator_is_refused(which, workplace, tmp_path):
+    config = workplace if which == "base" else finetune_config(workplace)
+    kept = shutil.move(tmp_path / "runs/tiny/encoder", tmp_path / "kept")
+    shutil.rmtree(tmp_path / "runs" / config.name)
+    write_run(tmp_path, config, workplace, moved_by=0.2)
+    shutil.move(kept, tmp_path / "runs/tiny/encoder")
+    text = refusal(workplace)
+    assert "another generator" in text and "make encoder" in text and "runs/tiny/encoder away" in text
+
+
+def test_without_the_fine_tuned_run_the_encoder_serves_the_base(workplace, tmp_path):
+    shutil.rmtree(tmp_path / "runs/tiny-freezed")
+    assert load_encoder(workplace, load_generator(workplace, need_tuned=False)).step == 2
+
+
+def test_damaged_encoders_are_refused(workplace, tmp_path):
+    for folder in (tmp_path / "runs/tiny/encoder/checkpoints").iterdir():
+        (folder / "encoder.safetensors").write_bytes(b"")
+    assert "unharmed" in refusal(workplace)
+
+
+def test_a_conditional_encoder_comes_back_with_its_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_tiny_runs(tmp_path, **CONDITIONAL, **SHORT)
+    train_encoder(config)
+    z, y = encode(load_encoder(config, load_generator(config)), pictures_of(5))
+    assert z.shape == (5, Z_DIM) and y is not None and set(y.tolist()) <= {0, 1}

@@ -1,0 +1,169 @@
+"""Parents from folders, single files and packed sets: fitted like training pictures, bad ones told of in one line."""
+
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blend.generator.input_pictures import Parents, load_folder, load_held_out, spread_rows
+from datasets.scan.scan import Job, scan
+from harness.errors import UserError
+from harness.images.decode import Fit
+from harness.storage.hdf5 import open_packed
+from tests.blend.tiny_blend import tiny_config, write_packed
+
+
+def draw(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(60, 200, (5, 6, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save(path: Path, seed: int, height: int = 40, width: int = 60) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw(seed, height, width)).save(path)
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A few bytes that say they are a picture of that size; the pixels are not in it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+BAD = {
+    "text.jpg": (b"I am no picture", "format"),
+    "single_pixel.png": (None, "too_small"),
+    "huge.png": (huge_png(10_000, 5_001), "too_large"),
+    "cut.png": (None, "damaged"),
+}
+
+
+def write_bad(folder: Path, name: str) -> None:
+    content = BAD[name][0]
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "single_pixel.png":
+        Image.fromarray(draw(0)[:1, :1]).save(folder / name)
+    elif name == "cut.png":
+        save(folder / name, 1)
+        (folder / name).write_bytes((folder / name).read_bytes()[:900])
+    else:
+        assert content is not None
+        (folder / name).write_bytes(content)
+
+
+def refusal(folder: Path) -> str:
+    """The one line that is said; nothing has been decoded past it."""
+    with pytest.raises(UserError) as caught:
+        load_folder(folder, 32, 64, "crop")
+    text = str(caught.value)
+    assert "\n" not in text and "found" in text and "allowed" in text
+    return text
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path, fit: Fit):
+    save(tmp_path / "b.png", 1)
+    save(tmp_path / "a.jpg", 2, 90, 50)
+    bar = np.zeros((40, 9, 3), np.uint8)
+    barred = np.concatenate([bar, draw(3), bar], axis=1)
+    Image.fromarray(barred).save(tmp_path / "c.webp", lossless=True)
+    parents = load_folder(tmp_path, 32, 64, fit)
+    assert parents.names == ["a.jpg", "b.png", "c.webp"]
+    for name, sha256, picture in zip(parents.names, parents.sha256s, parents.pictures, strict=True):
+        prepared = scan(Job(str(tmp_path / name), 32, 64, fit=fit))
+        assert sha256 == prepared.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert prepared.picture is not None and np.array_equal(picture, prepared.picture)
+    without_bars = load_folder(tmp_path, 32, 64, fit).pictures[2]
+    assert without_bars.min() >= 30, "the letterbox bars are still there"
+
+
+def test_sub_folders_are_looked_into_and_what_is_no_picture_is_not(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for number, name in enumerate(["vw/b.png", "vw/a.png", "audi/z.png", ".hidden/x.png", ".x.png"]):
+        save(tmp_path / name, number)
+    (tmp_path / "views.csv").write_text("file,view\n")
+    parents = load_folder(tmp_path, 32, 32, "crop")
+    assert parents.names == ["audi/z.png", "vw/a.png", "vw/b.png"]
+    assert np.array_equal(parents.pictures[2], load_folder(tmp_path / "vw", 32, 32, "crop").pictures[1])
+    assert capsys.readouterr().err == ""
+
+
+def test_one_file_in_place_of_a_folder(tmp_path: Path):
+    save(tmp_path / "a.png", 1)
+    save(tmp_path / "b.png", 2)
+    parents = load_folder(tmp_path / "b.png", 32, 32, "crop")
+    assert parents.names == ["b.png"] and parents.pictures.shape == (1, 32, 32, 3)
+    assert np.array_equal(parents.pictures[0], load_folder(tmp_path, 32, 32, "crop").pictures[1])
+
+
+def test_only_so_many_are_decoded(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for number in range(9):
+        save(tmp_path / f"{number}.png", number)
+    (tmp_path / "3.png").write_bytes(b"bad, but not asked for")
+    assert load_folder(tmp_path, 32, 32, "crop", count=3).names == ["0.png", "4.png", "8.png"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_ones_are_left_out_and_told_of(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    save(tmp_path / "good.png", 1)
+    write_bad(tmp_path, name)
+    assert load_folder(tmp_path, 32, 64, "crop").names == ["good.png"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"left out: {name}: {BAD[name][1]}: ")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nothing_but_bad_ones_is_refused(name: str, tmp_path: Path):
+    write_bad(tmp_path, name)
+    for place in (tmp_path, tmp_path / name):
+        assert f"{name}: {BAD[name][1]}: " in refusal(place)
+
+
+def test_folders_without_pictures_are_refused(tmp_path: Path):
+    assert "no such folder" in refusal(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    assert "no picture" in refusal(tmp_path / "empty")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/gone.jpg").symlink_to("nowhere.jpg")
+    assert "unreadable" in refusal(tmp_path / "links")
+
+
+def test_odd_names_are_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture):
+    save(tmp_path / "good.png", 1)
+    for odd in (b"\xff.jpg", b"\xfe.jpg"):
+        Path(str(tmp_path), odd.decode("utf-8", "surrogateescape")).write_bytes(b"")
+    assert load_folder(tmp_path, 32, 32, "crop").names == ["good.png"]
+    assert "\\xff.jpg: format" in capsys.readouterr().err
+
+
+def test_held_out_rows_are_evenly_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config()
+    write_packed(tmp_path, config, "valid", 16, seed=3)
+    parents = load_held_out(config.data, 4)
+    assert isinstance(parents, Parents) and len(parents) == 4
+    assert parents.names == ["valid-00000", "valid-00005", "valid-00010", "valid-00015"]
+    with open_packed(config.data.hdf5_path("valid")) as packed:
+        assert np.array_equal(parents.pictures, packed.read(np.array([0, 5, 10, 15])))
+        assert parents.sha256s[1] == packed.row_sha256[5].tobytes().hex()
+    assert len(load_held_out(config.data, 99)) == 16
+    assert spread_rows(5, 1).tolist() == [0]
+
+
+def test_a_set_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config, other = tiny_config(), tiny_config(data__img_size=[32, 64])
+    path = write_packed(tmp_path, other, "valid", 4, seed=3)
+    path.rename(config.data.hdf5_path("valid"))
+    with pytest.raises(UserError, match="found 32x64 pictures, allowed 32x32") as caught:
+        load_held_out(config.data, 4)
+    assert "\n" not in str(caught.value)

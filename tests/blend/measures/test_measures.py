@@ -1,0 +1,147 @@
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from blend.generator.styled_generator import load_generator
+from blend.measures.measures import load_measures
+from blend.measures.novelty import Space
+from harness.config.experiment import Config, finetune_config
+from harness.errors import UserError
+from harness.storage.hdf5 import open_packed
+from tests.blend.tiny_blend import make_tiny_runs, tiny_config, write_packed
+
+MEASURES = Path("runs/tiny/measures")
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Config:
+    config = make_tiny_runs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return config
+
+
+@pytest.fixture
+def looked(monkeypatch) -> list[str]:
+    """The spaces that features were asked of, one entry a call."""
+    calls, features = [], Space.features
+    monkeypatch.setattr(Space, "features", lambda space, x: (calls.append(space.name), features(space, x))[1])
+    return calls
+
+
+def measured(config: Config):
+    return load_measures(config, load_generator(config, need_tuned=False))
+
+
+def rows(config: Config, split: Literal["train", "valid"] = "train", count: int = 4) -> np.ndarray:
+    with open_packed(config.data.hdf5_path(split)) as packed:
+        return packed.read(np.arange(count))
+
+
+def test_every_design_gets_all_measures(config):
+    measures, cars, concepts = measured(config), rows(config), rows(finetune_config(config))
+    found = measures.of(np.concatenate([cars, concepts]), np.concatenate([cars, cars]))
+    assert json.loads(json.dumps(found)) == found
+    assert [entry["identity"] for entry in found[:4]] == pytest.approx([100] * 4)
+    assert all(entry["identity"] < 60 for entry in found[4:])
+    assert [entry["futurism"] for entry in found] == pytest.approx(
+        measures.futurism(np.concatenate([cars, concepts])).tolist()
+    )
+    assert np.mean([e["futurism"] for e in found[:4]]) < np.mean([e["futurism"] for e in found[4:]])
+    for k, entry in enumerate(found):
+        assert entry["novelty"]["verdict"] == "WARN"
+        for space in ("reader", "discriminator"):
+            near = entry["novelty"][space]
+            assert (near["set"], near["row"]) == (("cars", "concept")[k // 4], k % 4) and near["percentile"] == 0
+    assert [entry["identity"] for entry in measures.of(cars)] == [None] * 4
+
+
+def test_medians_of_held_out_pictures_are_the_ends_of_the_scale(config):
+    measures = measured(config)
+    for part, end in ((config, 0), (finetune_config(config), 100)):
+        with open_packed(part.data.hdf5_path("valid")) as packed:
+            assert np.median(measures.futurism(packed.read())) == pytest.approx(end, abs=1.0)
+
+
+def test_what_was_looked_up_is_found_again(config, looked):
+    first = measured(config)
+    assert set(looked) == {"reader", "discriminator"}
+    looked.clear()
+    again, held_out = measured(config), rows(config, "valid", 16)
+    assert looked == [] and again.figures == first.figures
+    assert again.of(held_out, held_out) == first.of(held_out, held_out)
+    for one, two in zip(first.novelty.known, again.novelty.known, strict=True):
+        assert (one.real_percentiles() == two.real_percentiles()).all()
+
+
+def test_held_out_pictures_meet_the_distances_that_were_kept(config):
+    """An array kept as another one's memory would pass everything else."""
+    found = measured(config)
+    fresh = [entry["reader"]["distance"] for entry in found.novelty.of(rows(config, "valid", 16))]
+    assert found.novelty.known[0].real_distances[:16] == pytest.approx(fresh)
+
+
+def test_damage_and_other_pictures_are_noticed(config, looked):
+    before = measured(config).figures
+    for path in MEASURES.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    looked.clear()
+    assert measured(config).figures == before and set(looked) == {"reader", "discriminator"}
+    write_packed(Path(), config, "train", 41, seed=77)
+    looked.clear()
+    assert measured(config).figures["training_pictures"] == before["training_pictures"] + 1
+    assert set(looked) == {"reader", "discriminator"}
+
+
+def test_figures_are_told_once(config):
+    figures = measured(config).figures
+    history = Path("runs/tiny/metrics.jsonl")
+    assert json.loads(Path("runs/tiny/metrics.json").read_text())["measures"] == figures
+    assert {"probe_auc", "background_auc", "warn_rate"} <= set(figures)
+    assert all(0 <= figures[name] <= 1 for name in ("probe_auc", "background_auc", "warn_rate"))
+    lines = history.read_text()
+    measured(config)
+    assert history.read_text() == lines
+
+
+def test_the_warn_rate_is_that_of_the_verdicts(config):
+    measures = measured(config)
+    held_out = np.concatenate([rows(part, "valid", 16) for part in (config, finetune_config(config))])
+    verdicts = [entry["verdict"] for entry in measures.novelty.of(held_out)]
+    assert measures.figures["warn_rate"] == pytest.approx(verdicts.count("WARN") / 32)
+
+
+def test_without_a_fine_tuned_run_the_config_says_what_concepts_are(tmp_path, monkeypatch):
+    config = make_tiny_runs(tmp_path, tuned=False)
+    monkeypatch.chdir(tmp_path)
+    assert measured(config).figures["training_pictures"] == 80
+
+
+def refusal(config: Config) -> str:
+    with pytest.raises(UserError) as caught:
+        measured(config)
+    text = str(caught.value)
+    assert "\n" not in text and ("try" in text or "make dataset" in text)
+    return text
+
+
+def test_sets_that_cannot_be_measured_with_are_refused(config):
+    path = config.data.hdf5_path("valid")
+    content = path.read_bytes()
+    write_packed(Path(), tiny_config(data__img_size=64), "valid", 8, seed=1)
+    Path("data/hdf5/cars/custom_64_valid.hdf5").replace(path)
+    assert "64x64" in refusal(config) and "32x32" in refusal(config)
+    path.unlink()
+    assert "not there" in refusal(config)
+    path.write_bytes(content)
+    for split in ("train", "valid"):
+        finetune_config(config).data.hdf5_path(split).write_bytes(config.data.hdf5_path(split).read_bytes())
+    assert "again" in refusal(config)
+
+
+def test_a_set_that_holds_nothing_back_is_refused(tmp_path, monkeypatch):
+    config = make_tiny_runs(tmp_path, data__valid_fraction=0)
+    monkeypatch.chdir(tmp_path)
+    assert "valid_fraction" in refusal(config)

@@ -1,0 +1,297 @@
+"""The page: self-contained, complete, honest about what is missing, safe whatever files are called."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from blend.report.design_rows import read_designs
+from blend.report.report import make_report
+from harness.errors import UserError
+from harness.images.decode import picture_grid, save_png
+from tests.blend.report.report_run import (
+    design_row,
+    make_demo_figures,
+    make_designs,
+    make_encoder,
+    make_evaluations,
+    make_inversions,
+    make_sweep,
+    plain_draw,
+)
+from tests.blend.tiny_blend import make_tiny_runs, tiny_config
+
+SECTIONS = "teaser dial figures samples training evaluation inversion sweep designs latent provenance".split()
+HOSTILE = "<script>alert(1)</script>\"'&.jpg"
+NEVER_CLOSED = {"meta", "link", "img", "br", "input"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, texts by section, and whether everything that was opened was closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.section, self.texts = "", {}
+        self.feed(self.html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = {key: value or "" for key, value in attrs}
+        self.tags.append((tag, found))
+        if found.get("id") in SECTIONS:
+            self.section = found["id"]
+        if tag not in NEVER_CLOSED:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts[self.section] = self.texts.get(self.section, "") + " " + " ".join(data.split())
+
+    def having(self, tag: str, name: str) -> list[dict[str, str]]:
+        return [found for kind, found in self.tags if kind == tag and name in found]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a tiny experiment after all stages."""
+    root = tmp_path_factory.mktemp("made")
+    config = make_tiny_runs(root)
+    folder, draw = root / "runs" / config.name, plain_draw(config)
+    names = [f"valid-{k:05d}" for k in range(9)]
+    make_encoder(folder, config.model.z_dim)
+    for kind in ("ordinary", "concept"):
+        make_inversions(folder, draw, names, kind)
+    for run in ("tiny", "tiny-freezed"):
+        (root / "runs" / run / "samples").mkdir()
+        grid = picture_grid([draw(k, 0.5) for k in range(4)], 2)
+        save_png(root / "runs" / run / "samples/step-00000004.png", grid)
+    make_sweep(folder, draw, 2)
+    rows = [design_row(k, 0.5, futurism=10 * k % 70 + 0.5, identity=90 - k) for k in range(12)]
+    rows[3]["novelty"]["reader"]["percentile"], rows[3]["novelty"]["verdict"] = 0.4, "WARN"
+    make_designs(folder, "pairs-01234567", rows, [draw(k, 0.5) for k in range(12)])
+    make_demo_figures(folder)
+    make_evaluations(folder, {2: 9.5, 4: 3.25})
+    make_evaluations(root / "runs/tiny-freezed", {4: 7.125}, set="concept")
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    """Its page; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        path = make_report(tiny_config())
+        assert path == Path("runs/tiny/report.html")
+        return Page(path)
+
+
+@pytest.fixture
+def whole(made, tmp_path, monkeypatch):
+    """A copy to change: the working directory is its root, the return value its run's folder."""
+    shutil.copytree(made, tmp_path / "whole")
+    monkeypatch.chdir(tmp_path / "whole")
+    return Path("runs/tiny")
+
+
+def test_the_page_is_self_contained_and_complete(page):
+    assert len(page.html) < 8e6
+    addresses = [
+        found[key] for _, found in page.tags for key in ("src", "href", "xlink:href", "srcset") if key in found
+    ]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert all(inside.startswith(("#", "data:")) for inside in re.findall(r"url\(['\"]?([^)]*)", page.html))
+    assert "@import" not in page.html and "fetch(" not in page.html
+    ids = [found["id"] for _, found in page.tags if "id" in found]
+    assert set(SECTIONS) <= set(ids) and len(ids) == len(set(ids))
+    assert all(found["alt"] for found in page.having("img", "src"))
+    assert "make " not in "".join(page.texts[name] for name in SECTIONS[:-1])  # nothing is missing
+    for figure in ("0.751", "0.0078", "0.981", "+58", "15 min", "0.970"):
+        assert figure in page.texts["figures"]
+    assert "no: both generators were trained" in page.texts["provenance"]
+
+
+def test_evaluations_stand_there_with_their_names_and_counts(page):
+    text = page.texts["evaluation"]
+    for part in (
+        "1,500 drawn pictures beside 400 held-out pictures of cars; features: reader",
+        "held-out pictures of concept",
+        "fd_reader Fréchet distance of the features",
+        "f1_8_reader F 1/8: quality",
+        "left out: neighbours: found 5",
+    ):
+        assert part in text, text
+    assert "3.2500" in text and "7.1250" in text and "9.5000" not in text  # the newest; the chart has both
+    charts = re.findall(r"<svg.*?</svg>", page.html[page.html.index('id="evaluation"') :].split("</section>")[0], re.S)
+    assert len(charts) == 1 and "fd_reader of ordinary cars over the steps" in charts[0]
+    assert [found["href"] for found in page.having("a", "href")].count("#evaluation") == 1
+
+
+def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
+    for later in (
+        "runs/tiny-freezed",
+        "runs/tiny/samples",
+        *(whole / name for name in ("encoder", "inversions", "blends")),
+    ):
+        shutil.rmtree(later)
+    (whole / "metrics.json").unlink()
+    page = Page(make_report(tiny_config()))
+    assert "#evaluation" not in page.html  # not a stage: it is there when asked for
+    expected = {
+        "teaser": ["measure"],
+        "dial": ["measure"],
+        "figures": ["encoder", "invert", "measure", "demo"],
+        "samples": ["train", "finetune"],
+        "training": ["finetune", "encoder"],
+        "inversion": ["invert"],
+        "sweep": ["measure"],
+        "designs": ["blend"],
+        "latent": ["encoder"],
+        "provenance": ["demo"],
+    }
+    for section, targets in expected.items():
+        found = set(re.findall(r"make ([a-z]+)", page.texts[section])) - {"gallery"}  # the footer's
+        assert found == set(targets), section
+
+
+def test_without_packed_sets_the_page_says_so(whole):
+    shutil.rmtree("data")
+    page = Page(make_report(tiny_config()))
+    assert "make dataset" in page.texts["samples"]
+    assert page.having("li", "data-futurism")
+
+
+def test_no_run_at_all_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="make train"):
+        make_report(tiny_config(), tmp_path)
+
+
+def test_cards_carry_what_they_are_sorted_by_and_begin_sorted(page, made):
+    cards = page.having("li", "data-futurism")
+    rows = [
+        json.loads(line) for line in (made / "runs/tiny/blends/pairs-01234567/designs.jsonl").read_text().splitlines()
+    ]
+    rows.sort(key=lambda row: -row["futurism"])
+    assert [float(card["data-futurism"]) for card in cards] == [row["futurism"] for row in rows]
+    assert [float(card["data-identity"]) for card in cards] == [row["identity"] for row in rows]
+    novelty = [min(row["novelty"][space]["percentile"] for space in ("reader", "discriminator")) for row in rows]
+    assert [float(card["data-novelty"]) for card in cards] == novelty and min(novelty) == 0.4
+
+
+def test_each_design_stands_beside_its_parents_and_nearest_training_pictures(page):
+    thumbs = [found["alt"] for found in page.having("img", "alt") if found["alt"].startswith(("nearest", "ordinary"))]
+    assert any(alt.startswith("nearest, by reader: cars row 3, distance 0.4, percentile 0.4") for alt in thumbs)
+    assert any(alt.startswith("nearest, by GAN: concept row 3") for alt in thumbs)
+    assert any(alt == "ordinary parent: valid-00003" for alt in thumbs)
+    badges = re.findall(r"Copy check: </span>(\w+)", page.html)
+    assert sorted(badges) == ["PASS"] * 11 + ["WARN"]
+
+
+def test_parents_of_one_name_are_told_apart_by_their_kind(page):
+    source = {found["alt"]: found["src"] for found in page.having("img", "alt")}
+    assert source["ordinary parent: valid-00003"] != source["concept parent: valid-00003"]
+
+
+def test_names_are_never_markup(whole):
+    draw = plain_draw(tiny_config())
+    make_inversions(whole, draw, [HOSTILE])
+    row = design_row(0, 0.5, ordinary=HOSTILE, concept="</details><img src=x onerror=alert(1)>", file="a<b>'.png")
+    make_designs(whole, "named", [row], [draw(0, 0.5)])
+    page = Page(make_report(tiny_config()))
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 1
+    assert not [found for _, found in page.tags if any(key.startswith("on") for key in found)]
+    assert "<script>alert(1)</script>" in page.texts["designs"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "", None, 3, "a.txt"])
+def test_rows_without_a_picture_in_their_folder_are_left_out(tmp_path, name):
+    draw = plain_draw(tiny_config())
+    save_png(tmp_path / "secret.png", draw(0, 0.5))
+    make_designs(tmp_path, "odd", [design_row(0, 0.5)], [draw(0, 0.5)])
+    save_png(tmp_path / "blends/secret.png", draw(0, 0.5))
+    (tmp_path / "blends/odd/a.txt").write_text("no picture")
+    rows = [json.dumps(design_row(0, 0.5, file=name)), '{"half": ', "3", json.dumps(design_row(0, 0.5))]
+    (tmp_path / "blends/odd/designs.jsonl").write_text("\n".join(rows))
+    assert [design.file for design in read_designs(tmp_path / "blends")["odd"]] == ["0000.png"]
+
+
+def test_odd_and_missing_figures_are_dashes(whole):
+    odd = {"encoder": {"latent_mse": None, "explained": ["x"]}, "inversion": 3, "blend": {"curve": {"intensity": [0]}}}
+    (whole / "metrics.json").write_text(json.dumps({**odd, "demo": {"seconds": True, "stages": []}, "measures": []}))
+    row = design_row(0, 0.5, futurism=None, identity="high", novelty={"verdict": "EVIL", "reader": 1})
+    make_designs(whole, "odd", [row], [plain_draw(tiny_config())(0, 0.5)])
+    page = Page(make_report(tiny_config()))
+    card = next(found for found in page.having("li", "data-set") if found["data-set"] == "odd")
+    assert card["data-futurism"] == card["data-identity"] == card["data-novelty"] == ""
+    assert page.texts["figures"].count("Not measured yet") == 5 and "EVIL" not in page.html
+
+
+def test_weights_from_elsewhere_are_said(whole):
+    env = json.loads((whole / "env.json").read_text())
+    (whole / "env.json").write_text(json.dumps({**env, "imported_from": "/their/checkpoints"}))
+    text = Page(make_report(tiny_config())).texts["provenance"]
+    assert "no: tiny came from elsewhere" in text and "/their/checkpoints" in text
+
+
+def test_damaged_files_do_not_keep_the_page_away(whole):
+    for damaged in ("metrics.json", "env.json", "status.json", "stats.jsonl", "encoder/stats.jsonl"):
+        (whole / damaged).write_bytes(b'{"half": \xff')
+    next(whole.glob("inversions/ordinary-*.safetensors")).write_bytes(b"damaged")
+    (whole / "samples/step-00000004.png").write_bytes(b"damaged")
+    page = Page(make_report(tiny_config()))
+    assert "Concept pictures" in page.texts["inversion"] and "Ordinary pictures" not in page.texts["inversion"]
+
+
+def find_chromium() -> str | None:
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+PROBE = """<script>
+document.querySelector('button[data-sort="identity"]').click();
+document.querySelector('button[data-sort="identity"]').click();
+var dial = document.getElementById("intensity");
+dial.value = dial.max;
+dial.dispatchEvent(new Event("input"));
+function shown() { return [...document.querySelectorAll("#cards > li")].filter((li) => li.offsetHeight > 0).length; }
+var more = document.getElementById("more"), first = shown();
+more.click();
+parent.postMessage(JSON.stringify({
+  lowest: document.querySelector("#cards > li").dataset.identity,
+  dial: document.querySelector(".car output").textContent,
+  cards: [first, shown(), more.offsetHeight],
+  over_px: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  width_px: window.innerWidth
+}), "*");
+</script>"""
+PHONE = """<body><script>onmessage = function (event) { document.body.dataset.found = event.data; };</script>
+<iframe src="page.html" style="width: 380px; height: 900px; border: 0"></iframe></body>"""
+
+
+@pytest.mark.browser
+def test_a_browser_sorts_turns_the_dial_and_fits_a_phone(page, tmp_path):
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no chromium")
+    (tmp_path / "page.html").write_text(page.html.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    (tmp_path / "phone.html").write_text(PHONE)
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "phone.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert found, done.stderr[-2000:]
+    expected = {"lowest": "79.0", "dial": "93", "cards": [8, 12, 0], "over_px": 0, "width_px": 380}
+    assert json.loads(unescape(found[1])) == expected

@@ -1,0 +1,302 @@
+"""The clinic as a person uses it, in a headless Chromium."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datasets.clean.manual_labels import read_decisions
+from datasets.pack.recipe import Places
+from harness.config.experiment import load_config
+from harness.storage.hdf5 import open_packed
+from tests.datasets.clinic_set import draw, line, make_config, write_set
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[3]
+WAIT_MS = 20_000
+HOSTILE = '"><script>document.title="taken over"</script>.jpg'
+
+
+@pytest.fixture
+def tab(chromium) -> Iterator[Any]:
+    """A page that fails the test for whatever its console complains about."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(WAIT_MS)
+    complaints: list[str] = []
+    context.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    yield context.new_page()
+    context.close()
+    expected = ("409", "net::ERR_")  # what the browser itself logs of a refusal, and of a server that has gone
+    assert [text for text in complaints if not any(one in text for one in expected)] == []
+
+
+@pytest.fixture
+def clinic(tmp_path, monkeypatch) -> Iterator[str]:
+    """A small set made by hand, served in this process; its address."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
+    from datasets.clinic.command import listen, open_session
+    from datasets.clinic.server import make_app
+
+    monkeypatch.chdir(tmp_path)
+    lines = [line(f"good/{k:02d}.jpg", view_confidence=round(0.3 + k / 100, 2)) for k in range(54)]
+    lines += [line("copy.jpg", reason="duplicate: same bytes", duplicate_of="good/05.jpg", decided_by="rule")]
+    lines += [line(HOSTILE, reason="blank: one colour", decided_by="rule")]
+    write_set(make_config(), lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
+    session = open_session(make_config(), ["sh", "-c", "echo 'error: nothing to build' >&2; exit 2"])
+    server = uvicorn.Server(uvicorn.Config(make_app(session), log_level="warning", ws="none", lifespan="off"))
+    with listen(0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(20)
+        session.close()
+
+
+def choices() -> dict[str, tuple[str, str]]:
+    """File → (verdict, view), as on disk."""
+    found = read_decisions(Path("data/sets/mine/decisions.csv"))
+    return {one.file: (one.verdict, one.view) for one in found.values()}
+
+
+def wait_until(true: Any, what: str) -> None:
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.03)
+
+
+def focused(page: Any) -> str:
+    return page.evaluate("document.activeElement.dataset.file || ''")
+
+
+def picture(page: Any, file: str) -> Any:
+    return page.locator(f'.pic[data-file="{file}"]')
+
+
+def test_keys(tab, clinic):
+    """Keep, drop, views, moving, undo, help, the next page."""
+    tab.goto(clinic + "?sheet=kept")
+    assert focused(tab) == "good/00.jpg"
+    for key in ("d", "k", "ArrowRight", "7", "d"):
+        tab.keyboard.press(key)
+    wanted = {"good/00.jpg": ("drop", ""), "good/01.jpg": ("keep", ""), "good/03.jpg": ("drop", "rear_left")}
+    wait_until(lambda: choices() == wanted, f"{choices()}")
+    assert focused(tab) == "good/04.jpg" and tab.inner_text("#count") == "3"
+    tab.keyboard.press("z")
+    tab.keyboard.press("z")
+    tab.wait_for_selector('.pic[data-file="good/03.jpg"][data-verdict=""][data-view=""]')
+    assert "good/03.jpg" not in choices() and focused(tab) == "good/03.jpg"
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("ArrowDown")
+    columns = tab.evaluate("getComputedStyle(document.querySelector('.pics')).gridTemplateColumns.split(' ').length")
+    assert focused(tab) == f"good/{2 + columns:02d}.jpg"
+    tab.keyboard.press("ArrowUp")
+    assert focused(tab) == "good/02.jpg"
+    tab.keyboard.press("/")
+    assert tab.locator("#help").is_visible()
+    tab.keyboard.press("d")  # says nothing while the help is read
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#help").is_visible()
+    tab.keyboard.press("n")
+    tab.wait_for_url("**page=2")
+    assert focused(tab) == "good/48.jpg" and set(choices()) == {"good/00.jpg", "good/01.jpg"}
+    tab.keyboard.press("z")  # the steps of this tab are known on the next page, too
+    wait_until(lambda: set(choices()) == {"good/00.jpg"}, "undo forgot what came before the page was turned")
+
+
+def test_click_and_touch(tab, clinic):
+    tab.goto(clinic + "?sheet=kept")
+    card = picture(tab, "good/07.jpg")
+    card.get_by_role("button", name="Drop", exact=True).click()
+    card.get_by_role("combobox").select_option("rear")
+    wait_until(lambda: choices() == {"good/07.jpg": ("drop", "rear")}, f"{choices()}")
+    card.get_by_role("button", name="Drop", exact=True).click()  # once more takes it back
+    wait_until(lambda: choices() == {"good/07.jpg": ("", "rear")}, f"{choices()}")
+    tab.click("#undo")
+    wait_until(lambda: choices() == {"good/07.jpg": ("drop", "rear")}, f"{choices()}")
+    card.get_by_role("button", name=re.compile("Look at")).click()
+    large = tab.locator("#large-picture")
+    large.wait_for()
+    assert large.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") == 90
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("k")
+    wait_until(lambda: choices().get("good/08.jpg") == ("keep", ""), "keys are dead under the large picture")
+    tab.keyboard.press("Escape")
+    wait_until(lambda: focused(tab) == "good/09.jpg", "the focus is not where it was under the large picture")
+
+
+def test_two_tabs_lose_nothing(tab, clinic):
+    """Both are open from the start; each decides, one of them the other's picture."""
+    other = tab.context.new_page()
+    for page in (tab, other):
+        page.goto(clinic + "?sheet=kept")
+    tab.keyboard.press("d")
+    wait_until(lambda: len(choices()) == 1, "first tab")
+    other.keyboard.press("3")
+    other.keyboard.press("ArrowRight")
+    other.keyboard.press("d")
+    wait_until(lambda: len(choices()) == 2, "second tab")
+    assert choices() == {"good/00.jpg": ("drop", "front_left"), "good/01.jpg": ("drop", "")}
+    tab.bring_to_front()
+    tab.keyboard.press("z")  # its step is no longer what stands there: refused, not done half
+    wait_until(lambda: tab.text_content("#count") == "2", "the first tab does not show the other's choice")
+    assert choices()["good/00.jpg"] == ("drop", "front_left")
+
+
+def test_a_clinic_that_has_gone_is_told(tab, clinic):
+    tab.goto(clinic + "?sheet=kept")
+    tab.route("**/choices", lambda route: route.abort())
+    tab.keyboard.press("d")
+    tab.get_by_text("was not saved").wait_for()
+    assert picture(tab, "good/00.jpg").get_attribute("data-verdict") == "" and choices() == {}
+
+
+def test_hostile_names_and_phones(tab, clinic):
+    tab.set_viewport_size({"width": 390, "height": 800})
+    for sheet in ("border", "dropped", "kept", "copies", "mine", "changed"):
+        tab.goto(f"{clinic}?sheet={sheet}")
+        assert tab.title() == "mine · data clinic · Carforge"
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, sheet
+    tab.goto(clinic + "?sheet=dropped")
+    assert tab.locator(".pic").get_attribute("data-file") == HOSTILE
+
+
+NAMELESS = """() => [...document.querySelectorAll('a, button, select, input:not([type=hidden]), img')]
+    .filter((one) => one.checkVisibility())
+    .filter((one) => !(one.ariaLabel || one.alt || one.textContent.trim() || (one.labels || []).length))
+    .map((one) => one.outerHTML)"""
+PALE = """() => {
+    const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+    const linear = (level) => level <= 0.03928 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4;
+    const light = (text) => {
+        const [r, g, b] = numbers(text).map((level) => linear(level / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (one) => {
+        for (; one; one = one.parentElement) {
+            const back = getComputedStyle(one).backgroundColor;
+            if (numbers(back)[3] !== 0) { return back; }
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    const ratio = (one) => {
+        const [a, b] = [light(getComputedStyle(one).color), light(behind(one))];
+        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    };
+    const says = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    return [...document.querySelectorAll('body *')]
+        .filter((one) => one.checkVisibility() && !one.disabled && !one.closest('svg, :disabled') && says(one))
+        .filter((one) => ratio(one) < 4.5)
+        .map((one) => one.className + ' ' + one.textContent.trim().slice(0, 30));
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_has_a_name_and_enough_contrast(tab, clinic, scheme):
+    """WCAG 2.2: 4.1.2 names, 1.4.3 contrast 4.5 : 1. The clinic and the report."""
+    from datasets.report.report import write_report
+
+    tab.emulate_media(color_scheme=scheme)
+    report = write_report(make_config().data, Path("photos")).absolute().as_uri()
+    for address in (clinic + "?sheet=kept", clinic + "?sheet=dropped", clinic + "?sheet=copies", report):
+        tab.goto(address)
+        assert tab.evaluate(NAMELESS) == [], address
+        assert tab.evaluate(PALE) == [], address
+    for width in (390, 1280):
+        tab.set_viewport_size({"width": width, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_rebuild_that_fails_is_told(tab, clinic):
+    tab.goto(clinic)
+    tab.click("#rebuild")
+    tab.get_by_text("the set is as it was: nothing to build").wait_for()
+    assert tab.locator("#rebuild").is_enabled()
+
+
+# ---- the whole way ----
+
+CONFIG = """extends: {root}/configs/base.yaml
+data: {{set: street, kind: messy, count: 72, img_size: 32, valid_fraction: 0.1}}
+"""
+
+
+def run_datasets(*arguments: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command, pipe = [sys.executable, "-m", "datasets", *arguments], subprocess.PIPE
+    return subprocess.Popen(command, env=env, text=True, stdout=pipe, stderr=pipe)
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    data = load_config("street.yaml").data
+    return {one["file"]: one for one in map(json.loads, Places.of(data).manifest.read_text().splitlines())}
+
+
+def packed_pictures() -> set[bytes]:
+    """Every packed picture of both files, as bytes."""
+    data, found = load_config("street.yaml").data, set()
+    for split in ("train", "valid"):
+        if data.hdf5_path(split).exists():
+            with open_packed(data.hdf5_path(split)) as packed:
+                found |= {picture.tobytes() for picture in packed.read()}
+    return found
+
+
+def packed_picture(said: dict[str, Any]) -> bytes:
+    with open_packed(load_config("street.yaml").data.hdf5_path(said["split"])) as packed:
+        return packed.read(np.array([said["row"]]))[0].tobytes()
+
+
+@pytest.mark.slow
+def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab, tmp_path, monkeypatch):
+    """Messy drawn cars, built, looked at, decided, rebuilt: the change is in the manifest and in the HDF5."""
+    monkeypatch.chdir(tmp_path)
+    Path("street.yaml").write_text(CONFIG.format(root=ROOT))
+    built = run_datasets("build", "--config", "street.yaml", "--stage", "train", "--workers", "0")
+    assert built.communicate(timeout=240) and built.returncode == 0
+    before = manifest()
+    kept = [file for file, said in before.items() if said["verdict"] == "keep"]
+    assert len(kept) > 4
+    pictures = {file: packed_picture(before[file]) for file in kept}
+    clinic = run_datasets("clinic", "--config", "street.yaml")
+    try:
+        assert clinic.stdout is not None
+        address = clinic.stdout.readline().strip()
+        tab.goto(address + "?sheet=kept")
+        unwanted = focused(tab)
+        tab.keyboard.press("d")
+        turned = focused(tab)
+        assert turned != unwanted and before[turned]["view"] != "front"
+        tab.keyboard.press("5")  # front: not among the views that the set wants
+        wait_until(lambda: tab.text_content("#waiting") == "2", "the choices were not taken")
+        tab.click("#rebuild")
+        tab.locator("#rebuilt").wait_for(timeout=240_000)
+        said = tab.inner_text("#rebuilt")
+        tab.goto(address + "?sheet=changed")
+        changed = set(tab.locator(".pic").evaluate_all("pics => pics.map((pic) => pic.dataset.file)"))
+    finally:
+        clinic.terminate()
+        closed = clinic.communicate(timeout=60)[1]
+    assert clinic.returncode == 0 and "2 choices" in closed
+    after = manifest()
+    assert {unwanted, turned} <= changed and re.search(r"Rebuilt: [1-9]\d* verdicts? and [1-9]\d* views? changed", said)
+    assert (after[unwanted]["verdict"], after[unwanted]["decided_by"]) == ("drop", "person")
+    assert after[unwanted]["reason"].startswith("person") and after[unwanted]["row"] is None
+    assert (after[turned]["view"], after[turned]["verdict"]) == ("front", "drop")
+    assert after[turned]["reason"].startswith("view")
+    now = packed_pictures()
+    assert {pictures[unwanted], pictures[turned]}.isdisjoint(now)
+    stays = [said for said in after.values() if said["verdict"] == "keep"]
+    assert stays and {packed_picture(said) for said in stays} == now

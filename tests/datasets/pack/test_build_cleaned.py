@@ -1,0 +1,411 @@
+"""A cleaned set from files to HDF5: told changes, rebuilds without decoding, hostile files, kills."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.bench.files import hostile_files, write_hostile
+from datasets.clean.manual_labels import Decision, write_decision
+from datasets.pack.build_set import build_set
+from datasets.pack.recipe import Places
+from datasets.scan.pool import map_in_order
+from datasets.scan.scan import Job, Scanned, scan
+from datasets.scan.store_writer import StoreWriter
+from harness.config.experiment import Config
+from harness.errors import UserError
+from harness.images.decode import fit_picture
+from harness.storage.hdf5 import open_packed
+from tests.datasets.stand_in import StandIn, make_config, paint, redden
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> None:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        picture = redden(paint(number)) if number < logos else paint(number)
+        Image.fromarray(picture).save(folder / f"{number:03d}.png", compress_level=1)
+
+
+def build(config: Config, **options: Any) -> tuple[list[Path], StandIn]:
+    sorter = options.pop("sorter", None) or StandIn()
+    return build_set(config.data, config.clean, workers=options.pop("workers", 0), sorter=sorter, **options), sorter
+
+
+def read_manifest(config: Config) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Places.of(config.data).manifest.read_text().splitlines()]
+
+
+def sha256s(config: Config) -> list[str]:
+    paths = [config.data.hdf5_path(split) for split in ("train", "valid")]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()]
+
+
+def test_what_is_kept_is_packed_and_what_is_not_has_a_line():
+    make_folder(20, logos=5)
+    config = make_config(valid_fraction=0.3)
+    paths, _ = build(config)
+    lines = read_manifest(config)
+    assert len(lines) == 20 and Counter(line["verdict"] for line in lines) == {"keep": 15, "drop": 5}
+    for line in lines:
+        assert 0 <= line["ok_score"] <= 1 and round(line["ok_score"], 4) == line["ok_score"]
+        if line["verdict"] == "keep":
+            with open_packed(config.data.hdf5_path(line["split"])) as packed:
+                kept = packed.read(np.array([line["row"]]))[0]
+            assert np.array_equal(kept, fit_picture(paint(int(line["file"][:3])), 32, 32, "crop"))
+    summary = json.loads(Places.of(config.data).summary.read_text())
+    assert summary["dropped"] == {"logo": 5} and summary["views"] == {"front_left": 15}
+    assert summary["sorter"] == {"name": "stand_in", "sha256": "5" * 64, "threshold": 0.5, "labels": 0}
+    with open_packed(paths[0]) as packed:
+        assert packed.attributes["views"] == {"front_left": 15}
+        assert packed.attributes["recipe"]["sorter"] == {"name": "stand_in", "sha256": "5" * 64}
+        assert packed.attributes["recipe"]["clean"]["min_side_px"] == 64
+        manifest = Places.of(config.data).manifest.read_bytes()
+        assert packed.attributes["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+
+
+def test_mirrored_pictures_are_packed_mirrored():
+    make_folder(6)
+    build(make_config("clean.mirror_to=right", valid_fraction=0))
+    with open_packed(make_config().data.hdf5_path("train")) as packed:
+        pictures = packed.read()
+    for number in range(6):
+        assert np.array_equal(pictures[number], fit_picture(paint(number), 32, 32, "crop")[:, ::-1])
+
+
+def test_sets_that_are_drawn_are_taken_as_they_are():
+    config = make_config(
+        "data.source=procedural", "data.src=null", "data.count=5", "data.kind=concept", "clean.views=[rear]"
+    )
+    build_set(config.data, config.clean, workers=0)
+    assert len(read_manifest(config)) == 5 and not Places.of(config.data).scan.exists()
+    assert all(line["verdict"] == "keep" and line["ok_score"] == 1.0 for line in read_manifest(config))
+
+
+# ---- again, otherwise -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, key",
+    [
+        ("clean.min_side_px=70", "clean.min_side_px"), ("clean.views=null", "clean.views"),
+        ("clean.mirror_to=left", "clean.mirror_to"), ("clean.features=reader", "clean.features"),
+        ("clean.apply=false", "clean"),
+    ],
+)  # fmt: skip
+def test_other_cleaning_is_told_and_rebuilt_without_reading(change, key, monkeypatch):
+    make_folder(12)
+    build(make_config("clean.features=stand_in"))
+    before = sha256s(make_config())
+    with pytest.raises(UserError) as told:
+        build(make_config("clean.features=stand_in", change))
+    lines = str(told.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines if ": found" in line] in ([key], [key, "decisions_sha256"])
+    assert "--rebuild" in lines[-1] and sha256s(make_config()) == before
+    monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
+    build(make_config("clean.features=stand_in", change), rebuild=True)
+    build(make_config("clean.features=stand_in", change))
+
+
+def test_auto_takes_a_set_that_another_sorter_made():
+    make_folder(12)
+    build(make_config("clean.features=auto"))
+    _, sorter = build(make_config("clean.features=auto"), sorter=StandIn("7"))
+    assert sorter.calls == 0
+    build(make_config("clean.features=stand_in"))  # which auto was resolved to
+    with pytest.raises(UserError, match="clean.features: found 'auto', the config says 'reader'"):
+        build(make_config("clean.features=reader"))
+
+
+def test_only_what_an_earlier_build_has_read_is_called_known(capsys):
+    make_folder(5)
+    os.symlink("nowhere.png", "photos/link.png")
+    build(make_config())
+    assert "known" not in capsys.readouterr().err
+    Image.fromarray(paint(5)).save("photos/005.png")
+    build(make_config(), rebuild=True)
+    assert "mine: 1 files read, 5 known from before" in capsys.readouterr().err
+
+
+def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
+    make_folder(12, logos=2)
+    config = make_config()
+    build(config)
+    line = read_manifest(config)[5]
+    write_decision(Places.of(config.data).decisions, Decision(line["file"], line["sha256"], "drop", "", "a note"))
+    with pytest.raises(UserError, match="decisions.csv: decides otherwise than when it was made"):
+        build(config)
+    monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
+    build(config, rebuild=True)
+    assert read_manifest(config)[5]["reason"] == "person: a note"
+    write_decision(Places.of(config.data).decisions, Decision(line["file"], line["sha256"], "drop", "", "another note"))
+    build(config)  # notes are for people
+
+
+def test_decisions_that_are_not_where_they_should_be_are_missed(capsys):
+    make_folder(6)
+    build(make_config("clean.decisions=typo.csv"))
+    assert "clean.decisions: typo.csv is not there, so no decision is replayed" in capsys.readouterr().err
+
+
+def test_a_bad_decision_is_not_said_to_be_mended_by_a_rebuild():
+    make_folder(6)
+    config = make_config()
+    build(config)
+    Places.of(config.data).decisions.write_text("file,sha256,verdict,view,note\na.png,12,drop,,\n")
+    for options in ({}, {"rebuild": True}):
+        with pytest.raises(UserError, match="line 2: sha256: found '12'") as told:
+            build(config, **options)
+        assert "--rebuild" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"recipe": []}'])
+def test_a_lost_summary_is_told_and_made_anew(content: str | None):
+    make_folder(6)
+    config = make_config()
+    build(config)
+    summary = Places.of(config.data).summary
+    whole = summary.read_bytes()
+    summary.unlink() if content is None else summary.write_text(content)
+    with pytest.raises(UserError, match="summary-32.json: cannot be read.*\n.*--rebuild"):
+        build(config)
+    build(config, rebuild=True)
+    assert summary.read_bytes() == whole
+
+
+def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
+    make_folder(40)
+    config = make_config()
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "keep", full)
+        with pytest.raises(UserError, match="scan-32.sqlite: cannot be used .*disk is full.* --rescan"):
+            build(config)
+    build(config)
+    assert Counter(line["verdict"] for line in read_manifest(config)) == {"keep": 40}
+
+
+def test_the_same_folder_written_otherwise_is_the_same():
+    make_folder(6)
+    build(make_config(src="photos"))
+    os.mkdir("elsewhere")
+    build(make_config(src=f"{os.getcwd()}/elsewhere/../photos"))
+    with pytest.raises(UserError, match="src: found '.*photos', the config says '.*elsewhere'"):
+        build(make_config(src="elsewhere"))
+
+
+def test_decisions_may_lie_elsewhere():
+    make_folder(6)
+    config = make_config("clean.decisions=mine.csv")
+    sha256 = hashlib.sha256(Path("photos/002.png").read_bytes()).hexdigest()
+    write_decision(Path("mine.csv"), Decision("002.png", sha256, "drop"))
+    build(config)
+    assert read_manifest(config)[2]["reason"] == "person"
+    os.rename("mine.csv", "yours.csv")
+    build(make_config("clean.decisions=yours.csv"))
+    with pytest.raises(UserError, match="mine.csv: decides otherwise"):
+        build(config)
+
+
+def test_a_rebuild_reads_what_changed_and_a_rescan_everything():
+    make_folder(10)
+    config, read = make_config(), []
+
+    def noting(function: Any, jobs: Any, workers: int) -> Any:
+        return map_in_order(lambda job: read.append(Path(job.path).name) or function(job), jobs, 0)
+
+    build(config, mapper=noting)
+    assert len(read) == 10
+    make_folder(11)
+    os.utime("photos/003.png", ns=(5, 5))
+    stamps = {path.name: path.stat().st_mtime_ns for path in Path("photos").iterdir()}
+    read.clear()
+    build(config, rebuild=True, mapper=noting)
+    assert set(read) == set(stamps)  # they were all written again
+    read.clear()
+    os.utime("photos/004.png", ns=(7, 7))
+    build(config, rebuild=True, mapper=noting)
+    assert read == ["004.png"]
+    read.clear()
+    build(config, rescan=True, mapper=noting)
+    assert len(read) == 11
+
+
+def test_sets_of_the_older_stage_are_told():
+    make_folder(5)
+    config = make_config()
+    build(config)
+    summary = json.loads(Places.of(config.data).summary.read_text())
+    summary["recipe"] = {k: v for k, v in summary["recipe"].items() if k not in ("clean", "decisions_sha256")}
+    summary["recipe"]["stage_version"] = 1
+    Places.of(config.data).summary.write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"stage_version: found 1[\s\S]*--rebuild"):
+        build(config)
+
+
+def test_nothing_left_is_told_with_a_way_out():
+    make_folder(4, logos=4)
+    with pytest.raises(UserError, match=r"none of the 4 files .* \(4 logo; --set clean.apply=false takes all"):
+        build(make_config())
+
+
+def test_the_same_whatever_the_number_of_workers():
+    make_folder(40, logos=3)
+    shutil.copy("photos/020.png", "photos/030_copy.png")
+    config = make_config()
+    found = set()
+    for workers in (0, 1, 2):
+        build(config, rescan=True, workers=workers)
+        found.add((*sha256s(config), hashlib.sha256(Places.of(config.data).manifest.read_bytes()).hexdigest()))
+    assert len(found) == 1
+
+
+# ---- hostile files ----------------------------------------------------------------------------------------------
+
+
+def test_hostile_files_are_accounted_for():
+    write_hostile(Path("hostile"), 3, 120)
+    noted = {f"files/{name}": sha256 for name, _, sha256 in hostile_files(3, 120)}
+    config = make_config("clean.apply=false", src="hostile")
+    build(config, workers=2)
+    lines = {line["file"]: line for line in read_manifest(config)}
+    assert len(lines) == 120 and not any((line["reason"] or "").startswith("crash") for line in lines.values())
+    assert all(str(lines[name]["reason"]).startswith("damaged") for name, sha256 in noted.items() if sha256)
+    kept = {
+        name.partition("_")[2]: (line["width"], line["height"])
+        for name, line in lines.items()
+        if line["verdict"] == "keep"
+    }
+    assert kept == {
+        "10000x1.png": (10000, 1), "1x1.png": (1, 1), "cmyk.jpg": (96, 72), "la.png": (96, 72), "p_alpha.png": (96, 72),
+        "i16.png": (96, 72), "turned.jpg": (72, 96),
+    }  # fmt: skip
+    reasons = {name.partition("_")[2]: (line["reason"] or "").partition(":")[0] for name, line in lines.items()}
+    for name in ("gif_named.jpg", "eps.jpg", "psd.jpg", "fits.jpg", "svg.jpg", "tiff_named.jpg", "bmp_named.png"):
+        assert reasons[name] == "format", name
+    assert reasons["60000x60000.png"] == reasons["100_megapixels.png"] == "too_large"
+    assert reasons["flipped_bit.png"] == reasons["no_end.png"] == reasons["bomb.png"] == "damaged"
+
+
+def test_without_a_ledger_no_damaged_png_passes():
+    write_hostile(Path("hostile"), 4, 200)
+    (Path("hostile") / "ledger.jsonl").unlink()
+    config = make_config("clean.apply=false", src="hostile")
+    build(config)
+    lines = read_manifest(config)
+    assert len(lines) == 200
+    damaged = [line for line in lines if line["file"].endswith("mutated.png")]
+    assert len(damaged) > 50 and all(line["verdict"] == "drop" for line in damaged)
+
+
+def scan_or_die(job: Job) -> Scanned:
+    if job.path.endswith("007.png"):
+        os._exit(11)
+    if job.path.endswith("011.png"):
+        time.sleep(600)
+    return scan(job)
+
+
+def test_a_file_that_kills_or_stops_its_decoder_is_one_line(monkeypatch):
+    make_folder(24)
+    config = make_config()
+    build(config, workers=2, mapper=lambda _, jobs, workers: map_in_order(scan_or_die, jobs, workers, timeout_sec=3))
+    reasons = {line["file"]: line["reason"] for line in read_manifest(config) if line["reason"]}
+    assert reasons["007.png"] == "crash: the decoder ended with code 11"
+    assert reasons["011.png"].startswith("timeout") and len(reasons) == 2
+
+
+# ---- kills ------------------------------------------------------------------------------------------------------
+
+
+def build_in_child(config: Config, prepare: Any) -> int:
+    """The exit code of a build in a process of its own, where `prepare` has been at work before."""
+    child = os.fork()
+    if child == 0:
+        prepare()
+        build(config)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def die_at(owner: Any, name: str, point: int, after: bool) -> Any:
+    """Makes the process end without a word at the `point`-th call, before or after it."""
+
+    def prepare() -> None:
+        real, calls = getattr(owner, name), [0]
+
+        def end_here(*arguments: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == point and not after:
+                os._exit(9)
+            result = real(*arguments, **options)
+            if calls[0] == point:
+                os._exit(9)
+            return result
+
+        setattr(owner, name, end_here)
+
+    return prepare
+
+
+def test_killed_at_many_points_the_end_is_the_same(monkeypatch):
+    monkeypatch.setattr("datasets.scan.run.BLOCK_FILES", 8)
+    make_folder(40, logos=4)
+    config = make_config()
+    build(config)
+    whole = sha256s(config)
+    shutil.rmtree("data")
+    points = [(StoreWriter, "keep", number, after) for number in (1, 2, 3) for after in (False, True)]
+    points += [
+        (build_set, "list_into", 1, True),
+        (build_set, "decide", 1, False),
+        (build_set, "assign_splits", 1, True),
+    ]
+    points += [(os, "replace", number, after) for number in (1, 2, 3, 4) for after in (False, True)]
+    for point in points:
+        if build_in_child(config, die_at(*point)) == 0:
+            Places.of(config.data).manifest.unlink()  # it was complete: from here on only deciding and packing
+    build(config)
+    assert sha256s(config) == whole
+    assert not [path for path in Path("data").rglob("*") if path.name.endswith(("partial", "-journal"))]
+
+
+def test_kill_9_while_reading(monkeypatch):
+    make_folder(150)
+    config = make_config("clean.apply=false")
+    build(config)
+    whole = sha256s(config)
+    shutil.rmtree("data")
+    arguments = ["-m", "datasets", "folder", "photos", "--name", "mine", "--size", "32", "--workers", "1"]
+    command = [sys.executable, *arguments, "--set", "clean.apply=false"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    scanned, deadline = Places.of(config.data).scan, time.monotonic() + 60
+    while not scanned.exists() or scanned.stat().st_size < 300_000:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not config.data.hdf5_path("train").exists()
+    build(config)
+    assert sha256s(config) == whole

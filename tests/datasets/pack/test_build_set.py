@@ -1,0 +1,465 @@
+"""A folder of pictures becomes a packed set: every file accounted for, nothing half-made, the same every time."""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.clean.split import is_valid
+from datasets.pack import build_set as build
+from datasets.pack.build_set import build_set
+from datasets.pack.recipe import Places
+from harness.config.experiment import Data, load_config
+from harness.errors import UserError
+from harness.storage.hdf5 import open_packed
+
+ROOT = Path(__file__).resolve().parents[3]
+BASE = ROOT / "configs" / "base.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make_data(**changes: Any) -> Data:
+    settings = {"set": "mine", "source": "folder", "src": "photos", "img_size": 32, **changes}
+    return load_config(BASE, [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]).data
+
+
+def draw(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
+    """Smooth noise: uint8 (height, width, 3), never black or white at the edges."""
+    small = np.random.default_rng(seed).integers(60, 200, (5, 6, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save(path: Path, picture: np.ndarray, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path, **options)
+
+
+def make_folder(count: int, folder: Path = Path("photos")) -> None:
+    for number in range(count):
+        save(folder / f"{number:03d}.png", draw(number))
+
+
+def read_manifest(data: Data) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Places.of(data).manifest.read_text().splitlines()]
+
+
+def everything_kept(data: Data) -> dict[str, np.ndarray]:
+    """File name → packed picture, found through the manifest's split and row."""
+    kept = {}
+    for line in read_manifest(data):
+        if line["verdict"] == "keep":
+            with open_packed(data.hdf5_path(line["split"])) as packed:
+                kept[line["file"]] = packed.read(np.array([line["row"]]))[0]
+    return kept
+
+
+def test_manifest_leads_from_every_file_to_its_row():
+    make_folder(30)
+    data = make_data(valid_fraction=0.3)
+    paths = build_set(data, workers=0)
+    lines = read_manifest(data)
+    assert paths == [data.hdf5_path("train"), data.hdf5_path("valid")]
+    assert [line["file"] for line in lines] == sorted(p.name for p in Path("photos").iterdir())
+    for number, line in enumerate(lines):
+        content = (Path("photos") / line["file"]).read_bytes()
+        assert line["sha256"] == hashlib.sha256(content).hexdigest()
+        assert (line["width"], line["height"], line["class"]) == (60, 40, "mine"), number
+    for split in ("train", "valid"):
+        with open_packed(data.hdf5_path(split)) as packed:
+            assert sorted(line["row"] for line in lines if line["split"] == split) == list(range(packed.count))
+            packed.check()
+    expected = Image.fromarray(draw(7)).resize((32, 32), Image.Resampling.LANCZOS, box=(10, 0, 50, 40))
+    assert np.array_equal(everything_kept(data)["007.png"], np.asarray(expected))
+
+
+def test_damaged_and_foreign_files_are_dropped_with_a_reason():
+    make_folder(6)
+    save(Path("photos/cut.jpg"), draw(50, 300, 300))
+    Path("photos/cut.jpg").write_bytes(Path("photos/cut.jpg").read_bytes()[:2000])
+    Path("photos/empty.png").write_bytes(b"")
+    Path("photos/not.jpg").write_bytes(b"<html>404</html>")
+    Image.fromarray(draw(1)).save("photos/old.bmp")
+    Path("photos/nowhere.jpg").symlink_to("gone.jpg")
+    data = make_data()
+    build_set(data, workers=2)
+    lines = {line["file"]: line for line in read_manifest(data)}
+    dropped = {name: line["reason"].partition(":")[0] for name, line in lines.items() if line["verdict"] == "drop"}
+    assert dropped == {
+        "cut.jpg": "damaged",
+        "empty.png": "format",
+        "not.jpg": "format",
+        "old.bmp": "format",
+        "nowhere.jpg": "unreadable",
+    }
+    assert len(lines) == 11
+    assert all(line["split"] is None and line["row"] is None for line in lines.values() if line["verdict"] == "drop")
+    summary = json.loads(Places.of(data).summary.read_text())
+    assert summary["dropped"] == {"damaged": 1, "format": 3, "unreadable": 1}
+    assert summary["train"] + summary["valid"] == 6
+
+
+def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
+    make_folder(4)
+    list_into = build.list_into
+
+    def list_then_lose(*arguments):
+        found = list_into(*arguments)
+        os.unlink("photos/002.png")
+        return found
+
+    monkeypatch.setattr(build, "list_into", list_then_lose)
+    data = make_data()
+    build_set(data, workers=0)
+    assert [line["reason"] for line in read_manifest(data)][2] == "unreadable: No such file or directory"
+
+
+def test_letterbox_bars_of_a_dealer_go_before_the_crop():
+    """128 x 128 with the photo in rows 16 to 111, as dealers' thumbnails are."""
+    for number in range(3):
+        framed = np.zeros((128, 128, 3), np.uint8)
+        framed[16:112] = draw(number, 96, 128)
+        save(Path(f"photos/{number}.jpg"), framed, quality=90)
+    data = make_data(img_size=64)
+    build_set(data, workers=0)
+    for name, picture in everything_kept(data).items():
+        assert picture.min() > 40, name  # no black row is left
+        whole = Image.fromarray(draw(int(name[0]), 96, 128)).crop((16, 0, 112, 96))
+        wanted = np.asarray(whole.resize((64, 64), Image.Resampling.LANCZOS)).astype(int)
+        assert np.abs(picture[4:-4] - wanted[4:-4]).mean() < 12, name
+
+
+def test_folders_are_classes():
+    make_folder(5, Path("photos/saab"))
+    make_folder(3, Path("photos/audi"))
+    data = make_data(valid_fraction=0)
+    assert build_set(data, workers=0) == [data.hdf5_path("train")]
+    with open_packed(data.hdf5_path("train")) as packed:
+        assert packed.class_names == ["audi", "saab"]
+        assert packed.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_non_square():
+    make_folder(4)
+    data = make_data(img_size=[128, 224])
+    build_set(data, workers=0)
+    assert {picture.shape for picture in everything_kept(data).values()} == {(128, 224, 3)}
+
+
+def test_fast_decode_keeps_the_sources_size_and_is_stamped():
+    save(Path("photos/a.jpg"), draw(1, 300, 400), quality=95)
+    save(Path("photos/b.jpg"), draw(2, 300, 400), quality=95, exif=_turned())
+    fast = make_data(fast_decode=True, set="fast", valid_fraction=0)
+    exact = make_data(set="exact", valid_fraction=0)
+    for data in (fast, exact):
+        build_set(data, workers=0)
+    sizes = {line["file"]: (line["width"], line["height"]) for line in read_manifest(fast)}
+    assert sizes == {"a.jpg": (400, 300), "b.jpg": (300, 400)}
+    assert sizes == {line["file"]: (line["width"], line["height"]) for line in read_manifest(exact)}
+    with open_packed(fast.hdf5_path("train")) as packed:
+        assert packed.attributes["recipe"]["fast_decode"] is True
+    for name, picture in everything_kept(fast).items():
+        assert 0 < np.abs(picture.astype(int) - everything_kept(exact)[name]).mean() < 4
+
+
+def _turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+def test_the_same_whatever_the_number_of_workers():
+    make_folder(30)
+    Path("photos/015.png").write_bytes(b"damaged")
+    hashes = set()
+    for workers in (0, 1, 3):
+        data = make_data()
+        build_set(data, workers=workers, rebuild=True)
+        content = Places.of(data).manifest.read_bytes()
+        with open_packed(data.hdf5_path("train")) as train, open_packed(data.hdf5_path("valid")) as valid:
+            hashes.add((hashlib.sha256(content).hexdigest(), train.sha256, valid.sha256))
+    assert len(hashes) == 1
+
+
+def test_the_packed_set_does_not_depend_on_where_the_folder_is():
+    make_folder(10)
+    build_set(make_data(), workers=0)
+    with open_packed(make_data().hdf5_path("train")) as packed:
+        before = packed.sha256
+    os.rename("photos", "moved")
+    build_set(make_data(src="moved"), workers=0, rebuild=True)
+    with open_packed(make_data().hdf5_path("train")) as packed:
+        assert packed.sha256 == before
+
+
+# ---- splits -----------------------------------------------------------------------------------------------------
+
+
+def test_the_split_is_a_function_of_the_hash():
+    """The first 52 bits as a number in [0, 1), below the fraction: never anything that changes between processes."""
+    assert is_valid("0" * 64, 0.1) and is_valid("1999999999998" + "f" * 51, 0.1)
+    assert not is_valid("199999999999b" + "0" * 51, 0.1) and not is_valid("f" * 64, 0.5)
+    assert not is_valid("0" * 64, 0)
+
+
+def test_same_bytes_are_never_in_both_splits():
+    for number in range(20):
+        save(Path(f"photos/{number:02d}.png"), draw(number))
+        for copy in range(2):
+            Path(f"photos/copy{copy}_{number:02d}.png").write_bytes(Path(f"photos/{number:02d}.png").read_bytes())
+    data = make_data(valid_fraction=0.4)
+    build_set(data, workers=0)
+    splits: dict[str, set[str]] = {}
+    for line in read_manifest(data):
+        splits.setdefault(line["sha256"], set()).add(line["split"])
+    assert len(splits) == 20 and all(len(found) == 1 for found in splits.values())
+    assert set().union(*splits.values()) == {"train", "valid"}
+
+
+def test_new_pictures_do_not_move_old_ones():
+    make_folder(20)
+    data = make_data(valid_fraction=0.3)
+    build_set(data, workers=0)
+    before = {line["file"]: line["split"] for line in read_manifest(data)}
+    make_folder(40)
+    build_set(data, workers=0, rebuild=True)
+    after = {line["file"]: line["split"] for line in read_manifest(data)}
+    assert before.items() <= after.items() and set(before.values()) == {"train", "valid"}
+
+
+def picture_with_hash(valid_fraction: float, valid: bool, skip: int = 0) -> bytes:
+    """A PNG file whose hash falls into the valid share, or does not."""
+    for seed in range(10_000):
+        stream = io.BytesIO()
+        Image.fromarray(draw(seed)).save(stream, "PNG")
+        if is_valid(hashlib.sha256(stream.getvalue()).hexdigest(), valid_fraction) == valid:
+            if skip == 0:
+                return stream.getvalue()
+            skip -= 1
+    raise AssertionError("no such picture")
+
+
+def test_a_small_set_still_keeps_one_picture_aside():
+    Path("photos").mkdir()
+    for number in range(5):
+        content = picture_with_hash(0.1, valid=False, skip=number)
+        Path(f"photos/{number}.png").write_bytes(content)
+        Path(f"photos/{number}_copy.png").write_bytes(content)
+    data = make_data(valid_fraction=0.1)
+    build_set(data, workers=0)
+    lines = read_manifest(data)
+    smallest = min(line["sha256"] for line in lines)
+    assert {line["sha256"] for line in lines if line["split"] == "valid"} == {smallest}
+    assert sum(line["split"] == "valid" for line in lines) == 2  # with its copy
+    assert sum(line["split"] == "train" for line in lines) == 8
+    assert len(everything_kept(data)) == 10
+
+
+def test_one_picture_is_for_training(capsys):
+    Path("photos").mkdir()
+    Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=False))
+    data = make_data()
+    assert build_set(data, workers=0) == [data.hdf5_path("train")]
+    assert "no picture is kept aside" in capsys.readouterr().err
+    assert build_set(data, workers=0) == [data.hdf5_path("train")]  # and it counts as complete
+
+
+def test_all_pictures_in_the_valid_share_is_told():
+    Path("photos").mkdir()
+    Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=True))
+    with pytest.raises(UserError, match="none is left to train on"):
+        build_set(make_data(), workers=0)
+    assert list(Path("data").rglob("*.hdf5*")) == []
+
+
+@pytest.mark.parametrize("files", [0, 3])
+def test_nothing_usable_is_told(files):
+    Path("photos").mkdir()
+    for number in range(files):
+        Path(f"photos/{number}.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"none of the 3 files .* \(3 format\)" if files else "found no file"):
+        build_set(make_data(), workers=0)
+    assert list(Path("data").rglob("*.hdf5*")) == []
+
+
+# ---- again, otherwise, killed ----------------------------------------------------------------------------------
+
+
+def test_a_complete_set_is_left_alone(monkeypatch):
+    make_folder(8)
+    first = build_set(make_data(), workers=0)
+    before = [path.stat().st_mtime_ns for path in first]
+    monkeypatch.setattr(build, "list_into", lambda *_: pytest.fail("built again"))
+    assert build_set(make_data(), workers=0, verify=True) == first
+    assert [path.stat().st_mtime_ns for path in first] == before
+
+
+@pytest.mark.parametrize(
+    "changes, key",
+    [
+        ({"valid_fraction": 0.2}, "valid_fraction"),
+        ({"fast_decode": True}, "fast_decode"),
+        ({"fit": "pad"}, "fit"),
+        ({"src": "other"}, "src"),
+    ],
+)
+def test_another_recipe_stops_and_says_what_differs(changes, key):
+    make_folder(8)
+    make_folder(8, Path("other"))
+    paths = build_set(make_data(), workers=0)
+    before = [path.read_bytes() for path in paths]
+    with pytest.raises(UserError) as told:
+        build_set(make_data(**changes), workers=0)
+    lines = str(told.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:-1]] == [key]
+    assert "--rebuild" in lines[-1] and "REBUILD=1" in lines[-1]
+    assert [path.read_bytes() for path in paths] == before
+    build_set(make_data(**changes), workers=0, rebuild=True)
+    build_set(make_data(**changes), workers=0)
+
+
+def test_padding_keeps_all_of_a_picture_and_is_stamped():
+    make_folder(8)
+    build_set(make_data(valid_fraction=0), workers=0)
+    padded = make_data(fit="pad", set="padded", valid_fraction=0)
+    (path,) = build_set(padded, workers=0)
+    with open_packed(path) as packed, open_packed(make_data().hdf5_path("train")) as cropped:
+        assert packed.attributes["recipe"]["fit"] == "pad" and cropped.attributes["recipe"]["fit"] == "crop"
+        assert packed.sha256 != cropped.sha256 and packed.count == cropped.count
+
+
+def test_a_set_that_was_packed_before_there_was_a_choice_is_a_cropped_one():
+    make_folder(8)
+    paths, summary = build_set(make_data(), workers=0), Path("data/sets/mine/summary-32.json")
+    older = json.loads(summary.read_text())
+    del older["recipe"]["fit"]
+    summary.write_text(json.dumps(older))
+    assert build_set(make_data(), workers=0) == paths
+    with pytest.raises(UserError, match="fit: found 'crop', the config says 'pad'"):
+        build_set(make_data(fit="pad"), workers=0)
+
+
+@pytest.mark.parametrize("src", [None, "$NO_SUCH_VARIABLE/photos"])
+def test_a_complete_set_needs_no_folder(src):
+    make_folder(8)
+    paths = build_set(make_data(), workers=0)
+    os.rename("photos", "moved")
+    assert build_set(make_data(), workers=0) == paths
+    assert build_set(make_data(src=src), workers=0) == paths
+    with pytest.raises(UserError, match="data.src"):
+        build_set(make_data(src=src), workers=0, rebuild=True)
+    assert build_set(make_data(), workers=0) == paths
+
+
+def test_another_size_is_another_set():
+    make_folder(4)
+    build_set(make_data(img_size=32), workers=0)
+    build_set(make_data(img_size=64), workers=0)
+    assert len(list(Path("data").rglob("*_train.hdf5"))) == 2
+
+
+def test_a_damaged_or_foreign_set_is_not_overwritten_unasked():
+    make_folder(8)
+    train = build_set(make_data(), workers=0)[0]
+    content = train.read_bytes()
+    place = content.index(draw_row(train))
+    train.write_bytes(content[:place] + b"\0\0\0\0" + content[place + 4 :])
+    build_set(make_data(), workers=0)  # a look at the head finds nothing
+    with pytest.raises(UserError, match=r"rows 3: damaged[\s\S]*--rebuild"):
+        build_set(make_data(), workers=0, verify=True)
+    train.write_bytes(b"somebody's own file")
+    with pytest.raises(UserError, match="--rebuild"):
+        build_set(make_data(), workers=0)
+    assert train.read_bytes() == b"somebody's own file"
+
+
+def draw_row(train: Path) -> bytes:
+    with open_packed(train) as packed:
+        return packed.read(np.array([3]))[0].transpose(2, 0, 1).tobytes()[:64]
+
+
+def test_missing_manifest_or_valid_set_means_building_again():
+    make_folder(30)
+    data = make_data()
+    paths = build_set(data, workers=0)
+    for lost in (Places.of(data).manifest, paths[1]):
+        lost.unlink()
+        assert build_set(data, workers=0) == paths
+        assert lost.exists()
+
+
+def test_a_rebuild_without_valid_pictures_removes_the_old_ones():
+    make_folder(30)
+    assert len(build_set(make_data(), workers=0)) == 2
+    data = make_data(valid_fraction=0)
+    assert build_set(data, workers=0, rebuild=True) == [data.hdf5_path("train")]
+    assert not data.hdf5_path("valid").exists()
+
+
+@pytest.mark.parametrize("operation", ["replace", "fsync", "unlink"])
+def test_killed_at_any_file_operation_of_a_rebuild(operation):
+    """There is an old set that is whole, or one that the next call finds incomplete and builds: never a mixture."""
+    make_folder(12)
+    data = make_data()
+    build_set(data, workers=0)
+    make_folder(20)
+    old_or_new = {12, 20}
+    for point in range(100):
+        if not is_killed_at(operation, point, data):
+            break
+        assert len(build_set(data, workers=0)) == 2
+        lines = read_manifest(data)
+        assert len(lines) in old_or_new and len(everything_kept(data)) == len(lines)
+        if len(lines) == 20:
+            old_or_new = {20}
+    assert 3 <= point < 100
+    build_set(data, workers=0, rebuild=True)
+    names = [path.name for path in Path("data").rglob("*")]
+    assert not [name for name in names if name.startswith((".tmp-", "lock")) or "partial" in name]
+
+
+def is_killed_at(operation: str, point: int, data: Data) -> bool:
+    """Rebuilds in a process that ends without a word at its `point`-th operation; False when it got to its end."""
+    child = os.fork()
+    if child == 0:
+        real, calls = getattr(os, operation), [0]
+
+        def end_here(*arguments, **options):
+            calls[0] += 1
+            if calls[0] > point:
+                os._exit(9)
+            return real(*arguments, **options)
+
+        setattr(os, operation, end_here)
+        build_set(data, workers=0, rebuild=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+# ---- real photos ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.photos
+def test_real_photos_are_accounted_for(photos):
+    """Every file of the messy folder has a line; every picture can be used, every dealer's bar is gone."""
+    data = make_data(src=str(photos / "messy"), img_size=64, set="messy")
+    build_set(data, workers=2)
+    files = [path for path in (photos / "messy").rglob("*") if path.is_file() and path.suffix != ".csv"]
+    assert len(read_manifest(data)) == len(files)
+    Path("dealer").mkdir()
+    for path in sorted((photos / "dealer").iterdir())[:100]:
+        (Path("dealer") / path.name).symlink_to(path)
+    data = make_data(src="dealer", img_size=64, set="dealer")
+    build_set(data, workers=2)
+    kept = everything_kept(data)
+    black_top = [name for name, picture in kept.items() if picture[:3].max() < 24]
+    assert len(kept) == 100 and len(black_top) <= 3, black_top

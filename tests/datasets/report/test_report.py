@@ -1,0 +1,326 @@
+"""The page that a build leaves: its figures are the manifest's, it stands alone, and it shows what it says."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import tracemalloc
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.clean.reasons import REASONS
+from datasets.pack.recipe import Places
+from datasets.report import counts, pictures
+from datasets.report.car_colour import paint_of
+from datasets.report.charts import bars, histogram
+from datasets.report.counts import Examples, read_tally
+from datasets.report.report import funnel, report_path, update_report, write_report
+from datasets.report.thumbnails import read_thumbnail
+from harness.config.experiment import Data
+from harness.images.decode import PictureError
+from tests.datasets.clinic_set import THRESHOLD, draw, line, make_config, write_set
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+HOSTILE = '<script>alert("x")</script>\udcff & co.jpg'
+
+
+def small_set() -> tuple[Data, list[dict[str, Any]]]:
+    """Twelve kept, and one of each way to be dropped."""
+    lines = [line(f"good/{k:02d}.jpg", view_confidence=round(0.3 + k / 20, 4)) for k in range(12)]
+    lines[3] |= {"split": "valid", "view": "left", "license": "CC BY-SA 4.0", "page": "https://cars.example/a?b=1"}
+    lines[4] |= {"class": "audi", "source": "commons", "author": "A", "decided_by": "person"}
+    lines += [
+        line("cut.jpg", reason="damaged: image file is truncated", decided_by="rule", ok_score=0.0),
+        line("tiny.jpg", reason="too_small: 20 pixels", decided_by="rule"),
+        line("again.jpg", reason="duplicate: of good/01.jpg", decided_by="rule", duplicate_of="good/01.jpg"),
+        line("near.jpg", reason="near_duplicate: 3 bits", decided_by="rule", duplicate_of="good/02.jpg"),
+        line("logo.jpg", reason="logo: score 0.46", ok_score=0.46),
+        line("front.jpg", reason="view: front", ok_score=0.9, view="front", view_confidence=0.9),
+        line(HOSTILE, reason="person: dropped by hand", decided_by="person", ok_score=0.7),
+        line("gone.jpg", reason="unreadable: No such file", decided_by="rule", width=None, height=None),
+    ]
+    contents = {one["file"]: draw(k) for k, one in enumerate(lines) if one["file"] != "gone.jpg"}
+    config = make_config()
+    write_set(config, lines, contents)
+    return config.data, lines
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, all text, and what it would load from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read_page(data: Data) -> Page:
+    return Page(report_path(data).read_text(encoding="utf-8"))
+
+
+def test_funnel_ends_with_what_is_packed_and_names_every_loss():
+    data, lines = small_set()
+    steps = funnel(read_tally(Places.of(data).manifest, THRESHOLD))
+    assert [(step["name"], step["left"]) for step in steps] == [
+        ("files", 20),
+        ("decoded", 18),
+        ("rules", 17),
+        ("unique", 15),
+        ("verdict", 14),
+        ("view", 13),
+        ("by hand", 12),
+    ]
+    assert sum(count for step in steps for _, count in step["lost"]) == sum(one["verdict"] == "drop" for one in lines)
+    summary = json.loads(Places.of(data).summary.read_text())
+    assert steps[-1]["left"] == summary["train"] + summary["valid"]
+
+
+@pytest.mark.parametrize("slug", [*REASONS, "something_new"])
+@pytest.mark.parametrize("judge", ["rule", "model", "person"])
+def test_every_reason_has_its_place_in_the_funnel(slug, judge, tmp_path):
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(json.dumps(line("a.jpg", reason=f"{slug}: x", decided_by=judge)) + "\n")
+    assert funnel(read_tally(manifest, 0.5))[-1]["left"] == 0
+
+
+def test_page_says_what_the_manifest_says():
+    data, _ = small_set()
+    assert write_report(data, Path("photos")) == Path("data/sets/mine/report-32.html")
+    page = read_page(data)
+    for words in (
+        "12 of 20 files are in the set mine",
+        "11 to train on, 1 kept aside",
+        "Too small 1 dropped",
+        "image file is truncated",
+        "cars.example",
+        "CC BY-SA 4.0",
+        "for 11 of 12 kept pictures no licence is recorded, for 11 no author",
+        "make clinic SET=mine",
+        "kept from 0.50",
+    ):
+        assert words in page.text, words
+
+
+def test_page_is_written_once_for_each_build():
+    data = small_set()[0].model_copy(update={"src": "photos"})
+    assert update_report(data) == report_path(data)
+    assert update_report(data) is None
+    newer = report_path(data).stat().st_mtime + 1
+    os.utime(Places.of(data).manifest, (newer, newer))  # another build has ended since
+    assert update_report(data) == report_path(data)
+    assert update_report(data.model_copy(update={"source": "cifar10"})) is None
+
+
+def test_page_stands_alone_and_hides_nothing_hostile():
+    data, _ = small_set()
+    write_report(data, Path("photos"))
+    page = read_page(data)
+    assert not page.all("script")
+    assert HOSTILE.replace("\udcff", "\\udcff") in {one.get("title") for one in page.all("figcaption")}
+    outside = [attributes for _, attributes in page.tags for key in ("src", "href") if key in attributes]
+    assert {(one.get("src") or one.get("href") or "")[:1] for one in outside} <= {"#", "d"}  # anchors and data:
+    assert "url(" not in report_path(data).read_text() and "@import" not in report_path(data).read_text()
+    assert str(Path.cwd()) not in report_path(data).read_text()  # it may be sent: no place on this machine
+    policy = [one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_page_can_be_used_without_seeing_it():
+    data, _ = small_set()
+    write_report(data, Path("photos"))
+    page = read_page(data)
+    assert page.all("html")[0]["lang"] == "en" and len(page.all("h1")) == 1
+    assert all(one.get("alt") for one in page.all("img")) and page.all("img")
+    assert all(one.get("aria-label") for one in page.all("svg")) and page.all("svg")
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
+    targets = {one["id"] for _, one in page.tags if one.get("id")}
+    assert {(one["href"] or "")[1:] for one in page.all("a")} <= targets
+
+
+def decoded(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+
+
+def picture_of(page: Page, alt: str) -> np.ndarray:
+    (uri,) = {one["src"] for one in page.all("img") if one["alt"] == alt}
+    return decoded(uri or "")
+
+
+def test_pictures_are_those_of_their_lines():
+    """Kept ones as packed, dropped ones from their files, copies beside the one that counts."""
+    data, lines = small_set()
+    write_report(data, Path("photos"))
+    page = read_page(data)
+    kept = picture_of(page, "Kept, left: good/03.jpg")
+    assert kept.shape == (32, 32, 3)
+    logo = np.asarray(Image.open("photos/logo.jpg").convert("RGB")).astype(int)
+    assert np.abs(picture_of(page, "Dropped, Logo: logo.jpg") - logo).mean() < 4
+    best = np.asarray(Image.open("photos/good/01.jpg")).astype(int)
+    assert np.abs(picture_of(page, "The copy that counts: good/01.jpg") - best).mean() < 4
+    alts = [one["alt"] for one in page.all("img")]
+    assert not any("cut.jpg" in (alt or "") for alt in alts)  # what could not be decoded is not tried again
+    assert alts.index("Left out: near.jpg") == alts.index("The copy that counts: good/02.jpg") + 1
+
+
+def test_mirrored_pictures_are_counted_where_they_point_now():
+    config = make_config()
+    views = ("right", "front_left", "rear_right", "front")
+    lines = [line(f"{k}.jpg", view=view, mirrored=view != "front_left") for k, view in enumerate(views)]
+    write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
+    write_report(config.data, Path("photos"))
+    alts = [str(one["alt"]) for one in read_page(config.data).all("img") if str(one["alt"]).startswith("Kept")]
+    assert sorted(alts) == [
+        "Kept, front: 3.jpg",
+        "Kept, front_left: 1.jpg",
+        "Kept, left: 0.jpg",
+        "Kept, rear_left: 2.jpg",
+    ]
+    assert "3 of them mirrored" in read_page(config.data).text
+
+
+def test_borderline_is_nearest_first():
+    data, _ = small_set()
+    write_report(data, Path("photos"))
+    unsure = [one["alt"] for one in read_page(data).all("img") if str(one["alt"]).startswith("View least sure")]
+    assert unsure == [f"View least sure: good/{k:02d}.jpg" for k in range(12)]
+    assert any(one["alt"] == "Just dropped: logo.jpg" for one in read_page(data).all("img"))
+
+
+def test_a_file_that_has_changed_since_the_build_is_not_shown():
+    data, lines = small_set()
+    Path("photos/logo.jpg").write_bytes(draw(99))
+    with pytest.raises(PictureError, match="changed"):
+        read_thumbnail(Path("photos"), next(one for one in lines if one["file"] == "logo.jpg"), 100, 100)
+    write_report(data, Path("photos"))
+    assert "logo.jpg" in read_page(data).text
+    assert not any("logo.jpg" in str(one["alt"]) for one in read_page(data).all("img"))
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "a/../../secret.jpg", "", "."])
+def test_no_name_leads_out_of_the_folder(name, tmp_path):
+    (tmp_path / "secret.jpg").write_bytes(draw(1))
+    (tmp_path / "photos").mkdir()
+    absolute = str(tmp_path / "secret.jpg")
+    for file in (name, absolute):
+        said = line(file, sha256=hashlib.sha256(draw(1)).hexdigest())
+        with pytest.raises(PictureError, match="leads out|Is a directory"):
+            read_thumbnail(tmp_path / "photos", said, 100, 100)
+
+
+def test_a_set_that_came_decoded_and_was_never_judged():
+    """As CIFAR-10: no files, few fields."""
+    config = make_config("plain")
+    lines = [line(f"row/{k}.jpg") for k in range(4)]
+    write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
+    few = ("file", "verdict", "reason", "sha256", "class", "split", "row", "width", "height")
+    Places.of(config.data).manifest.write_text("".join(json.dumps({k: one[k] for k in few}) + "\n" for one in lines))
+    Places.of(config.data).summary.write_text('{"recipe": {"source": "cifar10"}}')
+    write_report(config.data, None)
+    page = read_page(config.data)
+    assert "4 of 4 files" in page.text and len(page.all("img")) == 4
+
+
+def test_page_stays_light(monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_PAGE_BYTES", 20_000)
+    data, _ = small_set()
+    write_report(data, Path("photos"))
+    uris = [one["src"] or "" for one in read_page(data).all("img")]
+    assert uris and sum(map(len, uris)) <= 20_000
+    assert "example pictures were left out to keep the page light" in read_page(data).text
+
+
+def test_examples_are_few_spread_and_always_the_same():
+    lines = [line(f"{k}.jpg", sha256=hashlib.sha256(str(k).encode()).hexdigest()) for k in range(500)]
+    chosen = []
+    for order in (lines, lines[::-1]):
+        examples = Examples(10)
+        for one in order:
+            examples.offer(one, counts._spread(one))
+        chosen.append([one["file"] for one in examples.lines])
+    assert chosen[0] == chosen[1] and len(set(chosen[0])) == 10
+    numbers = sorted(int(name.partition(".")[0]) for name in chosen[0])
+    assert numbers[0] < 150 and numbers[-1] > 350
+
+
+def test_what_strangers_wrote_does_not_fill_memory():
+    names = counts.Names()
+    for k in range(5000):
+        names.add(f"licence {k}")
+    assert len(names) <= counts.MOST_NAMES + 1 and sum(names.values()) == 5000
+
+
+def test_memory_does_not_grow_with_the_manifest(tmp_path):
+    peaks = []
+    for count in (4000, 20_000):
+        path = tmp_path / f"{count}.jsonl"
+        with open(path, "w") as stream:
+            for k in range(count):
+                reason = (None, "logo: x", "blank: x", "duplicate: x")[k % 4]
+                said = {"reason": reason, "license": f"licence {k}", "duplicate_of": "0.jpg" if k % 4 == 3 else None}
+                stream.write(json.dumps(line(f"{k}.jpg", sha256=f"{k:064x}", ok_score=k % 100 / 100, **said)) + "\n")
+        tracemalloc.start()
+        assert read_tally(path, 0.5).files == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0], peaks
+
+
+def test_bars_keep_the_sum():
+    rows = bars(Counter({f"class {k}": k + 1 for k in range(30)}), most=10)
+    assert len(rows) == 11 and sum(row.count for row in rows) == sum(range(1, 31))
+    assert rows[0].share == 1.0 and rows[-1].label == "20 others"
+
+
+def test_histogram_says_its_figures():
+    svg = histogram("Sizes <of> files", [3, 0, 5], ["0", "10", "20"], "px", (1.5, "here & now"))
+    assert 'aria-label="Sizes &lt;of&gt; files: 0 3, 20 5"' in svg and svg.count('class="bar"') == 2
+    assert "here &amp; now" in svg
+
+
+@pytest.mark.parametrize(
+    ("colour", "name"),
+    [
+        ((200, 30, 30), "red"),
+        ((30, 70, 190), "blue"),
+        ((40, 130, 60), "green"),
+        ((235, 205, 40), "yellow"),
+        ((15, 15, 18), "black"),
+        ((245, 245, 244), "white"),
+        ((185, 188, 190), "silver"),
+    ],
+)
+def test_paint_is_the_middles_not_the_walls(colour, name):
+    """A car's body before a wall of another colour, on a grey road."""
+    picture = np.full((64, 96, 3), (120, 150, 120) if name != "green" else (150, 120, 110), np.uint8)
+    picture[44:] = (90, 90, 92)
+    picture[22:48, 14:82] = colour
+    picture[40:52, 20:32] = picture[40:52, 64:76] = (10, 10, 10)
+    assert paint_of(picture) == name

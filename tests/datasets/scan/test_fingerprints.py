@@ -1,0 +1,43 @@
+"""What small pictures tell of large ones."""
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from datasets.scan.fingerprints import fingerprint, luma_range, to_colours, to_greys
+from datasets.scan.scan import make_thumb
+from tests.datasets.stand_in import paint
+
+THUMBS = np.stack([make_thumb(Image.fromarray(paint(seed, 150, 200)), (200, 150)) for seed in range(40)])
+
+
+def test_hashes_are_imagehash_s():
+    said = fingerprint(THUMBS)
+    for k, thumb in enumerate(map(Image.fromarray, THUMBS)):
+        both = (said.hashes[k], thumb), (said.mirrored[k], thumb.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        for ours, picture in both:
+            theirs = imagehash.phash(picture.convert("L").reduce(2))
+            assert f"{int(ours) & (2**64 - 1):016x}" == str(theirs)
+
+
+def test_greys_and_colours_are_pillow_s():
+    noise = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3)).astype(np.uint8)
+    for thumbs in (noise, THUMBS, np.full_like(noise, 255), np.zeros_like(noise)):
+        greys, colours = to_greys(thumbs), to_colours(thumbs)
+        for k, image in enumerate(map(Image.fromarray, thumbs)):
+            assert np.array_equal(greys[k], np.asarray(image.convert("L").reduce(2)))
+            assert np.array_equal(colours[k], np.asarray(image.reduce(8)))
+
+
+def test_what_is_said_of_a_picture_does_not_hang_on_its_neighbours():
+    whole = fingerprint(THUMBS)
+    for k in (0, 17, 39):
+        alone = fingerprint(THUMBS[k : k + 1])
+        assert (alone.hashes[0], alone.mirrored[0]) == (whole.hashes[k], whole.mirrored[k])
+        assert np.array_equal(alone.colours[0], whole.colours[k]) and np.array_equal(alone.luma[0], whole.luma[k])
+
+
+def test_how_dark_and_how_bright_a_picture_is():
+    levels = np.repeat(np.arange(100, dtype=np.uint8), 10).reshape(20, 50)  # ten pixels of each, so 2 % are two levels
+    mixed = np.random.default_rng(0).permuted(levels)
+    assert luma_range(np.stack([mixed, np.full_like(mixed, 23)])).tolist() == [[2, 97], [23, 23]]

@@ -1,0 +1,243 @@
+"""The scan store: every file is read once, whatever happens in between."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.scan import run as survey_run
+from datasets.scan.listing import list_into
+from datasets.scan.pool import map_in_order
+from datasets.scan.scan import Scanned, scan
+from datasets.scan.store import Store
+from datasets.scan.store_writer import StoreWriter
+from harness.errors import UserError
+from tests.datasets.stand_in import StandIn, make_config, paint, rows_of
+
+PLACE = Path("scan.sqlite")
+SETTINGS = {"img_size": [32, 32]}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make_folder(count: int) -> None:
+    for number in range(count):
+        path = Path(f"photos/{number:03d}.png")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(paint(number, 66, 70)).save(path, compress_level=1)
+
+
+def run(sorter: Any = None, stop_after: int | None = None, settings: dict[str, Any] = SETTINGS) -> list[str]:
+    """Lists and scans; the names of the files that were read. `stop_after`: killed at so many."""
+    read: list[str] = []
+
+    def look(job):
+        if stop_after is not None and len(read) == stop_after:
+            raise KeyboardInterrupt
+        read.append(Path(job.path).name)
+        return scan(job)
+
+    with StoreWriter.open(PLACE, settings) as store:
+        list_into(store, Path("photos"), "cars", "folder")
+        store.forget_gone()
+        try:
+            survey_run.survey(
+                store, make_config().data, sorter, 0, lambda _, jobs, workers: map_in_order(look, jobs, 0)
+            )
+        except KeyboardInterrupt:
+            pass
+    return read
+
+
+def test_every_file_is_read_once():
+    make_folder(5)
+    assert len(run()) == 5 and run() == []
+    with Store.read(PLACE) as store:
+        rows = rows_of(store)
+        assert [row.file for row in rows] == [f"{k:03d}.png" for k in range(5)] and store.count() == 5
+        assert all((row.width, row.height, row.reason, row.class_name) == (70, 66, None, "cars") for row in rows)
+        picture = store.picture("003.png")
+        assert picture is not None and np.array_equal(picture, np.asarray(scan_of("003.png").picture))
+        assert store.picture("nope.png") is None
+        assert rows[2].sha256 == scan_of("002.png").sha256
+
+
+def scan_of(name: str) -> Scanned:
+    return scan(survey_run.Job(f"photos/{name}", 32, 32))
+
+
+def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
+    make_folder(5)
+    run()
+    Image.fromarray(paint(99, 66, 70)).save("photos/001.png")
+    os.utime("photos/002.png", ns=(1, 1))
+    os.unlink("photos/003.png")
+    assert run() == ["001.png", "002.png"]
+    with Store.read(PLACE) as store:
+        assert store.count() == 4 and store.picture("003.png") is None
+        assert np.array_equal(np.asarray(store.picture("001.png")), np.asarray(scan_of("001.png").picture))
+    make_folder(4)
+    assert run() == ["000.png", "001.png", "002.png", "003.png"]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 7, 8, 9, 20, 37])
+def test_a_kill_loses_one_block_at_most(stop_after, monkeypatch):
+    monkeypatch.setattr(survey_run, "BLOCK_FILES", 8)
+    make_folder(40)
+    first = run(StandIn(), stop_after)
+    again = run(StandIn())
+    assert len(set(first) & set(again)) == stop_after % 8
+    assert sorted({*first, *again}) == sorted(os.listdir("photos"))
+
+
+def test_features_do_not_hang_on_neighbours_or_kills():
+    make_folder(40)
+    run(StandIn())
+    with Store.read(PLACE) as store:
+        whole = store.features([f"{k:03d}.png" for k in range(40)])
+        assert store.features(["nope.png"]).tolist() == [[0, 0, 0]]
+        blocks = list(store.feature_blocks(rows=7))
+    assert np.array_equal(np.concatenate([features for _, features in blocks]), whole)
+    assert np.concatenate([positions for positions, _ in blocks]).tolist() == list(range(40))
+    PLACE.unlink()
+    for stop_after in (3, 11, 30, None):
+        run(StandIn(), stop_after)
+    with Store.read(PLACE) as store:
+        assert np.array_equal(store.features([f"{k:03d}.png" for k in range(40)]), whole)
+
+
+def test_batches_of_features_are_all_of_one_size():
+    make_folder(40)
+    sizes = []
+
+    class Noting(StandIn):
+        def features(self, looks):
+            sizes.append(len(looks))
+            return super().features(looks)
+
+    run(Noting())
+    assert set(sizes) == {survey_run.FEATURE_FILES}
+
+
+def test_another_sorter_wants_its_own_features_and_reads_again():
+    make_folder(4)
+    assert len(run()) == 4
+    assert len(run(StandIn("5"))) == 4 and run(StandIn("5")) == [] and run() == []
+    assert len(run(StandIn("6"))) == 4
+
+
+def test_what_may_pass_is_tried_again():
+    make_folder(3)
+    PLACE.unlink(missing_ok=True)
+    with StoreWriter.open(PLACE, SETTINGS) as store:
+        list_into(store, Path("photos"), "cars", "folder")
+        reasons = ("unreadable: Input/output error", "timeout: too slow", "damaged: truncated")
+        found = zip(list(store.pending(False)), reasons, strict=True)
+        store.keep([(one, Scanned(reason=reason)) for one, reason in found], None)
+    assert run() == ["000.png", "001.png"]
+
+
+def test_other_settings_and_damage_begin_anew_and_are_told(capsys):
+    make_folder(3)
+    run()
+    assert len(run(settings={"img_size": [32, 32], "fast_decode": True})) == 3
+    assert "other settings; every file is read again" in capsys.readouterr().err
+    PLACE.write_bytes(b"no database at all, but some bytes that somebody wrote there" * 100)
+    assert len(run()) == 3
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_a_store_that_is_not_there_is_told():
+    with pytest.raises(UserError, match="make dataset"):
+        Store.read(PLACE)
+    PLACE.write_bytes(b"x" * 5000)
+    with pytest.raises(UserError, match="--rescan"):
+        Store.read(PLACE)
+
+
+# ---- ledgers ----------------------------------------------------------------------------------------------------
+
+
+def ledger_line(url: str, file: str | None, **said: Any) -> str:
+    line = {"url": url, "status": "done" if file else "gone", "reason": None, "sha256": None, "file": file}
+    return json.dumps(line | {"source": "commons", "class": None, "specs": None, "page": None} | said) + "\n"
+
+
+def listed(lines: str) -> tuple[list[str], dict[str, Any]]:
+    Path("raw/ledger.jsonl").write_text(lines)
+    with StoreWriter.open(Path("raw.sqlite"), SETTINGS) as store:
+        names = list_into(store, Path("raw"), "cars", "folder")
+        rows = rows_of(store)
+        assert [row.pos for row in rows] == list(range(len(rows)))
+        assert [row.file for row in rows] == sorted(row.file for row in rows)
+        return names, {row.file: row for row in rows}
+
+
+@pytest.fixture
+def raw() -> None:
+    for name in ("files/bb/2.jpg", "files/aa/1.jpg", "files/aa/3.png", "pages/x.html", "pages/pic.jpg"):
+        Path("raw", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("raw", name).write_bytes(b"x")
+
+
+def test_a_ledger_says_where_files_come_from(raw):
+    specs = {"Horsepower": 300}
+    classes, rows = listed(
+        ledger_line("http://b", "files/bb/2.jpg", license="CC0", author="me", page="http://p", specs=specs)
+        + ledger_line("http://a", "files/aa/1.jpg")
+        + ledger_line("http://gone", None)
+    )
+    assert classes == ["cars"] and list(rows) == ["files/aa/1.jpg", "files/aa/3.png", "files/bb/2.jpg"]
+    one = rows["files/bb/2.jpg"]
+    assert (one.license, one.author, one.page, one.url) == ("CC0", "me", "http://p", "http://b")
+    assert json.loads(one.specs) == specs and one.source == "commons"
+    unknown = rows["files/aa/3.png"]  # its line was lost in a power cut
+    assert (unknown.source, unknown.url, unknown.reason) == ("folder", None, None)
+
+
+def test_the_last_line_of_an_address_counts_and_torn_ones_do_not(raw):
+    classes, rows = listed(
+        ledger_line("http://a", "files/aa/1.jpg", license="old")
+        + ledger_line("http://a", "files/aa/1.jpg", license="new")
+        + ledger_line("http://b", "files/bb/2.jpg", license="was there")
+        + ledger_line("http://b", None)
+        + 'no json\n["a list"]\n{"url": 5}\n{"url": "http://a", "status": "done", "fi'
+    )
+    assert rows["files/aa/1.jpg"].license == "new" and rows["files/bb/2.jpg"].license is None
+
+
+def test_of_two_addresses_the_one_with_a_class_counts(raw):
+    lines = ledger_line("http://1", "files/aa/1.jpg") + ledger_line("http://9", "files/aa/1.jpg", **{"class": "Saab"})
+    lines += ledger_line("http://5", "files/aa/1.jpg", **{"class": "Audi"})
+    classes, rows = listed(lines)
+    assert rows["files/aa/1.jpg"].class_name == "Audi" and rows["files/aa/1.jpg"].url == "http://5"
+    assert classes == ["Audi", "unknown"] and rows["files/bb/2.jpg"].class_name == "unknown"
+
+
+def test_what_the_ledger_has_and_the_folder_has_not_is_accounted_for(raw):
+    lines = ledger_line("http://a", "files/aa/1.jpg") + ledger_line("http://z", "files/ab/lost.jpg")
+    lines += ledger_line("http://evil", "../../etc/passwd") + ledger_line("http://evil2", "/etc/passwd")
+    _, rows = listed(lines)
+    assert str(rows["files/ab/lost.jpg"].reason).startswith("unreadable") and len(rows) == 4
+
+
+def test_a_noted_sha256_is_compared(raw):
+    with StoreWriter.open(Path("raw.sqlite"), SETTINGS) as store:
+        Path("raw/ledger.jsonl").write_text(ledger_line("http://a", "files/aa/1.jpg", sha256="f" * 64))
+        list_into(store, Path("raw"), "cars", "folder")
+        assert [one.expected for one in store.pending(False)] == ["f" * 64, None, None]
+        store.keep(
+            [(one, scan(survey_run.Job(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)], None
+        )
+        assert list(store.pending(False)) == []
+        assert rows_of(store)[0].reason.startswith("damaged: its sha256")
+        Path("raw/ledger.jsonl").write_text(ledger_line("http://a", "files/aa/1.jpg", sha256="e" * 64))
+        list_into(store, Path("raw"), "cars", "folder")
+        assert [one.expected for one in store.pending(False)] == ["e" * 64]

@@ -1,0 +1,128 @@
+"""Labelled photos: how they are read, and what the sorter makes of the real ones (where they are)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.clean.manual_labels import VIEWS
+from datasets.clean.view_classifier import Sorter, load_sorter
+from datasets.procedural.render import render
+from datasets.procedural.sets import picture_draw
+from datasets.train_shipped.labelled_photos import (
+    Labelled,
+    find_copies,
+    read_messy_photos,
+    read_view_photos,
+    sample_good_photos,
+)
+from datasets.train_shipped.measure_view_classifier import (
+    Figure,
+    confusion,
+    few_shot_auc,
+    resampled,
+    shipped_auc,
+    unseen_scores,
+    unseen_views,
+    view_figures,
+)
+from harness.errors import UserError
+from harness.features.view_features import at_hand
+
+
+def draw(index: int, height: int = 96, width: int = 128) -> np.ndarray:
+    factors, seed = picture_draw("ordinary", 31, index)
+    return render(factors, height, width, seed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "messy").mkdir()
+    (tmp_path / "dealer").mkdir()
+    for index in range(4):
+        Image.fromarray(draw(index)).save(tmp_path / "messy" / f"{index}.png")
+        Image.fromarray(draw(10 + index)).save(tmp_path / "dealer" / f"{index}.jpg")
+    lines = ["file,verdict,label,reason", "0.png,ok,good,", "1.png,outlier,logo,", "2.png,ok,good,", "3.png,ok,good,"]
+    (tmp_path / "messy" / "labels.csv").write_text("\n".join(lines))
+    views = ["file,view,whole,confidence", "messy/0.png,front_left,yes,high", "messy/1.png,rear,yes,low"]
+    (tmp_path / "views.csv").write_text("\n".join(views))
+    return tmp_path
+
+
+def test_labels_are_read_with_their_looks(folder: Path) -> None:
+    sorter = load_sorter("reader")
+    messy, views = read_messy_photos(folder, sorter), read_view_photos(folder, sorter)
+    assert messy.ok.tolist() == [1, 0, 1, 1] and messy.labels[1] == "logo" and (messy.views == -1).all()
+    assert messy.features.shape == (4, sorter.dim) and len(set(messy.groups.tolist())) == 4
+    assert [VIEWS[view] for view in views.views] == ["front_left", "rear"] and views.sure.tolist() == [True, False]
+    assert sample_good_photos(folder, 2) == {"dealer": ["dealer/0.jpg", "dealer/2.jpg"]}
+
+
+def test_missing_and_foreign_tables_are_told(tmp_path: Path, folder: Path) -> None:
+    sorter = load_sorter("reader")
+    with pytest.raises(UserError, match="views.csv: cannot be read .*CARFORGE_PHOTOS"):
+        read_view_photos(tmp_path / "nowhere", sorter)
+    (folder / "views.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="found columns a, b, allowed file, view, confidence"):
+        read_view_photos(folder, sorter)
+
+
+def test_copies_and_mirrored_copies_are_one_group() -> None:
+    first, second = draw(1, 96, 96), draw(2, 96, 96)
+    smaller = np.asarray(Image.fromarray(first).resize((48, 48)).resize((96, 96)))
+    groups = find_copies(np.stack([first, second, smaller, first[:, ::-1]]))
+    assert groups[0] == groups[2] == groups[3] != groups[1]
+
+
+def test_views_are_counted_by_side_exactly_and_in_balance() -> None:
+    truth = np.array([VIEWS.index(v) for v in ("front_left", "front_left", "front_right", "rear_left", "rear_right")])
+    said = truth.copy()
+    said[1] = VIEWS.index("rear_right")  # the nose's side is right all the same
+    unknown, names = np.full(5, -1), [""] * 5
+    photos = Labelled(names, np.zeros((5, 1)), unknown, truth, np.ones(5, bool), names, np.arange(5))
+    figures = view_figures(photos, np.eye(len(VIEWS))[said][None], np.arange(5))
+    assert figures["nose side"].value == 1 and figures["exact"].value == pytest.approx(0.8)
+    assert figures["balanced, three-quarter views"].value == pytest.approx(0.875)
+    table = confusion(truth, said)
+    assert table[2] == "| front_left | . | . | 1 | . | . | . | . | 1 | . |" and len(table) == 6
+
+
+def test_an_interval_holds_the_value_and_narrows_with_more_pictures() -> None:
+    few, many = (resampled(n, lambda rows, n=n: float((rows % 2 == 0).mean() + 0 * n)) for n in (20, 2000))
+    assert few.low < few.value < few.high and many.high - many.low < 0.3 * (few.high - few.low)
+    assert str(Figure(0.5, 0.25, 0.75)) == "0.500 (0.250 to 0.750)"
+
+
+# ---- real photos ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.photos
+def test_the_embedded_sorter_tells_real_photos_apart(photos: Path) -> None:
+    sorter = load_sorter("reader")
+    messy = read_messy_photos(photos, sorter)
+    assert shipped_auc(sorter, messy).value >= 0.60
+    assert few_shot_auc(messy, unseen_scores(sorter, messy, seeds=2)[0]).value >= 0.72
+
+
+@pytest.fixture
+def mobilenet() -> Sorter:
+    if not at_hand("mobilenet_v2"):
+        pytest.skip("MobileNetV2's weights are not at hand (CARFORGE_WEIGHTS)")
+    return load_sorter("mobilenet_v2")
+
+
+@pytest.mark.photos
+def test_mobilenet_tells_real_photos_apart(photos: Path, mobilenet: Sorter) -> None:
+    messy = read_messy_photos(photos, mobilenet)
+    assert shipped_auc(mobilenet, messy).value >= 0.87
+    assert few_shot_auc(messy, unseen_scores(mobilenet, messy, seeds=2)[0]).value >= 0.95
+
+
+@pytest.mark.photos
+@pytest.mark.slow
+def test_mobilenet_tells_views_of_real_photos(photos: Path, mobilenet: Sorter) -> None:
+    labelled = read_view_photos(photos, mobilenet)
+    figures = view_figures(labelled, unseen_views(mobilenet, labelled, 0)[None], np.flatnonzero(labelled.sure))
+    assert figures["nose side"].value >= 0.97 and figures["exact"].value >= 0.95
+    assert figures["balanced, three-quarter views"].value >= 0.80

@@ -1,0 +1,164 @@
+"""The stage that trains the factor reader: what it draws, spoils and degrades, and that it repeats itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.procedural.factors import FACTOR_NAMES
+from datasets.procedural.sets import picture_draw
+from datasets.train_shipped import train_reader as stage
+from datasets.train_shipped.augment import blemish, blur, continue_rows, degrade, uniform, warp
+from datasets.train_shipped.negatives import WAYS, spoil
+from datasets.train_shipped.reader_data import draw_cars, draw_empty, draw_messy, draw_mixed_cars
+from harness.features import load_reader, pictures_to_input
+
+
+@pytest.fixture(scope="module")
+def cars():
+    return draw_cars(33, 5, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def batch(cars) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(cars.pictures).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(cars.masks[:, None])
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_cars_cover_the_whole_range_and_carry_their_factors(cars) -> None:
+    futurism = cars.factors[:, FACTOR_NAMES.index("futurism")]
+    assert futurism.min() < 0.1 and futurism.max() > 0.9 and ((futurism > 0.35) & (futurism < 0.65)).any()
+    assert cars.factors[7, 1] == picture_draw("ordinary", 5, 7, (0.0, 1.0))[0].yaw_deg
+    assert 0.1 < cars.masks.mean() < 0.5
+
+
+def test_wide_cars_are_squared_as_the_reader_squares_them() -> None:
+    mixed = draw_mixed_cars(20, 5, 64)
+    assert mixed.pictures.shape == (20, 64, 64, 3) and mixed.masks.shape == (20, 64, 64)
+    assert sorted(set(mixed.margins)) == [0, 14, 16] and len(mixed.factors) == 20
+    wide = int(np.flatnonzero(mixed.margins == 16)[0])
+    assert (mixed.pictures[wide, :16] == mixed.pictures[wide, 16]).all()
+    assert (mixed.pictures[wide, 48:] == mixed.pictures[wide, 47]).all()
+    inside = torch.tensor(mixed.pictures[wide, 16:48]).permute(2, 0, 1)[None].float() / 127.5 - 1
+    assert not mixed.masks[wide, :16].any() and mixed.masks[wide, 16:48].any()
+    expected = pictures_to_input(mixed.pictures[wide : wide + 1, 16:48], 48)
+    torch.testing.assert_close(pictures_to_input(mixed.pictures[wide : wide + 1], 48), expected)
+    padded = torch.nn.functional.pad(inside, (0, 0, 16, 16))
+    torch.testing.assert_close(
+        continue_rows(padded, torch.tensor([16])),
+        torch.tensor(mixed.pictures[wide]).permute(2, 0, 1)[None].float() / 127.5 - 1,
+    )
+
+
+def test_training_calibration_and_held_out_renders_never_meet() -> None:
+    seeds = [stage._set_seed(seed, purpose) for seed in range(5) for purpose in ("train", "calibration", "held_out")]
+    assert len(set(seeds)) == 15 and min(seeds) > 10**6  # sets for training a GAN have small seeds
+
+
+def test_messy_pictures_hold_no_usable_car_and_repeat() -> None:
+    pictures, kinds = draw_messy(26, 3, 32)
+    assert pictures.shape == (26, 32, 32, 3) and pictures.dtype == np.uint8
+    assert {"logo", "animal", "interior", "collage", "several_cars", "front_view", "rear_view"} <= set(kinds)
+    assert not {kind for kind in kinds if kind in ("good", "letterbox", "truncated", "empty") or "duplicate" in kind}
+    np.testing.assert_array_equal(draw_messy(26, 3, 32)[0], pictures)
+    assert draw_empty(3, 0, 32).shape == (3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
+def test_every_way_of_spoiling_changes_the_car_much(batch, way) -> None:
+    cars, masks = batch
+    for seed in range(4):
+        spoiled = way(cars[:9], masks[:9], cars[torch.randperm(len(cars), generator=rng(seed))], rng(seed)).clamp(0, 1)
+        assert spoiled.shape == (9, 3, 64, 64) and torch.isfinite(spoiled).all()
+        change = (spoiled - cars[:9]).abs().mean(1, keepdim=True)
+        on_car = (change * masks[:9]).sum((1, 2, 3)) / masks[:9].sum((1, 2, 3))
+        assert on_car.mean() > 0.04  # of the range: sensor noise makes 0.004
+
+
+def test_spoiling_repeats_and_takes_turns(batch) -> None:
+    cars, masks = batch
+    first = spoil(cars, masks, rng(1))
+    torch.testing.assert_close(first, spoil(cars, masks, rng(1)), rtol=0, atol=0)
+    assert not torch.equal(first, spoil(cars, masks, rng(2)))
+    assert first.min() >= 0 and first.max() <= 1
+
+
+def test_degrading_keeps_the_picture_recognisable(batch) -> None:
+    cars, _ = batch
+    result = degrade(cars, rng(), 48)
+    assert result.shape == (33, 3, 48, 48) and result.min() >= 0 and result.max() <= 1
+    torch.testing.assert_close(result, degrade(cars, rng(), 48), rtol=0, atol=0)
+    small, seen = (torch.nn.functional.interpolate(x, (12, 12), mode="area").flatten(1) for x in (cars, result))
+    gap = (small[:, None] - seen[None]).abs().mean(2)  # every degraded picture is nearest to its own original
+    assert (gap.argmin(0) == torch.arange(33)).float().mean() >= 0.9
+
+
+def test_blemishes_are_slight(batch) -> None:
+    cars, _ = batch
+    changes = torch.stack([(blemish(cars, rng(seed)) - cars).abs().mean((1, 2, 3)) for seed in range(6)])
+    assert 0.005 < changes.mean() < 0.06 and changes.max() < 0.2
+    torch.testing.assert_close(blemish(cars, rng(3)), blemish(cars, rng(3)), rtol=0, atol=0)
+
+
+def test_warp_mirrors_magnifies_and_leaves_alone(batch) -> None:
+    cars, _ = batch
+    still, every = torch.zeros(33, dtype=torch.bool), torch.ones(33, dtype=torch.bool)
+    same = torch.ones(33)
+    torch.testing.assert_close(warp(cars, rng(), same, still, 0.0, 0.0, 5), cars, atol=1e-4, rtol=0)
+    torch.testing.assert_close(warp(cars, rng(), same, every, 0.0, 0.0, 5), cars.flip(3), atol=1e-4, rtol=0)
+    dot = torch.zeros(1, 1, 64, 64)
+    dot[:, :, 24:40, 24:40] = 1
+    larger = warp(dot, rng(), torch.tensor([2.0]), still[:1], 0.0, 0.0, 5)
+    assert float(larger.sum()) == pytest.approx(4 * float(dot.sum()), rel=0.02)
+
+
+def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
+    point = torch.zeros(1, 1, 41, 41)
+    point[0, 0, 20, 20] = 1
+    soft = blur(point, 3.0)[0, 0]
+    assert float(soft.sum()) == pytest.approx(1.0, abs=1e-5)
+    rows = torch.arange(41.0) - 20
+    assert float((soft.sum(1) * rows**2).sum()) ** 0.5 == pytest.approx(3.0, rel=0.06)
+
+
+def test_hue_is_compared_round_the_circle() -> None:
+    factors = np.zeros((3, len(FACTOR_NAMES)))
+    factors[:, FACTOR_NAMES.index("paint_hue")] = [0.02, 0.98, 0.5]
+    factors[:, FACTOR_NAMES.index("paint_saturation")] = [0.8, 0.8, 0.1]  # the last one has no hue
+    assert stage.factor_error("paint_hue", np.array([0.98, 0.03, 0.0]), factors) == pytest.approx(0.045)
+
+
+def test_training_is_a_function_of_its_seed_and_leaves_a_loadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "HELD_OUT_COUNT", 10)
+    monkeypatch.setattr(stage, "HELD_OUT_SIZES", ((32, 32), (32, 64)))
+    files = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.rand(1)  # what others draw from torch's own generator must not matter
+        files.append(stage.train_reader(tmp_path / f"{number}.safetensors", 40, 3, seed))
+    first, again, other = (file.read_bytes() for file in files)
+    assert first == again != other
+    reader = load_reader(files[0])
+    assert reader.report["recipe"] == {"count": 40, "steps": 3, "seed": 0, "drawn_px": 64}
+    assert set(reader.errors) == set(FACTOR_NAMES)
+
+
+def test_targets_are_standardised_and_dull_paint_has_no_hue(cars) -> None:
+
+    factors = stage._factor_table(cars.factors)
+    targets, weights = stage._targets(cars.factors, factors)
+    assert targets.shape == weights.shape == (33, len(FACTOR_NAMES) + 1)
+    torch.testing.assert_close(targets[:, 0].std(correction=0), torch.tensor(1.0), atol=1e-4, rtol=0)
+    dull = cars.factors[:, FACTOR_NAMES.index("paint_saturation")] <= stage.COLOURED
+    hue = FACTOR_NAMES.index("paint_hue")
+    assert (weights[dull][:, hue : hue + 2] == 0).all() and (weights[~dull][:, hue : hue + 2] == 1).all()
+
+
+def test_uniform_stays_in_its_range() -> None:
+    values = uniform(rng(), -2.0, 3.0, 1000)
+    assert values.min() >= -2 and values.max() < 3 and values.max() - values.min() > 4.8

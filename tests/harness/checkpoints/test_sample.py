@@ -1,0 +1,115 @@
+"""`make sample`: the class that is asked for, mixes of classes, and grids that repeat."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import harness.checkpoints.sampling
+from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
+from harness.checkpoints.sample import sample_run
+from harness.config.experiment import config_to_dict, config_to_yaml
+from harness.errors import UserError
+from harness.networks.arch import ArchSpec
+from harness.networks.build import build_networks, spec_to_networks
+from harness.storage.rundir import RunDir
+from tests.harness.tiny_runs import CONDITIONAL, tiny_config
+
+NAMES = ["audi", "b m/w", "porsche"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+
+    def write(**changes) -> str:
+        config = tiny_config(**changes)
+        rundir = RunDir(tmp_path / "runs" / config.name)
+        rundir.checkpoints.mkdir(parents=True)
+        rundir.config_path.write_text(config_to_yaml(config))
+        classes = len(NAMES) if config.model.conditional else 0
+        generator, discriminator = build_networks(config, classes, torch.device("cpu"))
+        with torch.no_grad():  # of the start, classes differ too little to be seen
+            for name, weight in generator.named_parameters():
+                weight.mul_(4 if "embed" in name else 1)
+        facts = {"step": 4, "num_classes": classes, "config": config_to_dict(config), "class_names": NAMES}
+        weights = {"generator": generator.state_dict(), "discriminator": discriminator.state_dict()}
+        save_checkpoint(checkpoint_folder(rundir.checkpoints, 4), weights, {"step": 4}, facts)
+        return config.name
+
+    return write
+
+
+def tiles(path, columns: int, rows: int) -> np.ndarray:
+    """uint8 (rows, columns, 32, 32, 3) of a grid, counted from the right."""
+    with Image.open(path) as image:
+        grid = np.asarray(image)
+    assert grid.shape[0] == rows * 34 - 2
+    left = grid.shape[1] - (columns * 34 - 2)
+    return np.stack([
+        [grid[r * 34 : r * 34 + 32, left + c * 34 : left + c * 34 + 32] for c in range(columns)] for r in range(rows)
+    ])  # fmt: skip
+
+
+def test_a_class_by_name_and_number_and_in_all(run):
+    name = run(**CONDITIONAL)
+    every = tiles(sample_run(name, "all", 4), 4, 3)
+    rows = [tiles(sample_run(name, brand, 4), 2, 2).reshape(4, 32, 32, 3) for brand in ("audi", "b m/w", "2")]
+    assert np.array_equal(every, np.stack(rows))
+    assert len({row.tobytes() for row in rows}) == 3
+    sole = tiles(sample_run(name, "audi:3", 4), 2, 2).reshape(4, 32, 32, 3)
+    assert np.array_equal(sole, rows[0])
+
+
+def test_a_mix_lies_between_and_random_draws_several(run):
+    name = run(**CONDITIONAL)
+    one, other = (tiles(sample_run(name, brand, 4), 2, 2) for brand in ("audi", "porsche"))
+    near, half = (tiles(sample_run(name, f"audi:{a},porsche:{b}", 4), 2, 2) for a, b in ((999, 1), (1, 1)))
+
+    def distance(a, b):
+        return np.abs(a.astype(float) - b).mean()
+
+    assert distance(near, one) < 0.2 * distance(half, one) and distance(half, one) < distance(other, one)
+    mixed = tiles(sample_run(name, "random", 9), 3, 3).reshape(9, 32, 32, 3)
+    rows = tiles(sample_run(name, "all", 9), 9, 3)
+    same = np.abs(rows.astype(int) - mixed).max(axis=(2, 3, 4)) <= 1  # drawn in batches of another size
+    classes = [same[:, k].tolist().index(True) for k in range(9)]
+    assert len(set(classes)) > 1
+
+
+def test_grids_repeat_are_named_and_told_apart_by_seed(run):
+    name = run(**CONDITIONAL)
+    first = sample_run(name, "audi:0.6,porsche:0.4", 2)
+    content = first.read_bytes()
+    assert first.name == "brand-audi-0.6_porsche-0.4-2-step-00000004-seed-0.png"
+    assert sample_run(name, "porsche:0.4,audi:0.6", 2) != first
+    assert sample_run(name, "audi:0.6,porsche:0.4", 2).read_bytes() == content
+    other = sample_run(name, "audi:0.6,porsche:0.4", 2, seed=1)
+    assert other.name.endswith("-seed-1.png") and other.read_bytes() != content
+    assert sample_run(name, "b m/w", 2).name.startswith("brand-b_m_w-")  # and a hash, for what was left out
+
+
+def test_a_run_without_classes_draws_cars_and_no_brand(run):
+    name = run()
+    assert tiles(sample_run(name, count=4), 2, 2).std() > 0
+    with pytest.raises(UserError, match="BRAND: found 'audi', allowed none: the run was trained without classes"):
+        sample_run(name, "audi")
+    with pytest.raises(UserError, match="checkpoint: found no"):
+        sample_run(name, checkpoint="step-00000009")
+
+
+WAYS = [("resnet", "cBN"), ("resnet", "concat"), ("conv", "cBN"), ("conv", "concat")]
+
+
+@pytest.mark.parametrize("sn", [False, True])
+@pytest.mark.parametrize(("backbone", "way"), WAYS)
+def test_one_hot_weights_equal_labels_bit_for_bit(backbone, way, sn):
+    spec = ArchSpec(32, 32, backbone, 8, 4, 4, num_classes=5, g_cond_mtd=way, d_cond_mtd="PD", apply_g_sn=sn)
+    generator = spec_to_networks(spec)[0].eval()
+    z, y = torch.randn(6, 8), torch.tensor([0, 4, 2, 2, 1, 3])
+    weights = torch.nn.functional.one_hot(y, 5).float()
+    assert torch.equal(generator(z, y), generator(z, weights))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(generator(z, y), generator(z, weights))
+    assert not torch.equal(generator(z, y), generator(z, 0.9 * weights + 0.02))

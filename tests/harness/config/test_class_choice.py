@@ -1,0 +1,65 @@
+"""A choice of classes in words: what is understood, and what is told in one line."""
+
+import pytest
+
+from harness.config.class_choice import Choice, text_to_choice
+from harness.errors import UserError
+
+NAMES = ["audi", "bmw", "porsche", "3", "random"]
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("bmw", Choice("mix", ((1, 1.0),))),
+        ("2", Choice("mix", ((2, 1.0),))),
+        ("3", Choice("mix", ((3, 1.0),))),
+        ("random", Choice("mix", ((4, 1.0),))),
+        ("all", Choice("all")),
+        ("audi:0.6,porsche:0.4", Choice("mix", ((0, 0.6), (2, 0.4)))),
+        ("porsche:1, 0:3", Choice("mix", ((2, 0.25), (0, 0.75)))),
+        ("audi:7", Choice("mix", ((0, 1.0),))),
+    ],
+)
+def test_what_is_understood(text, choice):
+    found = text_to_choice(text, NAMES)
+    assert found.kind == choice.kind and [n for n, _ in found.mix] == [n for n, _ in choice.mix]
+    assert [share for _, share in found.mix] == pytest.approx([share for _, share in choice.mix])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "opel",
+            r"BRAND: found 'opel', allowed audi, bmw, porsche, 3, random, a number from 0 to 4, random, all, or a ",
+        ),
+        ("5", "found '5', allowed"),
+        ("-1", "found '-1', allowed"),
+        ("audi:0.6,opel:0.4", "found 'opel' in 'audi:0.6,opel:0.4', allowed"),
+        ("audi:0.6,audi:0.4", "found 'audi' twice"),
+        ("audi:0.6,0:0.4", "found '0' twice"),
+        ("audi:0,bmw:1", "found 'audi:0' in .*, allowed name:share with a share above 0"),
+        ("audi:nan,bmw:1", "found 'audi:nan'"),
+        ("audi:inf,bmw:1", "found 'audi:inf'"),
+        ("audi,bmw", "found '.*' in 'audi,bmw', allowed"),
+        ("", "found '', allowed"),
+    ],
+)
+def test_what_is_not_is_told_in_one_line(text, told):
+    with pytest.raises(UserError, match=told) as error:
+        text_to_choice(text, NAMES)
+    assert "\n" not in str(error.value)
+
+
+def test_without_classes_only_random_is_left():
+    assert text_to_choice("random", []) == Choice("random")
+    with pytest.raises(UserError, match="BRAND: found 'audi', allowed none"):
+        text_to_choice("audi", [])
+
+
+def test_a_label_is_a_class_or_the_shares_of_all():
+    assert text_to_choice("bmw:2", NAMES).label(5) == 1
+    assert text_to_choice("bmw:1,audi:1", NAMES).label(5) == (0.5, 0.5, 0.0, 0.0, 0.0)
+    with pytest.raises(UserError, match="label: found 'all'"):
+        text_to_choice("all", NAMES, "label", also=())

@@ -1,0 +1,71 @@
+"""No YAML trick does harm, and each is refused in one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.config.experiment import load_config
+from harness.errors import UserError
+
+BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
+
+TRICKS = {
+    "empty": b"",
+    "only a comment": b"# nothing\n",
+    "a list": b"- 1\n- 2\n",
+    "a word": b"hello\n",
+    "binary": bytes(range(256)),
+    "utf-16": "extends: base.yaml\n".encode("utf-16"),
+    "null byte": b"name: a\x00b\n",
+    "tab": b"optim:\n\tg_lr: 1\n",
+    "open bracket": b"data: {set: cars\n",
+    "python object": b"name: !!python/object/apply:os.system ['touch pwned']\n",
+    "python name": b"name: !!python/name:os.system\n",
+    "unknown tag": b"name: !thing x\n",
+    "alias": b"a: &x 1\nname: *x\n",
+    "alias bomb": b"a: &a [1,1]\n" + b"".join(b"b%d: &b%d [*a,*a]\n" % (k, k) for k in range(10)),
+    "repeated key": b"optim: {g_lr: 1.0e-4, g_lr: 1.0e-3}\n",
+    "deep flow": b"a: " + b"[" * 3000 + b"]" * 3000,
+    "deep mapping": b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
+    "huge number": b"seed: " + b"9" * 6000 + b"\n",
+    "no such date": b"name: 2024-13-45\n",
+    "a tag that does not fit": b"seed: !!timestamp 5\n",
+    "mapping as key": b"{a: 1}: 2\n",
+    "list as key": b"[1, 2]: 2\n",
+    "two documents": b"name: a\n---\nname: b\n",
+    "too large": b"# " + b"x" * 1_000_100,
+    "itself": b"extends: x.yaml\n",
+    "nobody": b"extends: nobody.yaml\n",
+    "list of parents": b"extends: [a, b]\n",
+}
+
+
+@pytest.mark.parametrize("content", TRICKS.values(), ids=TRICKS.keys())
+def test_bad_yaml_is_one_clear_line(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value) and len(str(caught.value)) < 400
+    assert list(tmp_path.iterdir()) == [path], "nothing in it was executed"
+
+
+@pytest.mark.parametrize("value", ["[1, 2", "!!python/name:os.system", "*x", "{a: 1, a: 2}", "[" * 3000])
+def test_bad_yaml_after_set_is_one_clear_line(value: str):
+    with pytest.raises(UserError, match=r"^--set optim\.g_lr: ") as caught:
+        load_config(BASE, [f"optim.g_lr={value}"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["optim.g_lr", "=3", "optim..g_lr=3", ".g_lr=3", ""])
+def test_set_without_key_or_value_is_refused(text: str):
+    with pytest.raises(UserError, match="--set: found"):
+        load_config(BASE, [text])
+
+
+def test_missing_files_and_folders_are_one_line(tmp_path: Path):
+    for path in (tmp_path / "no.yaml", tmp_path):
+        with pytest.raises(UserError, match=f"cannot read {path}") as caught:
+            load_config(path)
+        assert "\n" not in str(caught.value)

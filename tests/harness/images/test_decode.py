@@ -1,0 +1,234 @@
+"""Pictures of strangers: every one is decoded as defined or refused with a reason, and bars go where they are bars."""
+
+import os
+import resource
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from harness.images.decode import (
+    PictureError,
+    centred_box,
+    decode_picture,
+    fit_image,
+    fit_picture,
+    picture_grid,
+    resize_picture,
+    save_png,
+)
+from tests.harness.pictures import encoded, scene
+
+SLUGS = ("unreadable", "format", "too_large", "damaged")
+
+
+def reason_of(source: Path | bytes) -> str:
+    with pytest.raises(PictureError) as caught:
+        decode_picture(source)
+    reason = caught.value.reason
+    assert reason == str(caught.value) and "\n" not in reason and len(reason) < 230
+    assert reason.split(": ")[0] in SLUGS and reason.split(": ", 1)[1]
+    return reason
+
+
+# ---- 500 damaged pictures ----
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    data = bytearray(content)
+    kind = rng.integers(6)
+    at = int(rng.integers(len(data)))
+    if kind == 0:  # cut
+        return bytes(data[:at])
+    if kind == 1:  # flipped bits
+        for k in rng.integers(len(data), size=int(rng.integers(1, 20))):
+            data[k] ^= 1 << int(rng.integers(8))
+    if kind == 2:  # flipped bits in the header
+        for k in rng.integers(min(64, len(data)), size=3):
+            data[k] = int(rng.integers(256))
+    if kind == 3:  # a hole of zeros
+        data[at : at + 200] = bytes(len(data[at : at + 200]))
+    if kind == 4:  # something inserted
+        data[at:at] = rng.bytes(int(rng.integers(1, 64)))
+    if kind == 5:  # two parts swapped
+        data = data[at:] + data[:at]
+    return bytes(data)
+
+
+def test_500_damaged_pictures_are_all_accounted_for():
+    rng = np.random.default_rng(7)
+    picture = scene()
+    alpha = np.dstack([picture, picture[..., 0]])
+    sources = [encoded(picture, "JPEG"), encoded(picture, "JPEG", progressive=True), encoded(picture), encoded(alpha)]
+    sources += [encoded(picture, "WEBP"), encoded(picture, "WEBP", lossless=True)]
+    outcomes: dict[str, int] = {}
+    for k in range(500):
+        try:
+            decoded = decode_picture(mutated(sources[k % len(sources)], rng), (32, 32) if k % 3 == 0 else None)
+            assert decoded.dtype == np.uint8 and decoded.ndim == 3 and decoded.shape[2] == 3
+            outcome = "ok"
+        except PictureError as error:
+            outcome = error.reason.split(":")[0]
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    assert sum(outcomes.values()) == 500 and set(outcomes) <= {"ok", *SLUGS}
+    assert outcomes["damaged"] > 50 and outcomes["format"] > 50 and outcomes["ok"] > 10
+
+
+@pytest.mark.parametrize("kind, options", [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})])
+def test_a_truncated_picture_is_never_half_a_picture(kind: str, options: dict):
+    content = encoded(scene(), kind, **options)
+    for length in range(0, len(content) - 30, max(1, len(content) // 40)):
+        assert reason_of(content[:length]).split(":")[0] in ("format", "damaged")
+
+
+# ---- bombs ----
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    body = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(60000, 60000), (10000, 10000), (7100, 7100), (2_000_000_000, 1)])
+@pytest.mark.filterwarnings("error")
+def test_a_huge_picture_is_refused_before_it_is_decoded(size: tuple[int, int]):
+    content = png_header(*size)
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert reason_of(content).startswith("too_large: ")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 50 * 1024
+
+
+def test_a_text_bomb_in_a_png_is_refused():
+    info = PngImagePlugin.PngInfo()
+    info.add_text("bomb", "a" * 100_000_000, zip=True)
+    assert reason_of(encoded(scene(), pnginfo=info)).startswith("damaged: ")
+
+
+# ---- what is no picture for us ----
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO", "PCX", "TGA", "JPEG2000", "PDF", "EPS"])
+def test_other_formats_are_refused_whatever_they_are_called(kind: str, tmp_path: Path):
+    try:
+        content = encoded(scene(64, 64), kind)
+    except OSError:
+        pytest.skip(f"this Pillow writes no {kind}")
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert reason_of(tmp_path / "x.jpg").startswith("format: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xd8\xff", b"8BPS\x00\x01" + bytes(100), b"SIMPLE  =   T" + bytes(3000), b"<svg></svg>", b"<html>"],
+)
+def test_no_pictures_are_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert reason_of(tmp_path / "x.jpg") == reason_of(content)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    for name in ("missing.jpg", "loop", "gone", ".", "a\x00b", "a" * 300):
+        assert reason_of(tmp_path / name).startswith("unreadable: ")
+
+
+def test_odd_names_are_read(tmp_path: Path):
+    for name in ("ü€😀 x.png", "a'b\"c;$d.png", os.fsdecode(b"\xff\xfe.png")):
+        (tmp_path / name).write_bytes(encoded(scene()))
+        assert np.array_equal(decode_picture(tmp_path / name), scene())
+
+
+# ---- the fast path ----
+
+
+def test_the_fast_path_decodes_smaller_but_not_too_small():
+    content = encoded(scene(640, 960), "JPEG")
+    assert decode_picture(content, (64, 64)).shape == (160, 240, 3)
+    assert decode_picture(content, (128, 224)).shape == (320, 480, 3)
+    assert decode_picture(content, (400, 400)).shape == (640, 960, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_picture(encoded(scene(640, 960), "JPEG", exif=exif), (200, 50)).shape == (480, 320, 3)
+    exact = resize_picture(decode_picture(content), 64, 64).astype(int)
+    assert np.abs(resize_picture(decode_picture(content, (64, 64)), 64, 64) - exact).mean() < 1
+    assert np.array_equal(decode_picture(encoded(scene()), (8, 8)), scene()), "only JPEG has it"
+
+
+# ---- crop, resize, grid, PNG ----
+
+
+def test_crops_are_centred_and_have_the_aspect():
+    picture = scene(60, 80)
+    image = Image.fromarray(picture)
+    assert centred_box(60, 80, 1, 1) == (10, 0, 70, 60)
+    assert np.array_equal(fit_image(image, 60, 60, "crop"), picture[:, 10:70])
+    assert centred_box(60, 80, 128, 256) == (0, 10, 80, 50)
+    assert np.array_equal(fit_image(image, 40, 80, "crop"), picture[10:50])
+    assert centred_box(60, 80, 3, 4) == (0, 0, 80, 60)
+    assert np.array_equal(fit_image(image, 60, 80, "crop"), picture)
+    left, top, right, bottom = centred_box(1, 500, 64, 64)
+    assert (right - left, bottom - top) == (1, 1)
+
+
+def test_resizing_is_exact_lanczos():
+    picture = scene(300, 401)[:, 3:]
+    expected = Image.fromarray(np.ascontiguousarray(picture)).resize((64, 48), Image.Resampling.LANCZOS)
+    resized = resize_picture(picture, 48, 64)
+    assert np.array_equal(resized, np.asarray(expected)) and resized.flags["WRITEABLE"]
+    assert resize_picture(picture[:20, :20], 64, 32).shape == (64, 32, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
+def test_padding_keeps_the_whole_picture_and_fades_its_edges_outwards(turned: bool):
+    wide = scene(60, 120)
+    wide[:2], wide[:2, 60:] = (200, 40, 40), (40, 200, 40)  # as long as two lines of the result
+
+    def view(picture: np.ndarray) -> np.ndarray:
+        return picture.transpose(1, 0, 2) if turned else picture
+
+    whole = view(fit_picture(np.ascontiguousarray(view(wide)), 64, 64, "pad")).astype(int)
+    small = view(resize_picture(np.ascontiguousarray(view(wide)), *((64, 32) if turned else (32, 64))))
+    assert np.array_equal(whole[16:48], small)
+    edge = small[:2].astype(float).mean(axis=0)
+    steps = [np.abs(np.diff(line, axis=0)).max() for line in (edge, whole[15], whole[8], whole[0])]
+    assert steps == sorted(steps, reverse=True) and steps[-1] < steps[0] / 4  # ever smoother
+    assert np.abs(whole[15] - edge).mean() < 6  # no border
+    assert np.abs(whole.mean(axis=1)[:16] - edge.mean(axis=0)).max() < 12  # and neither brighter nor darker outwards
+
+
+def test_padding_what_fits_changes_nothing_and_no_shape_is_too_odd():
+    assert np.array_equal(fit_picture(scene(48, 96), 32, 64, "pad"), fit_picture(scene(48, 96), 32, 64, "crop"))
+    for height, width in ((1, 500), (500, 1), (1, 1), (127, 128), (33, 47)):
+        assert fit_picture(scene(height, width), 32, 48, "pad").shape == (32, 48, 3)
+
+
+def test_a_grid_places_pictures_row_by_row():
+    pictures = np.stack([np.full((4, 6, 3), k, np.uint8) for k in range(5)])
+    grid = picture_grid(pictures, 3, gap_px=2)
+    assert grid.shape == (10, 22, 3)
+    assert (grid[:4, :6] == 0).all() and (grid[:4, 16:] == 2).all() and (grid[6:, 8:14] == 4).all()
+    assert (grid[6:, 14:] == 255).all() and (grid[4:6] == 255).all()
+    assert np.array_equal(picture_grid(pictures[:1], 1, 0), pictures[0])
+
+
+def test_a_png_keeps_pixels_and_text_and_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save_png(tmp_path / "x.png", scene(), {"recipe": "näh 漢", "step": "7"})
+    with Image.open(tmp_path / "x.png") as image:
+        assert np.array_equal(np.asarray(image), scene())
+        assert image.text == {"recipe": "näh 漢", "step": "7"}  # pyright: ignore[reportAttributeAccessIssue]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_png(tmp_path / "x.png", scene(seed=1))
+    monkeypatch.undo()
+    assert np.array_equal(decode_picture(tmp_path / "x.png"), scene()) and os.listdir(tmp_path) == ["x.png"]

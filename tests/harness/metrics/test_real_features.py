@@ -1,0 +1,108 @@
+"""The real pictures' side: kept under all that it depends on, and never taken from a stale or damaged file."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.metrics import real_features
+from harness.metrics.frechet import statistics_of
+from harness.metrics.real_features import RealKey, real_side
+
+KEY = RealKey("a" * 64, "valid", "reader", "b" * 64, "bilinear 299", 12)
+FEATURES = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
+
+
+class Reading:
+    """Counts how often features are really read."""
+
+    def __init__(self, features: np.ndarray = FEATURES) -> None:
+        self.features, self.count = features, 0
+
+    def __call__(self) -> np.ndarray:
+        self.count += 1
+        return self.features
+
+
+def test_read_once_and_the_same_ever_after(tmp_path: Path) -> None:
+    reading, folder = Reading(), tmp_path / "cache" / "real"
+    first = real_side(KEY, reading, folder)
+    again = real_side(replace(KEY), reading, folder)
+    assert reading.count == 1 and len(list(folder.iterdir())) == 1
+    expected = statistics_of(FEATURES)
+    for side in (first, again):
+        np.testing.assert_array_equal(side.features, FEATURES)
+        np.testing.assert_array_equal(side.statistics.cov, expected.cov)
+        np.testing.assert_array_equal(side.statistics.mean, expected.mean)
+        assert side.statistics.count == 12 and side.statistics.root is not None
+        np.testing.assert_allclose(side.statistics.root.T @ side.statistics.root, expected.cov, atol=1e-12)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(RealKey)])
+def test_another_set_extractor_resizer_or_count_is_read_anew(tmp_path: Path, field: str) -> None:
+    real_side(KEY, Reading(), tmp_path)
+    reading = Reading(FEATURES[:7] + 1 if field == "count" else FEATURES + 1)
+    other = real_side(replace(KEY, **{field: 7 if field == "count" else "other"}), reading, tmp_path)
+    assert reading.count == 1 and other.statistics.mean == pytest.approx(statistics_of(reading.features).mean)
+    reading = Reading()
+    np.testing.assert_array_equal(real_side(KEY, reading, tmp_path).features, FEATURES)
+    assert reading.count == 0
+
+
+def test_another_version_of_what_is_kept_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading()
+    real_side(KEY, reading, tmp_path)
+    monkeypatch.setattr(real_features, "VERSION", real_features.VERSION + 1)
+    real_side(KEY, reading, tmp_path)
+    assert reading.count == 2
+
+
+def test_a_file_of_another_key_under_this_name_is_not_taken(tmp_path: Path) -> None:
+    real_side(KEY, Reading(), tmp_path)
+    (mine,) = tmp_path.iterdir()
+    other = replace(KEY, extractor_sha256="c" * 64)
+    real_side(other, Reading(FEATURES + 1), tmp_path)
+    (theirs,) = set(tmp_path.iterdir()) - {mine}
+    theirs.write_bytes(mine.read_bytes())
+    reading = Reading(FEATURES + 1)
+    np.testing.assert_array_equal(real_side(other, reading, tmp_path).features, FEATURES + 1)
+    assert reading.count == 1
+
+
+def test_a_damaged_file_is_never_taken(tmp_path: Path) -> None:
+    real_side(KEY, Reading(), tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for trial in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged[: rng.integers(len(whole))] if trial % 4 == 0 else damaged)
+        reading = Reading()
+        side = real_side(KEY, reading, tmp_path)
+        np.testing.assert_array_equal(side.features, FEATURES)
+        np.testing.assert_array_equal(side.statistics.cov, statistics_of(FEATURES).cov)
+        if trial % 4 == 0:
+            assert reading.count == 1
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_file_that_was_edited_is_not_taken(tmp_path: Path) -> None:
+    real_side(KEY, Reading(), tmp_path)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "mean": arrays["mean"] + 1})  # a whole file, its checksums right
+    reading = Reading()
+    assert real_side(KEY, reading, tmp_path).statistics.mean == pytest.approx(statistics_of(FEATURES).mean)
+    assert reading.count == 1
+
+
+def test_nothing_is_kept_of_a_reading_that_failed(tmp_path: Path) -> None:
+    def broken() -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        real_side(KEY, broken, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

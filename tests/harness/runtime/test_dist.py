@@ -1,0 +1,288 @@
+"""Two gloo processes against one: the same steps, identical ranks, one run folder, and one that dies."""
+
+import json
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import harness.checkpoints.sampling
+import harness.native.step
+import harness.native.train
+from harness.checkpoints.checkpoint import load_state
+from harness.errors import UserError
+from harness.native.state import build_training, lecam_state, open_training_set
+from harness.native.step import Training, d_update, g_update, train_step
+from harness.native.train import train_run
+from harness.runtime.device import prepare_hardware
+from harness.runtime.dist import World, average_gradients, join_world, leave_world
+from tests.harness.tiny_runs import (
+    CONDITIONAL,
+    ONE_UPDATE,
+    assert_same_checkpoint,
+    assert_same_state,
+    start_forkserver,
+    tiny_config,
+)
+
+# Everything that could differ between ranks is on.
+FULL = {**CONDITIONAL, "optim__batch_size": 8, "loss__lecam_ema_start_iter": 1}
+FEWER = {**FULL, **ONE_UPDATE}
+
+
+def run_ranks(action: Callable[..., None], *words: Any, size: int = 2) -> list[int | None]:
+    """`action(rank, folder, *words)` in `size` processes with torchrun's environment. Returns their exit codes."""
+    start_forkserver()
+    context = multiprocessing.get_context("forkserver")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [context.Process(target=_rank, args=(rank, size, port, os.getcwd(), action, words)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(100)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return [process.exitcode for process in ranks]
+
+
+def _rank(rank: int, size: int, port: int, folder: str, action: Callable[..., None], words: tuple) -> None:
+    os.chdir(folder)
+    os.environ |= {"WORLD_SIZE": str(size), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    harness.checkpoints.sampling.STANDING_BATCHES = 1
+    with open(f"rank_{rank}.txt", "w") as file:
+        os.dup2(file.fileno(), 2)
+    from harness.cli import run_command
+
+    run_command(lambda: action(rank, *words))
+
+
+# ---- the same steps ---------------------------------------------------------------------------------------------
+
+
+def in_float64(run: Training) -> None:
+    """Weights, pictures and latents in double precision."""
+    networks = [run.generator, run.discriminator, run.generator_ema]
+    for network in networks:
+        if network is not None:
+            network.double()
+    batch, generator = run.source.batch, run.generator
+    run.g_call = lambda z, y: generator(z.double(), y)
+
+    def doubled(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, labels = batch(k)
+        return x.double(), labels
+
+    run.source.batch = doubled  # type: ignore[method-assign]
+
+
+def steps_to_file(rank: int, changes: dict[str, Any], dtype: str) -> None:
+    """Five steps; the state of this rank goes to `<world size>_<rank>.pt`."""
+    config = tiny_config(**changes)
+    world = join_world("cpu")
+    packed = open_training_set(config)
+    run = build_training(config, prepare_hardware(config.train), world, packed)
+    if dtype == "float64":
+        in_float64(run)
+    gradients = {}
+    for step in range(5):
+        values = train_step(run)
+        if step == 0:
+            gradients = {name: p.grad for name, p in run.generator.named_parameters()}
+    assert run.generator_ema is not None and run.lecam is not None
+    state = {
+        "generator": dict(run.generator.state_dict()),
+        "ema": dict(run.generator_ema.state_dict()),
+        "discriminator": dict(run.discriminator.state_dict()),
+        "lecam": lecam_state(run),
+        "optimizer": run.d_optimizer.state_dict(),
+    }
+    torch.save({"state": state, "gradients": gradients, "values": values}, f"{world.size}_{rank}.pt")
+    run.source.close()
+    leave_world(world)
+
+
+def load(name: str) -> dict[str, Any]:
+    return torch.load(name, weights_only=True)
+
+
+def largest_difference(one: Any, other: Any) -> float:
+    if isinstance(one, dict):
+        return max((largest_difference(one[key], other[key]) for key in one), default=0.0)
+    return (one.double() - other.double()).abs().max().item() if isinstance(one, torch.Tensor) else 0.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        FULL,
+        {**FEWER, "loss__lecam_type": "gsrgan", "train__d_call": "separate"},
+        {**FEWER, "model__apply_d_sn": False, "train__pictures": "lazy", "loss__apply_gp": True},
+    ],
+    ids=["standard-concat", "gsrgan-separate", "batch-norm-in-D"],
+)
+def test_two_ranks_are_one_process_in_float64(workplace: Path, changes: dict[str, Any]) -> None:
+    assert run_ranks(steps_to_file, changes, "float64") == [0, 0], Path("rank_0.txt").read_text()
+    steps_to_file(0, changes, "float64")
+    one, first, second = load("1_0.pt"), load("2_0.pt"), load("2_1.pt")
+    assert_same_state(first["state"], second["state"])
+    for name in ("generator", "ema", "discriminator", "lecam"):
+        assert largest_difference(one["state"][name], first["state"][name]) <= 1e-8, name
+    moved = load("1_0.pt")["state"]["generator"]
+    assert any(value.abs().max() > 1e-3 for value in moved.values())
+
+
+def gradients_to_file(rank: int, changes: dict[str, Any]) -> None:
+    """The averaged gradients of the first D and the first G update, before any weight has moved."""
+    config = tiny_config(**changes)
+    world = join_world("cpu")
+    packed = open_training_set(config)
+    run = build_training(config, prepare_hardware(config.train), world, packed)
+    for optimizer in (run.g_optimizer, run.d_optimizer):
+        optimizer.step = lambda *_: None  # type: ignore[method-assign]
+    d_update(run, 0)
+    found = {f"d.{name}": p.grad.clone() for name, p in run.discriminator.named_parameters() if p.grad is not None}
+    g_update(run)
+    found |= {f"g.{name}": p.grad.clone() for name, p in run.generator.named_parameters() if p.grad is not None}
+    torch.save(found, f"gradients_{world.size}_{rank}.pt")
+    run.source.close()
+    leave_world(world)
+
+
+def test_fp32_gradients_of_the_first_step(workplace: Path) -> None:
+    # One batch an update: where a ReLU's input is 0 but for rounding, the gradient jumps, and the fewer, the rarer.
+    changes = {**FULL, "optim__acml_steps": 1}
+    assert run_ranks(gradients_to_file, changes) == [0, 0]
+    gradients_to_file(0, changes)
+    one, first, second = load("gradients_1_0.pt"), load("gradients_2_0.pt"), load("gradients_2_1.pt")
+    assert_same_state(first, second)
+    assert len(one) > 40
+    alive = {name: g for name, g in one.items() if g.norm() > 1e-4}
+    dead = {name for name in one if name not in alive}  # a bias before a batch norm: 0 but for rounding
+    assert len(alive) > 40 and all(name.startswith("g.") and name.endswith("bias") for name in dead)
+    for name, gradient in alive.items():
+        assert (gradient - first[name]).norm() <= 1e-4 * gradient.norm(), name
+
+
+def test_ranks_are_identical_in_float32(workplace: Path) -> None:
+    assert run_ranks(steps_to_file, FEWER, "float32") == [0, 0]
+    assert_same_state(load("2_0.pt")["state"], load("2_1.pt")["state"])
+
+
+# ---- one run folder ---------------------------------------------------------------------------------------------
+
+
+def train_rank(rank: int, changes: dict[str, Any], limit_steps: int | None = None) -> None:
+    train_run(tiny_config(**changes), limit_steps=limit_steps)
+
+
+def test_two_ranks_resume_exactly(workplace: Path, no_pictures) -> None:
+    assert run_ranks(train_rank, FEWER, 3) == [0, 0]
+    Path("runs/tiny").rename("runs/whole")
+    for steps in (1, 3):
+        assert run_ranks(train_rank, FEWER, steps) == [0, 0]
+    whole, cut = (Path(f"runs/{name}/checkpoints/step-00000003") for name in ("whole", "tiny"))
+    assert_same_checkpoint(whole, cut)
+
+
+def test_the_world_may_change_on_the_way(workplace: Path, no_pictures) -> None:
+    """`gsrgan` keeps an anchor for each place in the batch: each process has its part, the checkpoint has all."""
+    changes = {**FEWER, "loss__lecam_type": "gsrgan", "optim__total_steps": 6, "train__log_every_steps": 1}
+    assert run_ranks(train_rank, changes, 2) == [0, 0]
+    train_run(tiny_config(**changes), limit_steps=4)
+    assert load_state(Path("runs/tiny/checkpoints/step-00000004"))["lecam"]["ema_real"].shape == (8,)
+    assert run_ranks(train_rank, changes) == [0, 0]
+    anchors = load_state(Path("runs/tiny/checkpoints/step-00000006"))["lecam"]["ema_real"]
+
+    train_run(tiny_config(**changes, name="alone"))
+    alone = load_state(Path("runs/alone/checkpoints/step-00000006"))["lecam"]["ema_real"]
+    assert torch.allclose(anchors, alone, rtol=0.02, atol=0.02) and anchors.std() > 0.02
+    rows = [json.loads(line)["step"] for line in Path("runs/tiny/stats.jsonl").read_text().splitlines()]
+    assert rows == [1, 2, 3, 4, 5, 6]
+    assert json.loads(Path("runs/tiny/env.json").read_text())["processes"] == 2
+    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "done"
+
+
+def dying_rank(rank: int, changes: dict[str, Any]) -> None:
+    real = harness.native.train.train_step
+
+    def step(run):
+        if rank == 1 and run.step == 3:
+            os._exit(9)
+        return real(run)
+
+    harness.native.train.train_step = step
+    train_run(tiny_config(**changes))
+
+
+def test_when_a_process_dies_the_other_ends_and_the_run_goes_on(workplace: Path, no_pictures) -> None:
+    changes = {**FEWER, "optim__total_steps": 4, "train__save_every_steps": 2}
+    codes = run_ranks(dying_rank, changes)
+    assert codes == [2, 9]
+    text = Path("rank_0.txt").read_text()
+    assert "another process of this run is gone" in text and "Traceback" not in text
+    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "failed"
+    assert not Path("runs/tiny/lock.json").exists()
+    train_run(tiny_config(**changes))
+    assert Path("runs/tiny/checkpoints/step-00000004/meta.json").exists()
+
+
+def stopped_rank(rank: int, changes: dict[str, Any]) -> None:
+    """SIGTERM reaches one process only, as a scheduler may do: all stop after the same step."""
+    real = harness.native.train.train_step
+
+    def step(run):
+        if rank == 1 and run.step == 2:
+            os.kill(os.getpid(), 15)
+        return real(run)
+
+    harness.native.train.train_step = step
+    train_run(tiny_config(**changes))
+
+
+def failing_rank(rank: int, changes: dict[str, Any], network: str) -> None:
+    """A loss that is not finite in one process only."""
+    real = harness.native.step.g_loss
+    if rank == 1 and network == "g":
+        harness.native.step.g_loss = lambda *words: real(*words) * float("nan")
+    train_run(tiny_config(**changes))
+
+
+def test_all_stop_together(workplace: Path, no_pictures) -> None:
+    assert run_ranks(stopped_rank, FEWER) == [75, 75]
+    assert [p.name for p in Path("runs/tiny/checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_one_speaks_for_all(workplace: Path, no_pictures) -> None:
+    """A loss that is not finite in the second process, a missing set: exit 2 everywhere, one message."""
+    assert run_ranks(failing_rank, FEWER, "g") == [2, 2]
+    texts = [Path(f"rank_{rank}.txt").read_text() for rank in (0, 1)]
+    assert "error: step 1: a loss or gradient not finite" in texts[0] and "error" not in texts[1]
+    assert run_ranks(train_rank, {**FEWER, "data__set": "nothing"}) == [2, 2]
+    texts = [Path(f"rank_{rank}.txt").read_text() for rank in (0, 1)]
+    assert "custom_32_train.hdf5: not there" in texts[0] and "error" not in texts[1]
+
+
+# ---- a world of one ---------------------------------------------------------------------------------------------
+
+
+def test_a_world_of_one_changes_nothing() -> None:
+    world, tensor = World(), torch.arange(3.0)
+    assert world.first and world.any(True) and not world.any(False)
+    assert world.mean(tensor) is tensor and world.gather(tensor) is tensor
+    assert world.on_first(lambda: 5) == 5
+    average_gradients([tensor], world)
+    assert torch.equal(tensor, torch.arange(3.0))
+    assert world.share(6) == slice(0, 6)
+    with pytest.raises(UserError, match="optim.batch_size: found 6, allowed multiples of the 4 processes"):
+        World(rank=1, size=4).share(6)
+    assert World(rank=1, size=3).share(6) == slice(2, 4)

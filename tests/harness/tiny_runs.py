@@ -1,0 +1,249 @@
+"""Runs of a few steps on a tiny packed set, in this process or in a child, and how two of them are compared."""
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import harness.checkpoints.sampling
+from harness.config.experiment import Config, load_config
+from harness.storage.hdf5 import PackedWriter
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BASE = REPOSITORY / "configs/base.yaml"
+COUNT = 40
+# Everything that makes a step hard to repeat is on: accumulation, two D updates, EMA, LeCam (acting), DiffAugment.
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data.set": "tiny",
+    "data.count": COUNT,
+    "data.img_size": 32,
+    "model.z_dim": 8,
+    "model.g_conv_dim": 4,
+    "model.d_conv_dim": 4,
+    "model.g_ema_decay": 0.9,
+    "model.g_ema_start": 2,
+    "loss.lecam_ema_start_iter": 1,
+    "optim.batch_size": 4,
+    "optim.acml_steps": 2,
+    "optim.d_updates_per_step": 2,
+    "optim.total_steps": 12,
+    "train.device": "cpu",
+    "train.precision": "fp32",
+    "train.threads": 1,
+    "train.log_every_steps": 3,
+    "train.sample_every_steps": 4,
+    "train.save_every_steps": 5,
+    "train.sample_count": 4,
+    "finetune.override": {"data": {"set": "other"}, "optim": {"g_lr": 1e-3, "total_steps": 6}},
+}
+ONE_UPDATE: dict[str, Any] = {"optim__acml_steps": 1, "optim__d_updates_per_step": 1}
+FOUR_STEPS: dict[str, Any] = {"optim__total_steps": 4, "train__save_every_steps": 2, "train__log_every_steps": 2}
+SHORT = FOUR_STEPS | ONE_UPDATE
+CONDITIONAL: dict[str, Any] = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
+
+
+def write_set(name: str, *, seed: int = 0, size: int = 32, count: int = COUNT) -> Path:
+    """A packed set of smooth random pictures in two classes, in the working directory."""
+    rng = np.random.default_rng(seed)
+    path = Path(f"data/hdf5/{name}/custom_{size}_train.hdf5")
+    with PackedWriter(path, size, size, ["ordinary", "concept"], {"made_by": "tests"}) as writer:
+        for number in range(count):
+            coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            writer.append(np.kron(coarse, np.ones((size // 4, size // 4, 1), np.uint8)), number % 2)
+    return path
+
+
+def overrides_of(**changes: Any) -> list[str]:
+    """`--set` texts: TINY with changes; `__` in a name stands for the dot."""
+    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def tiny_config(**changes: Any) -> Config:
+    return load_config(BASE, overrides_of(**changes))
+
+
+# ---- comparing --------------------------------------------------------------------------------------------------
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Relative path → sha256 of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def assert_same_state(one: Any, other: Any, where: str = "state") -> None:
+    """Nested dicts and lists of tensors and values, bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same_state(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_state(a, b, f"{where}.{number}")
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    """Weight files of equal sha256, and equal optimisers, anchors and step."""
+    hashes = [{k: v for k, v in file_hashes(f).items() if k.endswith(".safetensors")} for f in (one, other)]
+    assert len(hashes[0]) == 3 and hashes[0] == hashes[1]
+    assert_same_state(*(torch.load(folder / "state.pt", weights_only=True) for folder in (one, other)))
+
+
+# ---- children ---------------------------------------------------------------------------------------------------
+
+
+class HarnessProcess:
+    """`python -m harness <words>` in a child that has its imports already; `before` runs there first."""
+
+    def __init__(self, folder: Path, *words: str, before: Callable[[], Any] | None = None, **changes: Any):
+        start_forkserver()
+        context = multiprocessing.get_context("forkserver")
+        arguments = [*words, "--config", str(BASE), *(w for text in overrides_of(**changes) for w in ("--set", text))]
+        self.out_path, self.err_path = folder / "stdout.txt", folder / "stderr.txt"
+        self.process = context.Process(target=_run_command, args=(str(folder), arguments, before))
+        self.process.start()
+
+    def wait(self, timeout_sec: float = 60) -> int:
+        self.process.join(timeout_sec)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"still at work: {self.stderr}")
+        return self.process.exitcode
+
+    @property
+    def stderr(self) -> str:
+        return self.err_path.read_text() if self.err_path.exists() else ""
+
+    @property
+    def stdout(self) -> str:
+        return self.out_path.read_text() if self.out_path.exists() else ""
+
+
+@cache
+def start_forkserver() -> None:
+    """A clean process that imports everything once; children are forked from it and not from the tests' process."""
+    torch_imports_late = ["torch._dynamo", "torch.distributed"]
+    we_import_late = ["matplotlib.figure", "matplotlib.backends.backend_agg", "tensorboard.compat.proto.event_pb2"]
+    preload = ["tiny_runs", "harness.__main__", "harness.native.train", *torch_imports_late, *we_import_late]
+    multiprocessing.set_forkserver_preload(preload)
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent), *filter(None, [path])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
+
+
+def _run_command(folder: str, arguments: list[str], before: Callable[[], Any] | None) -> None:
+    from harness.__main__ import app
+    from harness.cli import run_command
+
+    os.chdir(folder)
+    for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(descriptor, number)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.argv = ["harness", *arguments]
+    torch.set_num_threads(1)
+    harness.checkpoints.sampling.STANDING_BATCHES = 1
+    if before:
+        before()
+    try:
+        run_command(app)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def run_harness(folder: Path, *words: str, before: Callable[[], Any] | None = None, **changes: Any) -> HarnessProcess:
+    """A child run to its end."""
+    child = HarnessProcess(folder, *words, before=before, **changes)
+    child.wait()
+    return child
+
+
+def assert_one_clear_error(child: HarnessProcess, *words: str) -> None:
+    """Exit 2, one message that has all the words, no traceback."""
+    text = child.stderr
+    assert child.process.exitcode == 2, text
+    assert text.count("error:") == 1 and "Traceback" not in text, text
+    message = text[text.index("error:") :]
+    for word in words:
+        assert word in message, (word, message)
+
+
+# ---- faults -----------------------------------------------------------------------------------------------------
+
+FILE_OPERATIONS = ("open", "write", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "ftruncate")
+
+
+def die_at_operation(number: int) -> Callable[[], int]:
+    """From here on, the process is killed at file operation `number` (from 1): before it, for a write also half-way.
+
+    Returns a function that tells how many points there were so far (number 0 = never die).
+    """
+    count = 0
+
+    def point() -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            os._exit(9)
+
+    def watched(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def operation(*words: Any, **options: Any) -> Any:
+            if name == "write" and words[0] <= 2:
+                return real(*words)
+            point()
+            if name == "write" and count + 1 == number:
+                real(words[0], memoryview(words[1])[: len(words[1]) // 2])
+                point()
+            elif name == "write":
+                point()
+            return real(*words, **options)
+
+        return operation
+
+    for name in FILE_OPERATIONS:
+        setattr(os, name, watched(name))
+    return lambda: count
+
+
+def fail_writes_below(part: str, code: int) -> None:
+    """Operations on files whose path contains `part` fail: writing with ENOSPC, opening to write with EACCES."""
+    real_open, real_write = os.open, os.write
+    paths: dict[int, str] = {}
+
+    def failing_open(path: Any, flags: int, *words: Any, **options: Any) -> int:
+        if code == errno.EACCES and part in str(path) and flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(code, os.strerror(code), str(path))
+        descriptor = real_open(path, flags, *words, **options)
+        paths[descriptor] = str(path)
+        return descriptor
+
+    def failing_write(descriptor: int, content: Any) -> int:
+        if code == errno.ENOSPC and descriptor > 2 and part in paths.get(descriptor, ""):
+            raise OSError(code, os.strerror(code))
+        return real_write(descriptor, content)
+
+    os.open, os.write = failing_open, failing_write

@@ -1,0 +1,166 @@
+"""A crawl that is stopped or killed, and goes on: the same set in the end, nothing it has is fetched again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.scrapers.faulty_site import Reply, Site
+
+ROOT = Path(__file__).resolve().parents[3]
+CRAWL = """
+import os, signal, sys
+from pathlib import Path
+from faulty_site import quick_manners
+from harness.cli import run_command
+from scrapers.fetch import Fetcher, Wanted, raise_if_left
+
+folder, urls, at, half = Path(sys.argv[1]), sys.argv[2].split(), int(sys.argv[3]), sys.argv[4] == "half"
+count, kill_now = 0, lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(name):
+    real = getattr(os, name)
+    def call(*arguments, **options):
+        global count
+        count += 1
+        if count == at:
+            if half and name == "write":
+                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            kill_now()
+        return real(*arguments, **options)
+    setattr(os, name, call)
+
+def crawl():
+    with Fetcher(folder, quick_manners()) as fetcher:
+        for name in ("write", "replace", "fsync"):
+            counted(name)
+        tally = fetcher.fetch_pictures(Wanted(url, "list") for url in urls)
+        print(tally)
+        raise_if_left(tally, fetcher.stopped)
+
+run_command(crawl)
+"""
+
+
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def none_left_behind():
+    yield
+    while STARTED:
+        STARTED.pop().kill()  # ended long ago, unless a test failed
+
+
+def start(site: Site, folder: Path, paths, at: int = 0, how: str = "") -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    urls = " ".join(site.url(path) for path in paths)
+    command = [sys.executable, "-c", CRAWL, str(folder), urls, str(at), how]
+    STARTED.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "files").rglob("*") if path.is_file()}
+
+
+def settled(folder: Path) -> dict[str, str]:
+    """The addresses that a whole line says are settled."""
+    found = {}
+    for line in (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            fields = json.loads(line)
+            found[fields["url"]] = fields["status"]
+    return {url: status for url, status in found.items() if status != "failed"}
+
+
+# At which file operation of a run (about six a picture, 360 in all), and whether in the middle of a write.
+KILLS = [
+    (3, ""),
+    (7, "half"),
+    (12, ""),
+    (21, "half"),
+    (28, ""),
+    (33, "half"),
+    (38, ""),
+    (40, "half"),
+    (45, ""),
+    (50, "half"),
+]
+
+
+def test_killed_at_10_points_ends_with_the_same_set_and_fetches_nothing_it_has(tmp_path):
+    with Site() as site:
+        pictures = site.add_pictures(60)
+        paths = [*pictures, "/gone/1.jpg", "/gone/2.jpg"]
+        site.fault_share, site.faults = 0.3, ["500", "reset", "short", "html"]
+        had: list[tuple[set[str], int]] = []
+        for at, how in KILLS:
+            crawl = start(site, tmp_path / "killed", paths, at, how)
+            crawl.communicate(timeout=60)
+            assert crawl.returncode == -signal.SIGKILL, (at, how)
+            had.append((set(settled(tmp_path / "killed")), len(site.asked)))
+        crawl = start(site, tmp_path / "killed", paths)
+        out, err = crawl.communicate(timeout=60)
+        assert crawl.returncode == 0, err
+        assert f"{60 - sum(url.startswith(site.url('/pictures')) for url in had[-1][0])} good" in out
+        for urls, asked_before in had:  # what the ledger had at a kill is never asked for again
+            later = {site.url(asked.path) for asked in site.asked[asked_before:]}
+            assert not later & urls
+        assert 10 < len(had[-1][0]) < 62  # some of the kills came late enough to leave something
+        assert set(settled(tmp_path / "killed")) == {site.url(path) for path in paths}
+        # At most what was in flight at each kill (8 at once) was delivered again.
+        assert sum(site.wholes().values()) <= 60 + 8 * len(KILLS) and set(site.wholes()) == set(pictures)
+        clean = start(site, tmp_path / "clean", paths)
+        clean.communicate(timeout=60)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "clean")
+    assert len(contents(tmp_path / "clean")) == 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_crawl_soon_with_75_and_all_is_written(tmp_path, number):
+    with Site() as site:
+        pictures = site.add_pictures(40)
+
+        def stop_after_ten(asked):
+            if len(site.wholes()) >= 10 and not signalled:
+                signalled.append(crawl.send_signal(number))
+
+        signalled: list = []
+        site.after_reply = stop_after_ten
+        crawl = start(site, tmp_path, pictures)
+        _, err = crawl.communicate(timeout=60)
+        assert crawl.returncode == 75, err
+        assert "finishing what is in flight" in err and "the same command goes on" in err and "Traceback" not in err
+        delivered = {site.url(path) for path in site.wholes()}
+        assert set(settled(tmp_path)) == delivered and 10 <= len(delivered) < 40
+        site.asked.clear()
+        crawl = start(site, tmp_path, pictures)
+        crawl.communicate(timeout=60)
+        assert crawl.returncode == 0 and len(contents(tmp_path)) == 40
+        assert not delivered & {site.url(path) for path in site.paths()}
+
+
+def test_a_signal_does_not_wait_for_a_host_that_wants_pauses(tmp_path):
+    with Site() as site:
+        pictures = site.add_pictures(5)
+        site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 250")
+        # A moment later, when all wait for their turn.
+        site.after_reply = lambda asked: threading.Timer(0.7, crawl.send_signal, [signal.SIGTERM]).start()
+        crawl = start(site, tmp_path, pictures)
+        _, err = crawl.communicate(timeout=60)  # 250 s otherwise
+        assert crawl.returncode == 75 and site.paths() == ["/robots.txt"], err
+
+
+def test_stopped_hosts_end_with_75(tmp_path):
+    with Site() as site:
+        pictures = site.add_pictures(3)
+        site.pages["/robots.txt"] = Reply(status=503, headers={"Retry-After": "4000"})
+        crawl = start(site, tmp_path, pictures)
+        out, err = crawl.communicate(timeout=60)
+    assert crawl.returncode == 75 and "3 left for later" in out and "asks to be left alone for 4000 s" in err

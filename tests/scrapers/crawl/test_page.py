@@ -1,0 +1,146 @@
+"""Pages: cached, asked for again only if they have changed, decoded by what they say."""
+
+import json
+
+import pytest
+
+from scrapers.crawl.fetch import Fetcher, FetchError
+from scrapers.crawl.page import decode
+from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, quick_manners
+
+DAY = 86400
+
+
+@pytest.fixture
+def site():
+    with Site() as running:
+        yield running
+
+
+def conditional(asked):
+    if "If-None-Match" in asked.headers or "If-Modified-Since" in asked.headers:
+        return Reply(status=304)
+    return Reply(b"<p>an A5", headers={"ETag": '"1"', "Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"})
+
+
+def test_a_page_is_asked_for_again_only_when_it_is_old_and_only_if_it_has_changed(site, tmp_path):
+    site.pages["/a"], clock = conditional, FakeClock()
+    for _ in range(2):  # in two runs
+        with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+            for _ in range(3):
+                page = fetcher.get_page(site.url("/a#part"))
+                assert (page.text, page.status, page.url) == ("<p>an A5", 200, site.url("/a"))
+    assert site.paths().count("/a") == 1
+    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+        clock.seconds += 8 * DAY
+        assert fetcher.get_page(site.url("/a")).text == "<p>an A5"
+        again = site.asked[-1]
+        assert again.headers["If-None-Match"] == '"1"' and again.headers["If-Modified-Since"].startswith("Mon, 02 Nov")
+        assert again.status == 304
+        fetcher.get_page(site.url("/a"))  # fresh again
+        assert site.paths().count("/a") == 2
+        fetcher.get_page(site.url("/a"), fresh_days=0)
+        assert site.paths().count("/a") == 3
+        site.pages["/a"] = Reply(b"<p>an A6")
+        assert fetcher.get_page(site.url("/a"), fresh_days=0).text == "<p>an A6"
+        clock.seconds -= 30 * DAY  # a clock that was wrong: not fresh
+        fetcher.get_page(site.url("/a"))
+        assert site.paths().count("/a") == 5
+
+
+def test_a_page_that_is_gone_is_not_asked_for_again_soon(site, tmp_path):
+    clock = FakeClock()
+    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+        for _ in range(2):
+            with pytest.raises(FetchError) as lost:
+                fetcher.get_page(site.url("/none"))
+            assert (lost.value.status, lost.value.reason, lost.value.http) == ("gone", "http: 404", 404)
+        assert site.paths().count("/none") == 1
+        clock.seconds += 8 * DAY
+        site.pages["/none"] = Reply(b"here")
+        assert fetcher.get_page(site.url("/none")).text == "here"
+
+
+def test_a_page_that_failed_is_asked_for_again(site, tmp_path):
+    with Fetcher(tmp_path, quick_manners(attempts=2)) as fetcher:
+        site.pages["/a"] = Reply(status=500)
+        with pytest.raises(FetchError) as lost:
+            fetcher.get_page(site.url("/a"))
+        assert (lost.value.status, lost.value.attempts) == ("failed", 2)
+        site.pages["/a"] = Reply(b"here")
+        assert fetcher.get_page(site.url("/a")).text == "here"
+
+
+def test_a_spoiled_cache_is_asked_for_again(site, tmp_path):
+    site.pages["/a"] = Reply(b"good")
+    with Fetcher(tmp_path, quick_manners()) as fetcher:
+        fetcher.get_page(site.url("/a"))
+        (cached,) = (tmp_path / "pages").rglob("*.json")
+        whole = cached.read_text()
+        other = json.dumps({**json.loads(whole), "url": site.url("/b")})
+        for spoiled in (whole[:-5], "", "[]", "{}", whole.replace('"good"', "5"), other):
+            cached.write_text(spoiled)
+            assert fetcher.get_page(site.url("/a")).text == "good"
+    assert site.paths().count("/a") == 7
+
+
+def test_a_key_goes_to_the_first_host_alone_and_is_written_nowhere(tmp_path):
+    with Site() as site:
+        network = SiteNetwork(site, {"api.example": ["151.101.1.1"], "other.example": ["151.101.1.2"]})
+        site.pages["api.example/q"] = Reply(status=302, headers={"Location": "/r"})
+        site.pages["api.example/r"] = Reply(status=302, headers={"Location": "http://other.example/s"})
+        site.pages["other.example/s"] = Reply(b'{"a": 1}', content_type="application/json")
+        with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
+            page = fetcher.get_page("http://api.example/q", headers={"X-Key": "secret-7"})
+    assert page.url == "http://other.example/s" and json.loads(page.text) == {"a": 1}
+    sent = {asked.path: "X-Key" in asked.headers for asked in site.asked if asked.path != "/robots.txt"}
+    assert sent == {"/q": True, "/r": True, "/s": False}
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"secret-7" not in written
+
+
+def test_an_interface_for_programs_keeps_the_pace_but_not_the_rules_for_crawlers(site, tmp_path):
+    clock = FakeClock()
+    site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /w/\nCrawl-delay: 9")
+    site.pages["/w/api"] = Reply(b"{}", headers={"X-Robots-Tag": "noindex"}, content_type="application/json")
+    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+        with pytest.raises(FetchError, match="disallows"):
+            fetcher.get_page(site.url("/w/api"))
+        assert fetcher.get_page(site.url("/w/api"), api=True).text == "{}"
+    assert site.paths() == ["/robots.txt", "/w/api"] and sum(clock.slept) >= 9
+
+
+def test_what_is_no_page_is_refused(site, tmp_path):
+    site.pages["/a"] = Reply(b"\xff\xd8\xff\0\0\0", content_type="text/html")
+    with Fetcher(tmp_path, quick_manners()) as fetcher, pytest.raises(FetchError, match="not_a_page"):
+        fetcher.get_page(site.url("/a"))
+
+
+def test_a_packed_page_is_unpacked_and_a_bomb_is_not(site, tmp_path):
+    import gzip
+
+    packed = {"Content-Encoding": "gzip"}
+    site.pages["/a"] = Reply(gzip.compress("süß".encode()), headers=packed)
+    site.pages["/bomb"] = Reply(gzip.compress(bytes(8 << 20)), headers=packed)
+    site.pages["/twice"] = Reply(gzip.compress(gzip.compress(b"x")), headers={"Content-Encoding": "gzip, gzip"})
+    site.pages["/br"] = Reply(b"?", headers={"Content-Encoding": "br"})
+    with Fetcher(tmp_path, quick_manners(attempts=1)) as fetcher:
+        assert fetcher.get_page(site.url("/a")).text == "süß"
+        for path, reason in {"/bomb": "too_large", "/twice": "encoding", "/br": "encoding"}.items():
+            with pytest.raises(FetchError, match=reason):
+                fetcher.get_page(site.url(path))
+
+
+@pytest.mark.parametrize(
+    "body, content_type, text",
+    [
+        ("süß".encode(), "text/html", "süß"),
+        ("süß".encode("latin-1"), "text/html; charset=iso-8859-1", "süß"),
+        (b'<meta charset="iso-8859-1">' + "ü".encode("latin-1"), "text/html", '<meta charset="iso-8859-1">ü'),
+        ("süß".encode("latin-1"), "text/html", "s\ufffd\ufffd"),
+        ("ü".encode(), "text/html; charset=nonsense", "ü"),
+        ("ü".encode("utf-8-sig"), "text/html; charset=latin-1", "ü"),
+    ],
+)
+def test_text_by_what_the_page_says(body, content_type, text):
+    assert decode(body, content_type) == text

@@ -1,0 +1,131 @@
+"""Archives: their classes and file names are read, a second import adds nothing, and what is cut short is told."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from scrapers.local.archive import import_archive
+from tests.scrapers.local.local_set import LocalSet, a_picture, tar_of, zip_of
+
+SEED_NAME = "Audi_A5_2013_43_18_210_20_4_73_54_182_24_FWD_4_2_Convertible_eUH.jpg"
+GOOD = "data/audi/good.jpg"
+
+
+@pytest.fixture
+def local(tmp_path):
+    return LocalSet(tmp_path / "set")
+
+
+def run(local: LocalSet, path: Path, **options):
+    with local.fetcher() as fetcher:
+        return import_archive(path, fetcher, **options)
+
+
+@pytest.mark.parametrize("form", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+def test_pictures_with_their_classes(local, tmp_path, form):
+    members = [
+        ("imgs_zip/imgs/audi/1.jpg", a_picture(1)),
+        ("imgs_zip/imgs/audi/more/2.PNG", a_picture(2, "PNG")),
+        ("imgs_zip/imgs/bmw/3.jpg", a_picture(3, "WEBP")),  # by its bytes, whatever it is called
+        ("imgs_zip/imgs/bmw/again.jpg", a_picture(1)),
+        ("imgs_zip/imgs/4.jpg", a_picture(4)),
+        ("companies.csv", b"a,b\n1,2\n"),
+        ("__MACOSX/imgs_zip/._1.jpg", b"\0\5\x16\7"),
+    ]
+    path = zip_of(tmp_path / form, *members) if form.endswith("zip") else None
+    path = path or tar_of(tmp_path / form, *members, mode=f"w:{form.removeprefix('a.tar').lstrip('.')}")
+    tally = run(local, path)
+    assert (tally.done, tally.refused) == (5, 2)
+    assert len(local.files) == 4  # one file for the picture that stands twice
+    assert {name: line["class"] for name, line in local.last.items() if line["status"] == "done"} == {
+        "imgs_zip/imgs/audi/1.jpg": "audi",
+        "imgs_zip/imgs/audi/more/2.PNG": "audi",
+        "imgs_zip/imgs/bmw/3.jpg": "bmw",
+        "imgs_zip/imgs/bmw/again.jpg": "bmw",
+        "imgs_zip/imgs/4.jpg": None,
+    }
+    line = local.last["imgs_zip/imgs/bmw/3.jpg"]
+    assert line["url"] == f"archive:{form}#imgs_zip/imgs/bmw/3.jpg" and line["source"] == "archive"
+    assert line["content_type"] == "image/webp" and line["file"].endswith(f"{line['sha256']}.webp")
+    assert local.refused == {"companies.csv": "not_a_picture", "__MACOSX/imgs_zip/._1.jpg": "not_a_picture"}
+
+
+def test_a_dump_s_file_names_are_read(local, tmp_path):
+    members = [(f"pictures/{SEED_NAME}", a_picture(1)), ("pictures/other.jpg", a_picture(2))]
+    run(local, zip_of(tmp_path / "dump.zip", *members))
+    found = local.last[f"pictures/{SEED_NAME}"]
+    assert found["class"] == "Audi" and found["specs"]["horsepower"] == 210 and found["specs"]["drivetrain"] == "FWD"
+    assert local.last["pictures/other.jpg"]["specs"] is None
+
+
+def test_of_a_dump_in_folders_the_make_is_the_class_when_asked_for(local, tmp_path):
+    path = zip_of(
+        tmp_path / "dump.zip", (f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))
+    )
+    run(local, path, always_make=True)
+    assert {line["class"] for line in local.lines} == {"Audi"}
+
+
+def test_imported_again_nothing_is_added_and_other_content_of_the_same_name_is(local, tmp_path):
+    path = zip_of(tmp_path / "a.zip", (GOOD, a_picture(1)), ("notes.txt", b"x"))
+    run(local, path)
+    before = local.lines
+    tally = run(local, path)
+    assert (tally.done, tally.skipped, tally.refused) == (0, 1, 1)
+    assert local.lines == before
+    run(local, zip_of(path, (GOOD, a_picture(2))))
+    assert run(local, path).skipped == 1
+    assert len(local.good) == 2 and len(local.files) == 2
+
+
+def test_a_limit(local, tmp_path):
+    path = zip_of(tmp_path / "a.zip", ("notes.txt", b"x"), *[(f"{k}.jpg", a_picture(k)) for k in range(9)])
+    assert run(local, path, limit=3).done == 3
+    assert run(local, path, limit=5).done == 2
+
+
+@pytest.mark.parametrize("form", ["w", "w:gz", "w:xz"])
+def test_a_tar_that_is_cut_short_is_taken_as_far_as_it_goes_and_told(local, tmp_path, form):
+    members = [(f"{k}.jpg", a_picture(k, size=(200, 200 + k))) for k in range(30)]
+    path = tar_of(tmp_path / "a.tar", *members, mode=form)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"is damaged after \d+ members"):
+        run(local, path)
+    assert 0 < len(local.good) < 30 or form == "w:xz"  # xz packs in large blocks
+
+
+def test_garbage_in_a_tar_is_not_taken_for_its_end(local, tmp_path):
+    path = tar_of(tmp_path / "a.tar", (GOOD, a_picture(1)), ("b.jpg", a_picture(2)))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"b.jpg")
+    content[at : at + 100] = b"\x7f" * 100
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged after 1 members"):
+        run(local, path)
+    assert local.good == [GOOD]
+
+
+def test_a_zip_that_is_cut_short(local, tmp_path):
+    path = zip_of(tmp_path / "a.zip", (GOOD, a_picture(1)))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match="is no zip and no tar"):
+        run(local, path)
+
+
+def test_a_tar_with_a_zip_at_its_end_is_a_tar(local, tmp_path):
+    inner = zip_of(tmp_path / "inner.zip", ("0.jpg", a_picture(1)))
+    path = tar_of(tmp_path / "a.tar", (GOOD, a_picture(2)), ("inner.zip", inner.read_bytes()))
+    run(local, path)
+    assert local.good == [GOOD] and local.refused == {"inner.zip": "nested_archive"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08 broken", b"PK\3\4 broken", a_picture(1)])
+def test_no_archive(local, tmp_path, content):
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="^SRC: .* is no "):
+        run(local, path)
+    with pytest.raises(UserError, match="SOURCE=folder"):
+        run(local, tmp_path)

@@ -1,0 +1,37 @@
+"""Pages from a table instead of the network, for tests of what looks for pictures on them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from scrapers.crawl.records import FetchError, Page
+
+FOLDER = Path(__file__).parent / "pages"
+
+
+class StaticPages:
+    """`table`: address → text, or the error that asking for it raises; a list is answered one after the other."""
+
+    def __init__(self, table: Mapping[str, "str | Exception | list[str]"]) -> None:
+        self.table = dict(table)
+        self.asked: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.api_calls: list[bool] = []
+        self.fresh_days: list[float] = []
+
+    def get_page(
+        self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
+    ) -> Page:
+        self.asked.append(url)
+        self.headers.append(dict(headers or {}))
+        self.api_calls.append(api)
+        self.fresh_days.append(fresh_days)
+        found = self.table.get(url, FetchError(url, "gone", "http: 404", 404))
+        if isinstance(found, list):
+            found = found.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return Page(url, found, 200, "text/html")
+
+
+def page_text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,0 +1,103 @@
+"""Kaggle's data sets, with a stand-in for kagglehub: its brand folders become classes, its failures one line."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from harness.config.data_sources import SOURCES_PATH, load_sources
+from harness.errors import Interrupted, UserError
+from scrapers.__main__ import run_plan
+from scrapers.plan import Asked, make_plan
+from scrapers.sites.kaggle import download_dataset
+from tests.scrapers.local.local_set import LocalSet, a_picture
+
+HANDLE = "yamaerenay/100-images-of-top-50-car-brands"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A kagglehub whose `dataset_download` is `hub.download`."""
+    cache = tmp_path / "cache" / "versions" / "1"
+    for number, name in enumerate(("audi/audi 1.jpg", "audi/audi 2.jpg", "bmw/bmw 1.jpg", "volvo/volvo 1.jpg")):
+        path = cache / "imgs_zip" / "imgs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(a_picture(number))
+    (cache / "companies.csv").write_text("name\naudi\n")
+    stand_in = SimpleNamespace(asked=[], cache=cache)
+
+    def dataset_download(handle: str) -> str:
+        stand_in.asked.append(handle)
+        print("Downloading from Kaggle ...")
+        return stand_in.download(handle)
+
+    stand_in.download = lambda handle: str(cache)
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=dataset_download))
+    monkeypatch.chdir(tmp_path)
+    return stand_in
+
+
+def test_brand_folders_are_the_classes(hub, tmp_path, capsys):
+    sources = load_sources(SOURCES_PATH)
+    tally = run_plan(make_plan(Asked("kaggle"), sources), sources, None)
+    local = LocalSet(tmp_path / "data" / "raw" / "brands50")
+    assert hub.asked == [HANDLE] and tally.done == 4
+    assert [local.last[name]["class"] for name in local.good] == ["audi", "audi", "bmw", "volvo"]
+    line = local.last["imgs_zip/imgs/bmw/bmw 1.jpg"]
+    assert line["url"] == f"folder:{HANDLE}#imgs_zip/imgs/bmw/bmw 1.jpg" and line["source"] == "kaggle"
+    assert local.refused == {"companies.csv": "not_a_picture"}
+    assert capsys.readouterr().out == ""  # what kagglehub prints is no result of ours
+
+
+def test_another_data_set_has_a_set_of_its_own(hub, tmp_path):
+    sources = load_sources(SOURCES_PATH)
+    plan = make_plan(Asked("kaggle", handle="someone/other-cars/versions/2"), sources)
+    assert plan.set_name == "other-cars"
+    run_plan(plan, sources, None)
+    assert hub.asked == ["someone/other-cars/versions/2"]
+    assert (tmp_path / "data" / "raw" / "other-cars" / "ledger.jsonl").exists()
+
+
+class KaggleApiHTTPError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("HTTPSConnectionPool: Max retries exceeded\nlong\ntrace"),
+        KaggleApiHTTPError("404 Client Error.\n\nResource not found at URL"),
+        OSError(28, "No space left on device"),
+        ValueError(""),
+    ],
+)
+def test_a_failure_is_one_line_that_says_what_else_there_is(hub, error):
+    def fail(handle: str) -> str:
+        raise error
+
+    hub.download = fail
+    with pytest.raises(UserError) as raised:
+        download_dataset(HANDLE)
+    text = str(raised.value)
+    assert "\n" not in text and HANDLE in text and "SOURCE=archive SRC=" in text and type(error).__name__ in text
+
+
+def test_being_stopped_is_no_failure(hub):
+    def stop(handle: str) -> str:
+        raise Interrupted("stopped")
+
+    hub.download = stop
+    with pytest.raises(Interrupted):
+        download_dataset(HANDLE)
+
+
+def test_without_kagglehub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(UserError, match="scrape extra: found no kagglehub.*SOURCE=archive SRC="):
+        download_dataset(HANDLE)
+
+
+def test_what_comes_must_be_a_folder(hub, tmp_path):
+    hub.download = lambda handle: str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="which is no folder"):
+        download_dataset(HANDLE)

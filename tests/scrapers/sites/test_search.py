@@ -1,0 +1,93 @@
+"""Image search: only with the user's own key, which goes to the service alone."""
+
+import json
+
+import pytest
+
+from harness.errors import UserError
+from scrapers.crawl.records import FetchError, Wanted
+from scrapers.sites.search import Brave, Search
+from scrapers.sites.source import PageChanged
+from tests.scrapers.sites.static_pages import StaticPages
+
+KEY = "BSA-secret"
+CAR = {
+    "type": "image_result",
+    "title": "A show car",
+    "url": "https://magazine.example/show-car",
+    "source": "magazine.example",
+    "thumbnail": {"src": "https://imgs.example/thumb.jpg"},
+    "properties": {"url": "https://magazine.example/car.jpg", "placeholder": "https://imgs.example/tiny.jpg"},
+}
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv(Brave.key_variable, KEY)
+
+
+class Answers(StaticPages):
+    """The same answer to everything."""
+
+    def __init__(self, found) -> None:
+        super().__init__({})
+        self.found = found
+
+    def get_page(self, url, **options):
+        self.table[url] = self.found
+        return super().get_page(url, **options)
+
+
+def results(*found: dict) -> str:
+    return json.dumps({"type": "images", "query": {"original": "x"}, "results": list(found)})
+
+
+def test_what_a_service_finds():
+    pages = Answers(results(CAR, {"title": "no picture", "properties": {}}))
+    wanted = list(Search(["concept car", "show car"], per_term=20).find(pages))
+    one = Wanted(
+        "https://magazine.example/car.jpg", "search", page="https://magazine.example/show-car", title="A show car"
+    )
+    assert wanted == [one, one]  # the fetcher asks for an address once
+    assert pages.asked[0].startswith("https://api.search.brave.com/res/v1/images/search?q=concept+car&count=20&")
+    assert pages.headers[0]["X-Subscription-Token"] == KEY
+    assert pages.api_calls == [True, True]
+    assert not [url for url in pages.asked if KEY in url]  # addresses are written down, headers are not
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_without_a_key_one_line_says_how_to_get_one(monkeypatch, value):
+    monkeypatch.delenv(Brave.key_variable)
+    if value is not None:
+        monkeypatch.setenv(Brave.key_variable, value)
+    with pytest.raises(UserError) as raised:
+        Search(["concept car"])
+    text = str(raised.value)
+    assert "\n" not in text and "BRAVE_SEARCH_API_KEY" in text and "PROVIDER=commons" in text
+
+
+def test_a_key_that_is_refused():
+    pages = Answers(FetchError("https://api.example", "refused", "http: 403", 403))
+    with pytest.raises(UserError, match="BRAVE_SEARCH_API_KEY: found one that is refused") as raised:
+        list(Search(["concept car"]).find(pages))
+    assert KEY not in str(raised.value)
+
+
+def test_other_failures_are_the_network_s():
+    with pytest.raises(FetchError):
+        list(Search(["concept car"]).find(Answers(FetchError("https://api.example", "failed", "http: 500", 500))))
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", '{"results": {}}', '{"results": [{"url": "x"}]}'])
+def test_an_answer_of_another_shape_is_told(text):
+    with pytest.raises(PageChanged):
+        list(Search(["concept car"]).find(Answers(text)))
+
+
+def test_no_results_are_no_error():
+    assert list(Search(["concept car"]).find(Answers(results()))) == []
+
+
+def test_nothing_to_search_for():
+    with pytest.raises(UserError, match="TERMS"):
+        Search([])

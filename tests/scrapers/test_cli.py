@@ -1,0 +1,195 @@
+"""`python -m scrapers …` as a person types it: the folder on stdout, the rest on stderr, exit codes, dry runs."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import run_command
+from harness.config.data_sources import SOURCES_PATH, load_sources
+from harness.errors import UserError
+from scrapers.__main__ import app, make_source
+from scrapers.plan import Asked, make_plan, text_to_years
+from scrapers.sites.car_connection import CarConnection
+from tests.scrapers.local.local_set import LocalSet, a_picture, tree_of
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTACT = "tests@carforge.example"
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """A folder to work in, with a folder of four pictures; no contact, no key, and no network but this machine's."""
+    for name in ("CARFORGE_CONTACT", "BRAVE_SEARCH_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("audi/1.jpg", "audi/2.jpg", "bmw/3.jpg", "bmw/4.jpg")):
+        path = tmp_path / "cars" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(a_picture(number))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def call(*arguments: str) -> int:
+    """The command in this process; → its exit code."""
+    try:
+        run_command(lambda: app([*arguments], standalone_mode=False))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def told(capsys) -> str:
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("error: ") and "\n" not in text, text
+    return text
+
+
+def test_a_folder_is_imported_and_its_set_named(capsys):
+    assert call("folder", "--src", "cars", "--set", "mine") == 0
+    out, err = capsys.readouterr()
+    assert out == "data/raw/mine\n"
+    assert "mine: 4 good, 0 failed, 0 gone, 0 refused, 0 skipped" in err
+    assert call("folder", "--src", "cars") == 0 and capsys.readouterr().out == "data/raw/cars\n"
+    assert call("folder", "--src", "cars", "--set", "mine", "--limit", "2") == 0
+    assert "2 skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["gooogle"], "SOURCE: found 'gooogle', allowed kaggle, car_connection, concept, archive, folder, brands50"),
+        (["cifar10"], "make dataset SET=cifar10"),
+        (["folder"], "SRC: found nothing, allowed a folder of pictures"),
+        (["archive"], "SRC: found nothing, allowed a zip or tar of pictures"),
+        (["folder", "--src", "nowhere"], "SRC: found nothing at nowhere"),
+        (["archive", "--src", "cars"], "SRC: found cars, allowed with SOURCE=archive a zip or tar"),
+        (["folder", "--src", "cars", "--set", "../x"], "NAME: found '../x'"),
+        (["folder", "--src", "."], "holds the set's folder"),
+        (["folder", "--src", "cars", "--makes", "audi"], "MAKES: found 'audi', allowed with SOURCE=car_connection"),
+        (["concept", "--size", "lrg"], "SIZE: found 'lrg', allowed with SOURCE=car_connection"),
+        (["concept", "--width", "777"], "width_px: found 777, allowed 250, 330"),
+        (["concept", "--handle", "a/b"], "HANDLE: found 'a/b', allowed with SOURCE=kaggle"),
+        (["kaggle", "--handle", "nonsense"], "handle: found 'nonsense'"),
+        (["kaggle", "--src", "cars"], "SOURCE=archive"),
+        (["folder", "--src", "cars.zip", "--dry-run"], "SRC: found cars.zip, allowed with SOURCE=folder a folder"),
+        (["car_connection", "--makes", " , "], "MAKES: found ' , ', allowed makes with commas"),
+        (["car_connection", "--years", "2022-2019"], "YEARS: found '2022-2019'"),
+        (["car_connection"], "contact: found none"),
+        (["concept"], "contact: found none"),
+        (["concept", "--contact", "me"], "contact"),
+        (["concept", "--provider", "list"], "SRC: found nothing, allowed a file of picture addresses"),
+        (["concept", "--provider", "search"], "found no BRAVE_SEARCH_API_KEY"),
+        (["concept", "--src", "cars"], "SRC: found cars, allowed with PROVIDER=list alone"),
+        (["folder", "--src", "cars", "--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2_and_nothing_is_touched(tmp_path, capsys, arguments, says):
+    (tmp_path / "cars.zip").write_bytes(b"PK")
+    before = tree_of(tmp_path)
+    assert call(*arguments) == 2
+    assert says in told(capsys)
+    assert {name for name in tree_of(tmp_path) if not name.startswith("data")} == set(before)
+    assert not list(tmp_path.glob("data/raw/*/ledger.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shows"),
+    [
+        (["kaggle"], "handle: yamaerenay/100-images-of-top-50-car-brands"),
+        (["brands50", "--set", "other"], "set other: kaggle into data/raw/other"),
+        (
+            ["car_connection", "--makes", "audi, bmw", "--years", "2019-2021", "--size", "med"],
+            "years: 2019, 2020, 2021",
+        ),
+        (["car_connection", "--src", "cars"], "src: cars"),
+        (["concept", "--contact", CONTACT], f"as: carforge/0.1.0 (+{CONTACT})"),
+        (["concept", "--categories", "A, B", "--depth", "1", "--width", "0"], "categories: A, B"),
+        (["concept", "--provider", "list", "--src", "list.txt"], "as: nobody yet. contact: found none"),
+        (["archive", "--src", "cars.zip"], "set cars: archive into data/raw/cars"),
+        (["folder", "--src", "cars", "--limit", "7"], "limit: 7"),
+    ],
+)
+def test_a_dry_run_shows_the_plan_and_touches_nothing(tmp_path, capsys, monkeypatch, arguments, shows):
+    (tmp_path / "list.txt").write_text("https://a.example/1.jpg\n")
+    (tmp_path / "cars.zip").write_bytes(b"PK")
+    before = tree_of(tmp_path)
+
+    def no_network(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    assert call(*arguments, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert all(line.startswith("# ") for line in out.splitlines())
+    assert f"#   {shows}\n" in out or f"# {shows}\n" in out or f"#   {shows}" in out
+    assert tree_of(tmp_path) == before
+
+
+def test_nothing_but_other_files_is_an_error_not_an_empty_set(tmp_path, capsys):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.jpg").write_text("no picture")
+    assert call("folder", "--src", "texts") == 2
+    assert "texts: found no picture (0 good, 0 failed, 0 gone, 1 refused, 0 skipped)" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [("2019", {2019}), ("2019-2021", {2019, 2020, 2021}), (" 2015, 2019 - 2020 ", {2015, 2019, 2020})],
+)
+def test_years(text, years):
+    assert text_to_years(text) == years
+
+
+@pytest.mark.parametrize("text", ["", ",", "19", "2019-", "2020-2019", "a", "2019;2020"])
+def test_no_years(text):
+    with pytest.raises(UserError, match="^YEARS: "):
+        text_to_years(text)
+
+
+def test_sets_are_named_after_what_is_imported(tmp_path):
+    sources = load_sources(SOURCES_PATH)
+    for name in ("My cars (new).tar.gz", "b.ZIP"):
+        (tmp_path / name).touch()
+    assert make_plan(Asked("archive", src="My cars (new).tar.gz"), sources).set_name == "My_cars_new"
+    assert make_plan(Asked("archive", src="b.ZIP"), sources).set_name == "b"
+    assert make_plan(Asked("car_connection", src="b.ZIP"), sources).set_name == "car_connection"
+
+
+def test_a_signal_ends_it_with_exit_75_and_the_same_command_goes_on(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(1500):
+        (folder / f"{number:04}.jpg").write_bytes(a_picture(number))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "scrapers", "folder", "--src", "many"]
+    running = subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ledger = tmp_path / "data" / "raw" / "many" / "ledger.jsonl"
+    while running.poll() is None and not (ledger.exists() and ledger.stat().st_size > 20_000):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (75, ""), err
+    kept = len(LocalSet(ledger.parent).good)
+    assert 0 < kept < 1500 and "goes on from here" in err
+    assert call("folder", "--src", "many", "--limit", str(kept + 5)) == 0
+    assert len(LocalSet(ledger.parent).good) == kept + 5
+
+
+def test_make_source_takes_everything_from_the_plan():
+    sources = load_sources(SOURCES_PATH)
+    plan = make_plan(Asked("car_connection", makes="audi,bmw", years="2019", size="sml"), sources)
+    source = make_source(plan)
+    assert isinstance(source, CarConnection)
+    assert (source.makes, source.years, source.picture_size) == (("audi", "bmw"), {2019}, "sml")
+    assert (source.years_per_model, source.pictures_per_car) == (8, 150) and "interior" in source.leave_out
