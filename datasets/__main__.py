@@ -192,7 +192,7 @@ def _build_all(configs: list[Config], way: Way) -> None:
     from datasets.pack.build_set import build_set
     from datasets.pack.recipe import Places, find_complete, recipe_with_place
     from datasets.report.report import update_report
-    from datasets.scan.progress import say
+    from harness.cli import say
 
     mapper = _mapper(way.on)
     for config in configs:

@@ -1,4 +1,4 @@
-"""What the command lines share: a config's options, and how a command ends (2 = user's mistake, 75 = run me again)."""
+"""What the command lines share: options, a line on stderr, how a command ends (2 = user's mistake, 75 = run again)."""
 
 import errno
 import os
@@ -25,6 +25,13 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
+def say(text: str) -> None:
+    """One line on stderr; names that are no valid text are shown with their odd bytes escaped."""
+    rank = os.environ.get("RANK", "0")  # of several processes under torchrun
+    text = text if rank == "0" else f"[rank {rank}] {text}"
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+
+
 def make_app(about: str) -> typer.Typer:
     """A command line with our habits: plain tracebacks for our bugs, help when nothing is asked for."""
     return typer.Typer(help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -37,10 +44,10 @@ def run_command(command: Callable[[], object]) -> None:
     try:
         command()
     except UserError as error:
-        _tell(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(EXIT_USER_ERROR)
     except Interrupted as stop:
-        _tell(str(stop) or "interrupted: the same command goes on from here")
+        say(str(stop) or "interrupted: the same command goes on from here")
         sys.exit(EXIT_RESUMABLE)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away (`| head`): nothing is left to tell it
@@ -49,7 +56,7 @@ def run_command(command: Callable[[], object]) -> None:
         if error.errno not in DISK_ERRORS:
             raise  # a file that should be there: our bug
         where = error.filename or "disk"
-        _tell(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
+        say(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -73,9 +80,3 @@ def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda 
 def _stop(number: int, _: object) -> None:
     """A signal while no stage has its own handler: raised, so that temporary files go on the way out."""
     raise Interrupted(f"stopped by {signal.Signals(number).name}: the same command starts again")
-
-
-def _tell(text: str) -> None:
-    rank = os.environ.get("RANK", "0")  # of several processes under torchrun
-    text = text if rank == "0" else f"[rank {rank}] {text}"
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import DryRunOption, make_app, run_command
+from harness.cli import DryRunOption, make_app, run_command, say
 from harness.config.data_sources import (
     SOURCES_PATH,
     CarConnectionRecipe,
@@ -19,7 +19,6 @@ from harness.config.data_sources import (
 from harness.errors import Interrupted, UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.politeness import make_manners
-from scrapers.crawl.progress import say
 from scrapers.crawl.records import FetchError, HostStopped, Tally, raise_if_left
 from scrapers.plan import Asked, Plan, make_plan
 from scrapers.sites.car_connection import CarConnection

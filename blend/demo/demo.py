@@ -6,7 +6,6 @@ is passed over, one that was interrupted goes on. Imports no torch: only the sta
 
 import shlex
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from blend.demo.process import StageProcess
 from blend.demo.record import DemoRecord
 from blend.demo.stages import STAGES, Stage, page_path, run_folder, seconds_left
-from harness.cli import noted_signals
+from harness.cli import noted_signals, say
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
 from harness.storage.atomic import clean_leftovers
@@ -142,4 +141,4 @@ def _exact(seconds: float) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"demo: {text}" if not text.startswith("[") else text, file=sys.stderr, flush=True)
+    say(f"demo: {text}" if not text.startswith("[") else text)

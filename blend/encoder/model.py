@@ -3,7 +3,6 @@
 In: pictures of the generator's size. Out: latents, and class logits where the generator is conditional.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
+from harness.cli import say
 from harness.config.experiment import Config
 from harness.config.experiment import Encoder as EncoderSettings
 from harness.errors import UserError
@@ -116,7 +116,7 @@ def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
     Raises UserError when there is none, or when it learned from other weights than the generator has now.
     """
     checkpoints = encoder_folder(generator) / "checkpoints"
-    folder = newest_checkpoint(checkpoints, lambda text: print(text, file=sys.stderr))
+    folder = newest_checkpoint(checkpoints, say)
     if folder is None:
         raise UserError(f"encoder: found none in {checkpoints.parent}; try `make encoder` with the same CONFIG")
     meta = read_meta(folder)
@@ -127,7 +127,7 @@ def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
     encoder.load_state_dict(load_weights(folder, "encoder"))
     encoder.sha256, encoder.step = meta["sha256"]["encoder.safetensors"], meta["step"]
     if encoder.step < (total := meta["config"]["encoder"]["total_steps"]):
-        print(f"{folder}: an encoder in the midst of learning ({encoder.step} of {total} steps)", file=sys.stderr)
+        say(f"{folder}: an encoder in the midst of learning ({encoder.step} of {total} steps)")
     return _placed(encoder, config, generator).requires_grad_(False).eval()
 
 

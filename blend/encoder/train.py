@@ -5,7 +5,6 @@ and a curve, and the figures in runs/<base>/metrics.json.
 """
 
 import json
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from harness.checkpoints.checkpoint import (
     save_checkpoint,
     set_aside_damaged,
 )
+from harness.cli import say
 from harness.config.experiment import Config, config_differences
 from harness.errors import Interrupted, UserError
 from harness.native.data import PictureOrder, PictureSource
@@ -81,21 +81,21 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
     total = config.encoder.total_steps
     target = min(total, limit_steps or total)
     with stop_signals() as stopping, rundir.lock():
-        newest = newest_checkpoint(rundir.checkpoints, lambda text: print(text, file=sys.stderr))
+        newest = newest_checkpoint(rundir.checkpoints, say)
         set_aside_damaged(rundir.checkpoints, newest)
         facts, before = _facts(config, generator), read_meta(newest) if newest else {"step": 0, "cpu_sec": 0.0}
         if newest is not None:
             _check_unchanged(before, facts, rundir.path)
         measured = (rundir.read_status() or {}).get("state") == "done"
         if before["step"] >= target and (measured or target < total):
-            print(f"{rundir.path}: already at step {before['step']} of {total}", file=sys.stderr)
+            say(f"{rundir.path}: already at step {before['step']} of {total}")
             return rundir.path
         lesson = Lesson(config, generator, rundir, facts, target, before["cpu_sec"], time.process_time())
         run = _build(config, generator)
         if newest is not None:
             _restore(run, newest)
         elif config.encoder.skip_pictures:
-            print(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures", file=sys.stderr)
+            say(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
             fit_skip(run)
         try:
             _learn(run, lesson, stopping)

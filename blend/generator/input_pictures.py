@@ -5,13 +5,13 @@ In: files of strangers, packed sets. Out: uint8 (N, H, W, 3) with names and hash
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness.cli import say
 from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
@@ -71,7 +71,7 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
         allowed = f"allowed {', '.join(FORMATS)} of at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX} pixels"
         raise UserError(f"{_printable(str(top))}: found no usable picture: {reasons[0]}{more}; {allowed}")
     for reason in reasons:
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}")
     return Parents(names, sha256s, np.stack(pictures))
 
 

@@ -5,7 +5,6 @@ In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{saf
 
 import hashlib
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from blend.generator.styled_generator import STYLE_STEPS, LoadedRun, StyledGener
 from blend.inversion.distances import make_features
 from blend.inversion.optimise import Watch, invert
 from harness.checkpoints.sampling import label_to_y
+from harness.cli import say
 from harness.config.class_choice import Label
 from harness.config.experiment import Config
 from harness.errors import UserError
@@ -194,9 +194,7 @@ def _invert_in_parts(
         files.append(file)
         done, sec = min(start + PART_TARGETS, len(parents)), time.monotonic() - began
         errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
-        print(
-            f"inversion of {stamp['kind']} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s", file=sys.stderr
-        )
+        say(f"inversion of {stamp['kind']} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s")
     tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
     atomic_write(path, safetensors.torch.save(tensors, {"inversion": json.dumps(stamp)}))
     for file in files:
@@ -272,6 +270,6 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     except FileNotFoundError:
         return None
     except (OSError, safetensors.SafetensorError) as error:
-        print(f"{path}: damaged ({error}); made again", file=sys.stderr)
+        say(f"{path}: damaged ({error}); made again")
         return None
     return tensors if set(TENSORS) <= set(tensors) else None

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import noted_signals
+from harness.cli import noted_signals, say
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ def studio_command(run: str, host: str, port: int, open_page: bool) -> None:
             what = (
                 f"the studio of {run} is open" if studio.workshop else f"{studio.fault}; the page offers the demo run"
             )
-            _say(f"{what}; Ctrl-C closes it")
+            say(f"{what}; Ctrl-C closes it")
             if host not in LOOPBACK:
-                _say(f"it was asked to listen on {host}: whoever reaches it can use it, and sees your pictures")
+                say(f"it was asked to listen on {host}: whoever reaches it can use it, and sees your pictures")
             if open_page:
                 webbrowser.open(address)
             serve(studio, listener, host)
     finally:
         studio.close()
-    _say("the studio is closed; designs that were kept are in the run's folder")
+    say("the studio is closed; designs that were kept are in the run's folder")
 
 
 def open_studio(run: str) -> "Studio":
@@ -110,7 +110,3 @@ def serve(studio: "Studio", listener: socket.socket, host: str = LOOPBACK[0]) ->
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

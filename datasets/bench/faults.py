@@ -21,8 +21,8 @@ from datasets.pack.recipe import Places
 from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.sets import render_set
 from datasets.scan.pool import map_in_order
-from datasets.scan.progress import say
 from datasets.scan.scan import Job, Scanned, scan
+from harness.cli import say
 from harness.config.experiment import Data, load_config
 
 ROOT = Path(__file__).resolve().parents[2]

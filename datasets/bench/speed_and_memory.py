@@ -27,7 +27,7 @@ from datasets.bench import faults, studiogan
 from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
 from datasets.bench.files import NoFeatures, write_photos
 from datasets.pack.build_set import build_set
-from datasets.scan.progress import say
+from harness.cli import say
 from harness.config.experiment import Config, load_config
 from harness.errors import UserError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from datasets.scan.progress import say
+from harness.cli import say
 from harness.errors import UserError
 from harness.studiogan.checkout import find_checkout, find_python
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from datasets.scan.progress import say
+from harness.cli import say
 from harness.config.schema import ViewName
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write

@@ -6,7 +6,6 @@ teach them more (`Sorter.refit`). A picture and its mirror image are judged alik
 """
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from datasets.clean.few_shot import LOST, Lesson, learn, unseen_ok
 from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.clean.manual_labels import VIEWS
+from harness.cli import say
 from harness.errors import UserError
 from harness.features.view_features import LOOK_FEATURIZERS, LookFeaturizer, at_hand, load_look_featurizer
 from harness.features.weights_file import read_tensors
@@ -199,9 +199,9 @@ def load_sorter(name: str = "auto") -> Sorter:
         try:
             sorter = open_sorter(load_look_featurizer(best, may_download=False))
         except UserError as error:  # of damage, or other weights than those that the heads were trained on
-            print(f"sorter: {error}", file=sys.stderr)
+            say(f"sorter: {error}")
             continue
-        print(f"sorter: features of {best}", file=sys.stderr)
+        say(f"sorter: features of {best}")
         return sorter
     return open_sorter(load_look_featurizer(BEST_FIRST[-1]))
 

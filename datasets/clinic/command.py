@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datasets.pack.recipe import Places, decisions_path, make_recipe, read_summary
-from datasets.scan.progress import say
-from harness.cli import SetOption, noted_signals
+from harness.cli import SetOption, noted_signals, say
 from harness.config.experiment import Config, Data, finetune_config, load_config, source_folder
 from harness.config.schema import Clean
 from harness.errors import UserError

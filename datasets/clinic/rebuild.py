@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from datasets.scan.progress import say
+from harness.cli import say
 
 LAST_LINES = 12
 STOP_SEC = 20

@@ -34,10 +34,11 @@ from datasets.pack.recipe import (
 )
 from datasets.scan.listing import list_into
 from datasets.scan.pool import count_cores, map_in_order
-from datasets.scan.progress import say, track
+from datasets.scan.progress import track
 from datasets.scan.run import Mapper, survey
 from datasets.scan.scan import SCAN_VERSION
 from datasets.scan.store_writer import StoreWriter, remove_store
+from harness.cli import say
 from harness.config.experiment import Data, source_folder
 from harness.config.schema import Clean
 from harness.errors import UserError

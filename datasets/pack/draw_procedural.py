@@ -8,7 +8,8 @@ from pathlib import Path
 from datasets.pack.recipe import recipe_differences
 from datasets.procedural.messy import render_messy
 from datasets.procedural.sets import render_set
-from datasets.scan.progress import say, watch_files
+from datasets.scan.progress import watch_files
+from harness.cli import say
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.storage.atomic import remove_folder

@@ -27,7 +27,7 @@ from datasets.report.counts import (
     threshold_of,
 )
 from datasets.report.pictures import PagePictures, sample_packed
-from datasets.scan.progress import say
+from harness.cli import say
 from harness.config.experiment import Data
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import hold_lock

@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 
 from datasets.scan.fingerprints import THUMB_PX, fingerprint
-from datasets.scan.progress import say
 from datasets.scan.scan import Scanned
 from datasets.scan.store import LISTED, Store, file_to_key
+from harness.cli import say
 
 SCHEMA_VERSION = 2
 TABLES = """

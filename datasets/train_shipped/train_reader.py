@@ -4,7 +4,6 @@ The reader says how futuristic a picture's car is, what its other factors are, a
 """
 
 import json
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from datasets.procedural.factors import FACTOR_NAMES, RANGES
 from datasets.train_shipped.augment import blemish, continue_rows, degrade, uniform, warp
 from datasets.train_shipped.negatives import spoil
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
+from harness.cli import say
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
 from harness.storage.atomic import atomic_write
 
@@ -49,7 +49,7 @@ def train_reader(
     try:
         cars = draw_mixed_cars(count, _set_seed(seed, "train"), DRAWN_PX, workers)
         others = _others(count // 6, _set_seed(seed, "train"), workers)
-        _tell(f"drew {count} cars and {len(others)} pictures without a usable car")
+        say(f"drew {count} cars and {len(others)} pictures without a usable car")
         factors = _factor_table(cars.factors)
         network = _fit(cars, others, factors, steps, seed)
         recipe = {"count": count, "steps": steps, "seed": seed, "drawn_px": DRAWN_PX}
@@ -58,7 +58,7 @@ def train_reader(
         torch.set_num_threads(threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, content)
-    _tell(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
+    say(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
     return out
 
 
@@ -148,7 +148,7 @@ def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: i
         schedule.step()
         if step % 200 == 0 or step == steps:
             shown = ", ".join(f"{name} {float(value.detach()):.4f}" for name, value in losses.items())
-            _tell(f"step {step}/{steps}: {shown}")
+            say(f"step {step}/{steps}: {shown}")
     return network.eval()
 
 
@@ -251,7 +251,3 @@ def factor_error(name: str, seen: np.ndarray, factors: np.ndarray) -> float:
     if name == "paint_hue":
         gap = np.minimum(gap, 1 - gap)[factors[:, FACTOR_NAMES.index("paint_saturation")] > COLOURED]
     return float(gap.mean())
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

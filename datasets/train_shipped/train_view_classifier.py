@@ -4,7 +4,6 @@
 No photo is seen. What comes out is a function of the arguments alone.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path
 from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
 from datasets.train_shipped.view_data import Drawn, draw_for_sorting, draw_messy_looks
+from harness.cli import say
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
@@ -59,7 +59,7 @@ def train_net(drawn: Drawn, steps: int, seed: int) -> SorterNet:
         schedule.step()
         if step % 200 == 0 or step == steps:
             shown = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
-            _tell(f"step {step}/{steps}: {shown}")
+            say(f"step {step}/{steps}: {shown}")
     return network.eval()
 
 
@@ -126,7 +126,7 @@ def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: i
         features.append(featurizer(part.looks))
         parts.append(part)
         if start // BLOCK % 5 == 4:
-            _tell(f"features of {start + len(part.kinds)}/{count} pictures")
+            say(f"features of {start + len(part.kinds)}/{count} pictures")
     kinds, views = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kinds", "views"))
     return np.concatenate(features), Drawn(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
 
@@ -160,7 +160,7 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
         if name == "reader":
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
             drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
-            _tell(f"drew {count} pictures")
+            say(f"drew {count} pictures")
             content = sorter_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
             SORTER_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(SORTER_NET_PATH, content)
@@ -172,9 +172,7 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
     finally:
         torch.set_num_threads(threads)
     atomic_write(heads_path(name), content)
-    _tell(
-        f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time"
-    )
+    say(f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
     return heads_path(name)
 
 
@@ -192,7 +190,3 @@ def train_command(
 def _set_seed(seed: int, purpose: str) -> int:
     """Pictures of the purposes, and those of other sets (small seeds), never meet."""
     return 88_000_000 + 10 * (3 * seed + ("train", "calibration", "measure").index(purpose))
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

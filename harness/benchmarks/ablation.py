@@ -6,7 +6,6 @@ several seeds. Finished runs are kept in the scratch folder and not done again; 
 
 import json
 import os
-import sys
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ import typer
 
 from harness.benchmarks.ablation_arms import STABILISERS, WHOLE, arm_changes, default_arms
 from harness.benchmarks.ablation_table import rows_to_markdown
-from harness.cli import ConfigOption, SetOption, run_command
+from harness.cli import ConfigOption, SetOption, run_command, say
 from harness.config.experiment import Config, check_config, config_to_dict, load_config, merge
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
@@ -50,7 +49,7 @@ def run_ablation(
         rows = []
         for row in pool.imap_unordered(_train_one, todo):
             rows.append(row)
-            print(f"{len(rows)} of {len(todo)}: {row['arm']}, seed {row['seed']}: {row['marks'][-1]}", file=sys.stderr)
+            say(f"{len(rows)} of {len(todo)}: {row['arm']}, seed {row['seed']}: {row['marks'][-1]}")
     return rows
 
 

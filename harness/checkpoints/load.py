@@ -3,13 +3,13 @@
 In: a run's checkpoints folder. Out: networks in eval mode that nothing trains any more.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
+from harness.cli import say
 from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.networks.base import Discriminator, Generator
@@ -49,7 +49,7 @@ class LoadedCheckpoint:
 def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
     """A run's newest unharmed checkpoint, its best one (`best`), or the folder of this name. UserError without it."""
     if name is None:
-        folder = newest_checkpoint(checkpoints, lambda text: print(text, file=sys.stderr))
+        folder = newest_checkpoint(checkpoints, say)
         if folder is None:
             raise UserError(f"run: {checkpoints.parent} has no checkpoint yet; try `make train`")
         return folder
@@ -93,5 +93,5 @@ def _find_device(config: Config) -> torch.device:
     train = config.train
     if torch.cuda.is_available() or (train.device != "cuda" and train.precision != "tf32"):
         return prepare_hardware(train).device
-    print("no CUDA device here, on which this run was trained: taking the CPU", file=sys.stderr)
+    say("no CUDA device here, on which this run was trained: taking the CPU")
     return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"})).device

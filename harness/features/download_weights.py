@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from harness.cli import say
 from harness.errors import UserError
 from harness.storage.atomic import atomic_file
 
@@ -65,7 +65,7 @@ class Published:
     def _download(self) -> Path:
         name, whole = self.names[0], hashlib.sha256()
         path = weights_folders()[-1] / name
-        print(f"{name}: downloading into {path.parent}", file=sys.stderr)
+        say(f"{name}: downloading into {path.parent}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with urllib.request.urlopen(self.url, timeout=SILENCE_SEC) as source, atomic_file(path) as target:

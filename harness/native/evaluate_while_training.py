@@ -6,7 +6,6 @@ is evaluated is the checkpoint that was saved just before.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from harness.checkpoints.checkpoint import (
     set_aside,
 )
 from harness.checkpoints.load import load_checkpoint
+from harness.cli import say
 from harness.errors import UserError
 from harness.metrics.frechet import frechet_name
 from harness.native.step import Training
@@ -93,7 +93,7 @@ class Evaluations:
             except ValueError as error:
                 text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
                 self.rundir.log(text)
-                print(text, file=sys.stderr)
+                say(text)
                 set_aside(best)
 
     def _evaluate(self, say: Say) -> None:

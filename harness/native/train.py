@@ -3,7 +3,6 @@
 In: a Config and its packed pictures. Out: runs/<name>/ with checkpoints, samples, curves and statistics.
 """
 
-import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
 from harness.checkpoints.load import find_checkpoint
+from harness.cli import say
 from harness.config.experiment import (
     Config,
     complete_config,
@@ -78,7 +78,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path:
     """The checkpoint that fine-tuning starts from, checked to fit this config's networks."""
     run = Path("runs") / (config.finetune.from_run or config.name)
     checkpoints = run / "checkpoints"
-    folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, _warn)
+    folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, say)
     if folder is None:
         raise UserError(f"finetune.from_run: {run} has no checkpoint to start from; try `make train` first")
     try:
@@ -95,10 +95,6 @@ def find_source(config: Config, checkpoint: str | None) -> Path:
 def _shape_of(config: dict[str, Any]) -> dict[str, Any]:
     model = {key: config["model"][key] for key in SHAPE_KEYS if key in config["model"]}
     return {"data": {"img_size": config["data"]["img_size"]}, "model": model}
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _run(
@@ -122,7 +118,7 @@ def _run(
                 counted = epochs_to_steps(config, found.count)
             opened = RunDir.open(counted, allow_config_change=allow_config_change)
             stack.enter_context(opened.lock())
-            newest = newest_checkpoint(opened.checkpoints, _warn)
+            newest = newest_checkpoint(opened.checkpoints, say)
             set_aside_damaged(opened.checkpoints, newest)
             _refuse_loss(opened, newest)
 
@@ -175,9 +171,9 @@ def _train(
     first = run.world.first
     evaluations = Evaluations(run, rundir, stopping)
     if run.step >= target:
-        evaluations.catch_up(_warn)
+        evaluations.catch_up(say)
         if first:
-            _warn(f"{rundir.path}: already at step {run.step} of {total}")
+            say(f"{rundir.path}: already at step {run.step} of {total}")
             if run.step >= total and (rundir.read_status() or {}).get("state") != "done":  # killed right after the save
                 rundir.write_status("done", step=run.step, total_steps=total)
         return
@@ -185,7 +181,7 @@ def _train(
     try:
         if first:
             reporter = _begin(run, rundir, packed, facts, target)
-        evaluations.catch_up(reporter.say if reporter else _warn)  # killed before this step was evaluated
+        evaluations.catch_up(reporter.say if reporter else say)  # killed before this step was evaluated
         _loop(run, rundir, reporter, facts, target, stopping, evaluations)
     except Interrupted:
         raise
@@ -253,7 +249,7 @@ def _loop(
                 save_curves(rundir.read_stats(), rundir.path / "curves.png")
         if evaluations.due() and not stop:  # after a signal it waits for the next start
             began_at_sec = time.monotonic()
-            evaluations.catch_up(reporter.say if reporter else _warn)
+            evaluations.catch_up(reporter.say if reporter else say)
             if reporter:
                 reporter.began_at += time.monotonic() - began_at_sec  # the seconds per step are those of training
             stop = run.world.any(bool(stopping))

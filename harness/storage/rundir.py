@@ -9,7 +9,6 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.cli import say
 from harness.config.experiment import (
     Config,
     check_config,
@@ -158,7 +158,7 @@ class RunDir:
         _append(self.log_path, line)
 
     def _say(self, text: str) -> None:
-        print(f"{self.path}: {text}", file=sys.stderr)
+        say(f"{self.path}: {text}")
         self.log(text)
 
     def write_env(self, **fields: Any) -> None:

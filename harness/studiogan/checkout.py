@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.cli import say
 from harness.errors import UserError
 
 COMMITS = {
@@ -136,7 +137,7 @@ def _make_environment(folder: Path) -> None:
     complete, wanted = folder / "complete", "\n".join(PACKAGES)
     if complete.exists() and complete.read_text() == wanted:
         return
-    print(f"Making {folder} (downloads about 3 GB) ...", file=sys.stderr)
+    say(f"Making {folder} (downloads about 3 GB) ...")
     complete.unlink(missing_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], f"{folder}: cannot make a virtual environment")
     _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES], f"{folder}: cannot install")

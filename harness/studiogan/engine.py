@@ -6,13 +6,13 @@ of ours.
 """
 
 import hashlib
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
+from harness.cli import say
 from harness.config.experiment import Config, check_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
 from harness.native.signals_and_errors import disk_errors_told, stop_signals
@@ -89,16 +89,12 @@ def _run(request: Request) -> Path:
         rundir = RunDir.open(config, allow_config_change=request.allow_config_change)
         stack.enter_context(rundir.lock())
         _end_left_behind(rundir)
-        newest = newest_checkpoint(rundir.checkpoints, _warn)
+        newest = newest_checkpoint(rundir.checkpoints, say)
         set_aside_damaged(rundir.checkpoints, newest)
         newest = _take_over(rundir, newest)
         beginning = _find_beginning(rundir, packed, newest, request)
         supervise(rundir, setting, packed, beginning, request.limit_steps, stopping)
     return rundir.path
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _end_left_behind(rundir: RunDir) -> None:
@@ -123,7 +119,7 @@ def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
         if step <= first_step:
             continue
         if begun_from not in (_mark(before), before and read_meta(before).get(BEGUN_FROM)):
-            _warn(
+            say(
                 f"{rundir.path}: step {step}, which StudioGAN had saved, is dropped: the run has gone another way since"
             )
             drop_saves(scratch, step)
@@ -133,7 +129,7 @@ def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
             newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
             rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
         except UserError as error:
-            _warn(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
+            say(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
     return newest
 
 

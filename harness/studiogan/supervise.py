@@ -5,7 +5,6 @@ In: what was checked and where it begins. Out: status.json says done, interrupte
 
 import shutil
 import signal
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from harness.cli import say
 from harness.config.experiment import config_to_dict
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
 from harness.native.evaluate_while_training import Evaluations
@@ -70,8 +70,8 @@ def supervise(
     run = FollowedRun(config, Hardware(device, "fp32", setting.text), beginning.step)
     evaluations = Evaluations(run.as_training(), rundir, stopping)
     if run.step >= target:
-        evaluations.catch_up(_warn)  # killed between the save and the end of its evaluation
-        _warn(f"{rundir.path}: already at step {run.step} of {total}")
+        evaluations.catch_up(say)  # killed between the save and the end of its evaluation
+        say(f"{rundir.path}: already at step {run.step} of {total}")
         if run.step >= total and (rundir.read_status() or {}).get("state") != "done":  # killed right after the save
             rundir.write_status("done", step=run.step, total_steps=total)
         return
@@ -92,10 +92,6 @@ def supervise(
         raise
     finally:
         reporter.close()
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _begin(rundir: RunDir, setting: Setting, packed: PackedSet, beginning: Beginning, target: int) -> LogReporter:

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import noted_signals
+from harness.cli import noted_signals, say
 from harness.errors import Interrupted, UserError
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line, url_key
 from scrapers.crawl.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from scrapers.crawl.politeness import Manners
-from scrapers.crawl.progress import Progress, say
+from scrapers.crawl.progress import Progress
 from scrapers.crawl.records import DONE, FAILED, REFUSED, FetchError, HostStopped, Page, Tally, Wanted, raise_if_left
 from scrapers.crawl.store import PageCache, PictureFiles
 

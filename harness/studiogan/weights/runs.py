@@ -1,12 +1,12 @@
 """A whole run of StudioGAN's, or a generator's file alone, as a run of ours; and a run of ours for StudioGAN."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.checkpoint import checkpoint_folder, read_meta, save_checkpoint
 from harness.checkpoints.load import find_checkpoint
+from harness.cli import say
 from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, load_config, read_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
@@ -82,7 +82,7 @@ def _tell_unknown(path: Path, keys: list[str], config: Config) -> None:
     values = config_to_dict(config)
     told = [f"{key}={values[section][part]}" for key in keys for section, part in [key.split(".")]]
     if told:
-        _say(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
+        say(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
 
 
 def _config_of(foreign: Foreign, config: Path | None) -> tuple[Config, list[str]]:
@@ -96,7 +96,7 @@ def _config_of(foreign: Foreign, config: Path | None) -> tuple[Config, list[str]
 def _drop_other_optimizers(foreign: Foreign) -> None:
     for letter, content in foreign.contents.items():
         if content.get("optimizer") is not None and not keeps_adam(content["optimizer"]):
-            _say(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")
+            say(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")
             del content["optimizer"]
 
 
@@ -121,11 +121,7 @@ def export_run(
             spoken = config.model_copy(update={"studiogan": studiogan})
             file, text = config_to_text(spoken, max(1, read_meta(folder)["num_classes"]))
         except UserError as error:  # the weights are of use without it
-            _say(f"{out}: written without a config for StudioGAN, because {error}")
+            say(f"{out}: written without a config for StudioGAN, because {error}")
         else:
             atomic_write(out / file, text)
     return out
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -103,10 +103,9 @@ def test_memory_is_that_of_the_largest_stage():
 def peak_mb(code: str, sample_every_sec: float) -> float:
     """Of a stage that runs this code. In a small process: what starts a stage counts for it until it has started."""
     measure = f"""
-from blend import stage_process
-from harness.lockfile import process_start
-process.SAMPLE_EVERY_SEC = {sample_every_sec}
-process = process.StageProcess({[sys.executable, "-S", "-c", code]})
+from blend.demo import process as stage_process
+stage_process.SAMPLE_EVERY_SEC = {sample_every_sec}
+process = stage_process.StageProcess({[sys.executable, "-S", "-c", code]})
 assert process.watch([], lambda pid, usage: None) == 0
 print(process.usage.peak_rss_mb)
 """

@@ -84,11 +84,11 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
 ) -> None:
     code = (
         "from harness.config.experiment import load_config\n"
-        "from harness.studiogan import checkout, engine, follow, supervise\n"
+        "from harness.studiogan import checkout, engine, follow_log, supervise\n"
         f"checkout.COMMITS, checkout.MODULES = {{'0.2.0': {checkout.COMMITS['0.2.0']!r}}}, ('json',)\n"
         f"supervise.SHIM = {str(STAND_IN / 'shim.py')!r}\n"
         "supervise.save_reals = follow_log.save_curves = lambda *_: None\n"
-        "follow.Follower.take_saves = lambda *_, **__: None\n"  # killed before it has looked
+        "follow_log.Follower.take_saves = lambda *_, **__: None\n"  # killed before it has looked
         f"engine.train_run(load_config('configs/base.yaml', {overrides_of()!r}))\n"
     )
     monkeypatch.delenv("STAND_IN_PACED")
