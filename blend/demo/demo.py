@@ -17,6 +17,7 @@ from blend.demo.stages import STAGES, Stage, page_path, run_folder, seconds_left
 from harness.cli import noted_signals, say
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
+from harness.runtime.progress import duration_text
 from harness.storage.atomic import clean_leftovers
 from harness.storage.lock import hold_lock
 from harness.storage.rundir import RunDir
@@ -119,7 +120,7 @@ def _print_outcome(config: Config) -> None:
         f"from the encoder's {figure('inversion.encoder_error', '.4f')}",
         "intensity": f"Spearman {figure('blend.spearman_mean', '.3f')} with the futurism that is read",
         "futurism": f"{figure('blend.rise', '+.0f')} of 100 points from ordinary to futuristic",
-        "time": f"{_exact(demo['seconds'])}, {demo['cpu_sec']:,.0f} CPU-seconds, "
+        "time": f"{duration_text(demo['seconds'])}, {demo['cpu_sec']:,.0f} CPU-seconds, "
         f"at most {demo['peak_rss_mb'] / 1024:.1f} GB",
     }
     print(f"\n{page_path(config)}")
@@ -133,11 +134,6 @@ def _about(seconds: float, word: str = "about ") -> str:
     if seconds < 100 * 60:
         return f"{word}{max(1, round(seconds / 60))} min"
     return f"{word}{round(seconds / 3600)} h"
-
-
-def _exact(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _say(text: str) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from blend.encoder.measure import measure_encoder
+from blend.encoder.measure import SEED_LATENT_MSE, measure_encoder
 from blend.encoder.model import build_encoder, encoder_folder, generator_keys
-from blend.encoder.progress import SEED_LATENT_MSE, EncoderReporter, save_encoder_curve
 from blend.encoder.ridge_init import fit_skip
 from blend.encoder.step import BETA2, Learning, encoder_step
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
@@ -37,11 +36,13 @@ from harness.native.data import PictureOrder, PictureSource
 from harness.native.signals_and_errors import stop_signals
 from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
+from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.rng import Draws
 from harness.storage.rundir import RunDir
 
 # No update computes anything else with them. total_steps does: the learning rate follows it.
 FREE_KEYS = ("encoder.log_every_steps", "encoder.save_every_steps", "encoder.valid_count")
+CURVES = {"z_loss": "loss on z while learning", "latent_mse": "latent MSE on fresh pictures"}
 CURVE_POINTS, CURVE_COUNT = 10, 128  # so many points over a run, each measured on so many pictures of each style
 
 
@@ -193,7 +194,7 @@ def _learn(run: Learning, lesson: Lesson, stopping: list[int]) -> None:
     settings, rundir, total = run.settings, lesson.rundir, run.settings.total_steps
     rundir.drop_stats_after(run.step)
     rundir.write_env(device=run.hardware.text, **lesson.facts)
-    reporter = EncoderReporter(rundir, run.step, lesson.target, settings.batch_size, settings.log_every_steps)
+    reporter = Reporter(rundir, run.step, lesson.target, settings.batch_size, settings.log_every_steps)
     try:
         _announce(reporter, run, lesson)
         while run.step < lesson.target:
@@ -211,7 +212,8 @@ def _learn(run: Learning, lesson: Lesson, stopping: list[int]) -> None:
                 rundir.write_status("interrupted", step=run.step, total_steps=total)
                 reporter.say(f"stopped at step {run.step}, saved; the same command goes on")
                 raise Interrupted(f"saved at step {run.step}")
-        save_encoder_curve(rundir.read_stats(), rundir.path / "curve.png")
+        level = (SEED_LATENT_MSE, f"the first seed's: {SEED_LATENT_MSE:.3f}")
+        save_curves(rundir.read_stats(), rundir.path / "curve.png", [tuple(CURVES)], "updates", level, CURVES)
         if lesson.target == total:
             _finish(run, reporter, lesson)
         else:
@@ -221,7 +223,7 @@ def _learn(run: Learning, lesson: Lesson, stopping: list[int]) -> None:
         reporter.close()
 
 
-def _announce(reporter: EncoderReporter, run: Learning, lesson: Lesson) -> None:
+def _announce(reporter: Reporter, run: Learning, lesson: Lesson) -> None:
     count = sum(weight.numel() for weight in run.encoder.parameters())
     generator = lesson.generator
     names = " and ".join(loaded.name for loaded in (generator.base, generator.tuned)[: len(run.drawers)] if loaded)
@@ -240,7 +242,7 @@ def _check_finite(run: Learning, values: dict[str, torch.Tensor]) -> None:
         )
 
 
-def _add_curve_point(run: Learning, reporter: EncoderReporter, lesson: Lesson) -> None:
+def _add_curve_point(run: Learning, reporter: Reporter, lesson: Lesson) -> None:
     error = lesson.measure(run, min(CURVE_COUNT, run.settings.valid_count))["latent_mse"]
     reporter.write_row({"step": run.step, "latent_mse": round(error, 6)})
     reporter.say(f"step {run.step}/{run.settings.total_steps}  latent MSE {error:.3f}")
@@ -254,7 +256,7 @@ def _save(run: Learning, lesson: Lesson) -> None:
     purge_checkpoints(checkpoints, lesson.config.train.keep_last)
 
 
-def _finish(run: Learning, reporter: EncoderReporter, lesson: Lesson) -> None:
+def _finish(run: Learning, reporter: Reporter, lesson: Lesson) -> None:
     """The figures, and only then `done`: killed before, the same command measures again."""
     figures = lesson.measure(run, run.settings.valid_count)
     spent_sec = round(lesson.cpu_sec, 1)

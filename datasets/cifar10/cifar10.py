@@ -20,12 +20,12 @@ from PIL import Image
 from datasets.cifar10.download import download, file_md5
 from datasets.cifar10.pickles import MAX_BYTES, read_batch
 from datasets.scan.listing import Found
-from datasets.scan.progress import track
 from datasets.scan.scan import Scanned
 from harness.cli import say
 from harness.config.experiment import Data, expand_path
 from harness.errors import UserError
 from harness.images.decode import fit_image
+from harness.runtime.progress import track
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"  # $CARFORGE_CIFAR10_URL: a mirror

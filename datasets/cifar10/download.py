@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.scan.progress import track
 from harness.errors import UserError
+from harness.runtime.progress import track
 from harness.storage.atomic import PARTIAL_SUFFIX, sync_and_rename
 
 CHUNK_BYTES = 1 << 20

@@ -34,7 +34,6 @@ from datasets.pack.recipe import (
 )
 from datasets.scan.listing import list_into
 from datasets.scan.pool import count_cores, map_in_order
-from datasets.scan.progress import track
 from datasets.scan.run import Mapper, survey
 from datasets.scan.scan import SCAN_VERSION
 from datasets.scan.store_writer import StoreWriter, remove_store
@@ -42,6 +41,7 @@ from harness.cli import say
 from harness.config.experiment import Data, source_folder
 from harness.config.schema import Clean
 from harness.errors import UserError
+from harness.runtime.progress import track
 from harness.storage.atomic import atomic_write, clean_leftovers
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.lock import hold_lock

@@ -3,18 +3,22 @@
 import json
 import os
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets.pack.recipe import recipe_differences
 from datasets.procedural.messy import render_messy
 from datasets.procedural.sets import render_set
-from datasets.scan.progress import watch_files
 from harness.cli import say
 from harness.config.experiment import Data
 from harness.errors import UserError
+from harness.runtime.progress import Progress
 from harness.storage.atomic import remove_folder
 
 MESSY_PX = 160
+LOOK_EVERY_SEC = 0.5
 RECIPE_FILE = ".recipe.json"  # hidden, so that the folder can be read as a folder of pictures
 
 
@@ -41,13 +45,32 @@ def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool
         shutil.rmtree(temp)
     temp.mkdir()
     try:
-        with watch_files(temp, data.count, f"drawing {data.set}"):
+        with _shown_progress(temp, data):
             _draw(temp, data, workers)
         (temp / RECIPE_FILE).write_text(json.dumps(recipe) + "\n")
         os.sync()  # once for thousands of small files: syncing each takes longer than drawing it
         os.rename(temp, folder)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
+
+
+@contextmanager
+def _shown_progress(folder: Path, data: Data) -> Iterator[None]:
+    """Shows, while the block runs, how many files have appeared in the folder and below."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with Progress(f"drawing {data.set}", data.count) as progress:
+            while not over.wait(LOOK_EVERY_SEC):
+                progress.show(min(data.count, sum(len(files) for _, _, files in os.walk(folder))))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _draw(folder: Path, data: Data, workers: int) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from datasets.scan.pool import Lost, map_in_order
-from datasets.scan.progress import track
 from datasets.scan.scan import Job, Scanned, scan
 from datasets.scan.store_writer import Pending, StoreWriter
 from harness.config.experiment import Data
+from harness.runtime.progress import track
 
 BLOCK_FILES = 64  # committed at once
 FEATURE_FILES = 32  # looks in a batch

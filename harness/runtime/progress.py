@@ -1,20 +1,25 @@
-"""What a person sees of a running training: a bar or plain lines, stats.jsonl, TensorBoard, loss curves."""
+"""What a person sees of a long job: a bar or plain lines with rate and time left; of a training also its figures.
+
+Imports no torch: stages without it show their progress too, and losses are only summed here.
+"""
 
 import io
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import Tensor
-
+from harness.cli import say
+from harness.storage.atomic import atomic_file
 from harness.storage.rundir import RunDir
 
+T = TypeVar("T")
+LINE_EVERY_SEC, BAR_EVERY_SEC = 10.0, 0.1
 QUIET_SEC = 30.0  # where steps are slow, rows are far apart; so long a person is left without a line
+FEW_POINTS = 10  # of a curve: each is marked
 CURVES = (
     ("d_loss", "g_loss"),
     ("d_real", "d_fake"),
@@ -23,70 +28,137 @@ CURVES = (
 )
 
 
-class Reporter:
-    """Collects the losses of every step on the device and reads them back once every `log_every` steps."""
+class Progress:
+    """`with Progress(label, total) as progress:` and `progress.show(count)` as it goes on.
 
-    def __init__(self, rundir: RunDir, first_step: int, total_steps: int, batch_size: int, log_every: int):
-        self.rundir, self.total_steps, self.batch_size, self.log_every = rundir, total_steps, batch_size, log_every
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
-        self.began_at = self.spoke_at = time.monotonic()
+    On a terminal a bar, elsewhere a line every LINE_EVERY_SEC; always on stderr. `total`: None where nobody knows;
+    `keep_bar`: it stays on the terminal at the end.
+    """
+
+    def __init__(self, label: str, total: int | None, count: int = 0, keep_bar: bool = False) -> None:
+        self.label, self.total = label, total
+        self.began_at = self.shown_at = time.monotonic()
+        self.bar: Any = _open_bar(label, total, count, keep_bar) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def show(self, count: int, about: str = "", timed: int | None = None) -> None:
+        """So many are done. `about`: what is to be said of them; `timed`: how many of them took time, if not all."""
+        now = time.monotonic()
+        if count == self.total or now - self.shown_at < (LINE_EVERY_SEC if self.bar is None else BAR_EVERY_SEC):
+            return
+        rate = (count if timed is None else timed) / max(now - self.began_at, 1e-9)
+        left = f", {duration_text(max(self.total - count, 0) / rate)} left" if self.total and rate else ""
+        done = f"{count} of {self.total}" if self.total else f"{count}"
+        about = f"{about}, " if about else ""
+        self.put(count, f"{about}{rate:.1f}/s{left}", f"{self.label}: {done}{': ' if about else ', '}")
+
+    def put(self, count: int, text: str, line_head: str) -> None:
+        """`text` beside the bar, or in a line after its head."""
+        self.move(count, text=text)
+        if self.bar is None:
+            say(line_head + text)
+        self.shown_at = time.monotonic()
+
+    def move(self, count: int, **fields: str) -> None:
+        """The bar alone."""
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=count, **fields)
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yields the items; meanwhile shows their number, the rate and the time left."""
+    with Progress(label, total) as progress:
+        for count, item in enumerate(items, 1):
+            yield item
+            progress.show(count)
+
+
+def duration_text(seconds: float) -> str:
+    """As `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def _open_bar(label: str, total: int | None, count: int, keep: bool) -> Any:
+    from rich import console, progress
+
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(), progress.TextColumn("{task.fields[text]}", markup=False),
+        console=console.Console(stderr=True), transient=not keep,
+    )  # fmt: skip
+    bar.add_task(label, total=total, completed=count, text="")
+    bar.start()
+    return bar
+
+
+class Reporter(Progress):
+    """Of a training. Collects the losses of every step on the device and reads them back once every `log_every` steps;
+    one that only some steps have is averaged over those that have it."""
+
+    def __init__(self, rundir: RunDir, first_step: int, total_steps: int, batch_size: int, log_every: int) -> None:
         self.events = EventFile(rundir.path / "tensorboard", first_step)
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}"), console=self.console, disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self.task = self.bar.add_task(rundir.path.name, total=total_steps, completed=first_step, text="")
-        self.bar.start()
+        super().__init__(rundir.path.name, total_steps, first_step, keep_bar=True)
+        self.rundir, self.total_steps, self.batch_size, self.log_every = rundir, total_steps, batch_size, log_every
+        self.losses: dict[str, tuple[Any, int]] = {}  # name → sum (a scalar on the device), and of how many steps
+        self.steps = 0
 
     def say(self, text: str) -> None:
         """One line for the person and for log.txt."""
         self.rundir.log(text)
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(text)
 
-    def add(self, values: dict[str, Tensor], step: int) -> None:
+    def add(self, values: Mapping[str, Any], step: int) -> None:
         """Takes the losses of one step (scalars on the device). Step counts from 1."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value
+            total, count = self.losses.get(name, (0, 0))
+            self.losses[name] = total + value, count + 1
         self.steps += 1
-        if step % self.log_every == 0 or step == self.total_steps:
-            self.bar.update(self.task, completed=step)
-            self._flush(step)
-        else:
-            self.show_step(step, (time.monotonic() - self.began_at) / self.steps)
+        now = time.monotonic()
+        sec_per_step = (now - self.began_at) / self.steps
+        if step % self.log_every and step != self.total_steps:
+            return self.show_step(step, sec_per_step)
+        means = {name: float(total) / count for name, (total, count) in self.losses.items()}
+        self.show_losses(step, means, sec_per_step)
+        self.losses, self.steps, self.began_at = {}, 0, now
 
     def show_step(self, step: int, sec_per_step: float) -> None:
         """A step between two rows: the bar moves; after QUIET_SEC a line says how fast it is and how long it takes."""
-        self.bar.update(self.task, completed=step)
-        if time.monotonic() - self.spoke_at >= QUIET_SEC:
-            self._tell(step, "", sec_per_step)
+        self.move(step)
+        if time.monotonic() - self.shown_at >= QUIET_SEC:
+            self._show_speed(step, "", sec_per_step)
 
-    def _flush(self, step: int) -> None:
-        now = time.monotonic()
-        sec_per_step = (now - self.began_at) / self.steps
-        row: dict[str, Any] = {"step": step, **{k: round(float(v) / self.steps, 6) for k, v in self.sums.items()}}
-        row |= {"sec_per_step": round(sec_per_step, 5), "pictures_per_sec": round(self.batch_size / sec_per_step, 1)}
+    def show_losses(self, step: int, losses: Mapping[str, float], sec_per_step: float) -> None:
+        """A row of stats.jsonl and TensorBoard, and a line."""
+        row = {name: round(value, 6) for name, value in losses.items()}
+        speed = {"sec_per_step": round(sec_per_step, 5), "pictures_per_sec": round(self.batch_size / sec_per_step, 1)}
+        self.write_row({"step": step, **row, **speed})
+        self._show_speed(step, "".join(f"{name} {value:.3f} " for name, value in row.items()) + " ", sec_per_step)
+
+    def write_row(self, row: dict[str, Any]) -> None:
         self.rundir.append_stats(row)
-        self.events.add({name: value for name, value in row.items() if name != "step"}, step)
-        losses = " ".join(f"{name} {value:.3f}" for name, value in row.items() if name in sum(CURVES, ()))
-        self._tell(step, f"{losses}  ", sec_per_step)
-        self.sums, self.steps, self.began_at = {}, 0, now
+        self.events.add({name: value for name, value in row.items() if name != "step"}, row["step"])
 
-    def _tell(self, step: int, losses: str, sec_per_step: float) -> None:
-        """One line of how far it is: beside the bar or printed, in log.txt and in status.json."""
+    def _show_speed(self, step: int, losses: str, sec_per_step: float) -> None:
+        """How far it is: beside the bar or as a line, in log.txt and in status.json."""
         left = duration_text((self.total_steps - step) * sec_per_step)
         speed = f"{sec_per_step:.3f} s/step, {self.batch_size / sec_per_step:.0f} pictures/s, {left} left"
-        self.bar.update(self.task, text=speed)
-        line = f"step {step}/{self.total_steps}  {losses}{speed}"
-        self.rundir.log(line)
-        if not sys.stderr.isatty():
-            print(line, file=sys.stderr, flush=True)
+        head = f"step {step}/{self.total_steps}  {losses}"
+        self.rundir.log(head + speed)
+        self.put(step, speed, head)
         self.rundir.write_status("running", step=step, total_steps=self.total_steps)
-        self.spoke_at = time.monotonic()
-
-    def close(self) -> None:
-        self.bar.stop()
 
 
 class EventFile:
@@ -122,20 +194,25 @@ class EventFile:
             os.close(descriptor)
 
 
-def duration_text(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+def save_curves(
+    rows: list[dict[str, Any]],
+    path: Path,
+    panels: Sequence[Sequence[str]] = CURVES,
+    x_label: str = "generator updates",
+    level: tuple[float, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Losses and figures of stats.jsonl rows against steps, as one PNG.
 
-
-def save_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """Loss curves of stats.jsonl rows as one PNG."""
+    Args:
+        panels: names of what is drawn in each; a panel of which there is nothing is left out.
+        level: a value to compare with, and what it is: a dashed line.
+        labels: what names are called in the legend, where that is something else.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from harness.storage.rundir import atomic_file
-
-    panels = [names for names in CURVES if any(name in row for row in rows for name in names)]
+    panels = [names for names in panels if any(name in row for row in rows for name in names)]
     if not panels:
         return
     figure = Figure(figsize=(8, 2.4 * len(panels)), layout="constrained")
@@ -143,9 +220,13 @@ def save_curves(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, names in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         for name in names:
             points = [(row["step"], row[name]) for row in rows if name in row]
-            axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+            marker = "o" if len(points) <= FEW_POINTS else None
+            label = (labels or {}).get(name, name)
+            axis.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker, markersize=3)
+        if level is not None:
+            axis.axhline(level[0], linestyle="--", linewidth=1, color="grey", label=level[1])
         axis.legend(loc="upper right", fontsize=8)
         axis.grid(alpha=0.3)
-    axis.set_xlabel("generator updates")
+    axis.set_xlabel(x_label)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -6,7 +6,6 @@ In: the lines of its log, and the saves in its working folder. Out: what the nat
 import json
 import math
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -49,33 +48,9 @@ class FollowedRun:
         return cast(Training, self)
 
 
-class LogReporter(Reporter):
-    """Rows from a log that tells the losses of one step in every `log_every`."""
-
-    def start_clock(self, step: int, at_sec: float) -> None:
-        """Training began then, after `step` updates; what came before was preparation."""
-        self.told_step, self.told_at_sec = step, at_sec
-        self.began_at = self.spoke_at = time.monotonic()
-
-    def tell_pace(self, step: int, at_sec: float) -> None:
-        """`step` updates were done at `at_sec`, and its log has nothing new yet."""
-        done = step - self.told_step
-        if done > 0:
-            self.show_step(step, max(at_sec - self.told_at_sec, 1e-6) / done)
-
-    def tell(self, progress: Progress, at_sec: float) -> None:
-        """`at_sec`: when the line came, which may be a while ago."""
-        self.steps = progress.step - self.told_step
-        values = {"d_loss": progress.d_loss, "g_loss": progress.g_loss}
-        self.sums = {name: torch.tensor(value * self.steps, dtype=torch.float64) for name, value in values.items()}
-        self.began_at = time.monotonic() - max(at_sec - self.told_at_sec, 1e-6)
-        self.told_step, self.told_at_sec = progress.step, at_sec
-        self.bar.update(self.task, completed=progress.step)
-        self._flush(progress.step)
-
-
 class Follower:
-    """`run.step` is the step of our newest checkpoint, `logged_step` that of the newest line of losses."""
+    """`run.step` is the step of our newest checkpoint, `logged_step` that of the newest line of losses, which came at
+    `logged_at_sec`; before there is one, training began then."""
 
     def __init__(
         self,
@@ -83,13 +58,13 @@ class Follower:
         run: FollowedRun,
         facts: dict[str, Any],
         scratch: Path,
-        reporter: LogReporter,
+        reporter: Reporter,
         evaluations: Evaluations,
         last_step: int,
     ) -> None:
         self.rundir, self.run, self.facts, self.scratch = rundir, run, facts, scratch
         self.reporter, self.evaluations = reporter, evaluations
-        self.last_step, self.logged_step = last_step, run.step
+        self.last_step, self.logged_step, self.logged_at_sec = last_step, run.step, 0.0
         self.training, self.warned = False, False
         self.unknown_lines = 0
         self.figures: dict[int, dict[str, float | None]] = {}
@@ -112,8 +87,7 @@ class Follower:
             return self._on_step(event.rest, at_sec)
         self.rundir.log(f"{OWN}: {event.word} {event.rest}")
         if event.word == "training":
-            self.training = True
-            self.reporter.start_clock(self.run.step, at_sec)
+            self.training, self.logged_at_sec = True, at_sec
         elif event.word == "saved":
             self._rank_saves()  # first, so that the best one is not removed as an old one
             self.take_saves()
@@ -121,10 +95,15 @@ class Follower:
 
     def _on_step(self, rest: str, at_sec: float) -> None:
         found = re.fullmatch(f"step={STEP}", rest)
-        if found and self.training and self.logged_step <= int(found[1]) <= self.last_step:
-            self.reporter.tell_pace(int(found[1]), at_sec)
-        else:
+        step = int(found[1]) if found else 0
+        if not (found and self.training and self.logged_step <= step <= self.last_step):
             self.unknown_lines += 1
+        elif step > self.logged_step:
+            self.reporter.show_step(step, self._sec_per_step(step, at_sec))
+
+    def _sec_per_step(self, step: int, at_sec: float) -> float:
+        """Since the newest line of losses."""
+        return max(at_sec - self.logged_at_sec, 1e-6) / (step - self.logged_step)
 
     def _on_figure(self, event: Figure) -> None:
         """The best FID's line names the step that had it; it is kept beside the figures of the step just measured."""
@@ -133,8 +112,9 @@ class Follower:
         self.figures.setdefault(step, {})[f"{OWN}_{event.name}"] = value
 
     def _on_progress(self, event: Progress, at_sec: float) -> None:
-        self.logged_step = event.step
-        self.reporter.tell(event, at_sec)
+        losses = {"d_loss": event.d_loss, "g_loss": event.g_loss}
+        self.reporter.show_losses(event.step, losses, self._sec_per_step(event.step, at_sec))
+        self.logged_step, self.logged_at_sec = event.step, at_sec
         if not event.finite and not self.warned:
             self.warned = True
             self.reporter.say(f"WARNING: a loss is not finite at step {event.step}; StudioGAN goes on regardless")

@@ -20,10 +20,11 @@ from harness.native.evaluate_while_training import Evaluations
 from harness.native.sample_grids import save_reals
 from harness.native.signals_and_errors import out_of_memory_text
 from harness.runtime.device import Hardware
+from harness.runtime.progress import Reporter
 from harness.runtime.rng import seed_for
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir, remove_folder
-from harness.studiogan.follow_log import FollowedRun, Follower, LogReporter
+from harness.studiogan.follow_log import FollowedRun, Follower
 from harness.studiogan.preflight import Setting, ignored_keys, job_of
 from harness.studiogan.process import StudioganProcess
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY
@@ -94,14 +95,14 @@ def supervise(
         reporter.close()
 
 
-def _begin(rundir: RunDir, setting: Setting, packed: PackedSet, beginning: Beginning, target: int) -> LogReporter:
+def _begin(rundir: RunDir, setting: Setting, packed: PackedSet, beginning: Beginning, target: int) -> Reporter:
     config, optim = setting.config, setting.config.optim
     rundir.drop_stats_after(beginning.step)
     rundir.write_env(device=setting.text, processes=setting.processes, engine="studiogan",
                      studiogan=config.studiogan.version, checkout=setting.checkout, python_of_studiogan=setting.python,
                      **beginning.facts)  # fmt: skip
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
-    reporter = LogReporter(rundir, beginning.step, target, pictures, config.train.log_every_steps)
+    reporter = Reporter(rundir, beginning.step, target, pictures, config.train.log_every_steps)
     reporter.say(f"{rundir.path}: {setting.text}: steps {beginning.step} to {target} on {packed.count} pictures")
     if ignored := ignored_keys(config):
         reporter.say(f"ignored, StudioGAN has no such thing: {', '.join(ignored)}")

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import noted_signals, say
 from harness.errors import Interrupted, UserError
+from harness.runtime.progress import Progress
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line, url_key
 from scrapers.crawl.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from scrapers.crawl.politeness import Manners
-from scrapers.crawl.progress import Progress
 from scrapers.crawl.records import DONE, FAILED, REFUSED, FetchError, HostStopped, Page, Tally, Wanted, raise_if_left
 from scrapers.crawl.store import PageCache, PictureFiles
 
@@ -106,7 +106,7 @@ class Fetcher:
         `total`, if it is known, is for the progress' time left. An address that stands twice is fetched once."""
         background = self._running()
         total = len(wanted) if total is None and isinstance(wanted, Sized) else total
-        with Progress(total) as progress:
+        with Progress("pictures", total) as progress:
             batch = Batch(progress)
             try:
                 for item in wanted:
@@ -253,7 +253,7 @@ class Batch:
     def count(self, status: str) -> None:
         with self.lock:
             self.tally.count(status)
-            self.progress.show(self.tally)
+            self.tally.show_in(self.progress)
 
     def wait(self) -> None:
         """Until nothing is under way."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import Interrupted
+from harness.runtime.progress import Progress
 
 # What becomes of an address. Only `failed` is tried again by a later run.
 DONE, FAILED, GONE, REFUSED = "done", "failed", "gone", "refused"
@@ -67,6 +68,10 @@ class Tally:
     @property
     def total(self) -> int:
         return self.done + self.failed + self.gone + self.refused + self.skipped + self.left
+
+    def show_in(self, progress: Progress) -> None:
+        """The rate and the time left are of what had to be asked for."""
+        progress.show(self.total, str(self), self.total - self.skipped - self.left)
 
     def add(self, other: "Tally") -> None:
         for name, count in vars(other).items():

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Interrupted
+from harness.runtime.progress import Progress
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import picture_line, read_lines
 from scrapers.crawl.magic_bytes import other_kind
-from scrapers.crawl.progress import Progress
 from scrapers.crawl.records import DONE, REFUSED, Tally, Wanted
 from scrapers.sites.car_specs import specs_from_name
 
@@ -31,14 +31,13 @@ class Importer:
         self.root: tuple[str, ...] = ()
         self.known = _known_files(fetcher.folder, f"{label}#")
         self.tally = Tally()
-        self.progress = Progress(None)
+        self.progress = Progress("pictures", None)
 
     def __enter__(self) -> "Importer":
-        self.progress.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.progress.__exit__(*error)
+        self.progress.close()
 
     @property
     def taken(self) -> int:
@@ -80,7 +79,7 @@ class Importer:
 
     def _count(self, status: str) -> None:
         self.tally.count(status)
-        self.progress.show(self.tally)
+        self.tally.show_in(self.progress)
         if self.fetcher.stopping:  # a signal came
             raise Interrupted(f"stopped: {self.tally}; the same command goes on from here")
 

@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Confi
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
         patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-        patch.setattr(blend.encoder.train, "save_encoder_curve", lambda *_: None)
+        patch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
         patch.chdir(folder)
         config = make_tiny_runs(folder)
         train_encoder(config)
@@ -167,7 +167,7 @@ def test_a_class_is_given_or_predicted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-    monkeypatch.setattr(blend.encoder.train, "save_encoder_curve", lambda *_: None)
+    monkeypatch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
     config = make_tiny_runs(tmp_path, **CONDITIONAL)
     train_encoder(config)
     parents = folder_of("today", 2), folder_of("show", 1)

@@ -40,7 +40,7 @@ def torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Also: no curves, short standing statistics and a small skip: they would cost more than the tiny steps."""
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-    monkeypatch.setattr(blend.encoder.train, "save_encoder_curve", lambda *_: None)
+    monkeypatch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
     monkeypatch.setattr(blend.encoder.train, "CURVE_POINTS", 3)
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)

@@ -72,7 +72,7 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-    monkeypatch.setattr(blend.encoder.train, "save_encoder_curve", lambda *_: None)
+    monkeypatch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
     monkeypatch.setattr(class_net, "LEAST_UPDATES", 10)
     monkeypatch.setattr(class_net, "EPOCHS", 1)
     config = make_tiny_runs(
