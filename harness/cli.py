@@ -29,7 +29,8 @@ def say(text: str) -> None:
     """One line on stderr; names that are no valid text are shown with their odd bytes escaped."""
     rank = os.environ.get("RANK", "0")  # of several processes under torchrun
     text = text if rank == "0" else f"[rank {rank}] {text}"
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")  # whole: processes mix theirs
+    sys.stderr.flush()
 
 
 def make_app(about: str) -> typer.Typer:

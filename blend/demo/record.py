@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from blend.demo.process import Usage, stop_left_behind
+from blend.demo.process import stop_left_behind
 from blend.demo.stages import Stage, run_folder
 from harness.config.experiment import Config, config_to_dict
+from harness.runtime.child import Usage
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import process_start
 from harness.storage.rundir import RunDir

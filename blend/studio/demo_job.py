@@ -4,12 +4,8 @@ Stopped (by the page, or with the server) it saves and ends; started again, it g
 elsewhere is shown the same way.
 """
 
-import json
-import os
 import signal
-import subprocess
 import threading
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,9 @@ from blend.demo.stages import STAGES, seconds_left
 from blend.studio.jobs import Cancelled, Job
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
-from harness.storage.lock import process_start
+from harness.runtime.child import Child
+from harness.storage.lock import living_holder
 
-LAST_LINES = 12
 LOOK_EVERY_SEC = 0.5
 
 
@@ -29,8 +25,7 @@ class DemoChild:
 
     def __init__(self, config_path: Path, command: list[str]) -> None:
         self.config_path, self.command = config_path, command
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._child: Child | None = None
 
     def config(self) -> Config:
         return load_config(self.config_path)
@@ -54,27 +49,21 @@ class DemoChild:
 
     def is_at_work(self) -> bool:
         """Here, or started by somebody else."""
-        return (self._process is not None and self._process.poll() is None) or self._other() is not None
+        return (self._child is not None and self._child.running) or self._other() is not None
 
     def run(self, job: Job) -> dict[str, Any]:
         """Starts the demo, or follows the one that is at work, until it is done. UserError with what it said when it
         fails; Cancelled when the job is cancelled, after it has saved."""
         if self._other() is not None:
             return self._follow_other(job)
-        self._lines.clear()
-        self._process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
-        )
-        reader = threading.Thread(target=self._read, daemon=True)
-        reader.start()
+        child = self._child = Child(self.command)
         try:
-            while self._process.poll() is None:
+            while child.running:
                 self._tell(job)
-                reader.join(LOOK_EVERY_SEC)
+                child.hear(LOOK_EVERY_SEC)
         finally:
-            self._stop()
-        reader.join(5)
-        self._check_end(self._process.returncode)
+            code = child.stop()
+        self._check_end(code, child)
         return {}
 
     def _follow_other(self, job: Job) -> dict[str, Any]:
@@ -89,45 +78,19 @@ class DemoChild:
     def _tell(self, job: Job) -> None:
         plan = self.plan()
         done = sum(stage["state"] == "done" for stage in plan)
-        says = self._lines[-1] if self._lines else "the demo run is at work"
+        says = self._child.lines[-1] if self._child and self._child.lines else "the demo run is at work"
         job.tell(done, len(plan), says, plan=plan)
 
-    def _read(self) -> None:
-        assert self._process is not None and self._process.stderr is not None
-        for text in self._process.stderr:
-            line = text.decode("utf-8", "replace").rstrip()
-            if line:
-                self._lines.append(line)
-
-    def _stop(self) -> None:
-        """It finishes its step, saves and ends: never killed, as that would leave its stage at work alone."""
-        assert self._process is not None
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait()
-
-    def _check_end(self, code: int) -> None:
+    def _check_end(self, code: int, child: Child) -> None:
         if code == EXIT_RESUMABLE or code in (-signal.SIGTERM, -signal.SIGINT):
             raise Cancelled
         if code:
-            lines = list(self._lines)
-            first = next((k for k, line in enumerate(lines) if line.startswith("error: ")), max(0, len(lines) - 3))
-            said = " ".join(lines[first:]).removeprefix("error: ")
+            said = child.error_text(otherwise=3).replace("\n", " ")
             hint = "" if code == EXIT_USER_ERROR else f"; `make demo CONFIG={self.config_path}` in a terminal says more"
             raise UserError(f"the demo run has failed: {said}{hint}")
 
     def _other(self) -> int | None:
         """The process of a demo that holds this run's lock and is not ours; None when nobody does."""
-        path = DemoRecord(self.config(), STAGES).lock_path
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            pid, start = int(held["pid"]), held.get("process_start")
-        except (OSError, ValueError, KeyError, TypeError):
+        if self._child is not None and self._child.running:
             return None
-        if self._process is not None and self._process.poll() is None:
-            return None
-        try:
-            os.kill(pid, 0)
-        except (OSError, OverflowError):
-            return None
-        return pid if start is None or process_start(pid) == start else None
+        return living_holder(DemoRecord(self.config(), STAGES).lock_path)

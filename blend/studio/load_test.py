@@ -7,12 +7,10 @@ studio for it.
 import http.client
 import json
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from harness.errors import UserError
+from harness.runtime.child import POLL_SEC, Child, tree_usage
 
 IN_FLIGHT = 2  # requests of a tab at once: the second supersedes the first while it waits
 MEASURE_EVERY = 25  # requests: where a drag ends, a tab asks for measures and the sweep
@@ -91,12 +90,13 @@ def drag_command(run: str, tabs: int, seconds: float) -> dict[str, Any]:
     if not run or not (Path("runs") / run).is_dir():
         raise UserError(f"RUN: found {run!r}, allowed the name of a folder in runs/, try RUN=demo")
     command = [sys.executable, "-m", "blend", "studio", "--run", run]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = Child(command, stdout=subprocess.PIPE, stderr=None, process_group=-1)  # in our group: it ends with us
     try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        if not address:
+        while server.running and not server.lines:
+            server.hear(POLL_SEC)
+        if not server.lines:
             raise UserError(f"studio: did not open for run {run}; `make studio RUN={run}` says why")
+        address = server.lines[0]
         _wait_until_prepared(address)
         began_mb = _memory_mb(server.pid)
         stop, watch = threading.Event(), threading.Event()
@@ -107,9 +107,7 @@ def drag_command(run: str, tabs: int, seconds: float) -> dict[str, Any]:
         watch.set()
         clock.join()
     finally:
-        with suppress(ProcessLookupError):
-            server.send_signal(signal.SIGINT)
-        server.wait(60)
+        server.stop()
     warm = samples[int(WARM_SHARE * len(samples))] if samples else began_mb
     times = np.array(count.times_sec or [np.nan]) * 1000
     return {
@@ -144,8 +142,5 @@ def _watch(pid: int, seconds: float, stop: threading.Event, over: threading.Even
 
 def _memory_mb(pid: int) -> float:
     """Resident memory; nan where the system does not say."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), float("nan"))
+    usage = tree_usage(pid)
+    return float("nan") if usage is None else usage.peak_rss_mb

@@ -30,6 +30,7 @@ from datasets.pack.build_set import build_set
 from harness.cli import say
 from harness.config.experiment import Config, load_config
 from harness.errors import UserError
+from harness.runtime.child import Usage, tree_usage
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs" / "base.yaml"
@@ -182,23 +183,8 @@ def _peak_mib(arguments: list[str]) -> float:
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0.0
     while process.poll() is None:
-        peak = max(peak, sum(_resident_mib(pid) for pid in _tree(process.pid)))
+        peak = max(peak, (tree_usage(process.pid) or Usage()).peak_rss_mb)
         time.sleep(SAMPLE_SEC)
     if process.returncode:
         raise RuntimeError(f"{command}: ended with {process.returncode}")
     return peak
-
-
-def _tree(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return [pid]
-    return [pid, *(one for child in children for one in _tree(int(child)))]
-
-
-def _resident_mib(pid: int) -> float:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-    except (OSError, IndexError):
-        return 0.0

@@ -41,6 +41,14 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
                 os.unlink(path)
 
 
+def living_holder(path: Path) -> int | None:
+    """The process of this host that holds this lock file now; None when none does."""
+    found = _read(path)
+    if found is None or found.get("host") != socket.gethostname():
+        return None
+    return found["pid"] if _is_alive(found["pid"], found.get("process_start")) else None
+
+
 def process_start(pid: int) -> str | None:
     """Tells a process from a later one with the same pid; None where the system does not say (no /proc)."""
     try:

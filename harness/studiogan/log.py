@@ -1,13 +1,12 @@
 """What StudioGAN's output says, line by line. Nothing that a line may hold makes this fail.
 
-In: bytes as they come out of the pipe. Out: events; a line that says nothing we know is `Unknown`.
+In: whole lines. Out: events; a line that says nothing we know is `Unknown`.
 """
 
 import math
 import re
 from dataclasses import dataclass
 
-LINE_BYTES = 1 << 16  # a line that does not end is cut here
 # The form of its lines: src/utils/log.py, the same in 0.2.0 and 0.4.0.
 LINE = re.compile(r"\[[A-Z]+\] [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} > (.*)")
 NUMBER = r"([-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?(?:e[-+]?[0-9]{1,4})?|inf|nan))(?=\s|$)"
@@ -76,30 +75,6 @@ class Unknown:
 
 
 Event = Progress | Figure | Said | Note | Unknown
-
-
-class LineCutter:
-    """Bytes → lines, whatever they are cut into; `\\r` ends one too (progress bars)."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, part: bytes) -> list[str]:
-        """The lines that `part` completes, without empty ones."""
-        *whole, self._rest = re.split(rb"[\r\n]", self._rest + part)
-        while len(self._rest) > LINE_BYTES:
-            whole.append(self._rest[:LINE_BYTES])
-            self._rest = self._rest[LINE_BYTES:]
-        return [text for line in whole if (text := _decode(line))]
-
-    def finish(self) -> str:
-        """What came after the last line's end: half a line, which may have lost digits."""
-        rest, self._rest = self._rest, b""
-        return _decode(rest)
-
-
-def _decode(line: bytes) -> str:
-    return line.decode("utf-8", "replace").strip()
 
 
 def parse_line(line: str) -> Event:

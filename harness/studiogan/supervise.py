@@ -173,7 +173,7 @@ def _follow(setting: Setting, follower: Follower, stopping: list[int]) -> Ended:
     follower.hear(lines)
     follower.take_saves()
     follower.unknown_lines += bool(child.cut_line)
-    return Ended(code, silent, killed, child.refusal, list(child.tail))
+    return Ended(code, silent, killed, child.refusal, list(child.lines))
 
 
 def raw_log_path(rundir: RunDir) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from blend.demo import demo, process
 from blend.demo.stages import STAGES, Stage
 from harness.cli import run_command
+from harness.runtime.child import tree_usage
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "configs" / "demo.yaml"
@@ -132,7 +133,7 @@ def at_work(name: str, times: int = 1) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    return process._tree_usage(pid) is None
+    return tree_usage(pid) is None
 
 
 def metrics() -> dict:

@@ -28,6 +28,7 @@ from datasets.clinic.server import PAGE_CARDS, make_app
 from datasets.clinic.session import Session
 from datasets.pack.recipe import Places
 from harness.errors import UserError
+from harness.runtime.child import LAST_LINES
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = "http://127.0.0.1:8123"
@@ -469,4 +470,4 @@ def test_the_last_words_of_a_rebuild_are_bounded():
     script = "for k in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do echo $k >&2; done; exit 1"
     run = rebuild.Rebuild(["sh", "-c", script], lambda: None)
     run.wait(20)
-    assert run.fault.splitlines()[-1] == "16" and len(run.fault.splitlines()) == rebuild.LAST_LINES
+    assert run.fault.splitlines()[-1] == "16" and len(run.fault.splitlines()) == LAST_LINES

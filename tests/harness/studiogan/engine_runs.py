@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from harness.config.experiment import Config, load_config
+from harness.runtime.child import group_members
 from harness.storage.hdf5 import PackedWriter
-from harness.studiogan.process import group_members
 from harness.studiogan.weights.convert import export_checkpoint
 from tests.harness.studiogan.weights.foreign_weights import STEP, make_checkpoint, small_config
 

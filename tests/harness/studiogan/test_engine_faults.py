@@ -19,14 +19,14 @@ import harness.native.train
 from harness.errors import Interrupted, UserError
 from harness.native.evaluate_while_training import Evaluations
 from harness.runtime import progress
+from harness.runtime.child import LineCutter, group_members
 from harness.runtime.device import Hardware
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 from harness.studiogan import checkout, follow_log, supervise
 from harness.studiogan.engine import train_run
 from harness.studiogan.follow_log import FollowedRun, Follower
-from harness.studiogan.log import LineCutter
-from harness.studiogan.process import Heard, StudioganProcess, group_members
+from harness.studiogan.process import Heard, StudioganProcess
 from harness.studiogan.workdir import list_saves
 from tests.harness.studiogan.engine_runs import STAND_IN, StandIn, checkpoint_names, overrides_of, tiny_config
 from tests.harness.studiogan.mutated_lines import mutated

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from harness.studiogan.log import LINE_BYTES, Figure, LineCutter, Note, Progress, Said, Unknown, parse_line
+from harness.runtime.child import LINE_BYTES, LineCutter
+from harness.studiogan.log import Figure, Note, Progress, Said, Unknown, parse_line
 from tests.harness.studiogan.mutated_lines import mutated
 
 HEAD = "[INFO] 2026-03-04 05:06:07 > "
@@ -92,8 +93,3 @@ def test_a_line_without_an_end_is_cut_and_read_in_time() -> None:
         assert isinstance(parse_line(HEAD + text), Unknown)
     assert isinstance(parse_line("[" * LINE_BYTES), Unknown)
     assert isinstance(parse_line(HEAD + "Step:" + " " * LINE_BYTES), Unknown)
-
-
-def test_carriage_returns_and_empty_lines() -> None:
-    assert LineCutter().feed(b"a\r\n\r\n  \nb\rc\n") == ["a", "b", "c"]
-    assert LineCutter().feed(b"\xff\xfe\n") == ["��"]

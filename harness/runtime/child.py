@@ -1,0 +1,208 @@
+"""A child process: started in a group of its own, heard, asked to stop, and seen to its end.
+
+In: a command. Out: the lines that it says, its exit code, and what it uses (which is known where there is /proc).
+"""
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LAST_LINES = 15
+LINE_BYTES = 1 << 16  # a line that does not end is cut here
+READ_BYTES = 1 << 16
+POLL_SEC = 0.1
+GROUP_WAIT_SEC = 10.0
+TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Child:
+    """Starts at once. Its process group is its own, so that Ctrl-C reaches it once, through us.
+
+    Whoever starts one hears it until its end: a pipe that nobody empties holds it up.
+
+    Attributes: pid; lines (the last ones that it said).
+    """
+
+    def __init__(self, command: list[str], heard: Callable[[str], None] | None = None, **options: Any) -> None:
+        """`heard` gets each line as `hear` takes it. `options`: of Popen; if not given, stderr alone is heard."""
+        given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self._process = subprocess.Popen(command, **{**given, "process_group": 0, **options})
+        self.pid, self._heard = self._process.pid, heard
+        self.lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._cutters = {"stdout": LineCutter(), "stderr": LineCutter()}
+        self._selector = selectors.DefaultSelector()
+        for name in self._cutters:
+            if (stream := getattr(self._process, name)) is not None:
+                self._selector.register(stream, selectors.EVENT_READ, name)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal's number; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def running(self) -> bool:
+        return self.poll() is None
+
+    @property
+    def speaking(self) -> bool:
+        """Whether anybody holds a stream of its open."""
+        return bool(self._selector.get_map())
+
+    def parts(self, seconds: float) -> Iterator[tuple[str, bytes]]:
+        """What it says in this time, as it comes: which stream, and bytes; none at the stream's end."""
+        deadline = time.monotonic() + seconds
+        while ready := self._selector.select(max(0.0, deadline - time.monotonic())):
+            for key, _ in ready:
+                part = os.read(key.fd, READ_BYTES)
+                if not part:
+                    self._selector.unregister(key.fileobj)
+                yield key.data, part
+
+    def cut(self, name: str, part: bytes) -> list[str]:
+        """The lines that a part of this stream completes; at the stream's end, the half line that is left."""
+        cutter = self._cutters[name]
+        lines = cutter.feed(part) if part else [rest] if (rest := cutter.finish()) else []
+        self.lines.extend(lines)
+        return lines
+
+    def hear(self, seconds: float) -> None:
+        for name, part in self.parts(seconds):
+            for line in self.cut(name, part):
+                if self._heard is not None:
+                    self._heard(line)
+
+    def error_text(self, otherwise: int = LAST_LINES) -> str:
+        """What a command of ours said on its way out, from `error: ` on; without one, its last lines."""
+        lines = list(self.lines)
+        begin = max(0, len(lines) - otherwise)
+        first = next((number for number, line in enumerate(lines) if line.startswith("error: ")), begin)
+        return "\n".join(lines[first:]).removeprefix("error: ")
+
+    def ask_to_stop(self) -> None:
+        """It finishes its step, saves and leaves; its own processes hear of it from it."""
+        if self.running:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Hears it to its end; the exit code. Nothing can be heard after it."""
+        while (code := self.poll()) is None:
+            self.hear(POLL_SEC)
+        self.hear(0)
+        self.close()
+        return code
+
+    def stop(self) -> int:
+        """Asks it to stop and waits, however long it takes: killed, it would leave its own processes at work."""
+        self.ask_to_stop()
+        return self.wait()
+
+    def kill(self) -> int:
+        """Ends what is left of its group for certain; the exit code."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._process.wait()
+        wait_for_group(self.pid)
+        return code
+
+    def close(self) -> None:
+        self._selector.close()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class LineCutter:
+    """Bytes → lines, whatever they are cut into; `\\r` ends one too (progress bars)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, part: bytes) -> list[str]:
+        """The lines that `part` completes, without empty ones."""
+        *whole, self._rest = re.split(rb"[\r\n]", self._rest + part)
+        while len(self._rest) > LINE_BYTES:
+            whole.append(self._rest[:LINE_BYTES])
+            self._rest = self._rest[LINE_BYTES:]
+        return [text for line in whole if (text := _decode(line))]
+
+    def finish(self) -> str:
+        """What came after the last line's end: half a line, which may have lost digits."""
+        rest, self._rest = self._rest, b""
+        return _decode(rest)
+
+
+def _decode(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip()
+
+
+def group_members(group: int) -> list[int]:
+    """Living processes of a group; none on a system without /proc."""
+    found = []
+    with suppress(OSError):
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            with suppress(OSError, ValueError, IndexError):  # it has just ended
+                fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] not in "ZX":  # state and pgrp of proc(5)
+                    found.append(int(name))
+    return found
+
+
+def wait_for_group(group: int) -> None:
+    """Until nothing of it is left, at most GROUP_WAIT_SEC."""
+    deadline = time.monotonic() + GROUP_WAIT_SEC
+    while group_members(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+# ---- what it uses --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Usage:
+    """`peak_rss_mb`: of all processes together, as sampled, or of the largest one where that is more."""
+
+    seconds: float = 0.0
+    cpu_sec: float = 0.0
+    peak_rss_mb: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        peak_rss_mb = max(self.peak_rss_mb, other.peak_rss_mb)
+        return Usage(self.seconds + other.seconds, self.cpu_sec + other.cpu_sec, peak_rss_mb)
+
+
+def tree_usage(pid: int) -> Usage | None:
+    """Of a process and its living descendants, so far; None when it is gone. Pages they share count for each."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
+        uptime_sec = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:  # gone, or a system without /proc
+        return None
+    if fields[0] == "Z":
+        return None
+    ticks = sum(int(field) for field in fields[11:15])  # utime, stime, and those of children that have ended
+    usage = Usage(uptime_sec - int(fields[19]) / TICKS_PER_SEC, ticks / TICKS_PER_SEC, int(fields[21]) * PAGE_MB)
+    for child in _children(pid):
+        if (more := tree_usage(child)) is not None:
+            usage.cpu_sec, usage.peak_rss_mb = usage.cpu_sec + more.cpu_sec, usage.peak_rss_mb + more.peak_rss_mb
+    return usage
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):  # that process or thread has just ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += [int(word) for word in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
+    return found
