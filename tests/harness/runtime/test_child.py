@@ -23,10 +23,11 @@ def wait_for_line(child: Child, line: str) -> None:
 
 def test_each_line_is_heard_and_the_last_are_kept():
     heard: list[str] = []
-    child = python(
-        "for n in range(40): print(n, file=sys.stderr)\nsys.stderr.write('half'); sys.exit(3)", heard=heard.append
-    )
-    assert child.wait() == 3 and not child.running
+    code = "for n in range(40): print(n, file=sys.stderr)\nsys.stderr.write('half'); sys.exit(3)"
+    child = python(code, heard=heard.append)
+    while child.running:  # it waits in the pipe
+        time.sleep(0.01)
+    assert child.wait() == 3
     assert heard == [*(str(n) for n in range(40)), "half"] and list(child.lines) == heard[-LAST_LINES:]
 
 
@@ -54,10 +55,8 @@ def test_one_that_is_asked_to_stop_ends_as_it_likes_whatever_it_says():
 
 
 def test_a_killed_one_takes_its_group_with_it():
-    sleep = "import subprocess; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    child = python(
-        f"signal.signal(15, signal.SIG_IGN)\n{sleep}print('ready', file=sys.stderr, flush=True)\ntime.sleep(60)"
-    )
+    deaf = "import subprocess; signal.signal(15, signal.SIG_IGN); subprocess.Popen(['sleep', '60'])"
+    child = python(f"{deaf}\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
     wait_for_line(child, "ready")
     child.ask_to_stop()
     assert child.running and len(group_members(child.pid)) == 2
