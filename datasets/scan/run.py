@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.scan.pool import Lost, map_in_order
 from datasets.scan.progress import track
-from datasets.scan.scan import Job, Scanned, scan
+from datasets.scan.scan import ScanJob, Scanned, scan
 from datasets.scan.store import Pending, ScanStore, in_blocks
 from harness.config.experiment import Data
 
@@ -45,14 +45,14 @@ def survey(
     return total, files - total
 
 
-def _jobs(store: ScanStore, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[Job]:
+def _jobs(store: ScanStore, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[ScanJob]:
     """What is pending, as it is asked for, and noted: results come back in the same order."""
     height, width = data.img_size
     look_px = sorter.look_px if sorter is not None else 0
     here = os.getcwd()
     for one in store.pending(sorter is not None):
         under_way.append(one)
-        yield Job(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
+        yield ScanJob(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
 
 
 def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:

@@ -22,7 +22,7 @@ from datasets.clean.manual_labels import VIEWS
 from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path
 from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
-from datasets.train_shipped.view_data import Drawn, draw_for_sorting, draw_messy_looks
+from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
@@ -38,7 +38,7 @@ CALIBRATION = 960  # files of the procedural messy set
 TOLD_APART = 0.98
 
 
-def train_net(drawn: Drawn, steps: int, seed: int) -> SorterNet:
+def train_net(drawn: DrawnViews, steps: int, seed: int) -> SorterNet:
     """Learns kinds and views of drawn pictures for `steps` updates."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -97,7 +97,7 @@ def net_heads(network: SorterNet) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: Drawn) -> dict[str, np.ndarray]:
+def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: DrawnViews) -> dict[str, np.ndarray]:
     """Logistic regressions on features (N, dim) of drawn pictures; views from the pictures and their mirror images."""
     even, sided = featurizer.even, featurizer.sided
     here, mirrored = features[:, even : even + sided], features[:, even + sided :]
@@ -118,7 +118,7 @@ def _fit(rows: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndar
     return read.weight.astype(np.float32), read.bias.astype(np.float32)
 
 
-def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: int) -> tuple[np.ndarray, Drawn]:
+def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: int) -> tuple[np.ndarray, DrawnViews]:
     """Features float32 (N, dim) of drawn pictures, and what these are; looks are forgotten block by block."""
     features, parts = [], []
     for start in range(0, count, BLOCK):
@@ -128,7 +128,7 @@ def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: i
         if start // BLOCK % 5 == 4:
             _tell(f"features of {start + len(part.kinds)}/{count} pictures")
     kinds, views = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kinds", "views"))
-    return np.concatenate(features), Drawn(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
+    return np.concatenate(features), DrawnViews(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
 
 
 def heads_to_bytes(

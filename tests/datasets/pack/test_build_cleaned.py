@@ -22,7 +22,7 @@ from datasets.clean.manual_labels import Decision, write_decision
 from datasets.pack import build_set as stage
 from datasets.pack.recipe import SetPlan
 from datasets.scan.pool import map_in_order
-from datasets.scan.scan import Job, Scanned, scan
+from datasets.scan.scan import ScanJob, Scanned, scan
 from datasets.scan.store import ScanStore
 from harness.config.experiment import Config
 from harness.errors import UserError
@@ -321,7 +321,7 @@ def test_without_a_ledger_no_damaged_png_passes():
     assert len(damaged) > 50 and all(line["verdict"] == "drop" for line in damaged)
 
 
-def scan_or_die(job: Job) -> Scanned:
+def scan_or_die(job: ScanJob) -> Scanned:
     if job.path.endswith("007.png"):
         os._exit(11)
     if job.path.endswith("011.png"):

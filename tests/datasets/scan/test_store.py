@@ -78,7 +78,7 @@ def test_every_file_is_read_once():
 
 
 def scan_of(name: str) -> Scanned:
-    return scan(survey_run.Job(f"photos/{name}", 32, 32))
+    return scan(survey_run.ScanJob(f"photos/{name}", 32, 32))
 
 
 def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
@@ -233,7 +233,8 @@ def test_a_noted_sha256_is_compared(raw):
         list_into(store, Path("raw"), "cars", "folder")
         assert [one.expected for one in store.pending(False)] == ["f" * 64, None, None]
         store.keep(
-            [(one, scan(survey_run.Job(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)], None
+            [(one, scan(survey_run.ScanJob(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)],
+            None,
         )
         assert list(store.pending(False)) == []
         assert rows_of(store)[0].reason.startswith("damaged: its sha256")
