@@ -4,7 +4,6 @@
 No photo is seen. What comes out is a function of the arguments alone.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,9 @@ from datasets.clean.kinds import KINDS
 from datasets.clean.manual_labels import VIEWS
 from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path
 from datasets.procedural.messy import USABLE
+from datasets.scan.progress import say
 from datasets.train_shipped.augment import degrade, uniform, warp
+from datasets.train_shipped.fit import fit, on_one_thread, to_float
 from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
@@ -29,7 +30,7 @@ from harness.features.weights_file import tensors_to_bytes
 from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 96  # what the small network learns from, before it is degraded
-BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 96, 3e-3, 0.02, 0.02
+BATCH, SMOOTHING = 96, 0.02
 BLOCK = 200  # looks that are in memory at once where features of large ones are taken
 KIND_STRENGTH, VIEW_STRENGTH = 0.03, 0.01  # scikit-learn's C, on standardised features
 CALIBRATION = 960  # files of the procedural messy set
@@ -40,32 +41,17 @@ TOLD_APART = 0.98
 
 def train_net(drawn: DrawnViews, steps: int, seed: int) -> SorterNet:
     """Learns kinds and views of drawn pictures for `steps` updates."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = SorterNet(len(KINDS) + len(VIEWS))
-    rng = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(1, steps + 1):
-        if len(order) < BATCH:
-            order = torch.randperm(len(drawn.kinds), generator=rng)
-        rows, order = order[:BATCH].numpy(), order[BATCH:]
+
+    def losses_of(network: SorterNet, rows: np.ndarray, rng: torch.Generator) -> dict[str, Tensor]:
         x, mirrored = _worn_batch(drawn.looks[rows], rng)
-        losses = _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
-        optimizer.zero_grad(set_to_none=True)
-        sum(losses.values(), start=torch.zeros(())).backward()
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0 or step == steps:
-            shown = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
-            _tell(f"step {step}/{steps}: {shown}")
-    return network.eval()
+        return _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
+
+    return fit(lambda: SorterNet(len(KINDS) + len(VIEWS)), losses_of, len(drawn.kinds), BATCH, steps, seed)
 
 
 def _worn_batch(looks: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirrored half of the time, moved, bent a little, recoloured, shrunk: float32 (B, 3, 64, 64), bool (B,)."""
-    x = torch.from_numpy(looks).permute(0, 3, 1, 2).float() / 255
+    x = to_float(looks)
     mirrored = torch.rand(len(x), generator=rng) < 0.5
     bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)
     x = warp(x, rng, uniform(rng, 0.85, 1.15, len(x)), mirrored, 0.05, bend, 5)
@@ -126,7 +112,7 @@ def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: i
         features.append(featurizer(part.looks))
         parts.append(part)
         if start // BLOCK % 5 == 4:
-            _tell(f"features of {start + len(part.kinds)}/{count} pictures")
+            say(f"features of {start + len(part.kinds)}/{count} pictures")
     kinds, views = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kinds", "views"))
     return np.concatenate(features), DrawnViews(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
 
@@ -153,14 +139,12 @@ def lenient_threshold(scores: np.ndarray, usable: np.ndarray) -> float:
 
 def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> Path:
     """Writes the heads' file on this featurizer and returns it; for "reader" the network's file first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of sums, and so the last bits, hang on the number of threads
     started_sec, recipe = time.process_time(), {"count": count, "seed": seed}
-    try:
+    with on_one_thread():
         if name == "reader":
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
             drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
-            _tell(f"drew {count} pictures")
+            say(f"drew {count} pictures")
             content = sorter_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
             SORTER_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(SORTER_NET_PATH, content)
@@ -169,12 +153,8 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
             featurizer = load_look_featurizer(name)
             parts = fit_heads(featurizer, *drawn_features(featurizer, count, _set_seed(seed, "train"), workers))
         content = heads_to_bytes(featurizer, parts, recipe, seed)
-    finally:
-        torch.set_num_threads(threads)
     atomic_write(heads_path(name), content)
-    _tell(
-        f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time"
-    )
+    say(f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
     return heads_path(name)
 
 
@@ -192,7 +172,3 @@ def train_command(
 def _set_seed(seed: int, purpose: str) -> int:
     """Pictures of the purposes, and those of other sets (small seeds), never meet."""
     return 88_000_000 + 10 * (3 * seed + ("train", "calibration", "measure").index(purpose))
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
