@@ -2,10 +2,8 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,17 +28,13 @@ PassOn: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": Tr
 SizeOption = Annotated[str | None, typer.Option("--size", help="64, or height x width as in 128x224.")]
 
 
-class Stage(StrEnum):
-    train = "train"
-    finetune = "finetune"
-    all = "all"
-
-
 @app.command()
 def build(
     config: ConfigOption,
     overrides: SetOption = None,
-    stage: Annotated[Stage, typer.Option(help="Which of the experiment's two sets.")] = Stage.all,
+    stage: Annotated[
+        Literal["train", "finetune", "all"], typer.Option(help="Which of the experiment's two sets.")
+    ] = "all",
     src: Annotated[str | None, typer.Option(help="The stage's folder of pictures, in place of data.src.")] = None,
     rebuild: RebuildOption = False,
     rescan: RescanOption = False,
@@ -50,13 +44,13 @@ def build(
 ) -> None:
     """Build the sets of an experiment unless they are there."""
     resolved = load_config(config, overrides or ())
-    configs = {Stage.train: resolved, Stage.finetune: finetune_config(resolved)}
-    wanted = [found for name, found in configs.items() if stage in (name, Stage.all)]
+    configs = {"train": resolved, "finetune": finetune_config(resolved)}
+    wanted = [found for name, found in configs.items() if stage in (name, "all")]
     if src:
         if len(wanted) > 1:
             raise UserError("SRC: found one folder for two sets, allowed with --stage train or --stage finetune")
         wanted = [_with_src(wanted[0], src)]
-    _build_all(wanted, Way(rebuild, rescan, dry_run, workers, on, verify=stage == Stage.all))
+    _build_all(wanted, dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=stage == "all")
 
 
 @app.command()
@@ -77,7 +71,7 @@ def procedural(
     configs = [
         load_config(BASE, [*changes, f"data.set={name}", f"data.kind={kind}"]) for name, kind in PROCEDURAL_SETS.items()
     ]
-    _build_all(configs, Way(rebuild, rescan, dry_run, workers, on))
+    _build_all(configs, dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
 
 
 @app.command()
@@ -100,7 +94,7 @@ def folder(
         raise UserError(f"NAME: found nothing, and {src} lends none; allowed letters and digits, try NAME=my-cars")
     changes = {"data.source": "folder", "data.src": src, "data.set": set_name}
     config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
-    _build_all([config], Way(rebuild, rescan, dry_run, workers, on))
+    _build_all([config], dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
 
 
 @app.command("set")
@@ -132,7 +126,7 @@ def named_set(
             f"{place}: not there; `make scrape SOURCE={recipe.source}` fetches it, or SRC= says where it is"
         )
     config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
-    _build_all([config], Way(rebuild, rescan, dry_run, workers, on))
+    _build_all([config], dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
 
 
 @app.command(add_help_option=False, context_settings=PassOn)
@@ -176,37 +170,24 @@ def _run_alone(context: typer.Context, **commands: Callable[..., None]) -> None:
     alone(context.args, prog_name=f"python -m datasets {context.info_name}")
 
 
-@dataclass(frozen=True)
-class Way:
-    """How sets are built. `verify`: read all of one that is there."""
-
-    rebuild: bool
-    rescan: bool
-    dry_run: bool
-    workers: int | None
-    on: str | None
-    verify: bool = True
-
-
-def _build_all(configs: list[Config], way: Way) -> None:
+def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: Any) -> None:
+    """`options`: of `build_set`."""
     from datasets.pack.build_set import build_set
-    from datasets.pack.recipe import Places, find_complete, recipe_with_place
+    from datasets.pack.recipe import SetPlan, find_complete
     from datasets.report.report import update_report
     from harness.cli import say
 
-    mapper = _mapper(way.on)
+    mapper = _mapper(on)
     for config in configs:
-        data, clean = config.data, config.clean
-        if way.dry_run:
-            state = "is there" if find_complete(data, clean) else f"to be built into {Places.of(data).train.parent}"
-            print(f"# set {data.set} at {data.size_name}: {state}")
-            for key, value in recipe_with_place(data, clean).items():
+        plan = SetPlan.of(config.data, config.clean)
+        if dry_run:
+            state = "is there" if find_complete(plan) else f"to be built into {plan.train.parent}"
+            print(f"# set {plan.name}: {state}")
+            for key, value in plan.recipe_with_places().items():
                 print(f"#   {key}: {value}")
             continue
-        paths = build_set(
-            data, clean, rebuild=way.rebuild, rescan=way.rescan, verify=way.verify, workers=way.workers, mapper=mapper
-        )
-        if page := update_report(data):
+        paths = build_set(plan, mapper=mapper, **options)
+        if page := update_report(plan):
             say(f"what became of every file: {page}")
         print(*paths, sep="\n")
 

@@ -1,6 +1,5 @@
 """Measures of what must not go wrong: duplicates, hostile files, killed builds. Part of `python -m datasets bench`."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,30 +14,25 @@ from typing import Any
 import numpy as np
 
 from datasets.bench import files
-from datasets.bench.files import NoFeatures
+from datasets.bench.files import ROOT, WORKERS, NoFeatures, make_plan
 from datasets.pack.build_set import build_set
-from datasets.pack.recipe import Places
+from datasets.pack.recipe import SetPlan
 from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.sets import render_set
 from datasets.scan.pool import map_in_order
-from datasets.scan.scan import Job, Scanned, scan
+from datasets.scan.scan import ScanJob, Scanned, scan
 from harness.cli import say
-from harness.config.experiment import Data, load_config
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = ROOT / "configs" / "base.yaml"
-SIZE_PX, WORKERS = 64, 2
+SIZE_PX = 64
 RENDERS, MESSY_FILES, HOSTILE_FILES, KILL_FILES, KILLS = 1000, 960, 500, 400, 10
 LOG = "CARFORGE_BENCH_LOG"
 
 
-def _config(name: str, src: Path, *changes: str) -> Any:
-    said = [f"data.set={name}", "data.source=folder", f"data.src={src}", f"data.img_size={SIZE_PX}"]
-    return load_config(BASE, [*said, *changes])
-
-
-def _manifest(data: Data) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Places.of(data).manifest.read_text().splitlines()]
+def _build(name: str, src: Path, *changes: str) -> list[dict[str, Any]]:
+    """Every file read again; the manifest's lines."""
+    plan = make_plan(name, src, SIZE_PX, *changes)
+    build_set(plan, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
+    return [json.loads(line) for line in plan.manifest.read_text().splitlines()]
 
 
 # ---- duplicates -------------------------------------------------------------------------------------------------
@@ -52,9 +46,7 @@ def measure_duplicates(seed: int) -> Iterator[str]:
     for kind in ("ordinary", "concept"):
         if not (renders / kind / "factors.csv").exists():
             render_set(kind, RENDERS // 2, seed, (96, 128), renders / kind)
-    config = _config("messy", messy)
-    build_set(config.data, config.clean, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
-    table, lines = read_messy(messy / MESSY_TABLE), {line["file"]: line for line in _manifest(config.data)}
+    table, lines = read_messy(messy / MESSY_TABLE), {line["file"]: line for line in _build("messy", messy)}
     planted = {file: original for file, (_, original, _) in table.items() if original}
     family = {file: planted.get(file, file) for file in table}
     found = {file: line["duplicate_of"] for file, line in lines.items() if line["duplicate_of"]}
@@ -63,11 +55,9 @@ def measure_duplicates(seed: int) -> Iterator[str]:
     wanted = sum(size - 1 for size in sizes.values())
     right = sum(family[file] == family[best] for file, best in found.items())
     yield f"messy, {len(table)} files: {right} of {wanted} planted copies found, {len(found) - right} false"
-    config = _config("renders", renders, "clean.views=null", "clean.min_ok_score=0")
-    build_set(config.data, config.clean, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
-    lines = _manifest(config.data)
-    false = sum(line["duplicate_of"] is not None for line in lines)
-    yield f"{len(lines)} distinct renders, half of them concept cars: {false} taken for copies"
+    drawn = _build("renders", renders, "clean.views=null", "clean.min_ok_score=0")
+    false = sum(line["duplicate_of"] is not None for line in drawn)
+    yield f"{len(drawn)} distinct renders, half of them concept cars: {false} taken for copies"
 
 
 # ---- hostile files ----------------------------------------------------------------------------------------------
@@ -77,16 +67,13 @@ def measure_hostile(seed: int) -> Iterator[str]:
     folder = Path("hostile")
     files.write_hostile(folder, seed, HOSTILE_FILES)
     noted = {f"files/{name}": sha256 for name, _, sha256 in files.hostile_files(seed, HOSTILE_FILES)}
-    config = _config("hostile", folder, "clean.apply=false")
-    build_set(config.data, config.clean, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
-    lines = _manifest(config.data)
+    lines = _build("hostile", folder, "clean.apply=false")
     reasons = Counter((line["reason"] or "kept").partition(":")[0] for line in lines)
     silent = sum(line["verdict"] == "keep" and noted[line["file"]] is not None for line in lines)
     yield f"{len(lines)} of {HOSTILE_FILES} accounted for: {dict(reasons)}"
     yield f"decoded though the ledger's sha256 says that they are damaged: {silent}"
     (folder / "ledger.jsonl").unlink()
-    build_set(config.data, config.clean, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
-    lines = _manifest(config.data)
+    lines = _build("hostile", folder, "clean.apply=false")
     reasons = Counter((line["reason"] or "kept").partition(":")[0] for line in lines)
     kept = Counter(Path(line["file"]).suffix for line in lines if line["verdict"] == "keep" and noted[line["file"]])
     yield f"the same without a ledger: {len(lines)} accounted for: {dict(reasons)}"
@@ -96,7 +83,7 @@ def measure_hostile(seed: int) -> Iterator[str]:
 # ---- kills ------------------------------------------------------------------------------------------------------
 
 
-def scan_and_log(job: Job) -> Scanned:
+def scan_and_log(job: ScanJob) -> Scanned:
     """A scan that leaves a line for each file it reads."""
     with open(os.environ[LOG], "a") as log:
         log.write(f"{job.path}\n")
@@ -105,31 +92,32 @@ def scan_and_log(job: Job) -> Scanned:
 
 def build_logged(src: str, name: str) -> None:
     """A build in a process that somebody is going to kill."""
-    config = _config(name, Path(src))
 
     def logged(_: Any, items: Any, workers: int) -> Any:
         return map_in_order(scan_and_log, items, workers)
 
-    build_set(config.data, config.clean, rebuild=True, workers=WORKERS, mapper=logged, sorter=NoFeatures(64))
+    plan = make_plan(name, Path(src), SIZE_PX)
+    build_set(plan, rebuild=True, workers=WORKERS, mapper=logged, sorter=NoFeatures(64))
 
 
 def measure_kills(seed: int) -> Iterator[str]:
     photos = Path("killed-photos")
     files.write_photos(photos / "car", KILL_FILES, seed, (200, 320))
-    config = _config("whole", photos)
-    build_set(config.data, config.clean, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
+    _build("whole", photos)
+    whole, killed = (make_plan(name, photos, SIZE_PX) for name in ("whole", "killed"))
     rng = np.random.default_rng(seed)
     points = sorted(rng.choice(np.arange(1, KILL_FILES), KILLS - 3, replace=False).tolist())
-    killed, log = _config("killed", photos).data, Path("read.log").resolve()
-    for folder in (Places.of(killed).manifest.parent, killed.hdf5_path("train").parent):
+    log = Path("read.log").resolve()
+    for folder in (killed.manifest.parent, killed.train.parent):
         shutil.rmtree(folder, ignore_errors=True)
     log.write_text("")
     for number, point in enumerate([*points, "partial", "partial", "manifest"]):
-        _kill_at(photos, point, log)
+        _kill_at(killed, photos, point, log)
         say(f"kill {number + 1} at {point}: {len(log.read_text().splitlines())} files read so far")
     _start(photos, log).wait()
     reads = log.read_text().splitlines()
-    same = all(_sha256(killed, split) == _sha256(config.data, split) for split in ("train", "valid"))
+    pairs = ((killed.train, whole.train), (killed.valid, whole.valid))
+    same = all(first.read_bytes() == second.read_bytes() for first, second in pairs)
     yield f"killed at {KILLS} points: HDF5 {'identical' if same else 'NOT identical'} to that of an unbroken build"
     again = len(reads) - len(set(reads))
     yield f"{len(set(reads))} files read, {again} reads again after {len(points)} kills while reading"
@@ -141,23 +129,18 @@ def _start(photos: Path, log: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
 
 
-def _kill_at(photos: Path, point: int | str, log: Path) -> None:
+def _kill_at(killed: SetPlan, photos: Path, point: int | str, log: Path) -> None:
     """SIGKILL when so many files were read in all, when packing has begun, or when the manifest is there anew."""
-    data = _config("killed", photos).data
-    manifest, began = Places.of(data).manifest, time.time_ns()
+    began = time.time_ns()
     process = _start(photos, log)
     while process.poll() is None:
         if isinstance(point, int):
             there = len(log.read_text().splitlines()) >= point
         elif point == "partial":
-            there = any(data.hdf5_path("train").parent.glob("*.partial"))
+            there = any(killed.train.parent.glob("*.partial"))
         else:
-            there = manifest.exists() and manifest.stat().st_mtime_ns >= began
+            there = killed.manifest.exists() and killed.manifest.stat().st_mtime_ns >= began
         if there:
             process.kill()
         time.sleep(0.002)
     process.wait()
-
-
-def _sha256(data: Data, split: Any) -> str:
-    return hashlib.sha256(data.hdf5_path(split).read_bytes()).hexdigest()

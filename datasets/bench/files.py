@@ -1,4 +1,4 @@
-"""Files to measure the stage with: many distinct JPEGs of photo size, cheaply, and 500 damaged or hostile ones."""
+"""What the stage is measured with: many distinct JPEGs of photo size, cheaply, 500 damaged or hostile ones, sets."""
 
 import hashlib
 import io
@@ -14,12 +14,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datasets.pack.recipe import SetPlan
 from datasets.procedural.render import render
 from datasets.procedural.sets import picture_draw
+from harness.config.experiment import load_config
 
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "configs" / "base.yaml"
+WORKERS = 2
 BASES = 6  # renders that all pictures are made of
 BASE_PX = (480, 640)
 MAX_LEVEL = 255
+
+
+def make_plan(name: str, src: Path, size_px: int, *changes: str) -> SetPlan:
+    said = [f"data.set={name}", "data.source=folder", f"data.src={src}", f"data.img_size={size_px}"]
+    config = load_config(BASE, [*said, *changes])
+    return SetPlan.of(config.data, config.clean)
 
 
 def write_photos(folder: Path, count: int, seed: int, width_px: tuple[int, int] = (300, 1000)) -> None:

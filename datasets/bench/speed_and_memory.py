@@ -25,17 +25,14 @@ import typer
 
 from datasets.bench import faults, studiogan
 from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
-from datasets.bench.files import NoFeatures, write_photos
+from datasets.bench.files import ROOT, WORKERS, NoFeatures, make_plan, write_photos
 from datasets.pack.build_set import build_set
 from harness.cli import say
-from harness.config.experiment import Config, load_config
 from harness.errors import UserError
 from harness.runtime.child import Usage, tree_usage
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = ROOT / "configs" / "base.yaml"
 PARTS = ("speed", "memory", "duplicates", "hostile", "kills")
-WORKERS, ROUNDS = 2, 5
+ROUNDS = 5
 FEW = 8  # of so many photos one makes the smaller set: what both take alike is the start
 SAMPLE_SEC = 0.05
 LOOKS_PX = (64, 224)
@@ -78,11 +75,6 @@ def _workplace(folder: Path | None) -> Iterator[None]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def set_config(name: str, src: str, *changes: str, size_px: int = SIZE_PX) -> Config:
-    said = [f"data.set={name}", "data.source=folder", f"data.src={src}", f"data.img_size={size_px}"]
-    return load_config(BASE, [*said, *changes])
-
-
 # ---- speed ------------------------------------------------------------------------------------------------------
 
 
@@ -117,8 +109,7 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
         line += f" + Lanczos, {ratios[1]:.2f} x that of the cropped middle"
         yield f"{line}; {statistics.median(start[name]):.2f} s to start"
     ours_ms = statistics.median(spent[f"cleaned, look of {LOOKS_PX[0]}"])
-    packed = set_config("speed", str(photos)).data.hdf5_path("train")
-    yield from studiogan.measure(photos, SIZE_PX, ours_ms, packed)
+    yield from studiogan.measure(photos, SIZE_PX, ours_ms, make_plan("speed", photos, SIZE_PX).train)
 
 
 def _each(function: Callable[[str], None], photos: Path) -> None:
@@ -132,10 +123,8 @@ def _each(function: Callable[[str], None], photos: Path) -> None:
 
 def _build_anew(look_px: int | None, photos: Path) -> None:
     """The whole stage with worker processes, from the listing to the packed set; the page about it is left out."""
-    config = set_config("speed", str(photos))
-    sorter = None if look_px is None else NoFeatures(look_px)
-    clean = None if look_px is None else config.clean
-    build_set(config.data, clean, rescan=True, workers=WORKERS, sorter=sorter)
+    changes, sorter = (["clean.apply=false"], None) if look_px is None else ([], NoFeatures(look_px))
+    build_set(make_plan("speed", photos, SIZE_PX, *changes), rescan=True, workers=WORKERS, sorter=sorter)
 
 
 def _link_first(photos: Path, part: Path, count: int) -> None:

@@ -12,15 +12,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from datasets.cifar10.download import download, file_md5
 from datasets.cifar10.pickles import MAX_BYTES, read_batch
-from datasets.scan.listing import Found
 from datasets.scan.scan import Scanned
+from datasets.scan.store import ListedFile, Split
 from harness.cli import say
 from harness.config.experiment import Data, expand_path
 from harness.errors import UserError
@@ -39,11 +38,9 @@ MAX_NPZ_BYTES = 1_000_000_000
 ALLOWED = f"allowed a folder or file that is or has {FOLDER}/, {ARCHIVE}, or an .npz with images and labels"
 TRY = "try SRC=path/to/it after make, or null to download it"
 
-Split = Literal["train", "valid"]
-
 
 @dataclass(frozen=True)
-class Batch:
+class CifarBatch:
     """`pictures`: uint8 (N, 32, 32, 3); `labels`: int (N,), 0 to 9; `splits`: a split or None for each."""
 
     name: str
@@ -73,7 +70,7 @@ def find_source(data: Data) -> Path | None:
     return path
 
 
-def read_cifar10(data: Data) -> Iterator[tuple[Found, Scanned, Split | None]]:
+def read_cifar10(data: Data) -> Iterator[tuple[ListedFile, Scanned, Split | None]]:
     """Every picture at the set's size, in the published order."""
     source = find_source(data) or _downloaded()
     if source.is_dir():
@@ -98,9 +95,9 @@ def _downloaded() -> Path:
     return download(url, DOWNLOADED, ARCHIVE_BYTES, ARCHIVE_MD5, hint)
 
 
-def _rows(batch: Batch, data: Data) -> Iterator[tuple[Found, Scanned, Split | None]]:
+def _rows(batch: CifarBatch, data: Data) -> Iterator[tuple[ListedFile, Scanned, Split | None]]:
     for k, (picture, label, split) in enumerate(zip(batch.pictures, batch.labels, batch.splits, strict=True)):
-        found = Found("", f"{batch.name}:{k}", CLASS_NAMES[int(label)])
+        found = ListedFile("", f"{batch.name}:{k}", CLASS_NAMES[int(label)])
         sha256 = hashlib.sha256(picture.tobytes()).hexdigest()
         yield found, Scanned(_fit(picture, *data.img_size), None, sha256, (SIDE_PX, SIDE_PX)), split
 
@@ -115,7 +112,7 @@ def _fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 # ---- the three forms it comes in ----
 
 
-def _read_folder(folder: Path) -> list[Batch]:
+def _read_folder(folder: Path) -> list[CifarBatch]:
     batches = []
     for name in BATCHES:
         path = folder / name
@@ -126,7 +123,7 @@ def _read_folder(folder: Path) -> list[Batch]:
     return batches
 
 
-def _read_archive(path: Path) -> list[Batch]:
+def _read_archive(path: Path) -> list[CifarBatch]:
     """Read where it lies: nothing is unpacked to the disk, and nothing but the six batches is looked at."""
     if file_md5(path) != ARCHIVE_MD5:
         say(f"{path}: is not the published archive (its md5 is not {ARCHIVE_MD5}); its batches are taken as they are")
@@ -151,13 +148,13 @@ def _read_archive(path: Path) -> list[Batch]:
     return [_batch(name, contents[name], f"{path}: {name}") for name in BATCHES if name in contents]
 
 
-def _batch(name: str, content: bytes, origin: str) -> Batch:
+def _batch(name: str, content: bytes, origin: str) -> CifarBatch:
     pictures, labels = read_batch(content, origin)
     split: Split = "valid" if name == TEST_BATCH else "train"
-    return Batch(name, pictures, labels, [split] * len(labels))
+    return CifarBatch(name, pictures, labels, [split] * len(labels))
 
 
-def _read_npz(path: Path) -> list[Batch]:
+def _read_npz(path: Path) -> list[CifarBatch]:
     """A part: `images` uint8 (N, 32, 32, 3), `labels` (N,), and maybe `batch` (N,): the name of each one's batch."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -178,7 +175,7 @@ def _read_npz(path: Path) -> list[Batch]:
     _check_npz(path, pictures, labels, names)
     tests = np.zeros(len(labels), bool) if names is None else names == TEST_BATCH
     train: Split | None = "train" if tests.any() else None
-    return [Batch(path.stem, pictures, labels, ["valid" if test else train for test in tests])]
+    return [CifarBatch(path.stem, pictures, labels, ["valid" if test else train for test in tests])]
 
 
 def _check_npz(path: Path, pictures: np.ndarray, labels: np.ndarray, names: np.ndarray | None) -> None:

@@ -4,7 +4,6 @@ rules → exact duplicates → near duplicates (of each group the best copy stay
 person's decisions, which beat rule and model. Nothing is decoded; the answers are in the table `decided`.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ import numpy as np
 from datasets.clean.duplicates import Pair, find_pairs
 from datasets.clean.manual_labels import VIEWS, Decision
 from datasets.clean.rules import Measured, fault_of, is_undecoded
-from datasets.scan.store import LISTED
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.store import LISTED, ScanStore, in_blocks, to_features
 from harness.config.schema import Clean
 
 MIN_LABELS = 24  # a person's labels that the sorter is taught anew with
@@ -23,7 +21,7 @@ LOOKS_RIGHT = ("right", "front_right", "rear_left")
 
 
 def decide(
-    store: StoreWriter, clean: Clean | None, sorter: Any | None, decisions: dict[str, Decision]
+    store: ScanStore, clean: Clean | None, sorter: Any | None, decisions: dict[str, Decision]
 ) -> dict[str, Any] | None:
     """Fills `decided` for every file; returns what is told of the sorter: name, sha256, threshold, labels.
 
@@ -45,16 +43,16 @@ def decide(
     return told
 
 
-def _apply_rules(store: StoreWriter, clean: Clean | None) -> None:
+def _apply_rules(store: ScanStore, clean: Clean | None) -> None:
     store.base.execute("delete from decided")
     query = f"select l.pos, s.sha256, coalesce(l.fault, s.reason), {', '.join(Measured._fields[1:])} {LISTED}"
     rows = ((pos, fault_of(Measured(*known), clean), sha256) for pos, sha256, *known in store.select(query))
-    for block in _blocks(rows):
+    for block in in_blocks(rows, 1000):
         statement = "insert into decided (pos, reason, decided_by, split_key, mirrored) values (?, ?, 'rule', ?, 0)"
         store.base.executemany(statement, block)
 
 
-def _drop_exact(store: StoreWriter) -> None:
+def _drop_exact(store: ScanStore) -> None:
     """Of files with the same bytes the first in the listing stays."""
     query = """select pos, first_value(pos) over (partition by split_key order by pos) as best from decided
         where reason is null"""
@@ -90,7 +88,7 @@ class Groups:
         return list(groups.values())
 
 
-def _drop_near(store: StoreWriter, pairs: list[Pair]) -> None:
+def _drop_near(store: ScanStore, pairs: list[Pair]) -> None:
     """Of pictures of the same photo the best copy stays: the largest, then the least compressed, then the first."""
     groups, mirrored = Groups(), {(pair.first, pair.second) for pair in pairs if pair.mirrored}
     for pair in pairs:
@@ -105,7 +103,7 @@ def _drop_near(store: StoreWriter, pairs: list[Pair]) -> None:
                 store.base.execute("update decided set reason = ?, duplicate_of = ? where pos = ?", (reason, best, pos))
 
 
-def _worth(store: StoreWriter, pos: int) -> tuple[float, float, int]:
+def _worth(store: ScanStore, pos: int) -> tuple[float, float, int]:
     """Smaller is better."""
     query = f"select s.inner_width * s.inner_height, 1.0 * l.bytes / (s.width * s.height) {LISTED} where l.pos = ?"
     pixels, compressed = store.base.execute(query, (pos,)).fetchone()
@@ -115,7 +113,7 @@ def _worth(store: StoreWriter, pos: int) -> tuple[float, float, int]:
 # ---- the sorter -------------------------------------------------------------------------------------------------
 
 
-def _judge(store: StoreWriter, clean: Clean, sorter: Any, decisions: dict[str, Decision]) -> dict[str, Any]:
+def _judge(store: ScanStore, clean: Clean, sorter: Any, decisions: dict[str, Decision]) -> dict[str, Any]:
     """ok_score, view and confidence for all that have features; a reason for those that had none and fail."""
     sorter, labels = _taught(store, sorter, decisions)
     threshold = sorter.threshold if clean.min_ok_score is None else clean.min_ok_score
@@ -166,7 +164,7 @@ def _fault_of_view(clean: Clean, view: str, confidence: float) -> str | None:
     return None
 
 
-def _taught(store: StoreWriter, sorter: Any, decisions: dict[str, Decision]) -> tuple[Any, int]:
+def _taught(store: ScanStore, sorter: Any, decisions: dict[str, Decision]) -> tuple[Any, int]:
     """The sorter, taught with a person's labels where there are enough, and their number."""
     features, ok, views = [], [], []
     for sha256 in sorted(decisions):
@@ -174,7 +172,7 @@ def _taught(store: StoreWriter, sorter: Any, decisions: dict[str, Decision]) -> 
         found = store.base.execute(query, (sha256,)).fetchone()
         if found is not None:
             one = decisions[sha256]
-            features.append(np.frombuffer(found[0], np.float16).astype(np.float32))
+            features.append(to_features(found[0]))
             ok.append({"keep": 1, "drop": 0}.get(one.verdict, -1))
             views.append(VIEWS.index(one.view) if one.view else -1)
     if len(features) < MIN_LABELS:
@@ -185,7 +183,7 @@ def _taught(store: StoreWriter, sorter: Any, decisions: dict[str, Decision]) -> 
 # ---- a person ---------------------------------------------------------------------------------------------------
 
 
-def _replay(store: StoreWriter, clean: Clean, decisions: dict[str, Decision]) -> None:
+def _replay(store: ScanStore, clean: Clean, decisions: dict[str, Decision]) -> None:
     """A person's verdict and view beat rule and model; what is damaged, or the same bytes twice, stays out."""
     for sha256 in sorted(decisions):
         query = f"select l.pos, d.reason, d.view {LISTED} join decided d on d.pos = l.pos where s.sha256 = ?"
@@ -194,7 +192,7 @@ def _replay(store: StoreWriter, clean: Clean, decisions: dict[str, Decision]) ->
                 _follow(store, clean, decisions[sha256], (pos, reason, view))
 
 
-def _follow(store: StoreWriter, clean: Clean, decision: Decision, found: tuple[int, str | None, str | None]) -> None:
+def _follow(store: ScanStore, clean: Clean, decision: Decision, found: tuple[int, str | None, str | None]) -> None:
     pos, reason, view = found
     decided_by = "person"
     if decision.view:
@@ -214,14 +212,14 @@ def _follow(store: StoreWriter, clean: Clean, decision: Decision, found: tuple[i
 # ---- sides and splits -------------------------------------------------------------------------------------------
 
 
-def _mark_mirrored(store: StoreWriter, clean: Clean) -> None:
+def _mark_mirrored(store: ScanStore, clean: Clean) -> None:
     if clean.mirror_to is not None:
         turned = LOOKS_RIGHT if clean.mirror_to == "left" else LOOKS_LEFT
         marks = ", ".join("?" * len(turned))
         store.base.execute(f"update decided set mirrored = 1 where view in ({marks})", turned)
 
 
-def _tie_splits(store: StoreWriter, pairs: list[Pair]) -> None:
+def _tie_splits(store: ScanStore, pairs: list[Pair]) -> None:
     """Pictures that are, or may be, of one photo go into the same split: the one of their smallest hash."""
     groups = Groups()
     for pair in pairs:
@@ -230,13 +228,3 @@ def _tie_splits(store: StoreWriter, pairs: list[Pair]) -> None:
         query = "select split_key from decided where pos = ?"
         smallest = min(store.base.execute(query, (pos,)).fetchone()[0] for pos in group)
         store.base.executemany("update decided set split_key = ? where pos = ?", [(smallest, pos) for pos in group])
-
-
-def _blocks(rows: Iterator[tuple], size: int = 1000) -> Iterator[list[tuple]]:
-    block = []
-    for row in rows:
-        block.append(row)
-        if len(block) == size:
-            yield block
-            block = []
-    yield block

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.scan.fingerprints import COLOURS_PX, THUMB_PX
-from datasets.scan.store import LISTED, Store
+from datasets.scan.store import LISTED, ScanStore
 
 HASH_BITS = 12  # of 64 may differ; a picture that lost 2 % at each edge differs in up to 10
 MAX_COLOURS = 0.30  # of the contrast, root mean square
@@ -39,7 +39,7 @@ class Pair:
     mirrored: bool
 
 
-def find_pairs(store: Store) -> Iterator[Pair]:
+def find_pairs(store: ScanStore) -> Iterator[Pair]:
     """All pairs among the files that `decided` has no reason against."""
     query = f"select l.pos, s.hash, s.mirrored_hash, s.colours {LISTED} join decided d on d.pos = l.pos"
     positions, hashes, mirrored_hashes, colours = [], [], [], []
@@ -91,7 +91,7 @@ def _near_hashes(hashes: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.nd
 
 
 def _confirmed(
-    store: Store, places: np.ndarray, batches: Iterator[list[tuple[int, int]]], mirrored: bool
+    store: ScanStore, places: np.ndarray, batches: Iterator[list[tuple[int, int]]], mirrored: bool
 ) -> Iterator[Pair]:
     for batch in batches:
         if not batch:
@@ -118,7 +118,7 @@ def excess_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.maximum(rms / np.maximum(limit, 1e-3), part / (SAME_PART[0] + SAME_PART[1] * contrast))
 
 
-def _read_thumbs(store: Store, positions: set[int]) -> dict[int, np.ndarray]:
+def _read_thumbs(store: ScanStore, positions: set[int]) -> dict[int, np.ndarray]:
     query = "select thumb from scanned join listed using (key) where pos = ?"
     return {pos: to_thumb(store.base.execute(query, (pos,)).fetchone()[0]) for pos in positions}
 

@@ -33,7 +33,7 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FewShotHeads:
     """What labels add to the heads as shipped.
 
     Attributes:
@@ -57,7 +57,7 @@ class Lesson:
 def learn(
     ok_rows: np.ndarray, ok: np.ndarray, view_rows: np.ndarray, mirrored_rows: np.ndarray, views: np.ndarray,
     swapped: np.ndarray,
-) -> Lesson:  # fmt: skip
+) -> FewShotHeads:  # fmt: skip
     """From labels.
 
     Args:
@@ -72,13 +72,13 @@ def learn(
     told, viewed = ok >= 0, (views >= 0) & (counts[views] >= LEAST_OF_VIEW)
     verdict = _learn_ok(ok_rows[told], ok[told]) if teaches_ok(ok) else None
     if viewed.sum() < LEAST_VIEWS or len(np.unique(views[viewed])) < 2:
-        return Lesson(verdict, None, np.zeros(0, np.int64), np.zeros(len(swapped)))
+        return FewShotHeads(verdict, None, np.zeros(0, np.int64), np.zeros(len(swapped)))
     rows = np.concatenate([view_rows[viewed], mirrored_rows[viewed]])
     labels = np.concatenate([views[viewed], swapped[views[viewed]]])
     view, classes = _learn_views(rows, labels)
     trust = np.zeros(len(swapped))
     trust[classes] = counts[classes] / (counts[classes] + HALF_TRUST)
-    return Lesson(verdict, view, classes, trust)
+    return FewShotHeads(verdict, view, classes, trust)
 
 
 def teaches_ok(ok: np.ndarray) -> bool:

@@ -5,7 +5,7 @@ change nothing for those that are there. Copies of one photo follow the smallest
 published test pictures stay what they are.
 """
 
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.store import ScanStore
 
 KEPT = "from decided d join listed l on l.pos = d.pos where d.reason is null"
 
@@ -15,7 +15,7 @@ def is_valid(sha256: str, valid_fraction: float) -> bool:
     return int(sha256[:13], 16) / 16**13 < valid_fraction
 
 
-def assign_splits(store: StoreWriter, valid_fraction: float) -> None:
+def assign_splits(store: ScanStore, valid_fraction: float) -> None:
     """Verdict of every file, split and row of those that have no reason against them.
 
     A small set may have no hash in the valid share; then the smallest one and its copies go there, unless training
@@ -37,7 +37,7 @@ def assign_splits(store: StoreWriter, valid_fraction: float) -> None:
     store.base.commit()
 
 
-def _held_back(store: StoreWriter, valid_fraction: float) -> str | None:
+def _held_back(store: ScanStore, valid_fraction: float) -> str | None:
     """The hash that is kept aside where no hash falls into the valid share."""
     smallest, largest = store.base.execute(f"select min(d.split_key), max(d.split_key) {KEPT}").fetchone()
     official = store.base.execute(f"select count(*) {KEPT} and l.split is not null").fetchone()[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clean.few_shot import LOST, Lesson, learn, unseen_ok
+from datasets.clean.few_shot import LOST, FewShotHeads, learn, unseen_ok
 from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.clean.manual_labels import VIEWS
 from harness.cli import say
@@ -78,7 +78,7 @@ class Sorter:
     heads: Heads
     sha256: str
     threshold: float
-    lesson: Lesson | None = None
+    lesson: FewShotHeads | None = None
     name: str = field(init=False)
     look_px: int = field(init=False)
     dim: int = field(init=False)

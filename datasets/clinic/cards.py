@@ -13,7 +13,7 @@ from datasets.clinic.sheets import view_name
 @dataclass(frozen=True)
 class Card:
     """One picture. `said`: what the build made of it; `verdict`, `view`: a person's, "" = none; `was`: before the last
-    rebuild, "" = the same; `role`: counts, copy or "" (on the sheet of copies)."""
+    rebuild, "" = the same; `counts`: of a group of copies this one does."""
 
     sha256: str
     file: str
@@ -23,32 +23,24 @@ class Card:
     verdict: str
     view: str
     was: str
-    role: str
+    counts: bool
     has_picture: bool
     size: str
 
 
-def make_cards(built: Built, rows: list[int], decisions: dict[str, Decision], sheet: str) -> list[Card]:
-    lines = built.index.lines(rows)
-    return [_card(built, row, line, decisions, sheet) for row, line in zip(rows, lines, strict=True)]
+def make_cards(built: Built, groups: list[list[int]], decisions: dict[str, Decision], sheet: str) -> list[list[Card]]:
+    return [
+        [
+            _card(line, decisions, built.changed.get(pos, ""), sheet == "copies" and place == 0)
+            for place, (pos, line) in enumerate(zip(group, built.manifest.lines(group), strict=True))
+        ]
+        for group in groups
+    ]
 
 
-def group_copies(cards: list[Card]) -> list[list[Card]]:
-    """Each group begins with the copy that counts."""
-    groups: list[list[Card]] = []
-    for card in cards:
-        if card.role == "counts" or not groups:
-            groups.append([])
-        groups[-1].append(card)
-    return groups
-
-
-def _card(built: Built, row: int, line: dict[str, Any], decisions: dict[str, Decision], sheet: str) -> Card:
+def _card(line: dict[str, Any], decisions: dict[str, Decision], was: str, counts: bool) -> Card:
     sha256 = line["sha256"] or ""
     mine = decisions.get(sha256)
-    role = ""
-    if sheet == "copies":
-        role = "copy" if line.get("duplicate_of") else "counts"
     return Card(
         sha256=sha256,
         file=line["file"],
@@ -57,8 +49,8 @@ def _card(built: Built, row: int, line: dict[str, Any], decisions: dict[str, Dec
         detail=" · ".join(_details(line)),
         verdict=mine.verdict if mine else "",
         view=mine.view if mine else "",
-        was=_was(built.changed.get(row)),
-        role=role,
+        was=was,
+        counts=counts,
         has_picture=bool(sha256) and slug_of(line) not in UNDECODED,
         size=f"{line['width']} × {line['height']}" if line.get("width") else "",
     )
@@ -84,12 +76,3 @@ def _details(line: dict[str, Any]) -> list[str]:
     if line.get("class"):
         details.append(str(line["class"]))
     return details
-
-
-def _was(old: dict[str, str] | None) -> str:
-    if old is None:
-        return ""
-    view = view_name(old["view"])
-    if old["verdict"] == "keep":
-        return view
-    return f"{heading_of(old['slug'])}, {view}" if old["view"] else heading_of(old["slug"])

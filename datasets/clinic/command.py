@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datasets.pack.recipe import Places, decisions_path, make_recipe, read_summary
+from datasets.pack.recipe import SetPlan, read_summary
 from harness.cli import SetOption, noted_signals, say
-from harness.config.experiment import Config, Data, finetune_config, load_config, source_folder
+from harness.config.experiment import Config, Data, finetune_config, load_config
 from harness.config.schema import Clean
 from harness.errors import UserError
 
@@ -47,7 +47,8 @@ def clinic_command(
     with listen(port) as listener:
         address = f"http://{ADDRESS}:{listener.getsockname()[1]}/"
         print(address, flush=True)
-        say(f"the clinic of {found.data.set} is open; Ctrl-C closes it, choices are kept in {session.decisions_path}")
+        kept = f"choices are kept in {session.plan.decisions_path}"
+        say(f"the clinic of {found.data.set} is open; Ctrl-C closes it, {kept}")
         if open_page:
             webbrowser.open(address)
         serve(session, listener)
@@ -65,23 +66,15 @@ def open_session(config: Config, command: list[str]) -> "Session":
             raise
         hint = "try `pip install -r requirements.txt`, or only: pip install fastapi uvicorn"
         raise UserError(f"ui extra: {error.name} is not installed, and the clinic is a web page; {hint}") from error
-    data, places = config.data, Places.of(config.data)
-    if not (places.manifest.is_file() and places.summary.is_file()):
-        raise _missing(data.set, f"at {data.size_name} pixels")
-    found = read_summary(places.summary)["recipe"].get("decisions_sha256")
-    replayed = found == make_recipe(data, config.clean).get("decisions_sha256")
-    decisions = decisions_path(data, config.clean)
-    return Session(data.set, places, decisions, pictures_folder(data), command, replayed)
-
-
-def pictures_folder(data: Data) -> Path:
-    """Where the files of the manifest lie."""
-    if data.source == "cifar10":
+    plan = SetPlan.of(config.data, config.clean)
+    if not (plan.manifest.is_file() and plan.summary.is_file()):
+        raise _missing(plan.data.set, f"at {plan.data.size_name} pixels")
+    if plan.data.source == "cifar10":
         raise UserError("clinic: cifar10 comes decoded and sorted; there is nothing to clean")
-    folder = Places.of(data).raw if data.source == "procedural" else source_folder(data)
+    folder = plan.pictures_folder()
     if not folder.is_dir():
         raise UserError(f"{folder}: the set's pictures have gone; build it again with `make dataset`")
-    return folder
+    return Session(plan, command)
 
 
 def set_by_config(path: Path, overrides: list[str], stage: str) -> tuple[Config, list[str]]:
@@ -142,7 +135,7 @@ def serve(session: "Session", listener: socket.socket) -> None:
             uvicorn.Server(settings).run(sockets=[listener])
         finally:
             session.close()
-    say(f"the clinic is closed; {len(session.decisions())} choices in {session.decisions_path}")
+    say(f"the clinic is closed; {len(session.decisions())} choices in {session.plan.decisions_path}")
 
 
 def _build_command(config: Path, overrides: list[str], stage: str) -> list[str]:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from datasets.clean.manual_labels import SHA256, VIEWS, Decision
-from datasets.clinic.cards import group_copies, make_cards
+from datasets.clinic.cards import make_cards
 from datasets.clinic.session import ChoiceError, Session
-from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, sheet_rows
+from datasets.clinic.sheets import SHEETS, SheetRequest, sheet_counts, sheet_groups, sheet_menu, to_pages
+from datasets.pack.manifest import Manifest
 from harness.errors import UserError
 from harness.web.guard import Guard, Rules
 from harness.web.page import first_fault, page_environment, refusal
@@ -31,7 +31,6 @@ STATIC = {
     "clinic.js": (HERE / "static" / "clinic.js", "text/javascript"),
 }
 PICTURE_PX = {"small": (240, 320), "large": (900, 1200)}  # height, width at most
-PAGE_CARDS = 48
 TABS = {
     "border": ("Borderline", "What the sorter was least sure of comes first: here a choice is worth most."),
     "dropped": ("Dropped", "By reason; within one, what was nearest to be kept comes first."),
@@ -47,7 +46,7 @@ NOTHING = {
 }
 
 
-class Said(BaseModel):
+class ExpectedChoice(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     verdict: str
     view: str
@@ -58,10 +57,10 @@ class NewChoice(BaseModel):
     sha256: str
     verdict: str | None = None
     view: str | None = None
-    expect: Said | None = None
+    expect: ExpectedChoice | None = None
 
 
-class Nothing(BaseModel):
+class EmptyBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -84,7 +83,7 @@ def _add_looking(app: FastAPI, session: Session) -> None:
     def sheet(request: Request, sheet: str = "border", only: str = "", source: str = "", page: int = 1) -> Response:
         if sheet not in SHEETS:
             raise ChoiceError(404, f"sheet: found {sheet[:40]!r}, allowed {', '.join(SHEETS)}")
-        wanted = Wanted(sheet, only, request.query_params.get("class", ""), source)
+        wanted = SheetRequest(sheet, only, request.query_params.get("class", ""), source)
         html = template.render(**_page(session, wanted, page))
         return HTMLResponse(html.encode("utf-8", "backslashreplace"))
 
@@ -115,7 +114,7 @@ def _add_deciding(app: FastAPI, session: Session) -> None:
         return said | _counts(session, decisions)
 
     @app.post("/rebuild", status_code=202)
-    def rebuild(nothing: Nothing) -> dict[str, Any]:
+    def rebuild(nothing: EmptyBody) -> dict[str, Any]:
         session.start_rebuild()
         return {"state": "running"}
 
@@ -127,15 +126,12 @@ def _add_deciding(app: FastAPI, session: Session) -> None:
         return {"state": state, "build": session.built.number} | told | _counts(session, session.decisions())
 
 
-def _page(session: Session, wanted: Wanted, page: int) -> dict[str, Any]:
+def _page(session: Session, wanted: SheetRequest, page: int) -> dict[str, Any]:
     built, decisions = session.built, session.decisions()
-    mine, changed = session.mine(decisions), np.array(sorted(built.changed), np.int64)
-    rows = sheet_rows(built.index, wanted, built.threshold, changed, mine)
-    parts = _parts(rows, built.index.original) if wanted.sheet == "copies" else _even_parts(rows)
-    page = min(max(1, page), max(1, len(parts)))
-    counts = sheet_counts(built.index, changed, mine)
-
-    cards = make_cards(built, parts[page - 1].tolist() if parts else [], decisions, wanted.sheet)
+    chosen = {"changed": list(built.changed), "mine": session.mine(decisions)}
+    pages = to_pages(sheet_groups(built.manifest, wanted, built.threshold, chosen.get(wanted.sheet, ())))
+    page = min(max(1, page), len(pages))
+    counts = sheet_counts(built.manifest) | {sheet: len(found) for sheet, found in chosen.items()}
 
     def link(**other: Any) -> str:
         query = {
@@ -148,39 +144,28 @@ def _page(session: Session, wanted: Wanted, page: int) -> dict[str, Any]:
         return "/?" + urlencode({key: value for key, value in (query | other).items() if value}, errors="surrogatepass")
 
     return {
-        "name": session.name,
-        "decisions": str(session.decisions_path),
+        "name": session.plan.data.set,
+        "decisions": str(session.plan.decisions_path),
         "built": built,
         "wanted": wanted,
         "tabs": [(key, text, counts[key]) for key, (text, _) in TABS.items()],
         "lead": TABS[wanted.sheet][1],
         "nothing": NOTHING.get(wanted.sheet, "No picture here."),
-        "menu": sheet_choices(built.index, wanted.sheet),
-        "classes": sorted(built.index.classes.names)[:500],
-        "sources": sorted(built.index.sources.names)[:50],
+        "menu": sheet_menu(built.manifest, wanted.sheet),
+        "classes": _names(built.manifest, "class", 500),
+        "sources": _names(built.manifest, "source", 50),
         "views": VIEWS,
-        "cards": cards,
-        "groups": group_copies(cards) if wanted.sheet == "copies" else [],
+        "groups": make_cards(built, pages[page - 1], decisions, wanted.sheet),
         "page": page,
-        "pages": len(parts),
+        "pages": len(pages),
         "link": link,
         **_counts(session, decisions),
     }
 
 
-def _even_parts(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + PAGE_CARDS] for start in range(0, len(rows), PAGE_CARDS)]
-
-
-def _parts(rows: np.ndarray, original: np.ndarray) -> list[np.ndarray]:
-    """Pages of whole groups of copies, about PAGE_CARDS on each."""
-    starts = np.flatnonzero(original[rows] < 0).tolist()
-    parts, begin = [], 0
-    for start in [*starts[1:], len(rows)]:
-        if start - begin >= PAGE_CARDS or start == len(rows):
-            parts.append(rows[begin:start])
-            begin = start
-    return parts if len(rows) else []
+def _names(manifest: Manifest, column: str, most: int) -> list[str]:
+    query = f"select distinct {column} from manifest where {column} not null order by 1 limit {most}"
+    return [name for (name,) in manifest.rows(query)]
 
 
 def _counts(session: Session, decisions: dict[str, Decision]) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 import threading
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datasets.clean.manual_labels import VERDICTS, VIEWS, Decision, change_decisions, read_decisions
-from datasets.clinic.index import Index
+from datasets.clean.reasons import heading_of
 from datasets.clinic.rebuild import Rebuild
-from datasets.pack.recipe import Places, read_summary
-from datasets.report.counts import threshold_of
+from datasets.clinic.sheets import view_name
+from datasets.pack.manifest import Manifest
+from datasets.pack.recipe import SetPlan, read_summary, threshold_of
 from datasets.report.thumbnails import read_thumbnail
 from harness.images.decode import PictureError
 
@@ -28,49 +26,42 @@ class ChoiceError(Exception):
 
 @dataclass(frozen=True)
 class Built:
-    """A set as a build left it. `threshold`: of ok_score. `number` counts the rebuilds of a session; `changed`: row →
-    what the build before had said of it; `verdicts` and `views`: how many of them differ."""
+    """A set as a build left it. `threshold`: of ok_score. `number` counts the rebuilds; `changed`: position
+    in the manifest → what the build before had said; `verdicts` and `views`: how many of them differ."""
 
-    index: Index
+    manifest: Manifest
     threshold: float
     number: int = 0
-    changed: dict[int, dict[str, str]] = field(default_factory=dict)
+    changed: dict[int, str] = field(default_factory=dict)
     verdicts: int = 0
     views: int = 0
 
     @classmethod
-    def read(cls, places: Places, **said: Any) -> "Built":
-        threshold = threshold_of(read_summary(places.summary))
-        return cls(Index(places.manifest), 0.5 if threshold is None else threshold, **said)
+    def read(cls, plan: SetPlan) -> "Built":
+        threshold = threshold_of(read_summary(plan.summary))
+        return cls(Manifest(plan.manifest), 0.5 if threshold is None else threshold)
 
 
 class Session:
-    """`places`: of the set; `folder`: where the manifest's files lie; `command`: what builds it anew;
-    `replayed`: the last build has seen all decisions that are there now.
+    """`command`: what builds the set again.
 
     Attributes: built; rebuild (the one under way or the last one, None = none yet).
     """
 
-    def __init__(
-        self, name: str, places: Places, decisions: Path, folder: Path, command: list[str], replayed: bool
-    ) -> None:
-        self.name, self.places, self.decisions_path, self.folder, self.command = (
-            name,
-            places,
-            decisions,
-            folder,
-            command,
-        )
-        self.built = Built.read(places)
+    def __init__(self, plan: SetPlan, command: list[str]) -> None:
+        self.plan, self.command = plan, command
+        self.folder = plan.pictures_folder()
+        self.built = Built.read(plan)
         self.rebuild: Rebuild | None = None
         self._lock, self._decoders = threading.Lock(), threading.BoundedSemaphore(DECODERS)
-        self._replayed = self.decisions() if replayed else {}
+        replayed = read_summary(plan.summary)["recipe"].get("decisions_sha256")
+        self._replayed = self.decisions() if replayed == plan.recipe.get("decisions_sha256") else {}
 
     # ---- choices ----
 
     def decisions(self) -> dict[str, Decision]:
         """As the file says now: others may write it, too."""
-        return read_decisions(self.decisions_path, tell=lambda text: None)
+        return read_decisions(self.plan.decisions_path, tell=lambda text: None)
 
     def waiting(self, decisions: dict[str, Decision]) -> int:
         """How many choices differ from those that the last build replayed."""
@@ -97,20 +88,18 @@ class Session:
             now = (before[0] if verdict is None else verdict, before[1] if view is None else view)
             note = old.note if old else ""
             new = Decision(line["file"], sha256, *now, note) if any((*now, note)) else None
-            return before, now, change_decisions(self.decisions_path, {sha256: new})
+            return before, now, change_decisions(self.plan.decisions_path, {sha256: new})
 
     def line(self, sha256: str) -> dict[str, Any]:
         """The manifest's line of a picture; of equal files the one that was kept. ChoiceError for an unknown one."""
-        index = self.built.index
-        for line in index.lines(index.find_sha(sha256)[:1].tolist()):
-            if line["sha256"] == sha256:
-                return line
+        for line in self.built.manifest.examples("sha256 = :sha256", 1, "not kept", sha256=sha256):
+            return line
         raise ChoiceError(404, "no picture of this set has this sha256")
 
-    def mine(self, decisions: dict[str, Decision]) -> np.ndarray:
-        """Rows of what was decided, in the order of the decisions."""
-        found = [self.built.index.find_sha(sha256)[:1] for sha256 in decisions]
-        return np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
+    def mine(self, decisions: dict[str, Decision]) -> list[int]:
+        """Positions of what was decided, in the order of the decisions."""
+        query = "select pos from manifest where sha256 = :sha256 order by not kept, pos limit 1"
+        return [pos for sha256 in decisions for (pos,) in self.built.manifest.rows(query, sha256=sha256)]
 
     def picture(self, sha256: str, height_px: int, width_px: int) -> bytes:
         """JPEG. ChoiceError when there is no such picture, or its file has gone or changed."""
@@ -133,13 +122,15 @@ class Session:
 
     def _take_over(self, decisions: dict[str, Decision]) -> None:
         """The rebuild has ended well: what it left is what is shown from now on."""
-        before, built = self.built.index, Built.read(self.places, number=self.built.number + 1)
-        index = built.index
-        rows, old_rows = _changed_rows(before, index)
-        verdicts = int((index.kept[rows] != before.kept[old_rows]).sum())
-        views = int((index.view[rows] != before.view[old_rows]).sum())
-        was = {row: _brief(before, old) for row, old in zip(rows.tolist(), old_rows.tolist(), strict=True)}
-        built = replace(built, changed=was, verdicts=verdicts, views=views)
+        built = Built.read(self.plan)
+        changes = built.manifest.changes_since(self.built.manifest)
+        built = replace(
+            built,
+            number=self.built.number + 1,
+            changed={pos: _described(*before) for pos, _, _, *before in changes},
+            verdicts=sum(kept != was_kept for _, kept, _, was_kept, _, _ in changes),
+            views=sum(view != was_view for _, _, view, _, was_view, _ in changes),
+        )
         with self._lock:
             self.built = built
             self._replayed = decisions
@@ -149,24 +140,10 @@ class Session:
             self.rebuild.stop()
 
 
-def _changed_rows(before: Index, now: Index) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `now` whose verdict differs, or the view of a kept picture, and their rows in `before`.
-
-    Files that came in the meantime have changed nothing."""
-    old = np.array([before.find_name(key) for key in now.names.tolist()])
-    rows = np.flatnonzero(old >= 0)
-    old = old[rows]
-    matters = now.kept[rows] | before.kept[old]
-    differs = (now.kept[rows] != before.kept[old]) | (matters & (now.view[rows] != before.view[old]))
-    return rows[differs], old[differs]
-
-
-def _brief(index: Index, row: int) -> dict[str, Any]:
-    return {
-        "verdict": "keep" if index.kept[row] else "drop",
-        "slug": index.reasons.names[index.reason[row]] if index.reason[row] >= 0 else "",
-        "view": VIEWS[index.view[row]] if index.view[row] >= 0 else "",
-    }
+def _described(kept: int, view: str | None, slug: str | None) -> str:
+    if kept:
+        return view_name(view or "")
+    return f"{heading_of(slug or '')}, {view_name(view)}" if view else heading_of(slug or "")
 
 
 def _said(decision: Decision | None) -> tuple[str, str]:

@@ -16,30 +16,17 @@ import PIL
 
 from datasets.cifar10.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cifar10
 from datasets.clean.decide import decide
-from datasets.clean.manual_labels import Decision, read_decisions
 from datasets.clean.rules import UNDECODED
 from datasets.clean.split import assign_splits
 from datasets.pack.draw_procedural import draw_raw
-from datasets.pack.manifest import Counts, write_manifest
-from datasets.pack.recipe import (
-    Places,
-    cleaning,
-    decisions_path,
-    find_complete,
-    is_cleanable,
-    make_recipe,
-    pictures_folder,
-    recipe_with_place,
-    remove_if_there,
-)
+from datasets.pack.manifest import Manifest, escaped, write_manifest
+from datasets.pack.recipe import SetPlan, find_complete
 from datasets.scan.listing import list_into
 from datasets.scan.pool import count_cores, map_in_order
 from datasets.scan.run import Mapper, survey
 from datasets.scan.scan import SCAN_VERSION
-from datasets.scan.store_writer import StoreWriter, remove_store
+from datasets.scan.store import ScanStore, remove_store
 from harness.cli import say
-from harness.config.experiment import Data, source_folder
-from harness.config.schema import Clean
 from harness.errors import UserError
 from harness.runtime.progress import track
 from harness.storage.atomic import atomic_write, clean_leftovers
@@ -50,8 +37,7 @@ RESIZER = f"Lanczos over all source pixels (Pillow {PIL.__version__})"
 
 
 def build_set(
-    data: Data,
-    clean: Clean | None = None,
+    plan: SetPlan,
     *,
     rebuild: bool = False,
     rescan: bool = False,
@@ -63,7 +49,6 @@ def build_set(
     """Builds the set unless it is there, and returns its packed files: train, then valid where there is one.
 
     Args:
-        clean: which pictures are left out; None = none that can be decoded.
         rebuild: decide and pack anew even if it is there, from what the scan store knows; the old one stays until the
             new one is complete.
         rescan: the same, and forget the scan store: every file is read again.
@@ -73,68 +58,61 @@ def build_set(
         sorter: a `datasets.clean.view_classifier.Sorter`; None = the one that `clean.features` names.
     """
     workers = count_cores() if workers is None else workers
-    complete = None if rebuild or rescan else find_complete(data, clean, verify)
+    complete = None if rebuild or rescan else find_complete(plan, verify)
     if complete:
-        say(f"{data.set} at {data.size_name}: complete")
+        say(f"{plan.name}: complete")
         return complete
-    places = Places.of(data)
-    if data.source == "folder":
-        source_folder(data)  # said and there, before anything is made
-    elif data.source == "cifar10":
-        find_source(data)
+    if plan.data.source == "cifar10":
+        find_source(plan.data)
+    else:
+        plan.pictures_folder()  # said and there, before anything is made
     try:
-        for folder in (places.manifest.parent, places.train.parent):
+        for folder in (plan.manifest.parent, plan.train.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with hold_lock(places.lock, say):
-            for folder in (places.manifest.parent, places.train.parent):
+        with hold_lock(plan.lock, say):
+            for folder in (plan.manifest.parent, plan.train.parent):
                 clean_leftovers(folder)
             if rescan:
-                remove_store(places.scan)
-            if data.source == "procedural":
-                anew = rescan or (rebuild and not is_cleanable(data))
-                draw_raw(places.raw, data, anew, workers, replace=rebuild or rescan)
-            clean = cleaning(data, clean)
-            if clean is not None and sorter is None:
-                sorter = _load_sorter(clean.features)
-            return _build(data, clean, sorter, places, workers, mapper)
+                remove_store(plan.scan)
+            if plan.data.source == "procedural":
+                anew = rescan or (rebuild and not plan.cleanable)
+                draw_raw(plan.raw, plan.data, anew, workers, replace=rebuild or rescan)
+            return _build(plan, sorter, workers, mapper)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             raise  # our bugs
-        text = f"{places.scan}: cannot be used ({error}); make room where the disk is full, or read every file again"
+        text = f"{plan.scan}: cannot be used ({error}); make room where the disk is full, or read every file again"
         raise UserError(f"{text} with --rescan (make: RESCAN=1)") from error
     except OSError as error:
         if error.errno is None:
             raise
-        where = error.filename or places.train
+        where = error.filename or plan.train
         text = "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         raise UserError(f"{where}: cannot be written ({text}); nothing half-made is left") from error
 
 
-def _build(
-    data: Data, clean: Clean | None, sorter: Any | None, places: Places, workers: int, mapper: Mapper
-) -> list[Path]:
+def _build(plan: SetPlan, sorter: Any | None, workers: int, mapper: Mapper) -> list[Path]:
+    data, clean = plan.data, plan.clean
+    if clean is None:
+        sorter = None
+    elif sorter is None:
+        sorter = _load_sorter(clean.features)
+    if (
+        clean is not None and clean.decisions is not None and not plan.decisions_path.exists()
+    ):  # the clinic may be about to begin it
+        say(f"clean.decisions: {plan.decisions_path} is not there, so no decision is replayed")
     settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
     settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode, "fit": data.fit}
-    decisions = {} if clean is None else _read_decisions(data, clean)
-    with StoreWriter.open(places.scan, settings) as store:
-        class_names = _fill(store, data, sorter, places, workers, mapper)
-        told = decide(store, clean, sorter, decisions)
+    with ScanStore.open(plan.scan, settings) as store:
+        class_names = _fill(store, plan, sorter, workers, mapper)
+        told = decide(store, clean, sorter, plan.decisions)
         assign_splits(store, data.valid_fraction)
-        _refuse_unusable(store, data)
-        with ExitStack() as stack:
-            summary = _pack(store, data, clean, class_names, told, places, stack)
-            # At the end of this block the packed files get their names: the valid set's, then the train set's.
-    if not is_cleanable(data):  # drawn or published: it can be had again, and there is nothing to decide
-        remove_store(places.scan)
-    _tell(data, places, summary)
-    return [places.train, *([places.valid] if summary["valid"] else [])]
-
-
-def _read_decisions(data: Data, clean: Clean) -> dict[str, Decision]:
-    path = decisions_path(data, clean)
-    if clean.decisions is not None and not path.exists():  # the clinic may be about to begin it
-        say(f"clean.decisions: {path} is not there, so no decision is replayed")
-    return read_decisions(path)
+        _refuse_unusable(store, plan)
+        summary = _pack(store, plan, class_names, told)
+    if not plan.cleanable:  # drawn or published: it can be had again, and there is nothing to decide
+        remove_store(plan.scan)
+    _report(plan, summary)
+    return [plan.train, *([plan.valid] if summary["valid"] else [])]
 
 
 def _load_sorter(name: str) -> Any:
@@ -143,76 +121,76 @@ def _load_sorter(name: str) -> Any:
     return load_sorter(name)
 
 
-def _fill(store: StoreWriter, data: Data, sorter: Any, places: Places, workers: int, mapper: Mapper) -> list[str]:
+def _fill(store: ScanStore, plan: SetPlan, sorter: Any, workers: int, mapper: Mapper) -> list[str]:
     """Every file into the store; returns the class names."""
+    data = plan.data
     if data.source == "cifar10":
         store.take_ready(read_cifar10(data), data.source)
         return CLASS_NAMES
-    folder = pictures_folder(data)
-    class_names = list_into(store, folder, data.set, data.source)
+    class_names = list_into(store, plan.pictures_folder(), data.set, data.source)
     if not store.count():
-        raise UserError(f"data.src: found no file in {folder}, allowed a folder of pictures")
+        raise UserError(f"data.src: found no file in {plan.pictures_folder()}, allowed a folder of pictures")
     store.forget_gone()
     scanned, known = survey(store, data, sorter, workers, mapper)
-    if known and is_cleanable(data):
+    if known and plan.cleanable:
         say(f"{data.set}: {scanned} files read, {known} known from before")
     return class_names
 
 
-def _pack(
-    store: StoreWriter,
-    data: Data,
-    clean: Clean | None,
-    class_names: list[str],
-    told: dict[str, Any] | None,
-    places: Places,
-    stack: ExitStack,
-) -> dict[str, Any]:
-    """Packed files (they get their names when `stack` ends), manifest and summary. Returns the summary."""
-    recipe = make_recipe(data, clean) | ({"sorter": {key: told[key] for key in ("name", "sha256")}} if told else {})
-    attributes = {"recipe": recipe, "resizer": _resizer(data)}
-    writers = {
-        split: stack.enter_context(
-            PackedWriter(data.hdf5_path(split), *data.img_size, class_names, {**attributes, "split": split})
-        )
-        for split in store.splits()
-    }
+def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[str, Any] | None) -> dict[str, Any]:
+    """Packed files, manifest and summary. Returns the summary."""
+    data = plan.data
+    recipe = plan.recipe | ({"sorter": {key: told[key] for key in ("name", "sha256")}} if told else {})
+    unchanged = data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX)
+    attributes = {"recipe": recipe, "resizer": "none" if unchanged else RESIZER}
     labels = {name: number for number, name in enumerate(class_names)}
-    for split, class_name, picture, mirrored in track(store.kept(), store.kept_count(), f"packing {data.set}"):
-        writers[split].append(picture[:, ::-1] if mirrored else picture, labels[class_name])
-    manifest_sha256, counts = write_manifest(store, places.manifest)
-    summary = _summarise(recipe_with_place(data, clean), class_names, counts, told)
-    for writer in writers.values():
-        views = dict(sorted(counts.views.items()))
-        writer.attributes |= {"manifest_sha256": manifest_sha256, "valid_count": summary["valid"], "views": views}
-    atomic_write(places.summary, json.dumps(summary, indent=2) + "\n")
-    if not summary["valid"]:
-        remove_if_there(places.valid)  # of an older build
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                PackedWriter(data.hdf5_path(split), *data.img_size, class_names, {**attributes, "split": split})
+            )
+            for split in store.splits()
+        }
+        for split, class_name, picture, mirrored in track(store.kept(), store.kept_count(), f"packing {data.set}"):
+            writers[split].append(picture[:, ::-1] if mirrored else picture, labels[class_name])
+        manifest_sha256 = write_manifest(store, plan.manifest)
+        summary = {"recipe": plan.recipe_with_places(), "sorter": told, **_count(plan, class_names)}
+        for writer in writers.values():
+            counts = {"valid_count": summary["valid"], "views": summary["views"]}
+            writer.attributes |= {"manifest_sha256": manifest_sha256, **counts}
+        atomic_write(plan.summary, json.dumps(summary, indent=2) + "\n")
+        if not summary["valid"]:
+            plan.valid.unlink(missing_ok=True)  # of an older build
+        # At the end of this block the packed files get their names: the valid set's, then the train set's.
     return summary
 
 
-def _resizer(data: Data) -> str:
-    return "none" if data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX) else RESIZER
+def _count(plan: SetPlan, class_names: list[str]) -> dict[str, Any]:
+    with Manifest(plan.manifest) as manifest:
+        splits = manifest.count("split", "kept")
+        classes = manifest.count("class", "kept", max_names=len(class_names))
+        counts = {
+            "dropped": manifest.count("slug", "not kept"),
+            "views": manifest.count("view", "kept and view not null"),
+            "decided_by": manifest.count("decided_by"),
+            "sources": manifest.count("source", "kept and source not null"),
+            "licenses": manifest.count("license", "kept and license not null"),
+        }
+        return {
+            "files": manifest.total(),
+            **{split: splits.get(split, 0) for split in ("train", "valid")},
+            **{name: dict(sorted(found.items())) for name, found in counts.items()},
+            "classes": {name: classes.get(escaped(name), 0) for name in class_names},
+        }
 
 
-def _summarise(
-    recipe: dict[str, Any], class_names: list[str], counts: Counts, told: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Counts of everything."""
-    summary = {"recipe": recipe, "sorter": told, "files": counts.files}
-    summary |= {split: counts.splits[split] for split in ("train", "valid")}
-    for name in ("dropped", "views", "decided_by", "sources", "licenses"):
-        summary[name] = dict(sorted(getattr(counts, name).items()))
-    return summary | {"classes": {name: counts.classes[name] for name in class_names}}
-
-
-def _refuse_unusable(store: StoreWriter, data: Data) -> None:
+def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
     splits, dropped = store.splits(), store.dropped()
     if "train" in splits:
         return
     if "valid" in splits:
         raise UserError(
-            f"data.valid_fraction: found {data.valid_fraction}, with which all {store.kept_count()} "
+            f"data.valid_fraction: found {plan.data.valid_fraction}, with which all {store.kept_count()} "
             "pictures are kept aside and none is left to train on; try --set data.valid_fraction=0"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
@@ -220,17 +198,17 @@ def _refuse_unusable(store: StoreWriter, data: Data) -> None:
         reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
     if not set(dropped) <= {*UNDECODED, "no_class"}:
         reasons += "; --set clean.apply=false takes all that can be decoded"
-    raise UserError(f"data.src: none of the {store.count()} files in {pictures_folder(data)} can be used ({reasons})")
+    raise UserError(f"data.src: none of the {store.count()} files in {plan.pictures_folder()} can be used ({reasons})")
 
 
-def _tell(data: Data, places: Places, summary: dict[str, Any]) -> None:
+def _report(plan: SetPlan, summary: dict[str, Any]) -> None:
     dropped = sum(summary["dropped"].values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items())
     say(
-        f"{data.set} at {data.size_name}: {summary['train']} pictures to train on, {summary['valid']} kept aside, "
-        f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {places.manifest}"
+        f"{plan.name}: {summary['train']} pictures to train on, {summary['valid']} kept aside, "
+        f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {plan.manifest}"
     )
-    if data.valid_fraction and not summary["valid"]:
+    if plan.data.valid_fraction and not summary["valid"]:
         say("no picture is kept aside: there is only one, or copies of one")
     for name in [name for name, count in summary["classes"].items() if count == 0]:
         say(f"class {name}: no picture of it can be used")

@@ -1,66 +1,56 @@
-"""manifest.jsonl: one line for every input file, written as it is counted; never all of it in memory."""
+"""manifest.jsonl: one line for every input file, written from the scan store, and the one place where it is counted.
+
+Whoever asks what became of a set's files (the summary, the page, the clinic) asks a `Manifest`: the file's lines as a
+table of a temporary database, which lies on disk, so memory does not grow with the set.
+"""
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
-from datasets.scan.store import LISTED, Store, key_to_file
+from datasets.clean.reasons import slug_of, step_of
+from datasets.scan.store import LISTED, ScanStore, in_blocks, key_to_file
+from harness.errors import UserError
 from harness.storage.atomic import atomic_file
 
-COUNTED_NAMES = 1000  # of sources and licences are counted by name; strangers may have written more
-COLUMNS = """l.pos, l.key, d.verdict, coalesce(d.reason, ''), d.ok_score, d.view, d.view_confidence, s.sha256, l.source,
-    l.class, l.specs, d.split, d.row, s.width, s.height, (select key from listed where pos = d.duplicate_of),
-    d.decided_by, l.url, l.page, l.license, l.author, d.mirrored"""
+MAX_NAMES = 1000  # of a column that are counted one by one: what strangers wrote may be different in every line
+QUERY = f"""select l.pos, l.key, d.verdict, coalesce(d.reason, ''), d.ok_score, d.view, d.view_confidence, s.sha256,
+    l.source, l.class, l.specs, d.split, d.row, s.width, s.height, (select key from listed where pos = d.duplicate_of),
+    d.decided_by, l.url, l.page, l.license, l.author, d.mirrored {LISTED} join decided d on d.pos = l.pos"""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+LINE_NAMES = ("view", "class", "source", "license", "author", "width", "height", "sha256", "duplicate_of")
+# And those that are read from a line, or computed. `kept`, `mirrored`: 0 or 1. `step`, `slug`: where and why a file was
+# dropped. `packed_view`: of the packed picture. `host`: of its page or address. `spread`: see `Manifest.examples`.
+# `start`, `size`: of its line in the file. What a line does not say is null.
+COLUMNS = (*LINE_NAMES, "pos", "start", "size", "file", "kept", "split", "step", "slug", "decided_by", "ok_score")
+COLUMNS += ("packed_view", "view_confidence", "mirrored", "host", "spread")
+TABLE = f"create table manifest ({', '.join(COLUMNS)}, original, primary key (pos)) without rowid"
+INSERT = f"insert into manifest values ({'?, ' * len(COLUMNS)} null)"
 
 
-@dataclass
-class Counts:
-    """What a manifest's lines come to."""
-
-    files: int = 0
-    splits: Counter = field(default_factory=Counter)
-    dropped: Counter = field(default_factory=Counter)
-    classes: Counter = field(default_factory=Counter)
-    views: Counter = field(default_factory=Counter)
-    decided_by: Counter = field(default_factory=Counter)
-    sources: Counter = field(default_factory=Counter)
-    licenses: Counter = field(default_factory=Counter)
-
-    def add(self, line: dict[str, Any]) -> None:
-        self.files += 1
-        self.decided_by[line["decided_by"]] += 1
-        if line["verdict"] == "drop":
-            self.dropped[line["reason"].partition(":")[0]] += 1  # without what is particular to one file
-            return
-        self.splits[line["split"]] += 1
-        self.classes[line["class"]] += 1
-        if line["view"] is not None:
-            self.views[line["view"]] += 1
-        for names, name in ((self.sources, line["source"]), (self.licenses, line["license"])):
-            if name is not None:
-                names[name if name in names or len(names) < COUNTED_NAMES else "(others)"] += 1
-
-
-def write_manifest(store: Store, path: Path) -> tuple[str, Counts]:
-    """Writes it, whole or not at all; returns its sha256 and its counts."""
-    digest, counts = hashlib.sha256(), Counts()
+def write_manifest(store: ScanStore, path: Path) -> str:
+    """Writes it, whole or not at all; returns its sha256."""
+    digest = hashlib.sha256()
     with atomic_file(path) as stream:
-        for block in _blocks(_lines(store)):
-            for line in block:
-                counts.add(line)
-            content = "".join(json.dumps(line) + "\n" for line in block).encode()
+        for block in in_blocks(store.select(QUERY), 256):
+            content = "".join(json.dumps(_line(row)) + "\n" for row in block).encode()
             digest.update(content)
             stream.write(content)
-    return digest.hexdigest(), counts
-
-
-def _lines(store: Store) -> Iterator[dict[str, Any]]:
-    for row in store.select(f"select {COLUMNS} {LISTED} join decided d on d.pos = l.pos"):
-        yield _line(row)
+    return digest.hexdigest()
 
 
 def _line(row: tuple) -> dict[str, Any]:
@@ -91,11 +81,133 @@ def _line(row: tuple) -> dict[str, Any]:
     }
 
 
-def _blocks(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    block = []
-    for line in lines:
-        block.append(line)
-        if len(block) == 256:
-            yield block
-            block = []
-    yield block
+class Manifest:
+    """A manifest, opened: `with Manifest(places.manifest) as manifest`. `pos` counts its lines, from 0.
+
+    The file stays open: when another takes its place, this one still reads what it knows. Threads may share it.
+    UserError for a file that is missing, damaged or empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._base = sqlite3.connect("", check_same_thread=False)
+        self._base.execute(TABLE)
+        try:
+            self._stream = open(path, "rb")
+            self._base.executemany(INSERT, _rows(self._stream))
+        except UNREADABLE as error:
+            raise UserError(f"{path}: cannot be read ({error}); build the set again with `make dataset`") from error
+        for column in ("file", "sha256"):
+            self._base.execute(f"create index by_{column} on manifest ({column})")
+        self._base.execute(
+            """update manifest set original = (select min(m.pos) from manifest m where m.file = manifest.duplicate_of)
+            where duplicate_of not null"""
+        )
+        if not self.total():
+            raise UserError(f"{path}: is empty; build the set again with `make dataset`")
+
+    def rows(self, query: str, **values: Any) -> list[tuple]:
+        """The answer to any query on the table `manifest`; `values` for its `:name`s."""
+        with self._lock:
+            return self._base.execute(query, {name: escaped(value) for name, value in values.items()}).fetchall()
+
+    def total(self, where: str = "true") -> int:
+        return self.rows(f"select count(*) from manifest where {where}")[0][0]
+
+    def count(self, what: str, where: str = "true", max_names: int = MAX_NAMES) -> dict[Any, int]:
+        """Lines by a column or an expression, in the order in which its values appear: the first `max_names` of them
+        one by one, the rest as "(others)"."""
+        found = f"select {what} as name, min(pos) as first, count(*) as number from manifest where {where} group by 1"
+        first = f"select *, row_number() over (order by first) as place from ({found})"
+        name = f"case when place <= {max_names} then name else '(others)' end"
+        return dict(self.rows(f"select {name}, sum(number) from ({first}) group by 1 order by min(first)"))
+
+    def examples(self, where: str, most: int, order: str = "spread", **values: Any) -> list[dict[str, Any]]:
+        """The first `most` lines in this order. By `spread`, a hash, they are spread evenly over the set, the same in
+        every build of the same pictures, and chosen by nobody."""
+        found = self.rows(f"select pos from manifest where {where} order by {order}, pos limit {most}", **values)
+        return self.lines(pos for (pos,) in found)
+
+    def lines(self, positions: Iterable[int]) -> list[dict[str, Any]]:
+        """What the file says, read again."""
+        query, file = "select size, start from manifest where pos = :pos", self._stream.fileno()
+        return [json.loads(os.pread(file, *self.rows(query, pos=pos)[0])) for pos in positions]
+
+    def changes_since(self, before: "Manifest") -> list[tuple]:
+        """(pos; now kept, view; then kept, view, slug) of every file of both whose verdict differs, or the view of a
+        kept picture."""
+        with self._lock, before._lock:
+            self._base.execute("create temp table before (file text primary key, kept integer, view text, slug text)")
+            found = before._base.execute("select file, kept, view, slug from manifest")
+            self._base.executemany("insert or ignore into before values (?, ?, ?, ?)", found)
+            query = """select pos, m.kept, m.view, b.kept, b.view, b.slug from manifest m join before b using (file)
+                where m.kept != b.kept or (m.kept and m.view is not b.view) order by pos"""
+            changed = self._base.execute(query).fetchall()
+            self._base.execute("drop table before")
+        return changed
+
+    def close(self) -> None:
+        self._base.close()
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def packed_view(line: dict[str, Any]) -> str:
+    """The view in the packed picture, which may have been mirrored; "" where nobody judged it."""
+    view = line.get("view") or ""
+    if not line.get("mirrored"):
+        return view
+    return view.replace("left", "<").replace("right", "left").replace("<", "right")
+
+
+def _rows(stream: Iterable[bytes]) -> Iterator[tuple]:
+    """COLUMNS of each line."""
+    start = 0
+    for pos, content in enumerate(stream):
+        line = json.loads(content)
+        spread = _spread(line)
+        if b"\\ud" in content:  # names of files need not be valid text: they are escaped as on a page
+            line = {name: escaped(value) for name, value in line.items()}
+        kept, address = line["verdict"] == "keep", line.get("page") or line.get("url")
+        known = {
+            **{name: line.get(name) or None for name in LINE_NAMES},
+            "pos": pos,
+            "start": start,
+            "size": len(content),
+            "file": line["file"],
+            "kept": kept,
+            "split": ("valid" if line.get("split") == "valid" else "train") if kept else None,
+            "step": step_of(line),
+            "slug": slug_of(line) or None,
+            "decided_by": line.get("decided_by") or "rule",
+            "ok_score": line.get("ok_score"),
+            "packed_view": packed_view(line) or None,
+            "view_confidence": line.get("view_confidence"),
+            "mirrored": bool(line.get("mirrored")),
+            "host": _host(address) if address else None,
+            "spread": spread,
+        }
+        yield tuple(known[name] for name in COLUMNS)
+        start += len(content)
+
+
+def _spread(line: dict[str, Any]) -> int:
+    text = f"{line.get('sha256')} {line['file']}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or address.partition(":")[0][:40]
+    except ValueError:
+        return "(no address)"
+
+
+def escaped(value: Any) -> Any:
+    """A name as it stands in the table: what is no valid text is escaped."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.clean.manual_labels import read_decisions
+from datasets.clean.manual_labels import Decision, read_decisions
 from harness.config.experiment import Data, expand_path, source_folder
 from harness.config.schema import Clean
 from harness.errors import UserError
@@ -24,130 +24,143 @@ PLACES_IN_CLEAN = ("decisions",)  # a path: what it holds is compared instead
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a set's files are."""
+class SetPlan:
+    """A training set as it is asked for, resolved once and handed down: all that a build, its page and the clinic need.
 
+    Attributes:
+        cleanable: pictures from outside, and drawn ones that stand for them; cars that Carforge draws, and CIFAR-10,
+            are clean.
+        clean: how it is cleaned; None = not at all.
+        decisions: sha256 → what a person decided about it; empty where the set is not cleaned.
+        recipe: everything that decides what is packed, but for places: they may move.
+        decisions_path and what follows: where its files are; `raw`: the pictures of a drawn set.
+    """
+
+    data: Data
+    cleanable: bool
+    clean: Clean | None
+    decisions: dict[str, Decision]
+    recipe: dict[str, Any]
+    decisions_path: Path
     manifest: Path
     summary: Path
+    report: Path
     scan: Path
-    decisions: Path
     lock: Path
     raw: Path
     train: Path
     valid: Path
 
     @classmethod
-    def of(cls, data: Data) -> "Places":
+    def of(cls, data: Data, clean: Clean | None = None) -> "SetPlan":
+        """`clean` None: taken as it is. UserError for a table of decisions that is damaged."""
         folder, size = Path("data/sets") / data.set, data.size_name
+        decisions_path = folder / "decisions.csv"
+        if clean is not None and clean.decisions is not None:
+            decisions_path = expand_path(clean.decisions)
+        cleanable = data.source == "folder" or (data.source == "procedural" and data.kind == "messy")
+        clean = clean if clean is not None and clean.apply and cleanable else None
+        decisions = {} if clean is None else read_decisions(decisions_path)
         return cls(
+            data=data,
+            cleanable=cleanable,
+            clean=clean,
+            decisions=decisions,
+            recipe=_make_recipe(data, cleanable, clean, decisions),
+            decisions_path=decisions_path,
             manifest=folder / f"manifest-{size}.jsonl",
             summary=folder / f"summary-{size}.json",
+            report=folder / f"report-{size}.html",
             scan=folder / f"scan-{size}.sqlite",
-            decisions=folder / "decisions.csv",
             lock=folder / "lock.json",
             raw=Path("data/raw") / f"{data.set}-{size}",
             train=data.hdf5_path("train"),
             valid=data.hdf5_path("valid"),
         )
 
+    @property
+    def name(self) -> str:
+        return f"{self.data.set} at {self.data.size_name}"
 
-def is_cleanable(data: Data) -> bool:
-    """Pictures from outside, and drawn ones that stand for them; cars that Carforge draws, and CIFAR-10, are clean."""
-    return data.source == "folder" or (data.source == "procedural" and data.kind == "messy")
+    def pictures_folder(self) -> Path:
+        """Where the files are that it is made from. UserError when data.src does not say it."""
+        return self.raw if self.data.source == "procedural" else source_folder(self.data)
+
+    def recipe_with_places(self) -> dict[str, Any]:
+        """The recipe and, unless drawn, the source's place (None: not said): what must not change unnoticed."""
+        recipe = dict(self.recipe)
+        if self.clean is not None:
+            recipe["clean"] = recipe["clean"] | {key: getattr(self.clean, key) for key in PLACES_IN_CLEAN}
+        if self.data.source == "procedural":
+            return recipe
+        try:
+            place = None if self.data.src is None else os.path.realpath(expand_path(self.data.src))
+        except UserError:  # an unset variable; it does not matter while the set is there
+            place = None
+        return recipe | {"src": place}
 
 
-def pictures_folder(data: Data) -> Path:
-    """Where the files are that a set is made from. UserError when data.src does not say it."""
-    return Places.of(data).raw if data.source == "procedural" else source_folder(data)
-
-
-def cleaning(data: Data, clean: Clean | None) -> Clean | None:
-    """How this set is cleaned; None = not at all."""
-    return clean if clean is not None and clean.apply and is_cleanable(data) else None
-
-
-def decisions_path(data: Data, clean: Clean | None) -> Path:
-    if clean is None or clean.decisions is None:
-        return Places.of(data).decisions
-    return expand_path(clean.decisions)
-
-
-def make_recipe(data: Data, clean: Clean | None = None) -> dict[str, Any]:
-    """Everything that decides what is packed, but for places: they may move. `clean` None: taken as it is."""
+def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: dict[str, Decision]) -> dict[str, Any]:
     recipe: dict[str, Any] = {"source": data.source}
     if data.source == "procedural":
         recipe |= {"kind": data.kind, "count": data.count, "seed": data.seed}
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
-    if is_cleanable(data):  # others are drawn or published at their size
+    if cleanable:  # others are drawn or published at their size
         recipe["fit"] = data.fit
-    clean = cleaning(data, clean)
-    recipe["clean"] = NOT_CLEANED if clean is None else clean.model_dump(mode="json", exclude=set(PLACES_IN_CLEAN))
-    if clean is not None:
-        recipe["decisions_sha256"] = _decisions_sha256(decisions_path(data, clean))
+    if clean is None:
+        recipe["clean"] = NOT_CLEANED
+    else:
+        recipe["clean"] = clean.model_dump(mode="json", exclude=set(PLACES_IN_CLEAN))
+        recipe["decisions_sha256"] = _decisions_sha256(decisions)
     return recipe | {"stage_version": STAGE_VERSION}
 
 
-def recipe_with_place(data: Data, clean: Clean | None = None) -> dict[str, Any]:
-    """The recipe and, unless drawn, the source's place (None: not said): what a person must not change unnoticed."""
-    recipe = make_recipe(data, clean)
-    clean = cleaning(data, clean)
-    if clean is not None:
-        recipe["clean"] |= {key: getattr(clean, key) for key in PLACES_IN_CLEAN}
-    if data.source == "procedural":
-        return recipe
-    try:
-        place = None if data.src is None else os.path.realpath(expand_path(data.src))
-    except UserError:  # an unset variable; it does not matter while the set is there
-        place = None
-    return recipe | {"src": place}
-
-
-def _decisions_sha256(path: Path) -> str | None:
+def _decisions_sha256(decisions: dict[str, Decision]) -> str | None:
     """Of what a person decided; None where there is nothing. Notes may change."""
-    decisions = read_decisions(path, tell=lambda text: None)
     if not decisions:
         return None
     lines = sorted(f"{one.sha256} {one.verdict} {one.view}\n" for one in decisions.values())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def find_complete(data: Data, clean: Clean | None = None, verify: bool = False) -> list[Path] | None:
+def find_complete(plan: SetPlan, verify: bool = False) -> list[Path] | None:
     """The packed files of a complete set of this recipe; None when there is none. UserError: another recipe, damage.
 
     `verify` also reads every picture and compares it with its hash.
     """
-    places, wanted = Places.of(data), recipe_with_place(data, clean)
-    if not places.train.exists():
+    if not plan.train.exists():
         return None
-    hint = f"\n  build it anew with --rebuild (make: REBUILD=1): {data.set} at {data.size_name}"
     try:
-        with open_packed(places.train) as packed:
-            attributes = packed.attributes
-            if verify:
-                packed.check()
-        if not _fits_manifest(places, attributes):
+        attributes = _open_packed(plan.train, verify)
+        if not _fits_manifest(plan, attributes):
             return None
-        _refuse_other_recipe(wanted, data, clean, places)
+        _refuse_other_recipe(plan)
         if not attributes["valid_count"]:
-            return [places.train]
-        if not places.valid.exists():
+            return [plan.train]
+        if not plan.valid.exists():
             return None
-        with open_packed(places.valid) as packed:
-            if verify:
-                packed.check()
+        _open_packed(plan.valid, verify)
     except UserError as error:
-        raise UserError(f"{error}{hint}") from error
-    return [places.train, places.valid]
+        raise UserError(f"{error}\n  build it anew with --rebuild (make: REBUILD=1): {plan.name}") from error
+    return [plan.train, plan.valid]
 
 
-def _fits_manifest(places: Places, attributes: dict[str, Any]) -> bool:
+def _open_packed(path: Path, verify: bool) -> dict[str, Any]:
+    """Its attributes."""
+    with open_packed(path) as packed:
+        if verify:
+            packed.check()
+        return packed.attributes
+
+
+def _fits_manifest(plan: SetPlan, attributes: dict[str, Any]) -> bool:
     """False when the process was killed between the renames, or the manifest has gone: the set is built again."""
     if "manifest_sha256" not in attributes or "valid_count" not in attributes:
-        raise UserError(f"{places.train}: was not packed by the dataset stage")
+        raise UserError(f"{plan.train}: was not packed by the dataset stage")
     try:
-        with open(places.manifest, "rb") as stream:
+        with open(plan.manifest, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == attributes["manifest_sha256"]
     except OSError:
         return False
@@ -165,8 +178,13 @@ def read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _refuse_other_recipe(wanted: dict[str, Any], data: Data, clean: Clean | None, places: Places) -> None:
-    summary = read_summary(places.summary)
+def threshold_of(summary: dict[str, Any]) -> float | None:
+    """Of ok_score; None where nothing was judged."""
+    return (summary.get("sorter") or {}).get("threshold")
+
+
+def _refuse_other_recipe(plan: SetPlan) -> None:
+    summary, wanted = read_summary(plan.summary), plan.recipe_with_places()
     found = {**{key: value for key, value in BEFORE.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there
@@ -178,11 +196,11 @@ def _refuse_other_recipe(wanted: dict[str, Any], data: Data, clean: Clean | None
         if wanted["clean"]["features"] in ("auto", resolved):  # the set is there: whichever was the best then will do
             found["clean"]["features"] = wanted["clean"]["features"]
     lines = []
-    if found.pop("decisions_sha256", None) != wanted.get("decisions_sha256"):
-        lines.append(f"  {decisions_path(data, clean)}: decides otherwise than when it was made")
-    lines += recipe_differences(found, {key: value for key, value in wanted.items() if key != "decisions_sha256"})
+    if found.pop("decisions_sha256", None) != wanted.pop("decisions_sha256", None):
+        lines.append(f"  {plan.decisions_path}: decides otherwise than when it was made")
+    lines += recipe_differences(found, wanted)
     if lines:
-        head = f"data.set: {data.set} at {data.size_name} is there, made otherwise; try another --set data.set=name"
+        head = f"data.set: {plan.name} is there, made otherwise; try another --set data.set=name"
         raise UserError("\n".join([head, *lines]))
 
 
@@ -201,8 +219,3 @@ def recipe_differences(found: dict[str, Any], wanted: dict[str, Any], prefix: st
 def _shown(value: Any) -> str:
     """A whole section is told by whether it applies."""
     return f"apply={value['apply']}" if isinstance(value, dict) and "apply" in value else repr(value)
-
-
-def remove_if_there(path: Path) -> None:
-    if path.exists():
-        os.unlink(path)

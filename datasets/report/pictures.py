@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -21,19 +20,17 @@ CHUNK_ROWS = 64
 class PagePictures:
     """Makes cards {uri or None, alt, file, detail}. Beyond MOST_PAGE_BYTES they have no picture: a page stays light."""
 
-    def __init__(self, data: Data, folder: Path | None) -> None:
+    def __init__(self, data: Data, folder: Path) -> None:
         self.data, self.folder = data, folder
         self.bytes = self.left_out = 0
         self._packed: dict[str, PackedSet | None] = {}
 
     def of_file(self, line: dict[str, Any], alt: str) -> dict[str, Any]:
         """From the file that a manifest's line is about."""
-        jpeg = None
-        if self.folder is not None:
-            try:
-                jpeg = read_thumbnail(self.folder, line, THUMB_HEIGHT_PX, THUMB_WIDTH_PX)
-            except PictureError:  # gone or changed since; undecodable ones are listed by name
-                jpeg = None
+        try:
+            jpeg = read_thumbnail(self.folder, line, THUMB_HEIGHT_PX, THUMB_WIDTH_PX)
+        except PictureError:  # gone or changed since; undecodable ones are listed by name
+            jpeg = None
         return self._card(jpeg, line, alt)
 
     def of_packed(self, line: dict[str, Any], alt: str) -> dict[str, Any]:
@@ -62,9 +59,7 @@ class PagePictures:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for packed in self._packed.values():
             if packed is not None:
                 packed.close()

@@ -4,6 +4,7 @@ In: the manifest, the summary, the packed pictures, and the source's files for w
 choices are made in the clinic.
 """
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,10 @@ import jinja2
 
 from datasets.clean.reasons import STEPS, detail_of, heading_of, meaning_of, slug_of
 from datasets.clean.rules import UNDECODED
-from datasets.pack.recipe import Places, is_cleanable, pictures_folder, read_summary
+from datasets.pack.manifest import Manifest, packed_view
+from datasets.pack.recipe import SetPlan, read_summary, threshold_of
 from datasets.report.car_colour import PAINTS, paint_of
 from datasets.report.charts import Bar, bars, histogram
-from datasets.report.counts import (
-    ASPECT_EDGES,
-    SCORE_BINS,
-    SIDE_EDGES_PX,
-    UNSURE_VIEW,
-    Tally,
-    find_lines,
-    packed_view,
-    read_tally,
-    threshold_of,
-)
 from datasets.report.pictures import PagePictures, sample_packed
 from harness.cli import say
 from harness.config.experiment import Data
@@ -36,26 +27,29 @@ TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
 MOST_PAINTED = 1500  # kept pictures whose colour is guessed
 COMMON_FEW = 0.02  # a class with a smaller share than this is called rare
+PER_REASON, PER_VIEW, PER_DUPLICATE, PER_BORDER = 12, 16, 8, 12  # examples
+SIDE_EDGES_PX = (0, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+ASPECT_EDGES = (0, 0.5, 0.67, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.85, 2.2, 3.0)
+SCORE_BINS = 20
+UNSURE_VIEW = 0.6  # a view less likely than this is called unsure
+SEEN = "kept and view not null and view_confidence >= :level"
+JUDGED = "decided_by = 'model' and ok_score not null"
+NAMELESS, UNKNOWN = "(none)", "(not recorded)"
 
 
-def update_report(data: Data) -> Path | None:
+def update_report(plan: SetPlan) -> Path | None:
     """Writes the page of a built set where it is missing or older than the set; None when there is nothing to do."""
-    places, page = Places.of(data), report_path(data)
-    if not is_cleanable(data) or (page.exists() and page.stat().st_mtime >= places.manifest.stat().st_mtime):
+    page = plan.report
+    if not plan.cleanable or (page.exists() and page.stat().st_mtime >= plan.manifest.stat().st_mtime):
         return None
-    with hold_lock(places.lock, say):
-        return write_report(data, pictures_folder(data))
+    with hold_lock(plan.lock, say):
+        return write_report(plan)
 
 
-def write_report(data: Data, folder: Path | None) -> Path:
-    """Writes the page of a set that was just built, and returns its path.
-
-    `folder` is where the manifest's files lie; None = nowhere, they came decoded.
-    """
-    places = Places.of(data)
-    summary = read_summary(places.summary)
-    tally = read_tally(places.manifest, threshold_of(summary))
-    with PagePictures(data, folder) as pictures:
+def write_report(plan: SetPlan) -> Path:
+    """Writes the page of a set that was just built, and returns its path."""
+    data, summary = plan.data, read_summary(plan.summary)
+    with Manifest(plan.manifest) as manifest, PagePictures(data, plan.pictures_folder()) as pictures:
         page = (
             _environment()
             .get_template("report.html.j2")
@@ -63,46 +57,52 @@ def write_report(data: Data, folder: Path | None) -> Path:
                 name=data.set,
                 size=f"{data.img_size[1]} × {data.img_size[0]}",
                 made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                tally=tally,
-                steps=funnel(tally),
-                dropped=_dropped(tally, pictures),
-                views=_views(tally, pictures),
-                duplicates=_duplicates(tally, places.manifest, pictures),
-                border=_border(tally, pictures),
-                charts=_charts(data, tally),
-                unknown=_unknown(tally),
+                files=manifest.total(),
+                kept=manifest.total("kept"),
+                splits={"train": 0, "valid": 0} | manifest.count("split", "kept"),
+                mirrored=manifest.total("kept and mirrored"),
+                classes=len(_count_classes(manifest)),
+                steps=funnel(manifest),
+                dropped=_dropped(manifest, pictures),
+                views=_views(manifest, pictures),
+                duplicates=_duplicates(manifest, pictures),
+                border=_border(manifest, threshold_of(summary), pictures),
+                charts=_charts(data, manifest, threshold_of(summary)),
+                unknown=_unknown(manifest),
                 recipe=_recipe(summary),
                 left_out=pictures.left_out,
             )
         )
-    path = report_path(data)
-    atomic_write(path, page.encode("utf-8", "backslashreplace"))
-    return path
+    atomic_write(plan.report, page.encode("utf-8", "backslashreplace"))
+    return plan.report
 
 
-def report_path(data: Data) -> Path:
-    return Places.of(data).manifest.parent / f"report-{data.size_name}.html"
+def _count_dropped(manifest: Manifest) -> dict[tuple[str, str], int]:
+    """(step, slug) → files, in the order in which they appear."""
+    query = "select step, slug, count(*) from manifest where not kept group by step, slug order by min(pos)"
+    return {(step, slug or ""): count for step, slug, count in manifest.rows(query)}
 
 
-def funnel(tally: Tally) -> list[dict[str, Any]]:
+def funnel(manifest: Manifest) -> list[dict[str, Any]]:
     """One row a step: how many were left after it, and what it took."""
-    left, rows = tally.files, [{"name": "files", "text": "were found", "left": tally.files, "lost": []}]
+    left, dropped = manifest.total(), _count_dropped(manifest)
+    rows: list[dict[str, Any]] = [{"name": "files", "text": "were found", "left": left, "lost": []}]
     for name, text, _ in STEPS:
-        lost = {slug: count for (step, slug), count in tally.dropped.items() if step == name}
+        lost = {slug: count for (step, slug), count in dropped.items() if step == name}
         left -= sum(lost.values())
         if lost or name != "by hand":
             named = [(heading_of(slug), count) for slug, count in sorted(lost.items(), key=lambda one: -one[1])]
             rows.append({"name": name, "text": text, "left": left, "lost": named})
-    assert left == tally.kept, (left, tally.kept)
+    assert left == manifest.total("kept"), left
     return rows
 
 
-def _dropped(tally: Tally, pictures: PagePictures) -> list[dict[str, Any]]:
+def _dropped(manifest: Manifest, pictures: PagePictures) -> list[dict[str, Any]]:
     """Reasons in the order of the steps, the most frequent first; copies have a section of their own."""
-    order = [name for name, _, _ in STEPS]
+    order, counts = [name for name, _, _ in STEPS], _count_dropped(manifest)
     groups = []
-    for (step, slug), count in sorted(tally.dropped.items(), key=lambda one: (order.index(one[0][0]), -one[1])):
-        lines = tally.lines_of("reason", slug)
+    for (step, slug), count in sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1])):
+        lines = manifest.examples("not kept and duplicate_of is null and slug is :slug", PER_REASON, slug=slug or None)
         if not lines:
             continue
         cards = [
@@ -124,82 +124,99 @@ def _short(line: dict[str, Any]) -> str:
     return f"ok score {line['ok_score']:.2f}" if "ok_score" in detail else detail
 
 
-def _views(tally: Tally, pictures: PagePictures) -> list[dict[str, Any]]:
-    names = [view for view in VIEW_ORDER if tally.views[view]]
-    names += [view for view in sorted(tally.views) if view not in names]
+def _count_views(manifest: Manifest) -> dict[str, int]:
+    return manifest.count("coalesce(packed_view, 'not judged')", "kept")
+
+
+def _count_classes(manifest: Manifest) -> dict[str, int]:
+    return manifest.count(f"coalesce(class, '{NAMELESS}')", "kept")
+
+
+def _views(manifest: Manifest, pictures: PagePictures) -> list[dict[str, Any]]:
+    counts = _count_views(manifest)
+    names = [view for view in VIEW_ORDER if view in counts]
+    names += [view for view in sorted(counts) if view not in names]
     return [
         {
             "name": name.replace("_", " "),
-            "count": tally.views[name],
-            "cards": [pictures.of_packed(line, f"Kept, {name}") for line in tally.lines_of("view", name)],
+            "count": counts[name],
+            "cards": [
+                pictures.of_packed(line, f"Kept, {name}")
+                for line in manifest.examples(
+                    "kept and coalesce(packed_view, 'not judged') = :view", PER_VIEW, view=name
+                )
+            ],
         }
         for name in names
     ]
 
 
-def _duplicates(tally: Tally, manifest: Path, pictures: PagePictures) -> list[dict[str, Any]]:
-    copies = [line for slug in ("duplicate", "near_duplicate") for line in tally.lines_of("duplicate", slug)]
-    originals = find_lines(manifest, {line["duplicate_of"] for line in copies})
+def _duplicates(manifest: Manifest, pictures: PagePictures) -> list[dict[str, Any]]:
     pairs = []
-    for copy in copies:
-        best = originals.get(copy["duplicate_of"])
-        if best is not None:
-            became = "kept" if best["verdict"] == "keep" else f"dropped later, {heading_of(slug_of(best))}"
-            pairs.append(
-                {"kind": heading_of(slug_of(copy)), "detail": detail_of(copy), "became": became}
-                | {"best": pictures.of_file(best, "The copy that counts"), "other": pictures.of_file(copy, "Left out")}
-            )
+    for slug in ("duplicate", "near_duplicate"):
+        where = "not kept and slug = :slug and duplicate_of not null"
+        for copy in manifest.examples(where, PER_DUPLICATE, slug=slug):
+            for best in manifest.examples("file = :file", 1, file=copy["duplicate_of"]):
+                became = "kept" if best["verdict"] == "keep" else f"dropped later, {heading_of(slug_of(best))}"
+                best_card = pictures.of_file(best, "The copy that counts")
+                pairs.append(
+                    {"kind": heading_of(slug_of(copy)), "detail": detail_of(copy), "became": became}
+                    | {"best": best_card, "other": pictures.of_file(copy, "Left out")}
+                )
     return pairs
 
 
-def _border(tally: Tally, pictures: PagePictures) -> list[dict[str, Any]]:
+def _border(manifest: Manifest, threshold: float | None, pictures: PagePictures) -> list[dict[str, Any]]:
     kinds = (
-        ("keep", "Just kept", "ok score"),
-        ("drop", "Just dropped", "ok score"),
-        ("view", "View least sure", "view confidence"),
-    )
+        ("Just kept", "ok_score", threshold, f"{JUDGED} and kept and ok_score >= :level", pictures.of_packed),
+        ("Just dropped", "ok_score", threshold, f"{JUDGED} and not kept and ok_score < :level", pictures.of_file),
+        ("View least sure", "view_confidence", 0.0, SEEN, pictures.of_packed),
+    )  # fmt: skip
     groups = []
-    for key, name, unit in kinds:
-        lines = tally.lines_of("border", key)
-        field = "view_confidence" if key == "view" else "ok_score"
-        place = pictures.of_file if key == "drop" else pictures.of_packed
-        cards = [place(line, name) | {"detail": _border_text(line, field, key)} for line in lines]
-        groups.append({"name": name, "unit": unit, "cards": cards})
-    return [group for group in groups if group["cards"]]
+    for name, field, level, where, place in kinds:
+        lines = manifest.examples(where, PER_BORDER, f"abs({field} - :level)", level=level)
+        cards = [place(line, name) | {"detail": f"{line[field]:.2f} {_outcome(line)}"} for line in lines]
+        if cards:
+            groups.append({"name": name, "unit": field.replace("_", " "), "cards": cards})
+    return groups
 
 
-def _border_text(line: dict[str, Any], field: str, key: str) -> str:
-    said = heading_of(slug_of(line)) if key == "drop" else packed_view(line)
-    return f"{line[field]:.2f} {said.replace('_', ' ')}"
+def _outcome(line: dict[str, Any]) -> str:
+    return (packed_view(line) if line["verdict"] == "keep" else heading_of(slug_of(line))).replace("_", " ")
 
 
-def _charts(data: Data, tally: Tally) -> dict[str, Any]:
-    painted: dict[str, int] = {}
-    sampled = 0
-    for picture in sample_packed(data, MOST_PAINTED):
-        name = paint_of(picture)
-        painted[name] = painted.get(name, 0) + 1
-        sampled += 1
-    score_mark = None if tally.threshold is None else (tally.threshold * SCORE_BINS, f"kept from {tally.threshold:.2f}")
+def _charts(data: Data, manifest: Manifest, threshold: float | None) -> dict[str, Any]:
+    painted = Counter(paint_of(picture) for picture in sample_packed(data, MOST_PAINTED))
+    sized = "width not null and height not null"
+    sides = manifest.count(_bin("min(width, height)", SIDE_EDGES_PX), sized)
+    aspects = manifest.count(_bin("1.0 * width / height", ASPECT_EDGES), sized)
+    scores = manifest.count(f"min(cast(ok_score * {SCORE_BINS} as integer), {SCORE_BINS - 1})", JUDGED)
+    score_mark = None if threshold is None else (threshold * SCORE_BINS, f"kept from {threshold:.2f}")
     score_labels = [f"{k / SCORE_BINS:.1f}" if k % 4 == 0 else "" for k in range(SCORE_BINS)]
     return {
-        "classes": bars(tally.classes, 24),
+        "classes": bars(_count_classes(manifest), 24),
         "views": [
-            Bar(bar.label.replace("_", " "), bar.count, bar.share) for bar in bars(tally.views, order=VIEW_ORDER)
+            Bar(bar.label.replace("_", " "), bar.count, bar.share)
+            for bar in bars(_count_views(manifest), order=VIEW_ORDER)
         ],
         "paints": bars(painted, colours=PAINTS),
-        "painted": sampled,
-        "licences": bars(tally.licences, 16),
-        "sources": bars(tally.sources, 12),
-        "hosts": bars(tally.hosts, 12),
-        "sides": _edges_chart("Shorter side of the files", tally.sides, SIDE_EDGES_PX, "shorter side, pixels"),
-        "aspects": _edges_chart("Width divided by height", tally.aspects, ASPECT_EDGES, "width : height"),
+        "painted": painted.total(),
+        "licences": bars(manifest.count(f"coalesce(license, '{UNKNOWN}')", "kept"), 16),
+        "sources": bars(manifest.count(f"coalesce(source, '{UNKNOWN}')", "kept"), 12),
+        "hosts": bars(manifest.count("host", "kept and host not null"), 12),
+        "sides": _edges_chart("Shorter side of the files", sides, SIDE_EDGES_PX, "shorter side, pixels"),
+        "aspects": _edges_chart("Width divided by height", aspects, ASPECT_EDGES, "width : height"),
         "scores": histogram(
-            "ok score", [tally.scores[k] for k in range(SCORE_BINS)], score_labels, "ok score", score_mark
+            "ok score", [scores.get(k, 0) for k in range(SCORE_BINS)], score_labels, "ok score", score_mark
         )
-        if tally.scores
+        if scores
         else None,
     }
+
+
+def _bin(value: str, edges: tuple[float, ...]) -> str:
+    """As SQL: the index of the last edge that is not above the value."""
+    return " + ".join(f"({value} >= {edge})" for edge in edges[1:])
 
 
 def _edges_chart(title: str, counts: dict[int, int], edges: tuple[float, ...], x_label: str) -> str:
@@ -207,25 +224,26 @@ def _edges_chart(title: str, counts: dict[int, int], edges: tuple[float, ...], x
     return histogram(title, [counts.get(k, 0) for k in range(len(edges))], labels, x_label)
 
 
-def _unknown(tally: Tally) -> list[str]:
+def _unknown(manifest: Manifest) -> list[str]:
     """Said in every report, with this set's figures: what a reader must not conclude from it."""
-    nameless, unlicensed = tally.classes["(none)"], tally.licences["(not recorded)"]
-    rare = [name for name, count in tally.classes.items() if count < COMMON_FEW * max(1, tally.kept)]
-    judged = tally.decided_by["model"]
+    kept, classes = manifest.total("kept"), _count_classes(manifest)
+    rare = [name for name, count in classes.items() if count < COMMON_FEW * max(1, kept)]
+    deciders = manifest.count("decided_by")
+    unsure = manifest.total(f"kept and view not null and view_confidence < {UNSURE_VIEW}")
     facts = [
-        f"Rights: for {unlicensed:,} of {tally.kept:,} kept pictures no licence is recorded, for "
-        f"{tally.kept - tally.authors_known:,} no author. Nothing here says that they may be published.",
-        f"Verdicts and views of {judged:,} files are a model's estimates, {tally.unsure_views:,} of the kept views "
-        f"with a confidence under {UNSURE_VIEW:g}. {tally.decided_by['person']:,} files were decided by a person.",
+        f"Rights: for {manifest.total('kept and license is null'):,} of {kept:,} kept pictures no licence is recorded, "
+        f"for {manifest.total('kept and author is null'):,} no author. Nothing here says that they may be published.",
+        f"Verdicts and views of {deciders.get('model', 0):,} files are a model's estimates, {unsure:,} of the kept "
+        f"views with a confidence under {UNSURE_VIEW:g}. {deciders.get('person', 0):,} files were decided by a person.",
         "Copies are looked for within this set alone. The same car on another day, or seen from a step to the side, "
         "is no copy.",
         "Faces and number plates are neither looked for nor removed.",
         "Paint is guessed from what the middle of a picture has more of than its edges: often wrong for a single one.",
     ]
-    if len(tally.classes) > 1:
+    if len(classes) > 1:
         facts.append(
-            f"Classes are as the source named them, unchecked: {nameless:,} kept pictures have none, "
-            f"{len(rare)} of {len(tally.classes)} classes hold less than {COMMON_FEW:.0%} of the set each."
+            f"Classes are as the source named them, unchecked: {classes.get(NAMELESS, 0):,} kept pictures have none, "
+            f"{len(rare)} of {len(classes)} classes hold less than {COMMON_FEW:.0%} of the set each."
         )
     return facts
 

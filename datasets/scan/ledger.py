@@ -1,4 +1,4 @@
-"""Where a scraper's pictures come from: its ledger.jsonl, joined to the files without holding either in memory.
+"""Where a scraper's pictures come from: the lines of its ledger.jsonl, one at a time.
 
 The last line of an address counts. Where two addresses gave the same picture, the one that names a class, then the
 first by name, says where it comes from. A sha256 in the ledger is compared with the file's own when it is scanned.
@@ -9,19 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.scan.store_writer import Origin, StoreWriter
+from datasets.scan.store import ORIGIN, file_to_key
 
 LEDGER = "ledger.jsonl"
-TEXTS = ("sha256", "class", "source", "url", "page", "license", "author")
 
 
-def find_origins(store: StoreWriter, folder: Path) -> None:
-    """Adds what the folder's ledger says to the files in the store; files that it has and the folder has not, too."""
-    store.join_origins(_read_ledger(folder / LEDGER), folder)
-
-
-def _read_ledger(path: Path) -> Iterator[tuple[str, Origin | None]]:
-    """(address, its picture or None where there is none) of every whole line, in order."""
+def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
+    """`address` and `store.ORIGIN` of every whole line, in order; all None where the address gave no picture."""
     with open(path, "rb") as stream:
         for content in stream:
             try:
@@ -29,19 +23,20 @@ def _read_ledger(path: Path) -> Iterator[tuple[str, Origin | None]]:
             except (ValueError, RecursionError):  # torn by a kill, or damaged
                 continue
             if isinstance(line, dict) and isinstance(line.get("url"), str):
-                yield _text(line["url"]) or "", _origin(line)
+                yield {"address": _text(line["url"]) or "", **_origin(line)}
 
 
-def _origin(line: dict[str, Any]) -> Origin | None:
+def _origin(line: dict[str, Any]) -> dict[str, Any]:
     file = _text(line.get("file"))
     if line.get("status") != "done" or not file or file.startswith("/") or ".." in file.split("/"):
-        return None
+        return dict.fromkeys(ORIGIN)
     specs = line.get("specs")
-    return Origin(
-        file=file,
-        specs=json.dumps(specs, sort_keys=True) if isinstance(specs, dict) and specs else None,
-        **{key if key != "class" else "class_name": _text(line.get(key)) for key in TEXTS},  # pyright: ignore
-    )
+    known = {
+        "key": file_to_key(file),
+        "expected": _text(line.get("sha256")),
+        "specs": json.dumps(specs, sort_keys=True) if isinstance(specs, dict) and specs else None,
+    }
+    return {name: _text(line.get(name)) for name in ORIGIN} | known
 
 
 def _text(value: Any) -> str | None:

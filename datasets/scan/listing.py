@@ -8,44 +8,29 @@ and texts that lie beside pictures, are not looked at. Links are followed, but n
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.scan.ledger import LEDGER, find_origins
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.ledger import LEDGER, read_ledger
+from datasets.scan.store import ListedFile, ScanStore
 from harness.errors import UserError
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")
 FILES = "files"  # of a scraper's folder: the pictures
 
 
-@dataclass(frozen=True)
-class Found:
-    """One file. `name`: its path below the folder, with `/`. `class_name`: the sub-folder that it lies in, or None.
-
-    `fault`: why it cannot be used. `mtime_ns`: when it changed last."""
-
-    path: str
-    name: str
-    class_name: str | None
-    fault: str | None = None
-    bytes: int = 0
-    mtime_ns: int = 0
-
-
-def list_into(store: StoreWriter, folder: Path, only_class: str, source: str) -> list[str]:
+def list_into(store: ScanStore, folder: Path, only_class: str, source: str) -> list[str]:
     """Notes every file of a folder in the store; returns the class names.
 
     `only_class` names the class where there are none; `source` is told of files that no ledger knows."""
     if (folder / LEDGER).is_file():
         store.list_files(walk_pictures(folder, FILES), source)
-        find_origins(store, folder)
+        store.join_origins(read_ledger(folder / LEDGER))
         return store.settle_classes(only_class, "unknown", None)
     store.list_files(walk_pictures(folder), source)
     return store.settle_classes(only_class, None, "no_class: lies beside the class folders")
 
 
-def walk_pictures(folder: Path, only: str | None = None) -> Iterator[Found]:
+def walk_pictures(folder: Path, only: str | None = None) -> Iterator[ListedFile]:
     """Every file of a folder (`only`: of this one of its sub-folders), those of one sub-folder in any order."""
     try:
         entries = _entries(str(folder / only if only else folder))
@@ -64,11 +49,11 @@ def walk_pictures(folder: Path, only: str | None = None) -> Iterator[Found]:
         yield from _walk(path, f"{only}/{name}" if only else name, None if only else name, visited)
 
 
-def _walk(folder: str, name: str, class_name: str | None, visited: set[str]) -> Iterator[Found]:
+def _walk(folder: str, name: str, class_name: str | None, visited: set[str]) -> Iterator[ListedFile]:
     """Every file below a folder; folders in the order of their names, so that of two ways to one the first counts."""
     real = os.path.realpath(folder)
     if real in visited:
-        yield Found(folder, name, class_name, "link: leads to a folder that was read already")
+        yield ListedFile(folder, name, class_name, "link: leads to a folder that was read already")
         return
     visited.add(real)
     inner = []
@@ -79,20 +64,20 @@ def _walk(folder: str, name: str, class_name: str | None, visited: set[str]) -> 
             else:
                 yield _file(path, f"{name}/{entry}", class_name)
     except OSError as error:
-        yield Found(folder, name, class_name, f"unreadable: {error.strerror}")
+        yield ListedFile(folder, name, class_name, f"unreadable: {error.strerror}")
         return
     for entry, path in sorted(inner, key=lambda pair: os.fsencode(pair[0])):
         yield from _walk(path, f"{name}/{entry}", class_name, visited)
 
 
-def _file(path: str, name: str, class_name: str | None) -> Found:
+def _file(path: str, name: str, class_name: str | None) -> ListedFile:
     """Checked before it is opened: opening a pipe would wait for ever."""
     try:
         found = os.stat(path)
     except OSError as error:  # a link to nowhere, a link to itself, a file that has just gone
-        return Found(path, name, class_name, f"unreadable: {error.strerror}")
+        return ListedFile(path, name, class_name, f"unreadable: {error.strerror}")
     fault = None if stat.S_ISREG(found.st_mode) else "not_a_file: a pipe, socket or device"
-    return Found(path, name, class_name, fault, found.st_size, found.st_mtime_ns)
+    return ListedFile(path, name, class_name, fault, found.st_size, found.st_mtime_ns)
 
 
 def _is_folder(path: str) -> bool:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from datasets.scan.pool import Lost, map_in_order
-from datasets.scan.scan import Job, Scanned, scan
-from datasets.scan.store_writer import Pending, StoreWriter
+from datasets.scan.scan import ScanJob, Scanned, scan
+from datasets.scan.store import Pending, ScanStore, in_blocks
 from harness.config.experiment import Data
 from harness.runtime.progress import track
 
@@ -25,7 +25,7 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterable[Any]]
 
 
 def survey(
-    store: StoreWriter, data: Data, sorter: Any | None, workers: int, mapper: Mapper = map_in_order
+    store: ScanStore, data: Data, sorter: Any | None, workers: int, mapper: Mapper = map_in_order
 ) -> tuple[int, int]:
     """Scans what is pending; returns how many files that were, and how many are known from an earlier build.
 
@@ -38,24 +38,21 @@ def survey(
     files, total = store.readable_count(), store.pending_count(sorter is not None)
     under_way: deque[Pending] = deque()
     jobs = _jobs(store, data, sorter, under_way)
-    block: list[tuple[Pending, Scanned]] = []
-    for result in track(mapper(scan, jobs, workers) if total else (), total, f"reading {data.set}"):
-        block.append((under_way.popleft(), Scanned(reason=result.reason) if isinstance(result, Lost) else result))
-        if len(block) == BLOCK_FILES:
-            store.keep(block, _features(sorter, block))
-            block = []
-    store.keep(block, _features(sorter, block))
+    results = track(mapper(scan, jobs, workers) if total else (), total, f"reading {data.set}")
+    found = (Scanned(reason=one.reason) if isinstance(one, Lost) else one for one in results)
+    for block in in_blocks(((under_way.popleft(), one) for one in found), BLOCK_FILES):
+        store.keep(block, _features(sorter, block))
     return total, files - total
 
 
-def _jobs(store: StoreWriter, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[Job]:
+def _jobs(store: ScanStore, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[ScanJob]:
     """What is pending, as it is asked for, and noted: results come back in the same order."""
     height, width = data.img_size
     look_px = sorter.look_px if sorter is not None else 0
     here = os.getcwd()
     for one in store.pending(sorter is not None):
         under_way.append(one)
-        yield Job(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
+        yield ScanJob(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
 
 
 def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:

@@ -19,7 +19,7 @@ REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least
 
 
 @dataclass(frozen=True)
-class Job:
+class ScanJob:
     """A file and what is to be made of it.
 
     `expected`: the sha256 that was noted when it was fetched. `look_px`: side of the look; 0 = the set is not cleaned,
@@ -49,7 +49,7 @@ class Scanned:
     thumb: np.ndarray | None = None
 
 
-def scan(job: Job) -> Scanned:
+def scan(job: ScanJob) -> Scanned:
     """Reads and looks at one file. Whatever is wrong with it becomes a reason, never an error."""
     try:
         content = read_file(job.path)

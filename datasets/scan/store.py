@@ -1,24 +1,311 @@
 """What was found out about every file of a set, kept so that it is found out once: data/sets/<set>/scan-<size>.sqlite.
 
-`listed` is the order of the files and where they come from, made anew by every build. `scanned`, `pictures` and
-`features` are the dear part: they stay valid while a file's size and time of change do, and are committed in blocks,
-so a killed build goes on where it was. `decided` is what the last build made of each file (decide.py).
+`listed` is the order of the files and where they come from, made again by every build. `scanned`, `pictures` and
+`features` are the expensive part: they stay valid while a file's size and time of change do, and are committed in
+blocks, so a killed build resumes where it was. `decided` is what the last build made of each file (clean/decide.py).
 """
 
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
-from harness.errors import UserError
+from datasets.scan.fingerprints import THUMB_PX, fingerprint
+from datasets.scan.scan import Scanned
+from harness.cli import say
 
+T = TypeVar("T")
 Split = Literal["train", "valid"]
-READ_ROWS = 512  # of a long answer at a time
+SCHEMA_VERSION = 2
+TABLES = """
+create table about (key text primary key, value text);
+create table listed (pos integer primary key, key blob not null unique, path blob, fault text, bytes integer,
+    mtime_ns integer, expected text, class blob, source text, specs text, url text, page text, license text,
+    author text, split text);
+create table scanned (id integer primary key, key blob not null unique, bytes integer, mtime_ns integer, expected text,
+    reason text, sha256 text, width integer, height integer, inner_width integer, inner_height integer, hash integer,
+    mirrored_hash integer, luma_low integer, luma_high integer, colours blob, thumb blob);
+create index scanned_sha256 on scanned (sha256);
+create table pictures (id integer primary key, picture blob);
+create table features (id integer primary key, features blob);
+create table decided (pos integer primary key, verdict text, reason text, ok_score real, view text,
+    view_confidence real, duplicate_of integer, decided_by text, split_key text, split text, row integer,
+    mirrored integer);
+"""
 LISTED = "from listed l left join scanned s on s.key = l.key"
+SCANS = ("pictures", "features", "scanned")  # tables with the id of a scan
+ORIGIN = ("key", "expected", "class", "source", "specs", "url", "page", "license", "author")  # what a ledger says
+READ_ROWS = 512  # of a long answer at a time
+READY_FILES = 64  # of a set that comes decoded, committed at once
+PASSING = ("unreadable", "timeout")  # reasons that another try may not find
+# What a scan of today's file would not find otherwise.
+CURRENT = "s.bytes = l.bytes and s.mtime_ns = l.mtime_ns and s.expected is l.expected"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One file. `name`: its path below the folder, with `/`. `class_name`: the sub-folder that it lies in, or None.
+
+    `fault`: why it cannot be used. `mtime_ns`: when it changed last."""
+
+    path: str
+    name: str
+    class_name: str | None
+    fault: str | None = None
+    bytes: int = 0
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A file that has to be scanned. `expected`: the sha256 it should have. `known`: what is to be forgotten of it."""
+
+    pos: int
+    path: str
+    expected: str | None
+    key: bytes
+    bytes: int
+    mtime_ns: int
+    known: int | None
+
+
+class ScanStore:
+    """One set at one size: one process at a time."""
+
+    def __init__(self, path: Path, base: sqlite3.Connection, img_size: Sequence[int]) -> None:
+        self.path, self.base = path, base
+        self.picture_shape = (*img_size, 3)
+
+    @classmethod
+    def open(cls, path: Path, settings: dict[str, Any]) -> Self:
+        """The store of these settings. One of other settings, or a damaged one, is begun again, with a message.
+
+        `settings`: all that decides what a scan finds, with `img_size`."""
+        wanted = json.dumps({"schema_version": SCHEMA_VERSION, **settings}, sort_keys=True)
+        if path.exists():
+            try:
+                base = _connect(path)
+                found = base.execute("select value from about where key = 'settings'").fetchone()
+                if found is not None and found[0] == wanted:
+                    return cls(path, base, settings["img_size"])
+                base.close()
+                say(f"{path}: was made with other settings; every file is read again")
+            except sqlite3.DatabaseError as error:
+                say(f"{path}: cannot be used ({error}); every file is read again")
+            remove_store(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        base = _connect(path)
+        base.executescript(f"begin; {TABLES}")
+        base.execute("insert into about values ('settings', ?)", (wanted,))
+        base.commit()
+        return cls(path, base, settings["img_size"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.base.close()
+
+    # ---- reading ----
+
+    def number(self, query: str) -> int:
+        """The first column of the first row of an answer."""
+        return self.base.execute(query).fetchone()[0]
+
+    def select(self, query: str, condition: str = "true", rows: int = READ_ROWS) -> Iterator[tuple]:
+        """A long answer in parts, by position: no cursor stays open while rows are written.
+
+        The query's first column is `l.pos`."""
+        after, rest = -1, f"where l.pos > ? and {condition} order by l.pos limit {rows}"
+        while block := self.base.execute(f"{query} {rest}", (after,)).fetchall():
+            yield from block
+            after = block[-1][0]
+
+    def count(self) -> int:
+        """Files of the set."""
+        return self.number("select count(*) from listed")
+
+    def feature_blocks(self, rows: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions in the listing (N,), float32 (N, dim)), for all that have features, in order."""
+        found = self.select(f"select l.pos, f.features {LISTED} join features f on f.id = s.id", rows=rows)
+        for block in in_blocks(found, rows):
+            yield np.array([pos for pos, _ in block]), np.stack([to_features(content) for _, content in block])
+
+    def kept(self) -> Iterator[tuple[Split, str, np.ndarray, bool]]:
+        """(split, class name, uint8 (H, W, 3), whether it is mirrored in the set) of every kept file, in order."""
+        query = f"select l.pos, d.split, l.class, d.mirrored, p.picture {LISTED} join decided d on d.pos = l.pos"
+        for _, split, class_name, mirrored, content in self.select(
+            f"{query} join pictures p on p.id = s.id", "d.verdict = 'keep'", rows=64
+        ):
+            picture = np.frombuffer(content, np.uint8).reshape(self.picture_shape)
+            yield split, os.fsdecode(class_name), picture, bool(mirrored)
+
+    def kept_count(self) -> int:
+        return self.number("select count(*) from decided where verdict = 'keep'")
+
+    def splits(self) -> list[Split]:
+        """Those that have a picture: train, valid."""
+        query = "select distinct split from decided where split not null order by 1"
+        return [split for (split,) in self.base.execute(query)]
+
+    def dropped(self) -> dict[str, int]:
+        """Slug → files."""
+        query = """select substr(reason, 1, instr(reason || ':', ':') - 1) as slug, count(*) from decided
+            where verdict = 'drop' group by slug order by slug"""
+        return dict(self.base.execute(query).fetchall())
+
+    # ---- the listing ----
+
+    def list_files(self, found: Iterable[ListedFile], source: str) -> None:
+        """Takes down every file, whatever their order, in place of the old listing."""
+        self.base.execute(
+            """create temp table if not exists found (key blob primary key, path blob, fault text, bytes integer,
+            mtime_ns integer, class blob) without rowid"""
+        )
+        self.base.execute("delete from temp.found")
+        statement = "insert or replace into temp.found values (?, ?, ?, ?, ?, ?)"
+        self.base.executemany(statement, map(_listed_columns, found))
+        self._clear("listed", "decided")
+        self.base.execute(
+            """insert into listed (pos, key, path, fault, bytes, mtime_ns, class, source)
+            select row_number() over (order by key) - 1, key, path, fault, bytes, mtime_ns, class, ? from temp.found""",
+            (source,),
+        )
+        self.base.execute("delete from temp.found")
+        self.base.commit()
+
+    def join_origins(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Adds what a ledger says: `address` and ORIGIN of each line, in its order; the last of an address counts."""
+        columns = ", ".join(ORIGIN)
+        self.base.execute(f"create temp table origins (address text primary key, {columns})")
+        values = ", ".join(f":{name}" for name in ("address", *ORIGIN))
+        self.base.executemany(f"insert or replace into temp.origins values ({values})", lines)
+        self.base.execute("create index temp.origins_key on origins (key, class is null, address)")
+        self.base.execute(
+            """insert into listed (pos, key, path, fault) select (select count(*) from listed) - 1 +
+            row_number() over (order by key), key, null, 'unreadable: the ledger has it, the folder has not'
+            from (select distinct key from temp.origins where key not null and key not in (select key from listed))"""
+        )
+        self.base.execute(
+            """update listed set (expected, class, source, specs, url, page, license, author) =
+            (select expected, cast(class as blob), coalesce(o.source, listed.source), specs, url, page, license, author
+            from temp.origins o where o.key = listed.key order by class is null, address limit 1)
+            where key in (select key from temp.origins)"""
+        )
+        self.base.execute("drop table temp.origins")
+        self._sort_positions()
+        self.base.commit()
+
+    def _sort_positions(self) -> None:
+        """In the order of the keys again, by way of numbers that nobody has."""
+        self.base.execute(
+            """create temp table places as select pos, row_number() over (order by key) - 1 as place from listed"""
+        )
+        self.base.execute("create index temp.places_pos on places (pos)")
+        self.base.execute("update listed set pos = -1 - (select place from temp.places p where p.pos = listed.pos)")
+        self.base.execute("update listed set pos = -1 - pos")
+        self.base.execute("drop table temp.places")
+
+    def settle_classes(self, only_class: str, others: str | None, fault: str | None) -> list[str]:
+        """The names of the classes that have a file, in order; `only_class` where there are none.
+
+        Files without a class become those of the class `others`, or get this fault."""
+        query = "select distinct class from listed where fault is null and class not null order by class"
+        names = [name for (name,) in self.base.execute(query)]
+        if not names:
+            self.base.execute("update listed set class = ?", (os.fsencode(only_class),))
+            names = [os.fsencode(only_class)]
+        elif others is not None:
+            lacking = self.base.execute("update listed set class = ? where class is null", (os.fsencode(others),))
+            names = sorted({*names, os.fsencode(others)}) if lacking.rowcount else names
+        else:
+            self.base.execute("update listed set fault = coalesce(fault, ?) where class is null", (fault,))
+            self.base.execute("update listed set class = null where class not in (select distinct class from listed "
+                              "where fault is null)")  # fmt: skip
+        self.base.commit()
+        return [os.fsdecode(name) for name in names]
+
+    def forget_gone(self) -> None:
+        """What is not listed any more goes, and what is not needed (a scan of a file that has changed) as well."""
+        gone = f"select s.id from scanned s left join listed l on s.key = l.key where l.key is null or not ({CURRENT})"
+        self.base.execute("create temp table gone as " + gone)
+        for table in SCANS:
+            self.base.execute(f"delete from {table} where id in (select id from temp.gone)")
+        self.base.execute("drop table temp.gone")
+        self.base.commit()
+
+    def take_ready(self, rows: Iterable[tuple[ListedFile, Scanned, Split | None]], source: str) -> None:
+        """(file, what it is, its split or None) of a set that comes decoded, in its own order."""
+        self._clear("listed", "decided", *SCANS)
+        statement = "insert into listed (pos, key, path, class, source, split) values (?, ?, ?, ?, ?, ?)"
+        for block in in_blocks(enumerate(rows), READY_FILES):
+            ready = []
+            for pos, (file, scanned, split) in block:
+                key, path, _, _, _, class_name = _listed_columns(file)
+                self.base.execute(statement, (pos, key, path, class_name, source, split))
+                ready.append((Pending(pos, "", None, key, 0, 0, None), scanned))
+            self.keep(ready, None)
+
+    def _clear(self, *tables: str) -> None:
+        for table in tables:
+            self.base.execute(f"delete from {table}")
+
+    # ---- the scan ----
+
+    def use_features(self, name: str) -> None:
+        """Features of another kind go; pictures that have none are pending again."""
+        found = self.base.execute("select value from about where key = 'features'").fetchone()
+        if found != (name,):
+            self._clear("features")
+            self.base.execute("insert or replace into about values ('features', ?)", (name,))
+            self.base.commit()
+
+    def readable_count(self) -> int:
+        """Files that are no link, pipe or the like, and have a class."""
+        return self.number("select count(*) from listed where fault is null")
+
+    def pending(self, with_features: bool) -> Iterator[Pending]:
+        """Every file that is new, has changed, or lacks the features that are asked for."""
+        columns = "l.pos, l.path, l.expected, l.key, l.bytes, l.mtime_ns, s.id"
+        query = f"select {columns} {LISTED} left join features f on f.id = s.id"
+        for pos, path, *rest in self.select(query, _pending(with_features)):
+            yield Pending(pos, os.fsdecode(path), *rest)
+
+    def pending_count(self, with_features: bool) -> int:
+        return self.number(
+            f"select count(*) {LISTED} left join features f on f.id = s.id where {_pending(with_features)}"
+        )
+
+    def keep(self, block: Sequence[tuple[Pending, Scanned]], features: np.ndarray | None) -> None:
+        """One block: files and what they are; `features` (N, dim) of those that have a look. All or nothing."""
+        known = [(one.known,) for one, _ in block if one.known is not None]
+        for table in SCANS:
+            self.base.executemany(f"delete from {table} where id = ?", known)
+        after = self.number("select coalesce(max(id), 0) + 1 from scanned")
+        numbered = [(number, *pair) for number, pair in enumerate(block, after)]
+        described = _described([found for _, found in block])
+        columns = [(*_scanned_columns(*entry), *rest) for entry, rest in zip(numbered, described, strict=True)]
+        self.base.executemany(f"insert into scanned values (?{', ?' * 16})", columns)
+        pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
+        self.base.executemany("insert into pictures values (?, ?)", pictures)
+        if features is not None:
+            looked = (number for number, _, found in numbered if found.look is not None)
+            contents = (row.data for row in features.astype(np.float16))
+            self.base.executemany("insert into features values (?, ?)", zip(looked, contents, strict=True))
+        self.base.commit()
+
+
+def in_blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """So many at a time; the last block may be shorter."""
+    rest = iter(items)
+    while block := list(islice(rest, size)):
+        yield block
 
 
 def file_to_key(file: str) -> bytes:
@@ -30,113 +317,51 @@ def key_to_file(key: bytes) -> str:
     return os.fsdecode(key.replace(b"\0", b"/"))
 
 
-class Store:
-    """One set at one size, to look at: `with Store.read(places.scan) as store`. store_writer.py fills it."""
-
-    def __init__(self, path: Path, base: sqlite3.Connection, img_size: Sequence[int]) -> None:
-        self.path, self.base = path, base
-        self.picture_shape = (*img_size, 3)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The store that a build has left, to look at. UserError when there is none."""
-        if not path.is_file():
-            raise UserError(f"{path}: not there, allowed a set that was built, try `make dataset`")
-        try:
-            base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60, check_same_thread=False)
-            settings = json.loads(base.execute("select value from about where key = 'settings'").fetchone()[0])
-        except (sqlite3.DatabaseError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); make it anew with --rescan (make: RESCAN=1)") from error
-        return cls(path, base, settings["img_size"])
-
-    def count(self) -> int:
-        """Files of the set."""
-        return self.base.execute("select count(*) from listed").fetchone()[0]
-
-    def readable_count(self) -> int:
-        """Those that are no link, pipe or the like, and have a class."""
-        return self.base.execute("select count(*) from listed where fault is null").fetchone()[0]
-
-    def picture(self, file: str) -> np.ndarray | None:
-        """uint8 (H, W, 3) at the set's size; None where the file could not be used."""
-        query = "select picture from pictures join scanned using (id) where key = ?"
-        found = self.base.execute(query, (file_to_key(file),)).fetchone()
-        return None if found is None else self.to_picture(found[0])
-
-    def features(self, files: Sequence[str]) -> np.ndarray:
-        """float32 (N, dim) of these files; zeros for one that has none."""
-        found = np.zeros((len(files), self.feature_dim()), np.float32)
-        query = "select features from features join scanned using (id) where key = ?"
-        for number, file in enumerate(files):
-            answer = self.base.execute(query, (file_to_key(file),)).fetchone()
-            if answer is not None:
-                found[number] = to_features(answer[0])
-        return found
-
-    def feature_blocks(self, rows: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(positions in the listing (N,), float32 (N, dim)), for all that have features, in order."""
-        query = f"select l.pos, f.features {LISTED} join features f on f.id = s.id"
-        after = -1
-        while block := self.base.execute(f"{query} where l.pos > ? order by l.pos limit {rows}", (after,)).fetchall():
-            after = block[-1][0]
-            yield np.array([pos for pos, _ in block]), np.stack([to_features(content) for _, content in block])
-
-    def feature_dim(self) -> int:
-        found = self.base.execute("select features from features limit 1").fetchone()
-        return 0 if found is None else len(found[0]) // 2
-
-    # ---- what the last build decided ----
-
-    def kept(self) -> Iterator[tuple[Split, str, np.ndarray, bool]]:
-        """(split, class name, uint8 (H, W, 3), whether it is mirrored in the set) of every kept file, in order."""
-        query = f"select l.pos, d.split, l.class, d.mirrored, p.picture {LISTED} join decided d on d.pos = l.pos"
-        for _, split, class_name, mirrored, content in self.select(
-            f"{query} join pictures p on p.id = s.id", "d.verdict = 'keep'", rows=64
-        ):
-            yield split, os.fsdecode(class_name), self.to_picture(content), bool(mirrored)
-
-    def kept_count(self) -> int:
-        return self.base.execute("select count(*) from decided where verdict = 'keep'").fetchone()[0]
-
-    def splits(self) -> list[Split]:
-        """Those that have a picture: train, valid."""
-        return [
-            split
-            for (split,) in self.base.execute("select distinct split from decided where split not null order by 1")
-        ]
-
-    def dropped(self) -> dict[str, int]:
-        """Slug → files."""
-        query = """select substr(reason, 1, instr(reason || ':', ':') - 1) as slug, count(*) from decided
-            where verdict = 'drop' group by slug order by slug"""
-        return dict(self.base.execute(query).fetchall())
-
-    def about(self, key: str) -> str | None:
-        found = self.base.execute("select value from about where key = ?", (key,)).fetchone()
-        return None if found is None else found[0]
-
-    def to_picture(self, content: bytes) -> np.ndarray:
-        return np.frombuffer(content, np.uint8).reshape(self.picture_shape)
-
-    def select(self, query: str, condition: str = "true", rows: int = READ_ROWS) -> Iterator[tuple]:
-        """A long answer in parts, by position: no cursor stays open while rows are written.
-
-        The query's first column is `l.pos`."""
-        after, rest = -1, f"where l.pos > ? and {condition} order by l.pos limit {rows}"
-        while block := self.base.execute(f"{query} {rest}", (after,)).fetchall():
-            yield from block
-            after = block[-1][0]
-
-    def close(self) -> None:
-        self.base.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 def to_features(content: bytes) -> np.ndarray:
     """As kept, in half precision, to float32 (dim,)."""
     return np.frombuffer(content, np.float16).astype(np.float32)
+
+
+def remove_store(path: Path) -> None:
+    for suffix in ("", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _pending(with_features: bool) -> str:
+    """A condition on listed l, scanned s and features f."""
+    lacking = "(s.reason is null and f.id is null)" if with_features else "false"
+    return f"l.fault is null and (s.id is null or s.mtime_ns is null or not ({CURRENT}) or {lacking})"
+
+
+def _listed_columns(file: ListedFile) -> tuple:
+    class_name = None if file.class_name is None else os.fsencode(file.class_name)
+    return file_to_key(file.name), os.fsencode(file.path), file.fault, file.bytes, file.mtime_ns, class_name
+
+
+def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:
+    # What may be otherwise next time is tried again by the next build.
+    passing = found.reason is not None and found.reason.partition(":")[0] in PASSING
+    sizes = (*(found.size_px or (None, None)), *(found.inner_px or (None, None)))
+    mtime_ns = None if passing else one.mtime_ns
+    return number, one.key, one.bytes, mtime_ns, one.expected, found.reason, found.sha256, *sizes
+
+
+def _described(block: Sequence[Scanned]) -> Iterator[tuple]:
+    """Hash, mirrored hash, luma_low, luma_high, colours and thumb of each."""
+    thumbs = [found.thumb for found in block if found.thumb is not None]
+    said = fingerprint(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))
+    rows = zip(said.hashes.tolist(), said.mirrored.tolist(), said.luma.tolist(), said.colours, thumbs, strict=True)
+    for found in block:
+        if found.thumb is None:
+            yield (None,) * 6
+        else:
+            value, mirrored, luma, colours, thumb = next(rows)
+            yield value, mirrored, *luma, colours.data, thumb.data
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    base = sqlite3.connect(path, timeout=60)
+    base.execute("pragma page_size = 16384")  # pictures are written 1.5 times as fast as into pages of 4 kB
+    base.execute("pragma journal_mode = delete")
+    base.execute("pragma synchronous = normal")
+    return base

@@ -37,7 +37,7 @@ MEASURE_SEED = 88_000_500  # no seed that training or calibration draws from
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A figure and its 95 % interval."""
 
     value: float
@@ -48,12 +48,12 @@ class Figure:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def resampled(count: int, measure: Callable[[np.ndarray], float]) -> Figure:
+def resampled(count: int, measure: Callable[[np.ndarray], float]) -> Estimate:
     """`measure` takes row numbers; a resample in which it cannot be told gives nan and is left out."""
     rng = np.random.default_rng(0)
     values = [measure(rng.integers(count, size=count)) for _ in range(RESAMPLES)]
     low, high = np.nanquantile(values, [0.025, 0.975])
-    return Figure(measure(np.arange(count)), float(low), float(high))
+    return Estimate(measure(np.arange(count)), float(low), float(high))
 
 
 # ---- verdict on photos ------------------------------------------------------------------------------------------
@@ -63,12 +63,12 @@ def auc(ok: np.ndarray, scores: np.ndarray) -> float:
     return float(roc_auc_score(ok, scores)) if 0 < ok.sum() < len(ok) else float("nan")
 
 
-def shipped_auc(sorter: Sorter, photos: Labelled) -> Figure:
+def shipped_auc(sorter: Sorter, photos: Labelled) -> Estimate:
     scores = sorter.judge(photos.features).ok_score
     return resampled(len(scores), lambda rows: auc(photos.ok[rows], scores[rows]))
 
 
-def few_shot_auc(photos: Labelled, scores: np.ndarray) -> Figure:
+def few_shot_auc(photos: Labelled, scores: np.ndarray) -> Estimate:
     """Mean over seeds of the AUC over all folds; scores (seeds, N) of `unseen_scores`."""
     return resampled(len(photos.ok), lambda rows: float(np.mean([auc(photos.ok[rows], one[rows]) for one in scores])))
 
@@ -101,7 +101,7 @@ def unseen_views(sorter: Sorter, photos: Labelled, seed: int) -> np.ndarray:
     return told
 
 
-def view_figures(photos: Labelled, told: np.ndarray, rows: np.ndarray) -> dict[str, Figure]:
+def view_figures(photos: Labelled, told: np.ndarray, rows: np.ndarray) -> dict[str, Estimate]:
     """Of told (seeds, N, 9), on `rows`: the nose's side, the exact view, and balanced accuracy over the quarters."""
     truth, said = photos.views[rows], told[:, rows]
     left, right = (np.isin(truth, [VIEWS.index(view) for view in names]) for names in (NOSE_LEFT, NOSE_RIGHT))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from datasets.procedural.factors import FACTOR_NAMES, RANGES
 from datasets.train_shipped.augment import blemish, continue_rows, degrade, uniform, warp
+from datasets.train_shipped.fit import fit, on_one_thread, to_float
 from datasets.train_shipped.negatives import spoil
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from harness.cli import say
@@ -25,7 +26,7 @@ from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 64
 BATCH_CARS, BATCH_SPOILED, BATCH_OTHERS = 96, 32, 24
-PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.02
+NOSE_WEIGHT = 0.2  # of its loss
 LOSS_WEIGHTS = {"futurism": 4.0, "framing": 0.3, "distance": 0.3, "spokes": 0.1}  # all others 1
 COLOURED = 0.3  # paint of less saturation has no hue to read
 PASSING = 0.99  # of calibration renders, at every size; 95 % are promised, and bad pictures score far below
@@ -44,9 +45,8 @@ def train_reader(
         steps: updates of 96 cars and 56 others each.
         workers: processes that draw; they change nothing but the time.
     """
-    started_sec, threads = time.process_time(), torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of sums, and so the last bits, hang on the number of threads
-    try:
+    started_sec = time.process_time()
+    with on_one_thread():
         cars = draw_mixed_cars(count, _set_seed(seed, "train"), DRAWN_PX, workers)
         others = _others(count // 6, _set_seed(seed, "train"), workers)
         say(f"drew {count} cars and {len(others)} pictures without a usable car")
@@ -54,8 +54,6 @@ def train_reader(
         network = _fit(cars, others, factors, steps, seed)
         recipe = {"count": count, "steps": steps, "seed": seed, "drawn_px": DRAWN_PX}
         content = _measured(network, factors, recipe, seed, workers)
-    finally:
-        torch.set_num_threads(threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, content)
     say(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
@@ -125,46 +123,29 @@ def _targets(values: np.ndarray, factors: list[dict[str, Any]]) -> tuple[Tensor,
 
 
 def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: int, seed: int) -> ReaderNet:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = ReaderNet(len(output_names(factors)))
-    rng = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(1, steps + 1):
-        if len(order) < BATCH_CARS:
-            order = torch.randperm(len(cars.pictures), generator=rng)
-        rows, order = order[:BATCH_CARS], order[BATCH_CARS:]
+    def losses_of(network: ReaderNet, rows: np.ndarray, rng: torch.Generator) -> dict[str, Tensor]:
         x, mirrored, zoom = _batch(cars, others, rows, rng)
         _, outputs = network(x)
-        values = cars.factors[rows.numpy()]
+        values = cars.factors[rows]
         values[:, FACTOR_NAMES.index("framing")] *= zoom.numpy()
-        losses = _losses(outputs, *_targets(values, factors), mirrored)
-        loss = losses["factors"] + 0.2 * losses["nose"] + losses["car"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0 or step == steps:
-            shown = ", ".join(f"{name} {float(value.detach()):.4f}" for name, value in losses.items())
-            say(f"step {step}/{steps}: {shown}")
-    return network.eval()
+        return _losses(outputs, *_targets(values, factors), mirrored)
+
+    return fit(lambda: ReaderNet(len(output_names(factors))), losses_of, len(cars.pictures), BATCH_CARS, steps, seed)
 
 
-def _batch(cars: Cars, no_cars: np.ndarray, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _batch(cars: Cars, no_cars: np.ndarray, first: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One batch, and what was done to its cars.
 
     Returns:
-        float32 (B, 3, size, size) in [-1, 1]: the cars of `rows`, then spoiled ones, then what never was a usable car.
-        bool (len(rows),): which of the cars are mirrored.
-        float32 (len(rows),): how much they are magnified.
+        float32 (B, 3, size, size) in [-1, 1]: the cars of `first`, then spoiled ones, then what never was a usable car.
+        bool (len(first),): which of the cars are mirrored.
+        float32 (len(first),): how much they are magnified.
     """
-    count, first = len(cars.pictures), rows.numpy()
+    count = len(cars.pictures)
     second = torch.randint(count, (BATCH_SPOILED,), generator=rng).numpy()
     third = torch.randint(count, (BATCH_OTHERS,), generator=rng).numpy()  # pictures without a car take their shapes
     parts = cars.pictures[first], cars.pictures[second], no_cars[third % len(no_cars)]
-    good, sound, others = (_to_float(part) for part in parts)
+    good, sound, others = (to_float(part) for part in parts)
     spoiled = spoil(sound, torch.from_numpy(cars.masks[second])[:, None], rng)
     margins = torch.from_numpy(cars.margins[np.concatenate([first, second, third])])
     x = torch.cat([good, spoiled, others])
@@ -177,12 +158,8 @@ def _batch(cars: Cars, no_cars: np.ndarray, rows: Tensor, rng: torch.Generator) 
     cropped = torch.randint(DRAWN_PX // 6, (len(x),), generator=rng) * (torch.rand(len(x), generator=rng) < 0.2)
     x = continue_rows(blemish(x, rng), margins.maximum(cropped))
     x = degrade(x, rng, ReaderNet.SIZE_PX)[mixed.argsort()] * 2 - 1
-    back = mixed.argsort()[: len(rows)]
+    back = mixed.argsort()[: len(first)]
     return x.contiguous(memory_format=torch.channels_last), mirrored[back], zoom[back]
-
-
-def _to_float(pictures: np.ndarray) -> Tensor:
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
 def _losses(outputs: Tensor, wanted: Tensor, weights: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
@@ -192,7 +169,7 @@ def _losses(outputs: Tensor, wanted: Tensor, weights: Tensor, mirrored: Tensor) 
     is_car[:count] = 1
     return {
         "factors": (gap * weights).sum() / weights.sum(),
-        "nose": F.binary_cross_entropy_with_logits(outputs[:count, -2], 1 - mirrored.float()),
+        "nose": NOSE_WEIGHT * F.binary_cross_entropy_with_logits(outputs[:count, -2], 1 - mirrored.float()),
         "car": F.binary_cross_entropy_with_logits(outputs[:, -1], is_car),
     }
 

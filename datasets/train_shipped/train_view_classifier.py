@@ -21,7 +21,8 @@ from datasets.clean.manual_labels import VIEWS
 from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path
 from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
-from datasets.train_shipped.view_data import Drawn, draw_for_sorting, draw_messy_looks
+from datasets.train_shipped.fit import fit, on_one_thread, to_float
+from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
 from harness.cli import say
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
@@ -29,7 +30,7 @@ from harness.features.weights_file import tensors_to_bytes
 from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 96  # what the small network learns from, before it is degraded
-BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 96, 3e-3, 0.02, 0.02
+BATCH, SMOOTHING = 96, 0.02
 BLOCK = 200  # looks that are in memory at once where features of large ones are taken
 KIND_STRENGTH, VIEW_STRENGTH = 0.03, 0.01  # scikit-learn's C, on standardised features
 CALIBRATION = 960  # files of the procedural messy set
@@ -38,34 +39,19 @@ CALIBRATION = 960  # files of the procedural messy set
 TOLD_APART = 0.98
 
 
-def train_net(drawn: Drawn, steps: int, seed: int) -> SorterNet:
+def train_net(drawn: DrawnViews, steps: int, seed: int) -> SorterNet:
     """Learns kinds and views of drawn pictures for `steps` updates."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = SorterNet(len(KINDS) + len(VIEWS))
-    rng = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(1, steps + 1):
-        if len(order) < BATCH:
-            order = torch.randperm(len(drawn.kinds), generator=rng)
-        rows, order = order[:BATCH].numpy(), order[BATCH:]
+
+    def losses_of(network: SorterNet, rows: np.ndarray, rng: torch.Generator) -> dict[str, Tensor]:
         x, mirrored = _worn_batch(drawn.looks[rows], rng)
-        losses = _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
-        optimizer.zero_grad(set_to_none=True)
-        sum(losses.values(), start=torch.zeros(())).backward()
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0 or step == steps:
-            shown = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
-            say(f"step {step}/{steps}: {shown}")
-    return network.eval()
+        return _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
+
+    return fit(lambda: SorterNet(len(KINDS) + len(VIEWS)), losses_of, len(drawn.kinds), BATCH, steps, seed)
 
 
 def _worn_batch(looks: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirrored half of the time, moved, bent a little, recoloured, shrunk: float32 (B, 3, 64, 64), bool (B,)."""
-    x = torch.from_numpy(looks).permute(0, 3, 1, 2).float() / 255
+    x = to_float(looks)
     mirrored = torch.rand(len(x), generator=rng) < 0.5
     bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)
     x = warp(x, rng, uniform(rng, 0.85, 1.15, len(x)), mirrored, 0.05, bend, 5)
@@ -97,7 +83,7 @@ def net_heads(network: SorterNet) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: Drawn) -> dict[str, np.ndarray]:
+def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: DrawnViews) -> dict[str, np.ndarray]:
     """Logistic regressions on features (N, dim) of drawn pictures; views from the pictures and their mirror images."""
     even, sided = featurizer.even, featurizer.sided
     here, mirrored = features[:, even : even + sided], features[:, even + sided :]
@@ -118,7 +104,7 @@ def _fit(rows: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndar
     return read.weight.astype(np.float32), read.bias.astype(np.float32)
 
 
-def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: int) -> tuple[np.ndarray, Drawn]:
+def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: int) -> tuple[np.ndarray, DrawnViews]:
     """Features float32 (N, dim) of drawn pictures, and what these are; looks are forgotten block by block."""
     features, parts = [], []
     for start in range(0, count, BLOCK):
@@ -128,7 +114,7 @@ def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: i
         if start // BLOCK % 5 == 4:
             say(f"features of {start + len(part.kinds)}/{count} pictures")
     kinds, views = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kinds", "views"))
-    return np.concatenate(features), Drawn(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
+    return np.concatenate(features), DrawnViews(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
 
 
 def heads_to_bytes(
@@ -153,10 +139,8 @@ def lenient_threshold(scores: np.ndarray, usable: np.ndarray) -> float:
 
 def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> Path:
     """Writes the heads' file on this featurizer and returns it; for "reader" the network's file first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of sums, and so the last bits, hang on the number of threads
     started_sec, recipe = time.process_time(), {"count": count, "seed": seed}
-    try:
+    with on_one_thread():
         if name == "reader":
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
             drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
@@ -169,8 +153,6 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
             featurizer = load_look_featurizer(name)
             parts = fit_heads(featurizer, *drawn_features(featurizer, count, _set_seed(seed, "train"), workers))
         content = heads_to_bytes(featurizer, parts, recipe, seed)
-    finally:
-        torch.set_num_threads(threads)
     atomic_write(heads_path(name), content)
     say(f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
     return heads_path(name)

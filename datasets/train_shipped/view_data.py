@@ -45,7 +45,7 @@ MESSY_ASPECTS = (0.7, 2.6)  # the rule of configs/base.yaml, which comes before 
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnViews:
     """`looks` uint8 (N, S, S, 3); `kinds` and `views` int64 (N,), indices into KINDS and VIEWS, view -1 = has none."""
 
     looks: np.ndarray
@@ -53,12 +53,12 @@ class Drawn:
     views: np.ndarray
 
 
-def draw_for_sorting(count: int, seed: int, look_px: int, workers: int = 1, first: int = 0) -> Drawn:
+def draw_for_sorting(count: int, seed: int, look_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
     """Pictures `first` and on: every kind in its share (`SHARES`), and every view alike often."""
     return _collected(_draw_index, [(seed, first + index, look_px) for index in range(count)], workers)
 
 
-def draw_views(view: str, count: int, seed: int, look_px: int, workers: int = 1) -> Drawn:
+def draw_views(view: str, count: int, seed: int, look_px: int, workers: int = 1) -> DrawnViews:
     """Usable cars in one view."""
     return _collected(_draw_one_view, [(seed, index, look_px, view) for index in range(count)], workers)
 
@@ -78,14 +78,14 @@ def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, l
     return np.stack(looks), kinds
 
 
-def _collected(function: Callable[[tuple], tuple], jobs: list[tuple], workers: int) -> Drawn:
+def _collected(function: Callable[[tuple], tuple], jobs: list[tuple], workers: int) -> DrawnViews:
     if workers <= 1:
         rows = [function(job) for job in jobs]
     else:
         with get_context("spawn").Pool(workers) as pool:
             rows = list(pool.imap(function, jobs, chunksize=16))
     looks, kinds, views = zip(*rows, strict=True)
-    return Drawn(np.stack(looks), np.array(kinds), np.array(views))
+    return DrawnViews(np.stack(looks), np.array(kinds), np.array(views))
 
 
 def _draw_index(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datasets.pack.recipe import Places, recipe_with_place
+from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Config, load_config
 from harness.images.decode import fit_picture
 from harness.storage.hdf5 import PackedWriter
@@ -62,7 +62,7 @@ def line(file: str, **said: Any) -> dict[str, Any]:
 def write_set(config: Config, lines: list[dict[str, Any]], contents: dict[str, bytes]) -> None:
     """Files below data.src, and everything that a build leaves; kept lines get their rows here."""
     data = config.data
-    places = Places.of(data)
+    plan = SetPlan.of(data)
     for file, content in contents.items():
         path = Path(str(data.src)) / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def write_set(config: Config, lines: list[dict[str, Any]], contents: dict[str, b
             writer.__exit__(None, None, None)
         else:
             writer.__exit__(RuntimeError, RuntimeError(), None)
-    places.manifest.parent.mkdir(parents=True, exist_ok=True)
-    places.manifest.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    summary = {"recipe": recipe_with_place(data), "files": len(lines), **rows, "sorter": {"threshold": THRESHOLD}}
-    places.summary.write_text(json.dumps(summary))
+    plan.manifest.parent.mkdir(parents=True, exist_ok=True)
+    plan.manifest.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    summary = {"recipe": plan.recipe_with_places(), "files": len(lines), **rows, "sorter": {"threshold": THRESHOLD}}
+    plan.summary.write_text(json.dumps(summary))

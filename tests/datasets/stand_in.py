@@ -2,14 +2,18 @@
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from datasets.scan.store import LISTED, Store, key_to_file
-from harness.config.experiment import Config, load_config
+from datasets.pack import build_set as stage
+from datasets.pack.recipe import SetPlan
+from datasets.scan.store import LISTED, ScanStore, key_to_file
+from harness.config.experiment import Config, Data, load_config
+from harness.config.schema import Clean
 
 VIEWS = ("left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other")
 BASE = __file__.rsplit("/tests/", 1)[0] + "/configs/base.yaml"
@@ -48,7 +52,7 @@ class StandIn:
         return taught
 
 
-def rows_of(store: Store) -> list[SimpleNamespace]:
+def rows_of(store: ScanStore) -> list[SimpleNamespace]:
     """Every listed file in order, with what a ledger and its scan say of it."""
     columns = "source specs url page license author sha256 width height".split()
     query = f"select l.pos, l.key, coalesce(l.fault, s.reason), l.class, {', '.join(columns)} {LISTED}"
@@ -59,6 +63,10 @@ def rows_of(store: Store) -> list[SimpleNamespace]:
         )
         for pos, key, reason, name, *rest in store.select(query)
     ]  # fmt: skip
+
+
+def build_set(data: Data, clean: Clean | None = None, **options: Any) -> list[Path]:
+    return stage.build_set(SetPlan.of(data, clean), **options)
 
 
 def make_config(*changes: str, **data: Any) -> Config:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blend.generator.input_pictures import Parents, load_folder, load_held_out, spread_rows
-from datasets.scan.scan import Job, scan
+from datasets.scan.scan import ScanJob, scan
 from harness.errors import UserError
 from harness.images.decode import Fit
 from harness.storage.hdf5 import open_packed
@@ -79,7 +79,7 @@ def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path, fit: Fit):
     parents = load_folder(tmp_path, 32, 64, fit)
     assert parents.names == ["a.jpg", "b.png", "c.webp"]
     for name, sha256, picture in zip(parents.names, parents.sha256s, parents.pictures, strict=True):
-        prepared = scan(Job(str(tmp_path / name), 32, 64, fit=fit))
+        prepared = scan(ScanJob(str(tmp_path / name), 32, 64, fit=fit))
         assert sha256 == prepared.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         assert prepared.picture is not None and np.array_equal(picture, prepared.picture)
     without_bars = load_folder(tmp_path, 32, 64, fit).pictures[2]

@@ -18,12 +18,12 @@ import pytest
 from datasets.cifar10 import cifar10, download
 from datasets.cifar10.pickles import read_batch
 from datasets.clean.split import is_valid
-from datasets.pack.build_set import build_set
-from datasets.pack.recipe import Places
+from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Data, load_config
 from harness.errors import UserError
 from harness.images.decode import resize_picture
 from harness.storage.hdf5 import open_packed
+from tests.datasets.stand_in import build_set
 
 BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 ROWS = 3
@@ -131,7 +131,7 @@ def test_every_form_gives_the_exact_pixels_and_the_official_split(form, capsys):
 def test_manifest_and_attributes_are_as_of_other_sets(capsys):
     data = make_data(str(make_folder(Path("there"))), valid_fraction=0.5)
     build_set(data, workers=0)
-    lines = [json.loads(line) for line in Places.of(data).manifest.read_text().splitlines()]
+    lines = [json.loads(line) for line in SetPlan.of(data).manifest.read_text().splitlines()]
     assert [line["file"] for line in lines[:4]] == [f"data_batch_1:{k}" for k in range(3)] + ["data_batch_2:0"]
     assert lines[0]["sha256"] == hashlib.sha256(draw(ROWS, 0)[0].tobytes()).hexdigest()
     assert [line["split"] for line in lines] == ["train"] * 15 + ["valid"] * 3

@@ -15,7 +15,7 @@ from datasets.clean.split import assign_splits
 from datasets.pack.manifest import write_manifest
 from datasets.scan.listing import list_into
 from datasets.scan.run import survey
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.store import ScanStore
 from tests.datasets.stand_in import StandIn, make_config, paint, redden
 
 
@@ -34,7 +34,7 @@ def decided(
 ) -> dict[str, dict[str, Any]]:
     """File → manifest line."""
     config, sorter = make_config(*changes), sorter or StandIn()
-    with StoreWriter.open(Path("scan.sqlite"), {"img_size": [32, 32]}) as store:
+    with ScanStore.open(Path("scan.sqlite"), {"img_size": [32, 32]}) as store:
         list_into(store, Path("photos"), "cars", "folder")
         store.forget_gone()
         survey(store, config.data, sorter, 0)
@@ -136,7 +136,7 @@ def test_near_duplicates_may_be_kept_and_then_share_a_split():
         Image.fromarray(paint(number)).resize((100, 75)).save(f"photos/{number}_copy.jpg", quality=80)
     assert list(slugs(decided()).values()).count("near_duplicate") == 12
     config = make_config("clean.near_duplicates=false", valid_fraction=0.4)
-    with StoreWriter.open(Path("scan.sqlite"), {"img_size": [32, 32]}) as store:
+    with ScanStore.open(Path("scan.sqlite"), {"img_size": [32, 32]}) as store:
         stage.decide(store, config.clean, StandIn(), {})
         assign_splits(store, 0.4)
         splits = dict(store.base.execute("select key, d.split from decided d join listed using (pos)").fetchall())

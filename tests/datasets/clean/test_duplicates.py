@@ -17,16 +17,16 @@ from datasets.procedural.render import render
 from datasets.procedural.sets import picture_draw, render_many
 from datasets.scan.fingerprints import fingerprint
 from datasets.scan.listing import list_into
-from datasets.scan.scan import Job, make_thumb, scan
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.scan import ScanJob, make_thumb, scan
+from datasets.scan.store import ScanStore
 from tests.datasets.stand_in import paint, rows_of
 
 
-def scanned(folder: Path) -> StoreWriter:
+def scanned(folder: Path) -> ScanStore:
     """A store of all files, decided by nothing but whether they can be decoded."""
-    store = StoreWriter.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]})
+    store = ScanStore.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]})
     list_into(store, folder, "cars", "folder")
-    block = [(one, scan(Job(one.path, 32, 32, look_px=32))) for one in store.pending(False)]
+    block = [(one, scan(ScanJob(one.path, 32, 32, look_px=32))) for one in store.pending(False)]
     store.keep(block, np.zeros((sum(found.look is not None for _, found in block), 1), np.float32))
     decide(store, None, None, {})
     return store

@@ -24,9 +24,10 @@ from starlette.testclient import TestClient
 from datasets.clean.manual_labels import Decision, read_decisions, write_decision
 from datasets.clinic import rebuild
 from datasets.clinic.command import clinic_command, listen, open_session, set_by_config, set_by_name
-from datasets.clinic.server import PAGE_CARDS, make_app
+from datasets.clinic.server import make_app
 from datasets.clinic.session import Session
-from datasets.pack.recipe import Places
+from datasets.clinic.sheets import PAGE_CARDS
+from datasets.pack.recipe import SetPlan
 from harness.errors import UserError
 from harness.runtime.child import LAST_LINES
 
@@ -354,11 +355,11 @@ def wait_for_end(client: TestClient) -> dict[str, Any]:
 
 
 def test_a_rebuild_shows_what_changed(client, session):
-    lines = [json.loads(text) for text in Places.of(make_config().data).manifest.read_text().splitlines()]
+    lines = [json.loads(text) for text in SetPlan.of(make_config().data).manifest.read_text().splitlines()]
     lines[0] |= {"verdict": "drop", "reason": "person: dropped by hand", "decided_by": "person", "split": None}
     lines[1] |= {"view": "rear"}
     Path("next.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    manifest = Places.of(make_config().data).manifest
+    manifest = SetPlan.of(make_config().data).manifest
     session.command = ["sh", "-c", f"echo packing mine >&2; mv next.jsonl {manifest}"]
     choose(client, "good/00.jpg", verdict="drop")
     assert client.post("/rebuild", json={}).status_code == 202
@@ -391,7 +392,7 @@ def test_one_rebuild_at_a_time_and_none_is_left_behind(client, session):
 
 def test_while_the_manifest_is_exchanged_the_old_one_is_shown(client, session):
     """The set on disk is new already, and the clinic has not taken it over yet."""
-    manifest = Places.of(make_config().data).manifest
+    manifest = SetPlan.of(make_config().data).manifest
     new = manifest.with_name("new")
     new.write_text('{"short": 1}\n')
     os.replace(new, manifest)

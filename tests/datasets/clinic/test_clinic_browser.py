@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from datasets.clean.manual_labels import read_decisions
-from datasets.pack.recipe import Places
+from datasets.pack.recipe import SetPlan
 from harness.config.experiment import load_config
 from harness.storage.hdf5 import open_packed
 from tests.datasets.clinic_set import draw, line, make_config, write_set
@@ -241,7 +241,7 @@ def run_datasets(*arguments: str) -> subprocess.Popen[str]:
 
 def manifest() -> dict[str, dict[str, Any]]:
     data = load_config("street.yaml").data
-    return {one["file"]: one for one in map(json.loads, Places.of(data).manifest.read_text().splitlines())}
+    return {one["file"]: one for one in map(json.loads, SetPlan.of(data).manifest.read_text().splitlines())}
 
 
 def packed_pictures() -> set[bytes]:

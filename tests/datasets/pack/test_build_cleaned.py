@@ -19,16 +19,16 @@ from PIL import Image
 
 from datasets.bench.files import hostile_files, write_hostile
 from datasets.clean.manual_labels import Decision, write_decision
-from datasets.pack.build_set import build_set
-from datasets.pack.recipe import Places
+from datasets.pack import build_set as stage
+from datasets.pack.recipe import SetPlan
 from datasets.scan.pool import map_in_order
-from datasets.scan.scan import Job, Scanned, scan
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.scan import ScanJob, Scanned, scan
+from datasets.scan.store import ScanStore
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import fit_picture
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import StandIn, make_config, paint, redden
+from tests.datasets.stand_in import StandIn, build_set, make_config, paint, redden
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,7 +51,7 @@ def build(config: Config, **options: Any) -> tuple[list[Path], StandIn]:
 
 
 def read_manifest(config: Config) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Places.of(config.data).manifest.read_text().splitlines()]
+    return [json.loads(line) for line in SetPlan.of(config.data).manifest.read_text().splitlines()]
 
 
 def sha256s(config: Config) -> list[str]:
@@ -71,14 +71,14 @@ def test_what_is_kept_is_packed_and_what_is_not_has_a_line():
             with open_packed(config.data.hdf5_path(line["split"])) as packed:
                 kept = packed.read(np.array([line["row"]]))[0]
             assert np.array_equal(kept, fit_picture(paint(int(line["file"][:3])), 32, 32, "crop"))
-    summary = json.loads(Places.of(config.data).summary.read_text())
+    summary = json.loads(SetPlan.of(config.data).summary.read_text())
     assert summary["dropped"] == {"logo": 5} and summary["views"] == {"front_left": 15}
     assert summary["sorter"] == {"name": "stand_in", "sha256": "5" * 64, "threshold": 0.5, "labels": 0}
     with open_packed(paths[0]) as packed:
         assert packed.attributes["views"] == {"front_left": 15}
         assert packed.attributes["recipe"]["sorter"] == {"name": "stand_in", "sha256": "5" * 64}
         assert packed.attributes["recipe"]["clean"]["min_side_px"] == 64
-        manifest = Places.of(config.data).manifest.read_bytes()
+        manifest = SetPlan.of(config.data).manifest.read_bytes()
         assert packed.attributes["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
 
 
@@ -96,7 +96,7 @@ def test_sets_that_are_drawn_are_taken_as_they_are():
         "data.source=procedural", "data.src=null", "data.count=5", "data.kind=concept", "clean.views=[rear]"
     )
     build_set(config.data, config.clean, workers=0)
-    assert len(read_manifest(config)) == 5 and not Places.of(config.data).scan.exists()
+    assert len(read_manifest(config)) == 5 and not SetPlan.of(config.data).scan.exists()
     assert all(line["verdict"] == "keep" and line["ok_score"] == 1.0 for line in read_manifest(config))
 
 
@@ -150,13 +150,15 @@ def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
     config = make_config()
     build(config)
     line = read_manifest(config)[5]
-    write_decision(Places.of(config.data).decisions, Decision(line["file"], line["sha256"], "drop", "", "a note"))
+    write_decision(SetPlan.of(config.data).decisions_path, Decision(line["file"], line["sha256"], "drop", "", "a note"))
     with pytest.raises(UserError, match="decisions.csv: decides otherwise than when it was made"):
         build(config)
     monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
     build(config, rebuild=True)
     assert read_manifest(config)[5]["reason"] == "person: a note"
-    write_decision(Places.of(config.data).decisions, Decision(line["file"], line["sha256"], "drop", "", "another note"))
+    write_decision(
+        SetPlan.of(config.data).decisions_path, Decision(line["file"], line["sha256"], "drop", "", "another note")
+    )
     build(config)  # notes are for people
 
 
@@ -170,7 +172,7 @@ def test_a_bad_decision_is_not_said_to_be_mended_by_a_rebuild():
     make_folder(6)
     config = make_config()
     build(config)
-    Places.of(config.data).decisions.write_text("file,sha256,verdict,view,note\na.png,12,drop,,\n")
+    SetPlan.of(config.data).decisions_path.write_text("file,sha256,verdict,view,note\na.png,12,drop,,\n")
     for options in ({}, {"rebuild": True}):
         with pytest.raises(UserError, match="line 2: sha256: found '12'") as told:
             build(config, **options)
@@ -182,7 +184,7 @@ def test_a_lost_summary_is_told_and_made_anew(content: str | None):
     make_folder(6)
     config = make_config()
     build(config)
-    summary = Places.of(config.data).summary
+    summary = SetPlan.of(config.data).summary
     whole = summary.read_bytes()
     summary.unlink() if content is None else summary.write_text(content)
     with pytest.raises(UserError, match="summary-32.json: cannot be read.*\n.*--rebuild"):
@@ -199,7 +201,7 @@ def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "keep", full)
+        patch.setattr(ScanStore, "keep", full)
         with pytest.raises(UserError, match="scan-32.sqlite: cannot be used .*disk is full.* --rescan"):
             build(config)
     build(config)
@@ -256,10 +258,10 @@ def test_sets_of_the_older_stage_are_told():
     make_folder(5)
     config = make_config()
     build(config)
-    summary = json.loads(Places.of(config.data).summary.read_text())
+    summary = json.loads(SetPlan.of(config.data).summary.read_text())
     summary["recipe"] = {k: v for k, v in summary["recipe"].items() if k not in ("clean", "decisions_sha256")}
     summary["recipe"]["stage_version"] = 1
-    Places.of(config.data).summary.write_text(json.dumps(summary))
+    SetPlan.of(config.data).summary.write_text(json.dumps(summary))
     with pytest.raises(UserError, match=r"stage_version: found 1[\s\S]*--rebuild"):
         build(config)
 
@@ -277,7 +279,7 @@ def test_the_same_whatever_the_number_of_workers():
     found = set()
     for workers in (0, 1, 2):
         build(config, rescan=True, workers=workers)
-        found.add((*sha256s(config), hashlib.sha256(Places.of(config.data).manifest.read_bytes()).hexdigest()))
+        found.add((*sha256s(config), hashlib.sha256(SetPlan.of(config.data).manifest.read_bytes()).hexdigest()))
     assert len(found) == 1
 
 
@@ -319,7 +321,7 @@ def test_without_a_ledger_no_damaged_png_passes():
     assert len(damaged) > 50 and all(line["verdict"] == "drop" for line in damaged)
 
 
-def scan_or_die(job: Job) -> Scanned:
+def scan_or_die(job: ScanJob) -> Scanned:
     if job.path.endswith("007.png"):
         os._exit(11)
     if job.path.endswith("011.png"):
@@ -376,16 +378,16 @@ def test_killed_at_many_points_the_end_is_the_same(monkeypatch):
     build(config)
     whole = sha256s(config)
     shutil.rmtree("data")
-    points = [(StoreWriter, "keep", number, after) for number in (1, 2, 3) for after in (False, True)]
+    points = [(ScanStore, "keep", number, after) for number in (1, 2, 3) for after in (False, True)]
     points += [
-        (build_set, "list_into", 1, True),
-        (build_set, "decide", 1, False),
-        (build_set, "assign_splits", 1, True),
+        (stage, "list_into", 1, True),
+        (stage, "decide", 1, False),
+        (stage, "assign_splits", 1, True),
     ]
     points += [(os, "replace", number, after) for number in (1, 2, 3, 4) for after in (False, True)]
     for point in points:
         if build_in_child(config, die_at(*point)) == 0:
-            Places.of(config.data).manifest.unlink()  # it was complete: from here on only deciding and packing
+            SetPlan.of(config.data).manifest.unlink()  # it was complete: from here on only deciding and packing
     build(config)
     assert sha256s(config) == whole
     assert not [path for path in Path("data").rglob("*") if path.name.endswith(("partial", "-journal"))]
@@ -400,7 +402,7 @@ def test_kill_9_while_reading(monkeypatch):
     arguments = ["-m", "datasets", "folder", "photos", "--name", "mine", "--size", "32", "--workers", "1"]
     command = [sys.executable, *arguments, "--set", "clean.apply=false"]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    scanned, deadline = Places.of(config.data).scan, time.monotonic() + 60
+    scanned, deadline = SetPlan.of(config.data).scan, time.monotonic() + 60
     while not scanned.exists() or scanned.stat().st_size < 300_000:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.001)

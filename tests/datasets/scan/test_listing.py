@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from datasets.scan.listing import list_into
-from datasets.scan.store_writer import StoreWriter
+from datasets.scan.store import ScanStore
 from harness.errors import UserError
 from tests.datasets.stand_in import rows_of
 
@@ -20,7 +20,7 @@ def touch(*paths: Path) -> None:
 
 def listed(folder: Path) -> tuple[list[str], list[SimpleNamespace]]:
     """(class names, every file in the order of the listing)."""
-    with StoreWriter.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]}) as store:
+    with ScanStore.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]}) as store:
         return list_into(store, folder, "cars", "folder"), rows_of(store)
 
 

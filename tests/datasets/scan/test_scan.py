@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.scan.scan import Job, make_look, scan
+from datasets.scan.scan import ScanJob, make_look, scan
 from tests.datasets.stand_in import paint
 
 
@@ -21,13 +21,13 @@ def test_everything_about_a_good_file(tmp_path):
     framed = np.zeros((130, 120, 3), np.uint8)
     framed[20:110] = paint(1)
     path = write(tmp_path / "a.png", framed)
-    found = scan(Job(path, 32, 48, look_px=40))
+    found = scan(ScanJob(path, 32, 48, look_px=40))
     assert found.reason is None and found.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert (found.size_px, found.inner_px) == ((120, 130), (120, 86))  # lines next to a bar may be blended
     assert found.picture is not None and found.picture.shape == (32, 48, 3)
     assert found.look is not None and found.look.shape == (40, 40, 3) and found.look.min() > 10
     assert found.thumb is not None and found.thumb.shape == (64, 64, 3)
-    plain = scan(Job(path, 32, 48))
+    plain = scan(ScanJob(path, 32, 48))
     assert plain.look is None and plain.thumb is None
     assert plain.picture is not None and np.array_equal(plain.picture, found.picture)
 
@@ -35,8 +35,8 @@ def test_everything_about_a_good_file(tmp_path):
 def test_a_sha256_that_is_not_the_noted_one_is_damage(tmp_path):
     path = write(tmp_path / "a.png", paint(1))
     right = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    assert scan(Job(path, 32, 32, expected=right)).reason is None
-    found = scan(Job(path, 32, 32, expected="0" * 64))
+    assert scan(ScanJob(path, 32, 32, expected=right)).reason is None
+    found = scan(ScanJob(path, 32, 32, expected="0" * 64))
     assert found.picture is None and str(found.reason).startswith("damaged") and found.sha256 == right
 
 
@@ -45,7 +45,7 @@ def test_no_memory_is_a_reason(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("datasets.scan.scan.open_inner", fail)
-    assert str(scan(Job(write(tmp_path / "a.png", paint(1)), 32, 32)).reason).startswith("too_large")
+    assert str(scan(ScanJob(write(tmp_path / "a.png", paint(1)), 32, 32)).reason).startswith("too_large")
 
 
 @pytest.mark.parametrize("height, width", [(90, 120), (120, 90), (64, 64), (36, 400), (3, 2), (700, 1000)])

@@ -13,9 +13,7 @@ from datasets.scan import run as survey_run
 from datasets.scan.listing import list_into
 from datasets.scan.pool import map_in_order
 from datasets.scan.scan import Scanned, scan
-from datasets.scan.store import Store
-from datasets.scan.store_writer import StoreWriter
-from harness.errors import UserError
+from datasets.scan.store import ScanStore, file_to_key, to_features
 from tests.datasets.stand_in import StandIn, make_config, paint, rows_of
 
 PLACE = Path("scan.sqlite")
@@ -44,7 +42,7 @@ def run(sorter: Any = None, stop_after: int | None = None, settings: dict[str, A
         read.append(Path(job.path).name)
         return scan(job)
 
-    with StoreWriter.open(PLACE, settings) as store:
+    with ScanStore.open(PLACE, settings) as store:
         list_into(store, Path("photos"), "cars", "folder")
         store.forget_gone()
         try:
@@ -56,21 +54,31 @@ def run(sorter: Any = None, stop_after: int | None = None, settings: dict[str, A
     return read
 
 
+def kept(store: ScanStore, table: str, file: str) -> bytes | None:
+    """What `pictures` or `features` holds of a file."""
+    query = f"select {table}.* from {table} join scanned using (id) where key = ?"
+    found = store.base.execute(query, (file_to_key(file),)).fetchone()
+    return found and found[1]
+
+
+def features_of(store: ScanStore, count: int) -> np.ndarray:
+    return np.stack([to_features(kept(store, "features", f"{k:03d}.png") or b"") for k in range(count)])
+
+
 def test_every_file_is_read_once():
     make_folder(5)
     assert len(run()) == 5 and run() == []
-    with Store.read(PLACE) as store:
+    with ScanStore.open(PLACE, SETTINGS) as store:
         rows = rows_of(store)
         assert [row.file for row in rows] == [f"{k:03d}.png" for k in range(5)] and store.count() == 5
         assert all((row.width, row.height, row.reason, row.class_name) == (70, 66, None, "cars") for row in rows)
-        picture = store.picture("003.png")
-        assert picture is not None and np.array_equal(picture, np.asarray(scan_of("003.png").picture))
-        assert store.picture("nope.png") is None
+        assert kept(store, "pictures", "003.png") == np.asarray(scan_of("003.png").picture).tobytes()
+        assert kept(store, "pictures", "nope.png") is None
         assert rows[2].sha256 == scan_of("002.png").sha256
 
 
 def scan_of(name: str) -> Scanned:
-    return scan(survey_run.Job(f"photos/{name}", 32, 32))
+    return scan(survey_run.ScanJob(f"photos/{name}", 32, 32))
 
 
 def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
@@ -80,9 +88,9 @@ def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
     os.utime("photos/002.png", ns=(1, 1))
     os.unlink("photos/003.png")
     assert run() == ["001.png", "002.png"]
-    with Store.read(PLACE) as store:
-        assert store.count() == 4 and store.picture("003.png") is None
-        assert np.array_equal(np.asarray(store.picture("001.png")), np.asarray(scan_of("001.png").picture))
+    with ScanStore.open(PLACE, SETTINGS) as store:
+        assert store.count() == 4 and kept(store, "pictures", "003.png") is None
+        assert kept(store, "pictures", "001.png") == np.asarray(scan_of("001.png").picture).tobytes()
     make_folder(4)
     assert run() == ["000.png", "001.png", "002.png", "003.png"]
 
@@ -100,17 +108,16 @@ def test_a_kill_loses_one_block_at_most(stop_after, monkeypatch):
 def test_features_do_not_hang_on_neighbours_or_kills():
     make_folder(40)
     run(StandIn())
-    with Store.read(PLACE) as store:
-        whole = store.features([f"{k:03d}.png" for k in range(40)])
-        assert store.features(["nope.png"]).tolist() == [[0, 0, 0]]
+    with ScanStore.open(PLACE, SETTINGS) as store:
+        whole = features_of(store, 40)
         blocks = list(store.feature_blocks(rows=7))
     assert np.array_equal(np.concatenate([features for _, features in blocks]), whole)
     assert np.concatenate([positions for positions, _ in blocks]).tolist() == list(range(40))
     PLACE.unlink()
     for stop_after in (3, 11, 30, None):
         run(StandIn(), stop_after)
-    with Store.read(PLACE) as store:
-        assert np.array_equal(store.features([f"{k:03d}.png" for k in range(40)]), whole)
+    with ScanStore.open(PLACE, SETTINGS) as store:
+        assert np.array_equal(features_of(store, 40), whole)
 
 
 def test_batches_of_features_are_all_of_one_size():
@@ -136,7 +143,7 @@ def test_another_sorter_wants_its_own_features_and_reads_again():
 def test_what_may_pass_is_tried_again():
     make_folder(3)
     PLACE.unlink(missing_ok=True)
-    with StoreWriter.open(PLACE, SETTINGS) as store:
+    with ScanStore.open(PLACE, SETTINGS) as store:
         list_into(store, Path("photos"), "cars", "folder")
         reasons = ("unreadable: Input/output error", "timeout: too slow", "damaged: truncated")
         found = zip(list(store.pending(False)), reasons, strict=True)
@@ -154,14 +161,6 @@ def test_other_settings_and_damage_begin_anew_and_are_told(capsys):
     assert "cannot be used" in capsys.readouterr().err
 
 
-def test_a_store_that_is_not_there_is_told():
-    with pytest.raises(UserError, match="make dataset"):
-        Store.read(PLACE)
-    PLACE.write_bytes(b"x" * 5000)
-    with pytest.raises(UserError, match="--rescan"):
-        Store.read(PLACE)
-
-
 # ---- ledgers ----------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +171,7 @@ def ledger_line(url: str, file: str | None, **said: Any) -> str:
 
 def listed(lines: str) -> tuple[list[str], dict[str, Any]]:
     Path("raw/ledger.jsonl").write_text(lines)
-    with StoreWriter.open(Path("raw.sqlite"), SETTINGS) as store:
+    with ScanStore.open(Path("raw.sqlite"), SETTINGS) as store:
         names = list_into(store, Path("raw"), "cars", "folder")
         rows = rows_of(store)
         assert [row.pos for row in rows] == list(range(len(rows)))
@@ -229,12 +228,13 @@ def test_what_the_ledger_has_and_the_folder_has_not_is_accounted_for(raw):
 
 
 def test_a_noted_sha256_is_compared(raw):
-    with StoreWriter.open(Path("raw.sqlite"), SETTINGS) as store:
+    with ScanStore.open(Path("raw.sqlite"), SETTINGS) as store:
         Path("raw/ledger.jsonl").write_text(ledger_line("http://a", "files/aa/1.jpg", sha256="f" * 64))
         list_into(store, Path("raw"), "cars", "folder")
         assert [one.expected for one in store.pending(False)] == ["f" * 64, None, None]
         store.keep(
-            [(one, scan(survey_run.Job(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)], None
+            [(one, scan(survey_run.ScanJob(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)],
+            None,
         )
         assert list(store.pending(False)) == []
         assert rows_of(store)[0].reason.startswith("damaged: its sha256")

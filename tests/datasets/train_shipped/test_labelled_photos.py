@@ -18,7 +18,7 @@ from datasets.train_shipped.labelled_photos import (
     sample_good_photos,
 )
 from datasets.train_shipped.measure_view_classifier import (
-    Figure,
+    Estimate,
     confusion,
     few_shot_auc,
     resampled,
@@ -91,7 +91,7 @@ def test_views_are_counted_by_side_exactly_and_in_balance() -> None:
 def test_an_interval_holds_the_value_and_narrows_with_more_pictures() -> None:
     few, many = (resampled(n, lambda rows, n=n: float((rows % 2 == 0).mean() + 0 * n)) for n in (20, 2000))
     assert few.low < few.value < few.high and many.high - many.low < 0.3 * (few.high - few.low)
-    assert str(Figure(0.5, 0.25, 0.75)) == "0.500 (0.250 to 0.750)"
+    assert str(Estimate(0.5, 0.25, 0.75)) == "0.500 (0.250 to 0.750)"
 
 
 # ---- real photos ------------------------------------------------------------------------------------------------
