@@ -227,5 +227,5 @@ def start(job: Job) -> int:
         torch.set_num_threads(job.threads)
     facts = {"first_step": job.first_step, "last_step": job.last_step}
     say("starting", version=job.version, device=job.device, processes=job.processes, torch=torch.__version__, **facts)
-    version = import_module("harness.studiogan.shim_" + job.version.replace(".", ""))
+    version = import_module(f"harness.studiogan.shim.v{job.version.replace('.', '')}")
     return run_to_exit_code(lambda: version.train(job))

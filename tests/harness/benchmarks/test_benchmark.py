@@ -11,7 +11,7 @@ import pytest
 
 from harness.benchmarks import benchmark
 from harness.benchmarks.benchmark import find_bench, make_plan, run_benchmark
-from harness.benchmarks.benchmark_table import benchmark_table, read_published
+from harness.benchmarks.table import benchmark_table, read_published
 from harness.checkpoints.checkpoint import list_checkpoints, load_weights
 from harness.config.experiment import load_config
 from harness.errors import UserError
