@@ -243,7 +243,8 @@ def _spread(features: np.ndarray, labels: np.ndarray | None) -> float:
     return float(np.mean(found))
 
 
-# ---- the table, as Markdown: means and standard deviations over seeds -------------------------------------------------
+# ---- the table, as Markdown: means and standard deviations over seeds ---------------------------------------------
+
 
 COLUMNS = (  # of the last mark: key, heading, form of a number
     ("diversity", "diversity", "{:.2f}"),

@@ -66,11 +66,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        return self.done + self.failed + self.gone + self.refused + self.skipped + self.left
-
-    def add(self, other: "Tally") -> None:
-        for name, count in vars(other).items():
-            setattr(self, name, getattr(self, name) + count)
+        return sum(vars(self).values())
 
     def __str__(self) -> str:
         parts = [f"{self.done} good", f"{self.failed} failed", f"{self.gone} gone", f"{self.refused} refused"]

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from scrapers.crawl.fetch import Fetcher, FetchError
+from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.page import decode
+from scrapers.crawl.records import FetchError
 from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, quick_manners
 
 DAY = 86400
