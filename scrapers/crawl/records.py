@@ -29,8 +29,6 @@ class Page:
 
     url: str
     text: str
-    status: int
-    content_type: str
 
 
 class FetchError(Exception):
