@@ -9,8 +9,6 @@ Always computed in fp32: published figures are.
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.features.download_weights import Published, fill_network
 from harness.features.featurizer import Featurizer, array_to_tensor, linear_head
+from harness.networks.autocast import full_precision
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 PUBLISHED = Published(
@@ -205,21 +204,9 @@ def load_inception(path: Path | None = None, device: str | torch.device = "cpu")
     verified = sha256.startswith(PUBLISHED.sha256[INCEPTION_FILE])
 
     def features(x: Tensor) -> Tensor:
-        with _fp32(torch.device(device).type):
+        with full_precision(), torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
             return network(x.to(device)).cpu()
 
     name, resizer = "inception" if verified else "inception-unverified", f"bilinear {SIZE_PX}"
     head = linear_head(network.fc)
     return Featurizer(name, SIZE_PX, sha256, FEATURES, features, resizer, pictures_to_299, head)
-
-
-@contextmanager
-def _fp32(kind: str) -> Iterator[None]:
-    """Whatever precision training has set."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode(), torch.autocast(kind, enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
