@@ -1,6 +1,5 @@
 """`python -m scrapers SOURCE --set NAME`. The set's folder goes to stdout, progress and what came of it to stderr."""
 
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -13,32 +12,26 @@ from harness.config.data_sources import (
     CarConnectionRecipe,
     ConceptRecipe,
     KaggleRecipe,
+    PictureSize,
+    Provider,
     Sources,
     load_sources,
 )
 from harness.errors import Interrupted, UserError
-from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import make_manners
 from scrapers.crawl.records import FetchError, HostStopped, Tally, raise_if_left
-from scrapers.plan import Asked, Plan, make_plan
+from scrapers.local.archive import import_archive
+from scrapers.local.folder import import_folder
+from scrapers.plan import Plan, make_plan
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.concept import make_provider
+from scrapers.sites.kaggle import download_dataset
 from scrapers.sites.source import Source
 
 app = make_app("Pictures from the outside world into data/raw/<set>/.")
 NOBODY = "nobody@localhost.invalid"  # where nothing is asked of anybody
-
-
-class Provider(StrEnum):
-    commons = "commons"
-    list = "list"
-    search = "search"
-
-
-class PictureSize(StrEnum):
-    sml = "sml"
-    med = "med"
-    lrg = "lrg"
+NETWORK_EXTRA = "scrape extra: {name} is missing, try pip install httpx2 protego stamina selectolax"
 
 
 @app.command()
@@ -66,8 +59,10 @@ def scrape(
 ) -> None:
     """Fetch or import a set of pictures; the same command goes on where it stopped."""
     sources = load_sources(config)
-    options = (size and size.value, makes, years, provider and provider.value, categories, depth, width, terms, handle)
-    plan = make_plan(Asked(source, set_name, src, limit, *options), sources)
+    plan = make_plan(
+        source, sources, set_name=set_name, src=src, limit=limit, makes=makes, years=years, size=size,
+        provider=provider, categories=categories, depth=depth, width=width, terms=terms, handle=handle,
+    )  # fmt: skip
     if dry_run:
         _show(plan, sources, contact)
         return
@@ -78,16 +73,7 @@ def scrape(
 
 def run_plan(plan: Plan, sources: Sources, contact: str | None) -> Tally:
     """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do."""
-    looked = None if plan.is_local else make_source(plan)
-    manners = make_manners(sources.manners, NOBODY if plan.is_local else contact)
-    downloaded = _download(plan)
-    with Fetcher(plan.folder, manners) as fetcher:
-        tally = _import(plan, downloaded, fetcher) if looked is None else _fetch(plan, looked, fetcher)
-        raise_if_left(tally, fetcher.stopped)
-    unread = len(looked.unread) if isinstance(looked, CarConnection) else 0
-    if unread:
-        pages = f"{unread} page{'s' * (unread > 1)}"
-        raise Interrupted(f"{plan.set_name}: {tally}; {pages} could not be had, the same command asks again")
+    tally = _import(plan, sources) if plan.is_local else _fetch(plan, sources, contact)
     if not tally.done + tally.skipped:
         if tally.failed:
             raise Interrupted(f"{plan.set_name}: {tally}; none could be had, the same command tries again")
@@ -111,36 +97,40 @@ def make_source(plan: Plan) -> Source:
     return make_provider(plan.recipe, plan.src)
 
 
-def _fetch(plan: Plan, source: Source, fetcher: Fetcher) -> Tally:
+def _fetch(plan: Plan, sources: Sources, contact: str | None) -> Tally:
+    source, manners = make_source(plan), make_manners(sources.manners, contact)
     try:
-        return fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
+        from scrapers.crawl.fetch import Fetcher
+    except ImportError as error:
+        raise UserError(NETWORK_EXTRA.format(name=error.name)) from error
+    try:
+        with Fetcher(plan.folder, manners) as fetcher:
+            tally = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
+            raise_if_left(tally, fetcher.stopped)
     except HostStopped as error:
         raise Interrupted(f"{error}; what is fetched is kept, the same command goes on another day") from error
     except FetchError as error:
         if error.status == "failed":
             raise Interrupted(f"{error}; what is fetched is kept, the same command goes on from here") from error
         raise UserError(f"{error}; what is fetched is kept") from error
+    if isinstance(source, CarConnection) and source.unread:
+        pages = f"{len(source.unread)} page{'s' * (len(source.unread) > 1)}"
+        raise Interrupted(f"{plan.set_name}: {tally}; {pages} could not be had, the same command asks again")
+    return tally
 
 
-def _download(plan: Plan) -> Path | None:
-    if not isinstance(plan.recipe, KaggleRecipe) or plan.source != "kaggle":
-        return plan.src
-    from scrapers.sites.kaggle import download_dataset
-
-    return download_dataset(plan.recipe.handle)
-
-
-def _import(plan: Plan, src: Path | None, fetcher: Fetcher) -> Tally:
-    from scrapers.local.archive import import_archive
-    from scrapers.local.folder import import_folder
-
+def _import(plan: Plan, sources: Sources) -> Tally:
+    """From this machine, or from Kaggle by its own client."""
+    handle = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
+    src, dump = plan.src, plan.source == "car_connection"
+    if plan.source == "kaggle" and handle:
+        src = download_dataset(handle)
     assert src is not None
-    dump = plan.source == "car_connection"
-    if plan.source == "archive" or (dump and src.is_file()):
-        return import_archive(src, fetcher, source="archive", always_make=dump, limit=plan.limit)
-    label = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
-    kind = "kaggle" if plan.source == "kaggle" else "folder"
-    return import_folder(src, fetcher, source=kind, always_make=dump, limit=plan.limit, label=label)
+    with PictureSet(plan.folder, make_manners(sources.manners, NOBODY)) as pictures:
+        if plan.source == "archive" or (dump and src.is_file()):
+            return import_archive(src, pictures, always_make=dump, limit=plan.limit)
+        kind = "kaggle" if plan.source == "kaggle" else "folder"
+        return import_folder(src, pictures, source=kind, always_make=dump, limit=plan.limit, label=handle)
 
 
 def _show(plan: Plan, sources: Sources, contact: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +19,17 @@ from harness.config.data_sources import (
 from harness.errors import UserError
 
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Option → (the recipe's key, which sources know it).
+# What a command's options are called in a recipe, and which source knows them.
+KEYS = {"size": "picture_size", "width": "width_px"}
 FOR_SOURCE = {
-    "size": ("picture_size", "car_connection"),
-    "makes": (None, "car_connection"),
-    "years": (None, "car_connection"),
-    "provider": ("provider", "concept"),
-    "categories": ("categories", "concept"),
-    "depth": ("depth", "concept"),
-    "width": ("width_px", "concept"),
-    "terms": ("terms", "concept"),
-    "handle": ("handle", "kaggle"),
+    **dict.fromkeys(("size", "makes", "years"), "car_connection"),
+    **dict.fromkeys(("provider", "categories", "depth", "width", "terms"), "concept"),
+    "handle": "kaggle",
 }
-
-
 OF_PROVIDER = {"commons": {"categories", "depth", "width_px"}, "search": {"terms", "per_term"}}
 SRC_OF = {"archive": ("a zip or tar", Path.is_file), "folder": ("a folder", Path.is_dir)}
 OTHERWISE = {"archive": "folder", "folder": "archive"}
 NOT_SHOWN = {"source", "set", "img_size", "classes", "views", "card"}  # a build's business
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A command's options; None = not said. Lists are texts with commas."""
-
-    source: str
-    set_name: str | None = None
-    src: str | None = None
-    limit: int | None = None
-    size: str | None = None
-    makes: str | None = None
-    years: str | None = None
-    provider: str | None = None
-    categories: str | None = None
-    depth: int | None = None
-    width: int | None = None
-    terms: str | None = None
-    handle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,16 +49,13 @@ class Plan:
     def is_local(self) -> bool:
         return self.source in ("kaggle", "archive", "folder") or (self.source == "car_connection" and bool(self.src))
 
-    @property
-    def _of_other_providers(self) -> set[str]:
-        provider = getattr(self.recipe, "provider", None)
-        return set().union(*(keys for name, keys in OF_PROVIDER.items() if name != provider))
-
     def lines(self) -> list[str]:
         """For people: what would be done."""
         lines = [f"set {self.set_name}: {self.source} into {self.folder.as_posix()}"]
-        for key, value in self.recipe.model_dump().items():
-            if key not in NOT_SHOWN | self._of_other_providers:
+        content = self.recipe.model_dump()
+        others = [keys for name, keys in OF_PROVIDER.items() if name != content.get("provider")]
+        for key, value in content.items():
+            if key not in NOT_SHOWN.union(*others):
                 lines.append(f"  {key}: {', '.join(value) if isinstance(value, list) else value}")
         lines += [f"  src: {self.src}"] if self.src else []
         lines += [f"  makes: {', '.join(self.makes)}"] if self.makes else []
@@ -92,25 +63,33 @@ class Plan:
         return lines + [f"  limit: {self.limit or 'all'}"]
 
 
-def make_plan(asked: Asked, sources: Sources) -> Plan:
-    """UserError for whatever does not fit together."""
-    asked = replace(asked, **{field.name: None for field in fields(asked) if getattr(asked, field.name) == ""})
-    recipe = _recipe(asked.source, sources)
-    source = asked.source if asked.source in SCRAPED else recipe.source
-    changes = _changes(asked, source)
-    other_set = bool(changes.get("handle")) and changes["handle"] != getattr(recipe, "handle", None)
+def make_plan(
+    asked: str, sources: Sources, *, set_name: str | None = None, src: str | None = None, limit: int | None = None,
+    **options: Any,
+) -> Plan:  # fmt: skip
+    """UserError for whatever does not fit together.
+
+    Args:
+        asked: a source, or a recipe's name.
+        options: those of FOR_SOURCE; lists are texts with commas. None or "" = not said.
+    """
+    recipe = _recipe(asked, sources)
+    source = asked if asked in SCRAPED else recipe.source
+    changes = _changes(options, source)
+    makes_text, years_text = changes.pop("makes", ""), changes.pop("years", "")
+    other_set = changes.get("handle") not in (None, getattr(recipe, "handle", None))
     recipe = change_recipe(recipe, changes) if changes else recipe
-    src = _src(asked.src, source)
-    set_name = _set_name(asked.set_name, None if other_set else recipe.set, recipe, src)
-    folder = raw_folder(set_name)
-    _refuse_itself(src, folder)
-    makes = tuple(comma_list(asked.makes or ""))
-    if asked.makes and not makes:
-        raise UserError(f"MAKES: found {asked.makes!r}, allowed makes with commas, try MAKES=audi,saab; without: all")
-    years = text_to_years(asked.years) if asked.years else None
-    if src and source == "car_connection" and (makes or years):
+    found_src = _src(src or None, source)
+    name = _set_name(set_name or (None if other_set else recipe.set), recipe, found_src)
+    folder = raw_folder(name)
+    _refuse_itself(found_src, folder)
+    makes = tuple(comma_list(makes_text))
+    if makes_text and not makes:
+        raise UserError(f"MAKES: found {makes_text!r}, allowed makes with commas, try MAKES=audi,saab; without: all")
+    years = text_to_years(years_text) if years_text else None
+    if found_src and source == "car_connection" and (makes or years):
         raise UserError("MAKES, YEARS: found with SRC, allowed where the site is walked, try without")
-    return Plan(source, recipe, set_name, folder, src, asked.limit, makes, years)
+    return Plan(source, recipe, name, folder, found_src, limit, makes, years)
 
 
 def _recipe(source: str, sources: Sources) -> AnyRecipe:
@@ -126,16 +105,15 @@ def _recipe(source: str, sources: Sources) -> AnyRecipe:
     return recipe
 
 
-def _changes(asked: Asked, source: str) -> dict[str, Any]:
+def _changes(options: dict[str, Any], source: str) -> dict[str, Any]:
+    """What was said, by the recipe's keys. UserError for an option of another source."""
     changes: dict[str, Any] = {}
-    for option, (key, of) in FOR_SOURCE.items():
-        value = getattr(asked, option)
-        if value is None:
+    for option, value in options.items():
+        if value in (None, ""):
             continue
-        if of != source:
+        if (of := FOR_SOURCE[option]) != source:
             raise UserError(f"{option.upper()}: found {value!r}, allowed with SOURCE={of}, found SOURCE={source}")
-        if key:
-            changes[key] = comma_list(value) if option in ("categories", "terms") else value
+        changes[KEYS.get(option, option)] = comma_list(value) if option in ("categories", "terms") else value
     if changes.get("width_px") == 0:
         changes["width_px"] = None  # the originals
     return changes
@@ -157,16 +135,11 @@ def _src(text: str | None, source: str) -> Path | None:
     return src
 
 
-def _set_name(asked: str | None, default: str | None, recipe: AnyRecipe, src: Path | None) -> str:
-    """The name asked for, the recipe's, or one made of what is imported."""
-    if asked is not None:
-        name = asked
-    elif default:
-        name = default
-    else:
+def _set_name(name: str | None, recipe: AnyRecipe, src: Path | None) -> str:
+    """The name that is given, or one made of what is imported."""
+    if name is None:
         found = recipe.handle.split("/")[1] if isinstance(recipe, KaggleRecipe) else src.resolve().name if src else ""
-        name = re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", found, flags=re.IGNORECASE)
-        name = to_set_name(name)
+        name = to_set_name(re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", found, flags=re.IGNORECASE))
     if not SET_NAME.fullmatch(name):
         raise UserError(
             f"NAME: found {name!r}, allowed letters, digits, '.', '_' and '-', at most 64, try NAME=my-cars"
@@ -189,11 +162,9 @@ def comma_list(text: str) -> list[str]:
 def text_to_years(text: str) -> frozenset[int]:
     """`2019-2022`, `2019`, `2015,2019-2022`."""
     years: set[int] = set()
-    for part in comma_list(text):
+    for part in comma_list(text) or [text]:
         found = re.fullmatch(r"(\d{4})(?:\s*-\s*(\d{4}))?", part)
         if not found or int(found[2] or found[1]) < int(found[1]):
             raise UserError(f"YEARS: found {part!r}, allowed years and spans of years, try YEARS=2015,2019-2022")
         years |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
-    if not years:
-        raise UserError(f"YEARS: found {text!r}, allowed years and spans of years, try YEARS=2015,2019-2022")
     return frozenset(years)

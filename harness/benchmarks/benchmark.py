@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from harness.benchmarks.benchmark_table import benchmark_table, read_published
+from harness.benchmarks.table import benchmark_table, read_published
 from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError

@@ -22,6 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
 View = Literal["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"]
 PictureSize = Literal["sml", "med", "lrg"]
+Provider = Literal["commons", "list", "search"]
 # The widths that Wikimedia keeps; any other it would have to make for us alone.
 ThumbWidth = Literal[250, 330, 500, 960, 1280, 1920, 3840]
 Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+(/versions/\d+)?$")]
@@ -61,7 +62,7 @@ class CarConnectionRecipe(Recipe):
 
 class ConceptRecipe(Recipe):
     source: Literal["concept"]
-    provider: Literal["commons", "list", "search"]
+    provider: Provider
     categories: Annotated[list[Text], Field(min_length=1)]
     depth: Annotated[int, Field(ge=0, le=10)]
     width_px: ThumbWidth | None

@@ -3,6 +3,8 @@
 In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d), and what the factor reader sees in a picture.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from harness.errors import UserError
@@ -13,7 +15,6 @@ from harness.features.mobilenet_v2 import load_mobilenet_v2
 from harness.features.resnet18 import load_resnet18
 
 __all__ = [
-    "FEATURIZERS",
     "READER_PATH",
     "Featurizer",
     "Reader",
@@ -24,17 +25,17 @@ __all__ = [
     "pictures_to_input",
     "reader_to_bytes",
 ]
-FEATURIZERS = ("reader", "inception", "mobilenet_v2", "resnet18")
+# Where Inception is computed is up to the caller; the others are small and stay on the CPU.
+FEATURIZERS: dict[str, Callable[[str | torch.device], Featurizer]] = {
+    "reader": lambda device: load_reader().featurizer,
+    "inception": lambda device: load_inception(device=device),
+    "mobilenet_v2": lambda device: load_mobilenet_v2(),
+    "resnet18": lambda device: load_resnet18(),
+}
 
 
 def load_featurizer(name: str = "reader", device: str | torch.device = "cpu") -> Featurizer:
-    """The featurizer of this name. UserError when there is none, or its weights are missing or damaged.
-
-    `device` is where Inception is computed; the others are small and stay on the CPU."""
+    """The featurizer of this name. UserError when there is none, or its weights are missing or damaged."""
     if name not in FEATURIZERS:
         raise UserError(f"featurizer: found {name!r}, allowed {', '.join(FEATURIZERS)}")
-    if name == "inception":
-        return load_inception(device=device)
-    if name == "reader":
-        return load_reader().featurizer
-    return load_mobilenet_v2() if name == "mobilenet_v2" else load_resnet18()
+    return FEATURIZERS[name](device)

@@ -3,17 +3,28 @@
 In: uint8 (N, H, W, 3) of any size. Out: the renderer's factors, the nose's side, and whether there is a usable car.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from harness.features.featurizer import Featurizer, batches, pictures_to_input
+from harness.features.featurizer import Featurizer, batches, both_ways, pictures_to_input
 from harness.features.weights_file import read_tensors, tensors_to_bytes
 
 READER_PATH = Path(__file__).parents[1] / "weights" / "reader.safetensors"
 REMEDY = "put the repository's file back, or train one with `python -m datasets reader`"
+
+
+def conv_trunk(layers: Sequence[tuple[int, int, int]], size_px: int, dim: int) -> nn.Sequential:
+    """3x3 convolutions (in, out, stride) that make sixteenths of the sides, and an embedding that keeps positions:
+    (B, 3, size_px, size_px) → (B, dim)."""
+    parts: list[nn.Module] = []
+    for inside, outside, stride in layers:
+        parts += [nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+    flat = nn.Linear(layers[-1][1] * (size_px // 16) ** 2, dim, bias=False)
+    return nn.Sequential(*parts, nn.Flatten(), flat, nn.BatchNorm1d(dim), nn.ReLU())
 
 
 class ReaderNet(nn.Module):
@@ -28,13 +39,7 @@ class ReaderNet(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        parts: list[nn.Module] = []
-        for inside, outside, stride in self.LAYERS:
-            convolution = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-            parts += [convolution, nn.BatchNorm2d(outside), nn.ReLU()]
-        cells = (self.SIZE_PX // 16) ** 2
-        flat = [nn.Flatten(), nn.Linear(64 * cells, self.DIM, bias=False), nn.BatchNorm1d(self.DIM), nn.ReLU()]
-        self.trunk = nn.Sequential(*parts, *flat)
+        self.trunk = conv_trunk(self.LAYERS, self.SIZE_PX, self.DIM)
         self.heads = nn.Linear(self.DIM, outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +75,8 @@ class Reader:
         self.threshold: float = meta["threshold"]
         self.errors: dict[str, float] = meta["errors"]
         self.report: dict[str, Any] = meta["report"]
-        self.featurizer = Featurizer("reader", network.SIZE_PX, sha256, network.DIM, self._embed)
+        embed = both_ways(lambda x: network(x)[0])
+        self.featurizer = Featurizer("reader", network.SIZE_PX, sha256, network.DIM, embed)
 
     def read(self, pictures: np.ndarray, batch_size: int = 128) -> dict[str, np.ndarray]:
         """uint8 (N, H, W, 3) → float32 (N,) each: all factors in their units and ranges, car_score in [0, 1],
@@ -87,9 +93,6 @@ class Reader:
     def accepts(self, pictures: np.ndarray, batch_size: int = 128) -> np.ndarray:
         """Which pictures show one usable car: bool (N,)."""
         return self.read(pictures, batch_size)["car_score"] >= self.threshold
-
-    def _embed(self, x: Tensor) -> Tensor:
-        return 0.5 * (self.network(x)[0] + self.network(x.flip(3))[0])
 
     def _outputs(self, x: Tensor) -> Tensor:
         seen, mirrored = self.network(x)[1], self.network(x.flip(3))[1]
@@ -114,8 +117,7 @@ def _sigmoid(logit: np.ndarray) -> np.ndarray:
 
 def reader_to_bytes(network: ReaderNet, meta: dict[str, Any]) -> bytes:
     """The weights file, in half precision; `meta` says what the outputs are and how well they are read."""
-    state = network.state_dict()
-    return tensors_to_bytes("reader", {k: v.half() if v.is_floating_point() else v for k, v in state.items()}, meta)
+    return tensors_to_bytes("reader", network.state_dict(), meta)
 
 
 def load_reader(path: Path = READER_PATH) -> Reader:

@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.features.featurizer import Normalise
 
 HOW = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
 CELLS = 4
@@ -24,17 +24,13 @@ CELLS = 4
 class VisionTransformer(nn.Module):
     """x float32 (B, 3, size_px, size_px) in [-1, 1] → mean of the patches (B, D), means in 4 x 4 cells (B, 16 D)."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, trunk: nn.Module, size_px: int, width: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.trunk, self.size_px, self.width = trunk, size_px, width
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.scale = Normalise(mean, std)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.trunk(pixel_values=((x + 1) / 2 - self.mean) / self.std).last_hidden_state
+        tokens = self.trunk(pixel_values=self.scale(x)).last_hidden_state
         side = math.isqrt(tokens.shape[1])  # tokens that stand for no patch come first
         patches = tokens[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
         return patches.mean((2, 3)), F.adaptive_avg_pool2d(patches, CELLS).flatten(1)

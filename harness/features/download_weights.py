@@ -1,13 +1,17 @@
 """Weights that others have published: looked for in the known places, checked, downloaded once."""
 
 import hashlib
+import io
 import os
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from harness.cli import say
 from harness.errors import UserError
@@ -15,6 +19,7 @@ from harness.storage.atomic import atomic_file
 
 SILENCE_SEC = 30.0
 CHUNK_BYTES = 1 << 20
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -84,3 +89,25 @@ def weights_folders() -> list[Path]:
     """Where weights are looked for; the last is where they are put."""
     given = os.environ.get("CARFORGE_WEIGHTS")
     return [*([Path(given).expanduser()] if given else []), Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def fill_network(
+    network: N, content: bytes, path: Path, kind: str, remedy: str, rename: Callable[[Any], Any] = dict
+) -> N:
+    """A network made on the meta device (which draws no random numbers), with the weights of a file, to be read alone.
+
+    UserError when the content of `path` is not of this `kind`; no code in it is run.
+    """
+    try:
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        network.load_state_dict(rename(weights), assign=True)
+    except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: is no file of {kind} ({reason}); {remedy}") from error
+    return frozen(network)
+
+
+def frozen(network: N) -> N:
+    """float32, without gradients, channels last: a third faster on CPUs."""
+    network = network.float().eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

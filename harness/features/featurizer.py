@@ -3,13 +3,25 @@
 In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from harness.images.tensors import pictures_to_tensor
+
+# What torchvision's training took from pictures in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Network = Callable[[Tensor], Tensor]
+
+
+def array_to_tensor(pictures: np.ndarray) -> Tensor:
+    """uint8 (N, H, W, 3) → float32 (N, 3, H, W) in [-1, 1]."""
+    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
+    return pictures_to_tensor(torch.tensor(np.ascontiguousarray(pictures)))
 
 
 def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
@@ -18,8 +30,7 @@ def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
     A picture that is not square is continued on both sides with its edge rows or columns until it is: the car keeps its
     proportions, as if the picture had been drawn square. The resize is bilinear over all source pixels.
     """
-    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
-    x = torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    x = array_to_tensor(pictures)
     height, width = x.shape[2:]
     if height != width:
         rows, columns = max(width - height, 0), max(height - width, 0)
@@ -46,7 +57,7 @@ class Featurizer:
     size_px: int
     sha256: str
     dim: int
-    network: Callable[[Tensor], Tensor]
+    network: Network
     resizer: str = "squared bilinear antialiased"
     to_input: Callable[[np.ndarray, int], Tensor] = pictures_to_input
     head: Callable[[np.ndarray], np.ndarray] | None = None
@@ -67,3 +78,32 @@ def batches(
 ) -> Iterator[Tensor]:
     for start in range(0, len(pictures), batch_size):
         yield to_input(pictures[start : start + batch_size], size_px)
+
+
+class Normalise(nn.Module):
+    """x float32 (B, 3, H, W) in [-1, 1] → what a network was trained on: pictures in [0, 1], less `mean`, over `std`.
+
+    Adds nothing to a state dict, and has its numbers even where a network is made without any (on the meta device).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x + 1) / 2 - self.mean) / self.std
+
+
+def both_ways(network: Network) -> Network:
+    """Alike for a picture and its mirror image: the mean of what the network gives of both."""
+    return lambda x: 0.5 * (network(x) + network(x.flip(3)))
+
+
+def linear_head(layer: nn.Linear) -> Callable[[np.ndarray], np.ndarray]:
+    """The layer on arrays: features float32 (N, dim) → logits (N, classes)."""
+    weight, bias = layer.weight.cpu().numpy(), layer.bias.cpu().numpy()
+    return lambda features: features @ weight.T + bias

@@ -8,10 +8,7 @@ Always computed in fp32: published figures are.
 """
 
 import hashlib
-import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.features.download_weights import Published
-from harness.features.featurizer import Featurizer
+from harness.features.download_weights import Published, fill_network
+from harness.features.featurizer import Featurizer, array_to_tensor, linear_head
+from harness.networks.autocast import full_precision
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}"
-SHA256_PREFIX = "6726825d"  # the file's name carries it, as files for torch.hub do
+PUBLISHED = Published(
+    (INCEPTION_FILE,),
+    f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}",
+    {INCEPTION_FILE: "6726825d"},  # the file's name carries it, as files for torch.hub do
+    advice="; or use it all the same with CARFORGE_INCEPTION={path}",
+)
 SIZE_PX, FEATURES, CLASSES = 299, 2048, 1008
 
 # ---- the network ------------------------------------------------------------------------------------------------
@@ -173,9 +175,7 @@ class InceptionNet(nn.Module):
 
 def pictures_to_299(pictures: np.ndarray, size_px: int = SIZE_PX) -> Tensor:
     """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1], as the module says."""
-    assert pictures.dtype == np.uint8 and pictures.ndim == 4 and pictures.shape[3] == 3, pictures.shape
-    x = torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-    x = F.interpolate(x, (size_px, size_px), mode="bilinear", align_corners=False)
+    x = F.interpolate(array_to_tensor(pictures), (size_px, size_px), mode="bilinear", align_corners=False)
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -194,58 +194,19 @@ def load_inception(path: Path | None = None, device: str | torch.device = "cpu")
         try:
             content = found.read_bytes()
         except OSError as error:
-            raise UserError(f"{found}: cannot be read ({error.strerror}); {_published().remedy()}") from error
+            raise UserError(f"{found}: cannot be read ({error.strerror}); {PUBLISHED.remedy()}") from error
         sha256 = hashlib.sha256(content).hexdigest()
     else:
-        found, content, sha256 = _published().read()
-    network = _read_network(found, content).to(device)
-    verified = sha256.startswith(SHA256_PREFIX)
-    return _featurizer(network, "inception" if verified else "inception-unverified", sha256)
-
-
-def find_inception() -> Path | None:
-    """Where the published weights lie: $CARFORGE_WEIGHTS or torch's cache ($TORCH_HOME/hub/checkpoints)."""
-    return _published().find()
-
-
-def _published() -> Published:
-    advice = "; or use it all the same with CARFORGE_INCEPTION={path}"
-    return Published((INCEPTION_FILE,), INCEPTION_URL, {INCEPTION_FILE: SHA256_PREFIX}, advice=advice)
-
-
-def _read_network(path: Path, content: bytes) -> InceptionNet:
-    with torch.device("meta"):  # no draw of initial weights, so that torch's generator stays where it was
+        found, content, sha256 = PUBLISHED.read()
+    with torch.device("meta"):
         network = InceptionNet()
-    try:
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(weights, assign=True)
-    except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: is no file of Inception weights ({reason}); {_published().remedy()}") from error
-    network = network.float().eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-
-
-@contextmanager
-def _fp32(kind: str) -> Iterator[None]:
-    """Whatever precision training has set."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode(), torch.autocast(kind, enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def _featurizer(network: InceptionNet, name: str, sha256: str) -> Featurizer:
-    device = network.fc.weight.device
-    weight, bias = network.fc.weight.cpu().numpy(), network.fc.bias.cpu().numpy()
+    network = fill_network(network, content, found, "Inception weights", PUBLISHED.remedy()).to(device)
+    verified = sha256.startswith(PUBLISHED.sha256[INCEPTION_FILE])
 
     def features(x: Tensor) -> Tensor:
-        with _fp32(device.type):
+        with full_precision(), torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
             return network(x.to(device)).cpu()
 
-    return Featurizer(
-        name, SIZE_PX, sha256, FEATURES, features, f"bilinear {SIZE_PX}", pictures_to_299, lambda x: x @ weight.T + bias
-    )
+    name, resizer = "inception" if verified else "inception-unverified", f"bilinear {SIZE_PX}"
+    head = linear_head(network.fc)
+    return Featurizer(name, SIZE_PX, sha256, FEATURES, features, resizer, pictures_to_299, head)

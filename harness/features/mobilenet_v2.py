@@ -4,18 +4,14 @@ In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps, an embedding, c
 Two published files are known. They differ in how they pad and scale their input, and in a class for "background".
 """
 
-import io
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from harness.features.download_weights import Published
-from harness.features.featurizer import Featurizer
+from harness.features.download_weights import Published, fill_network
+from harness.features.featurizer import Featurizer, Normalise, both_ways, linear_head
 
 SIZE_PX, DIM = 224, 1280
 FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # the float tensors of TensorFlow's 8-bit file, to be placed
@@ -28,7 +24,6 @@ PUBLISHED = Published(
 # Expansion, channels, blocks, stride of the first block: the paper's table 2.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 KEPT_BLOCKS = (12, 15)  # the last ones with 96 and with 160 channels
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPSILON = 1e-5  # of torchvision's batch norms
 
 
@@ -85,14 +80,11 @@ class MobileNetV2(nn.Module):
         for module in self.modules():
             if isinstance(module, PaddedConv):
                 module.same = same
-        self.scales_input = not same
+        self.scale = nn.Identity() if same else Normalise()
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 96, H/16, W/16), (B, 160, H/32, W/32), and the embedding (B, 1280)."""
-        if self.scales_input:
-            mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-            x = ((x + 1) / 2 - mean) / std
-        x = F.relu6(self.stem(x))
+        x = F.relu6(self.stem(self.scale(x)))
         kept = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -108,16 +100,10 @@ def load_network(may_download: bool = True) -> tuple[MobileNetV2, str]:
     """The network with ImageNet weights, and the sha256 of the file that they come from."""
     path, content, sha256 = PUBLISHED.read(may_download)
     folded = path.name == FOLDED_NAME
-    with torch.device("meta"):  # no draw of initial weights, so that torch's generator stays where it was
+    with torch.device("meta"):
         network = MobileNetV2(1001 if folded else 1000, folded)
-    try:
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(weights if folded else fold_torchvision(weights), assign=True)
-    except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: is no file of MobileNetV2 ({reason}); {PUBLISHED.remedy()}") from error
-    network = network.float().eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last), sha256  # type: ignore[call-overload]
+    rename = dict if folded else fold_torchvision
+    return fill_network(network, content, path, "MobileNetV2", PUBLISHED.remedy(), rename), sha256
 
 
 def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -144,12 +130,5 @@ def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_mobilenet_v2() -> Featurizer:
     """The embedding, alike for a picture and its mirror image; logits of ImageNet's classes."""
     network, sha256 = load_network()
-    weight, bias = network.classifier.weight.numpy(), network.classifier.bias.numpy()
-
-    def features(x: Tensor) -> Tensor:
-        return 0.5 * (network(x) + network(x.flip(3)))
-
-    def head(found: np.ndarray) -> Any:
-        return found @ weight.T + bias
-
-    return Featurizer("mobilenet_v2", SIZE_PX, sha256, DIM, features, head=head)
+    head = linear_head(network.classifier)
+    return Featurizer("mobilenet_v2", SIZE_PX, sha256, DIM, both_ways(network), head=head)

@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.features.download_weights import Published
-from harness.features.featurizer import Featurizer
+from harness.features.download_weights import Published, frozen
+from harness.features.featurizer import Featurizer, Normalise, both_ways
 
 # ResNet18_Weights.IMAGENET1K_V1 of torchvision.
-WEIGHTS_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+WEIGHTS_FILE = "resnet18-f37072fd.pth"
 WEIGHTS_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-# What torchvision's training took from pictures in [0, 1].
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PUBLISHED = Published(
+    (WEIGHTS_FILE,), f"https://download.pytorch.org/models/{WEIGHTS_FILE}", {WEIGHTS_FILE: WEIGHTS_SHA256}
+)
 STAGES = 4
 IMAGENET_WIDTH = 64
 
@@ -53,13 +54,11 @@ class ResNet18(nn.Module):
         width: channels of the first stage; ImageNet weights need 64.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, stem: str = "imagenet", width: int = IMAGENET_WIDTH) -> None:
         super().__init__()
         assert stem in ("imagenet", "small"), stem
         self.width = width
+        self.scale = Normalise()
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
@@ -72,14 +71,10 @@ class ResNet18(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # Not part of the state dict, whose names are torchvision's alone.
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """The outputs of the four stages, from the first (B, width, h, w) to the last (B, 8 * width, h / 8, w / 8)."""
-        x = ((x + 1) / 2 - self.mean) / self.std
-        x = self.pool(F.relu(self.bn1(self.conv1(x))))
+        x = self.pool(F.relu(self.bn1(self.conv1(self.scale(x)))))
         maps = []
         for number in range(STAGES):
             x = getattr(self, f"layer{number + 1}")(x)
@@ -101,7 +96,7 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
             "imagenet" = torchvision's own, which is looked for in $CARFORGE_WEIGHTS and in torch's hub cache and
             otherwise downloaded there, once.
     """
-    path = published().read()[0] if str(path_or_name) == "imagenet" else Path(path_or_name).expanduser()
+    path = PUBLISHED.read()[0] if str(path_or_name) == "imagenet" else Path(path_or_name).expanduser()
     if not path.is_file():
         raise UserError(f"ImageNet weights: found no file {path}, allowed a file, or imagenet for torchvision's own")
     state = _read_state(path)
@@ -121,11 +116,6 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def published() -> Published:
-    name = WEIGHTS_URL.rpartition("/")[2]
-    return Published((name,), WEIGHTS_URL, {name: WEIGHTS_SHA256})
-
-
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
@@ -142,18 +132,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def load_network() -> ResNet18:
     """With ImageNet weights, for looking only."""
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+    with torch.device("meta"):  # no draw of initial weights, so that torch's generator stays where it was
         network = ResNet18()
-    network.load_state_dict(imagenet_state("imagenet"))
-    network = network.eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.load_state_dict(imagenet_state("imagenet"), assign=True)
+    return frozen(network)
 
 
 def load_resnet18() -> Featurizer:
     """The last stage, averaged over its places, alike for a picture and its mirror image."""
-    network = load_network()
-
-    def features(x: Tensor) -> Tensor:
-        return 0.5 * (network(x) + network(x.flip(3))).mean((2, 3))
-
-    return Featurizer("resnet18", 224, WEIGHTS_SHA256, 8 * IMAGENET_WIDTH, features)
+    features = both_ways(load_network())
+    return Featurizer("resnet18", 224, WEIGHTS_SHA256, 8 * IMAGENET_WIDTH, lambda x: features(x).mean((2, 3)))

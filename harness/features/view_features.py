@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.features import clip, mobilenet_v2, resnet18
-from harness.features.featurizer import pictures_to_input
+from harness.features.featurizer import linear_head, pictures_to_input
 from harness.features.view_net import SorterNet, layout, load_sorter_net
 
 # ImageNet's classes that are whole cars, numbered from 0: beach wagon, cab, convertible, jeep, limousine, minivan,
@@ -86,7 +86,7 @@ def at_hand(name: str) -> bool:
     """Whether the weights are on this machine, damaged or not."""
     if name in ("reader", "clip"):
         return name == "reader" or clip.find_folder() is not None
-    return (mobilenet_v2.PUBLISHED if name == "mobilenet_v2" else resnet18.published()).find() is not None
+    return (mobilenet_v2 if name == "mobilenet_v2" else resnet18).PUBLISHED.find() is not None
 
 
 def load_look_featurizer(name: str, may_download: bool = True) -> LookFeaturizer:
@@ -108,8 +108,8 @@ def _embedded() -> LookFeaturizer:
 
 def _mobilenet_v2(may_download: bool) -> LookFeaturizer:
     network, sha256 = mobilenet_v2.load_network(may_download)
-    weight, bias = network.classifier.weight.numpy(), network.classifier.bias.numpy()
-    shift = len(bias) - 1000  # a class for "background" before all others
+    head = linear_head(network.classifier)
+    shift = network.classifier.out_features - 1000  # a class for "background" before all others
     columns = [number + shift for number in CAR_CLASSES]
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ def _mobilenet_v2(may_download: bool) -> LookFeaturizer:
         return embedding, torch.cat([_cells(middle, 4), _cells(last, 3)], 1)
 
     def car_share(even: np.ndarray) -> np.ndarray:
-        logits = even @ weight.T + bias
+        logits = head(even)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         return (shares[:, columns].sum(1) / shares.sum(1)).astype(np.float32)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.features.car_reader import conv_trunk
 from harness.features.weights_file import read_tensors, tensors_to_bytes
 
 SORTER_NET_PATH = Path(__file__).parents[1] / "weights" / "sorter.safetensors"
@@ -28,12 +29,7 @@ class SorterNet(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        parts: list[nn.Module] = []
-        for inside, outside, stride in self.LAYERS:
-            parts += [nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
-        flat = self.LAYERS[-1][1] * (self.SIZE_PX // 16) ** 2
-        ends = [nn.Flatten(), nn.Linear(flat, self.DIM, bias=False), nn.BatchNorm1d(self.DIM), nn.ReLU()]
-        self.trunk = nn.Sequential(*parts, *ends)
+        self.trunk = conv_trunk(self.LAYERS, self.SIZE_PX, self.DIM)
         self.heads = nn.Linear(self.DIM, outputs)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -67,9 +63,7 @@ def layout(x: Tensor) -> Tensor:
 
 def sorter_net_to_bytes(network: SorterNet, meta: dict[str, Any]) -> bytes:
     """In half precision; `meta` says how it was trained."""
-    state = network.state_dict()
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    return tensors_to_bytes("sorter_net", halves, {**meta, "outputs": network.heads.out_features})
+    return tensors_to_bytes("sorter_net", network.state_dict(), {**meta, "outputs": network.heads.out_features})
 
 
 def load_sorter_net(path: Path = SORTER_NET_PATH) -> tuple[SorterNet, str]:

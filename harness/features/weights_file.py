@@ -16,8 +16,9 @@ SCHEMA = 1
 
 
 def tensors_to_bytes(key: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
-    """safetensors with `meta` and a sha256 over everything in its metadata."""
-    kept = {name: value.detach().contiguous() for name, value in tensors.items()}
+    """safetensors, numbers in half precision, with `meta` and a sha256 over everything in its metadata."""
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    kept = {name: value.detach().contiguous() for name, value in halves.items()}
     text = json.dumps({"schema_version": SCHEMA, **meta}, sort_keys=True)
     # One entry: safetensors writes several in random order, and equal files would differ in their bytes.
     return safetensors.torch.save(kept, {key: f"{content_sha256(text, kept)} {text}"})

@@ -31,19 +31,21 @@ def pairwise_distances(features: np.ndarray) -> np.ndarray:
 
 def nearest_distances(features: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     """From each to the nearest of `others` (None = to its nearest fellow), float64 (N,)."""
-    if others is not None:
-        x, y = checked_features(features, others)
-        return np.concatenate(
-            [euclidean_distances(x[k : k + BLOCK_ROWS], y).min(1) for k in range(0, len(x), BLOCK_ROWS)]
-        )
-    (x,) = checked_features(features)
-    nearest = []
+    if others is None:
+        return neighbour_distances(checked_features(features)[0], 1)
+    x, y = checked_features(features, others)
+    return np.concatenate([euclidean_distances(x[k : k + BLOCK_ROWS], y).min(1) for k in range(0, len(x), BLOCK_ROWS)])
+
+
+def neighbour_distances(x: np.ndarray, k: int) -> np.ndarray:
+    """From each row of float64 (N, d) to its k-th nearest fellow, float64 (N,)."""
+    found = []
     for start in range(0, len(x), BLOCK_ROWS):
-        block = euclidean_distances(x[start : start + BLOCK_ROWS], x)
-        rows = np.arange(len(block))
-        block[rows, start + rows] = np.inf
-        nearest.append(block.min(1))
-    return np.concatenate(nearest)
+        distances = euclidean_distances(x[start : start + BLOCK_ROWS], x)
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = np.inf
+        found.append(np.partition(distances, k - 1, axis=1)[:, k - 1])
+    return np.concatenate(found)
 
 
 def euclidean_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ In: a run folder with a checkpoint, and the packed sets of its config. Out: nest
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from harness.metrics.frechet import frechet_distance, frechet_name, statistics_o
 from harness.metrics.inception_score import inception_score
 from harness.metrics.precision_recall import manifold_figures
 from harness.metrics.real_features import RealKey, RealSide, real_side
+from harness.networks.autocast import full_precision
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
@@ -200,19 +200,6 @@ def _leave_if(stopped: Callable[[], bool]) -> None:
         raise Stopped
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 without TF32, as published figures are computed; afterwards as before."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
 def evaluation_to_text(evaluation: dict[str, Any]) -> str:
     """What `evaluate` prints: what was compared, a line a figure, and what is left out and why."""
     figures, left_out = evaluation["figures"], evaluation["left_out"]
@@ -237,7 +224,7 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
     folder = find_checkpoint(rundir.checkpoints)
     config = rundir.read_config()
     held_out, train = (_read_rows(config, split, count) for split in ("valid", "train"))
-    samples = sample_checkpoint(folder, count, seed)
+    samples = sample_with_labels(folder, count, seed)[0]
     figures = {
         "run": name,
         "step": read_meta(folder)["step"],
@@ -251,13 +238,9 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
     return figures
 
 
-def sample_checkpoint(folder: Path, count: int, seed: int = SEED) -> np.ndarray:
-    """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one)."""
-    return sample_with_labels(folder, count, seed)[0]
-
-
 def sample_with_labels(folder: Path, count: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same, and the classes int64 (count,) that they were drawn of; None where the run has none."""
+    """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one), and the classes
+    int64 (count,) that they were drawn of; None where the run has none."""
     loaded = load_checkpoint(folder)
     z_dim, classes = loaded.config.model.z_dim, loaded.num_classes
     z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, z_dim, classes)

@@ -7,7 +7,7 @@ In: features (N, d) of real and of generated pictures. Out: numbers. Computed in
 import numpy as np
 
 from harness.errors import UserError
-from harness.metrics.distances import BLOCK_ROWS, euclidean_distances, varied_features
+from harness.metrics.distances import BLOCK_ROWS, euclidean_distances, neighbour_distances, varied_features
 
 
 def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
@@ -20,7 +20,7 @@ def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, fl
         raise UserError(
             f"neighbours: found {k} for {len(x)} and {len(y)} pictures, allowed fewer than there are of each"
         )
-    real_radii, fake_radii = _neighbour_radii(x, k), _neighbour_radii(y, k)
+    real_radii, fake_radii = neighbour_distances(x, k), neighbour_distances(y, k)
     holders = np.zeros(len(y), np.int64)  # in how many real balls each generated picture lies
     recalled, covered = 0, 0
     for start in range(0, len(x), BLOCK_ROWS):
@@ -35,14 +35,3 @@ def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, fl
         "density": float(holders.mean() / k),
         "coverage": covered / len(x),
     }
-
-
-def _neighbour_radii(x: np.ndarray, k: int) -> np.ndarray:
-    """From each to its k-th nearest fellow, float64 (N,)."""
-    radii = []
-    for start in range(0, len(x), BLOCK_ROWS):
-        distances = euclidean_distances(x[start : start + BLOCK_ROWS], x)
-        rows = np.arange(len(distances))
-        distances[rows, start + rows] = np.inf
-        radii.append(np.partition(distances, k - 1, axis=1)[:, k - 1])
-    return np.concatenate(radii)

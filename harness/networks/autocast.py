@@ -1,6 +1,7 @@
-"""Where autocast must not reach: operations that keep the precision of their inputs."""
+"""Where autocast and TF32 must not reach: operations that keep the precision of their inputs."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,3 +17,16 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager:
 def to_full_precision(x: Tensor) -> Tensor:
     """bf16 and fp16 become float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 without TF32, as published figures are computed; afterwards as before."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

@@ -16,18 +16,6 @@ BN_MOMENTUM = 0.1
 
 
 class SNConv2d(SpectralNorm, nn.Conv2d):
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
-        bias: bool = True,
-    ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-        self._hide_weight()
-
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.effective_weight(), self.bias)
 
@@ -35,30 +23,18 @@ class SNConv2d(SpectralNorm, nn.Conv2d):
 class SNConvTranspose2d(SpectralNorm, nn.ConvTranspose2d):
     """Its weight is (I, O, kh, kw), that of the convolution which it is the adjoint of, and has the same norm."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
-        self.steps, self.margin = stride, padding
-        self._hide_weight()
-
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None
-        return F.conv_transpose2d(input, self.effective_weight(), self.bias, self.steps, self.margin)
+        padding = self.padding
+        return F.conv_transpose2d(input, self.effective_weight(), self.bias, self.stride, padding)  # type: ignore[arg-type]
 
 
 class SNLinear(SpectralNorm, nn.Linear):
-    def __init__(self, in_features: int, out_features: int, bias: bool = True):
-        super().__init__(in_features, out_features, bias=bias)
-        self._hide_weight()
-
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.effective_weight(), self.bias)
 
 
 class SNEmbedding(SpectralNorm, nn.Embedding):
-    def __init__(self, num_embeddings: int, embedding_dim: int):
-        super().__init__(num_embeddings, embedding_dim)
-        self._hide_weight()
-
     def forward(self, input: Tensor) -> Tensor:
         return F.embedding(input, self.effective_weight())
 

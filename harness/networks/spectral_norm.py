@@ -1,5 +1,7 @@
 """Spectral norm (Miyato et al. 2018), in the keys of torch.nn.utils.spectral_norm and so of StudioGAN."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,9 +31,9 @@ class _WeightOverSigma(torch.autograd.Function):
 class SpectralNorm:
     """Mixin that divides a layer's weight by its largest singular value (Miyato et al. 2018), found by power iteration.
 
-    Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`, `weight_v`. Nothing computed is kept on
-    the module, so it can be copied, pickled and compiled at any time. `frozen = True` stops the iteration in training
-    too.
+    It stands before the layer's own class. Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`,
+    `weight_v`. Nothing computed is kept on the module, so it can be copied, pickled and compiled at any time.
+    `frozen = True` stops the iteration in training too.
     """
 
     weight_orig: nn.Parameter
@@ -41,7 +43,8 @@ class SpectralNorm:
     frozen: bool = False
     stepwise: bool = False  # by autograd's own formula, as StudioGAN
 
-    def _hide_weight(self) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         assert isinstance(self, nn.Module)
         weight = self._parameters.pop("weight")
         assert weight is not None

@@ -113,6 +113,17 @@ def clean_leftovers(folder: Path) -> list[Path]:
     return leftovers
 
 
+def append_whole(descriptor: int, content: bytes) -> None:
+    """`content` at the end of a file that is open to append, or (full disk) the file as it was."""
+    size = os.fstat(descriptor).st_size
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    except BaseException:
+        os.ftruncate(descriptor, size)
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable; file systems that cannot sync a folder are left in peace."""
     descriptor = os.open(folder, os.O_RDONLY)

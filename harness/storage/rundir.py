@@ -29,7 +29,14 @@ from harness.config.experiment import (
     read_yaml,
 )
 from harness.errors import UserError
-from harness.storage.atomic import atomic_file, atomic_folder, atomic_write, clean_leftovers, remove_folder
+from harness.storage.atomic import (
+    append_whole,
+    atomic_file,
+    atomic_folder,
+    atomic_write,
+    clean_leftovers,
+    remove_folder,
+)
 from harness.storage.lock import hold_lock
 
 __all__ = ["RunDir", "atomic_file", "atomic_folder", "atomic_write", "clean_leftovers", "remove_folder"]
@@ -228,13 +235,7 @@ def _append(path: Path, line: str) -> None:
     """A whole line at the end of the file, or (full disk) the file as it was."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        size, content = os.fstat(descriptor).st_size, line.encode()
-        try:
-            while content:
-                content = content[os.write(descriptor, content) :]
-        except OSError:
-            os.ftruncate(descriptor, size)
-            raise
+        append_whole(descriptor, line.encode())
     finally:
         os.close(descriptor)
 

@@ -15,7 +15,6 @@ from harness.storage.hdf5 import PackedSet, open_packed
 from harness.studiogan import checkout
 from harness.studiogan.dialects.convert import config_to_text
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # Ours alone: StudioGAN computes as it does. By key, the values that ask for nothing.
 IGNORED = {"train.precision": ("auto", "fp32"), "train.compile": (False,), "train.pictures": ("auto", "resident")}
 
@@ -142,7 +141,6 @@ def job_of(setting: Setting, *, seed: int, first_step: int, last_step: int, has_
     return {
         "checkout": str(setting.checkout),
         "version": config.studiogan.version,
-        "package_root": str(PACKAGE_ROOT),
         "config": setting.rendered[0],
         "device": setting.device,
         "processes": setting.processes,

@@ -1,40 +1,36 @@
 """The fetcher: pages and pictures from the network into data/raw/<set>/, politely, resumable, all accounted for."""
 
 import asyncio
-import os
-import signal
 import threading
 from collections.abc import Iterable, Mapping, Sized
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from harness.cli import noted_signals, say
-from harness.errors import Interrupted, UserError
+from harness.cli import say
+from harness.errors import Interrupted
 from harness.runtime.progress import Progress
-from harness.storage.lock import hold_lock
-from scrapers.crawl.ledger import Ledger, picture_line, url_key
-from scrapers.crawl.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
+from scrapers.crawl.check_picture import check_picture
+from scrapers.crawl.client import PICTURE, Client
+from scrapers.crawl.hosts import Clock
+from scrapers.crawl.ledger import picture_line, url_key
+from scrapers.crawl.loop_thread import Background
+from scrapers.crawl.magic_bytes import picture_kind
+from scrapers.crawl.page import ask_page, lost_page, page_of
+from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Manners
-from scrapers.crawl.records import DONE, FAILED, REFUSED, FetchError, HostStopped, Page, Tally, Wanted, raise_if_left
-from scrapers.crawl.store import PageCache, PictureFiles
-
-if TYPE_CHECKING:
-    from scrapers.crawl.hosts import Clock
-    from scrapers.crawl.loop_thread import Background
-    from scrapers.crawl.ssrf_guard import GuardedNetwork
-
-__all__ = ["FetchError", "Fetcher", "HostStopped", "Manners", "Page", "Tally", "Wanted", "raise_if_left"]
+from scrapers.crawl.records import DONE, FAILED, FetchError, HostStopped, Page, Tally, Wanted
+from scrapers.crawl.response import Stopping
+from scrapers.crawl.ssrf_guard import GuardedNetwork
+from scrapers.crawl.store import PageCache
 
 LOOK_AHEAD = 256  # addresses under way at once, most of them waiting for their host
 DAY_SEC = 86400.0
-NETWORK_EXTRA = "scrape extra: {name} is missing, try pip install httpx2 protego stamina selectolax"
 
 
-class Fetcher:
-    """`with Fetcher(folder, load_manners(contact=…)) as fetcher:` holds the folder's lock and one client for all.
+class Fetcher(PictureSet):
+    """`with Fetcher(folder, manners) as fetcher:` holds the folder's lock and one client for all.
 
     SIGINT or SIGTERM: what is in flight is finished shortly, the ledger written, and the call raises Interrupted
     (exit 75). Hosts that had to be stopped are told and listed in `stopped`; end a command with
@@ -42,37 +38,22 @@ class Fetcher:
     `network` and `clock` are for tests.
     """
 
+    background: Background | None = None  # while the folder is held
+
     def __init__(
-        self,
-        folder: Path,
-        manners: Manners,
-        network: "GuardedNetwork | None" = None,
-        clock: "Clock | None" = None,
+        self, folder: Path, manners: Manners, network: GuardedNetwork | None = None, clock: Clock | None = None
     ) -> None:
-        self.folder, self.manners = Path(folder), manners
+        super().__init__(folder, manners)
         self.stopped: dict[str, str] = {}  # host → reason
-        self.network, self.clock = network, clock
-        self.background: Background | None = None
-        self.stopping = False
+        self.network, self.clock = network or GuardedNetwork(manners.allow_private), clock or Clock()
         self.asked: set[bytes] = set()  # under way, or failed in this run
-        self.closing = ExitStack()
 
-    def __enter__(self) -> "Fetcher":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            stack.enter_context(hold_lock(self.folder / "lock.json", say))
-            self.files, self.pages = PictureFiles(self.folder), PageCache(self.folder)
-            self.pages.clean()
-            self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan(), say)
-            stack.callback(self.ledger.close)
-            if threading.current_thread() is threading.main_thread():
-                stack.enter_context(noted_signals((signal.SIGINT, signal.SIGTERM), self._heard))
-            stack.callback(self._end)
-            self.closing = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.closing.close()
+    def _open(self, stack: ExitStack) -> None:
+        super()._open(stack)
+        self.pages = PageCache(self.folder)
+        self.pages.clean()
+        self.background = Background(self.manners, self.clock, self.network, self._host_stopped)
+        stack.callback(self.background.end)
 
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
@@ -83,8 +64,6 @@ class Fetcher:
         `api`: an interface that is offered to programs, see Client.get.
         May be called while `fetch_pictures` reads its `wanted` (a generator that reads pages as it goes)."""
         background = self._running()
-        from scrapers.crawl.page import ask_page, lost_page, page_of
-
         url = url.partition("#")[0]
         cached = self.pages.read(url)
         now = background.client.clock.today()
@@ -116,7 +95,7 @@ class Fetcher:
                         batch.count("skipped")
                         continue
                     batch.room.acquire()
-                    future = background.submit(self._fetch, item)
+                    future = background.submit(self._fetch, background.client, item)
                     future.add_done_callback(partial(self._finish, batch, url_key(item.url)))
             except BaseException:
                 background.drop_waiting()  # the source failed: what only waits for its host would hold that up
@@ -129,23 +108,6 @@ class Fetcher:
             raise Interrupted(f"stopped: {batch.tally}; the same command goes on from here")
         return batch.tally
 
-    def add_local(self, content: bytes, wanted: Wanted) -> str:
-        """A picture from an archive or a folder into the same store and ledger; → done | refused."""
-        self._go_on()
-        known = self.ledger.status(wanted.url)
-        if known and known[0] != FAILED:
-            return known[0]
-        kind, reason = picture_kind(content), None
-        if len(content) > self.manners.max_bytes:
-            reason = f"too_large: {len(content)} bytes, allowed {self.manners.max_bytes}"
-        elif kind is None:
-            reason = f"format: found {other_kind(content)}, allowed jpg, png, webp"
-        if kind is None or reason:
-            self.ledger.add(picture_line(wanted, REFUSED, reason=reason))
-            return REFUSED
-        self._keep(content, kind, wanted)
-        return DONE
-
     def _is_settled(self, url: str) -> bool:
         """Whether there is nothing to ask for; otherwise it is under way from now on."""
         key, known = url_key(url), self.ledger.status(url)
@@ -154,13 +116,9 @@ class Fetcher:
         self.asked.add(key)
         return False
 
-    async def _fetch(self, wanted: Wanted) -> str:
+    async def _fetch(self, client: Client, wanted: Wanted) -> str:
         """One picture from its address to its ledger line; → the status to count."""
-        from scrapers.crawl.check_picture import check_picture
-        from scrapers.crawl.client import PICTURE
-
-        assert self.background
-        client, before = self.background.client, self.ledger.status(wanted.url)
+        before = self.ledger.status(wanted.url)
         tried = before[1] if before else 0
         try:
             answer = await client.get(wanted.url, PICTURE, check_picture)
@@ -178,16 +136,8 @@ class Fetcher:
             await asyncio.to_thread(self._keep, answer.body, kind, wanted, **found)
         return DONE
 
-    def _keep(self, content: bytes, kind: str, wanted: Wanted, **found: Any) -> None:
-        """The file first, then its line: a line without its file would be a lie."""
-        sha256, name = self.files.keep(content, kind)
-        what = {"sha256": sha256, "bytes": len(content), "content_type": PICTURE_TYPES[kind], "file": name}
-        self.ledger.add(picture_line(wanted, DONE, **what, **found))
-
     def _finish(self, batch: "Batch", key: bytes, future: "Future[str]") -> None:
         """An address' end, in the loop's thread: counted, or what went wrong with us noted."""
-        from scrapers.crawl.response import Stopping
-
         error = None if future.cancelled() else future.exception()
         if not future.cancelled() and error is None:
             batch.count(future.result())
@@ -197,28 +147,13 @@ class Fetcher:
             self.asked.discard(key)
         batch.room.release()
 
-    def _running(self) -> "Background":
-        """The client at work; started when it is first needed, so that archives and folders need no extra."""
+    def _running(self) -> Background:
         self._go_on()
-        if self.background is None:
-            try:
-                from scrapers.crawl.hosts import Clock
-                from scrapers.crawl.loop_thread import Background
-                from scrapers.crawl.ssrf_guard import GuardedNetwork
-            except ImportError as error:
-                raise UserError(NETWORK_EXTRA.format(name=error.name)) from error
-            network = self.network or GuardedNetwork(self.manners.allow_private)
-            self.background = Background(self.manners, self.clock or Clock(), network, self._host_stopped)
+        assert self.background is not None
         return self.background
-
-    def _go_on(self) -> None:
-        if self.stopping:
-            raise Interrupted("stopped; the same command goes on from here")
 
     def _ended(self, error: BaseException) -> BaseException:
         """What to raise for an error of the loop: being stopped is no error."""
-        from scrapers.crawl.response import Stopping
-
         if isinstance(error, CancelledError | Stopping):
             return Interrupted("stopped; the same command goes on from here")
         return error
@@ -228,18 +163,9 @@ class Fetcher:
         say(f"{host}: stopped ({reason}); what is wanted from it is left for another run")
 
     def _heard(self, number: int) -> None:
-        """A signal: the first one winds down, the second one does not wait for that."""
-        if self.stopping:
-            raise Interrupted("stopped at once; the same command goes on from here")
-        self.stopping = True
-        with suppress(OSError):  # not print: it cannot be entered again while it is at work
-            os.write(2, f"\n{signal.Signals(number).name}: finishing what is in flight\n".encode())
+        super()._heard(number)
         if self.background:
             self.background.stop()
-
-    def _end(self) -> None:
-        if self.background:
-            self.background.end()
 
 
 class Batch:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.storage.atomic import append_whole
 from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, Wanted
 
 STATUSES = (DONE, FAILED, GONE, REFUSED)
@@ -56,7 +57,6 @@ class Ledger:
         self._mend_end()
         self._read(files, say)
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        self.size = os.fstat(self.descriptor).st_size
 
     def status(self, url: str) -> tuple[str, int] | None:
         """What became of an address, and after how many attempts in all."""
@@ -66,14 +66,7 @@ class Ledger:
     def add(self, line: dict[str, Any]) -> None:
         content = (json.dumps(line, allow_nan=False) + "\n").encode("ascii")
         with self.lock:
-            try:
-                written = os.write(self.descriptor, content)
-                while written < len(content):
-                    written += os.write(self.descriptor, content[written:])
-            except BaseException:  # a full disk: half a line would spoil the next one
-                os.ftruncate(self.descriptor, self.size)
-                raise
-            self.size += len(content)
+            append_whole(self.descriptor, content)  # half a line would spoil the next one
             self._remember(line)
             self.unsynced += 1
             if self.unsynced >= SYNC_LINES or time.monotonic() - self.synced_at > SYNC_SEC:

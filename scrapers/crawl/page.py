@@ -56,7 +56,7 @@ def lost_page(error: FetchError, now: float) -> CachedPage | None:
 def page_of(cached: CachedPage) -> Page:
     if cached.status != DONE:
         raise FetchError(cached.url, cached.status, cached.reason or "", cached.http)
-    return Page(cached.final_url, cached.text, cached.http or 200, cached.content_type)
+    return Page(cached.final_url, cached.text)
 
 
 def decode(body: bytes, content_type: str) -> str:

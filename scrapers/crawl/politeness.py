@@ -10,11 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from harness.config.yaml_files import read_yaml
 from harness.errors import UserError
 
 AGENT = "carforge"  # the product token that robots.txt and X-Robots-Tag may name
-SOURCES_YAML = Path("configs/sources.yaml")
 CONTACT_HELP = (
     "an e-mail address or a web page where the people behind a server can reach you, "
     "try CONTACT=you@your.domain (or CARFORGE_CONTACT in the environment)"
@@ -78,11 +76,3 @@ def make_manners(section: Mapping[str, Any], contact: str | None = None) -> Mann
         key = ".".join(str(part) for part in fault["loc"])
         what = fault["msg"].removeprefix("Value error, ")
         raise UserError(f"manners.{key}: found {fault['input']!r}, {what}") from error
-
-
-def load_manners(path: Path = SOURCES_YAML, contact: str | None = None) -> Manners:
-    """Manners from the `manners:` section of `path`; see make_manners."""
-    section = read_yaml(path).get("manners") or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{path}: manners: found {type(section).__name__}, allowed keys with values")
-    return make_manners(section, contact)

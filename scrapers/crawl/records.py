@@ -30,8 +30,6 @@ class Page:
 
     url: str
     text: str
-    status: int
-    content_type: str
 
 
 class FetchError(Exception):
@@ -67,15 +65,11 @@ class Tally:
 
     @property
     def total(self) -> int:
-        return self.done + self.failed + self.gone + self.refused + self.skipped + self.left
+        return sum(vars(self).values())
 
     def show_in(self, progress: Progress) -> None:
         """The rate and the time left are of what had to be asked for."""
         progress.show(self.total, str(self), self.total - self.skipped - self.left)
-
-    def add(self, other: "Tally") -> None:
-        for name, count in vars(other).items():
-            setattr(self, name, getattr(self, name) + count)
 
     def __str__(self) -> str:
         parts = [f"{self.done} good", f"{self.failed} failed", f"{self.gone} gone", f"{self.refused} refused"]

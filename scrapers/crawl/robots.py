@@ -46,9 +46,7 @@ def rules_of_answer(status: int, body: bytes) -> Rules:
     """
     if status in (401, 403):
         return Rules(closed=f"robots: robots.txt answers {status}, taken as a refusal of everything")
-    if status == 429 or status >= 500:
-        return Rules(stop=f"robots.txt answers {status}")
-    if status >= 400:
+    if 400 <= status < 500 and status != 429:
         return Rules()
     if not 200 <= status < 300:
         return Rules(stop=f"robots.txt answers {status}")

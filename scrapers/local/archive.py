@@ -7,25 +7,19 @@ refused.
 
 import re
 import stat
-import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.errors import UserError
-from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.magic_bytes import picture_kind
+from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
-from scrapers.local.importer import HEAD_BYTES, MAX_PICTURE_BYTES, Importer, printable, why_no_picture
-from scrapers.local.tar import CutShort, is_tar, read_tar
+from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, printable
+from scrapers.local.tar import is_tar, read_tar
 
 MIB, GIB = 1 << 20, 1 << 30
-# What zipfile raises on bytes that are no sound zip.
-ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
-ZIP_FAULTS += (struct.error, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -38,83 +32,37 @@ class Caps:
     ratio: int = 200
 
 
-@dataclass(frozen=True)
-class Member:
-    """One entry. `fault`: why it is not read. `read(n)`: its first n bytes, -1 for all."""
-
-    name: str
-    size: int
-    fault: str | None
-    read: Callable[[int], bytes]
-
-
 def import_archive(
-    path: Path, fetcher: Fetcher, *, source: str = "archive", always_make: bool = False, limit: int | None = None,
-    caps: Caps | None = None,
-) -> Tally:  # fmt: skip
+    path: Path, pictures: PictureSet, *, always_make: bool = False, limit: int | None = None, caps: Caps | None = None
+) -> Tally:
     """Every picture of a zip or tar (also .gz, .bz2, .xz) into the store. UserError when it is none, or is cut short.
 
     `limit`: so many pictures at most. Imported again, it is read again, and what is there stays as it is.
     """
-    caps = caps or Caps()
     if not path.is_file():
         raise UserError(f"SRC: found no file {path}, allowed a zip or tar of pictures (SOURCE=folder for a folder)")
     members = _tar_members if is_tar(path) or not zipfile.is_zipfile(path) else _zip_members
-    with Importer(fetcher, source, f"archive:{printable(path.name)}", always_make) as importer:
-        importer.set_root(_names(members(path, caps)))
-        seen: dict[str, int] = {}
-        for member in members(path, caps):
-            if limit is not None and importer.taken >= limit:
-                break
-            seen[member.name] = seen.get(member.name, 0) + 1
-            if seen[member.name] > 1:
-                importer.refuse(f"{member.name} ({seen[member.name]})", "duplicate_name: the first of this name counts")
-            else:
-                _take(importer, member)
-    return importer.tally
-
-
-def _names(members: Iterator[Member]) -> Iterator[str]:
-    """Of what can be read; an archive that is cut short is read as far as it goes."""
-    with suppress(CutShort):
-        yield from (member.name for member in members if member.fault is None)
-
-
-def _take(importer: Importer, member: Member) -> None:
-    if member.fault:
-        importer.refuse(member.name, member.fault)
-        return
-    try:
-        head = member.read(HEAD_BYTES)
-        content = member.read(-1) if picture_kind(head) else b""
-    except ZIP_FAULTS as error:
-        importer.refuse(member.name, f"damaged: {printable(str(error))[:200]}")
-        return
-    if content:
-        importer.take(member.name, content)
-    else:
-        importer.refuse(member.name, why_no_picture(head))
+    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", always_make)
+    return importer.run(partial(members, path, caps or Caps()), limit)
 
 
 def _zip_members(path: Path, caps: Caps) -> Iterator[Member]:
     """Files of a zip in its order; folders have no content and are passed over."""
     try:
         archive = zipfile.ZipFile(path)
-    except ZIP_FAULTS as error:
+    except READ_FAULTS as error:
         raise UserError(f"SRC: {path} is no sound zip ({error}), try to download or copy it again") from error
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         _check_caps(path, len(infos), sum(info.file_size for info in infos), caps)
         for info in infos:
-            yield Member(info.orig_filename, info.file_size, _zip_fault(info, caps), _zip_reader(archive, info))
+            yield Member(info.orig_filename, _zip_fault(info, caps), partial(_read_zip, archive, info))
 
 
-def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[int], bytes]:
-    def read(count: int) -> bytes:  # zipfile gives at most the size that the header says, and checks the CRC at the end
-        with archive.open(info) as stream:
-            return stream.read(count)
-
-    return read
+def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
+    """At most the size that the header says, and zipfile checks the CRC at the end."""
+    with archive.open(info) as stream:
+        return stream.read(count)
 
 
 def _zip_fault(info: zipfile.ZipInfo, caps: Caps) -> str | None:
@@ -140,7 +88,7 @@ def _tar_members(path: Path, caps: Caps) -> Iterator[Member]:
             fault = "link: links are not followed"
         elif not info.isreg() or info.issparse():
             fault = "not_a_file: a pipe, socket, device or a file with holes"
-        yield Member(info.name, info.size, fault or name_fault(info.name) or size_fault(info.size, None, caps), read)
+        yield Member(info.name, fault or name_fault(info.name) or size_fault(info.size, None, caps), read)
 
 
 def _check_caps(path: Path, count: int, total_bytes: int, caps: Caps) -> None:

@@ -3,18 +3,19 @@
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from harness.errors import UserError
-from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.magic_bytes import picture_kind
+from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
-from scrapers.local.importer import HEAD_BYTES, MAX_PICTURE_BYTES, Importer, printable, why_no_picture
+from scrapers.local import importer
+from scrapers.local.importer import Importer, Member, printable
 
 
 def import_folder(
-    folder: Path, fetcher: Fetcher, *, source: str = "folder", always_make: bool = False, limit: int | None = None,
-    label: str | None = None, max_bytes: int = MAX_PICTURE_BYTES,
+    folder: Path, pictures: PictureSet, *, source: str = "folder", always_make: bool = False, limit: int | None = None,
+    label: str | None = None,
 ) -> Tally:  # fmt: skip
     """Every picture below a folder into the store, in the order of names. `label`: what its files are called after.
 
@@ -24,17 +25,14 @@ def import_folder(
         raise UserError(
             f"SRC: found no folder {folder}, allowed a folder of pictures (SOURCE=archive for a zip or tar)"
         )
-    label = label or folder.resolve().name
-    with Importer(fetcher, source, f"folder:{printable(label)}", always_make) as importer:
-        importer.set_root(name for name, fault in _files(folder) if fault is None)
-        for name, fault in _files(folder):
-            if limit is not None and importer.taken >= limit:
-                break
-            if fault:
-                importer.refuse(name, fault)
-            else:
-                _take(importer, folder, name, max_bytes)
-    return importer.tally
+    name = f"folder:{printable(label or folder.resolve().name)}"
+    return Importer(pictures, source, name, always_make).run(partial(_members, folder), limit)
+
+
+def _members(folder: Path) -> Iterator[Member]:
+    """Everything below the folder but folders and hidden files, named by its path with `/`."""
+    for name, fault in _files(folder):
+        yield Member(name, fault, partial(_read, folder / name))
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str | None]]:
@@ -79,20 +77,7 @@ def _fault(entry: os.DirEntry[str], top: str) -> str | None:
     return None if stat.S_ISREG(mode) else "not_a_file: a pipe, socket or device"
 
 
-def _take(importer: Importer, folder: Path, name: str, max_bytes: int) -> None:
-    try:
-        # Not blocking: a pipe that took the file's place would wait for ever.
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as stream:
-            size = os.fstat(descriptor).st_size
-            head = stream.read(HEAD_BYTES)
-            content = head + stream.read(max(max_bytes, HEAD_BYTES) + 1 - len(head)) if picture_kind(head) else b""
-    except OSError as error:
-        importer.refuse(name, f"unreadable: {error.strerror}")
-        return
-    if not picture_kind(head):
-        importer.refuse(name, why_no_picture(head))
-    elif len(content) > max_bytes:
-        importer.refuse(name, f"too_large: {size} bytes, allowed {max_bytes}")
-    else:
-        importer.take(name, content)
+def _read(path: Path, count: int) -> bytes:
+    # Not blocking: a pipe that took the file's place would wait for ever.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        return stream.read(count if count >= 0 else importer.MAX_PICTURE_BYTES + 1)

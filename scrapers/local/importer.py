@@ -1,15 +1,20 @@
 """What archives and folders have in common: whose class a file gets, what is no picture, what is told to the ledger."""
 
 import hashlib
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from struct import error as struct_error
 
-from harness.errors import Interrupted
+from harness.errors import Interrupted, UserError
 from harness.runtime.progress import Progress
-from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import picture_line, read_lines
-from scrapers.crawl.magic_bytes import other_kind
+from scrapers.crawl.magic_bytes import other_kind, picture_kind
+from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import DONE, REFUSED, Tally, Wanted
 from scrapers.sites.car_specs import specs_from_name
 
@@ -17,6 +22,22 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 MAX_PICTURE_BYTES = 32 << 20
 ARCHIVE_BEGINS = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"Rar!", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
 HEAD_BYTES = 512  # enough to tell a picture, or an archive inside the archive
+# What reading raises: a file that has gone, and zipfile on bytes that are no sound zip.
+READ_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+READ_FAULTS += (struct_error, IndexError, OverflowError)
+
+
+class CutShort(UserError):
+    """An archive's end is missing or damaged; what stands before it was read."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file. `fault`: why it is not read. `read(n)`: its first n bytes, -1 for all."""
+
+    name: str
+    fault: str | None
+    read: Callable[[int], bytes]
 
 
 class Importer:
@@ -26,26 +47,46 @@ class Importer:
     its own, `<name>@<begin of its hash>`: neither is lost.
     """
 
-    def __init__(self, fetcher: Fetcher, source: str, label: str, always_make: bool = False) -> None:
-        self.fetcher, self.source, self.label, self.always_make = fetcher, source, label, always_make
-        self.root: tuple[str, ...] = ()
-        self.known = _known_files(fetcher.folder, f"{label}#")
+    def __init__(self, pictures: PictureSet, source: str, label: str, always_make: bool = False) -> None:
+        self.pictures, self.source, self.label, self.always_make = pictures, source, label, always_make
+        self.root: tuple[str, ...] = ()  # the folders that stand around everything and so are no classes
+        self.known = _known_files(pictures.folder, f"{label}#")
         self.tally = Tally()
         self.progress = Progress("pictures", None)
 
-    def __enter__(self) -> "Importer":
-        return self
+    def run(self, members: Callable[[], Iterator[Member]], limit: int | None) -> Tally:
+        """Every member in its order, which are gone through twice. `limit`: so many pictures at most."""
+        seen: Counter[str] = Counter()
+        with self.progress:
+            self.root = common_root(_readable_names(members()))
+            for member in members():
+                if limit is not None and self.tally.done + self.tally.skipped >= limit:
+                    break
+                seen[member.name] += 1
+                if seen[member.name] > 1:
+                    name = f"{member.name} ({seen[member.name]})"
+                    self.refuse(name, "duplicate_name: the first of this name counts")
+                elif member.fault:
+                    self.refuse(member.name, member.fault)
+                else:
+                    self._read(member)
+        return self.tally
 
-    def __exit__(self, *error: Any) -> None:
-        self.progress.close()
-
-    @property
-    def taken(self) -> int:
-        return self.tally.done + self.tally.skipped
-
-    def set_root(self, names: Iterable[str]) -> None:
-        """Told all names, the importer knows which folders stand around everything and so are no classes."""
-        self.root = common_root(names)
+    def _read(self, member: Member) -> None:
+        try:
+            head = member.read(HEAD_BYTES)
+            content = member.read(-1) if picture_kind(head) else b""
+        except READ_FAULTS as error:
+            unreadable = isinstance(error, OSError) and error.strerror
+            reason = f"unreadable: {error.strerror}" if unreadable else f"damaged: {printable(str(error))[:200]}"
+            self.refuse(member.name, reason)
+            return
+        if len(content) > MAX_PICTURE_BYTES:
+            self.refuse(member.name, f"too_large: {len(content)} bytes or more, allowed {MAX_PICTURE_BYTES}")
+        elif content:
+            self.take(member.name, content)
+        else:
+            self.refuse(member.name, why_no_picture(head))
 
     def take(self, name: str, content: bytes) -> None:
         """A picture (by its first bytes)."""
@@ -59,7 +100,7 @@ class Importer:
         make = specs["make"] if specs else None
         folder = class_folder(name, self.root)
         class_name = make if make and (self.always_make or not folder) else folder
-        self._count(self.fetcher.add_local(content, Wanted(url, self.source, class_name=class_name, specs=specs)))
+        self._count(self.pictures.add_local(content, Wanted(url, self.source, class_name=class_name, specs=specs)))
 
     def refuse(self, name: str, reason: str) -> None:
         """A line in the ledger for what is not taken, unless it says so already; it takes nothing from a picture that
@@ -67,11 +108,11 @@ class Importer:
         url = self._url(name)
         wanted = Wanted(f"{url}@{REFUSED}" if url in self.known else url, self.source)
         if not self._is_refused(wanted.url):
-            self.fetcher.ledger.add(picture_line(wanted, REFUSED, reason=reason))
+            self.pictures.ledger.add(picture_line(wanted, REFUSED, reason=reason))
         self._count(REFUSED)
 
     def _is_refused(self, url: str) -> bool:
-        found = self.fetcher.ledger.status(url)
+        found = self.pictures.ledger.status(url)
         return found is not None and found[0] == REFUSED
 
     def _url(self, name: str) -> str:
@@ -80,7 +121,7 @@ class Importer:
     def _count(self, status: str) -> None:
         self.tally.count(status)
         self.tally.show_in(self.progress)
-        if self.fetcher.stopping:  # a signal came
+        if self.pictures.stopping:  # a signal came
             raise Interrupted(f"stopped: {self.tally}; the same command goes on from here")
 
 
@@ -94,6 +135,12 @@ def _known_files(folder: Path, begin: str) -> dict[str, str]:
 
 def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
+
+
+def _readable_names(members: Iterator[Member]) -> Iterator[str]:
+    """An archive that is cut short is read as far as it goes."""
+    with suppress(CutShort):
+        yield from (member.name for member in members if member.fault is None)
 
 
 def why_no_picture(content: bytes) -> str:

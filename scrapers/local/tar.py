@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from harness.errors import UserError
+from scrapers.local.importer import CutShort
 
 STEP_BYTES = 1 << 20
 FREE_BYTES = 64 << 20  # so much may unpack from any few bytes: headers of empty members shrink well
@@ -27,10 +28,6 @@ FAULTS = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, Value
 
 class Bomb(Exception):
     """More comes out than can be meant."""
-
-
-class CutShort(UserError):
-    """The archive's end is missing or damaged; what stands before it was read."""
 
 
 class _Bounded(io.RawIOBase):

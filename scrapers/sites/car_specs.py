@@ -28,16 +28,23 @@ LABELS = {
 }
 FIELDS = tuple(LABELS)
 NUMBERS_IN_NAME = FIELDS[3:12]
+WHOLE = ("year", "horsepower", "cylinders", "seats", "doors")
 # Makes of two words, for names in which the space has become an underscore.
 TWO_WORD_MAKES = ("alfa", "aston", "land", "mercedes", "rolls", "am", "range")
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
 _CYLINDERS = re.compile(r"(?<![A-Za-z0-9])[IVHWFL]-?(\d{1,2})(?![\d.])|(\d{1,2})[ -]?cyl", re.IGNORECASE)
 _LITRES = re.compile(r"(\d+(?:\.\d+)?)\s*-?\s*L(?![a-z])", re.IGNORECASE)
-_IN_NAME = re.compile(r"\d+(\.\d+)?|nan", re.IGNORECASE)
-_YEAR_IN_NAME = re.compile(r"(18|19|20)\d\d(\.0)?")
-_DRIVETRAIN_IN_NAME = re.compile(r"[A-Z0-9]WD|nan", re.IGNORECASE)
-_SUFFIX = re.compile(r"[A-Za-z]{3}")
+_NUMBER_IN_NAME = r"(?:\d+(?:\.\d+)?|nan)"
+# Greedy, so that the year is the rightmost that fits: make and model may hold anything, even underscores and years.
+_NAME = re.compile(
+    r"(?=.*_(?-i:[A-Za-z]{3})\Z)"  # first: a name without this ending would be tried at every year, slowly
+    r"(?P<make>[^_]+)_(?P<model>[^_].*)_(?P<year>(?:18|19|20)\d\d(?:\.0)?|nan)"
+    + "".join(rf"_(?P<{field}>{_NUMBER_IN_NAME})" for field in NUMBERS_IN_NAME)
+    + rf"_(?P<drivetrain>[A-Z0-9]WD|nan)_(?P<seats>{_NUMBER_IN_NAME})_(?P<doors>{_NUMBER_IN_NAME})"
+    + r"_(?P<body_style>[^_].*)_[A-Za-z]{3}",
+    re.IGNORECASE | re.DOTALL,
+)
 
 Specs = dict[str, Any]  # each of FIELDS → text, int, float or None
 
@@ -68,53 +75,24 @@ def specs_from_rows(rows: Mapping[str, str]) -> Specs:
 
 
 def specs_from_name(name: str) -> Specs | None:
-    """Specs from a picture's name in a dump, or None when it is no such name.
-
-    Read from the right, where every part has its shape; what is left of the year is make and model, which may hold
-    spaces, dashes, dots and even underscores.
-    """
+    """Specs from a picture's name in a dump, or None when it is no such name."""
     stem, dot, _ = name.rpartition(".")
-    parts = (stem if dot else name).split("_")
-    if len(parts) < 17 or not _SUFFIX.fullmatch(parts[-1]):
+    found = _NAME.fullmatch(stem if dot else name)
+    if not found:
         return None
-    for year_at in range(len(parts) - 15, 1, -1):  # to the left of len - 15: a body style with underscores
-        if _fits(parts, year_at):
-            return _read(parts, year_at)
-    return None
-
-
-def _fits(parts: list[str], year_at: int) -> bool:
-    year, numbers = parts[year_at], parts[year_at + 1 : year_at + 10]
-    drivetrain, seats, doors = parts[year_at + 10 : year_at + 13]
-    return (
-        bool(_YEAR_IN_NAME.fullmatch(year) or year.lower() == "nan")
-        and all(_IN_NAME.fullmatch(part) for part in (*numbers, seats, doors))
-        and bool(_DRIVETRAIN_IN_NAME.fullmatch(drivetrain))
-        and all(parts[0:2])
-        and bool(parts[year_at + 13])
-    )
-
-
-def _read(parts: list[str], year_at: int) -> Specs:
-    split = 2 if year_at > 2 and parts[0].lower() in TWO_WORD_MAKES else 1
-    specs: Specs = {
-        "make": _known(" ".join(parts[:split])),
-        "model": _known("_".join(parts[split:year_at])),
-        "year": _whole(parts[year_at]),
+    text = found.groupdict()
+    second, more, model = text["model"].partition("_")
+    if more and text["make"].lower() in TWO_WORD_MAKES:
+        text |= {"make": f"{text['make']} {second}", "model": model}
+    known = {field: None if value.lower() in ("", "nan") else value for field, value in text.items()}
+    tenths = _number(text["displacement_l"])  # 2.0 litres stand as 20
+    return {
+        **known,
+        **{field: _number(text[field]) for field in NUMBERS_IN_NAME},
+        **{field: _whole(text[field]) for field in WHOLE},
+        "displacement_l": None if tenths is None else round(tenths / 10, 3),
+        "drivetrain": known["drivetrain"] and known["drivetrain"].upper(),
     }
-    specs |= {field: _number(part) for field, part in zip(NUMBERS_IN_NAME, parts[year_at + 1 :], strict=False)}
-    for field in ("horsepower", "cylinders"):
-        specs[field] = None if specs[field] is None else int(specs[field])
-    if specs["displacement_l"] is not None:
-        specs["displacement_l"] = round(specs["displacement_l"] / 10, 3)  # 2.0 litres stand as 20
-    drivetrain, seats, doors = parts[year_at + 10 : year_at + 13]
-    known = _known(drivetrain)
-    specs |= {"drivetrain": known and known.upper(), "seats": _whole(seats), "doors": _whole(doors)}
-    return specs | {"body_style": _known("_".join(parts[year_at + 13 : -1]))}
-
-
-def _known(text: str) -> str | None:
-    return None if not text or text.lower() == "nan" else text
 
 
 def _number(text: str) -> float | None:

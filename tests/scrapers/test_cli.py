@@ -14,7 +14,7 @@ from harness.cli import run_command
 from harness.config.data_sources import SOURCES_PATH, load_sources
 from harness.errors import UserError
 from scrapers.__main__ import app, make_source
-from scrapers.plan import Asked, make_plan, text_to_years
+from scrapers.plan import make_plan, text_to_years
 from scrapers.sites.car_connection import CarConnection
 from tests.scrapers.local.local_set import LocalSet, a_picture, tree_of
 
@@ -61,6 +61,16 @@ def test_a_folder_is_imported_and_its_set_named(capsys):
     assert call("folder", "--src", "cars") == 0 and capsys.readouterr().out == "data/raw/cars\n"
     assert call("folder", "--src", "cars", "--set", "mine", "--limit", "2") == 0
     assert "2 skipped" in capsys.readouterr().err
+
+
+def test_only_what_asks_the_network_needs_its_packages(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("scrapers.crawl.")]:
+        if name.rpartition(".")[2] in ("client", "fetch", "loop_thread", "page", "response", "robots", "ssrf_guard"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    assert call("folder", "--src", "cars") == 0
+    assert call("car_connection", "--contact", CONTACT) == 2
+    assert "scrape extra: httpx2 is missing, try pip install httpx2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -161,9 +171,9 @@ def test_sets_are_named_after_what_is_imported(tmp_path):
     sources = load_sources(SOURCES_PATH)
     for name in ("My cars (new).tar.gz", "b.ZIP"):
         (tmp_path / name).touch()
-    assert make_plan(Asked("archive", src="My cars (new).tar.gz"), sources).set_name == "My_cars_new"
-    assert make_plan(Asked("archive", src="b.ZIP"), sources).set_name == "b"
-    assert make_plan(Asked("car_connection", src="b.ZIP"), sources).set_name == "car_connection"
+    assert make_plan("archive", sources, src="My cars (new).tar.gz").set_name == "My_cars_new"
+    assert make_plan("archive", sources, src="b.ZIP").set_name == "b"
+    assert make_plan("car_connection", sources, src="b.ZIP").set_name == "car_connection"
 
 
 def test_a_signal_ends_it_with_exit_75_and_the_same_command_goes_on(tmp_path):
@@ -188,7 +198,7 @@ def test_a_signal_ends_it_with_exit_75_and_the_same_command_goes_on(tmp_path):
 
 def test_make_source_takes_everything_from_the_plan():
     sources = load_sources(SOURCES_PATH)
-    plan = make_plan(Asked("car_connection", makes="audi,bmw", years="2019", size="sml"), sources)
+    plan = make_plan("car_connection", sources, makes="audi,bmw", years="2019", size="sml")
     source = make_source(plan)
     assert isinstance(source, CarConnection)
     assert (source.makes, source.years, source.picture_size) == (("audi", "bmw"), {2019}, "sml")

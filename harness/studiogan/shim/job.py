@@ -49,55 +49,33 @@ class Job:
     sync_bn: bool
 
 
-def _is_int(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_one_of(*allowed: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value in allowed
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_real(least: float, under: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and least <= value < under
-
-
-def _or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or check(value)
-
-
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "checkout": (_is_text, "a folder"),
-    "version": (_is_one_of("0.2.0", "0.4.0"), "0.2.0 or 0.4.0"),
-    "config": (_is_text, "a file name"),
-    "device": (_is_one_of("cpu", "cuda"), "cpu or cuda"),
-    "processes": (_is_int(1), "1 or more"),
-    "threads": (_is_int(0), "0 (all) or more"),
-    "seed": (_is_int(0), "0 or more"),
-    "checkpoint": (_or_null(_is_text), "a folder or null"),
-    "freeze_layers": (_or_null(_is_int(1)), "1 or more, or null"),
-    "first_step": (_is_int(0), "0 or more"),
-    "last_step": (_is_int(1), "1 or more"),
-    "save_every": (_is_int(1), "1 or more"),
-    "print_every": (_is_int(1), "1 or more"),
-    "evaluate": (_is_bool, "true or false"),
-    "num_workers": (_is_int(0), "0 or more"),
-    "sync_bn": (_is_bool, "true or false"),
-    "optimizer.g_lr": (_is_real(0, 1e6), "0 or more"),
-    "optimizer.d_lr": (_is_real(0, 1e6), "0 or more"),
-    "optimizer.beta1": (_is_real(0, 1), "0 to below 1"),
-    "optimizer.beta2": (_is_real(0, 1), "0 to below 1"),
-    "lecam.type": (_is_one_of("standard", "gsrgan"), "standard or gsrgan"),
-    "lecam.lambda": (_is_real(0, 1e9), "0 or more"),
-    "lecam.ema_decay": (_is_real(0, 1), "0 to below 1"),
-    "lecam.start_iter": (_is_int(1), "1 or more"),
+REAL, NONE = (int, float), type(None)
+# Key → the types it may have (exactly: `true` is no number), which values of them, and both in words.
+CHECKS: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
+    "checkout": ((str,), bool, "a folder"),
+    "version": ((str,), lambda v: v in ("0.2.0", "0.4.0"), "0.2.0 or 0.4.0"),
+    "config": ((str,), bool, "a file name"),
+    "device": ((str,), lambda v: v in ("cpu", "cuda"), "cpu or cuda"),
+    "processes": ((int,), lambda v: v >= 1, "1 or more"),
+    "threads": ((int,), lambda v: v >= 0, "0 (all) or more"),
+    "seed": ((int,), lambda v: v >= 0, "0 or more"),
+    "checkpoint": ((str, NONE), lambda v: v != "", "a folder or null"),
+    "freeze_layers": ((int, NONE), lambda v: v is None or v >= 1, "1 or more, or null"),
+    "first_step": ((int,), lambda v: v >= 0, "0 or more"),
+    "last_step": ((int,), lambda v: v >= 1, "1 or more"),
+    "save_every": ((int,), lambda v: v >= 1, "1 or more"),
+    "print_every": ((int,), lambda v: v >= 1, "1 or more"),
+    "evaluate": ((bool,), lambda v: True, "true or false"),
+    "num_workers": ((int,), lambda v: v >= 0, "0 or more"),
+    "sync_bn": ((bool,), lambda v: True, "true or false"),
+    "optimizer.g_lr": (REAL, lambda v: 0 <= v < 1e6, "0 or more"),
+    "optimizer.d_lr": (REAL, lambda v: 0 <= v < 1e6, "0 or more"),
+    "optimizer.beta1": (REAL, lambda v: 0 <= v < 1, "0 to below 1"),
+    "optimizer.beta2": (REAL, lambda v: 0 <= v < 1, "0 to below 1"),
+    "lecam.type": ((str,), lambda v: v in ("standard", "gsrgan"), "standard or gsrgan"),
+    "lecam.lambda": (REAL, lambda v: 0 <= v < 1e9, "0 or more"),
+    "lecam.ema_decay": (REAL, lambda v: 0 <= v < 1, "0 to below 1"),
+    "lecam.start_iter": ((int,), lambda v: v >= 1, "1 or more"),
 }
 
 
@@ -108,27 +86,24 @@ def read_job(path: Path) -> Job:
         raise UserError(f"{path}: no readable JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, allowed an object")
-    for key, (check, allowed) in CHECKS.items():
+    for key, (types, fits, allowed) in CHECKS.items():
         section, _, name = key.rpartition(".")
         if section == "lecam" and content.get("lecam") is None:
             continue
         holder = content.get(section) if section else content
-        value = holder.get(name, "nothing") if isinstance(holder, dict) else "nothing"
-        if not check(value):
-            raise UserError(f"{path.name}: {key}: found {value!r}, allowed {allowed}")
-    job = _job_of(content)
-    _check_together(job)
-    return job
-
-
-def _job_of(content: dict[str, Any]) -> Job:
+        if not isinstance(holder, dict) or name not in holder:
+            raise UserError(f"{path.name}: {key}: found nothing, allowed {allowed}")
+        if type(holder[name]) not in types or not fits(holder[name]):
+            raise UserError(f"{path.name}: {key}: found {holder[name]!r}, allowed {allowed}")
     optimizer, lecam = content["optimizer"], content.get("lecam")
-    return Job(
+    job = Job(
         **{key: content[key] for key in CHECKS if "." not in key and key != "checkout"},
         checkout=Path(content["checkout"]),
         optimizer=Optimizer(*(float(optimizer[key]) for key in ("g_lr", "d_lr", "beta1", "beta2"))),
         lecam=lecam and Lecam(lecam["type"], float(lecam["lambda"]), float(lecam["ema_decay"]), lecam["start_iter"]),
     )
+    _check_together(job)
+    return job
 
 
 def _check_together(job: Job) -> None:

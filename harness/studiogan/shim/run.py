@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.studiogan.shim.job import Job, Optimizer
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
-from harness.studiogan.shim.step_loop import Finished, Stopped
+from harness.studiogan.shim.step_loop import Course, Finished, Stopped
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 RUN_NAME = "run"  # of StudioGAN's own log, event and figure files
@@ -107,6 +107,16 @@ def check_steps(job: Job, loaded_step: int, total_steps: int) -> None:
         raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {total_steps}")
 
 
+def begin(job: Job, course: Course, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
+    """What both versions need before the first iteration. The course has not said that it trains yet."""
+    check_freeze_layers(job.freeze_layers, getattr(discriminator, "module", discriminator))
+    set_optimizers(g_optimizer, d_optimizer, job.optimizer)
+    if job.first_step:
+        reseed(job.seed, job.first_step, course.rank)
+    if course.rank == 0:
+        say_optimizers(g_optimizer, d_optimizer)
+
+
 def reseed(seed: int, step: int, rank: int = 0) -> None:
     """A resumed run goes on with other noise and another order than the run's beginning had."""
     mixed = (seed + step + 1_000_003 * rank) % 2**32
@@ -141,8 +151,9 @@ class CpuRank(str):
 
 
 def patch_torch(job: Job) -> None:
-    """torch.load for our own files; on a CPU, the calls that need a CUDA driver."""
+    """torch.load for our own files, scipy's sqrtm; on a CPU, the calls that need a CUDA driver."""
     _patch_load(job)
+    _patch_sqrtm()
     if job.device == "cuda":
         return  # the entry left `processes` devices visible
     torch.cuda.device_count = lambda: job.processes
@@ -180,7 +191,7 @@ def parallel_class(parallel: Any, job: Job) -> Callable[..., Any]:
     return wrap
 
 
-def patch_sqrtm() -> None:
+def _patch_sqrtm() -> None:
     """scipy's sqrtm(disp=False) gives a pair, until 1.18 takes `disp` away; the metrics unpack that pair."""
     import scipy.linalg
 
@@ -227,5 +238,5 @@ def start(job: Job) -> int:
         torch.set_num_threads(job.threads)
     facts = {"first_step": job.first_step, "last_step": job.last_step}
     say("starting", version=job.version, device=job.device, processes=job.processes, torch=torch.__version__, **facts)
-    version = import_module("harness.studiogan.shim_" + job.version.replace(".", ""))
+    version = import_module(f"harness.studiogan.shim.v{job.version.replace('.', '')}")
     return run_to_exit_code(lambda: version.train(job))

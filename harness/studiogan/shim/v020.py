@@ -63,7 +63,6 @@ def install(job: Job, rank: int) -> ModuleType:
     _check_config(job)
     _stub_imports()
     run.patch_torch(job)
-    run.patch_sqrtm()
     loader: Any = import_module("loader")
     worker: Any = import_module("worker")
     course = Course(job, rank)
@@ -163,14 +162,10 @@ def worker_class(base: Any, job: Job, course: Course, lecam: LeCam | None, loade
     class Worker(base):
         def train(self, current_step: int, total_step: int) -> int:
             run.check_steps(job, loaded.step, total_step)
-            run.check_freeze_layers(job.freeze_layers, getattr(self.dis_model, "module", self.dis_model))
-            run.set_optimizers(self.G_optimizer, self.D_optimizer, job.optimizer)
+            run.begin(job, course, self.dis_model, self.G_optimizer, self.D_optimizer)
             if job.first_step:
                 self.best_step, self.best_fid = loaded.best
-                run.reseed(job.seed, job.first_step, course.rank)
             restored = restore_lecam(lecam, job)
-            if course.rank == 0:
-                run.say_optimizers(self.G_optimizer, self.D_optimizer)
             if job.lecam:
                 assert hasattr(self.D_loss, "__wrapped__")
                 facts = {"lambda": job.lecam.lambda_, "restored": int(restored), "rank": course.rank}

@@ -69,7 +69,6 @@ def install(job: Job, rank: int) -> Any:
     """Imports StudioGAN's loader with everything patched that this process needs. Returns it."""
     _stub_imports()
     run.patch_torch(job)
-    run.patch_sqrtm()
     loader: Any = import_module("loader")
     loader.WORKER = worker_class(loader.WORKER, job, Course(job, rank))
     loader.DataLoader = functools.partial(make_loader, loader.DataLoader)
@@ -152,16 +151,10 @@ def worker_class(base: Any, job: Job, course: Course) -> type:
     class Worker(base):
         def prepare_train_iter(self, epoch_counter: int) -> None:
             """The last thing before the first iteration."""
-            run.check_freeze_layers(job.freeze_layers, getattr(self.Dis, "module", self.Dis))
-            g_optimizer, d_optimizer = self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer
-            run.set_optimizers(g_optimizer, d_optimizer, job.optimizer)
+            run.begin(job, course, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
             # It would begin at 0 again and drop the optimisers if --freezeD were given to an interrupted run.
             self.RUN.freezeD = -1 if job.freeze_layers is None else job.freeze_layers
-            if job.first_step:
-                run.reseed(job.seed, job.first_step, course.rank)
             restored = restore_lecam(self.lecam_ema, job)
-            if course.rank == 0:
-                run.say_optimizers(g_optimizer, d_optimizer)
             if job.lecam:
                 say("lecam", type="standard", **{"lambda": self.LOSS.lecam_lambda}, restored=restored, rank=course.rank)
             course.save = lambda step: self.save(step, False)

@@ -60,11 +60,6 @@ def import_checkpoint(
             f"{source}: lacks {file_name('D', when, foreign.step)} beside the generator's file, allowed files of one "
             "save, try an older copy of the folder"
         )
-    return keep_foreign(foreign, config, checkpoints, facts)
-
-
-def keep_foreign(foreign: Foreign, config: Config, checkpoints: Path, facts: dict[str, Any]) -> Path:
-    """What `import_checkpoint` does with a checkpoint in memory; without D, the folder has none."""
     folder = checkpoint_folder(checkpoints, foreign.step)
     if folder.exists():
         return folder

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from harness.benchmarks import benchmark
 from harness.benchmarks.benchmark import find_bench, make_plan, run_benchmark
-from harness.benchmarks.benchmark_table import benchmark_table, read_published
+from harness.benchmarks.table import benchmark_table, read_published
 from harness.checkpoints.checkpoint import list_checkpoints, load_weights
 from harness.config.experiment import load_config
 from harness.errors import UserError
@@ -80,7 +81,8 @@ def no_inception(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(inception, "INCEPTION_URL", "http://127.0.0.1:9/absent.pth")
+    nowhere = replace(inception.PUBLISHED, url="http://127.0.0.1:9/absent.pth")
+    monkeypatch.setattr(inception, "PUBLISHED", nowhere)
 
 
 def cells(table: str, title: str) -> list[str]:

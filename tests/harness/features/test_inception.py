@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from harness.errors import UserError
 from harness.features import inception, load_featurizer
-from harness.features.inception import INCEPTION_FILE, InceptionNet, find_inception, load_inception, pictures_to_299
+from harness.features.inception import INCEPTION_FILE, InceptionNet, load_inception, pictures_to_299
 from tests.golden import metrics_case as case
 from tests.golden.make_metrics_golden import studiogan_inception
 from tests.harness.features.inception_weights import draw_weights, write_weights
@@ -33,12 +34,14 @@ def no_weights_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("CARFORGE_WEIGHTS", "CARFORGE_INCEPTION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(inception, "INCEPTION_URL", (tmp_path / "nowhere").as_uri())
+    nowhere = replace(inception.PUBLISHED, url=(tmp_path / "nowhere").as_uri())
+    monkeypatch.setattr(inception, "PUBLISHED", nowhere)
 
 
 def as_published(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets this file pass for the published one."""
-    monkeypatch.setattr(inception, "SHA256_PREFIX", load_inception(path).sha256[:8])
+    sha256 = {INCEPTION_FILE: load_inception(path).sha256[:8]}
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, sha256=sha256))
 
 
 def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -116,11 +119,11 @@ def test_loading_draws_no_random_numbers(weights: Path) -> None:
 
 
 def test_without_a_file_one_line_says_what_is_missing_and_where_to_put_it(tmp_path: Path) -> None:
-    assert find_inception() is None
+    assert inception.PUBLISHED.find() is None
     with pytest.raises(UserError) as error:
         load_featurizer("inception")
     folder = tmp_path / "torch" / "hub" / "checkpoints"
-    assert all(text in one_line(error) for text in (INCEPTION_FILE, str(folder), inception.INCEPTION_URL))
+    assert all(text in one_line(error) for text in (INCEPTION_FILE, str(folder), inception.PUBLISHED.url))
     assert list(folder.iterdir()) == []
 
 
@@ -151,7 +154,7 @@ def test_a_placed_file_is_found_and_must_be_the_published_one(
         load_inception()
     assert one_line(error)
     as_published(weights, monkeypatch)
-    assert find_inception() == folder / INCEPTION_FILE and load_inception().name == "inception"
+    assert inception.PUBLISHED.find() == folder / INCEPTION_FILE and load_inception().name == "inception"
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -196,7 +199,8 @@ def served(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     handler = functools.partial(Handler, directory=str(weights.parent))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(inception, "INCEPTION_URL", f"http://127.0.0.1:{server.server_port}/{weights.name}")
+    url = f"http://127.0.0.1:{server.server_port}/{weights.name}"
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url=url))
     yield asked
     server.shutdown()
     server.server_close()

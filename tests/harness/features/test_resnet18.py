@@ -1,6 +1,7 @@
 """The trunk has torchvision's names and computes ResNet-18; ImageNet weights are found, fetched and checked."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,15 +185,15 @@ def test_a_pickled_program_is_not_run(tmp_path):
 def source(tmp_path, monkeypatch) -> Path:
     """Stands for torchvision's address; caches are empty."""
     path = write_state(tmp_path / "resnet18-f37072fd.pth", random_state())
-    monkeypatch.setattr(resnet18, "WEIGHTS_URL", path.as_uri())
-    monkeypatch.setattr(resnet18, "WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    monkeypatch.setattr(resnet18, "PUBLISHED", replace(resnet18.PUBLISHED, url=path.as_uri(), sha256=sha256))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("CARFORGE_WEIGHTS", raising=False)
     return path
 
 
 def test_the_pinned_file_is_torchvisions():
-    assert resnet18.WEIGHTS_URL == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert resnet18.PUBLISHED.url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
     assert resnet18.WEIGHTS_SHA256.startswith("f37072fd") and len(resnet18.WEIGHTS_SHA256) == 64
 
 

@@ -11,7 +11,7 @@ from datasets.procedural.sets import render_many
 from harness.config.experiment import Config, load_config
 from harness.errors import UserError
 from harness.features import load_reader
-from harness.metrics.evaluate import picture_figures, read_run, sample_checkpoint
+from harness.metrics.evaluate import picture_figures, read_run, sample_with_labels
 from harness.native.train import train_run
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.rundir import RunDir
@@ -75,7 +75,7 @@ def test_figures_are_kept_with_the_run(workplace: Path, monkeypatch: pytest.Monk
 
 def test_samples_are_a_function_of_checkpoint_and_seed(workplace: Path) -> None:
     (folder,) = (workplace / "runs/tiny/checkpoints").iterdir()
-    first, again, other = (sample_checkpoint(folder, 5, seed) for seed in (0, 0, 1))
+    first, again, other = (sample_with_labels(folder, 5, seed)[0] for seed in (0, 0, 1))
     assert first.shape == (5, 32, 32, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.features import Featurizer, load_reader
 from harness.metrics import evaluate
 from harness.metrics.distances import kid
-from harness.metrics.evaluate import Evaluator, Stopped, evaluate_run, evaluation_to_text, sample_checkpoint
+from harness.metrics.evaluate import Evaluator, Stopped, evaluate_run, evaluation_to_text, sample_with_labels
 from harness.metrics.f_beta import prd_f8
 from harness.metrics.frechet import frechet_distance, statistics_of
 from harness.metrics.precision_recall import manifold_figures
@@ -72,7 +72,7 @@ def logits_featurizer(name: str) -> Featurizer:
 def test_the_figures_are_those_of_the_drawn_and_the_real_pictures() -> None:
     evaluation = evaluate_run("tiny", settings(count=30, batch_size=7, neighbours=3))
     reader, config = load_reader().featurizer, load_config(BASE, TINY)
-    fake = reader(sample_checkpoint(find_checkpoint(Path("runs/tiny/checkpoints")), 30))
+    fake = reader(sample_with_labels(find_checkpoint(Path("runs/tiny/checkpoints")), 30)[0])
     real = reader(rows_of(config, "valid"))
     f8, f1_8 = prd_f8(real, fake)
     expected = {
@@ -237,7 +237,7 @@ def test_classes_are_drawn_too(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "step-00000001", {"generator": generator.state_dict()}, {}, meta)
     evaluator = Evaluator(config.data, settings(count=30, batch_size=8), torch.device("cpu"))
     evaluation = evaluator.evaluate(load_checkpoint(tmp_path / "step-00000001"))
-    fake = load_reader().featurizer(sample_checkpoint(tmp_path / "step-00000001", 30))
+    fake = load_reader().featurizer(sample_with_labels(tmp_path / "step-00000001", 30)[0])
     real = load_reader().featurizer(rows_of(config, "valid"))
     assert evaluation["figures"]["kid_reader"] == pytest.approx(kid(fake, real), rel=1e-3)
 

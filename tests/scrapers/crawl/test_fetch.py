@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from scrapers.crawl.fetch import Fetcher, Tally, Wanted
+from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.picture_set import PictureSet
+from scrapers.crawl.records import Tally, Wanted
 from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, Site, SiteNetwork, make_picture, quick_manners
 
 
@@ -165,14 +167,13 @@ def test_what_the_source_knows_is_in_the_ledger(site, tmp_path):
     assert (line["etag"], line["http"], line["attempts"]) == ('"x"', 200, 1) and line["when"].endswith("Z")
 
 
-def test_local_pictures_share_store_and_ledger_and_need_no_network(tmp_path, monkeypatch):
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
-        assert fetcher.add_local(make_picture(1), Wanted("archive:x.zip#a.jpg", "archive")) == "done"
-        assert fetcher.add_local(make_picture(1), Wanted("archive:x.zip#b#c.jpg", "archive")) == "done"
-        assert fetcher.add_local(b"GIF89a", Wanted("archive:x.zip#b#d.gif", "archive")) == "refused"
-        assert fetcher.add_local(bytes(100_000), Wanted("folder:big", "folder")) == "refused"
-        assert fetcher.background is None
-        assert fetcher.add_local(make_picture(2), Wanted("archive:x.zip#a.jpg", "archive")) == "done"  # it is there
+def test_local_pictures_share_store_and_ledger(tmp_path):
+    with PictureSet(tmp_path, quick_manners()) as pictures:
+        assert pictures.add_local(make_picture(1), Wanted("archive:x.zip#a.jpg", "archive")) == "done"
+        assert pictures.add_local(make_picture(1), Wanted("archive:x.zip#b#c.jpg", "archive")) == "done"
+        assert pictures.add_local(b"GIF89a", Wanted("archive:x.zip#b#d.gif", "archive")) == "refused"
+        assert pictures.add_local(bytes(100_000), Wanted("folder:big", "folder")) == "refused"
+        assert pictures.add_local(make_picture(2), Wanted("archive:x.zip#a.jpg", "archive")) == "done"  # it is there
     assert [line["status"] for line in lines_of(tmp_path)] == ["done", "done", "refused", "refused"]
     assert len(list((tmp_path / "files").rglob("*.*"))) == 1
 

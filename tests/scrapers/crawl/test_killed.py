@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parents[3]
 CRAWL = """
 import os, signal, sys
 from pathlib import Path
-from faulty_site import quick_manners
+from tests.scrapers.faulty_site import quick_manners
 from harness.cli import run_command
-from scrapers.fetch import Fetcher, Wanted, raise_if_left
+from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.records import Wanted, raise_if_left
 
 folder, urls, at, half = Path(sys.argv[1]), sys.argv[2].split(), int(sys.argv[3]), sys.argv[4] == "half"
 count, kill_now = 0, lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +59,7 @@ def none_left_behind():
 
 
 def start(site: Site, folder: Path, paths, at: int = 0, how: str = "") -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     urls = " ".join(site.url(path) for path in paths)
     command = [sys.executable, "-c", CRAWL, str(folder), urls, str(at), how]
     STARTED.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))

@@ -7,8 +7,9 @@ import tracemalloc
 
 import pytest
 
-from scrapers.crawl.fetch import Fetcher, Tally, Wanted
+from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import Ledger, picture_line, url_key, valid_line
+from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.store import PictureFiles
 from tests.scrapers.faulty_site import Site, make_picture, quick_manners
 

@@ -8,7 +8,8 @@ import httpx2
 import pytest
 from stamina.instrumentation import set_on_retry_hooks
 
-from scrapers.crawl.fetch import Fetcher, Tally, Wanted
+from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.response import retry_after_sec
 from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, make_picture, quick_manners
 

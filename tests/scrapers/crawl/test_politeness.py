@@ -2,8 +2,9 @@
 
 import pytest
 
+from harness.config.data_sources import load_sources
 from harness.errors import UserError
-from scrapers.crawl.politeness import load_manners, make_manners, version
+from scrapers.crawl.politeness import make_manners, version
 
 
 @pytest.fixture(autouse=True)
@@ -32,21 +33,16 @@ def test_where_the_contact_comes_from(monkeypatch, tmp_path):
 
 
 def test_manners_of_a_file(tmp_path):
+    manners = make_manners({"per_host_rate": 0.5, "max_bytes": 4096}, "a@b.org")
+    kept = (manners.per_host_rate, manners.max_bytes, manners.allow_private, manners.obey_optout)
+    assert kept == (0.5, 4096, False, True)
     path = tmp_path / "sources.yaml"
-    path.write_text("manners: {per_host_rate: 0.5, max_bytes: 4096}\nother: {}\n")
-    manners = load_manners(path, "a@b.org")
-    assert (manners.per_host_rate, manners.max_bytes, manners.allow_private, manners.obey_optout) == (
-        0.5,
-        4096,
-        False,
-        True,
-    )
     for text, message in {
         "manners: {per_host_rat: 1}": "manners.per_host_rat",
         "manners: {per_host_rate: 0}": "manners.per_host_rate",
-        "manners: [1]": "found list",
+        "manners: [1]": "manners: found",
         "manners: {attempts: many}": "manners.attempts: found 'many'",
     }.items():
-        path.write_text(text)
+        path.write_text(f"{text}\nsources: {{}}\n")
         with pytest.raises(UserError, match=message):
-            load_manners(path, "a@b.org")
+            make_manners(load_sources(path).manners, "a@b.org")

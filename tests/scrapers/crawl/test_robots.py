@@ -5,8 +5,9 @@ import json
 import pytest
 
 from harness.errors import Interrupted
-from scrapers.crawl.fetch import Fetcher, FetchError, HostStopped, Tally, Wanted, raise_if_left
+from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.optout import header_opt_out, page_opt_out
+from scrapers.crawl.records import FetchError, HostStopped, Tally, Wanted, raise_if_left
 from scrapers.crawl.robots import MAX_ROBOTS_BYTES, rules_of_answer
 from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, make_picture, quick_manners
 

@@ -6,7 +6,8 @@ import json
 import httpcore2
 import pytest
 
-from scrapers.crawl.fetch import Fetcher, FetchError, Wanted
+from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.records import FetchError, Wanted
 from scrapers.crawl.ssrf_guard import GuardedNetwork, PrivateAddress, check_url, is_public
 from tests.scrapers.faulty_site import Reply, Site, SiteNetwork, make_picture, quick_manners
 

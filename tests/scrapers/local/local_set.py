@@ -8,20 +8,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from scrapers.crawl.fetch import Fetcher
+from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Manners
 
 NOBODY = Manners.model_validate({"contact": "nobody@localhost.invalid"})
 
 
 class LocalSet:
-    """`with local.fetcher() as fetcher: import_…(path, fetcher)`; then `lines`, by the name inside the source."""
+    """`with local.pictures() as pictures: import_…(path, pictures)`; then `lines`, by the name inside the source."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fetcher(self) -> Fetcher:
-        return Fetcher(self.folder, NOBODY)
+    def pictures(self) -> PictureSet:
+        return PictureSet(self.folder, NOBODY)
 
     @property
     def lines(self) -> list[dict]:

@@ -18,8 +18,8 @@ def local(tmp_path):
 
 
 def run(local: LocalSet, path: Path, **options):
-    with local.fetcher() as fetcher:
-        return import_archive(path, fetcher, **options)
+    with local.pictures() as held:
+        return import_archive(path, held, **options)
 
 
 @pytest.mark.parametrize("form", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])

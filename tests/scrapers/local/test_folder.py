@@ -5,6 +5,7 @@ import os
 import pytest
 
 from harness.errors import Interrupted, UserError
+from scrapers.local import importer
 from scrapers.local.folder import import_folder
 from tests.scrapers.local.local_set import LocalSet, a_picture
 
@@ -27,8 +28,8 @@ def pictures(tmp_path):
 
 
 def run(local, folder, **options):
-    with local.fetcher() as fetcher:
-        return import_folder(folder, fetcher, **options)
+    with local.pictures() as held:
+        return import_folder(folder, held, **options)
 
 
 def test_class_folders(local, pictures):
@@ -82,12 +83,13 @@ def test_links_out_of_the_folder_are_not_followed(local, pictures, tmp_path):
     }
 
 
-def test_files_that_are_no_pictures_of_ours(local, pictures):
+def test_files_that_are_no_pictures_of_ours(local, pictures, monkeypatch):
+    monkeypatch.setattr(importer, "MAX_PICTURE_BYTES", 2000)
     (pictures / "empty.jpg").write_bytes(b"")
     (pictures / "inner.zip").write_bytes(b"PK\3\4 and so on")
     (pictures / "page.jpg").write_bytes(b"<!doctype html><html>")
     (pictures / "big.jpg").write_bytes(a_picture(5) + bytes(2000))
-    run(local, pictures, max_bytes=2000)
+    run(local, pictures)
     assert local.refused == {
         "empty.jpg": "not_a_picture",
         "inner.zip": "nested_archive",
@@ -130,10 +132,10 @@ def test_a_picture_whose_source_became_no_picture_keeps_what_is_known_of_it(loca
 def test_a_signal_is_heard_among_files_that_are_refused(local, pictures):
     for path in pictures.rglob("*.*"):
         path.write_text("no picture")
-    with local.fetcher() as fetcher:
-        fetcher.stopping = True
+    with local.pictures() as held:
+        held.stopping = True
         with pytest.raises(Interrupted, match="goes on from here"):
-            import_folder(pictures, fetcher)
+            import_folder(pictures, held)
     assert len(local.lines) == 1
 
 

@@ -30,8 +30,8 @@ def local(tmp_path):
 
 
 def run(local: LocalSet, path: Path, **options):
-    with local.fetcher() as fetcher:
-        return import_archive(path, fetcher, **options)
+    with local.pictures() as held:
+        return import_archive(path, held, **options)
 
 
 def special(name: str, kind: int, target: bytes = b"") -> tuple[zipfile.ZipInfo, bytes]:

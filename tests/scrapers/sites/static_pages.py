@@ -30,7 +30,7 @@ class StaticPages:
             found = found.pop(0)
         if isinstance(found, Exception):
             raise found
-        return Page(url, found, 200, "text/html")
+        return Page(url, found)
 
 
 def page_text(name: str) -> str:

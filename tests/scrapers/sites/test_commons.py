@@ -49,7 +49,7 @@ class FakeApi:
         self.fresh_days.append(fresh_days)
         waiting = self.answers.get(query["gcmtitle"].removeprefix("Category:"), [])
         answer = waiting.pop(0) if waiting else {"batchcomplete": True}
-        return Page(url, json.dumps(answer), 200, "application/json")
+        return Page(url, json.dumps(answer))
 
 
 def answer(*members: dict, more: dict | None = None) -> dict:
@@ -182,7 +182,7 @@ def test_an_error_and_an_answer_of_another_shape_are_told():
         stuck = answer(a_file("a.jpg"), more={"gcmcontinue": "same", "continue": "-||"})
         find(FakeApi({"Concept automobiles": [stuck, stuck, stuck]}))
     page_of_html = FakeApi({})
-    page_of_html.get_page = lambda url, **_: Page(url, "<html>", 200, "text/html")
+    page_of_html.get_page = lambda url, **_: Page(url, "<html>")
     with pytest.raises(PageChanged, match="JSON"):
         find(page_of_html)
 

@@ -8,7 +8,7 @@ import pytest
 from harness.config.data_sources import SOURCES_PATH, load_sources
 from harness.errors import Interrupted, UserError
 from scrapers.__main__ import run_plan
-from scrapers.plan import Asked, make_plan
+from scrapers.plan import make_plan
 from scrapers.sites.kaggle import download_dataset
 from tests.scrapers.local.local_set import LocalSet, a_picture
 
@@ -39,7 +39,7 @@ def hub(monkeypatch, tmp_path):
 
 def test_brand_folders_are_the_classes(hub, tmp_path, capsys):
     sources = load_sources(SOURCES_PATH)
-    tally = run_plan(make_plan(Asked("kaggle"), sources), sources, None)
+    tally = run_plan(make_plan("kaggle", sources), sources, None)
     local = LocalSet(tmp_path / "data" / "raw" / "brands50")
     assert hub.asked == [HANDLE] and tally.done == 4
     assert [local.last[name]["class"] for name in local.good] == ["audi", "audi", "bmw", "volvo"]
@@ -51,7 +51,7 @@ def test_brand_folders_are_the_classes(hub, tmp_path, capsys):
 
 def test_another_data_set_has_a_set_of_its_own(hub, tmp_path):
     sources = load_sources(SOURCES_PATH)
-    plan = make_plan(Asked("kaggle", handle="someone/other-cars/versions/2"), sources)
+    plan = make_plan("kaggle", sources, handle="someone/other-cars/versions/2")
     assert plan.set_name == "other-cars"
     run_plan(plan, sources, None)
     assert hub.asked == ["someone/other-cars/versions/2"]

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from scrapers.crawl.records import FetchError, Wanted
-from scrapers.sites.search import Brave, Search
+from scrapers.sites.search import KEY_VARIABLE, Search
 from scrapers.sites.source import PageChanged
 from tests.scrapers.sites.static_pages import StaticPages
 
@@ -23,7 +23,7 @@ CAR = {
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
-    monkeypatch.setenv(Brave.key_variable, KEY)
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
 
 
 class Answers(StaticPages):
@@ -57,9 +57,9 @@ def test_what_a_service_finds():
 
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_without_a_key_one_line_says_how_to_get_one(monkeypatch, value):
-    monkeypatch.delenv(Brave.key_variable)
+    monkeypatch.delenv(KEY_VARIABLE)
     if value is not None:
-        monkeypatch.setenv(Brave.key_variable, value)
+        monkeypatch.setenv(KEY_VARIABLE, value)
     with pytest.raises(UserError) as raised:
         Search(["concept car"])
     text = str(raised.value)

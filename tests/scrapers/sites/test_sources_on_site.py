@@ -8,7 +8,7 @@ import yaml
 from harness.config.data_sources import SOURCES_PATH, load_sources
 from harness.errors import Interrupted, UserError
 from scrapers.__main__ import run_plan
-from scrapers.plan import Asked, make_plan
+from scrapers.plan import make_plan
 from scrapers.sites import car_connection, commons
 from tests.scrapers.faulty_site import Reply, Site, make_picture, quick_manners
 from tests.scrapers.local.local_set import LocalSet
@@ -61,7 +61,7 @@ def test_the_car_connection_from_its_first_page_to_the_ledger(tmp_path, sources,
         serve_cars(site)
         site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /photos/audi_a5_2012\n", content_type="text/plain")
         point_at(site, monkeypatch)
-        plan = make_plan(Asked("car_connection", makes="audi"), sources)
+        plan = make_plan("car_connection", sources, makes="audi")
         tally = run_plan(plan, sources, CONTACT)
         asked = site.paths()
         again = run_plan(plan, sources, CONTACT)
@@ -81,13 +81,13 @@ def test_pages_that_cannot_be_had_now_end_with_exit_75(sources, monkeypatch, cap
         site.pages["/photos/audi_a5_2014"] = Reply(status=503)
         point_at(site, monkeypatch)
         with pytest.raises(Interrupted, match="1 page could not be had"):
-            run_plan(make_plan(Asked("car_connection", makes="audi"), sources), sources, CONTACT)
+            run_plan(make_plan("car_connection", sources, makes="audi"), sources, CONTACT)
 
 
 def test_a_first_page_that_cannot_be_had(sources, monkeypatch):
     with Site() as site:
         point_at(site, monkeypatch)
-        plan = make_plan(Asked("car_connection"), sources)
+        plan = make_plan("car_connection", sources)
         site.pages["/new-cars"] = Reply(status=503)
         with pytest.raises(Interrupted, match="new-cars: http: 503"):  # not now
             run_plan(plan, sources, CONTACT)
@@ -123,7 +123,7 @@ def test_commons_through_the_real_fetcher(tmp_path, sources, monkeypatch):
         site.pages["/one.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
         site.pages["/private/two.jpg"] = Reply(make_picture(2), content_type="image/jpeg")
         point_at(site, monkeypatch)
-        plan = make_plan(Asked("concept", categories="Concept automobiles"), sources)
+        plan = make_plan("concept", sources, categories="Concept automobiles")
         tally = run_plan(plan, sources, CONTACT)
         assert (tally.done, tally.refused) == (1, 1)
         assert "/private/two.jpg" not in site.paths()
@@ -138,7 +138,7 @@ def test_a_list_where_nothing_can_be_had_now_ends_with_exit_75(tmp_path, sources
     with Site() as site:
         site.pages["/a.jpg"] = Reply(status=500)
         (tmp_path / "list.txt").write_text(site.url("/a.jpg") + "\n")
-        plan = make_plan(Asked("concept", provider="list", src="list.txt"), sources)
+        plan = make_plan("concept", sources, provider="list", src="list.txt")
         with pytest.raises(Interrupted, match="1 failed.*none could be had"):
             run_plan(plan, sources, CONTACT)
         site.pages["/a.jpg"] = Reply(make_picture(1), content_type="image/jpeg")

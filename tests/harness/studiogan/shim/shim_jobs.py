@@ -106,7 +106,7 @@ def make_job(folder: Path, checkout: Path, version: str = "0.2.0", source: Path 
     if source is not None:
         shutil.copytree(source, folder / "source")
     job = {
-        "checkout": str(checkout), "version": version, "package_root": str(ROOT), "config": config, "device": "cpu",
+        "checkout": str(checkout), "version": version, "config": config, "device": "cpu",
         "processes": 1, "threads": 1, "seed": 42, "checkpoint": "source" if source else None, "freeze_layers": None,
         "first_step": 0, "last_step": 6, "save_every": 4, "print_every": 1, "optimizer": OPTIMIZER, "lecam": LECAM,
         "evaluate": False, "num_workers": 0, "sync_bn": False,

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -312,3 +313,15 @@ def test_another_data_set_than_custom_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="dataset_name: found 'cars'"):
         (folder / "config.json").write_text('{"data_processing": {"dataset_name": "cars"}}')
         v020._check_config(read_job(folder / "JOB.json"))
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
+def test_each_version_has_a_module_that_trains(job: Job, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named in text alone, so no import fails where it has moved."""
+
+    def finish(job: Job) -> None:
+        raise Finished
+
+    chosen = {"0.2.0": v020, "0.4.0": v040}[version]
+    monkeypatch.setattr(chosen, "train", finish)
+    assert run.start(replace(job, version=version, threads=0)) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main(job_path: str) -> int:
     job = json.loads(Path(job_path).read_text())
-    sys.path += [job["package_root"]]
+    sys.path += [str(Path(__file__).resolve().parents[4])]
     sys.path.insert(0, str(Path(job["checkout"]) / "src"))
     from harness.studiogan.shim import process
 
