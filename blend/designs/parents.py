@@ -3,7 +3,6 @@
 In: references of `design_recipe.py`. Out: latents of one car each; what has been inverted before is found on disk.
 """
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from blend.designs.design_recipe import Side
 from blend.encoder.model import Encoder
-from blend.generator.input_pictures import Parents, fit_content, load_held_out
+from blend.generator.input_pictures import Parents, load_held_out, read_parent
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of
 from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
@@ -26,7 +25,7 @@ from blend.inversion.optimise import Watch
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
-from harness.images.decode import PictureError, read_file
+from harness.images.decode import PictureError
 
 KEPT_IN_MEMORY = 200  # a few kilobytes each
 TOLD_EVERY_STEPS = 5  # of a search: what is told is drawn, which takes a third of a step
@@ -108,11 +107,11 @@ class Ancestry:
         if not path.is_file():
             raise UserError("upload: this picture is not on this machine (any more); drop it once more")
         try:
-            content = read_file(path)
-            picture = fit_content(content, self.generator.height, self.generator.width, self.config.data.fit)
+            generator = self.generator
+            picture, sha256 = read_parent(path, generator.height, generator.width, self.config.data.fit)
         except PictureError as error:
             raise UserError(f"upload: {error.reason}; drop it once more") from error
-        return Parents(["upload"], [hashlib.sha256(content).hexdigest()], picture[None])
+        return Parents(["upload"], [sha256], picture[None])
 
     # ---- latents ----
 

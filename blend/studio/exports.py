@@ -14,7 +14,8 @@ from blend.designs.export import design_png
 from blend.studio.shelf import IDENTITY
 from blend.studio.studio import LARGE_PX, SMALL_PX, Studio
 from harness.errors import UserError
-from harness.web.embed import picture_jpeg, png_bytes
+from harness.images.decode import encode_png
+from harness.web.embed import picture_jpeg
 
 MOST_ON_A_SHEET = 60
 
@@ -61,7 +62,7 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
         if not entries:
             raise UserError("sheet: there is no design on the shelf yet; keep one first")
         rows = [_sheet_row(studio, entry) for entry in entries[:MOST_ON_A_SHEET]]
-        return _file(png_bytes(draw_sheet(f"Carforge · {studio.name}", rows)), "image/png", "sheet.png")
+        return _file(encode_png(draw_sheet(f"Carforge · {studio.name}", rows)), "image/png", "sheet.png")
 
     @app.get("/export/shelf/{identity}.png")
     def kept_as_png(identity: str) -> Response:

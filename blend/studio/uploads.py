@@ -8,10 +8,10 @@ import numpy as np
 from blend.generator.input_pictures import fit_content
 from harness.errors import UserError
 from harness.images.decode import Fit, PictureError
+from harness.images.magic_bytes import picture_kind
 from harness.storage.atomic import atomic_write
 
 MOST_UPLOAD_BYTES = 25 * 2**20
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # JPEG, PNG, WebP
 
 
 class Uploads:
@@ -23,7 +23,7 @@ class Uploads:
 
     def keep(self, content: bytes) -> tuple[str, np.ndarray]:
         """(reference, uint8 (H, W, 3) as it will be looked at). UserError for what is no picture that can be used."""
-        if not content.startswith(BEGINNINGS) or (content.startswith(b"RIFF") and content[8:12] != b"WEBP"):
+        if picture_kind(content) is None:
             raise UserError("upload: this is no JPEG, PNG or WebP picture; save it as one of these and drop it again")
         try:
             picture = fit_content(content, self.height, self.width, self.fit)

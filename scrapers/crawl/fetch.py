@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import noted_signals
 from harness.errors import Interrupted, UserError
+from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line, url_key
-from scrapers.crawl.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from scrapers.crawl.politeness import Manners
 from scrapers.crawl.progress import Progress, say
 from scrapers.crawl.records import DONE, FAILED, REFUSED, FetchError, HostStopped, Page, Tally, Wanted, raise_if_left
@@ -156,8 +156,8 @@ class Fetcher:
 
     async def _fetch(self, wanted: Wanted) -> str:
         """One picture from its address to its ledger line; → the status to count."""
-        from scrapers.crawl.check_picture import check_picture
         from scrapers.crawl.client import PICTURE
+        from scrapers.crawl.response import check_picture
 
         assert self.background
         client, before = self.background.client, self.ledger.status(wanted.url)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.images.magic_bytes import picture_kind
 from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.magic_bytes import picture_kind
 from scrapers.crawl.records import Tally
 from scrapers.local.importer import HEAD_BYTES, MAX_PICTURE_BYTES, Importer, printable, why_no_picture
 

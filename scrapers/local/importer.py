@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Interrupted
+from harness.images.magic_bytes import other_kind
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import picture_line, read_lines
-from scrapers.crawl.magic_bytes import other_kind
 from scrapers.crawl.progress import Progress
 from scrapers.crawl.records import DONE, REFUSED, Tally, Wanted
 from scrapers.sites.car_specs import specs_from_name
