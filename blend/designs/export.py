@@ -30,7 +30,7 @@ def design_document(workshop: Workshop, recipe: Recipe, measures: dict[str, Any]
     return {
         "form": FORM,
         "run": workshop.generator.base.name,
-        "generators": workshop.generators,
+        "generators": workshop.generator.sha256s,
         "recipe": recipe.to_query(),
         "setting": {"latent_weight": drawn.setting.weight, "style": drawn.setting.style},
         "interpolation": workshop.config.blend.interpolation,
@@ -46,7 +46,7 @@ def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndar
     """uint8 (H, W, 3). UserError for a document of another run, or one that is not whole."""
     if document.get("form") != FORM:
         raise UserError(f"design: found form {str(document.get('form'))[:40]!r}, allowed {FORM}; export it anew")
-    if document.get("generators") != workshop.generators:
+    if document.get("generators") != workshop.generator.sha256s:
         raise UserError(
             f"design: was drawn by other weights than run {workshop.generator.base.name} has now (trained further, or "
             "anew), allowed the same; put that run back"

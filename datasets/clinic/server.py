@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -20,16 +19,12 @@ from datasets.clean.manual_labels import SHA256, VIEWS, Decision
 from datasets.clinic.cards import group_copies, make_cards
 from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, sheet_rows
-from harness.errors import UserError
-from harness.web.guard import Guard, Rules
-from harness.web.page import first_fault, page_environment, refusal
+from harness.web.app import EmptyBody, make_local_app, refusal
+from harness.web.guard import Rules
+from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
-STATIC = {
-    "look.css": (HERE.parent / "report" / "templates" / "look.css", "text/css"),
-    "clinic.css": (HERE / "static" / "clinic.css", "text/css"),
-    "clinic.js": (HERE / "static" / "clinic.js", "text/javascript"),
-}
+STATIC = (HERE.parent / "report/templates/look.css", HERE / "static/clinic.css", HERE / "static/clinic.js")
 PICTURE_PX = {"small": (240, 320), "large": (900, 1200)}  # height, width at most
 PAGE_CARDS = 48
 TABS = {
@@ -61,19 +56,12 @@ class NewChoice(BaseModel):
     expect: Said | None = None
 
 
-class Nothing(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 def make_app(session: Session) -> FastAPI:
     """The application of one session."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, rules=Rules("clinic"))
+    app = make_local_app(Rules("clinic"), STATIC)
     _add_looking(app, session)
     _add_deciding(app, session)
     app.add_exception_handler(ChoiceError, lambda _, error: refusal(getattr(error, "status", 400), str(error)))
-    app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
-    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
     return app
 
 
@@ -96,13 +84,6 @@ def _add_looking(app: FastAPI, session: Session) -> None:
         kept = {"Cache-Control": "private, max-age=86400, immutable"}
         return Response(session.picture(sha256, *PICTURE_PX[size]), media_type="image/jpeg", headers=kept)
 
-    @app.get("/static/{name}")
-    def static(name: str) -> Response:
-        if name not in STATIC:
-            raise ChoiceError(404, "no such file")
-        path, kind = STATIC[name]
-        return Response(path.read_bytes(), media_type=kind)
-
 
 def _add_deciding(app: FastAPI, session: Session) -> None:
     @app.post("/choices")
@@ -115,7 +96,7 @@ def _add_deciding(app: FastAPI, session: Session) -> None:
         return said | _counts(session, decisions)
 
     @app.post("/rebuild", status_code=202)
-    def rebuild(nothing: Nothing) -> dict[str, Any]:
+    def rebuild(nothing: EmptyBody) -> dict[str, Any]:
         session.start_rebuild()
         return {"state": "running"}
 
