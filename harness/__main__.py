@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
-from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, finetune_config, load_config
+from harness.config.experiment import (
+    Config,
+    base_name,
+    check_config,
+    config_to_dict,
+    config_to_yaml,
+    finetune_config,
+    load_config,
+)
 from harness.config.yaml_files import merge
 from harness.errors import UserError
 from harness.storage.rundir import RunDir
@@ -65,8 +73,7 @@ def finetune(
     resolved = load_config(config, overrides or ())
     if dry_run:
         tuned = finetune_config(resolved)
-        source = resolved.finetune.from_run or resolved.name
-        more = {"starts from": f"runs/{source}, checkpoint {checkpoint or 'newest'}"}
+        more = {"starts from": f"runs/{base_name(resolved)}, checkpoint {checkpoint or 'newest'}"}
         return _print_plan(tuned, limit_steps, **more)
     engine, options = _find_engine(resolved, processes)
     options |= {"limit_steps": limit_steps, "allow_config_change": allow_config_change}

@@ -26,7 +26,7 @@ LAYERS = {
 BASE_FILES = {"harness": ("cli", "errors")}  # of a package's top, which its folders may import
 NEED_TORCH = ("harness/images/tensors.py",)
 WITHOUT_TORCH = ("harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__", "datasets.pack.build_set")
-WITHOUT_TORCH += ("datasets.scan.open_image", "datasets.procedural.sets", "blend.__main__", "blend.demo.demo")
+WITHOUT_TORCH += ("datasets.scan.scan", "datasets.procedural.sets", "blend.__main__", "blend.demo.demo")
 WITHOUT_TORCH += ("scrapers.__main__",)
 STUDIOGAN_MODULES = {"data_utils", "inception_tf13", "loader", "metrics", "models", "sync_batchnorm", "utils", "worker"}
 # What runs inside StudioGAN, and what takes its networks and losses into our process to compare with.

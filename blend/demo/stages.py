@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.experiment import Config, finetune_config
+from harness.config.experiment import Config, base_name, finetune_config
 
 RUNS = Path("runs")
 # The pace of this machine is judged by what is done; so many seconds at the expected pace keep one short stage, or one
@@ -40,7 +40,7 @@ class Stage:
 
 def run_folder(config: Config) -> Path:
     """The run of ordinary cars: all that the demo makes is beside it or in it."""
-    return RUNS / (config.finetune.from_run or config.name)
+    return RUNS / base_name(config)
 
 
 def page_path(config: Config) -> Path:

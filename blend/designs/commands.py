@@ -58,7 +58,7 @@ def measure_command(config: Config) -> Path:
     Returns metrics.json. What was measured before is not measured again.
     """
     generator = load_generator(config)
-    rundir = RunDir(generator.base.folder.parents[1])
+    rundir = generator.base.run
     couples = held_out_couples(config, generator)
     rows = list(range(min(config.blend.pairs, len(couples.ordinary), len(couples.concept))))
     request = {
@@ -66,7 +66,7 @@ def measure_command(config: Config) -> Path:
         "version": VERSION,
         **couples.facts,
         "blend": config.blend.model_dump(mode="json"),
-        "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
+        "generators": generator.sha256s,
     }
     if generator.num_classes:
         request |= {"brand_classifier": config.evaluate.brand_classifier}

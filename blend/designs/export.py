@@ -3,14 +3,12 @@
 In: a recipe and a workshop. Out: a document; and from a document, on the same run, the same picture bit for bit.
 """
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from blend.designs.design_recipe import Recipe
@@ -18,7 +16,8 @@ from blend.designs.design_set import TEXT_KEY
 from blend.designs.session import Workshop, one_thread, open_workshop, picture_sha256
 from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
-from harness.images.decode import decode_picture
+from harness.images.decode import encode_png, read_png_text
+from harness.images.magic_bytes import picture_kind
 from harness.storage.atomic import atomic_write
 
 FORM = "carforge-design-1"
@@ -31,7 +30,7 @@ def design_document(workshop: Workshop, recipe: Recipe, measures: dict[str, Any]
     return {
         "form": FORM,
         "run": workshop.generator.base.name,
-        "generators": workshop.generators,
+        "generators": workshop.generator.sha256s,
         "recipe": recipe.to_query(),
         "setting": {"latent_weight": drawn.setting.weight, "style": drawn.setting.style},
         "interpolation": workshop.config.blend.interpolation,
@@ -47,7 +46,7 @@ def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndar
     """uint8 (H, W, 3). UserError for a document of another run, or one that is not whole."""
     if document.get("form") != FORM:
         raise UserError(f"design: found form {str(document.get('form'))[:40]!r}, allowed {FORM}; export it anew")
-    if document.get("generators") != workshop.generators:
+    if document.get("generators") != workshop.generator.sha256s:
         raise UserError(
             f"design: was drawn by other weights than run {workshop.generator.base.name} has now (trained further, or "
             "anew), allowed the same; put that run back"
@@ -69,11 +68,7 @@ def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndar
 
 def design_png(picture: np.ndarray, document: dict[str, Any]) -> bytes:
     """The exact picture, with its document inside."""
-    info = PngImagePlugin.PngInfo()
-    info.add_text(TEXT_KEY, json.dumps(document))
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG", pnginfo=info)
-    return stream.getvalue()
+    return encode_png(picture, {TEXT_KEY: json.dumps(document)})
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
@@ -83,11 +78,8 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
         if path.stat().st_size > MOST_FILE_MB * 2**20:
             raise UserError(f"{path}: found more than {MOST_FILE_MB} MiB, {hint}")
         content = path.read_bytes()
-        if content.startswith(b"\x89PNG"):
-            decode_picture(content)  # refuses what is damaged or far too large
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                image.load()
-                content = str(image.info.get(TEXT_KEY, "")).encode()
+        if picture_kind(content) == "png":
+            content = read_png_text(content, TEXT_KEY).encode()
         found = json.loads(content)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}), {hint}") from error

@@ -75,10 +75,10 @@ def blend_command(config: Config, request: Request) -> Path:
         "kind": request.kind,
         "dial": {key: getattr(request, key) for key in ("intensity", "style", "futurism", "range")},
         "blend": config.blend.model_dump(mode="json"),
-        "generators": {"base": generator.base.sha256, "tuned": generator.tuned.sha256 if generator.tuned else None},
+        "generators": generator.sha256s,
     }
     name = request.name or f"{request.kind}-{request_sha256(facts)[:SHORT_HASH]}"
-    folder = generator.base.folder.parents[1] / "blends" / name
+    folder = generator.folder / "blends" / name
     if is_made(folder, facts):
         return folder
     if request.name and holds_another(folder, facts):

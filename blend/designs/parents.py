@@ -4,12 +4,9 @@ In: references of `design_recipe.py`. Out: latents of one car each; what has bee
 """
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +14,7 @@ from torch import Tensor
 
 from blend.designs.design_recipe import Side
 from blend.encoder.model import Encoder
-from blend.generator.input_pictures import Parents, fit_content, load_held_out
+from blend.generator.input_pictures import Parents, fit_content, load_held_out, read_parent
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of
 from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
@@ -26,10 +23,16 @@ from blend.inversion.optimise import Watch
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
-from harness.images.decode import PictureError, read_file
+from harness.images.decode import PictureError
+from harness.images.magic_bytes import picture_kind
+from harness.storage.atomic import atomic_write
+from harness.storage.lru import LruCache
 
 KEPT_IN_MEMORY = 200  # a few kilobytes each
 TOLD_EVERY_STEPS = 5  # of a search: what is told is drawn, which takes a third of a step
+MOST_UPLOAD_BYTES = 25 * 2**20
+# A search under way: steps done, of how many, the best so far as drawn, uint8 (H, W, 3), and its picture error.
+Tell = Callable[[int, int, np.ndarray, float], None]
 
 
 @dataclass(frozen=True)
@@ -52,24 +55,14 @@ class Ancestor:
     first_error: float | None = None
 
 
-@dataclass(frozen=True)
-class Refined:
-    """A search under way: `done` of `of` steps, the best so far as drawn, uint8 (H, W, 3), and its picture error."""
-
-    done: int
-    of: int
-    picture: np.ndarray
-    error: float
-
-
 class Ancestry:
     """`uploads`: folder of files named by the sha256 of their bytes. `encoder`: None = only seeds can be parents."""
 
-    def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, uploads: Path) -> None:
-        self.config, self.generator, self.encoder, self.uploads = config, generator, encoder, uploads
-        self._known: OrderedDict[tuple[str, str, str | None], Ancestor] = OrderedDict()
+    def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None) -> None:
+        self.config, self.generator, self.encoder = config, generator, encoder
+        self.uploads = generator.folder / "studio" / "uploads"
+        self._known: LruCache[tuple[str, str, str | None], Ancestor] = LruCache(KEPT_IN_MEMORY)
         self._usual_errors: dict[Side, float] = {}
-        self._lock = threading.Lock()
 
     # ---- pictures ----
 
@@ -94,6 +87,22 @@ class Ancestry:
         parents = self._parents(side, reference)
         return parents.pictures[0]
 
+    def keep_upload(self, content: bytes) -> str:
+        """The reference of a picture that somebody dropped, kept under the sha256 of its bytes: no name of theirs is
+        used. UserError for what cannot be used."""
+        if picture_kind(content) is None:
+            raise UserError("upload: this is no JPEG, PNG or WebP picture; save it as one of these and drop it again")
+        try:
+            fit_content(content, self.generator.height, self.generator.width, self.config.data.fit)
+        except PictureError as error:
+            raise UserError(f"upload: {error.reason}; try another picture") from error
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.uploads / sha256
+        if not path.is_file():
+            self.uploads.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, content)
+        return f"file-{sha256}"
+
     def _parents(self, side: Side, reference: str) -> Parents:
         kind, _, text = reference.partition("-")
         if kind == "valid":
@@ -108,28 +117,26 @@ class Ancestry:
         if not path.is_file():
             raise UserError("upload: this picture is not on this machine (any more); drop it once more")
         try:
-            content = read_file(path)
-            picture = fit_content(content, self.generator.height, self.generator.width, self.config.data.fit)
+            generator = self.generator
+            picture, sha256 = read_parent(path, generator.height, generator.width, self.config.data.fit)
         except PictureError as error:
             raise UserError(f"upload: {error.reason}; drop it once more") from error
-        return Parents(["upload"], [hashlib.sha256(content).hexdigest()], picture[None])
+        return Parents(["upload"], [sha256], picture[None])
 
     # ---- latents ----
 
     def find(self, side: Side, reference: str, label: str | None = None) -> Ancestor | None:
         """The ancestor, if nothing has to be searched for: in memory, on disk, or drawn by seed."""
         key = (side, reference, label if side == "ordinary" else None)
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-        kind, _, text = reference.partition("-")
-        found = self._drawn(side, int(text), label) if kind == "seed" else self._kept(side, reference, label)
-        if found is not None:
-            self._remember(key, found)
+        found = self._known.get(key)
+        if found is None:
+            kind, _, text = reference.partition("-")
+            found = self._drawn(side, int(text), label) if kind == "seed" else self._kept(side, reference, label)
+            if found is not None:
+                self._known.keep(key, found)
         return found
 
-    def search(self, side: Side, reference: str, label: str | None, tell: Callable[[Refined], None]) -> Ancestor:
+    def search(self, side: Side, reference: str, label: str | None, tell: Tell) -> Ancestor:
         """Inverts a parent, or finds it. `tell` hears how it goes, and may raise to end it."""
         known = self.find(side, reference, label)
         if known is not None:
@@ -144,22 +151,16 @@ class Ancestry:
             watch = self._watch(parents, 1 - STYLES[side], whole, 2 * whole, tell)
             second = invert_parents(self.config, self.generator, encoder, parents, side, start=first, watch=watch)
         found = self._ancestor(first, second, 0)
-        self._remember((side, reference, label if side == "ordinary" else None), found)
+        self._known.keep((side, reference, label if side == "ordinary" else None), found)
         return found
 
-    def _watch(self, parents: Parents, style: int, before: int, of: int, tell: Callable[[Refined], None]) -> Watch:
+    def _watch(self, parents: Parents, style: int, before: int, of: int, tell: Tell) -> Watch:
         def watch(step: int, z: Tensor, values: Tensor, y: Tensor | None) -> None:
             if step % TOLD_EVERY_STEPS == 0:
                 drawn = self.generator.draw(z, style, y)
-                tell(Refined(before + step, of, drawn[0], float(picture_errors(parents.pictures, drawn)[0, 0])))
+                tell(before + step, of, drawn[0], float(picture_errors(parents.pictures, drawn)[0, 0]))
 
         return watch
-
-    def _remember(self, key: tuple[str, str, str | None], found: Ancestor) -> None:
-        with self._lock:
-            self._known[key] = found
-            while len(self._known) > KEPT_IN_MEMORY:
-                self._known.popitem(last=False)
 
     def _needed_encoder(self) -> Encoder:
         if self.encoder is None:

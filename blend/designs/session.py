@@ -5,7 +5,6 @@ In: `runs/<name>/`. Out: pictures and figures. What the run lacks is said, and t
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,10 +20,11 @@ from blend.encoder.model import Encoder, encoder_folder, load_encoder
 from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
 from blend.generator.input_pictures import read_pictures
 from blend.generator.latents import average_latents
-from blend.generator.styled_generator import StyledGenerator, base_name, load_generator
+from blend.generator.styled_generator import StyledGenerator, load_generator
 from blend.measures.measures import Measures, load_measures
-from harness.config.experiment import Config, finetune_config
+from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
+from harness.storage.lru import LruCache
 from harness.storage.rundir import RunDir
 
 SWEEP_POINTS = 11
@@ -69,17 +69,10 @@ class Workshop:
 
     def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, lacking: dict[str, str]):
         self.config, self.generator, self.lacking = config, generator, lacking
-        self.folder = generator.base.folder.parents[1]
-        self.ancestry = Ancestry(config, generator, encoder, self.folder / "studio" / "uploads")
+        self.ancestry = Ancestry(config, generator, encoder)
         self.measures: Measures | None = None
-        self._scans: OrderedDict[str, Scan] = OrderedDict()
-        self._lock, self._measures_lock = threading.Lock(), threading.Lock()
-
-    @property
-    def generators(self) -> dict[str, str | None]:
-        """sha256 of both generators' weights."""
-        tuned = self.generator.tuned
-        return {"base": self.generator.base.sha256, "tuned": tuned.sha256 if tuned else None}
+        self._scans: LruCache[str, Scan] = LruCache(SCANS_IN_MEMORY)
+        self._measures_lock = threading.Lock()
 
     # ---- getting ready ----
 
@@ -138,11 +131,8 @@ class Workshop:
         """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows, or stays as set."""
         places = np.linspace(0, 1, points).round(4).tolist()
         with one_thread():
-            pairs, style = self.pairs(recipe), self._possible_style(recipe.style)
-            settings = [setting_at(place if self.generator.tuned else 0.0, style) for place in places]
-            if self.generator.tuned is None:
-                settings = [Setting(place, 0.0) for place in places]
-            how = self.config.blend.interpolation
+            pairs, how = self.pairs(recipe), self.config.blend.interpolation
+            settings = [self._setting_at(place, recipe.style) for place in places]
             return places, np.stack([draw_designs(self.generator, pairs, [one], how)[0] for one in settings])
 
     def futurism(self, pictures: np.ndarray) -> list[float] | None:
@@ -153,12 +143,10 @@ class Workshop:
     def _setting(self, recipe: Recipe, pairs: Pairs) -> tuple[Setting, tuple[float, float] | None]:
         if recipe.futurism is not None:
             return self._solved(recipe, pairs, recipe.futurism)
-        if self.generator.tuned is None:
-            return Setting(recipe.intensity, 0.0), None
-        return setting_at(recipe.intensity, recipe.style), None
+        return self._setting_at(recipe.intensity, recipe.style), None
 
-    def _possible_style(self, style: float | None) -> float | None:
-        return style if self.generator.tuned is not None else 0.0
+    def _setting_at(self, intensity: float, style: float | None) -> Setting:
+        return setting_at(intensity, style if self.generator.tuned else 0.0)
 
     def _solved(self, recipe: Recipe, pairs: Pairs, asked: float) -> tuple[Setting, tuple[float, float]]:
         """Where the futurism asked for is, or the nearest that these parents have."""
@@ -167,14 +155,10 @@ class Workshop:
             raise UserError(self.lacking.get("measures") or self.lacking["finetune"])
         share, how = self.config.blend.latent_share, self.config.blend.interpolation
         key = replace(recipe, intensity=0.0, style=None, futurism=None).sha256
-        with self._lock:
-            scan = self._scans.get(key)
+        scan = self._scans.get(key)
         if scan is None:
             scan = scan_path(self.generator, pairs, measures.futurism, share, how)
-            with self._lock:
-                self._scans[key] = scan
-                while len(self._scans) > SCANS_IN_MEMORY:
-                    self._scans.popitem(last=False)
+            self._scans.keep(key, scan)
         low, high = float(scan.table.min()), float(scan.table.max())
         wanted = np.array([min(max(asked, low), high)])
         found = solve(self.generator, pairs, wanted, measures.futurism, share, how, scan).settings[0]

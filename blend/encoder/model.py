@@ -102,7 +102,7 @@ def _placed(encoder: Encoder, config: Config, generator: StyledGenerator) -> Enc
 
 def encoder_folder(generator: StyledGenerator) -> Path:
     """`runs/<base>/encoder`."""
-    return generator.base.folder.parents[1] / "encoder"
+    return generator.folder / "encoder"
 
 
 def generator_keys(generator: StyledGenerator, with_finetuned: bool) -> dict[str, str]:

@@ -15,8 +15,7 @@ from harness.cli import say
 from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
-from harness.images.decode import FORMATS, Fit, PictureError, decode_picture, fit_picture, read_file
-from harness.images.letterbox import remove_letterbox
+from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
 from harness.storage.hdf5 import open_packed
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
@@ -59,13 +58,13 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
     for path in paths:
         name = path.relative_to(top).as_posix()
         try:
-            content = read_file(path)
-            pictures.append(fit_content(content, height, width, fit))
+            picture, sha256 = read_parent(path, height, width, fit)
         except PictureError as error:
             reasons.append(f"{_printable(name)}: {error.reason}")
             continue
         names.append(_printable(name))
-        sha256s.append(hashlib.sha256(content).hexdigest())
+        sha256s.append(sha256)
+        pictures.append(picture)
     if not pictures:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         allowed = f"allowed {', '.join(FORMATS)} of at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX} pixels"
@@ -109,17 +108,19 @@ def _picture_files(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(files, key=os.fsencode)]
 
 
+def read_parent(path: Path, height: int, width: int, fit: Fit) -> tuple[np.ndarray, str]:
+    """(uint8 (height, width, 3) as for a training set, sha256 of the file). PictureError when it cannot be used."""
+    content = read_file(path)
+    return fit_content(content, height, width, fit), hashlib.sha256(content).hexdigest()
+
+
 def fit_content(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray:
     """uint8 (height, width, 3) of a file of strangers, as for a training set. PictureError when it cannot be used."""
-    try:
-        picture = decode_picture(content)
-        side_px = min(remove_letterbox(picture).shape[:2])
-        if side_px < LEAST_SIDE_PX:
-            shown = f"{picture.shape[1]}x{picture.shape[0]} pixels"
-            raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")
-        return fit_picture(picture, height, width, fit)
-    except MemoryError as error:
-        raise PictureError("too_large", "not enough memory to decode it") from error
+    image, (whole_width, whole_height) = decode_image(content)
+    if min(image.size) < LEAST_SIDE_PX:
+        shown = f"{whole_width}x{whole_height} pixels"
+        raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")
+    return fit_image(image, height, width, fit)
 
 
 def _printable(name: str) -> str:

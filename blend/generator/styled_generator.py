@@ -5,9 +5,6 @@ In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm 
 
 import copy
 import hashlib
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.load import LoadedCheckpoint, load_run
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
-from harness.config.experiment import Config, finetune_config
+from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
-from harness.storage.rundir import RunDir
+from harness.storage.lru import LruCache
 
 STYLE_STEPS = 100  # styles are whole percents
 # Batch-norm statistics are computed for every fifth percent, and are between these what a straight line gives: they
@@ -31,19 +28,6 @@ STYLE_STEPS = 100  # styles are whole percents
 KNOT_PERCENT = 5
 # While a dial is turned every percent is a network of its own: so many are kept, or as many as fit.
 LEAST_NETWORKS, NETWORKS_MB = 8, 256
-
-
-@dataclass(frozen=True)
-class LoadedRun(LoadedCheckpoint):
-    """A run's newest checkpoint, and the run's name."""
-
-    name: str
-
-
-def load_run(name: str, root: Path = Path("runs")) -> LoadedRun:
-    """Any run, base or fine-tuned, on the device of its config. UserError when there is none or no checkpoint in it."""
-    loaded = load_checkpoint(find_checkpoint(RunDir.existing(name, root).checkpoints))
-    return LoadedRun(**vars(loaded), name=name)
 
 
 class StyledGenerator:
@@ -57,18 +41,26 @@ class StyledGenerator:
         tuned: None where there is no fine-tuned run; then 0 is the only style.
     """
 
-    def __init__(self, base: LoadedRun, tuned: LoadedRun | None, kept: Path) -> None:
-        self.base, self.tuned, self.kept = base, tuned, kept
+    def __init__(self, base: LoadedCheckpoint, tuned: LoadedCheckpoint | None) -> None:
+        self.base, self.tuned = base, tuned
         self.z_dim, self.num_classes = base.config.model.z_dim, base.num_classes
         self.height, self.width = base.config.data.img_size
         self.device = next(base.generator.parameters()).device
-        self._networks: OrderedDict[int, nn.Module] = OrderedDict()
-        self._lock = threading.Lock()
         size_mb = sum(v.nbytes for v in base.generator.state_dict().values()) / 2**20
-        self._most_networks = max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3)))
+        self._networks: LruCache[int, nn.Module] = LruCache(max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
         self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
             _check_same_shape(base, tuned)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run of ordinary cars, `runs/<name>`: what is made with both lies there."""
+        return self.base.run.path
+
+    @property
+    def sha256s(self) -> dict[str, str | None]:
+        """Of both generators' weights."""
+        return {"base": self.base.sha256, "tuned": self.tuned.sha256 if self.tuned else None}
 
     def at(self, style: float) -> nn.Module:
         """The network of this style (rounded to whole percents): z (B, z_dim), y (B,) or None → (B, 3, H, W)."""
@@ -78,16 +70,11 @@ class StyledGenerator:
             raise UserError(
                 f"style: found {style}, allowed 0 alone: {self.base.name} has no fine-tuned run; try `make finetune`"
             )
-        with self._lock:
-            if percent in self._networks:
-                self._networks.move_to_end(percent)
-                return self._networks[percent]
-        network = copy.deepcopy(self.base.generator)
-        network.load_state_dict({**self._weights(percent), **self._statistics(percent)})
-        with self._lock:
-            self._networks[percent] = network
-            while len(self._networks) > self._most_networks:
-                self._networks.popitem(last=False)
+        network = self._networks.get(percent)
+        if network is None:
+            network = copy.deepcopy(self.base.generator)
+            network.load_state_dict({**self._weights(percent), **self._statistics(percent)})
+            self._networks.keep(percent, network)
         return network
 
     def knots(self) -> list[int]:
@@ -122,7 +109,7 @@ class StyledGenerator:
         }
 
     def _computed(self, percent: int) -> dict[str, Tensor]:
-        path = self.kept / f"{self.key(percent)}.safetensors"
+        path = self.folder / "standing" / f"{self.key(percent)}.safetensors"
         if percent not in self._buffers:
             network = copy.deepcopy(self.base.generator)
             names = set(network.state_dict()) - {name for name, _ in network.named_parameters()}
@@ -132,7 +119,7 @@ class StyledGenerator:
                 standing = standing_copy(network, self.z_dim, self.num_classes)
                 found = standing.state_dict()
                 buffers = {name: found[name].cpu().contiguous() for name in sorted(names)}
-                self.kept.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(path, safetensors.torch.save(buffers))
             self._buffers[percent] = buffers
         return self._buffers[percent]
@@ -165,7 +152,7 @@ def _read_buffers(path: Path, names: set[str]) -> dict[str, Tensor] | None:
     return buffers if set(buffers) == names else None
 
 
-def _check_same_shape(base: LoadedRun, tuned: LoadedRun) -> None:
+def _check_same_shape(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
     shapes = [{name: tuple(v.shape) for name, v in run.generator.state_dict().items()} for run in (base, tuned)]
     if shapes[0] != shapes[1]:
         raise UserError(
@@ -184,12 +171,7 @@ def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("r
     found = (root / name / "config.yaml").is_file() and any((root / name / "checkpoints").glob("step-*"))
     if need_tuned and not found:
         raise UserError(
-            f"finetune: found no fine-tuned run {root / name} beside {base.folder.parents[1]}, which futuristic "
+            f"finetune: found no fine-tuned run {root / name} beside {base.run.path}, which futuristic "
             "designs need; try `make finetune` with the same CONFIG"
         )
-    return StyledGenerator(base, load_run(name, root) if found else None, root / base.name / "standing")
-
-
-def base_name(config: Config) -> str:
-    """The run of ordinary cars, whose folder holds all that this package makes."""
-    return config.finetune.from_run or config.name
+    return StyledGenerator(base, load_run(name, root) if found else None)

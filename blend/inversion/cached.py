@@ -18,9 +18,10 @@ from torch import Tensor
 
 from blend.encoder.model import Encoder, encode
 from blend.generator.input_pictures import Parents, spread_rows
-from blend.generator.styled_generator import STYLE_STEPS, LoadedRun, StyledGenerator
+from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from blend.inversion.distances import make_features
 from blend.inversion.optimise import Watch, invert
+from harness.checkpoints.load import LoadedCheckpoint
 from harness.checkpoints.sampling import label_to_y
 from harness.cli import say
 from harness.config.class_choice import Label
@@ -70,11 +71,6 @@ class Inversions:
 
     def latents(self, rows: slice) -> tuple[Tensor, Tensor | None]:
         return self.z[rows], None if self.y is None else self.y[rows]
-
-
-def inversions_folder(generator: StyledGenerator) -> Path:
-    """`runs/<base>/inversions`."""
-    return generator.base.folder.parents[1] / "inversions"
 
 
 def invert_parents(
@@ -145,7 +141,7 @@ def _place(
     if start is not None:
         stamp |= {"start": start.path.stem}
     label = kind if start is None else f"style{style}-{kind}"
-    return _Place(inversions_folder(generator) / f"{label}-{_hash(stamp)}.safetensors", style, stamp)
+    return _Place(generator.folder / "inversions" / f"{label}-{_hash(stamp)}.safetensors", style, stamp)
 
 
 def _inversions(parents: Parents, kind: Kind, path: Path, tensors: dict[str, Tensor]) -> Inversions:
@@ -232,7 +228,7 @@ def _invert_part(
     return tensors if y is None else {**tensors, "y": y.cpu()}
 
 
-def _run_of(generator: StyledGenerator, style: int) -> LoadedRun:
+def _run_of(generator: StyledGenerator, style: int) -> LoadedCheckpoint:
     run = generator.tuned if style else generator.base
     if run is None:
         raise UserError(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blend.generator.styled_generator import LoadedRun
+from harness.checkpoints.load import LoadedCheckpoint
 from harness.errors import UserError
 from harness.features.resnet18 import ResNet18, imagenet_state
 from harness.networks.autocast import to_full_precision
@@ -24,7 +24,7 @@ IMAGENET_STEM_FROM_PX = 100  # smaller pictures would be a single place after Re
 UNIT_EPSILON = 1e-10
 
 
-def make_features(name: str, run: LoadedRun) -> FeatureMaps:
+def make_features(name: str, run: LoadedCheckpoint) -> FeatureMaps:
     """Unit-length feature maps by the name in `inversion.features`; UserError when their weights are not at hand.
 
     Args:

@@ -15,7 +15,6 @@ from blend.inversion.cached import STYLES, Inversions, Kind, invert_parents
 from harness.config.experiment import Config, finetune_config
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import open_packed
-from harness.storage.rundir import RunDir
 
 RANDOM_SAMPLES = 1000
 READ_ROWS = 512
@@ -34,7 +33,7 @@ def measure_inversion(config: Config, generator: StyledGenerator, encoder: Encod
         inversions = invert_parents(config, generator, encoder, load_held_out(part.data, config.inversion.count), kind)
         figures[kind] = inversion_figures(inversions, generator, part)
     whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
-    RunDir(generator.base.folder.parents[1]).write_metrics("inversion", whole)
+    generator.base.run.write_metrics("inversion", whole)
     return whole
 
 

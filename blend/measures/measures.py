@@ -24,7 +24,6 @@ from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
-from harness.storage.rundir import RunDir
 
 PROBE_PICTURES = 2000  # of each kind, at most
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
@@ -84,8 +83,7 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
             f"finetune.override.data: found the set {sets[0].name} again, allowed one of concept cars, which futurism "
             "is measured with; try another data.set there"
         )
-    run, featurizer = generator.base.folder.parents[1], load_featurizer()
-    folder = run / "measures"
+    featurizer, folder = load_featurizer(), generator.folder / "measures"
     folder.mkdir(exist_ok=True)
     spaces = [reader_space(featurizer), discriminator_space(generator.base.discriminator)]
     known = [_known(space, sets, folder) for space in spaces]
@@ -101,13 +99,9 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
         "training_pictures": sum(count for _, count in counts),
         "held_out_pictures": sum(len(part.pictures.valid) for part in sets),
     }
-    _tell(RunDir(run), figures)
+    if generator.base.run.read_metrics().get("measures") != figures:
+        generator.base.run.write_metrics("measures", figures)
     return Measures(featurizer, probe, identity, novelty, figures)
-
-
-def _tell(run: RunDir, figures: dict[str, Any]) -> None:
-    if run.read_metrics().get("measures") != figures:
-        run.write_metrics("measures", figures)
 
 
 def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:

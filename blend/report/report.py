@@ -8,11 +8,10 @@ from pathlib import Path
 
 import jinja2
 
-from blend.generator.styled_generator import base_name
 from blend.report import charts, classes, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
 from blend.report.run_facts import Found, read_facts, read_json
-from harness.config.experiment import Config, finetune_config
+from harness.config.experiment import Config, base_name, finetune_config
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 

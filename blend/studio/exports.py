@@ -1,20 +1,17 @@
 """Files to take away from the studio: the exact picture, its JSON, its sweep in motion, a sheet of the shelf."""
 
-import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
 
 from blend.designs.contact_sheet import SheetRow, draw_sheet
 from blend.designs.design_recipe import Recipe, text_to_recipe
 from blend.designs.export import design_png
-from blend.studio.shelf import IDENTITY
 from blend.studio.studio import LARGE_PX, SMALL_PX, Studio
 from harness.errors import UserError
-from harness.web.embed import picture_jpeg, png_bytes
+from harness.images.decode import encode_png
+from harness.web.embed import picture_jpeg
 
 MOST_ON_A_SHEET = 60
 
@@ -23,27 +20,23 @@ def add_exports(app: FastAPI, studio: Studio) -> None:
     def recipe_of(request: Request) -> Recipe:
         return text_to_recipe(request.url.query)
 
-    async def drawn(work: Callable[[], bytes], kind: str, name: str) -> Response:
-        token = object()  # not to be superseded
-        content = await asyncio.wrap_future(studio.drawing.ask(f"export {id(token)}", "other", work))
-        return _file(content, kind, name)
-
     @app.get("/export/design.png")
     async def design_as_png(request: Request) -> Response:
         recipe = recipe_of(request)
-        return await drawn(lambda: design_png(*studio.document(recipe)), "image/png", f"design-{recipe.sha256[:8]}.png")
+        content = await studio.drawing.answer(lambda: design_png(*studio.document(recipe)))
+        return _file(content, "image/png", f"design-{recipe.sha256[:8]}.png")
 
     @app.get("/export/design.json")
     async def design_as_json(request: Request) -> Response:
         recipe = recipe_of(request)
-        return await drawn(
-            lambda: _json(studio.document(recipe)[1]), "application/json", f"design-{recipe.sha256[:8]}.json"
-        )
+        content = await studio.drawing.answer(lambda: _json(studio.document(recipe)[1]))
+        return _file(content, "application/json", f"design-{recipe.sha256[:8]}.json")
 
     @app.get("/export/sweep.webp")
     async def sweep_as_webp(request: Request) -> Response:
         recipe = recipe_of(request)
-        return await drawn(lambda: studio.sweep_webp(recipe), "image/webp", f"sweep-{recipe.sha256[:8]}.webp")
+        content = await studio.drawing.answer(lambda: studio.sweep_webp(recipe))
+        return _file(content, "image/webp", f"sweep-{recipe.sha256[:8]}.webp")
 
     _add_shelf_exports(app, studio)
 
@@ -61,22 +54,22 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
         if not entries:
             raise UserError("sheet: there is no design on the shelf yet; keep one first")
         rows = [_sheet_row(studio, entry) for entry in entries[:MOST_ON_A_SHEET]]
-        return _file(png_bytes(draw_sheet(f"Carforge · {studio.name}", rows)), "image/png", "sheet.png")
+        return _file(encode_png(draw_sheet(f"Carforge · {studio.name}", rows)), "image/png", "sheet.png")
 
     @app.get("/export/shelf/{identity}.png")
     def kept_as_png(identity: str) -> Response:
-        entry = studio.shelf.entry(_checked(identity))
+        entry = studio.shelf.entry(identity)
         content = design_png(studio.shelf.picture(identity), entry["document"])
         return _file(content, "image/png", f"design-{identity[:8]}.png")
 
     @app.get("/export/shelf/{identity}.json")
     def kept_as_json(identity: str) -> Response:
-        document = studio.shelf.entry(_checked(identity))["document"]
+        document = studio.shelf.entry(identity)["document"]
         return _file(_json(document), "application/json", f"design-{identity[:8]}.json")
 
     @app.get("/shelf/{identity}.jpg")
     def kept_picture(identity: str, large: bool = False) -> Response:
-        picture = studio.shelf.picture(_checked(identity))
+        picture = studio.shelf.picture(identity)
         kept = {"Cache-Control": "private, max-age=86400, immutable"}  # named by its pixels
         return Response(
             picture_jpeg(picture, LARGE_PX if large else 2 * SMALL_PX), media_type="image/jpeg", headers=kept
@@ -86,12 +79,6 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
 def _sheet_row(studio: Studio, entry: dict[str, Any]) -> SheetRow:
     document = entry["document"]
     return SheetRow(studio.shelf.picture(entry["id"]), document.get("note", ""), document.get("measures"))
-
-
-def _checked(identity: str) -> str:
-    if not IDENTITY.fullmatch(identity):
-        raise HTTPException(404, "no such design")
-    return identity
 
 
 def _json(value: Any) -> bytes:

@@ -4,6 +4,7 @@ A slider that is dragged asks faster than anybody can draw. A request that still
 answered with a picture that nobody wants to see any more: it is superseded.
 """
 
+import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from harness.errors import UserError
 
 KINDS = ("draw", "measure", "sweep", "other")  # in this order, when several wait
 MOST_WAITING = 400
+MOST_TAB = 40  # characters of a tab's name
 
 
 class Superseded(Exception):
@@ -46,6 +48,11 @@ class Drawing:
             self.superseded += 1
             before[1].set_exception(Superseded())
         return future
+
+    async def answer(self, work: Callable[[], Any], kind: str = "other", tab: str | None = None) -> Any:
+        """The same, awaited. What belongs to no tab is never superseded."""
+        token = object()
+        return await asyncio.wrap_future(self.ask(f"alone {id(token)}" if tab is None else tab[:MOST_TAB], kind, work))
 
     def close(self) -> None:
         with self._changed:

@@ -11,34 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from blend.designs.design_recipe import MOST_PARENTS, Recipe, Side, text_to_recipe
+from blend.designs.design_recipe import Recipe, Side, text_to_recipe
+from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.designs.session import NeedsParent
 from blend.studio.exports import add_exports
 from blend.studio.jobs import Job
 from blend.studio.latest_only_queue import Superseded
-from blend.studio.page import page_facts
-from blend.studio.shelf import IDENTITY
 from blend.studio.studio import Studio, shelf_row
-from blend.studio.uploads import MOST_UPLOAD_BYTES
 from harness.cli import DISK_ERRORS
-from harness.errors import UserError
 from harness.images.decode import PictureError
-from harness.web.guard import Body, Guard, Rules
-from harness.web.page import first_fault, page_environment, refusal
+from harness.web.app import EmptyBody, make_local_app, refusal
+from harness.web.guard import Body, Rules
+from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
-KINDS = {".js": "text/javascript", ".css": "text/css"}
-STATIC = {path.name: (path, KINDS[path.suffix]) for path in sorted((HERE / "static").iterdir()) if path.suffix in KINDS}
 UPLOAD = Body("application/octet-stream", MOST_UPLOAD_BYTES)
 HEARTBEAT_SEC = 10.0
-MOST_TAB = 40  # characters of a tab's name
 
 
 class Search(BaseModel):
@@ -59,26 +53,20 @@ class Note(BaseModel):
     note: str
 
 
-class Nothing(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 def make_app(studio: Studio, names: tuple[str, ...] = (), addresses: bool = False) -> FastAPI:
     """The application of one studio. `names`, `addresses`: as in `Rules`, beside those of loopback."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, rules=Rules("studio", names, addresses, {"/uploads": UPLOAD}))
+    app = make_local_app(Rules("studio", names, addresses, {"/uploads": UPLOAD}), (HERE / "static").iterdir())
     _add_page(app, studio)
     _add_designs(app, studio)
     _add_parents(app, studio)
     _add_jobs(app, studio)
     _add_shelf(app, studio)
     add_exports(app, studio)
-    _add_refusals(app)
+    app.add_exception_handler(OSError, _disk_refusal)
+    app.add_exception_handler(PictureError, lambda _, error: refusal(409, f"a picture cannot be read ({error})"))
+    app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=400))  # nobody hears it
+    app.add_exception_handler(NeedsParent, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
     return app
-
-
-async def in_drawing_thread(studio: Studio, tab: str, kind: str, work: Callable[[], Any]) -> Any:
-    return await asyncio.wrap_future(studio.drawing.ask(tab[:MOST_TAB], kind, work))
 
 
 def _add_page(app: FastAPI, studio: Studio) -> None:
@@ -86,21 +74,14 @@ def _add_page(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/")
     def page() -> Response:
-        return HTMLResponse(template.render(most_parents=MOST_PARENTS, **page_facts(studio)))
-
-    @app.get("/static/{name}")
-    def static(name: str) -> Response:
-        if name not in STATIC:
-            raise HTTPException(404, "no such file")
-        path, kind = STATIC[name]
-        return Response(path.read_bytes(), media_type=kind)
+        return HTMLResponse(template.render(studio.page_facts()))
 
 
 def _add_designs(app: FastAPI, studio: Studio) -> None:
     async def answer(request: Request, kind: str, ask: Callable[[Recipe], dict[str, Any]]) -> Any:
         recipe, tab = text_to_recipe(request.url.query), request.query_params.get("tab", "")
         try:
-            return await in_drawing_thread(studio, tab, kind, lambda: ask(recipe))
+            return await studio.drawing.answer(lambda: ask(recipe), kind, tab)
         except Superseded:
             return {"superseded": True}
         except NeedsParent as needed:
@@ -125,11 +106,11 @@ def _add_parents(app: FastAPI, studio: Studio) -> None:
         content = bytearray()
         async for part in request.stream():  # the guard counts, and ends it when it is too long
             content += part
-        return {"reference": await run_in_threadpool(studio.keep_upload, bytes(content))}
+        return {"reference": await run_in_threadpool(studio.ready().ancestry.keep_upload, bytes(content))}
 
     @app.get("/gallery/{side}")
     def gallery(side: Side) -> Any:
-        return {"references": studio.gallery(side)}
+        return {"references": list(studio.ready().ancestry.held_out[side].names)}
 
     @app.get("/parent/{side}/{reference}")
     def parent(side: Side, reference: str, large: bool = False) -> Response:
@@ -149,11 +130,11 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return studio.start_search(asked.side, asked.reference, asked.label or None).snapshot()
 
     @app.post("/jobs/demo", status_code=202)
-    def demo(nothing: Nothing) -> Any:
+    def demo(nothing: EmptyBody) -> Any:
         return studio.start_demo().snapshot()
 
     @app.post("/jobs/{key}/cancel")
-    def cancel(key: str, nothing: Nothing) -> Any:
+    def cancel(key: str, nothing: EmptyBody) -> Any:
         job = existing(key)
         job.cancel()
         return job.snapshot()
@@ -193,28 +174,23 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
     @app.post("/shelf")
     async def keep(kept: Kept) -> Any:
         recipe = text_to_recipe(kept.recipe)
-        entry = await in_drawing_thread(studio, f"keep {id(kept)}", "other", lambda: studio.keep(recipe, kept.note))
+        entry = await studio.drawing.answer(lambda: studio.shelf.keep(*studio.document(recipe, kept.note)))
         return shelf_row(entry, entry["document"]["generators"])
 
     @app.post("/shelf/{identity}/note")
     def note(identity: str, note: Note) -> Any:
-        entry = studio.shelf.write_note(checked(identity), note.note)
+        entry = studio.shelf.write_note(identity, note.note)
         return shelf_row(entry, entry["document"]["generators"])
 
     @app.post("/shelf/{identity}/remove")
-    def remove(identity: str, nothing: Nothing) -> Any:
-        studio.shelf.remove(checked(identity))
+    def remove(identity: str, nothing: EmptyBody) -> Any:
+        studio.shelf.remove(identity)
         return {"removed": identity}
 
     @app.post("/shelf/{identity}/restore")
-    def restore(identity: str, nothing: Nothing) -> Any:
-        studio.shelf.restore(checked(identity))
+    def restore(identity: str, nothing: EmptyBody) -> Any:
+        studio.shelf.restore(identity)
         return {"restored": identity}
-
-    def checked(identity: str) -> str:
-        if not IDENTITY.fullmatch(identity):
-            raise HTTPException(404, "no such design")
-        return identity
 
 
 def _disk_refusal(_: Request, error: Exception) -> Response:
@@ -224,15 +200,3 @@ def _disk_refusal(_: Request, error: Exception) -> Response:
         raise error
     where = f"{error.filename}: " if error.filename else ""
     return refusal(507, f"{where}{error.strerror}; nothing half-made is kept, mend this and try again")
-
-
-def _add_refusals(app: FastAPI) -> None:
-    app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
-    app.add_exception_handler(OSError, _disk_refusal)
-    app.add_exception_handler(PictureError, lambda _, error: refusal(409, f"a picture cannot be read ({error})"))
-    app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=400))  # nobody hears it
-    app.add_exception_handler(NeedsParent, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
-    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
-    app.add_exception_handler(
-        HTTPException, lambda _, error: refusal(getattr(error, "status_code", 400), str(getattr(error, "detail", "")))
-    )

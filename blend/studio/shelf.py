@@ -114,6 +114,8 @@ class Shelf:
         with self._alone():
             entries, path = self.entries(), self.removed / f"{identity}.json"
             try:
+                if not IDENTITY.fullmatch(identity):
+                    raise ValueError(identity)
                 found = json.loads(path.read_text(encoding="utf-8"))
                 place, entry = found["place"], found["entry"]
             except (OSError, ValueError, KeyError, TypeError) as error:

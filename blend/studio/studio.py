@@ -5,23 +5,22 @@ In: the name of a run. Out: answers as plain values, which `server.py` puts into
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from blend.designs.design_recipe import SIDES, Parent, Recipe, Side, check_reference
+from blend.designs.design_recipe import MOST_PARENTS, SIDES, Parent, Recipe, Side, check_reference
 from blend.designs.export import design_document
-from blend.designs.parents import Refined
+from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.designs.session import Workshop, open_workshop
 from blend.studio.demo_job import DemoChild
 from blend.studio.jobs import Job, Jobs
 from blend.studio.latest_only_queue import Drawing
 from blend.studio.shelf import Shelf, check_note
-from blend.studio.uploads import Uploads
 from harness.errors import UserError
+from harness.storage.lru import LruCache
 from harness.web.embed import picture_jpeg, picture_jpeg_uri, sweep_webp
 
 LARGE_PX, SMALL_PX = 768, 192  # widths, about: pictures are enlarged by whole numbers
@@ -38,9 +37,6 @@ class Studio:
         self.workshop: Workshop | None = None
         self.fault = ""
         self.closing = threading.Event()
-        self._answers: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
-        self._answers_bytes = 0
-        self._lock = threading.Lock()
         self.open(name)
 
     # ---- the run ----
@@ -53,34 +49,50 @@ class Studio:
         except UserError as error:
             self.workshop, self.fault = None, str(error)
             return
-        height, width = workshop.generator.height, workshop.generator.width
-        self._shelf = Shelf(workshop.folder / "studio")
-        self._uploads = Uploads(workshop.ancestry.uploads, height, width, workshop.ancestry.config.data.fit)
-        with self._lock:
-            self._answers.clear()
-            self._answers_bytes = 0
+        self._shelf = Shelf(workshop.generator.folder / "studio")
+        self._answers: LruCache[tuple[str, str], dict[str, Any]] = LruCache(ANSWERS_IN_MEMORY_MB * 2**20, _size)
         self.workshop, self.fault = workshop, ""
         self.jobs.drop("prepare")
         self.jobs.start("prepare", self._prepare)
+
+    def page_facts(self) -> dict[str, Any]:
+        """What the page is filled with: a run's size, classes and what it lacks; without one why, and the demo's
+        stages."""
+        facts = {"name": self.name, "most_upload_mb": MOST_UPLOAD_BYTES // 2**20, "most_parents": MOST_PARENTS}
+        if self.workshop is None:
+            plan = self.demo.plan()
+            minutes = max(1, round(sum(stage["seconds"] for stage in plan) / 60))
+            at_work = self.demo.is_at_work()
+            return {**facts, "run": None, "fault": self.fault, "plan": plan, "minutes": minutes, "at_work": at_work}
+        generator, lacking = self.workshop.generator, self.workshop.lacking
+        run = {
+            "height": generator.height,
+            "width": generator.width,
+            "classes": generator.base.class_names if generator.num_classes else [],
+            "lacking": {key: lacking.get(key, "") for key in ("finetune", "encoder", "measures")},
+            "first": self.first_recipe().to_query(),
+            "step": generator.base.step,
+        }
+        return {**facts, "run": run}
 
     def close(self) -> None:
         self.closing.set()
         self.drawing.close()
         self.jobs.close()
 
-    def _ready(self) -> Workshop:
+    def ready(self) -> Workshop:
         if self.workshop is None:
             raise UserError(self.fault or "studio: no run is open; load the page anew")
         return self.workshop
 
     @property
     def shelf(self) -> Shelf:
-        self._ready()
+        self.ready()
         return self._shelf
 
     def _prepare(self, job: Job) -> dict[str, Any]:
         """Measures and all styles, so that dials are quick."""
-        workshop = self._ready()
+        workshop = self.ready()
         job.tell(0, 1, "learning to measure futurism")
         workshop.open_measures()
 
@@ -97,8 +109,8 @@ class Studio:
         """The picture of a recipe, where its dials stand, and how futuristic it is."""
 
         def make() -> dict[str, Any]:
-            drawn = self._ready().draw(recipe)
-            futurism = self._ready().futurism(drawn.picture[None])
+            drawn = self.ready().draw(recipe)
+            futurism = self.ready().futurism(drawn.picture[None])
             return {
                 "picture": picture_jpeg_uri(drawn.picture, LARGE_PX),
                 "intensity": round(drawn.setting.weight, 4),
@@ -113,8 +125,8 @@ class Studio:
         """The same parents at all intensities."""
 
         def make() -> dict[str, Any]:
-            places, pictures = self._ready().sweep(recipe)
-            scores = self._ready().futurism(pictures) or [None] * len(places)
+            places, pictures = self.ready().sweep(recipe)
+            scores = self.ready().futurism(pictures) or [None] * len(places)
             rows = zip(places, pictures, scores, strict=True)
             return {
                 "designs": [
@@ -129,7 +141,7 @@ class Studio:
         """Futurism, identity, novelty with the nearest training pictures; `lacking` where it cannot be measured."""
 
         def make() -> dict[str, Any]:
-            workshop = self._ready()
+            workshop = self.ready()
             measures = workshop.measure(recipe, workshop.draw(recipe).picture)
             if measures is None:
                 return {"lacking": workshop.lacking["measures"]}
@@ -145,21 +157,14 @@ class Studio:
 
     def _answer(self, kind: str, recipe: Recipe, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """An answer belongs to what was asked for, so equal questions are answered once."""
-        key = kind, recipe.to_query()
-        with self._lock:
-            if key in self._answers:
-                self._answers.move_to_end(key)
-                return self._answers[key]
-        workshop = self._ready()
-        complete = workshop.measures is not None or "measures" in workshop.lacking
-        answer = make()
-        with self._lock:
-            # One that lacks its figures, because measures are still being made, is not kept.
-            if complete and key not in self._answers and workshop is self.workshop:
-                self._answers[key] = answer
-                self._answers_bytes += _size(answer)
-            while self._answers_bytes > ANSWERS_IN_MEMORY_MB * 2**20:
-                self._answers_bytes -= _size(self._answers.popitem(last=False)[1])
+        workshop, key = self.ready(), (kind, recipe.to_query())
+        answers = self._answers
+        answer = answers.get(key)
+        if answer is None:
+            complete = workshop.measures is not None or "measures" in workshop.lacking
+            answer = make()
+            if complete:  # one that lacks its figures, because measures are still being made, is not kept
+                answers.keep(key, answer)
         return answer
 
     # ---- parents ----
@@ -167,30 +172,22 @@ class Studio:
     def first_recipe(self) -> Recipe:
         """What is shown before anybody has asked for anything: two cars that were kept aside, if their latents are
         known, or one by seed."""
-        ancestry = self._ready().ancestry
+        ancestry = self.ready().ancestry
         refs: dict[Side, Parent | None] = {}
         for side in SIDES:
             names = ancestry.held_out[side].names
             refs[side] = Parent(names[0]) if names and ancestry.find(side, names[0]) is not None else None
         if (ordinary := refs["ordinary"]) is None:
-            return Recipe((Parent("seed-1"),), () if "finetune" in self._ready().lacking else (Parent("seed-2"),))
+            return Recipe((Parent("seed-1"),), () if "finetune" in self.ready().lacking else (Parent("seed-2"),))
         return Recipe((ordinary,), (refs["concept"],) if refs["concept"] else ())
 
-    def gallery(self, side: Side) -> list[str]:
-        """References of pictures to pick from."""
-        return list(self._ready().ancestry.held_out[side].names)
-
     def parent_jpeg(self, side: Side, reference: str, large: bool = False) -> bytes:
-        picture = self._ready().ancestry.picture(side, check_reference(reference))
+        picture = self.ready().ancestry.picture(side, check_reference(reference))
         return picture_jpeg(picture, LARGE_PX if large else SMALL_PX)
-
-    def keep_upload(self, content: bytes) -> str:
-        self._ready()
-        return self._uploads.keep(content)[0]
 
     def start_search(self, side: Side, reference: str, label: str | None) -> Job:
         """The job that finds a parent's latent; done at once where it is known."""
-        workshop = self._ready()
+        workshop = self.ready()
         check_reference(reference)
         if side == "concept" and "finetune" in workshop.lacking:
             raise UserError(workshop.lacking["finetune"])
@@ -198,10 +195,9 @@ class Studio:
         def work(job: Job) -> dict[str, Any]:
             job.tell(0, 1, "the encoder has a first look")
 
-            def tell(now: Refined) -> None:
-                says = f"step {now.done} of {now.of}, picture error {now.error:.4f}"
-                picture = picture_jpeg_uri(now.picture, SMALL_PX)
-                job.tell(now.done, now.of, says, picture=picture, error=now.error)
+            def tell(done: int, of: int, drawn: np.ndarray, error: float) -> None:
+                says = f"step {done} of {of}, picture error {error:.4f}"
+                job.tell(done, of, says, picture=picture_jpeg_uri(drawn, SMALL_PX), error=error)
 
             found = workshop.ancestry.search(side, reference, label, tell)
             error = None if found.error is None else round(found.error, 4)
@@ -223,20 +219,17 @@ class Studio:
 
     def document(self, recipe: Recipe, note: str = "") -> tuple[np.ndarray, dict[str, Any]]:
         """(picture, document) of a design, measured."""
-        workshop = self._ready()
+        workshop = self.ready()
         picture = workshop.draw(recipe).picture
         return picture, design_document(workshop, recipe, workshop.measure(recipe, picture), check_note(note))
 
     def sweep_webp(self, recipe: Recipe) -> bytes:
-        return sweep_webp(self._ready().sweep(recipe, MOTION_FRAMES)[1], MOTION_PX)
-
-    def keep(self, recipe: Recipe, note: str) -> dict[str, Any]:
-        return self.shelf.keep(*self.document(recipe, note))
+        return sweep_webp(self.ready().sweep(recipe, MOTION_FRAMES)[1], MOTION_PX)
 
     def shelf_entries(self) -> list[dict[str, Any]]:
         """As the page shows them."""
-        workshop = self._ready()
-        return [shelf_row(entry, workshop.generators) for entry in self.shelf.entries()]
+        workshop = self.ready()
+        return [shelf_row(entry, workshop.generator.sha256s) for entry in self.shelf.entries()]
 
     # ---- the demo run ----
 

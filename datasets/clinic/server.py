@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -20,16 +19,12 @@ from datasets.clinic.cards import make_cards
 from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, SheetRequest, sheet_counts, sheet_groups, sheet_menu, to_pages
 from datasets.pack.manifest import Manifest
-from harness.errors import UserError
-from harness.web.guard import Guard, Rules
-from harness.web.page import first_fault, page_environment, refusal
+from harness.web.app import EmptyBody, make_local_app, refusal
+from harness.web.guard import Rules
+from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
-STATIC = {
-    "look.css": (HERE.parent / "report" / "templates" / "look.css", "text/css"),
-    "clinic.css": (HERE / "static" / "clinic.css", "text/css"),
-    "clinic.js": (HERE / "static" / "clinic.js", "text/javascript"),
-}
+STATIC = (HERE.parent / "report/templates/look.css", HERE / "static/clinic.css", HERE / "static/clinic.js")
 PICTURE_PX = {"small": (240, 320), "large": (900, 1200)}  # height, width at most
 TABS = {
     "border": ("Borderline", "What the sorter was least sure of comes first: here a choice is worth most."),
@@ -60,19 +55,12 @@ class NewChoice(BaseModel):
     expect: ExpectedChoice | None = None
 
 
-class EmptyBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 def make_app(session: Session) -> FastAPI:
     """The application of one session."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, rules=Rules("clinic"))
+    app = make_local_app(Rules("clinic"), STATIC)
     _add_looking(app, session)
     _add_deciding(app, session)
     app.add_exception_handler(ChoiceError, lambda _, error: refusal(getattr(error, "status", 400), str(error)))
-    app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
-    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
     return app
 
 
@@ -94,13 +82,6 @@ def _add_looking(app: FastAPI, session: Session) -> None:
         # The bytes are told by their name, so a browser need not ask again.
         kept = {"Cache-Control": "private, max-age=86400, immutable"}
         return Response(session.picture(sha256, *PICTURE_PX[size]), media_type="image/jpeg", headers=kept)
-
-    @app.get("/static/{name}")
-    def static(name: str) -> Response:
-        if name not in STATIC:
-            raise ChoiceError(404, "no such file")
-        path, kind = STATIC[name]
-        return Response(path.read_bytes(), media_type=kind)
 
 
 def _add_deciding(app: FastAPI, session: Session) -> None:

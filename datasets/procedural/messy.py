@@ -16,6 +16,7 @@ from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.factors import Factors, draw_factors
 from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo, draw_poster
 from datasets.procedural.render import finish, park, render
+from harness.images.decode import decode_picture
 
 MESSY_TABLE = "messy.csv"
 
@@ -123,10 +124,10 @@ def _encoded(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
 def _copied(kind: str, original: MessyFile, suffix: str, rng: np.random.Generator) -> tuple[bytes, str]:
     if kind == "exact_duplicate":
         return original.data, original.file.rpartition(".")[2]
-    image = Image.open(io.BytesIO(original.data)).convert("RGB")
+    picture = decode_picture(original.data)
     if kind == "near_duplicate_jpeg":
-        return _encoded(np.asarray(image), "jpg", int(rng.integers(45, 75))), "jpg"
-    width, height = image.size
+        return _encoded(picture, "jpg", int(rng.integers(45, 75))), "jpg"
+    image, (height, width) = Image.fromarray(picture), picture.shape[:2]
     if kind == "near_duplicate_cropped":
         edge = int(0.02 * width)
         image = image.crop((edge, edge, width - edge, height - edge))

@@ -6,11 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from datasets.report.thumbnails import read_thumbnail, to_jpeg, to_uri
+from datasets.report.thumbnails import read_thumbnail, to_jpeg
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import PictureError
 from harness.storage.hdf5 import PackedSet, open_packed
+from harness.web.embed import bytes_uri
 
 THUMB_HEIGHT_PX, THUMB_WIDTH_PX = 112, 200
 MOST_PAGE_BYTES = 3_600_000  # of pictures, as text in the page
@@ -42,7 +43,7 @@ class PagePictures:
         return self._card(to_jpeg(picture, THUMB_HEIGHT_PX, THUMB_WIDTH_PX), line, alt)
 
     def _card(self, jpeg: bytes | None, line: dict[str, Any], alt: str) -> dict[str, Any]:
-        uri = to_uri(jpeg) if jpeg else None
+        uri = bytes_uri(jpeg, "image/jpeg") if jpeg else None
         if uri and self.bytes + len(uri) > MOST_PAGE_BYTES:
             uri = None
             self.left_out += 1

@@ -4,7 +4,6 @@ Only bytes that the build has read and decoded are decoded again: the file's sha
 what could not be decoded then is not tried here.
 """
 
-import base64
 import hashlib
 import io
 from pathlib import Path, PurePosixPath
@@ -42,10 +41,6 @@ def to_jpeg(picture: np.ndarray, height_px: int, width_px: int) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return stream.getvalue()
-
-
-def to_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _inside(folder: Path, name: str) -> Path:

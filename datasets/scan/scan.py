@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.scan.fingerprints import THUMB_PX
-from datasets.scan.open_image import open_inner
-from harness.images.decode import Fit, PictureError, fit_image, read_file
+from harness.images.decode import Fit, PictureError, decode_image, fit_image, read_file
 
 SCAN_VERSION = 3  # rises when the same file would be scanned differently
 REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least this
@@ -59,14 +58,12 @@ def scan(job: ScanJob) -> Scanned:
     if job.expected and job.expected != sha256:
         return Scanned(reason="damaged: its sha256 is not the one noted when it was fetched", sha256=sha256)
     try:
-        inner, size_px = open_inner(content, (job.height, job.width) if job.fast_decode else None)
+        inner, size_px = decode_image(content, (job.height, job.width) if job.fast_decode else None)
         picture = fit_image(inner, job.height, job.width, job.fit)
         look, thumb = _look_and_thumb(inner, job.look_px) if job.look_px else (None, None)
         return Scanned(picture, None, sha256, size_px, inner.size, look, thumb)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
-    except MemoryError:
-        return Scanned(reason="too_large: not enough memory to decode it", sha256=sha256)
 
 
 def _look_and_thumb(inner: Image.Image, look_px: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from harness.images.decode import decode_picture
+
 CHUNKS = 4  # parts of a batch that are shrunk and blurred in different ways
 JPEG_SHARE = 0.12
 SMALLEST_PX = 28
@@ -129,4 +131,4 @@ def _through_jpeg(picture: Tensor, quality: int) -> Tensor:
     levels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(levels)).save(stream, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(decode_picture(stream.getvalue()).copy()).permute(2, 0, 1).float() / 255

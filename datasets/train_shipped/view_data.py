@@ -27,7 +27,7 @@ from datasets.train_shipped.view_data_art import (
     draw_pattern,
     draw_shapes,
 )
-from harness.images.decode import decode_picture, resize_picture
+from harness.images.decode import decode_image, decode_picture, resize_picture
 from harness.images.letterbox import remove_letterbox
 
 SEEN = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
@@ -71,9 +71,9 @@ def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, l
         kind = messy_kind(index)
         if kind in DAMAGED or "duplicate" in kind:
             continue
-        picture = remove_letterbox(decode_picture(make_messy(seed, index).data))
-        if MESSY_ASPECTS[0] <= picture.shape[1] / picture.shape[0] <= MESSY_ASPECTS[1]:
-            looks.append(make_look(picture, look_px))
+        image, _ = decode_image(make_messy(seed, index).data)
+        if MESSY_ASPECTS[0] <= image.width / image.height <= MESSY_ASPECTS[1]:
+            looks.append(make_look(image, look_px))
             kinds.append(kind)
     return np.stack(looks), kinds
 
@@ -107,7 +107,8 @@ def _finished(kind: str, view: str, look_px: int, rng: np.random.Generator) -> t
     picture = worn(_picture(kind, drawn, rng), rng)
     if drawn != view or (MIRRORED[view] == view and rng.random() < 0.5):
         picture = picture[:, ::-1]
-    return make_look(remove_letterbox(picture), look_px), KINDS.index(kind), VIEWS.index(view) if kind in SEEN else -1
+    look = make_look(remove_letterbox(Image.fromarray(picture)), look_px)
+    return look, KINDS.index(kind), VIEWS.index(view) if kind in SEEN else -1
 
 
 # ---- cars -------------------------------------------------------------------------------------------------------
@@ -261,5 +262,5 @@ def worn(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         stream = io.BytesIO()
         Image.fromarray(picture).save(stream, "JPEG", quality=int(rng.integers(40, 95)))
-        picture = np.asarray(Image.open(stream))
+        picture = decode_picture(stream.getvalue())
     return picture

@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.networks.base import Discriminator, Generator
 from harness.networks.build import build_networks
 from harness.runtime.device import prepare_hardware
+from harness.storage.rundir import RunDir
 
 BEST = "best"
 
@@ -37,6 +38,15 @@ class LoadedCheckpoint:
     sha256: str
 
     @property
+    def run(self) -> RunDir:
+        """The run that it belongs to."""
+        return RunDir(self.folder.parents[1])
+
+    @property
+    def name(self) -> str:
+        return self.run.path.name
+
+    @property
     def discriminator(self) -> Discriminator:
         if self.judge is None:
             raise UserError(
@@ -44,6 +54,11 @@ class LoadedCheckpoint:
                 "was trained here, or --set inversion.features=resnet18 where it is about inversion"
             )
         return self.judge
+
+
+def load_run(name: str, root: Path = Path("runs"), checkpoint: str | None = None) -> LoadedCheckpoint:
+    """A checkpoint of a run, see `find_checkpoint`. UserError when there is no such run or checkpoint."""
+    return load_checkpoint(find_checkpoint(RunDir.existing(name, root).checkpoints, checkpoint))
 
 
 def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.load import LoadedCheckpoint, load_run
 from harness.checkpoints.sampling import label_to_y, latents_to_pictures, standing_copy
 from harness.config.class_choice import Choice, text_to_choice
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import grid_columns
 from harness.runtime.rng import Draws
-from harness.storage.rundir import RunDir
 
 COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`
 MOST_NAME = 60  # characters of a choice in a file's name
@@ -40,8 +39,7 @@ def sample_run(
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
         seed: of the latents, and of the classes with `random`.
     """
-    rundir = RunDir.existing(run, root)
-    loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint))
+    loaded = load_run(run, root, checkpoint)
     names = loaded.class_names if loaded.num_classes else []
     choice = text_to_choice(brand, names)
     count = count or (COUNT_EACH if choice.kind == "all" else COUNT)
@@ -51,7 +49,7 @@ def sample_run(
     else:
         grid = picture_grid(pictures, grid_columns(count))
     label = brand if choice.kind != "mix" else "_".join(_part(names[number], share) for number, share in choice.mix)
-    path = rundir.samples / f"{_file_name(label)}-{count}-{loaded.folder.name}-seed-{seed}.png"
+    path = loaded.run.samples / f"{_file_name(label)}-{count}-{loaded.folder.name}-seed-{seed}.png"
     path.parent.mkdir(exist_ok=True)
     save_png(path, grid)
     return path

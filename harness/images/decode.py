@@ -1,12 +1,15 @@
-"""Pictures in and out: decoding what strangers made, crops and borders, exact Lanczos, grids, PNG files.
+"""Pictures in and out: the one decoder of pictures from anywhere, crops and borders, exact Lanczos, grids, PNG files.
 
-A picture is uint8 (H, W, 3) RGB. What cannot be used raises PictureError with a reason.
+A picture is uint8 (H, W, 3) RGB. What cannot be used raises PictureError with a reason. What a file may cost is bounded
+here: its bytes, format, pixels, parts, and how often a JPEG passes over its pixels.
 """
 
 import io
 import math
 import os
+import re
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,11 +18,16 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from harness.images.letterbox import remove_letterbox
+from harness.images.magic_bytes import PNG_BEGIN, picture_kind
 from harness.storage.atomic import atomic_write
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows 40 more, and their decoders have had the worse bugs
 MAX_PIXELS = 50_000_000
 MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
+MAX_SCAN_PIXELS = 1_500_000_000  # pixels x scans of a JPEG, 1 to 2 ns each: 30 scans of 50 megapixels
+MAX_PARTS = 100_000  # chunks of a PNG, segments and padding bytes of a JPEG: Pillow steps over each in Python
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing nor padding nor a restart
+JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 EXIF_ORIENTATION = 0x0112
 EXIF_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,39 +67,49 @@ def read_file(path: Path | str) -> bytes:
 
 
 def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 (H, W, 3) RGB, read-only, of a JPEG, PNG or WEBP: see `decode_image`."""
-    return np.asarray(decode_image(source, fast_size)[0])
+    """uint8 (H, W, 3) RGB, read-only, of a JPEG, PNG or WEBP with its letterbox bars: see `decode_image`."""
+    content = source if isinstance(source, bytes) else read_file(source)
+    return np.asarray(decode_image(content, fast_size, keep_letterbox=True)[0])
 
 
-def decode_image(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """(RGB image, its width and height in the file) of a JPEG, PNG or WEBP: upright, first frame, alpha over white.
+def decode_image(
+    content: bytes, fast_size: tuple[int, int] | None = None, *, keep_letterbox: bool = False
+) -> tuple[Image.Image, tuple[int, int]]:
+    """(RGB image without its letterbox bars, width and height of the whole as it is seen) of a JPEG, PNG or WEBP:
+    upright, first frame, alpha over white. PictureError for everything that is refused.
 
     `fast_size` (height, width): it will be resized to this, so a JPEG may be decoded smaller, not under twice this.
     """
-    try:
-        stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise PictureError("unreadable", getattr(error, "strerror", None) or str(error)) from error
-    with stream, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is refused below anyway
         try:
-            return _decode(stream, fast_size)
+            image, size_px = _decode(content, fast_size)
+            return (image if keep_letterbox else remove_letterbox(image)), size_px
         except PictureError:
             raise
         except UnidentifiedImageError as error:
             raise PictureError("format", f"not one of {', '.join(FORMATS)}, or its header is damaged") from error
         except Image.DecompressionBombError as error:
             raise PictureError("too_large", f"more than {MAX_PIXELS // 10**6} megapixels") from error
+        except MemoryError as error:
+            raise PictureError("too_large", "not enough memory to decode it") from error
         except Exception as error:  # bytes of strangers: a decoder may raise anything, and the next picture counts
             raise PictureError("damaged", str(error) or type(error).__name__) from error
 
 
-def _decode(stream: io.IOBase, fast_size: tuple[int, int] | None) -> tuple[Image.Image, tuple[int, int]]:
-    with Image.open(stream, formats=FORMATS) as image:  # pyright: ignore[reportArgumentType]
+def _decode(content: bytes, fast_size: tuple[int, int] | None) -> tuple[Image.Image, tuple[int, int]]:
+    kind = picture_kind(content)
+    if kind == "png":
+        check_png(content)
+    scans = count_jpeg_scans(content) if kind == "jpg" else 1
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             limit = MAX_PIXELS // 10**6
             raise PictureError("too_large", f"{width}x{height} pixels, allowed {limit} megapixels")
+        if width * height * scans > MAX_SCAN_PIXELS:
+            limit = MAX_SCAN_PIXELS // (width * height)
+            raise PictureError("too_large", f"a JPEG of {width}x{height} pixels in {scans} scans, allowed {limit}")
         orientation = _orientation(image)
         turn = EXIF_TURNS.get(orientation)
         size_px = (width, height) if orientation not in EXIF_SIDEWAYS else (height, width)
@@ -101,6 +119,48 @@ def _decode(stream: io.IOBase, fast_size: tuple[int, int] | None) -> tuple[Image
         image.load()
         rgb = _to_rgb(image)
         return (rgb if turn is None else rgb.transpose(turn)), size_px
+
+
+def count_jpeg_scans(content: bytes) -> int:
+    """How often a JPEG passes over all its pixels: progressive ones usually 10 times, made ones thousands of times.
+
+    Previews inside other segments and what comes after the picture's end are not counted. PictureError where Pillow
+    would step through too much before it finds the picture.
+    """
+    scans = parts = 0
+    place, marker = 2, b""
+    while place < len(content) and marker != JPEG_END:
+        found = JPEG_MARKER.search(content, place)
+        start, end = found.span() if found else (len(content), len(content))
+        marker = content[start:end]
+        parts += 1 if scans else 1 + start - place
+        _check_parts(parts)
+        scans += marker == JPEG_SCAN
+        place = end + int.from_bytes(content[end : end + 2], "big")
+    return scans
+
+
+def check_png(content: bytes) -> None:
+    """PictureError where a PNG's own checksums say that it is damaged: its decoder looks at few of them."""
+    place, parts, view = len(PNG_BEGIN), 0, memoryview(content)
+    while place + 12 <= len(content):
+        size = int.from_bytes(view[place : place + 4], "big")
+        end = place + 8 + size
+        if end + 4 > len(content):
+            break
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise PictureError("damaged", f"the checksum of the PNG's part at byte {place} does not fit")
+        if view[place + 4 : place + 8] == b"IEND":
+            return
+        place = end + 4
+        parts += 1
+        _check_parts(parts)
+    raise PictureError("damaged", "the PNG ends too early")
+
+
+def _check_parts(parts: int) -> None:
+    if parts > MAX_PARTS:
+        raise PictureError("damaged", f"found more than {MAX_PARTS:,} parts, so it is not a photo")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -194,16 +254,8 @@ def _fade(line: np.ndarray, count: int) -> np.ndarray:
     return (2 * (flat[start + high] - flat[start + low]) + number) // (2 * number)
 
 
-def fit_picture(picture: np.ndarray, height: int, width: int, fit: Fit) -> np.ndarray:
-    """uint8 (height, width, 3) of a picture of any size: letterbox bars off, then `fit_image`.
-
-    What networks learn from and what they are shown later goes through this one function.
-    """
-    return fit_image(Image.fromarray(remove_letterbox(picture)), height, width, fit)
-
-
 def fit_image(inner: Image.Image, height: int, width: int, fit: Fit) -> np.ndarray:
-    """uint8 (height, width, 3) of a picture without bars, by exact Lanczos.
+    """uint8 (height, width, 3) of a picture without bars, by exact Lanczos: what networks learn from and are shown.
 
     `fit`: crop = the largest centred part that has the aspect; pad = all of it, see `pad_image`."""
     if fit == "pad":
@@ -223,10 +275,23 @@ def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_
 
 
 def save_png(path: Path, picture: np.ndarray, text: dict[str, str] | None = None) -> None:
-    """A PNG file, whole or not at all; `text` becomes PNG text chunks."""
+    """A PNG file, whole or not at all: see `encode_png`."""
+    atomic_write(Path(path), encode_png(picture, text))
+
+
+def encode_png(picture: np.ndarray, text: dict[str, str] | None = None) -> bytes:
+    """PNG of uint8 (H, W, 3); `text` becomes PNG text chunks."""
     info = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "PNG", pnginfo=info)
-    atomic_write(Path(path), stream.getvalue())
+    return stream.getvalue()
+
+
+def read_png_text(content: bytes, key: str) -> str:
+    """The text chunk of a PNG that decodes; empty where it has none. PictureError for what `decode_image` refuses."""
+    decode_image(content)
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        image.load()  # text may stand behind the pixels
+        return str(image.info.get(key, ""))

@@ -1,7 +1,11 @@
 """Flat black or white bars at the edges of a picture, and what is inside them."""
 
-import numpy as np
+from typing import Any, cast
 
+import numpy as np
+from PIL import Image
+
+QUICK_SAMPLES = 16  # of an outermost line are looked at first
 BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
 BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
 BAR_SAMPLES = 96  # pixels looked at in a line, at most
@@ -15,21 +19,30 @@ EDGE_BLUR_PX = 1  # a line that resizing blended from bar and picture
 BAR_SLACK = 3  # lines by which the two bars of a pair may differ, blended ones counted
 
 
-def remove_letterbox(picture: np.ndarray) -> np.ndarray:
-    """The picture (a view) without flat black or white bars at its edges; what fades is no bar."""
-    left, top, right, bottom = find_letterbox(picture)
-    return picture[top:bottom, left:right]
+def remove_letterbox(image: Image.Image) -> Image.Image:
+    """The RGB image without flat black or white bars at its edges; what fades is no bar."""
+    if not _may_have_bars(image):
+        return image
+    lines = np.asarray(image)
+    top, bottom = _inside_bars(lines)
+    left, right = _inside_bars(lines[top:bottom].transpose(1, 0, 2))
+    box = left, top, right, bottom
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
-def find_letterbox(picture: np.ndarray) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is inside the bars."""
-    top, bottom = _inside_bars(picture)
-    left, right = _inside_bars(picture[top:bottom].transpose(1, 0, 2))
-    return left, top, right, bottom
+def _may_have_bars(image: Image.Image) -> bool:
+    """Whether the median of a few levels of an outermost row or column is that of a bar: of a bar's, nearly all are.
+
+    Most pictures have none, and need not be turned into an array."""
+    (width, height), pixels = image.size, cast(Any, image.load())
+    columns, rows = (range(0, side, -(-side // QUICK_SAMPLES)) for side in (width, height))
+    lines = [[pixels[x, y][1] for x in columns] for y in (0, height - 1)]
+    lines += [[pixels[x, y][1] for y in rows] for x in (0, width - 1)]
+    return any(_may_have_bar(sorted(line)[len(line) // 2]) for line in lines)
 
 
-def may_have_bar(level: float) -> bool:
-    """Whether a bar may begin with an outermost line of this level: a quick look, as most pictures have none."""
+def _may_have_bar(level: float) -> bool:
+    """Whether a bar may begin with an outermost line of this level."""
     return not BAR_BLACK + 2 * BAR_TOLERANCE < level < BAR_WHITE - 2 * BAR_TOLERANCE
 
 
@@ -53,7 +66,7 @@ class _Side:
     def __init__(self, lines: np.ndarray) -> None:
         self.flat, self.black = 0, False
         step = -(-lines.shape[1] // BAR_SAMPLES)
-        if not may_have_bar(lines[0, ::step].mean()):
+        if not _may_have_bar(lines[0, ::step].mean()):
             return
         self.colour = np.median(lines[0, ::step], axis=0).astype(np.int16)
         self.black = bool(self.colour.max() <= BAR_BLACK)

@@ -59,13 +59,6 @@ def picture_uri(picture: np.ndarray, width_px: int, quality: int = WEBP_QUALITY)
     return bytes_uri(stream.getvalue(), "image/webp")
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) as a PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def picture_jpeg(picture: np.ndarray, width_px: int) -> bytes:
     """uint8 (H, W, 3) enlarged to about `width_px`, as a JPEG: eight times quicker to make than WebP."""
     stream = io.BytesIO()

@@ -1,10 +1,8 @@
-"""What the local pages of clinic and studio share: templates, and refusals as one line of JSON."""
+"""Templates of pages."""
 
 from pathlib import Path
 
 import jinja2
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 
 
 def page_environment(templates: Path) -> jinja2.Environment:
@@ -15,16 +13,3 @@ def page_environment(templates: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def refusal(status: int, text: str) -> JSONResponse:
-    """{"error": text in one line}; what is no Unicode (of a file's name) is escaped."""
-    line = " ".join(text.split())
-    return JSONResponse({"error": line.encode("utf-8", "backslashreplace").decode()}, status)
-
-
-def first_fault(error: Exception) -> str:
-    """The first thing that is wrong with a request's content."""
-    assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"

@@ -10,18 +10,17 @@ from pathlib import Path
 
 from harness.cli import say
 from harness.errors import Interrupted
+from harness.images.magic_bytes import picture_kind
 from harness.runtime.progress import Progress
-from scrapers.crawl.check_picture import check_picture
 from scrapers.crawl.client import PICTURE, Client
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.ledger import picture_line, url_key
 from scrapers.crawl.loop_thread import Background
-from scrapers.crawl.magic_bytes import picture_kind
 from scrapers.crawl.page import ask_page, lost_page, page_of
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Manners
 from scrapers.crawl.records import DONE, FAILED, FetchError, HostStopped, Page, Tally, Wanted
-from scrapers.crawl.response import Stopping
+from scrapers.crawl.response import Stopping, check_picture
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 from scrapers.crawl.store import PageCache
 

@@ -4,8 +4,8 @@ import codecs
 import re
 from collections.abc import Mapping
 
+from harness.images.magic_bytes import other_kind
 from scrapers.crawl.client import PAGE, Client
-from scrapers.crawl.magic_bytes import other_kind
 from scrapers.crawl.optout import page_opt_out
 from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, FetchError, Page
 from scrapers.crawl.response import Answer, TryAgain

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from harness.cli import noted_signals, say
 from harness.errors import Interrupted
+from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line
-from scrapers.crawl.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from scrapers.crawl.politeness import Manners
 from scrapers.crawl.records import DONE, FAILED, REFUSED, Wanted
 from scrapers.crawl.store import PictureFiles

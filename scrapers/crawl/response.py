@@ -1,4 +1,4 @@
-"""What comes back from one request: its body within bounds, what it means, where it leads."""
+"""What comes back from one request: its body within bounds, what it means, whether it is a picture, where it leads."""
 
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from harness.images.magic_bytes import looks_whole, other_kind, picture_kind
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.records import FAILED, GONE, REFUSED, FetchError
 from scrapers.crawl.ssrf_guard import check_url
@@ -13,6 +14,8 @@ from scrapers.crawl.ssrf_guard import check_url
 REDIRECTS = (301, 302, 303, 307, 308)
 TRY_AGAIN = (408, 425, 429)  # and all 5xx
 ENCODINGS = ("", "identity", "gzip", "deflate")  # one layer of what the standard library unpacks
+# What servers send with 200 when they mean "not now": a log-in page, an error in JSON, nothing.
+STAND_INS = ("html", "unknown", "empty")
 
 
 class Stopping(Exception):
@@ -67,6 +70,20 @@ def judge(url: str, answer: Answer) -> None:
     if status in TRY_AGAIN or status >= 500 or status < 300:
         raise TryAgain(reason, http=status)
     raise FetchError(url, REFUSED, reason, status)
+
+
+def check_picture(answer: Answer) -> None:
+    """TryAgain for a stand-in or half a picture; FetchError (refused) for a format that is not collected."""
+    kind = picture_kind(answer.body)
+    if kind is None:
+        other = other_kind(answer.body)
+        if other in STAND_INS:
+            raise TryAgain(f"not_a_picture: {other}", FAILED, answer.status, host_fault=False)
+        raise FetchError(str(answer.url), REFUSED, f"format: found {other}, allowed jpg, png, webp", answer.status)
+    # A body that ends with its connection: only the picture itself can tell that it is whole.
+    unbounded = "content-length" not in answer.headers and "transfer-encoding" not in answer.headers
+    if unbounded and not looks_whole(answer.body, kind):
+        raise TryAgain("short: the picture has no end", FAILED, answer.status)
 
 
 def next_hop(url: str, answer: Answer, allow_private: bool) -> httpx2.URL:

@@ -11,9 +11,9 @@ from pathlib import Path
 from struct import error as struct_error
 
 from harness.errors import Interrupted, UserError
+from harness.images.magic_bytes import other_kind, picture_kind
 from harness.runtime.progress import Progress
 from scrapers.crawl.ledger import picture_line, read_lines
-from scrapers.crawl.magic_bytes import other_kind, picture_kind
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import DONE, REFUSED, Tally, Wanted
 from scrapers.sites.car_specs import specs_from_name

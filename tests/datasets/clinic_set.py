@@ -11,8 +11,8 @@ from PIL import Image
 
 from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Config, load_config
-from harness.images.decode import fit_picture
 from harness.storage.hdf5 import PackedWriter
+from tests.harness.pictures import fit_picture
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
 THRESHOLD = 0.5

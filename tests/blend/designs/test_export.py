@@ -101,9 +101,10 @@ def test_a_parent_that_nobody_has_searched_for_is_asked_for(run_folder):
     with pytest.raises(NeedsParent, match=reference):
         workshop.draw(Recipe((Parent(reference),)))
     told = []
-    found = workshop.ancestry.search("ordinary", reference, None, told.append)
-    assert told[0].done == 0 and told[-1].done == told[-1].of == 2 * workshop.config.inversion.steps
-    assert told[-1].error == pytest.approx(told[-1].error) and found.error is not None
+    found = workshop.ancestry.search("ordinary", reference, None, lambda *now: told.append(now))
+    (first, *_), (last, of, drawn, error) = told[0], told[-1]
+    assert first == 0 and last == of == 2 * workshop.config.inversion.steps
+    assert drawn.shape == (32, 32, 3) and error == pytest.approx(error) and found.error is not None
     again = open_workshop("tiny").ancestry.find("ordinary", reference)  # on disk
     assert again is not None and (again.z == found.z).all() and (again.restyled == found.restyled).all()
     workshop.draw(Recipe((Parent(reference),)))

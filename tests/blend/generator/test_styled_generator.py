@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import blend.generator.styled_generator
-from blend.generator.styled_generator import load_generator, load_run
+from blend.generator.styled_generator import load_generator
+from harness.checkpoints.load import load_run
 from harness.config.experiment import finetune_config
 from harness.errors import UserError
 from tests.blend.tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config, write_run

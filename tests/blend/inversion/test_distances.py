@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import blend.inversion.distances
-from blend.generator.styled_generator import LoadedRun, load_generator
+from blend.generator.styled_generator import load_generator
 from blend.inversion.distances import feature_distance, make_features, picture_error, pixel_distance, unit_length
+from harness.checkpoints.load import LoadedCheckpoint
 from harness.errors import UserError
 from harness.features import download_weights, resnet18
 from tests.blend.tiny_blend import make_tiny_runs
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedRun:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedCheckpoint:
     monkeypatch.chdir(tmp_path)
     return load_generator(make_tiny_runs(tmp_path), need_tuned=False).base
 
@@ -62,7 +63,7 @@ def test_the_distance_of_opposite_features_is_four_and_maps_count_alike():
     assert feature_distance([one, other], opposite).tolist() == [0.0, 2.0]
 
 
-def test_the_discriminator_of_the_run_is_looked_through_and_stays_as_it_is(run: LoadedRun):
+def test_the_discriminator_of_the_run_is_looked_through_and_stays_as_it_is(run: LoadedCheckpoint):
     x = pictures().requires_grad_(True)
     maps = make_features("discriminator", run)(x)
     assert len(maps) == len(run.discriminator.blocks)
@@ -73,7 +74,7 @@ def test_the_discriminator_of_the_run_is_looked_through_and_stays_as_it_is(run: 
     assert all(weight.grad is None for weight in run.discriminator.parameters())
 
 
-def test_imagenet_features(run: LoadedRun, monkeypatch: pytest.MonkeyPatch):
+def test_imagenet_features(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     whole = resnet18.ResNet18()
     monkeypatch.setattr(blend.inversion.distances, "imagenet_state", lambda name: whole.state_dict())
@@ -86,7 +87,7 @@ def test_imagenet_features(run: LoadedRun, monkeypatch: pytest.MonkeyPatch):
         assert torch.allclose(found, F.normalize(raw, dim=1), atol=1e-4)
 
 
-def test_missing_imagenet_weights_are_told_of(run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_imagenet_weights_are_told_of(run: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("network is unreachable")
 
@@ -98,7 +99,7 @@ def test_missing_imagenet_weights_are_told_of(run: LoadedRun, tmp_path: Path, mo
     assert "\n" not in str(caught.value)
 
 
-def test_an_absent_lpips_is_told_of(run: LoadedRun, monkeypatch: pytest.MonkeyPatch):
+def test_an_absent_lpips_is_told_of(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(UserError, match=r"inversion.features: found lpips.*try discriminator") as caught:
         make_features("lpips", run)
@@ -138,7 +139,7 @@ class StandInLpips(nn.Module):
         return total
 
 
-def test_lpips_is_the_packages_own_distance(run: LoadedRun, monkeypatch: pytest.MonkeyPatch):
+def test_lpips_is_the_packages_own_distance(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=StandInLpips))
     features = make_features("lpips", run)
     a, b = pictures(seed=1), pictures(seed=2)
@@ -147,7 +148,7 @@ def test_lpips_is_the_packages_own_distance(run: LoadedRun, monkeypatch: pytest.
     assert len(set(expected.tolist())) == 2
 
 
-def test_lpips_without_its_weights_is_told_of(run: LoadedRun, monkeypatch: pytest.MonkeyPatch):
+def test_lpips_without_its_weights_is_told_of(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     def offline(**_: Any) -> None:
         raise OSError("cannot download")
 

@@ -28,6 +28,7 @@ from starlette.testclient import TestClient
 
 import blend.designs.parents
 from blend.designs.export import draw_command
+from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.inversion.cached import invert_parents
 from blend.studio import latest_only_queue
 from blend.studio.jobs import Jobs
@@ -35,7 +36,6 @@ from blend.studio.latest_only_queue import Drawing, Superseded
 from blend.studio.load_test import drag
 from blend.studio.server import make_app
 from blend.studio.shelf import Shelf
-from blend.studio.uploads import MOST_UPLOAD_BYTES
 from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -26,9 +26,9 @@ from datasets.scan.scan import ScanJob, Scanned, scan
 from datasets.scan.store import ScanStore
 from harness.config.experiment import Config
 from harness.errors import UserError
-from harness.images.decode import fit_picture
 from harness.storage.hdf5 import open_packed
 from tests.datasets.stand_in import StandIn, build_set, make_config, paint, redden
+from tests.harness.pictures import fit_picture
 
 ROOT = Path(__file__).resolve().parents[3]
 

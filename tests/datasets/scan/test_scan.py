@@ -44,7 +44,7 @@ def test_no_memory_is_a_reason(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("datasets.scan.scan.open_inner", fail)
+    monkeypatch.setattr("harness.images.decode._decode", fail)
     assert str(scan(ScanJob(write(tmp_path / "a.png", paint(1)), 32, 32)).reason).startswith("too_large")
 
 

@@ -1,5 +1,6 @@
 """Pictures of strangers: every one is decoded as defined or refused with a reason, and bars go where they are bars."""
 
+import io
 import os
 import resource
 import struct
@@ -11,16 +12,22 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from harness.images.decode import (
+    MAX_PARTS,
+    MAX_SCAN_PIXELS,
+    Fit,
     PictureError,
     centred_box,
+    check_png,
+    count_jpeg_scans,
+    decode_image,
     decode_picture,
     fit_image,
-    fit_picture,
     picture_grid,
+    read_png_text,
     resize_picture,
     save_png,
 )
-from tests.harness.pictures import encoded, scene
+from tests.harness.pictures import encoded, fit_picture, scene, without_bars
 
 SLUGS = ("unreadable", "format", "too_large", "damaged")
 
@@ -108,6 +115,123 @@ def test_a_text_bomb_in_a_png_is_refused():
     info = PngImagePlugin.PngInfo()
     info.add_text("bomb", "a" * 100_000_000, zip=True)
     assert reason_of(encoded(scene(), pnginfo=info)).startswith("damaged: ")
+
+
+# ---- what takes long ----
+
+
+def with_scans(content: bytes, more: int) -> bytes:
+    """A JPEG whose last scan comes `more` times again: that says nothing new, and is gone through all the same."""
+    scan, end = content.rindex(b"\xff\xda"), content.rindex(b"\xff\xd9")
+    return content[:end] + content[scan:end] * more + content[end:]
+
+
+def test_scans_are_counted_where_they_are():
+    plain, progressive = encoded(scene(), "JPEG"), encoded(scene(), "JPEG", progressive=True)
+    assert (count_jpeg_scans(plain), count_jpeg_scans(progressive)) == (1, 10)
+    assert count_jpeg_scans(encoded(scene()[..., 0], "JPEG", progressive=True)) == 6
+    assert count_jpeg_scans(with_scans(progressive, 33)) == 43
+    preview = b"\xff\xe1" + (2 + len(progressive)).to_bytes(2, "big") + progressive
+    assert count_jpeg_scans(plain[:2] + preview + plain[2:]) == 1, "those of a preview are not of the picture"
+    assert count_jpeg_scans(plain + progressive) == 1, "nor are those of what comes behind it"
+    assert count_jpeg_scans(with_scans(plain, 5).replace(b"\xff\xda", b"\xff\xff\xff\xda")) == 6, "padded markers"
+    restarts = encoded(scene(400, 400), "JPEG", progressive=True, restart_marker_blocks=1)
+    assert restarts.count(b"\xff\xd3") > 100 and count_jpeg_scans(restarts) == 10
+
+
+def test_a_jpeg_that_passes_over_its_pixels_too_often_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch):
+    content = encoded(Image.new("L", (4000, 4000), 90), "JPEG", progressive=True)
+    allowed = MAX_SCAN_PIXELS // 4000**2
+    refused = with_scans(content, allowed - 5)
+    assert len(refused) < 120_000 and count_jpeg_scans(refused) == allowed + 1
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it is decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it is decoded"))
+    assert reason_of(refused) == f"too_large: a JPEG of 4000x4000 pixels in {allowed + 1} scans, allowed {allowed}"
+
+
+def test_as_many_scans_as_are_allowed_are_decoded(monkeypatch: pytest.MonkeyPatch):
+    content = encoded(scene(), "JPEG", progressive=True)
+    monkeypatch.setattr("harness.images.decode.MAX_SCAN_PIXELS", 60 * 80 * 12)
+    assert np.array_equal(decode_picture(with_scans(content, 2)).shape, decode_picture(content).shape)
+    assert reason_of(with_scans(content, 3)).startswith("too_large: a JPEG of 80x60 pixels in 13 scans, allowed 12")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_camera_file_of_50_megapixels_is_taken(options: dict):
+    width, height = 8660, 5773
+    content = encoded(Image.new("RGB", (width, height), (90, 140, 40)), "JPEG", **options)
+    image, size_px = decode_image(content, fast_size=(64, 64))
+    assert size_px == (width, height) and image.size < size_px
+    assert 2 * count_jpeg_scans(content) * width * height < MAX_SCAN_PIXELS, "and far from the limit"
+
+
+def test_what_pillow_would_step_through_byte_by_byte_is_refused():
+    content = encoded(scene(), "JPEG")
+    for padding in (b"\xff", b"\xff\x00", b"\xff\xfe\x00\x02"):
+        padding_alone = content[:2] + padding * (MAX_PARTS + 1)
+        for padded in (padding_alone, padding_alone + b"\xff" + content[2:]):
+            assert reason_of(padded).startswith("damaged: found more than 100,000 parts")
+        assert decode_picture(content[:2] + padding * 1000 + content[2:]).shape == scene().shape
+    text = struct.pack(">I", 0) + b"teXt" + struct.pack(">I", zlib.crc32(b"teXt"))
+    assert decode_picture(encoded(scene())[:33] + text * 1000 + encoded(scene())[33:]).shape == scene().shape
+    assert reason_of(encoded(scene())[:33] + text * MAX_PARTS + encoded(scene())[33:]).startswith("damaged: found more")
+
+
+# ---- PNG's own checksums ----
+
+
+def test_every_damaged_byte_of_a_png_is_found():
+    content = encoded(scene(20, 24))
+    check_png(content)
+    check_png(content + b"what comes after its end is no part of it")
+    for place in range(8, len(content)):
+        with pytest.raises(PictureError, match="^damaged"):
+            check_png(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+
+
+@pytest.mark.parametrize("length", [9, 20, 33, 60, -12, -5, -1])
+def test_a_short_png_is_damaged(length: int):
+    assert reason_of(encoded(scene(20, 24))[:length]).startswith("damaged: the PNG ends too early")
+
+
+def test_pixels_that_pillow_would_take_are_not_taken():
+    """A wrong checksum of sound data."""
+    content = bytearray(encoded(scene()))
+    content[content.index(b"IEND") - 5] ^= 1  # of the IDAT before it
+    with Image.open(io.BytesIO(content)) as image:
+        assert np.asarray(image).shape == scene().shape
+    assert reason_of(bytes(content)).startswith("damaged: the checksum")
+
+
+# ---- bars, and the size of the whole ----
+
+
+def framed(colour: int, rows: int = 0, columns: int = 0) -> np.ndarray:
+    return np.pad(scene(90, 120), ((rows, rows), (columns, columns), (0, 0)), constant_values=colour)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [scene(), scene(160, 60), framed(0, 20), framed(0, 0, 12), framed(255, 9, 15), framed(3, 30)],
+    ids=["plain", "tall", "black rows", "black columns", "white all round", "nearly black"],
+)
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_decoding_takes_the_bars_off_and_tells_the_size_of_the_whole(picture: np.ndarray, size: tuple[int, int]):
+    for content in (encoded(picture), encoded(picture, "JPEG", quality=90)):
+        image, size_px = decode_image(content)
+        whole = decode_picture(content)
+        assert size_px == whole.shape[1::-1] == picture.shape[1::-1]
+        assert np.array_equal(np.asarray(image), without_bars(whole))
+        fits: tuple[Fit, ...] = ("crop", "pad")
+        for fit in fits:
+            assert np.array_equal(fit_image(image, *size, fit), fit_picture(whole, *size, fit))
+
+
+def test_turned_and_shrunk_pictures_tell_their_own_size():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image, size_px = decode_image(encoded(scene(300, 400), "JPEG", exif=exif.tobytes()), fast_size=(32, 32))
+    assert size_px == (300, 400) and image.size < (300, 400)
 
 
 # ---- what is no picture for us ----
@@ -223,6 +347,8 @@ def test_a_png_keeps_pixels_and_text_and_is_whole(tmp_path: Path, monkeypatch: p
     with Image.open(tmp_path / "x.png") as image:
         assert np.array_equal(np.asarray(image), scene())
         assert image.text == {"recipe": "näh 漢", "step": "7"}  # pyright: ignore[reportAttributeAccessIssue]
+    content = (tmp_path / "x.png").read_bytes()
+    assert (read_png_text(content, "recipe"), read_png_text(content, "x")) == ("näh 漢", "")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

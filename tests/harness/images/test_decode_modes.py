@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.images.decode import decode_picture, fit_picture
-from tests.harness.pictures import encoded, scene
+from harness.images.decode import decode_picture
+from tests.harness.pictures import encoded, fit_picture, scene
 
 GREY = np.array([[0, 1, 128, 254], [255, 127, 64, 32]], np.uint8)
 

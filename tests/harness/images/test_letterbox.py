@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.images.decode import decode_picture, fit_picture
-from harness.images.letterbox import remove_letterbox
-from tests.harness.pictures import encoded, scene
+from harness.images.decode import decode_picture
+from tests.harness.pictures import encoded, fit_picture, scene, without_bars
 
 
 def through_jpeg(picture: np.ndarray, quality: int = 70) -> np.ndarray:
@@ -22,7 +21,7 @@ def test_bars_go(bars: tuple[int, int, int, int], colour: int):
     top, bottom, left, right = bars
     inside = scene(120, 160)
     picture = np.pad(inside, ((top, bottom), (left, right), (0, 0)), constant_values=colour)
-    kept = remove_letterbox(through_jpeg(picture))
+    kept = without_bars(through_jpeg(picture))
     assert 112 <= kept.shape[0] <= 120 and 152 <= kept.shape[1] <= 160, "no bar stays, little of the picture goes"
     assert kept.shape[0] == 120 or top + bottom
     assert kept.shape[1] == 160 or left + right
@@ -35,7 +34,7 @@ def test_a_bar_beside_a_dark_road_ends_where_its_pair_does(turns: int):
     road = scene(120, 160)
     road[80:] = road[80:] // 12  # no edge can be seen between it and the bar
     picture = through_jpeg(np.rot90(np.pad(road, ((20, 22), (0, 0), (0, 0))), turns))
-    assert sorted(remove_letterbox(picture).shape[:2]) in [[120 - lost, 160] for lost in range(5)]
+    assert sorted(without_bars(picture).shape[:2]) in [[120 - lost, 160] for lost in range(5)]
     alone = through_jpeg(np.rot90(np.pad(road, ((0, 22), (0, 0), (0, 0))), turns))
     assert unchanged(alone), "without a pair there is nothing to end it"
 
@@ -44,11 +43,11 @@ def test_before_white_only_the_bar_that_can_be_seen_goes():
     studio = np.full((120, 160, 3), 255, np.uint8)
     studio[25:80, 20:140] = scene(55, 120)
     studio[80:100] = 90  # the floor
-    assert remove_letterbox(studio).shape == (98, 160, 3)
+    assert without_bars(studio).shape == (98, 160, 3)
 
 
 def unchanged(picture: np.ndarray) -> bool:
-    return remove_letterbox(picture).shape == picture.shape
+    return without_bars(picture).shape == picture.shape
 
 
 def test_dark_and_bright_photos_survive():
@@ -87,7 +86,7 @@ def test_a_strip_between_two_bars_is_never_cut_to_nothing(strip_px: int, side: i
     below = side - len(strip) - above
     picture = np.pad(strip.astype(np.uint8), ((above, below), (0, 0), (0, 0)), constant_values=colour)
     for turned in (picture, picture.transpose(1, 0, 2)):
-        kept = remove_letterbox(turned)
+        kept = without_bars(turned)
         assert kept.size and (above <= 0.45 * side or unchanged(turned)), "at most 0.45 of a side is bar"
         assert fit_picture(turned, 16, 16, "crop").shape == (16, 16, 3)
 
@@ -101,7 +100,7 @@ def test_ordinary_pictures_stay():
 @pytest.mark.photos
 def test_bars_of_real_photos(photos: Path):
     """The dealer's photos are 128 x 128 with black bars above and below; those of concepts have none but for a few."""
-    dealer = [remove_letterbox(decode_picture(path)) for path in sorted((photos / "dealer").glob("*.jpg"))[::60]]
+    dealer = [without_bars(decode_picture(path)) for path in sorted((photos / "dealer").glob("*.jpg"))[::60]]
     assert len(dealer) > 50
     assert sum(p.shape[1] >= 120 and 70 <= p.shape[0] <= 100 for p in dealer) >= 0.99 * len(dealer)
     concept = [decode_picture(path) for path in sorted((photos / "concept").glob("*.jpg"))[::4]]
