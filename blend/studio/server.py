@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -24,9 +23,8 @@ from blend.studio.exports import add_exports
 from blend.studio.jobs import Job
 from blend.studio.latest_only_queue import Superseded
 from blend.studio.studio import Studio, shelf_row
-from harness.cli import DISK_ERRORS
 from harness.images.decode import PictureError
-from harness.web.app import EmptyBody, make_local_app, refusal
+from harness.web.app import RequestBody, make_local_app, refusal
 from harness.web.guard import Body, Rules
 from harness.web.page import page_environment
 
@@ -35,21 +33,18 @@ UPLOAD = Body("application/octet-stream", MOST_UPLOAD_BYTES)
 HEARTBEAT_SEC = 10.0
 
 
-class Search(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Search(RequestBody):
     side: Side
     reference: str
     label: str | None = None
 
 
-class Kept(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Kept(RequestBody):
     recipe: str
     note: str = ""
 
 
-class Note(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Note(RequestBody):
     note: str
 
 
@@ -62,7 +57,6 @@ def make_app(studio: Studio, names: tuple[str, ...] = (), addresses: bool = Fals
     _add_jobs(app, studio)
     _add_shelf(app, studio)
     add_exports(app, studio)
-    app.add_exception_handler(OSError, _disk_refusal)
     app.add_exception_handler(PictureError, lambda _, error: refusal(409, f"a picture cannot be read ({error})"))
     app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=400))  # nobody hears it
     app.add_exception_handler(NeedsParent, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
@@ -130,11 +124,11 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return studio.start_search(asked.side, asked.reference, asked.label or None).snapshot()
 
     @app.post("/jobs/demo", status_code=202)
-    def demo(nothing: EmptyBody) -> Any:
+    def demo(nothing: RequestBody) -> Any:
         return studio.start_demo().snapshot()
 
     @app.post("/jobs/{key}/cancel")
-    def cancel(key: str, nothing: EmptyBody) -> Any:
+    def cancel(key: str, nothing: RequestBody) -> Any:
         job = existing(key)
         job.cancel()
         return job.snapshot()
@@ -183,20 +177,11 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
         return shelf_row(entry, entry["document"]["generators"])
 
     @app.post("/shelf/{identity}/remove")
-    def remove(identity: str, nothing: EmptyBody) -> Any:
+    def remove(identity: str, nothing: RequestBody) -> Any:
         studio.shelf.remove(identity)
         return {"removed": identity}
 
     @app.post("/shelf/{identity}/restore")
-    def restore(identity: str, nothing: EmptyBody) -> Any:
+    def restore(identity: str, nothing: RequestBody) -> Any:
         studio.shelf.restore(identity)
         return {"restored": identity}
-
-
-def _disk_refusal(_: Request, error: Exception) -> Response:
-    """A full, write-protected or failing disk; any other error of this kind is our bug."""
-    assert isinstance(error, OSError)
-    if error.errno not in DISK_ERRORS:
-        raise error
-    where = f"{error.filename}: " if error.filename else ""
-    return refusal(507, f"{where}{error.strerror}; nothing half-made is kept, mend this and try again")

@@ -1,27 +1,23 @@
 """`python -m datasets clinic`: finds a built set, and serves its page on this machine until it is stopped."""
 
 import json
-import signal
-import socket
 import sys
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from datasets.pack.recipe import SetPlan, read_summary
-from harness.cli import SetOption, noted_signals, say
+from harness.cli import SetOption, say
 from harness.config.experiment import Config, Data, finetune_config, load_config
 from harness.config.schema import Clean
 from harness.errors import UserError
+from harness.web.serve import LOOPBACK, serve_page, ui_extra
 
 if TYPE_CHECKING:
     from datasets.clinic.session import Session
 
-ADDRESS = "127.0.0.1"
 BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
-STOP_SEC = 5
 
 
 def clinic_command(
@@ -44,28 +40,21 @@ def clinic_command(
         assert config is not None
         found, command = set_by_config(config, list(overrides or ()), stage)
     session = open_session(found, command)
-    with listen(port) as listener:
-        address = f"http://{ADDRESS}:{listener.getsockname()[1]}/"
-        print(address, flush=True)
-        kept = f"choices are kept in {session.plan.decisions_path}"
-        say(f"the clinic of {found.data.set} is open; Ctrl-C closes it, {kept}")
-        if open_page:
-            webbrowser.open(address)
-        serve(session, listener)
+    from datasets.clinic.server import make_app
+
+    opened = f"the clinic of {found.data.set} is open, choices are kept in {session.plan.decisions_path}"
+    try:
+        serve_page(make_app(session), LOOPBACK[0], port, opened, open_page)
+    finally:
+        session.close()  # a rebuild that is under way is stopped, and leaves nothing half-made
+    say(f"the clinic is closed; {len(session.decisions())} choices in {session.plan.decisions_path}")
 
 
 def open_session(config: Config, command: list[str]) -> "Session":
     """The set of a config, as its last build left it. UserError where it is missing, and which target makes it."""
-    try:
-        import uvicorn  # noqa: F401
-
+    with ui_extra("clinic"):
         from datasets.clinic import server  # noqa: F401
         from datasets.clinic.session import Session
-    except ImportError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn", "anyio"):
-            raise
-        hint = "try `pip install -r requirements.txt`, or only: pip install fastapi uvicorn"
-        raise UserError(f"ui extra: {error.name} is not installed, and the clinic is a web page; {hint}") from error
     plan = SetPlan.of(config.data, config.clean)
     if not (plan.manifest.is_file() and plan.summary.is_file()):
         raise _missing(plan.data.set, f"at {plan.data.size_name} pixels")
@@ -104,38 +93,6 @@ def recipe_overrides(name: str, recipe: dict[str, Any]) -> list[str]:
     clean = recipe.get("clean") or {}
     said |= {f"clean.{key}": value for key, value in clean.items() if key in Clean.model_fields}
     return [f"{key}={json.dumps(value)}" for key, value in {**said, "data.set": name}.items()]  # JSON is YAML
-
-
-def listen(port: int) -> socket.socket:
-    # Named as TCP, or asyncio leaves Nagle's algorithm on, and every answer waits 40 ms for an acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ADDRESS, port))
-    except OSError as error:
-        listener.close()
-        text = f"--port: found {port}, which cannot be used ({error.strerror}); leave it out for any free one"
-        raise UserError(text) from error
-    listener.listen()
-    return listener
-
-
-def serve(session: "Session", listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM; a rebuild that is under way then is stopped, and leaves nothing half-made."""
-    import uvicorn
-
-    from datasets.clinic.server import make_app
-
-    settings = uvicorn.Config(
-        make_app(session), log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off"
-    )
-    settings.timeout_graceful_shutdown = STOP_SEC
-    with noted_signals((signal.SIGINT, signal.SIGTERM)):  # uvicorn raises them again at its end
-        try:
-            uvicorn.Server(settings).run(sockets=[listener])
-        finally:
-            session.close()
-    say(f"the clinic is closed; {len(session.decisions())} choices in {session.plan.decisions_path}")
 
 
 def _build_command(config: Path, overrides: list[str], stage: str) -> list[str]:

@@ -12,14 +12,13 @@ from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict
 
 from datasets.clean.manual_labels import SHA256, VIEWS, Decision
 from datasets.clinic.cards import make_cards
 from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, SheetRequest, sheet_counts, sheet_groups, sheet_menu, to_pages
 from datasets.pack.manifest import Manifest
-from harness.web.app import EmptyBody, make_local_app, refusal
+from harness.web.app import RequestBody, make_local_app
 from harness.web.guard import Rules
 from harness.web.page import page_environment
 
@@ -41,14 +40,12 @@ NOTHING = {
 }
 
 
-class ExpectedChoice(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class ExpectedChoice(RequestBody):
     verdict: str
     view: str
 
 
-class NewChoice(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class NewChoice(RequestBody):
     sha256: str
     verdict: str | None = None
     view: str | None = None
@@ -60,7 +57,6 @@ def make_app(session: Session) -> FastAPI:
     app = make_local_app(Rules("clinic"), STATIC)
     _add_looking(app, session)
     _add_deciding(app, session)
-    app.add_exception_handler(ChoiceError, lambda _, error: refusal(getattr(error, "status", 400), str(error)))
     return app
 
 
@@ -95,7 +91,7 @@ def _add_deciding(app: FastAPI, session: Session) -> None:
         return said | _counts(session, decisions)
 
     @app.post("/rebuild", status_code=202)
-    def rebuild(nothing: EmptyBody) -> dict[str, Any]:
+    def rebuild(nothing: RequestBody) -> dict[str, Any]:
         session.start_rebuild()
         return {"state": "running"}
 

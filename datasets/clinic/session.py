@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from datasets.clean.manual_labels import VERDICTS, VIEWS, Decision, change_decisions, read_decisions
 from datasets.clean.reasons import heading_of
 from datasets.clinic.rebuild import Rebuild
@@ -16,12 +18,8 @@ from harness.images.decode import PictureError
 DECODERS = 4  # at once: a photo of 50 megapixels takes 150 MB while it is made small
 
 
-class ChoiceError(Exception):
-    """A choice that cannot be taken; `status` is HTTP's."""
-
-    def __init__(self, status: int, text: str) -> None:
-        self.status = status
-        super().__init__(text)
+class ChoiceError(HTTPException):
+    """A choice that cannot be taken, by HTTP's status and with a reason."""
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,30 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from harness.cli import DISK_ERRORS
 from harness.errors import UserError
 from harness.web.guard import Guard, Rules
 
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
-class EmptyBody(BaseModel):
-    """Of a request that says everything by its path."""
+class RequestBody(BaseModel):
+    """What a request may say in JSON beside its path: these fields (here none), and no others."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def make_local_app(rules: Rules, files: Iterable[Path]) -> FastAPI:
     """An application behind the guard, without routes of its own but `/static/<name of one of files>`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, rules=rules)
-    static = {path.name: path for path in files}
+    static = {path.name: path for path in files if path.suffix in MEDIA_TYPES}
 
     @app.get("/static/{name}")
     def static_file(name: str) -> Response:
@@ -34,7 +35,8 @@ def make_local_app(rules: Rules, files: Iterable[Path]) -> FastAPI:
         return Response(static[name].read_bytes(), media_type=MEDIA_TYPES[static[name].suffix])
 
     app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
-    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, first_fault(error)))
+    app.add_exception_handler(OSError, _disk_refusal)
+    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, _first_fault(error)))
     app.add_exception_handler(
         HTTPException, lambda _, error: refusal(getattr(error, "status_code", 400), str(getattr(error, "detail", "")))
     )
@@ -47,8 +49,17 @@ def refusal(status: int, text: str) -> JSONResponse:
     return JSONResponse({"error": line.encode("utf-8", "backslashreplace").decode()}, status)
 
 
-def first_fault(error: Exception) -> str:
+def _first_fault(error: Exception) -> str:
     """The first thing that is wrong with a request's content."""
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
     return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+
+
+def _disk_refusal(_: Request, error: Exception) -> Response:
+    """A full, write-protected or failing disk; any other error of this kind is our bug."""
+    assert isinstance(error, OSError)
+    if error.errno not in DISK_ERRORS:
+        raise error
+    where = f"{error.filename}: " if error.filename else ""
+    return refusal(507, f"{where}{error.strerror}; nothing half-made is kept, mend this and try again")

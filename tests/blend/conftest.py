@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from blend.generator.styled_generator import load_generator
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import config_to_dict
 from tests.blend.tiny_blend import make_tiny_runs
+from tests.serving import served
 
 
 @pytest.fixture(scope="session")
@@ -83,23 +84,13 @@ def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def serve() -> Iterator[Callable[[Any], str]]:
     """Serves studios in this process, and says where."""
-    uvicorn = pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
-    from blend.studio.command import listen
-    from blend.studio.server import make_app
+    with ExitStack() as stack:
 
-    running = []
+        def start(studio: Any) -> str:
+            from blend.studio.server import make_app
 
-    def start(studio: Any) -> str:
-        server = uvicorn.Server(uvicorn.Config(make_app(studio), log_level="warning", ws="none", lifespan="off"))
-        listener = listen("127.0.0.1", 0)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        running.append((studio, server, thread, listener))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            address = stack.enter_context(served(make_app(studio)))
+            stack.callback(studio.closing.set)
+            return address
 
-    yield start
-    for studio, server, thread, listener in running:
-        studio.closing.set()
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
+        yield start

@@ -22,14 +22,12 @@ pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi u
 from starlette.testclient import TestClient
 
 from datasets.clean.manual_labels import Decision, read_decisions, write_decision
-from datasets.clinic import rebuild
-from datasets.clinic.command import clinic_command, listen, open_session, set_by_config, set_by_name
+from datasets.clinic.command import clinic_command, open_session, set_by_config, set_by_name
 from datasets.clinic.server import make_app
 from datasets.clinic.session import Session
 from datasets.clinic.sheets import PAGE_CARDS
 from datasets.pack.recipe import SetPlan
 from harness.errors import UserError
-from harness.runtime.child import LAST_LINES
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = "http://127.0.0.1:8123"
@@ -427,21 +425,6 @@ def test_a_sets_name_is_no_path(session, name):
         set_by_name(name, None, [])
 
 
-def test_listens_on_this_machine_alone():
-    with listen(0) as listener:
-        assert listener.getsockname()[0] == "127.0.0.1"
-        with pytest.raises(UserError, match="cannot be used"):
-            listen(listener.getsockname()[1])
-
-
-def test_without_the_extra_one_clear_line(session, monkeypatch):
-    monkeypatch.delitem(sys.modules, "datasets.clinic.server")
-    monkeypatch.delattr("datasets.clinic.server")
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    with pytest.raises(UserError, match="ui extra: fastapi is not installed"):
-        open_session(make_config(), ["true"])
-
-
 SERVE = """
 import sys
 from datasets.clinic.command import clinic_command
@@ -465,10 +448,3 @@ def test_as_a_process_it_prints_its_address_and_ends_quietly(session):
         finally:
             run.kill()
     assert run.returncode == 0 and "the clinic is closed; 0 choices" in said and "Traceback" not in said
-
-
-def test_the_last_words_of_a_rebuild_are_bounded():
-    script = "for k in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do echo $k >&2; done; exit 1"
-    run = rebuild.Rebuild(["sh", "-c", script], lambda: None)
-    run.wait(20)
-    assert run.fault.splitlines()[-1] == "16" and len(run.fault.splitlines()) == LAST_LINES

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from datasets.pack.recipe import SetPlan
 from harness.config.experiment import load_config
 from harness.storage.hdf5 import open_packed
 from tests.datasets.clinic_set import draw, line, make_config, write_set
+from tests.serving import served
 
 pytestmark = pytest.mark.browser
 
@@ -44,8 +44,8 @@ def tab(chromium) -> Iterator[Any]:
 @pytest.fixture
 def clinic(tmp_path, monkeypatch) -> Iterator[str]:
     """A small set made by hand, served in this process; its address."""
-    uvicorn = pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
-    from datasets.clinic.command import listen, open_session
+    pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
+    from datasets.clinic.command import open_session
     from datasets.clinic.server import make_app
 
     monkeypatch.chdir(tmp_path)
@@ -54,14 +54,9 @@ def clinic(tmp_path, monkeypatch) -> Iterator[str]:
     lines += [line(HOSTILE, reason="blank: one colour", decided_by="rule")]
     write_set(make_config(), lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
     session = open_session(make_config(), ["sh", "-c", "echo 'error: nothing to build' >&2; exit 2"])
-    server = uvicorn.Server(uvicorn.Config(make_app(session), log_level="warning", ws="none", lifespan="off"))
-    with listen(0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(20)
-        session.close()
+    with served(make_app(session)) as address:
+        yield address
+    session.close()
 
 
 def choices() -> dict[str, tuple[str, str]]:
