@@ -214,7 +214,7 @@ def _announce(reporter: Reporter, run: Training, packed: PackedSet, target: int)
     where = "resident" if run.source.resident else "read when needed"
     layout = "channels-last" if train.channels_last else "channels-first"
     reporter.say(f"{reporter.rundir.path}: steps {run.step} to {target} on {packed.count} pictures ({where})")
-    reporter.say(f"on {run.hardware.text}, {layout}, D call {train.d_call}, {run.world.size} process(es)")
+    reporter.say(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
     reporter.say(f"G {count['G']:,} and D {count['D']:,} parameters")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
 from harness.cli import say
-from harness.config.experiment import Config, check_config, epochs_to_steps, finetune_config
+from harness.config.experiment import Config, check_config, complete_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
 from harness.native.signals_and_errors import disk_errors_told, stop_signals
 from harness.native.state import open_training_set, read_origin
@@ -125,7 +125,7 @@ def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
             drop_saves(scratch, step)
             continue
         try:
-            config = check_config(kept["config"], str(scratch))
+            config = check_config(complete_config(kept["config"]), str(scratch))
             newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
             rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
         except UserError as error:
