@@ -12,8 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from harness.native.state import build_training
 from harness.native.step import train_step
 from harness.runtime.device import cpu_has_bf16, prepare_hardware
 from harness.runtime.dist import World
-from harness.storage.hdf5 import PackedSet
 from harness.studiogan.checkout import ROOT, find_checkout
 from harness.studiogan.reference_modules import Modules
 
@@ -65,10 +63,10 @@ OURS_BF16 = OURS_FP32 | {"precision": "bf16"}
 
 
 class NoiseSet:
-    """As much of a PackedSet as training asks for, in memory."""
+    """Pictures of noise in memory, in the place of a packed set."""
 
     def __init__(self, size: Size):
-        self.path, self.class_names = Path("noise"), ["noise"]
+        self.class_names = ["noise"]
         self.count, self.height, self.width = 4 * size.batch, size.pixels, size.pixels
         self.labels = np.zeros(self.count, np.int64)
         self._pictures = np.random.default_rng(0).integers(0, 256, (self.count, size.pixels, size.pixels, 3), np.uint8)
@@ -76,12 +74,14 @@ class NoiseSet:
     def read(self, rows: np.ndarray | None = None) -> np.ndarray:
         return self._pictures if rows is None else self._pictures[rows]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 def our_step(size: Size, switches: dict[str, str]) -> Step:
     """A step of the native engine with NAIVE overridden by `switches`."""
     config = bench_config(size, NAIVE | switches)
-    packed = cast(PackedSet, NoiseSet(size))
-    run = build_training(config, prepare_hardware(config.train), World(), packed)
+    run = build_training(config, prepare_hardware(config.train), World(), NoiseSet(size))
     run.step = 2  # LeCam acts after step 1
     return lambda: train_step(run)
 
