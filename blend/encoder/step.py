@@ -1,6 +1,7 @@
 """One update of the encoder: fresh pictures, light disturbances, losses. The arithmetic of learning, nothing else."""
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blend.encoder.model import Encoder
+from blend.generator.styled_generator import StyledGenerator
+from harness.config.experiment import Config
 from harness.config.experiment import Encoder as EncoderSettings
 from harness.native.data import PictureSource
 from harness.runtime.device import Hardware
@@ -28,16 +31,24 @@ DISTURBANCES = 8  # random numbers for each picture
 class Learning:
     """All that changes while an encoder learns, and what it needs to go on."""
 
-    settings: EncoderSettings
+    config: Config
+    generator: StyledGenerator
     hardware: Hardware
     drawers: list[nn.Module]  # frozen generators, one for each style; each draws its part of every batch
     encoder: Encoder
     optimizer: torch.optim.Optimizer
     draws: Draws
-    z_dim: int
-    num_classes: int
     reals: list[PictureSource]  # training pictures of each style, or none
     step: int = 0
+    cpu_before_sec: float = 0.0  # of earlier processes, less what this one used for other things
+
+    @property
+    def settings(self) -> EncoderSettings:
+        return self.config.encoder
+
+    @property
+    def cpu_sec(self) -> float:
+        return self.cpu_before_sec + time.process_time()
 
     def draw(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Pictures float32 (B, 3, H, W) in [-1, 1]: the batch is cut into one part for each style."""
@@ -48,7 +59,7 @@ class Learning:
     def real_batch(self) -> tuple[Tensor, Tensor | None]:
         """Training pictures float32 (B, 3, H, W) in [-1, 1] and their labels, in parts for the styles."""
         pictures, labels = zip(*(source.batch(self.step) for source in self.reals), strict=True)
-        return torch.cat(pictures), torch.cat(labels) if self.num_classes else None
+        return torch.cat(pictures), torch.cat(labels) if self.generator.num_classes else None
 
 
 def split_batch(values: Tensor | None, drawers: list[nn.Module]) -> list[Tensor | None]:
@@ -63,7 +74,7 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
     Only the picture that the encoder sees is disturbed; what its guess is measured against is not.
     """
     settings, draws, count = run.settings, run.draws, run.settings.batch_size
-    z, y = draws.latents("encoder", run.step, count, run.z_dim, run.num_classes)
+    z, y = draws.latents("encoder", run.step, count, run.generator.z_dim, run.generator.num_classes)
     redraws = bool(settings.picture_lambda) and (run.step + 1) % settings.picture_every_steps == 0
     with torch.no_grad():
         clean = run.draw(z, y)

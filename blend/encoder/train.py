@@ -6,8 +6,6 @@ and a curve, and the figures in runs/<base>/metrics.json.
 
 import json
 import time
-from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -23,47 +21,25 @@ from harness.checkpoints.checkpoint import (
     checkpoint_folder,
     load_state,
     load_weights,
-    newest_checkpoint,
     purge_checkpoints,
     read_meta,
     save_checkpoint,
-    set_aside_damaged,
+    take_newest,
 )
-from harness.cli import say
 from harness.config.experiment import Config, config_differences
-from harness.errors import Interrupted, UserError
+from harness.errors import UserError
 from harness.native.data import PictureOrder, PictureSource
-from harness.native.signals_and_errors import stop_signals
 from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
-from harness.runtime.progress import Reporter, save_curves
+from harness.runtime.progress import save_curves
 from harness.runtime.rng import Draws
+from harness.runtime.run_life import RunLife, run_life
 from harness.storage.rundir import RunDir
 
 # No update computes anything else with them. total_steps does: the learning rate follows it.
 FREE_KEYS = ("encoder.log_every_steps", "encoder.save_every_steps", "encoder.valid_count")
 CURVES = {"z_loss": "loss on z while learning", "latent_mse": "latent MSE on fresh pictures"}
 CURVE_POINTS, CURVE_COUNT = 10, 128  # so many points over a run, each measured on so many pictures of each style
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Everything about the teaching that does not change with a step. `facts` are kept with each checkpoint."""
-
-    config: Config
-    generator: StyledGenerator
-    rundir: RunDir
-    facts: dict[str, Any]
-    target: int
-    spent_sec: float  # CPU time of earlier processes
-    began_sec: float
-
-    @property
-    def cpu_sec(self) -> float:
-        return self.spent_sec + time.process_time() - self.began_sec
-
-    def measure(self, run: Learning, count: int) -> dict[str, Any]:
-        return measure_encoder(run.encoder, self.generator, _styles(self.config), count, self.config.seed)
 
 
 def train_encoder(config: Config, limit_steps: int | None = None, root: Path = Path("runs")) -> Path:
@@ -78,37 +54,28 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
     """
     generator = load_generator(config, need_tuned=config.encoder.with_finetuned, root=root)
     rundir = RunDir(encoder_folder(generator))
-    rundir.checkpoints.mkdir(parents=True, exist_ok=True)
-    total = config.encoder.total_steps
-    target = min(total, limit_steps or total)
-    with stop_signals() as stopping, rundir.lock():
-        newest = newest_checkpoint(rundir.checkpoints, say)
-        set_aside_damaged(rundir.checkpoints, newest)
-        facts, before = _facts(config, generator), read_meta(newest) if newest else {"step": 0, "cpu_sec": 0.0}
+    with run_life(rundir) as life:
+        rundir.checkpoints.mkdir(parents=True, exist_ok=True)
+        life.held.enter_context(rundir.lock())
+        life.aim(config.encoder.total_steps, limit_steps)
+        newest = take_newest(rundir.checkpoints, life.say)
+        before = read_meta(newest) if newest else {"step": 0, "cpu_sec": 0.0}
+        cpu_before_sec = before["cpu_sec"] - time.process_time()
         if newest is not None:
-            _check_unchanged(before, facts, rundir.path)
-        measured = (rundir.read_status() or {}).get("state") == "done"
-        if before["step"] >= target and (measured or target < total):
-            say(f"{rundir.path}: already at step {before['step']} of {total}")
+            _check_unchanged(before, _facts(config, generator), rundir.path)
+        if before["step"] >= life.target and (life.is_done or life.target < life.total_steps):
+            life.say(f"{rundir.path}: already at step {before['step']} of {life.total_steps}")
             return rundir.path
-        lesson = Lesson(config, generator, rundir, facts, target, before["cpu_sec"], time.process_time())
         run = _build(config, generator)
+        run.cpu_before_sec = cpu_before_sec
+        for source in run.reals:
+            life.held.callback(source.close)
         if newest is not None:
             _restore(run, newest)
         elif config.encoder.skip_pictures:
-            say(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
+            life.say(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
             fit_skip(run)
-        try:
-            _learn(run, lesson, stopping)
-        except Interrupted:
-            raise
-        except Exception as error:
-            with suppress(OSError):  # a full disk, say, which is what `error` tells
-                rundir.write_status("failed", step=run.step, total_steps=total, message=str(error))
-            raise _explained(error, run) from error
-        finally:
-            for source in run.reals:
-                source.close()
+        _learn(run, life)
     return rundir.path
 
 
@@ -154,8 +121,8 @@ def _build(config: Config, generator: StyledGenerator) -> Learning:
     )
     drawers = [generator.at(style) for style in _styles(config)]
     return Learning(
-        settings, hardware, drawers, encoder, optimizer, Draws(config.seed, device), generator.z_dim,
-        generator.num_classes, _open_reals(config, generator, len(drawers)),
+        config, generator, hardware, drawers, encoder, optimizer, Draws(config.seed, device),
+        _open_reals(config, generator, len(drawers)),
     )  # fmt: skip
 
 
@@ -189,48 +156,40 @@ def _restore(run: Learning, newest: Path) -> None:
 # ---- learning ---------------------------------------------------------------------------------------------------
 
 
-def _learn(run: Learning, lesson: Lesson, stopping: list[int]) -> None:
+def _learn(run: Learning, life: RunLife) -> None:
     """From the restored state to the last step, or as far as is asked for."""
-    settings, rundir, total = run.settings, lesson.rundir, run.settings.total_steps
-    rundir.drop_stats_after(run.step)
-    rundir.write_env(device=run.hardware.text, **lesson.facts)
-    reporter = Reporter(rundir, run.step, lesson.target, settings.batch_size, settings.log_every_steps)
-    try:
-        _announce(reporter, run, lesson)
-        while run.step < lesson.target:
-            values = encoder_step(run)
-            stop = bool(stopping) and run.step < lesson.target
-            saves = stop or run.step == lesson.target or run.step % settings.save_every_steps == 0
-            if saves or run.hardware.device.type == "cpu" or run.step % settings.log_every_steps == 0:
-                _check_finite(run, values)
-            reporter.add(values, run.step)
-            if run.step % max(1, total // CURVE_POINTS) == 0:
-                _add_curve_point(run, reporter, lesson)
-            if saves:
-                _save(run, lesson)
-            if stop:
-                rundir.write_status("interrupted", step=run.step, total_steps=total)
-                reporter.say(f"stopped at step {run.step}, saved; the same command goes on")
-                raise Interrupted(f"saved at step {run.step}")
-        level = (SEED_LATENT_MSE, f"the first seed's: {SEED_LATENT_MSE:.3f}")
-        save_curves(rundir.read_stats(), rundir.path / "curve.png", [tuple(CURVES)], "updates", level, CURVES)
-        if lesson.target == total:
-            _finish(run, reporter, lesson)
-        else:
-            rundir.write_status("interrupted", step=run.step, total_steps=total)
-            reporter.say(f"stopped as asked at step {run.step}")
-    finally:
-        reporter.close()
-
-
-def _announce(reporter: Reporter, run: Learning, lesson: Lesson) -> None:
-    count = sum(weight.numel() for weight in run.encoder.parameters())
-    generator = lesson.generator
-    names = " and ".join(loaded.name for loaded in (generator.base, generator.tuned)[: len(run.drawers)] if loaded)
-    reporter.say(
-        f"{lesson.rundir.path}: steps {run.step} to {lesson.target}, {count:,} parameters, pictures of {names}"
+    settings, batch = run.settings, run.settings.batch_size
+    life.begin(
+        run,
+        f"out of memory on {run.hardware.text} with encoder.batch_size={batch}; try --set "
+        f"encoder.batch_size={max(2, batch // 2)} after moving the encoder's folder away",
     )
-    reporter.say(f"on {run.hardware.text}")
+    env = {"device": run.hardware.text, **_facts(run.config, run.generator)}
+    reporter = life.report(batch, settings.log_every_steps, **env)
+    count = sum(weight.numel() for weight in run.encoder.parameters())
+    styles = (run.generator.base, run.generator.tuned)[: len(run.drawers)]
+    names = " and ".join(loaded.name for loaded in styles if loaded)
+    life.say(f"{life.rundir.path}: steps {run.step} to {life.target}, {count:,} parameters, pictures of {names}")
+    life.say(f"on {run.hardware.text}")
+    while run.step < life.target:
+        values = encoder_step(run)
+        stop = bool(life.stopping) and run.step < life.target
+        saves = stop or run.step == life.target or run.step % settings.save_every_steps == 0
+        if saves or run.hardware.device.type == "cpu" or run.step % settings.log_every_steps == 0:
+            _check_finite(run, values)
+        reporter.add(values, run.step)
+        if run.step % max(1, life.total_steps // CURVE_POINTS) == 0:
+            error = _measure(run, min(CURVE_COUNT, settings.valid_count))["latent_mse"]
+            reporter.write_row({"step": run.step, "latent_mse": round(error, 6)})
+            life.say(f"step {run.step}/{life.total_steps}  latent MSE {error:.3f}")
+        if saves:
+            _save(run, life.rundir.checkpoints)
+        if stop:
+            life.stop()
+    level = (SEED_LATENT_MSE, f"the first seed's: {SEED_LATENT_MSE:.3f}")
+    curve = life.rundir.path / "curve.png"
+    save_curves(life.rundir.read_stats(), curve, [tuple(CURVES)], "updates", level, CURVES)
+    life.end(_write_figures(run, life.rundir) if life.target == life.total_steps else "")
 
 
 def _check_finite(run: Learning, values: dict[str, torch.Tensor]) -> None:
@@ -242,37 +201,27 @@ def _check_finite(run: Learning, values: dict[str, torch.Tensor]) -> None:
         )
 
 
-def _add_curve_point(run: Learning, reporter: Reporter, lesson: Lesson) -> None:
-    error = lesson.measure(run, min(CURVE_COUNT, run.settings.valid_count))["latent_mse"]
-    reporter.write_row({"step": run.step, "latent_mse": round(error, 6)})
-    reporter.say(f"step {run.step}/{run.settings.total_steps}  latent MSE {error:.3f}")
+def _measure(run: Learning, count: int) -> dict[str, Any]:
+    return measure_encoder(run.encoder, run.generator, _styles(run.config), count, run.config.seed)
 
 
-def _save(run: Learning, lesson: Lesson) -> None:
-    checkpoints = lesson.rundir.checkpoints
+def _save(run: Learning, checkpoints: Path) -> None:
     state = {"step": run.step, "optimizer": run.optimizer.state_dict()}
-    meta = {"step": run.step, "cpu_sec": lesson.cpu_sec, **lesson.facts}
+    meta = {"step": run.step, "cpu_sec": run.cpu_sec, **_facts(run.config, run.generator)}
     save_checkpoint(checkpoint_folder(checkpoints, run.step), {"encoder": run.encoder.state_dict()}, state, meta)
-    purge_checkpoints(checkpoints, lesson.config.train.keep_last)
+    purge_checkpoints(checkpoints, run.config.train.keep_last)
 
 
-def _finish(run: Learning, reporter: Reporter, lesson: Lesson) -> None:
-    """The figures, and only then `done`: killed before, the same command measures again."""
-    figures = lesson.measure(run, run.settings.valid_count)
-    spent_sec = round(lesson.cpu_sec, 1)
-    figures |= {"z_dim": run.z_dim, "steps": run.step, "cpu_sec": spent_sec, "seed_latent_mse": SEED_LATENT_MSE}
-    RunDir(lesson.rundir.path.parent).write_metrics("encoder", figures)
-    lesson.rundir.write_status("done", step=run.step, total_steps=run.step)
+def _write_figures(run: Learning, rundir: RunDir) -> str:
+    """The figures, told in a line, before the run is `done`: killed here, the same command measures again."""
+    figures = _measure(run, run.settings.valid_count)
+    spent_sec = round(run.cpu_sec, 1)
+    figures |= {
+        "z_dim": run.generator.z_dim,
+        "steps": run.step,
+        "cpu_sec": spent_sec,
+        "seed_latent_mse": SEED_LATENT_MSE,
+    }
+    RunDir(rundir.path.parent).write_metrics("encoder", figures)
     by_style = ", ".join(f"style {style}: {mse:.3f}" for style, mse in figures["latent_mse_styles"].items())
-    reporter.say(f"done at step {run.step}: latent MSE {figures['latent_mse']:.3f} ({by_style}), {spent_sec:.0f} CPU-s")
-
-
-def _explained(error: Exception, run: Learning) -> Exception:
-    """Out of memory becomes advice; everything else stays what it is."""
-    if not isinstance(error, torch.OutOfMemoryError):
-        return error
-    batch = run.settings.batch_size
-    return UserError(
-        f"out of memory on {run.hardware.text} with encoder.batch_size={batch}; try --set "
-        f"encoder.batch_size={max(2, batch // 2)} after moving the encoder's folder away"
-    )
+    return f": latent MSE {figures['latent_mse']:.3f} ({by_style}), {spent_sec:.0f} CPU-s"

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from harness.cli import ConfigOption, SetOption, run_command, say
-from harness.config.experiment import Config, check_config, config_to_dict, load_config, merge
+from harness.config.experiment import Config, check_config, complete_config, config_to_dict, load_config, merge
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
@@ -196,7 +196,9 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
     result.parent.mkdir(exist_ok=True)
     key = {**facts, "config": content, "reader_sha256": reader.sha256, "samples": SAMPLES}
     kept = _read_result(result)
-    row = kept if kept.get("key") == key else {"key": key, "arm": facts["arm"], "seed": facts["seed"], "marks": []}
+    kept_key = kept.get("key", {})
+    same = {**kept_key, "config": complete_config(kept_key.get("config", {}))} == key
+    row = kept if same else {"key": key, "arm": facts["arm"], "seed": facts["seed"], "marks": []}
     done = {mark["step"] for mark in row["marks"]}
     for step in marks:
         if step not in done:

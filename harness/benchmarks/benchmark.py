@@ -124,7 +124,7 @@ def _settings(version: str) -> dict[str, Any]:
         "studiogan": {"version": version},
         "evaluate": {"split": read_published(version)["split"], "count": 0},
         # cuDNN's convolutions are TF32 there unless a program says otherwise, and StudioGAN does not.
-        "train": {"d_call": "separate", "precision": "tf32" if torch.cuda.is_available() else "fp32"},
+        "train": {"numerics": "studiogan", "precision": "tf32" if torch.cuda.is_available() else "fp32"},
     }
 
 

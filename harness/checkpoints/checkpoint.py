@@ -113,15 +113,17 @@ def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | N
     return None
 
 
-def set_aside_damaged(checkpoints: Path, newest: Path | None) -> None:
-    """Renames what is newer than the newest unharmed checkpoint to `damaged-...`.
+def take_newest(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
+    """`newest_checkpoint` for who goes on from it and holds the run's lock: what is newer is renamed to `damaged-...`.
 
     Left there, they would keep their places when the oldest are removed, and stand where the run saves next.
     """
+    newest = newest_checkpoint(checkpoints, say)
     for folder in list_checkpoints(checkpoints):
         if folder == newest:
-            return
+            break
         set_aside(folder)
+    return newest
 
 
 def set_aside(folder: Path) -> None:

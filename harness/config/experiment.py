@@ -26,7 +26,7 @@ from harness.config.schema import (
     Studiogan,
     Train,
 )
-from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml
+from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml, rename_old_keys
 from harness.errors import UserError
 
 __all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
@@ -55,7 +55,8 @@ def check_config(content: dict[str, Any], origin: str) -> Config:
 
 
 def complete_config(kept: dict[str, Any]) -> dict[str, Any]:
-    """A config that was kept with a run, with base.yaml's values for keys that came into being after it."""
+    """A config that was kept with a run, in today's names, with base.yaml's values for keys that came after it."""
+    kept = rename_old_keys(kept)
     whole = merge(read_yaml(BASE_PATH), kept)
     if "override" in kept.get("finetune", {}):  # its keys are free: one that is not there was left out on purpose
         whole["finetune"]["override"] = kept["finetune"]["override"]

@@ -145,7 +145,7 @@ class Augment(Section):
 class Train(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "tf32", "bf16"]
-    d_call: Literal["concat", "separate"]
+    numerics: Literal["fast", "studiogan"]
     commute_1x1: bool
     fuse_resampling: bool
     channels_last: bool
@@ -163,7 +163,7 @@ class Train(Section):
     @property
     def as_studiogan(self) -> bool:
         """Whether a step adds and multiplies in StudioGAN's own order."""
-        return self.d_call == "separate"
+        return self.numerics == "studiogan"
 
     @property
     def applied(self) -> "Train":

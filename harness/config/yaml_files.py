@@ -13,6 +13,7 @@ MAX_BYTES = 1_000_000  # an experiment has 5,000
 # Values of these keys are taken from --set as they stand: a path may hold ": " or be a number.
 TEXT_KEYS = ("name", "data.set", "data.src", "finetune.from_run")
 NULL_TEXTS = ("", "null", "~")
+OF_D_CALL = {"concat": "fast", "separate": "studiogan"}  # train.d_call was what train.numerics is
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,6 +75,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
         raise UserError(f"{path}: found {found}, allowed sections with keys, try `extends: base.yaml` as first line")
+    return rename_old_keys(content)
+
+
+def rename_old_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """The config, or a part of one, with `train.numerics` for `train.d_call`, as it was called before.
+
+    Done before anything is laid over anything else: what lies on top counts, whatever name it has.
+    """
+    train, finetune = content.get("train"), content.get("finetune")
+    if isinstance(train, dict) and "d_call" in train and "numerics" not in train:
+        rest = {key: value for key, value in train.items() if key != "d_call"}
+        content = {**content, "train": {**rest, "numerics": OF_D_CALL.get(str(train["d_call"]), train["d_call"])}}
+    if isinstance(finetune, dict) and isinstance(finetune.get("override"), dict):
+        content = {**content, "finetune": {**finetune, "override": rename_old_keys(finetune["override"])}}
     return content
 
 
@@ -117,5 +132,5 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             parsed = _parse(value, f"--set {key}")
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
-        result = merge(result, parsed)
+        result = merge(result, rename_old_keys(parsed))
     return result

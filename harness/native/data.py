@@ -5,6 +5,7 @@ Out: float32 (B, 3, H, W) in [-1, 1], channels-last in memory, on the device.
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from harness.images.tensors import pictures_to_tensor
 from harness.runtime.rng import numpy_rng
-from harness.storage.hdf5 import PackedSet
 
 RESIDENT_SHARE = 0.6  # of the memory that is free on the device
 
@@ -44,11 +44,25 @@ class PictureOrder:
         return numpy_rng(self.seed, "flip", k).random(self.batch_size) < 0.5
 
 
+class Pictures(Protocol):
+    """What training needs of a packed set: `labels` int64 (N,), and `read`: uint8 (B, H, W, 3) of these rows or all."""
+
+    count: int
+    height: int
+    width: int
+    class_names: list[str]
+    labels: np.ndarray
+
+    def read(self, rows: np.ndarray | None = None) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
 class PictureSource:
     """Batches from a packed set, resident on the device as uint8 or read when needed (one batch ahead)."""
 
     def __init__(
-        self, packed: PackedSet, order: PictureOrder, flip: bool, device: torch.device, where: str, share: slice
+        self, packed: Pictures, order: PictureOrder, flip: bool, device: torch.device, where: str, share: slice
     ):
         self.order, self.flip, self.device, self.share = order, flip, device, share
         self._packed = packed

@@ -7,7 +7,7 @@ is evaluated is the checkpoint that was saved just before.
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -21,10 +21,12 @@ from harness.checkpoints.checkpoint import (
     set_aside,
 )
 from harness.checkpoints.load import load_checkpoint
-from harness.cli import say
+from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.metrics.frechet import frechet_name
-from harness.native.step import Training
+from harness.runtime.device import Hardware
+from harness.runtime.dist import World
+from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 
@@ -36,7 +38,15 @@ KEY = (
     "extractor", "extractor_sha256", "resizer", "set", "split", "data_sha256", "real_count", "count", "batch_size",
     "seed", "batch_statistics",
 )  # fmt: skip
-Say = Callable[[str], None]
+
+
+class Evaluated(Protocol):
+    """What an evaluation needs to know of a run."""
+
+    config: Config
+    hardware: Hardware
+    world: World
+    step: int
 
 
 class Evaluations:
@@ -45,8 +55,8 @@ class Evaluations:
     Raises UserError at once for what would fail later: no packed set to compare with, no weights of the extractor.
     """
 
-    def __init__(self, run: Training, rundir: RunDir, stopping: list[int]) -> None:
-        self.run, self.rundir, self.stopping = run, rundir, stopping
+    def __init__(self, run: Evaluated, life: RunLife) -> None:
+        self.run, self.life, self.rundir = run, life, life.rundir
         self.settings = run.config.evaluate
         self.evaluator: Evaluator | None = None
         self.record: dict[str, Any] = {}
@@ -58,10 +68,10 @@ class Evaluations:
         every, step = self.settings.every_steps, self.run.step
         return bool(every and step) and (step % every == 0 or step == self.run.config.optim.total_steps)
 
-    def catch_up(self, say: Say) -> None:
+    def catch_up(self) -> None:
         """Evaluates the step that the run stands at, where that is due and was not done yet."""
         if self.due():
-            self.run.world.on_first(lambda: self._aside(lambda: self._evaluate(say)))
+            self.run.world.on_first(lambda: self._aside(self._evaluate))
 
     def _aside(self, action: Callable[[], None]) -> None:
         """torch's own random numbers, which fresh networks are filled with, go on as if nothing had been drawn."""
@@ -93,10 +103,10 @@ class Evaluations:
             except ValueError as error:
                 text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
                 self.rundir.log(text)
-                say(text)
+                self.life.say(text)
                 set_aside(best)
 
-    def _evaluate(self, say: Say) -> None:
+    def _evaluate(self) -> None:
         from harness.metrics.evaluate import Stopped
 
         assert self.evaluator is not None
@@ -107,9 +117,9 @@ class Evaluations:
         folder = checkpoint_folder(self.rundir.checkpoints, step)
         try:
             loaded = load_checkpoint(folder, self.run.hardware.device)
-            figures = self.evaluator.evaluate(loaded, stopped=lambda: bool(self.stopping))
+            figures = self.evaluator.evaluate(loaded, stopped=lambda: bool(self.life.stopping))
         except Stopped:
-            return say(f"step {step} is not evaluated yet; the same command does it")
+            return self.life.say(f"step {step} is not evaluated yet; the same command does it")
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"out of memory while step {step} was evaluated, which is saved; try --set evaluate.batch_size="
@@ -118,7 +128,7 @@ class Evaluations:
         evaluation = json.loads(json.dumps({"run": self.rundir.path.name, **figures}))
         self._keep(evaluation, name)
         purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
-        say(self._told(evaluation, name))
+        self.life.say(self._told(evaluation, name))
 
     def _keep(self, evaluation: dict[str, Any], name: str) -> None:
         """In best.json, then in metrics.jsonl and metrics.json. Figures of another kind start the history anew."""

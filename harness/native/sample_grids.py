@@ -3,36 +3,46 @@
 import io
 import pickle
 from contextlib import suppress
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
+from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import grid_columns
-from harness.native.step import Training
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir, atomic_write
 
 
-def save_reals(run: Training, rundir: RunDir, packed: PackedSet) -> None:
-    """A grid of training pictures, to lay beside the samples."""
-    count = min(run.config.train.sample_count, packed.count)
+class Sampled(Protocol):
+    """What samples need to know of a run."""
+
+    config: Config
+    step: int
+    num_classes: int
+
+
+def save_reals(rundir: RunDir, packed: PackedSet, count: int) -> None:
+    """A grid of up to `count` training pictures, to lay beside the samples."""
+    count = min(count, packed.count)
     rows = np.linspace(0, packed.count - 1, count).astype(np.int64)
     save_png(rundir.samples / "reals.png", picture_grid(packed.read(rows), grid_columns(count)))
 
 
-def save_samples(run: Training, rundir: RunDir) -> None:
-    """A grid of samples on the run's fixed noise (noise.pt), so that grids of all steps compare."""
+def save_samples(run: Sampled, generator: nn.Module, rundir: RunDir) -> None:
+    """A grid of the generator's samples on the run's fixed noise (noise.pt), so that grids of all steps compare."""
     z, y = fixed_noise(run, rundir)
-    generator = standing_copy(run.generator_ema or run.generator, run.config.model.z_dim, run.num_classes)
-    pictures = latents_to_pictures(generator, z, y)
+    standing = standing_copy(generator, run.config.model.z_dim, run.num_classes)
+    pictures = latents_to_pictures(standing, z, y)
     save_png(rundir.samples / f"step-{run.step:08d}.png", picture_grid(pictures, grid_columns(len(pictures))))
 
 
-def fixed_noise(run: Training, rundir: RunDir) -> tuple[torch.Tensor, torch.Tensor | None]:
+def fixed_noise(run: Sampled, rundir: RunDir) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Latents float32 (sample_count, z_dim) and sorted labels int64 (sample_count,) or None, kept in noise.pt."""
     model, count = run.config.model, run.config.train.sample_count
     with suppress(FileNotFoundError):

@@ -17,7 +17,7 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.config.experiment import Config, Loss, config_to_dict
 from harness.errors import UserError
-from harness.native.data import PictureOrder, PictureSource
+from harness.native.data import PictureOrder, Pictures, PictureSource
 from harness.native.losses import LeCam
 from harness.native.step import Training
 from harness.networks.build import build_networks
@@ -40,7 +40,7 @@ def open_training_set(config: Config) -> PackedSet:
     return packed
 
 
-def build_training(config: Config, hardware: Hardware, world: World, packed: PackedSet) -> Training:
+def build_training(config: Config, hardware: Hardware, world: World, packed: Pictures) -> Training:
     """Everything that a run needs, at step 0."""
     num_classes = len(packed.class_names) if config.model.conditional else 0
     device, optim, share = hardware.device, config.optim, world.share(config.optim.batch_size)

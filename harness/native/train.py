@@ -4,13 +4,12 @@ In: a Config and its packed pictures. Out: runs/<name>/ with checkpoints, sample
 """
 
 import time
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
+from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, take_newest
 from harness.checkpoints.load import find_checkpoint
 from harness.cli import say
 from harness.config.experiment import (
@@ -21,11 +20,10 @@ from harness.config.experiment import (
     epochs_to_steps,
     finetune_config,
 )
-from harness.errors import EXIT_USER_ERROR, Interrupted, UserError
+from harness.errors import EXIT_USER_ERROR, UserError
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.freeze import freeze_discriminator
 from harness.native.sample_grids import save_reals, save_samples
-from harness.native.signals_and_errors import disk_errors_told, explained, stop_signals
 from harness.native.state import (
     build_training,
     load_networks,
@@ -36,9 +34,10 @@ from harness.native.state import (
 )
 from harness.native.step import Training, train_step
 from harness.networks.arch import ArchSpec
-from harness.runtime.device import device_kind, prepare_hardware
+from harness.runtime.device import Hardware, device_kind, prepare_hardware
 from harness.runtime.dist import join_world, leave_world
 from harness.runtime.progress import Reporter, save_curves
+from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
 
@@ -46,18 +45,47 @@ from harness.storage.rundir import RunDir
 SHAPE_KEYS = tuple(sorted(set(ArchSpec.__dataclass_fields__) - {"g_init", "d_init"}))
 
 
-def train_run(config: Config, *, limit_steps: int | None = None, allow_config_change: bool = False) -> Path:
+def train_run(
+    config: Config,
+    *,
+    limit_steps: int | None = None,
+    allow_config_change: bool = False,
+    freeze: bool = False,
+    source: Path | None = None,
+) -> Path:
     """Trains runs/<name> from scratch, or goes on with it. Returns the run's folder.
 
     Args:
         limit_steps: stop (saved, resumable) once the run has this many steps.
         allow_config_change: go on although the config differs from the run's.
+        freeze, source: FreezeD, as `finetune.freeze_layers` says; the checkpoint whose weights the run begins with.
 
-    Raises:
-        UserError: the data, the config or the folder cannot be used.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
+    Raises UserError where the data, the config or the folder cannot be used; Interrupted after SIGTERM or SIGINT, when
+    the state is saved.
     """
-    return _run(config, limit_steps, allow_config_change)
+    world = join_world(device_kind(config.train))
+    rundir = RunDir(Path("runs") / config.name)
+    with run_life(rundir, world) as life:
+        life.held.callback(leave_world, world)
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        hardware = prepare_hardware(config.train, world.local_rank)
+
+        def open_first() -> None:
+            with open_training_set(config) as found:
+                life.open(epochs_to_steps(config, found.count), allow_config_change)
+            _refuse_loss(rundir, take_newest(rundir.checkpoints, life.say))
+
+        world.on_first(open_first)
+        packed = life.held.enter_context(open_training_set(config))
+        run = build_training(epochs_to_steps(config, packed.count), hardware, world, packed)
+        life.held.callback(run.source.close)
+        facts = _restore(run, rundir, packed, source)
+        if freeze:
+            freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
+        life.aim(run.config.optim.total_steps, limit_steps)
+        _train(run, life, packed, facts)
+    return rundir.path
 
 
 def finetune_run(
@@ -68,15 +96,20 @@ def finetune_run(
     Args:
         checkpoint: name of a folder under the source run's checkpoints/, or `best`; None = the newest.
     """
-    tuned = finetune_config(config)
-    begun = list_checkpoints(Path("runs") / tuned.name / "checkpoints")  # then the source is not needed any more
-    source = None if begun and not checkpoint else find_source(config, checkpoint)
-    return _run(tuned, limit_steps, allow_config_change, freeze=True, source=source)
+    tuned, source = finetune_config(config), find_source(config, checkpoint)
+    return train_run(
+        tuned, limit_steps=limit_steps, allow_config_change=allow_config_change, freeze=True, source=source
+    )
 
 
-def find_source(config: Config, checkpoint: str | None) -> Path:
-    """The checkpoint that fine-tuning starts from, checked to fit this config's networks."""
+def find_source(config: Config, checkpoint: str | None) -> Path | None:
+    """The checkpoint that fine-tuning starts from, checked to fit this config's networks.
+
+    None where the fine-tuning has begun and none is named: then the source is not needed any more.
+    """
     run = Path("runs") / (config.finetune.from_run or config.name)
+    if not checkpoint and list_checkpoints(Path("runs") / finetune_config(config).name / "checkpoints"):
+        return None
     checkpoints = run / "checkpoints"
     folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, say)
     if folder is None:
@@ -95,44 +128,6 @@ def find_source(config: Config, checkpoint: str | None) -> Path:
 def _shape_of(config: dict[str, Any]) -> dict[str, Any]:
     model = {key: config["model"][key] for key in SHAPE_KEYS if key in config["model"]}
     return {"data": {"img_size": config["data"]["img_size"]}, "model": model}
-
-
-def _run(
-    config: Config,
-    limit_steps: int | None,
-    allow_config_change: bool,
-    freeze: bool = False,
-    source: Path | None = None,
-) -> Path:
-    rundir = RunDir(Path("runs") / config.name)
-    with disk_errors_told(rundir), ExitStack() as stack:
-        world = join_world(device_kind(config.train))
-        stack.callback(leave_world, world)
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
-        hardware = prepare_hardware(config.train, world.local_rank)
-        stopping = stack.enter_context(stop_signals())
-
-        def open_first() -> None:
-            with open_training_set(config) as found:
-                counted = epochs_to_steps(config, found.count)
-            opened = RunDir.open(counted, allow_config_change=allow_config_change)
-            stack.enter_context(opened.lock())
-            newest = newest_checkpoint(opened.checkpoints, say)
-            set_aside_damaged(opened.checkpoints, newest)
-            _refuse_loss(opened, newest)
-
-        world.on_first(open_first)
-        packed = open_training_set(config)
-        stack.callback(packed.close)
-        config = epochs_to_steps(config, packed.count)
-        run = build_training(config, hardware, world, packed)
-        stack.callback(run.source.close)
-        facts = _restore(run, rundir, packed, source)
-        if freeze:
-            freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
-        _train(run, rundir, packed, facts, limit_steps, stopping)
-    return rundir.path
 
 
 def _refuse_loss(rundir: RunDir, newest: Path | None) -> None:
@@ -157,78 +152,26 @@ def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | No
     return facts
 
 
-def _train(
-    run: Training,
-    rundir: RunDir,
-    packed: PackedSet,
-    facts: dict[str, Any],
-    limit_steps: int | None,
-    stopping: list[int],
-) -> None:
+def out_of_memory_text(config: Config, hardware: Hardware) -> str:
+    optim = config.optim
+    return (
+        f"out of memory on {hardware.text} with batch {optim.batch_size}; try --set optim.batch_size="
+        f"{max(2, optim.batch_size // 2)} --set optim.acml_steps={2 * optim.acml_steps} in a new run; the last "
+        "checkpoint is kept"
+    )
+
+
+def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> None:
     """From the restored state to the last step, or as far as is asked for."""
-    total = run.config.optim.total_steps
-    target = min(total, limit_steps or total)
-    first = run.world.first
-    evaluations = Evaluations(run, rundir, stopping)
-    if run.step >= target:
-        evaluations.catch_up(say)
-        if first:
-            say(f"{rundir.path}: already at step {run.step} of {total}")
-            if run.step >= total and (rundir.read_status() or {}).get("state") != "done":  # killed right after the save
-                rundir.write_status("done", step=run.step, total_steps=total)
-        return
-    reporter = None
-    try:
-        if first:
-            reporter = _begin(run, rundir, packed, facts, target)
-        evaluations.catch_up(reporter.say if reporter else say)  # killed before this step was evaluated
-        _loop(run, rundir, reporter, facts, target, stopping, evaluations)
-    except Interrupted:
-        raise
-    except Exception as error:
-        if first:
-            with suppress(OSError):  # a full disk, say, which is what `error` tells
-                rundir.write_status("failed", step=run.step, total_steps=total, message=str(error))
-        raise explained(error, run) from error
-    finally:
-        if reporter:
-            reporter.close()
-
-
-def _begin(run: Training, rundir: RunDir, packed: PackedSet, facts: dict[str, Any], target: int) -> Reporter:
-    rundir.drop_stats_after(run.step)
-    rundir.write_env(device=run.hardware.text, processes=run.world.size, **facts)
-    optim = run.config.optim
-    pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
-    reporter = Reporter(rundir, run.step, target, pictures, run.config.train.log_every_steps)
-    _announce(reporter, run, packed, target)
-    if run.step == 0:
-        save_reals(run, rundir, packed)
-        save_samples(run, rundir)
-    return reporter
-
-
-def _announce(reporter: Reporter, run: Training, packed: PackedSet, target: int) -> None:
-    train = run.config.train.applied
-    count = {n: sum(p.numel() for p in net.parameters()) for n, net in (("G", run.generator), ("D", run.discriminator))}
-    where = "resident" if run.source.resident else "read when needed"
-    layout = "channels-last" if train.channels_last else "channels-first"
-    reporter.say(f"{reporter.rundir.path}: steps {run.step} to {target} on {packed.count} pictures ({where})")
-    reporter.say(f"on {run.hardware.text}, {layout}, D call {train.d_call}, {run.world.size} process(es)")
-    reporter.say(f"G {count['G']:,} and D {count['D']:,} parameters")
-
-
-def _loop(
-    run: Training,
-    rundir: RunDir,
-    reporter: Reporter | None,
-    facts: dict[str, Any],
-    target: int,
-    stopping: list[int],
-    evaluations: Evaluations,
-) -> None:
-    train, optim, began_at_step = run.config.train, run.config.optim, run.step
-    while run.step < target:
+    train, began_at_step, first = run.config.train, run.step, run.world.first
+    evaluations = Evaluations(run, life)
+    if run.step >= life.target:
+        evaluations.catch_up()
+        return life.leave(run.step)
+    life.begin(run, out_of_memory_text(run.config, run.hardware))
+    reporter = _begin(run, life, packed, facts) if first else None
+    evaluations.catch_up()  # killed before this step was evaluated
+    while run.step < life.target:
         values = train_step(run)
 
         # Caught before the update on the device; here a person is told. Reading a CUDA scalar waits, so not every step.
@@ -238,30 +181,42 @@ def _loop(
             reporter.add(values, run.step)
 
         # Samples, checkpoint, evaluation, and the way out.
-        stop = run.world.any(bool(stopping))
-        at_end = run.step == target
-        if reporter and (at_end or run.step % train.sample_every_steps == 0):
-            save_samples(run, rundir)
+        stop = run.world.any(bool(life.stopping))
+        at_end = run.step == life.target
+        if first and (at_end or run.step % train.sample_every_steps == 0):
+            save_samples(run, run.generator_ema or run.generator, life.rundir)
         if at_end or stop or evaluations.due() or run.step % train.save_every_steps == 0:
             _check_finite(run, values)
-            save_training(run, rundir.checkpoints, facts)
-            if reporter:
-                save_curves(rundir.read_stats(), rundir.path / "curves.png")
+            save_training(run, life.rundir.checkpoints, facts)
+            if first:
+                save_curves(life.rundir.read_stats(), life.rundir.path / "curves.png")
         if evaluations.due() and not stop:  # after a signal it waits for the next start
             began_at_sec = time.monotonic()
-            evaluations.catch_up(reporter.say if reporter else say)
+            evaluations.catch_up()
             if reporter:
                 reporter.began_at += time.monotonic() - began_at_sec  # the seconds per step are those of training
-            stop = run.world.any(bool(stopping))
+            stop = run.world.any(bool(life.stopping))
         if stop and not at_end:
-            if reporter:
-                rundir.write_status("interrupted", step=run.step, total_steps=optim.total_steps)
-                reporter.say(f"stopped at step {run.step}, saved; the same command goes on")
-            raise Interrupted(f"saved at step {run.step}")
-    if reporter:
-        state, text = ("done", "done") if target == optim.total_steps else ("interrupted", "stopped as asked")
-        rundir.write_status(state, step=run.step, total_steps=optim.total_steps)
-        reporter.say(f"{text} at step {run.step} after {run.step - began_at_step} steps")
+            life.stop()
+    life.end(f" after {run.step - began_at_step} steps")
+
+
+def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> Reporter:
+    """What the first process does before the first step."""
+    train, optim = run.config.train.applied, run.config.optim
+    pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
+    env = {"device": run.hardware.text, "processes": run.world.size, **facts}
+    reporter = life.report(pictures, train.log_every_steps, **env)
+    count = {n: sum(p.numel() for p in net.parameters()) for n, net in (("G", run.generator), ("D", run.discriminator))}
+    where = "resident" if run.source.resident else "read when needed"
+    layout = "channels-last" if train.channels_last else "channels-first"
+    life.say(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
+    life.say(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
+    life.say(f"G {count['G']:,} and D {count['D']:,} parameters")
+    if run.step == 0:
+        save_reals(life.rundir, packed, train.sample_count)
+        save_samples(run, run.generator_ema or run.generator, life.rundir)
+    return reporter
 
 
 def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:

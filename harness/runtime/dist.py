@@ -46,10 +46,6 @@ class World:
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, group=self.control)
         return bool(tensor)
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            torch.distributed.barrier(group=self.control)
-
     def mean(self, tensor: Tensor) -> Tensor:
         """Mean over the processes of a tensor that carries no gradient."""
         if self.size == 1:

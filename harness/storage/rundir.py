@@ -3,6 +3,7 @@
 In: a `Config`. Out: `runs/<name>/`. The atomic operations of `harness/storage/atomic.py` are offered here too.
 """
 
+import errno
 import json
 import math
 import os
@@ -39,7 +40,15 @@ from harness.storage.atomic import (
 )
 from harness.storage.lock import hold_lock
 
-__all__ = ["RunDir", "atomic_file", "atomic_folder", "atomic_write", "clean_leftovers", "remove_folder"]
+__all__ = [
+    "RunDir",
+    "atomic_file",
+    "atomic_folder",
+    "atomic_write",
+    "clean_leftovers",
+    "disk_errors_told",
+    "remove_folder",
+]
 
 # May change when a run is resumed, because no step computes anything else with them.
 FREE_KEYS = (
@@ -86,7 +95,7 @@ class RunDir:
         """The run of this config, made or found again. UserError when it was begun with another config."""
         run = cls(Path(root) / config.name)
         run.config, run.allow_config_change = config, allow_config_change
-        with _told_as_user_error(run.path):
+        with disk_errors_told(run.path):
             for folder in (run.path, run.samples, run.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             if not run.config_path.exists():
@@ -94,7 +103,7 @@ class RunDir:
                     raise UserError(f"{run.path}: found checkpoints but no config.yaml; move the folder away")
                 atomic_write(run.config_path, config_to_yaml(config))
             elif not os.access(run.path, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+                raise PermissionError(errno.EACCES, "Permission denied", str(run.path))
         run._changed_keys()
         return run
 
@@ -126,7 +135,7 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Held by the one process at work here; cleans up after a killed one, keeps a changed config."""
         with ExitStack() as stack:
-            with _told_as_user_error(self.path):
+            with disk_errors_told(self.path):
                 stack.enter_context(hold_lock(self.lock_path, self._say))
             for folder in (self.path, self.samples, self.checkpoints):
                 clean_leftovers(folder)
@@ -289,11 +298,15 @@ def _git_state(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _told_as_user_error(path: Path) -> Iterator[None]:
+def disk_errors_told(folder: Path) -> Iterator[None]:
+    """What the disk has against a run: a full one, say, or a missing permission, told in one line."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
         raise UserError(
-            f"{path}: cannot write here ({error.strerror}), allowed a folder that you may write to, "
-            "with space left on its disk; try another place or free some space"
+            f"{folder}: cannot write or read{where}: {error.strerror or error}; what was saved is kept, and the same "
+            "command goes on from there once this is mended"
         ) from error

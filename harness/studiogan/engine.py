@@ -6,23 +6,21 @@ of ours.
 """
 
 import hashlib
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, set_aside_damaged
-from harness.cli import say
-from harness.config.experiment import Config, check_config, epochs_to_steps, finetune_config
+from harness.checkpoints.checkpoint import read_meta, take_newest
+from harness.config.experiment import Config, check_config, complete_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
-from harness.native.signals_and_errors import disk_errors_told, stop_signals
 from harness.native.state import open_training_set, read_origin
 from harness.native.train import find_source
+from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
+from harness.studiogan.follow_log import FollowedRun
 from harness.studiogan.preflight import check_setting
 from harness.studiogan.process import end_left_behind
-from harness.studiogan.supervise import Beginning, supervise
+from harness.studiogan.supervise import supervise
 from harness.studiogan.weights.convert import import_checkpoint
 from harness.studiogan.workdir import drop_saves, list_saves, read_facts, scratch_folder
 
@@ -30,7 +28,14 @@ BEGUN_FROM = "begun_from"  # kept with the working folder, and with each checkpo
 
 
 def train_run(
-    config: Config, *, limit_steps: int | None = None, allow_config_change: bool = False, processes: int = 1
+    config: Config,
+    *,
+    limit_steps: int | None = None,
+    allow_config_change: bool = False,
+    processes: int = 1,
+    freeze: bool = False,
+    source: Path | None = None,
+    source_named: bool = False,
 ) -> Path:
     """Trains runs/<name> from scratch, or goes on with it. Returns the run's folder.
 
@@ -38,12 +43,30 @@ def train_run(
         limit_steps: stop (saved, resumable) once the run has this many steps.
         allow_config_change: go on although the config differs from the run's.
         processes: GPUs, by StudioGAN's own -DDP.
+        freeze: FreezeD, as `finetune.freeze_layers` says.
+        source: a checkpoint whose weights the run begins with; `source_named`: the user asked for that very one.
 
     Raises:
         UserError: the data, the config, the checkout or its environment cannot be used, or StudioGAN failed.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    return _run(Request(config, limit_steps, allow_config_change, processes))
+    with run_life(RunDir(Path("runs") / config.name)) as life:
+        packed = life.held.enter_context(open_training_set(config))
+        config = epochs_to_steps(config, packed.count)
+        setting = check_setting(config, packed, freeze, processes)
+        life.open(config, allow_config_change)
+        rundir = life.rundir
+        _end_left_behind(rundir)
+        newest = _take_over(life, take_newest(rundir.checkpoints, life.say))
+        named = source if source_named or newest is None else None
+        facts = read_origin(rundir, packed, newest, named) | {BEGUN_FROM: _mark(newest)}
+        if begun_from := newest or source:
+            _check_weights(begun_from, packed, config)
+        step, classes = _mark(newest)["step"], len(packed.class_names) if config.model.conditional else 0
+        run = FollowedRun(config, setting.hardware, step, classes, begun_from, facts)
+        life.aim(config.optim.total_steps, limit_steps)
+        supervise(run, life, setting, packed)
+    return rundir.path
 
 
 def finetune_run(
@@ -59,42 +82,11 @@ def finetune_run(
     Args:
         checkpoint: name of a folder under the source run's checkpoints/, or `best`; None = the newest.
     """
-    tuned = finetune_config(config)
-    begun = list_checkpoints(Path("runs") / tuned.name / "checkpoints")  # then the source is not needed any more
-    source = None if begun and not checkpoint else find_source(config, checkpoint)
-    return _run(Request(tuned, limit_steps, allow_config_change, processes, True, source, checkpoint is not None))
-
-
-@dataclass(frozen=True)
-class Request:
-    """`source`: the checkpoint that fine-tuning starts from; `source_named`: the user asked for that very one."""
-
-    config: Config
-    limit_steps: int | None
-    allow_config_change: bool
-    processes: int
-    freeze: bool = False
-    source: Path | None = None
-    source_named: bool = False
-
-
-def _run(request: Request) -> Path:
-    config = request.config
-    rundir = RunDir(Path("runs") / config.name)
-    with disk_errors_told(rundir), ExitStack() as stack:
-        stopping = stack.enter_context(stop_signals())
-        packed = stack.enter_context(open_training_set(config))
-        config = epochs_to_steps(config, packed.count)
-        setting = check_setting(config, packed, request.freeze, request.processes)
-        rundir = RunDir.open(config, allow_config_change=request.allow_config_change)
-        stack.enter_context(rundir.lock())
-        _end_left_behind(rundir)
-        newest = newest_checkpoint(rundir.checkpoints, say)
-        set_aside_damaged(rundir.checkpoints, newest)
-        newest = _take_over(rundir, newest)
-        beginning = _find_beginning(rundir, packed, newest, request)
-        supervise(rundir, setting, packed, beginning, request.limit_steps, stopping)
-    return rundir.path
+    tuned, source = finetune_config(config), find_source(config, checkpoint)
+    return train_run(
+        tuned, limit_steps=limit_steps, allow_config_change=allow_config_change, processes=processes, freeze=True,
+        source=source, source_named=checkpoint is not None,
+    )  # fmt: skip
 
 
 def _end_left_behind(rundir: RunDir) -> None:
@@ -103,13 +95,13 @@ def _end_left_behind(rundir: RunDir) -> None:
         rundir.log(f"ended {count} processes of StudioGAN that an earlier start had left at work")
 
 
-def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
+def _take_over(life: RunLife, newest: Path | None) -> Path | None:
     """Keeps what StudioGAN saved after our last look, when we were killed. The newest checkpoint then.
 
     Not where another engine has gone on since: the newest checkpoint is then neither what that start of StudioGAN began
     from, nor a save of that start.
     """
-    scratch = scratch_folder(rundir)
+    rundir, scratch = life.rundir, scratch_folder(life.rundir)
     kept = read_facts(scratch)
     if kept is None:
         return newest
@@ -119,17 +111,17 @@ def _take_over(rundir: RunDir, newest: Path | None) -> Path | None:
         if step <= first_step:
             continue
         if begun_from not in (_mark(before), before and read_meta(before).get(BEGUN_FROM)):
-            say(
+            life.say(
                 f"{rundir.path}: step {step}, which StudioGAN had saved, is dropped: the run has gone another way since"
             )
             drop_saves(scratch, step)
             continue
         try:
-            config = check_config(kept["config"], str(scratch))
+            config = check_config(complete_config(kept["config"]), str(scratch))
             newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
             rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
         except UserError as error:
-            say(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
+            life.say(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
     return newest
 
 
@@ -139,16 +131,6 @@ def _mark(newest: Path | None) -> dict[str, Any]:
         return {"step": 0, "sha256": None}
     digest = hashlib.sha256((newest / "meta.json").read_bytes()).hexdigest()
     return {"step": read_meta(newest)["step"], "sha256": digest}
-
-
-def _find_beginning(rundir: RunDir, packed: PackedSet, newest: Path | None, request: Request) -> Beginning:
-    named = request.source if request.source_named or newest is None else None
-    facts = read_origin(rundir, packed, newest, named) | {BEGUN_FROM: _mark(newest)}
-    if begun_from := newest or request.source:
-        _check_weights(begun_from, packed, request.config)
-    if newest is None:
-        return Beginning(request.source, 0, facts)
-    return Beginning(newest, read_meta(newest)["step"], facts)
 
 
 def _check_weights(checkpoint: Path, packed: PackedSet, config: Config) -> None:

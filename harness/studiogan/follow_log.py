@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -17,11 +17,11 @@ from harness.checkpoints.load import load_checkpoint
 from harness.config.experiment import Config
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.sample_grids import save_samples
-from harness.native.step import Training
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World
 from harness.runtime.progress import Reporter, save_curves
-from harness.storage.rundir import RunDir, atomic_write
+from harness.runtime.run_life import RunLife
+from harness.storage.atomic import atomic_write
 from harness.studiogan.log import STEP, Figure, Progress, Said, Unknown, parse_line
 from harness.studiogan.process import Heard
 from harness.studiogan.weights.convert import import_checkpoint
@@ -34,37 +34,37 @@ NO_EVALUATION = {"step": 2**62}  # never taken for one of ours that waits to be 
 
 @dataclass
 class FollowedRun:
-    """What grids and evaluations need to know of a run; they take it for a `Training`."""
+    """A run that StudioGAN trains. `step`: of our newest checkpoint; 0 where it begins, from a checkpoint too.
+
+    Attributes:
+        begun_from: the checkpoint that StudioGAN loads.
+        facts: what is kept with each checkpoint.
+    """
 
     config: Config
     hardware: Hardware
     step: int
-    num_classes: int = 0
+    num_classes: int
+    begun_from: Path | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
-    generator: Any = None
-    generator_ema: None = None
-
-    def as_training(self) -> Training:
-        return cast(Training, self)
 
 
 class Follower:
-    """`run.step` is the step of our newest checkpoint, `logged_step` that of the newest line of losses, which came at
-    `logged_at_sec`; before there is one, training began then."""
+    """`logged_step` is the step of the newest line of losses, which came at `logged_at_sec`; before there is one,
+    training began then."""
 
     def __init__(
         self,
-        rundir: RunDir,
         run: FollowedRun,
-        facts: dict[str, Any],
-        scratch: Path,
-        reporter: Reporter,
+        life: RunLife,
         evaluations: Evaluations,
-        last_step: int,
+        reporter: Reporter,
+        scratch: Path,
     ) -> None:
-        self.rundir, self.run, self.facts, self.scratch = rundir, run, facts, scratch
+        self.run, self.rundir, self.scratch = run, life.rundir, scratch
         self.reporter, self.evaluations = reporter, evaluations
-        self.last_step, self.logged_step, self.logged_at_sec = last_step, run.step, 0.0
+        self.last_step, self.logged_step, self.logged_at_sec = life.target, run.step, 0.0
         self.training, self.warned = False, False
         self.unknown_lines = 0
         self.figures: dict[int, dict[str, float | None]] = {}
@@ -127,7 +127,7 @@ class Follower:
             self.reporter.say(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
         for step, folder in new[-keep:]:
             # One that cannot be used ends the run: the next ones would be like it, and nothing would be kept.
-            kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.facts)
+            kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.run.facts)
             before, self.run.step = self.run.step, step
             self._after_import(kept, before)
         drop_saves(self.scratch, self.run.step)
@@ -137,20 +137,16 @@ class Follower:
         every = self.run.config.train.sample_every_steps
         if self.run.step // every > before // every or self.run.step == self.last_step:
             self._draw_samples(kept)
-        self.evaluations.catch_up(self.reporter.say)
+        self.evaluations.catch_up()
         if self.run.hardware.device.type == "cuda":
             torch.cuda.empty_cache()  # StudioGAN needs it
         save_curves(self.rundir.read_stats(), self.rundir.path / "curves.png")
 
     def _draw_samples(self, kept: Path) -> None:
         try:
-            loaded = load_checkpoint(kept, self.run.hardware.device)
-            self.run.generator, self.run.num_classes = loaded.generator, loaded.num_classes
-            save_samples(self.run.as_training(), self.rundir)
+            save_samples(self.run, load_checkpoint(kept, self.run.hardware.device).generator, self.rundir)
         except torch.OutOfMemoryError:
             self.reporter.say(f"no memory left beside StudioGAN to draw samples of step {self.run.step}")
-        finally:
-            self.run.generator = None
 
     def _rank_saves(self) -> None:
         """best.json by its own FID, where no evaluation of ours decides which checkpoint is the best."""

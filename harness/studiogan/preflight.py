@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from harness.config.experiment import Config, config_to_dict, d_block_count
+from harness.config.experiment import Config, config_to_dict
 from harness.errors import UserError
-from harness.runtime.device import device_kind
+from harness.runtime.device import Hardware, device_kind
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.studiogan import checkout
 from harness.studiogan.dialects.convert import config_to_text
@@ -32,20 +32,15 @@ class Setting:
     freeze_layers: int | None
 
     @property
-    def text(self) -> str:
+    def hardware(self) -> Hardware:
         name = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
-        return f"StudioGAN {self.config.studiogan.version}, {name}"
+        device = torch.device("cuda", 0) if self.device == "cuda" else torch.device("cpu")
+        return Hardware(device, "fp32", f"StudioGAN {self.config.studiogan.version}, {name}")
 
 
 def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: int) -> Setting:
     """Everything that can be found out before the first file is written."""
     _check_pictures(config, packed)
-    blocks, layers = d_block_count(config), config.finetune.freeze_layers
-    if freeze and blocks is not None and not 0 < layers < blocks:
-        raise UserError(
-            f"finetune.freeze_layers: found {layers}, allowed 1 to {blocks - 1} (the discriminator has {blocks} "
-            f"blocks; StudioGAN would freeze none), try finetune.freeze_layers={min(2, blocks - 1)}"
-        )
     device = device_kind(config.train)
     _check_processes(config, device, processes)
     if config.studiogan.evaluate:
@@ -55,7 +50,7 @@ def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: in
     python = Path(os.path.abspath(checkout.find_python()))  # not resolved: a virtual environment's is a link
     checkout.check_environment(python)
     packed.check()  # StudioGAN believes what it reads
-    return Setting(config, home, python, device, processes, rendered, layers if freeze else None)
+    return Setting(config, home, python, device, processes, rendered, config.finetune.freeze_layers if freeze else None)
 
 
 def _check_pictures(config: Config, packed: PackedSet) -> None:

@@ -6,22 +6,17 @@ In: what was checked and where it begins. Out: status.json says done, interrupte
 import shutil
 import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from harness.cli import say
 from harness.config.experiment import config_to_dict
-from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
+from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.sample_grids import save_reals
-from harness.native.signals_and_errors import out_of_memory_text
-from harness.runtime.device import Hardware
+from harness.native.train import out_of_memory_text
 from harness.runtime.progress import Reporter
 from harness.runtime.rng import seed_for
+from harness.runtime.run_life import RunLife
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir, remove_folder
 from harness.studiogan.follow_log import FollowedRun, Follower
@@ -38,97 +33,51 @@ HANG_GRACE_SEC = 10.0  # after it has said nothing for too long
 SEEDS = 2**31
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """`checkpoint`: what StudioGAN loads; `step`: what it counts from, 0 when fine-tuning begins from another run."""
-
-    checkpoint: Path | None
-    step: int
-    facts: dict[str, Any]
-
-
-class StudioganFailed(UserError):
-    """It did not do what it was started for; `tail` is the end of what it said."""
-
-    def __init__(self, text: str, tail: list[str]) -> None:
-        super().__init__(text)
-        self.tail = tail
+def supervise(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet) -> None:
+    """From where it stands to the last step, or as far as is asked for."""
+    evaluations = Evaluations(run, life)
+    if run.step >= life.target:
+        evaluations.catch_up()  # killed between the save and the end of its evaluation
+        return life.leave(run.step)
+    life.begin(run)
+    reporter = _begin(run, life, setting, packed)
+    evaluations.catch_up()
+    follower = Follower(run, life, evaluations, reporter, _prepare(run, life, setting, packed))
+    _conclude(_follow(setting, follower, life.stopping), follower, life)
 
 
-def supervise(
-    rundir: RunDir,
-    setting: Setting,
-    packed: PackedSet,
-    beginning: Beginning,
-    limit_steps: int | None,
-    stopping: list[int],
-) -> None:
-    """From the beginning to the last step, or as far as is asked for. The caller holds the run's lock."""
-    config = setting.config
-    total = config.optim.total_steps
-    target = min(total, limit_steps or total)
-    device = torch.device("cuda", 0) if setting.device == "cuda" else torch.device("cpu")
-    run = FollowedRun(config, Hardware(device, "fp32", setting.text), beginning.step)
-    evaluations = Evaluations(run.as_training(), rundir, stopping)
-    if run.step >= target:
-        evaluations.catch_up(say)  # killed between the save and the end of its evaluation
-        say(f"{rundir.path}: already at step {run.step} of {total}")
-        if run.step >= total and (rundir.read_status() or {}).get("state") != "done":  # killed right after the save
-            rundir.write_status("done", step=run.step, total_steps=total)
-        return
-    reporter = _begin(rundir, setting, packed, beginning, target)
-    try:
-        evaluations.catch_up(reporter.say)
-        scratch = _prepare(rundir, setting, packed, beginning, target)
-        follower = Follower(rundir, run, beginning.facts, scratch, reporter, evaluations, target)
-        ended = _follow(setting, follower, stopping)
-        _conclude(ended, follower, bool(stopping))
-    except Interrupted:
-        raise
-    except Exception as error:
-        tail = error.tail if isinstance(error, StudioganFailed) else []
-        with suppress(OSError):  # a full disk, say, which is what `error` tells
-            message = "\n".join([str(error), *tail])
-            rundir.write_status("failed", step=run.step, total_steps=total, message=message)
-        raise
-    finally:
-        reporter.close()
-
-
-def _begin(rundir: RunDir, setting: Setting, packed: PackedSet, beginning: Beginning, target: int) -> Reporter:
-    config, optim = setting.config, setting.config.optim
-    rundir.drop_stats_after(beginning.step)
-    rundir.write_env(device=setting.text, processes=setting.processes, engine="studiogan",
-                     studiogan=config.studiogan.version, checkout=setting.checkout, python_of_studiogan=setting.python,
-                     **beginning.facts)  # fmt: skip
+def _begin(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet) -> Reporter:
+    config, optim = run.config, run.config.optim
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
-    reporter = Reporter(rundir, beginning.step, target, pictures, config.train.log_every_steps)
-    reporter.say(f"{rundir.path}: {setting.text}: steps {beginning.step} to {target} on {packed.count} pictures")
+    env = {"device": run.hardware.text, "processes": setting.processes, "engine": "studiogan",
+           "studiogan": config.studiogan.version, "checkout": setting.checkout, "python_of_studiogan": setting.python,
+           **run.facts}  # fmt: skip
+    reporter = life.report(pictures, config.train.log_every_steps, **env)
+    life.say(f"{life.rundir.path}: {run.hardware.text}: steps {run.step} to {life.target} on {packed.count} pictures")
     if ignored := ignored_keys(config):
-        reporter.say(f"ignored, StudioGAN has no such thing: {', '.join(ignored)}")
-    rundir.write_status("running", step=beginning.step, total_steps=optim.total_steps)
-    if beginning.step == 0:
-        run = FollowedRun(config, Hardware(torch.device("cpu"), "fp32", ""), 0)
-        save_reals(run.as_training(), rundir, packed)
+        life.say(f"ignored, StudioGAN has no such thing: {', '.join(ignored)}")
+    life.write_status("running", run.step)
+    if run.step == 0:
+        save_reals(life.rundir, packed, config.train.sample_count)
     return reporter
 
 
-def _prepare(rundir: RunDir, setting: Setting, packed: PackedSet, beginning: Beginning, target: int) -> Path:
+def _prepare(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet) -> Path:
     """The working folder with everything in it. Its path is absolute: StudioGAN's own paths begin there."""
-    config, step = setting.config, beginning.step
+    config, step = run.config, run.step
     # Begun from one seed again, the first batches and latents would come again, too.
     seed = seed_for(config.seed, "studiogan", step) % SEEDS if step else config.seed
-    scratch = make_scratch(rundir, config, packed, setting.rendered).resolve()
-    if beginning.checkpoint is not None:
+    scratch = make_scratch(life.rundir, config, packed, setting.rendered).resolve()
+    if run.begun_from is not None:
         source, version = scratch / "source", config.studiogan.version
-        export_checkpoint(beginning.checkpoint, source, version=version, seed=seed, run_name=config.name)
+        export_checkpoint(run.begun_from, source, version=version, seed=seed, run_name=config.name)
         if step == 0:  # LeCam's anchors belong to the source's batches
             for path in source.glob("lecam-step=*.pt"):
                 path.unlink()
         if config.model.apply_g_ema:
             _begin_average(source)
-    job = job_of(setting, seed=seed, first_step=step, last_step=target, has_source=beginning.checkpoint is not None)
-    write_job(scratch, job, {"config": config_to_dict(config), "facts": beginning.facts})
+    job = job_of(setting, seed=seed, first_step=step, last_step=life.target, has_source=run.begun_from is not None)
+    write_job(scratch, job, {"config": config_to_dict(config), "facts": run.facts})
     return scratch
 
 
@@ -181,25 +130,23 @@ def raw_log_path(rundir: RunDir) -> Path:
     return rundir.path / "studiogan.log"
 
 
-def _conclude(ended: Ended, follower: Follower, stopped: bool) -> None:
-    """Writes the state. Raises Interrupted or StudioganFailed for all but the end that was asked for."""
-    rundir, reporter, run = follower.rundir, follower.reporter, follower.run
-    total = run.config.optim.total_steps
+def _conclude(ended: Ended, follower: Follower, life: RunLife) -> None:
+    """Raises Interrupted or UserError, with the end of what StudioGAN said, for all but the end that was asked for."""
     if follower.unknown_lines:
-        rundir.log(f"{follower.unknown_lines} lines of StudioGAN's log were not understood; all are in studiogan.log")
+        life.rundir.log(
+            f"{follower.unknown_lines} lines of StudioGAN's log were not understood; all are in studiogan.log"
+        )
     if ended.code == 0 and follower.complete:
-        state, text = ("done", "done") if run.step == total else ("interrupted", "stopped as asked")
-        rundir.write_status(state, step=run.step, total_steps=total)
         remove_folder(follower.scratch)
-        return reporter.say(f"{text} at step {run.step}")
-    by_signal = ended.code == EXIT_RESUMABLE or (stopped and ended.code < 0)
+        return life.end()
+    by_signal = ended.code == EXIT_RESUMABLE or (bool(life.stopping) and ended.code < 0)
     if by_signal and not ended.silent:
-        late = f"StudioGAN did not stop within {STOP_GRACE_SEC:.0f} s and was killed; " if ended.killed else ""
-        rundir.write_status("interrupted", step=run.step, total_steps=total, message=late)
         remove_folder(follower.scratch)
-        reporter.say(f"{late}stopped at step {run.step}, saved; the same command goes on")
-        raise Interrupted(f"{late}saved at step {run.step}")
-    raise StudioganFailed(_told(ended, follower), ended.tail)
+        life.stop(f"StudioGAN did not stop within {STOP_GRACE_SEC:.0f} s and was killed; " if ended.killed else "")
+    error = UserError(_told(ended, follower))
+    for line in ended.tail:
+        error.add_note(line)
+    raise error
 
 
 def _told(ended: Ended, follower: Follower) -> str:
@@ -209,7 +156,7 @@ def _told(ended: Ended, follower: Follower) -> str:
     if ended.code == EXIT_USER_ERROR and ended.refusal:
         return ended.refusal
     if ended.code == EXIT_OUT_OF_MEMORY:
-        return out_of_memory_text(follower.run.as_training())
+        return out_of_memory_text(config, follower.run.hardware)
     if ended.silent:
         seconds = config.studiogan.silent_after_sec
         what = f"ended no step and said nothing for {seconds} s and was ended (studiogan.silent_after_sec)"

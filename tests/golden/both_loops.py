@@ -146,7 +146,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def build_run(case: LoopCase, start: Mapping[str, State], folder: Path, built_for: str, **train: Any) -> Training:
     """The engine as a run builds it, from a config; only its pictures are another matter."""
-    config = make_config(case, d_call=built_for, **train)
+    config = make_config(case, numerics=built_for, **train)
     with PackedWriter(folder / "one.hdf5", 32, 32, [str(k) for k in range(max(1, case.num_classes))], {}) as writer:
         writer.append(np.zeros((32, 32, 3), np.uint8), 0)
     with open_packed(folder / "one.hdf5") as packed:
@@ -168,7 +168,7 @@ def native_loop(
     keep_steps: Iterable[int] | None = None,
     put_back: Loop | None = None,
     frozen_vectors_move: bool = False,
-    built_for: str = "separate",
+    built_for: str = "studiogan",
     **train: Any,
 ) -> Loop:
     """Our `train_step` on the same inputs.
@@ -176,7 +176,7 @@ def native_loop(
     Args:
         keep_steps, put_back: as in `studiogan_loop`.
         frozen_vectors_move: let the spectral-norm vectors of frozen blocks move, as StudioGAN's do.
-        built_for: the `d_call` that networks and optimisers are built for; steps are `separate` all the same.
+        built_for: the `numerics` that networks and optimisers are built for; steps are `studiogan` all the same.
         train: switches of the config's section `train`.
     """
     keep = set(range(1, case.steps + 1) if keep_steps is None else keep_steps)

@@ -122,7 +122,7 @@ def make_config(case: LoopCase, **train: Any) -> Config:
         "augment.apply_diffaug": str(case.diffaug).lower(),
         "train.device": "cpu",
         "train.precision": "fp32",
-        "train.d_call": "separate",
+        "train.numerics": "studiogan",
         "train.pictures": "resident",
         **{f"train.{name}": str(value).lower() for name, value in train.items()},
     }

@@ -10,9 +10,8 @@ from harness.cli import say
 from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, load_config, read_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
-from harness.native.signals_and_errors import disk_errors_told
 from harness.storage.atomic import atomic_folder, atomic_write
-from harness.storage.rundir import RunDir
+from harness.storage.rundir import RunDir, disk_errors_told
 from harness.studiogan.dialects.convert import config_to_text, read_foreign
 from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.weights.convert import count_classes, export_checkpoint, foreign_to_parts
@@ -65,7 +64,7 @@ def import_run(
 def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], dict[str, Any]], text: str) -> None:
     """The run's folder, which is there whole or not at all."""
     weights, state, meta = parts
-    with disk_errors_told(RunDir(final)):
+    with disk_errors_told(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(final) as temporary:
             run = RunDir(temporary)
@@ -114,7 +113,7 @@ def export_run(
     run = RunDir.existing(name, root)
     folder = find_checkpoint(run.checkpoints, checkpoint)
     config, out = run.read_config(), Path(out)
-    with disk_errors_told(run):
+    with disk_errors_told(run.path):
         export_checkpoint(folder, out, version=version, seed=config.seed, run_name=config.name)
         try:
             studiogan = config.studiogan.model_copy(update={"version": version})

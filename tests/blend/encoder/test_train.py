@@ -283,7 +283,7 @@ class Step:
 
         self.run.encoder.forward = watched
         self.values = {name: float(value) for name, value in encoder_step(self.run).items()}
-        z_dim, count = self.run.z_dim, config.encoder.batch_size
+        z_dim, count = self.generator.z_dim, config.encoder.batch_size
         self.z, self.y = Draws(config.seed, torch.device("cpu")).latents(
             "encoder", 0, count, z_dim, self.generator.num_classes
         )

@@ -89,6 +89,9 @@ def test_a_run_is_measured_at_its_marks_and_not_done_twice(
     assert [mark["step"] for mark in row["marks"]] == [1, 2] and all(np.isfinite(m["kid"]) for m in row["marks"])
     monkeypatch.setattr("harness.native.train.train_run", lambda *a, **k: pytest.fail("trained again"))
     assert ablation._train_one(job) == row
+    result = work / "results/whole-0.json"
+    result.write_text(result.read_text().replace('"numerics": "fast"', '"d_call": "concat"'))
+    assert ablation._train_one(job)["marks"] == row["marks"]
     with pytest.raises(pytest.fail.Exception):  # other pictures: what was measured does not count
         ablation._train_one((content, str(work), [1, 2], {**job[3], "data_sha256": "other"}))
 

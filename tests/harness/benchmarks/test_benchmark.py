@@ -101,7 +101,7 @@ def test_the_plan_is_studiogans_own_config(checkout):
         assert (config.name, config.engine) == (f"bench-cifar10-sngan-{engine}", engine)
         assert (config.data.source, config.data.set, config.data.src) == ("cifar10", "cifar10", None)
         assert (config.optim.beta1, config.optim.total_steps, config.model.g_conv_dim) == (0.5, 4, 4)
-        assert (config.model.g_cond_mtd, config.train.d_call, config.train.precision) == ("cBN", "separate", "fp32")
+        assert (config.model.g_cond_mtd, config.train.numerics, config.train.precision) == ("cBN", "studiogan", "fp32")
         assert (config.evaluate.split, config.evaluate.count) == ("valid", 0)  # README of 0.2.0: test pictures
     assert not Path("runs").exists()
     written = plan.write()

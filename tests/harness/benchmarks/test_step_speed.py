@@ -25,9 +25,9 @@ def test_switches_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_speed, "train_step", runs.append)
     for switches in ({}, step_speed.OURS_BF16, step_speed.OURS_FP32 | step_speed.AS_STUDIOGAN):
         step_speed.our_step(TINY, switches)()
-    naive, ours, separate = runs
+    naive, ours, as_studiogan = runs
     assert [run.hardware.precision for run in runs] == ["fp32", "bf16", "fp32"]
-    for run, on in ((naive, False), (ours, True), (separate, False)):
+    for run, on in ((naive, False), (ours, True), (as_studiogan, False)):
         weight = run.discriminator.blocks[0][0].conv2d1.weight_orig
         assert (run.discriminator.spec.commute_1x1, not weight.is_contiguous()) == (on, on)
         assert run.g_optimizer.defaults["fused"] is run.d_optimizer.defaults["fused"] is on

@@ -23,7 +23,7 @@ from harness.checkpoints.checkpoint import (
     purge_checkpoints,
     read_meta,
     save_checkpoint,
-    set_aside_damaged,
+    take_newest,
 )
 from harness.errors import UserError
 from harness.storage.atomic import clean_leftovers
@@ -246,7 +246,7 @@ def test_damaged_ones_make_room(checkpoints: Path) -> None:
     for _ in range(2):  # the second time, an older damaged one has the name
         save(checkpoints, 3, keep=9)
         (checkpoint_folder(checkpoints, 3) / "state.pt").write_bytes(b"")
-        set_aside_damaged(checkpoints, newest_checkpoint(checkpoints, lambda text: None))
+        take_newest(checkpoints, lambda text: None)
         names = sorted(path.name for path in checkpoints.iterdir())
         assert names == ["damaged-step-00000003", "step-00000001", "step-00000002"]
     save(checkpoints, 3, keep=1)

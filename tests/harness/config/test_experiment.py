@@ -251,9 +251,10 @@ def test_a_file_without_extends_is_told_so(tmp_path: Path):
 
 
 def test_the_floor_imports_no_torch():
-    modules = "errors, config, rundir, hdf5, images, atomic, lockfile"
+    names = ("errors", "config.experiment", "storage.rundir", "storage.hdf5", "storage.lock", "images.decode")
+    modules = ", ".join(f"harness.{name}" for name in names)
     forbidden = "{'torch', 'datasets', 'blend', 'scrapers'}"
-    code = f"from harness import {modules}; import sys; assert not {forbidden} & set(sys.modules)"
+    code = f"import {modules}, sys; assert not {forbidden} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -263,6 +264,45 @@ def test_a_config_kept_before_a_key_existed_gets_the_keys_value_of_base():
     expected = check_config(kept, "kept")
     del kept["train"]["fuse_resampling"], kept["data"]["seed"]
     assert check_config(complete_config(kept), "kept") == expected
+
+
+# ---- train.d_call, which is train.numerics now ----
+
+
+@pytest.mark.parametrize(("old", "now"), [("concat", "fast"), ("separate", "studiogan")])
+def test_d_call_is_read_as_numerics_wherever_it_stands(tmp_path: Path, old: str, now: str):
+    (tmp_path / "old.yaml").write_text(f"extends: {BASE}\ntrain: {{d_call: {old}}}\n")
+    assert load_config(tmp_path / "old.yaml").train.numerics == now
+    assert load_config(BASE, [f"train.d_call={old}"]).train.numerics == now
+    tuned = load_config(BASE, [f"finetune.override.train.d_call={old}"])
+    assert tuned.finetune.override["train"] == {"numerics": now} and finetune_config(tuned).train.numerics == now
+    kept = config_to_dict(load_config(BASE))
+    del kept["train"]["numerics"]
+    kept["train"]["d_call"] = old
+    assert check_config(complete_config(kept), "kept").train.numerics == now
+    assert kept["train"]["d_call"] == old
+
+
+def test_what_lies_on_top_counts_in_either_spelling(tmp_path: Path):
+    (tmp_path / "old.yaml").write_text(f"extends: {BASE}\ntrain: {{d_call: separate}}\n")
+    (tmp_path / "new.yaml").write_text("extends: old.yaml\ntrain: {numerics: fast}\n")
+    assert load_config(tmp_path / "new.yaml").train.numerics == "fast"
+    assert load_config(tmp_path / "old.yaml", ["train.numerics=fast"]).train.numerics == "fast"
+    both = ["train.numerics=fast", "train.d_call=separate"]
+    assert load_config(BASE, both).train.numerics == "studiogan"
+    assert load_config(BASE, both[::-1]).train.numerics == "fast"
+
+
+@pytest.mark.parametrize("value", ["both", "[concat]", "null", "1"])
+def test_another_d_call_is_told_as_numerics(value: str):
+    (line,) = faults_of(f"train.d_call={value}")
+    assert line.startswith("train.numerics: found ") and "allowed 'fast' or 'studiogan', try 'fast'" in line
+
+
+def test_both_spellings_in_one_file_are_told(tmp_path: Path):
+    (tmp_path / "two.yaml").write_text(f"extends: {BASE}\ntrain: {{numerics: fast, d_call: separate}}\n")
+    (line,) = faults_of(path=tmp_path / "two.yaml")
+    assert line.startswith("train.d_call: found an unknown key")
 
 
 @pytest.mark.parametrize(

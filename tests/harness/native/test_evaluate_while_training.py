@@ -23,6 +23,7 @@ from harness.native import evaluate_while_training
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.train import finetune_run, train_run
 from harness.runtime.dist import World
+from harness.runtime.run_life import run_life
 from harness.storage.atomic import clean_leftovers
 from harness.storage.rundir import RunDir
 from tests.harness.native.evaluated_runs import CHECKPOINTS, evaluations, names, quick_config, steps_evaluated
@@ -147,7 +148,8 @@ def start(config: Config, step: int) -> None:
     run: Any = SimpleNamespace(
         config=config, world=World(), step=step, hardware=SimpleNamespace(device=torch.device("cpu"))
     )
-    Evaluations(run, RunDir(Path("runs/tiny")), []).catch_up(lambda text: None)
+    with run_life(RunDir(Path("runs/tiny"))) as life:
+        Evaluations(run, life).catch_up()
 
 
 def in_a_fork(action: Callable[[], Any]) -> int:

@@ -90,14 +90,14 @@ def test_switches_of_speed_change_no_loss(workplace: Path) -> None:
     for switch in SWITCHES:
         assert (losses(**{**naive, switch: True}) - plain).abs().max() < 2e-3 * plain.abs().max(), switch
     # One call on real and drawn pictures moves D's spectral-norm vectors once instead of twice.
-    assert (losses() - losses(train__d_call="separate")).abs().max() < 0.2 * plain.abs().max()
+    assert (losses() - losses(train__numerics="studiogan")).abs().max() < 0.2 * plain.abs().max()
     assert (losses(train__precision="bf16") - losses()).abs().max() < 0.1 * plain.abs().max()
 
 
 def test_no_switch_of_speed_rounds_in_studiogans_order(workplace: Path) -> None:
     states = []
     for changes in ({}, dict.fromkeys(SWITCHES, False)):
-        with training(train__d_call="separate", **CONDITIONAL, **changes) as run:
+        with training(train__numerics="studiogan", **CONDITIONAL, **changes) as run:
             run.step = 2  # LeCam acts after step 1
             train_step(run)
             states.append([dict(network.state_dict()) for network in (run.generator, run.discriminator)])
@@ -106,10 +106,10 @@ def test_no_switch_of_speed_rounds_in_studiogans_order(workplace: Path) -> None:
         assert_same_state(one, other)
 
 
-def test_concat_equals_separate_where_vectors_stand_still(workplace: Path) -> None:
+def test_both_numerics_are_equal_where_vectors_stand_still(workplace: Path) -> None:
     results = []
-    for call in ("concat", "separate"):
-        with training(train__d_call=call) as run:
+    for numerics in ("fast", "studiogan"):
+        with training(train__numerics=numerics) as run:
             for module in run.discriminator.modules():
                 module.frozen = True  # type: ignore[assignment]
             d_update(run, 0)
@@ -119,10 +119,10 @@ def test_concat_equals_separate_where_vectors_stand_still(workplace: Path) -> No
 
 
 def test_a_discriminator_with_batch_norm_never_mixes(workplace: Path) -> None:
-    """Without spectral norm D has batch norms, and `concat` must not change what is computed."""
+    """Without spectral norm D has batch norms, and `fast` must not change what is computed."""
     states = []
-    for call in ("concat", "separate"):
-        with training(train__d_call=call, model__apply_d_sn=False) as run:
+    for numerics in ("fast", "studiogan"):
+        with training(train__numerics=numerics, model__apply_d_sn=False) as run:
             train_step(run)
             states.append({k: v.clone() for k, v in run.discriminator.named_buffers()})
     assert any("num_batches_tracked" in name for name in states[0])

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 import harness.native.train
-from harness.checkpoints.checkpoint import load_state, load_weights
+from harness.checkpoints.checkpoint import _meta_sha256, load_state, load_weights, read_meta
+from harness.checkpoints.load import load_checkpoint
 from harness.errors import UserError
-from harness.native.train import train_run
+from harness.native.train import finetune_run, train_run
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
@@ -70,10 +71,10 @@ def test_a_cut_before_the_first_step_changes_nothing(workplace: Path, whole: Pat
     "changes",
     [
         CONDITIONAL,
-        {"loss__adv_loss": "wasserstein", "loss__apply_gp": True, "train__d_call": "separate", **ATTENTION},
+        {"loss__adv_loss": "wasserstein", "loss__apply_gp": True, "train__numerics": "studiogan", **ATTENTION},
         {"loss__lecam_type": "gsrgan", "train__precision": "bf16", "train__fused_adam": False},
     ],
-    ids=["conditional", "penalty-attention-separate", "gsrgan-bf16-loop"],
+    ids=["conditional", "penalty-attention-studiogan", "gsrgan-bf16-loop"],
 )
 def test_other_models_resume_exactly(go_to, no_pictures, changes: dict[str, Any]) -> None:
     whole = go_to("whole") / "runs/tiny/checkpoints/step-00000005"
@@ -217,6 +218,23 @@ def test_a_changed_config_is_refused_unless_allowed(workplace: Path, no_pictures
     group = load_state(Path("runs/tiny/checkpoints/step-00000003"))["d_optimizer"]["param_groups"][0]
     assert (group["lr"], group["betas"]) == (1e-3, (0.0, 0.99))
     train_run(changed, limit_steps=4)  # is now the run's config
+
+
+def test_a_run_that_says_d_call_goes_on(workplace: Path, whole: Path, no_pictures) -> None:
+    """As older versions left it: `train.d_call` in its config and in the config of its checkpoints."""
+    train_run(tiny_config(), limit_steps=4)
+    kept = Path("runs/tiny/checkpoints/step-00000004")
+    meta = read_meta(kept)
+    meta["config"]["train"]["d_call"] = {"fast": "concat"}[meta["config"]["train"].pop("numerics")]
+    (kept / "meta.json").write_text(json.dumps({**meta, "meta_sha256": _meta_sha256(meta)}))
+    text = Path("runs/tiny/config.yaml").read_text()
+    Path("runs/tiny/config.yaml").write_text(text.replace("numerics: fast", "d_call: concat"))
+    assert load_checkpoint(kept).config.train.numerics == "fast"
+    finetune_run(tiny_config(), limit_steps=1)
+    with pytest.raises(UserError, match='train.numerics: run has "fast", config says "studiogan"'):
+        train_run(tiny_config(train__numerics="studiogan"))
+    train_run(tiny_config())
+    assert_same_checkpoint(whole, LAST)
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -55,7 +55,7 @@ def test_a_changed_config_is_refused_with_every_key(tmp_path: Path):
 FREE = ["optim.total_steps=9", "train.device=cpu", "train.threads=3", "train.pictures=lazy", "train.keep_last=9"]
 FREE += ["train.sample_count=9", "train.log_every_steps=9", "train.save_every_steps=9", "train.sample_every_steps=9"]
 FREE += ["finetune.freeze_layers=1", "finetune.override.optim.g_lr=1e-3", "finetune.from_run=x"]
-BOUND = ["seed=1", "data.set=other", "optim.batch_size=8", "train.precision=fp32", "train.d_call=separate"]
+BOUND = ["seed=1", "data.set=other", "optim.batch_size=8", "train.precision=fp32", "train.numerics=studiogan"]
 
 
 @pytest.mark.parametrize("change", FREE)
@@ -74,6 +74,19 @@ def test_bound_keys_may_not_change(change: str, tmp_path: Path):
         RunDir.open(make_config(change), tmp_path)
 
 
+def test_a_run_begun_with_d_call_goes_on(tmp_path: Path):
+    for name, old, now in (("fast", "concat", "fast"), ("as_studiogan", "separate", "studiogan")):
+        config = make_config(f"train.numerics={now}")
+        run = RunDir.open(config, tmp_path / name)
+        text = run.config_path.read_text().replace(f"numerics: {now}", f"d_call: {old}")
+        assert "d_call" in text
+        run.config_path.write_text(text)
+        with RunDir.open(config, tmp_path / name).lock():
+            assert run.config_path.read_text() == text and run.read_config() == config
+    with pytest.raises(UserError, match='train.numerics: run has "studiogan", config says "fast"'):
+        RunDir.open(make_config(), tmp_path / "as_studiogan")
+
+
 def test_a_folder_that_moved_is_no_other_config(tmp_path: Path):
     RunDir.open(make_config("data.source=folder", "data.src=/a"), tmp_path)
     RunDir.open(make_config("data.source=folder", "data.src=/b"), tmp_path)
@@ -87,11 +100,11 @@ def test_checkpoints_without_a_config_are_not_taken_for_a_new_run(tmp_path: Path
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write here"):
+    with pytest.raises(UserError, match="cannot write or read"):
         RunDir.open(make_config(), tmp_path / "file")
     RunDir.open(make_config(), tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match=r"run: cannot write here \(Permission denied\)") as caught:
+    with pytest.raises(UserError, match=r"run: cannot write or read \(.*run\): Permission denied; ") as caught:
         RunDir.open(make_config(), tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -21,6 +21,7 @@ from harness.native.evaluate_while_training import Evaluations
 from harness.runtime import progress
 from harness.runtime.child import LineCutter, group_members
 from harness.runtime.device import Hardware
+from harness.runtime.run_life import run_life
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 from harness.studiogan import checkout, follow_log, supervise
@@ -109,12 +110,16 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
 def test_a_save_left_behind_is_not_taken_into_another_course(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native_to: int | None
 ) -> None:
-    """Step 2 is imported, step 4 is not; the run goes on from 4, or from where the native engine has come instead."""
+    """Step 2 is imported, step 4 is not; the run goes on from 4, or from where the native engine has come instead.
+
+    What that start noted says `d_call`, as older versions did."""
     monkeypatch.delenv("STAND_IN_PACED")
     with monkeypatch.context() as patch:
         patch.setattr(follow_log, "list_saves", lambda folder: [save for save in list_saves(folder) if save[0] == 2])
         failure(stand_in, "crash:5")
     assert checkpoint_names() == ["step-00000002"]
+    noted = RUN / "studiogan/facts.json"
+    noted.write_text(noted.read_text().replace('"numerics": "fast"', '"d_call": "concat"'))
     if native_to:
         harness.native.train.train_run(tiny_config(engine="native"), limit_steps=native_to)
     assert_goes_on(stand_in, native_to or 4)
@@ -241,15 +246,15 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
     train_run(tiny_config(), limit_steps=2)
     lines = (RUN / "studiogan.log").read_text().splitlines()
     rng = random.Random(1)
-    rundir, run = RunDir(RUN), FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2)
+    rundir, run = RunDir(RUN), FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2, 0)
     scratch = RUN / "studiogan"
-    reporter = progress.Reporter(rundir, 2, 6, 4, 1)
-    evaluations = Evaluations(run.as_training(), rundir, [])
-    follower = Follower(rundir, run, {}, scratch, reporter, evaluations, 6)
-    for number in range(1000):
-        part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
-        follower.hear([Heard(line, float(number)) for line in LineCutter().feed(part)])
-    reporter.close()
+    with run_life(rundir) as life:
+        life.aim(6, None)
+        life.begin(run)
+        follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), scratch)
+        for number in range(1000):
+            part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
+            follower.hear([Heard(line, float(number)) for line in LineCutter().feed(part)])
     steps = [row["step"] for row in rundir.read_stats()]
     assert steps == sorted(set(steps)) and steps[-1] <= 6
     assert run.step == 2 and follower.unknown_lines > 100
