@@ -12,7 +12,7 @@ import yaml
 
 from harness.config.experiment import Config, finetune_config, read_yaml
 from harness.config.yaml_files import MAX_BYTES
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
 from harness.studiogan.dialects.table import safe_name
@@ -94,7 +94,7 @@ def _read_json(path: Path) -> Any:
     except RecursionError as error:
         raise UserError(f"{path}: not valid JSON: nested too deeply") from error
     except ValueError as error:  # syntax, bytes that are no UTF-8, numbers of 5,000 digits
-        raise UserError(f"{path}: not valid JSON: {' '.join(str(error).split())[:160]}") from error
+        raise UserError(f"{path}: not valid JSON: {reason_of(error)}") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

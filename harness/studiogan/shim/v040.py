@@ -121,9 +121,7 @@ def _mend_for_cpu(loader: Any, parallel: Any) -> None:
 
 
 def _check_settings(cfgs: Any, job: Job) -> None:
-    if job.last_step > cfgs.OPTIMIZATION.total_steps:
-        found = cfgs.OPTIMIZATION.total_steps
-        raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {found}")
+    run.check_steps(job, job.first_step, cfgs.OPTIMIZATION.total_steps)
     if bool(job.lecam) != bool(cfgs.LOSS.apply_lecam):
         raise UserError(f"config: LOSS.apply_lecam: found {cfgs.LOSS.apply_lecam}, but the job says {job.lecam}")
     wanted, optimization = job.optimizer, cfgs.OPTIMIZATION
