@@ -20,9 +20,6 @@ from harness.studiogan.dialects.v020 import config_from_020, config_to_020
 from harness.studiogan.dialects.v040 import TEMPLATE as TEMPLATE_040
 from harness.studiogan.dialects.v040 import config_from_040, config_to_040
 
-__all__ = ["config_from_020", "config_from_040", "config_to_020", "config_to_040"]
-__all__ += ["config_to_text", "count_classes", "read_foreign", "write_configs"]
-
 
 def config_to_text(config: Config, num_classes: int) -> tuple[str, str]:
     """(file name, content) for config.studiogan.version: `config.json` or `config.yaml`."""

@@ -187,8 +187,12 @@ class Foreign:
         """
         name_key, size_key, classes_key = data_keys
         values = values | _data_values(self.take(name_key, "text") or "custom", name)
-        values |= {"data.img_size": self.take(size_key, "int"), "studiogan.version": version}
-        values |= {"model.g_ema_warmup": False, "augment.diffaug_policy": list(FIXED_POLICY)}
+        values |= {
+            "data.img_size": self.take(size_key, "int"),
+            "model.g_ema_warmup": False,
+            "augment.diffaug_policy": list(FIXED_POLICY),
+            "studiogan.version": version,
+        }
         self.take(classes_key, "int")  # said by the packed set
         if self.faults:
             head = f"{origin}: {len(self.faults)} fault{'s' * (len(self.faults) > 1)}"
