@@ -51,9 +51,7 @@ def train(
     resolved = load_config(config, overrides or ())
     if dry_run:
         return _print_plan(resolved, limit_steps)
-    engine, options = _find_engine(resolved, processes)
-    options |= {"limit_steps": limit_steps, "allow_config_change": allow_config_change}
-    _print_folder(engine.train_run(resolved, **options))
+    _start("train_run", resolved, processes, limit_steps=limit_steps, allow_config_change=allow_config_change)
 
 
 @app.command()
@@ -75,22 +73,19 @@ def finetune(
         tuned = finetune_config(resolved)
         more = {"starts from": f"runs/{base_name(resolved)}, checkpoint {checkpoint or 'newest'}"}
         return _print_plan(tuned, limit_steps, **more)
-    engine, options = _find_engine(resolved, processes)
-    options |= {"limit_steps": limit_steps, "allow_config_change": allow_config_change}
-    _print_folder(engine.finetune_run(resolved, checkpoint=checkpoint, **options))
+    options = {"checkpoint": checkpoint, "limit_steps": limit_steps, "allow_config_change": allow_config_change}
+    _start("finetune_run", resolved, processes, **options)
 
 
-def _find_engine(config: Config, processes: int) -> tuple[Any, dict[str, Any]]:
-    """The module with train_run and finetune_run, and what it takes beyond the other's options."""
+def _start(task: str, config: Config, processes: int, **options: Any) -> None:
+    """Calls the engine's `task`. Prints the run's folder: once, also when torchrun started several processes."""
     if config.engine == "studiogan":
-        return import_module("harness.studiogan.engine"), {"processes": processes}
-    if processes > 1:
+        engine, options["processes"] = import_module("harness.studiogan.engine"), processes
+    elif processes > 1:
         raise UserError(f"--processes: found {processes}, allowed 1 with engine: native, try NPROC={processes} of make")
-    return import_module("harness.native.train"), {}
-
-
-def _print_folder(folder: Path) -> None:
-    """Once, also when torchrun started several processes."""
+    else:
+        engine = import_module("harness.native.train")
+    folder = getattr(engine, task)(config, **options)
     if os.environ.get("RANK", "0") == "0":
         print(folder)
 

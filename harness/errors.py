@@ -10,3 +10,8 @@ class UserError(ValueError):
 
 class Interrupted(Exception):
     """SIGTERM or SIGINT arrived; everything is saved and the same command resumes."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error that is not ours says, in one short line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -25,9 +25,11 @@ from scrapers.local.archive import import_archive
 from scrapers.local.folder import import_folder
 from scrapers.plan import Plan, make_plan
 from scrapers.sites.car_connection import CarConnection
-from scrapers.sites.concept import make_provider
+from scrapers.sites.commons import Commons
 from scrapers.sites.kaggle import download_dataset
+from scrapers.sites.search import Search
 from scrapers.sites.source import Source
+from scrapers.sites.url_list import AddressList
 
 app = make_app("Pictures from the outside world into data/raw/<set>/.")
 NOBODY = "nobody@localhost.invalid"  # where nothing is asked of anybody
@@ -83,7 +85,7 @@ def run_plan(plan: Plan, sources: Sources, contact: str | None) -> Tally:
 
 
 def make_source(plan: Plan) -> Source:
-    """Where the pictures are looked for."""
+    """Where the pictures are looked for. UserError when the source lacks what it needs (a file, a key, a term)."""
     if isinstance(plan.recipe, CarConnectionRecipe):
         return CarConnection(
             picture_size=plan.recipe.picture_size,
@@ -94,7 +96,16 @@ def make_source(plan: Plan) -> Source:
             leave_out=tuple(plan.recipe.leave_out),
         )
     assert isinstance(plan.recipe, ConceptRecipe)
-    return make_provider(plan.recipe, plan.src)
+    provider = plan.recipe.provider
+    if provider == "list":
+        if plan.src is None:
+            raise UserError("SRC: found nothing, allowed a file of picture addresses, try SRC=addresses.txt")
+        return AddressList(plan.src)
+    if plan.src is not None:
+        raise UserError(f"SRC: found {plan.src}, allowed with PROVIDER=list alone (here: {provider})")
+    if provider == "search":
+        return Search(plan.recipe.terms, plan.recipe.per_term)
+    return Commons(plan.recipe.categories, plan.recipe.depth, plan.recipe.width_px)
 
 
 def _fetch(plan: Plan, sources: Sources, contact: str | None) -> Tally:

@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.features.featurizer import Normalise
 
 HOW = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
@@ -61,8 +61,7 @@ def load_network() -> tuple[VisionTransformer, str]:
         mean, std = (given.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
         network = VisionTransformer(trunk, int(config.image_size), int(config.hidden_size), mean, std)
     except Exception as error:  # a folder of another kind makes the package raise nearly anything
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{folder}: cannot be read as a vision transformer ({reason}); {HOW}") from error
+        raise UserError(f"{folder}: cannot be read as a vision transformer ({reason_of(error)}); {HOW}") from error
     return network.eval(), _sha256(folder)
 
 

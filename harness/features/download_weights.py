@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from harness.cli import say
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.storage.atomic import atomic_file
 
 SILENCE_SEC = 30.0
@@ -80,7 +80,7 @@ class Published:
                 if not whole.hexdigest().startswith(self.sha256[name]):  # inside: the file never gets its name
                     raise OSError(f"sha256 {whole.hexdigest()[:8]}… instead of {self.sha256[name][:8]}…")
         except (OSError, HTTPException, ValueError) as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = reason_of(error)
             raise UserError(f"{name}: is nowhere, and cannot be downloaded ({reason}); {self.remedy()}") from error
         return path
 
@@ -102,8 +102,7 @@ def fill_network(
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         network.load_state_dict(rename(weights), assign=True)
     except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: is no file of {kind} ({reason}); {remedy}") from error
+        raise UserError(f"{path}: is no file of {kind} ({reason_of(error)}); {remedy}") from error
     return frozen(network)
 
 

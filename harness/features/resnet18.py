@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.features.download_weights import Published, frozen
 from harness.features.featurizer import Featurizer, Normalise, both_ways
 
@@ -123,8 +123,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage is answered with errors of many kinds
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights ({reason}); try another file, or imagenet") from error
+        raise UserError(
+            f"{path}: cannot be read as weights ({reason_of(error)}); try another file, or imagenet"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict of weights; try another file, or imagenet")
     return state

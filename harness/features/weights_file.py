@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 
 SCHEMA = 1
 
@@ -36,7 +36,7 @@ def read_tensors(path: Path, key: str, what: str, remedy: str) -> tuple[dict[str
     except FileNotFoundError as error:
         raise UserError(f"{path}: {what}: the weights are missing; {remedy}") from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); {remedy}") from error
+        raise UserError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from error
     if stamp != content_sha256(text, tensors):
         raise UserError(f"{path}: damaged (sha256 differs from the one written into it); {remedy}")
     meta = json.loads(text)

@@ -4,7 +4,7 @@ In: a run folder with a checkpoint, and the packed sets of its config. Out: nest
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from harness.metrics.distances import kid, nearest_distances, pairwise_distances
 from harness.metrics.f_beta import prd_f8
 from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of
 from harness.metrics.inception_score import inception_score
-from harness.metrics.precision_recall import manifold_figures
+from harness.metrics.precision_recall import MANIFOLD, manifold_figures
 from harness.metrics.real_features import RealKey, RealSide, real_side
 from harness.networks.autocast import full_precision
 from harness.runtime.rng import Draws
@@ -31,7 +31,6 @@ from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
 
 SEED = 0  # of the latents: equal ones for every checkpoint
-MANIFOLD = ("precision", "recall", "density", "coverage")
 
 
 class Stopped(Exception):
@@ -169,7 +168,7 @@ class Evaluator:
         figures: dict[str, float] = {}
         left_out: dict[str, str] = {}
 
-        def attempt(names: list[str], compute: Callable[[], tuple[float, ...]]) -> None:
+        def attempt(names: list[str], compute: Callable[[], Iterable[float]]) -> None:
             _leave_if(stopped)
             try:
                 figures.update(zip(names, compute(), strict=True))
@@ -182,16 +181,12 @@ class Evaluator:
             assert self._real is not None
             return self._real
 
-        def manifold() -> tuple[float, ...]:
-            found = manifold_figures(real().features, fake, k)
-            return tuple(found[part] for part in MANIFOLD)
-
         attempt([frechet_name(name)], lambda: (frechet_distance(real().statistics, statistics_of(fake)),))
         attempt([f"kid_{name}"], lambda: (kid(fake, real().features),))
         if (logits := self.featurizer.logits(fake)) is not None:
             attempt([f"is_{name}"], lambda: (inception_score(logits)[0],))
         attempt([f"f8_{name}", f"f1_8_{name}"], lambda: prd_f8(real().features, fake))
-        attempt([f"{part}_{name}" for part in MANIFOLD], manifold)
+        attempt([f"{part}_{name}" for part in MANIFOLD], lambda: manifold_figures(real().features, fake, k).values())
         return figures, left_out
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from harness.errors import UserError
 from harness.metrics.distances import BLOCK_ROWS, euclidean_distances, neighbour_distances, varied_features
 
+MANIFOLD = ("precision", "recall", "density", "coverage")
+
 
 def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
     """precision, recall, density and coverage: every distance is computed once, and held for one block of rows only.
@@ -29,9 +31,5 @@ def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, fl
         holders += held.sum(0)
         covered += int(held.any(1).sum())
         recalled += int((distances <= fake_radii).any(1).sum())
-    return {
-        "precision": float((holders > 0).mean()),
-        "recall": recalled / len(x),
-        "density": float(holders.mean() / k),
-        "coverage": covered / len(x),
-    }
+    figures = float((holders > 0).mean()), recalled / len(x), float(holders.mean() / k), covered / len(x)
+    return dict(zip(MANIFOLD, figures, strict=True))

@@ -23,13 +23,14 @@ class Resampler(nn.Module):
     """Holds no parameters and adds nothing to the state dict."""
 
     taps: Tensor
+    doubles: bool
 
-    def __init__(self, doubles: bool, fuse: bool):
+    def __init__(self, fuse: bool):
         super().__init__()
         self.fuse = fuse
         # Row t of the one-dimensional map: tap t of the 4-tap kernel is the sum of the 3-tap weights marked 1.
         rows = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
-        rows = rows.flip(0) if doubles else rows / 2
+        rows = rows.flip(0) if self.doubles else rows / 2
         self.register_buffer("taps", torch.kron(rows, rows), persistent=False)  # (16, 9)
 
     def _kernel(self, conv: nn.Conv2d) -> Tensor:
@@ -48,8 +49,7 @@ class Resampler(nn.Module):
 class DoubleThenConv(Resampler):
     """(B, I, h, w) -> (B, O, 2h, 2w): conv(nearest doubling of x)."""
 
-    def __init__(self, fuse: bool):
-        super().__init__(doubles=True, fuse=fuse)
+    doubles = True
 
     def forward(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         if not self._pays(x, x.shape[2] * x.shape[3]):
@@ -60,8 +60,7 @@ class DoubleThenConv(Resampler):
 class ConvThenHalve(Resampler):
     """(B, I, h, w) -> (B, O, h/2, w/2): mean of conv(x) over 2x2 pixels."""
 
-    def __init__(self, fuse: bool):
-        super().__init__(doubles=False, fuse=fuse)
+    doubles = False
 
     def forward(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         if not self._pays(x, x.shape[2] * x.shape[3] // 4):

@@ -105,27 +105,23 @@ class DiscriminatorBlock(nn.Module):
         self.conv2d1 = conv2d(in_channels, out_channels, 3, sn=sn)
         self.conv2d2 = conv2d(out_channels, out_channels, 3, sn=sn)
         self.conv_then_halve = ConvThenHalve(fuse=spec.fuse_resampling)
-        if self.has_bn:
-            if self.projects:
-                self.bn0 = BatchNorm2d(in_channels)
-            self.bn1 = BatchNorm2d(out_channels if first else in_channels)
-            if not first:
-                self.bn2 = BatchNorm2d(out_channels)
+        norm = nn.Identity if sn else BatchNorm2d
+        self.bn0 = norm(in_channels) if self.projects else nn.Identity()
+        self.bn1 = norm(out_channels if first else in_channels)
+        self.bn2 = nn.Identity() if first else norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) -> (B, C_out, h/2, w/2) where it halves, else (B, C_out, h, w)."""
         if self.first:
-            out = self.conv2d1(x)
-            out = F.relu(self.bn1(out) if self.has_bn else out)
+            out = F.relu(self.bn1(self.conv2d1(x)))
         else:
-            active = F.relu(self.bn1(x) if self.has_bn else x)
+            active = F.relu(self.bn1(x))
             if not self.has_bn:
                 # StudioGAN's ReLU works in place, and nothing stands between it and the block's input: its
                 # shortcut sees the rectified map. Weights trained there need the same here. With batch norm in
                 # between the shortcut sees x itself.
                 x = active
-            out = self.conv2d1(active)
-            out = F.relu(self.bn2(out) if self.has_bn else out)
+            out = F.relu(self.bn2(self.conv2d1(active)))
         out = self.conv_then_halve(out, self.conv2d2) if self.halves else self.conv2d2(out)
         return out + self._shortcut(x)
 
@@ -133,9 +129,8 @@ class DiscriminatorBlock(nn.Module):
         if not self.projects:
             return x
         if self.first:  # StudioGAN pools first here
-            x = halve(x)
-            return self.conv2d0(self.bn0(x) if self.has_bn else x)
-        x = self.bn0(x) if self.has_bn else x
+            return self.conv2d0(self.bn0(halve(x)))
+        x = self.bn0(x)
         if not self.halves:
             return self.conv2d0(x)
         # A 1x1 convolution and a mean over pixels are linear and act on different axes: either may come first.

@@ -16,7 +16,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.storage.atomic import PARTIAL_SUFFIX, sync_and_rename
 
 SCHEMA_VERSION = 1
@@ -52,7 +52,7 @@ class PackedWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = h5py.File(self.partial, "w", libver=FILE_FORMAT)
         except OSError as error:
-            text = f"{self.path}: cannot be written ({_reason(error)}); is another build at work?"
+            text = f"{self.path}: cannot be written ({reason_of(error)}); is another build at work?"
             raise UserError(text) from error
         # Rows are read alone: one picture a chunk. Compressed ones would be read 89x slower.
         self.imgs = self._growing("imgs", "uint8", self.shape, rows_per_chunk=1)
@@ -206,7 +206,7 @@ def open_packed(path: Path) -> PackedSet:
             file.close()
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: cannot be read as HDF5 ({_reason(error)}); {REBUILD}") from error
+        raise UserError(f"{path}: cannot be read as HDF5 ({reason_of(error)}); {REBUILD}") from error
 
 
 def set_sha256(
@@ -270,7 +270,3 @@ def _check_layout(path: Path, file: h5py.File) -> None:
 def _named(rows: Any) -> str:
     names = ", ".join(str(row) for row in rows[:NAMED_ROWS])
     return names if len(rows) <= NAMED_ROWS else f"{names} and {len(rows) - NAMED_ROWS} more"
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -77,16 +77,12 @@ def write_valid(config: Config, packed: PackedSet, folder: Path) -> None:
     `check_setting`).
     """
     if not config.studiogan.evaluate:
-        _write_pngs(packed, _one_of_each(packed), folder)
+        _write_pngs(packed, np.unique(packed.labels, return_index=True)[1], folder)  # one of each class
     elif config.evaluate.split == "train":
         _write_pngs(packed, np.arange(packed.count), folder)
     else:
         with open_packed(config.data.hdf5_path("valid")) as valid:
             _write_pngs(valid, np.arange(valid.count), folder)
-
-
-def _one_of_each(packed: PackedSet) -> np.ndarray:
-    return np.unique(packed.labels, return_index=True)[1]
 
 
 def _write_pngs(packed: PackedSet, rows: np.ndarray, folder: Path) -> None:

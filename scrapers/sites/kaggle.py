@@ -4,7 +4,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from harness.errors import Interrupted, UserError
+from harness.errors import Interrupted, UserError, reason_of
 
 
 def download_dataset(handle: str) -> Path:
@@ -23,12 +23,8 @@ def download_dataset(handle: str) -> Path:
     except (KeyboardInterrupt, Interrupted):
         raise
     except Exception as error:  # requests', kagglehub's and the disk's, of which the last word is what helps
-        raise UserError(f"kaggle: cannot get {handle} ({_first_line(error)}); try again, {by_hand}") from error
+        said = f"{type(error).__name__}: {reason_of(error)}"
+        raise UserError(f"kaggle: cannot get {handle} ({said}); try again, {by_hand}") from error
     if not folder.is_dir():
         raise UserError(f"kaggle: {handle} came as {folder}, which is no folder; try again, {by_hand}")
     return folder
-
-
-def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__

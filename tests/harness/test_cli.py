@@ -134,9 +134,7 @@ def test_only_the_first_of_several_processes_prints_the_folder(engine, monkeypat
 @pytest.mark.parametrize("code", [0, 2, 75])
 def test_the_launcher_keeps_exit_codes(code, tmp_path):
     """Two processes through torchrun; a stand-in for the harness ends with the code."""
-    (tmp_path / "harness").mkdir()
-    for path in (ROOT / "harness").glob("*.py"):
-        shutil.copy(path, tmp_path / "harness")
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__", "weights"))
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     # One write: print() makes several, and two processes would mix theirs.
     main = "import os, sys\nos.write(1, f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n"

@@ -12,16 +12,13 @@ import yaml
 
 from harness.config.experiment import Config, finetune_config, read_yaml
 from harness.config.yaml_files import MAX_BYTES
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
 from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.dialects.v020 import config_from_020, config_to_020
 from harness.studiogan.dialects.v040 import TEMPLATE as TEMPLATE_040
 from harness.studiogan.dialects.v040 import config_from_040, config_to_040
-
-__all__ = ["config_from_020", "config_from_040", "config_to_020", "config_to_040"]
-__all__ += ["config_to_text", "count_classes", "read_foreign", "write_configs"]
 
 
 def config_to_text(config: Config, num_classes: int) -> tuple[str, str]:
@@ -94,7 +91,7 @@ def _read_json(path: Path) -> Any:
     except RecursionError as error:
         raise UserError(f"{path}: not valid JSON: nested too deeply") from error
     except ValueError as error:  # syntax, bytes that are no UTF-8, numbers of 5,000 digits
-        raise UserError(f"{path}: not valid JSON: {' '.join(str(error).split())[:160]}") from error
+        raise UserError(f"{path}: not valid JSON: {reason_of(error)}") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -178,8 +178,22 @@ class Foreign:
                 taken[row.ours] = self.take(row.theirs, row.kind)
         return taken
 
-    def to_config(self, values: dict[str, Any], name: str, origin: str) -> Config:
-        """Our config: `values` (our dotted key → value) over base.yaml. UserError with all faults that there are."""
+    def to_config(
+        self, values: dict[str, Any], data_keys: tuple[str, str, str], version: str, name: str, origin: str
+    ) -> Config:
+        """Our config: `values` (our dotted key → value) over base.yaml. UserError with all faults that there are.
+
+        `data_keys`: what the set's name, the size of its pictures and the number of its classes are called.
+        """
+        name_key, size_key, classes_key = data_keys
+        values = values | _data_values(self.take(name_key, "text") or "custom", name)
+        values |= {
+            "data.img_size": self.take(size_key, "int"),
+            "model.g_ema_warmup": False,
+            "augment.diffaug_policy": list(FIXED_POLICY),
+            "studiogan.version": version,
+        }
+        self.take(classes_key, "int")  # said by the packed set
         if self.faults:
             head = f"{origin}: {len(self.faults)} fault{'s' * (len(self.faults) > 1)}"
             raise UserError("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
@@ -189,7 +203,7 @@ class Foreign:
         return check_config(merge(read_yaml(BASE_PATH), content), origin)
 
 
-def data_values(dataset: str, name: str) -> dict[str, Any]:
+def _data_values(dataset: str, name: str) -> dict[str, Any]:
     """Our data section for their name of a data set; pictures of any but CIFAR-10 come from a folder given later."""
     known = dataset if dataset.lower() != "custom" else name
     set_name = safe_name(known.lower(), "pictures")

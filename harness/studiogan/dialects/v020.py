@@ -10,25 +10,23 @@ from typing import Any
 
 from harness.config.experiment import Config
 from harness.studiogan.dialects.table import (
-    FIXED_POLICY,
     UNUSED,
     Fixed,
     Foreign,
     Row,
-    data_values,
     refuse_unsayable,
     render,
 )
 
 VERSION = "0.2.0"
-DATASET, DATA_PATH = "custom", "./data/CUSTOM"
+DATA_KEYS = ("data_processing.dataset_name", "data_processing.img_size", "data_processing.num_classes")
 LOSS = "train.loss_function"
 SETTING = "train.training_and_sampling_setting"
 
 TEMPLATE: dict[str, Any] = {
     "data_processing": {
-        "dataset_name": DATASET,
-        "data_path": DATA_PATH,
+        "dataset_name": "custom",
+        "data_path": "./data/CUSTOM",
         "img_size": 64,
         "num_classes": 1,
         "batch_size4prcsing": 256,
@@ -202,12 +200,8 @@ def config_from_020(content: Any, name: str, origin: str) -> Config:
     if values.get("loss.adv_loss") == "vanilla":
         feature = "adv_loss vanilla as 0.2.0 has it, log s(1 - D(G(z))) for log(1 - s(D(G(z))))"
         foreign.refuse(f"{LOSS}.adv_loss", "hinge, least_square or wasserstein", feature)
-    values |= {"data.img_size": foreign.take("data_processing.img_size", "int")}
-    foreign.take("data_processing.num_classes", "int")  # said by the packed set
     values |= _conditioning(foreign) | _lecam(foreign)
-    values |= data_values(foreign.take("data_processing.dataset_name", "text") or DATASET, name)
-    values |= {"model.g_ema_warmup": False, "augment.diffaug_policy": list(FIXED_POLICY)}
-    return foreign.to_config(values | {"studiogan.version": VERSION}, name, origin)
+    return foreign.to_config(values, DATA_KEYS, VERSION, name, origin)
 
 
 def _conditioning(foreign: Foreign) -> dict[str, Any]:

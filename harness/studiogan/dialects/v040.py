@@ -8,24 +8,21 @@ from typing import Any
 
 from harness.config.experiment import Config
 from harness.studiogan.dialects.table import (
-    FIXED_POLICY,
     UNUSED,
     Fixed,
     Foreign,
     Row,
-    data_values,
     refuse_unsayable,
     render,
     shown,
 )
 
 VERSION = "0.4.0"
-DATASET = "custom"
 WITHOUT = "W/O"
 
 # As src/config.py has them, but for the name of the data.
 TEMPLATE: dict[str, Any] = {
-    "DATA": {"name": DATASET, "img_size": 32, "num_classes": 10, "img_channels": 3},
+    "DATA": {"name": "custom", "img_size": 32, "num_classes": 10, "img_channels": 3},
     "MODEL": {
         "backbone": "resnet",
         "g_cond_mtd": WITHOUT,
@@ -208,17 +205,12 @@ def config_from_040(content: Any, name: str, origin: str) -> Config:
     if values.get("loss.adv_loss") in ("logistic", "MH"):
         allowed = "hinge" if values["loss.adv_loss"] == "MH" else "vanilla (the same function)"
         foreign.refuse("LOSS.adv_loss", allowed, "adv_loss {}")
-    values |= {"data.img_size": foreign.take("DATA.img_size", "int")}
-    foreign.take("DATA.num_classes", "int")  # said by the packed set
-    values |= _conditioning(foreign)
-    values |= data_values(foreign.take("DATA.name", "text") or DATASET, name)
+    values |= _conditioning(foreign) | {"loss.lecam_type": "standard"}
     if values["augment.apply_diffaug"] and foreign.values["AUG.diffaug_type"] != "diffaug":
         foreign.refuse(
             "AUG.diffaug_type", "diffaug", "diffaug_type " + shown(foreign.values["AUG.diffaug_type"]).strip("'")
         )
-    values |= {"loss.lecam_type": "standard", "model.g_ema_warmup": False}
-    values |= {"augment.diffaug_policy": list(FIXED_POLICY), "studiogan.version": VERSION}
-    return foreign.to_config(values, name, origin)
+    return foreign.to_config(values, ("DATA.name", "DATA.img_size", "DATA.num_classes"), VERSION, name, origin)
 
 
 def _conditioning(foreign: Foreign) -> dict[str, Any]:

@@ -47,9 +47,11 @@ def child(local_rank: int, job: Job, *arguments: Any) -> None:
 
 
 def arguments(job: Job) -> list[str]:
-    given = ["-c", job.config, "-t", "-l", "--eval_type", "valid", "--seed", str(job.seed)]
-    given += ["--num_workers", str(job.num_workers)]
-    given += ["--print_every", str(job.print_every), "--save_every", str(job.save_every)]
+    given = [
+        *("-c", job.config, "-t", "-l", "--eval_type", "valid"),
+        *("--seed", str(job.seed), "--num_workers", str(job.num_workers)),
+        *("--print_every", str(job.print_every), "--save_every", str(job.save_every)),
+    ]
     if job.checkpoint is not None:
         given += ["--checkpoint_folder", job.checkpoint, "-current"]
     if job.freeze_layers is not None:

@@ -51,11 +51,13 @@ def child(local_rank: int, job: Job, given: bytes) -> None:
 
 
 def arguments(job: Job) -> list[str]:
-    given = ["-cfg", job.config, "-data", "data/CUSTOM", "-save", ".", "-t", "-hdf5", "-l", "-ref", "valid"]
-    given += ["--seed", str(job.seed), "--num_workers", str(job.num_workers)]
-    # It wants save_freq to be a multiple of print_freq.
-    given += ["--print_freq", str(math.gcd(job.print_every, job.save_every)), "--save_freq", str(job.save_every)]
-    given += ["-metrics", *(("fid", "is", "prdc") if job.evaluate else ("none",))]
+    given = [
+        *("-cfg", job.config, "-data", "data/CUSTOM", "-save", ".", "-t", "-hdf5", "-l", "-ref", "valid"),
+        *("--seed", str(job.seed), "--num_workers", str(job.num_workers)),
+        # It wants save_freq to be a multiple of print_freq.
+        *("--print_freq", str(math.gcd(job.print_every, job.save_every)), "--save_freq", str(job.save_every)),
+        *("-metrics", *(("fid", "is", "prdc") if job.evaluate else ("none",))),
+    ]
     if job.checkpoint is not None:
         given += ["-ckpt", job.checkpoint]
     if job.freeze_layers is not None and not job.first_step:
@@ -121,9 +123,7 @@ def _mend_for_cpu(loader: Any, parallel: Any) -> None:
 
 
 def _check_settings(cfgs: Any, job: Job) -> None:
-    if job.last_step > cfgs.OPTIMIZATION.total_steps:
-        found = cfgs.OPTIMIZATION.total_steps
-        raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {found}")
+    run.check_steps(job, job.first_step, cfgs.OPTIMIZATION.total_steps)
     if bool(job.lecam) != bool(cfgs.LOSS.apply_lecam):
         raise UserError(f"config: LOSS.apply_lecam: found {cfgs.LOSS.apply_lecam}, but the job says {job.lecam}")
     wanted, optimization = job.optimizer, cfgs.OPTIMIZATION

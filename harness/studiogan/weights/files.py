@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.errors import UserError
+from harness.errors import UserError, reason_of
 from harness.storage.atomic import atomic_write
 
 When = Literal["current", "best"]
@@ -114,8 +114,7 @@ def _load(path: Path) -> Any:
                 f"{path}: found {named[1]} in it, which is not data; nothing of it was run. Allowed tensors and "
                 "plain values, try a file that StudioGAN saved"
             ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise UserError(f"{path}: is damaged or no file of weights ({reason}), try another copy") from error
+        raise UserError(f"{path}: is damaged or no file of weights ({reason_of(error)}), try another copy") from error
 
 
 def _are_tensors(state: Any) -> bool:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.studiogan.checkout import find_checkout
-from harness.studiogan.dialects.convert import config_from_020, config_to_020, config_to_text, read_foreign
+from harness.studiogan.dialects.convert import config_to_text, read_foreign
+from harness.studiogan.dialects.v020 import config_from_020, config_to_020
 from tests.harness.studiogan.dialects.dialect_cases import (
     GARBAGE,
     HUGE,

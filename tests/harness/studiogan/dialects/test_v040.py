@@ -20,8 +20,8 @@ from harness.config.experiment import Config
 from harness.config.yaml_files import merge
 from harness.errors import UserError
 from harness.studiogan.checkout import COMMITS, find_checkout
-from harness.studiogan.dialects.convert import config_from_040, config_to_040, config_to_text, read_foreign
-from harness.studiogan.dialects.v040 import TEMPLATE
+from harness.studiogan.dialects.convert import config_to_text, read_foreign
+from harness.studiogan.dialects.v040 import TEMPLATE, config_from_040, config_to_040
 from tests.harness.studiogan.dialects.dialect_cases import (
     GARBAGE,
     HUGE,
