@@ -33,6 +33,18 @@ def _lacks_gpu() -> str:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch works with one thread; its process-wide settings go back after the test."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
 def studiogan_python() -> Path:
     """The interpreter that can import StudioGAN. For tests that are marked `studiogan` and run its training."""
     from harness.errors import UserError

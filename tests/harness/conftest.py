@@ -2,13 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import harness.checkpoints.sampling
 import harness.native.train
@@ -33,14 +32,9 @@ def packed_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def torch_settings(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Also: few pictures for standing statistics, which would take most of a tiny run's time."""
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import harness.checkpoints.sampling
+import harness.native.train
 from harness.config.experiment import Config, load_config
 from harness.storage.hdf5 import PackedWriter
 
@@ -64,9 +65,9 @@ def write_set(name: str, *, seed: int = 0, size: int = 32, count: int = COUNT) -
     return path
 
 
-def overrides_of(**changes: Any) -> list[str]:
-    """`--set` texts: TINY with changes; `__` in a name stands for the dot."""
-    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+def overrides_of(settings: dict[str, Any] = TINY, /, **changes: Any) -> list[str]:
+    """`--set` texts: settings with changes; `__` in a name stands for the dot."""
+    values = settings | {key.replace("__", "."): value for key, value in changes.items()}
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
@@ -191,6 +192,18 @@ def assert_one_clear_error(child: HarnessProcess, *words: str) -> None:
 
 
 # ---- faults -----------------------------------------------------------------------------------------------------
+
+
+def step_after(action: Callable[[int], Any]) -> Callable[[Any], Any]:
+    """Training's step, at whose beginning `action` is called with the number of steps that are done."""
+    real = harness.native.train.train_step
+
+    def step(run: Any) -> Any:
+        action(run.step)
+        return real(run)
+
+    return step
+
 
 FILE_OPERATIONS = ("open", "write", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "ftruncate")
 

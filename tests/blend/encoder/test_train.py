@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from harness.runtime.rng import Draws
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
 from tests.blend.tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config
+from tests.harness.tiny_runs import assert_same_state
 
 ENCODER = Path("runs/tiny/encoder")
 LAST = ENCODER / "checkpoints/step-00000012"
@@ -36,17 +37,12 @@ SHORT: dict[str, Any] = {"encoder__total_steps": 2}
 
 
 @pytest.fixture(autouse=True)
-def torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def torch_settings(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Also: no curves, short standing statistics and a small skip: they would cost more than the tiny steps."""
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
     monkeypatch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
     monkeypatch.setattr(blend.encoder.train, "CURVE_POINTS", 3)
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="session")
@@ -75,20 +71,10 @@ def workplace(go_to: Callable[[str], None]) -> None:
     go_to("here")
 
 
-def state_of(folder: Path) -> dict[str, Any]:
-    """Weights and optimiser, as one flat dict of tensors and values."""
-    state = load_state(folder)
-    moments = {f"{k}.{n}": v for k, values in state["optimizer"]["state"].items() for n, v in values.items()}
-    groups = {f"group.{k}": v for k, v in state["optimizer"]["param_groups"][0].items()}
-    return {**load_weights(folder, "encoder"), **moments, **groups, "step": state["step"]}
-
-
 def assert_same(one: Path, other: Path) -> None:
-    mine, theirs = state_of(one), state_of(other)
-    assert mine.keys() == theirs.keys() and len(mine) > 100
-    for name, value in mine.items():
-        same = torch.equal(value, theirs[name]) if isinstance(value, torch.Tensor) else value == theirs[name]
-        assert same, name
+    """Weights and optimiser, bit for bit."""
+    assert_same_state(*(load_weights(folder, "encoder") for folder in (one, other)))
+    assert_same_state(*(load_state(folder) for folder in (one, other)))
 
 
 def rows() -> list[dict[str, Any]]:
@@ -235,7 +221,7 @@ def test_a_missing_fine_tuned_run_is_refused_unless_it_is_not_wanted(workplace):
 def test_losses_that_are_not_finite_end_it_before_they_are_kept(workplace, monkeypatch):
     config = tiny_config()
     train_encoder(config, limit_steps=2)
-    kept = state_of(ENCODER / "checkpoints/step-00000002")
+    kept = load_state(ENCODER / "checkpoints/step-00000002")
     real = blend.encoder.train.encoder_step
 
     def spoiled(run):
@@ -248,7 +234,7 @@ def test_losses_that_are_not_finite_end_it_before_they_are_kept(workplace, monke
         train_encoder(config)
     assert status()["state"] == "failed"
     assert [p.name for p in (ENCODER / "checkpoints").iterdir()] == ["step-00000002"]
-    assert state_of(ENCODER / "checkpoints/step-00000002").keys() == kept.keys()
+    assert_same_state(load_state(ENCODER / "checkpoints/step-00000002"), kept)
 
 
 # ---- what it computes -------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Parents become latents once; what is kept is whole; the figures are what they say they are."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,14 +28,10 @@ from tests.blend.tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config
 
 
 @pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     monkeypatch.setattr(blend.inversion.figures, "RANDOM_SAMPLES", 20)
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

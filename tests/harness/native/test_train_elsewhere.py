@@ -1,14 +1,16 @@
-"""Going on from weights that came from elsewhere, and in another memory layout."""
+"""Going on from weights that came from elsewhere, from an older version, and in another memory layout."""
 
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from harness.checkpoints.checkpoint import load_state, load_weights, read_meta, save_checkpoint
+from harness.checkpoints.checkpoint import NETWORKS, load_state, load_weights, read_meta, save_checkpoint
+from harness.checkpoints.load import load_checkpoint
 from harness.errors import UserError
-from harness.native.train import train_run
-from tests.harness.tiny_runs import tiny_config
+from harness.native.train import finetune_run, train_run
+from tests.harness.tiny_runs import assert_same_checkpoint, tiny_config
 
 CHECKPOINTS = Path("runs/tiny/checkpoints")
 
@@ -40,9 +42,26 @@ def test_another_memory_layout_steps_alike(workplace: Path, go_to, no_pictures) 
 
 def test_weights_without_a_training_set_of_their_own_go_on(workplace: Path, no_pictures) -> None:
     train_run(tiny_config(), limit_steps=2)
-    rewrite(CHECKPOINTS / "step-00000002", ("generator", "generator_ema", "discriminator"), data_sha256=None)
+    rewrite(CHECKPOINTS / "step-00000002", NETWORKS, data_sha256=None)
     train_run(tiny_config(), limit_steps=3)
     assert read_meta(CHECKPOINTS / "step-00000003")["data_sha256"]
+
+
+def test_a_run_that_says_d_call_goes_on(workplace: Path, uninterrupted, no_pictures) -> None:
+    """As older versions left it: in its config, and in the config of its checkpoints."""
+    train_run(tiny_config(), limit_steps=4)
+    kept = CHECKPOINTS / "step-00000004"
+    config = read_meta(kept)["config"]
+    config["train"]["d_call"] = {"fast": "concat"}[config["train"].pop("numerics")]
+    rewrite(kept, NETWORKS, config=config)
+    Path("runs/tiny/config.yaml").write_text(yaml.safe_dump(config))
+    assert load_checkpoint(kept).config.train.numerics == "fast"
+    finetune_run(tiny_config(), limit_steps=1)
+    with pytest.raises(UserError, match='train.numerics: run has "fast", config says "studiogan"'):
+        train_run(tiny_config(train__numerics="studiogan"))
+    train_run(tiny_config())
+    last = "checkpoints/step-00000012"
+    assert_same_checkpoint(uninterrupted() / last, Path("runs/tiny") / last)
 
 
 def test_a_generator_alone_cannot_train(workplace: Path, no_pictures) -> None:

@@ -31,7 +31,7 @@ from tests.harness.native.evaluated_runs import (
     steps_evaluated,
 )
 from tests.harness.runtime.test_dist import FEWER, run_ranks, train_rank
-from tests.harness.tiny_runs import tiny_config
+from tests.harness.tiny_runs import step_after, tiny_config
 
 # ---- the real evaluation ----------------------------------------------------------------------------------------
 
@@ -99,13 +99,7 @@ def test_a_signal_ends_an_evaluation_which_comes_first_next_time(
 def test_a_signal_during_a_step_does_not_wait_for_the_evaluation(
     workplace: Path, no_pictures, scripted, monkeypatch
 ) -> None:
-    real = harness.native.train.train_step
-
-    def signalled(run: Any) -> Any:
-        if run.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(run)
-
+    signalled = step_after(lambda done: done == 3 and os.kill(os.getpid(), signal.SIGTERM))
     with monkeypatch.context() as patch:
         patch.setattr(harness.native.train, "train_step", signalled)
         patch.setattr(scripted, "evaluate", lambda *_, **__: pytest.fail("evaluated"))

@@ -28,6 +28,7 @@ from tests.harness.tiny_runs import (
     fail_writes_below,
     file_hashes,
     run_harness,
+    step_after,
     tiny_config,
 )
 
@@ -48,16 +49,8 @@ def status() -> dict[str, Any]:
 
 
 def signal_in_step(number: int) -> None:
-    """The signal arrives in the middle of step 3."""
-    real = harness.native.train.train_step
-
-    def step(run):
-        values = real(run)
-        if run.step == 3:
-            os.kill(os.getpid(), number)
-        return values
-
-    harness.native.train.train_step = step
+    """The signal arrives in the midst of step 3."""
+    harness.native.train.train_step = step_after(lambda done: done == 2 and os.kill(os.getpid(), number))
 
 
 def signals_in_save() -> None:
@@ -101,14 +94,7 @@ def test_more_signals_during_the_save_do_not_stop_it(workplace: Path, whole: Pat
 
 
 def disk_fails_in_step_3(part: str, code: int) -> None:
-    real = harness.native.train.train_step
-
-    def step(run):
-        if run.step == 2:
-            fail_writes_below(part, code)
-        return real(run)
-
-    harness.native.train.train_step = step
+    harness.native.train.train_step = step_after(lambda done: done == 2 and fail_writes_below(part, code))
 
 
 PARTS = ("checkpoints", "stats.jsonl", "samples", "tensorboard", "log.txt", "curves.png", "status")

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 import harness.native.train
-from harness.checkpoints.checkpoint import _meta_sha256, load_state, load_weights, read_meta
-from harness.checkpoints.load import load_checkpoint
+from harness.checkpoints.checkpoint import load_state, load_weights
 from harness.errors import UserError
-from harness.native.train import finetune_run, train_run
+from harness.native.train import train_run
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
@@ -25,6 +24,7 @@ from tests.harness.tiny_runs import (
     die_at_operation,
     file_hashes,
     run_harness,
+    step_after,
     tiny_config,
 )
 
@@ -98,13 +98,7 @@ def test_lazy_reading_gives_the_same_weights(go_to, no_pictures) -> None:
 
 def slowly() -> None:
     """Steps that take a while, so that a signal finds the run in the middle of them."""
-    real = harness.native.train.train_step
-
-    def step(run):
-        time.sleep(0.1)
-        return real(run)
-
-    harness.native.train.train_step = step
+    harness.native.train.train_step = step_after(lambda done: time.sleep(0.1))
 
 
 def test_a_real_sigterm_changes_nothing(workplace: Path, whole: Path, no_pictures) -> None:
@@ -218,23 +212,6 @@ def test_a_changed_config_is_refused_unless_allowed(workplace: Path, no_pictures
     group = load_state(Path("runs/tiny/checkpoints/step-00000003"))["d_optimizer"]["param_groups"][0]
     assert (group["lr"], group["betas"]) == (1e-3, (0.0, 0.99))
     train_run(changed, limit_steps=4)  # is now the run's config
-
-
-def test_a_run_that_says_d_call_goes_on(workplace: Path, whole: Path, no_pictures) -> None:
-    """As older versions left it: `train.d_call` in its config and in the config of its checkpoints."""
-    train_run(tiny_config(), limit_steps=4)
-    kept = Path("runs/tiny/checkpoints/step-00000004")
-    meta = read_meta(kept)
-    meta["config"]["train"]["d_call"] = {"fast": "concat"}[meta["config"]["train"].pop("numerics")]
-    (kept / "meta.json").write_text(json.dumps({**meta, "meta_sha256": _meta_sha256(meta)}))
-    text = Path("runs/tiny/config.yaml").read_text()
-    Path("runs/tiny/config.yaml").write_text(text.replace("numerics: fast", "d_call: concat"))
-    assert load_checkpoint(kept).config.train.numerics == "fast"
-    finetune_run(tiny_config(), limit_steps=1)
-    with pytest.raises(UserError, match='train.numerics: run has "fast", config says "studiogan"'):
-        train_run(tiny_config(train__numerics="studiogan"))
-    train_run(tiny_config())
-    assert_same_checkpoint(whole, LAST)
 
 
 @pytest.mark.parametrize("fused", [True, False])

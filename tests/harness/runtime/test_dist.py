@@ -27,6 +27,7 @@ from tests.harness.tiny_runs import (
     assert_same_checkpoint,
     assert_same_state,
     start_forkserver,
+    step_after,
     tiny_config,
 )
 
@@ -85,12 +86,14 @@ def in_float64(run: Training) -> None:
     run.source.batch = doubled  # type: ignore[method-assign]
 
 
+def built_run(changes: dict[str, Any]) -> Training:
+    config = tiny_config(**changes)
+    return build_training(config, prepare_hardware(config.train), join_world("cpu"), open_training_set(config))
+
+
 def steps_to_file(rank: int, changes: dict[str, Any], dtype: str) -> None:
     """Five steps; the state of this rank goes to `<world size>_<rank>.pt`."""
-    config = tiny_config(**changes)
-    world = join_world("cpu")
-    packed = open_training_set(config)
-    run = build_training(config, prepare_hardware(config.train), world, packed)
+    run = built_run(changes)
     if dtype == "float64":
         in_float64(run)
     gradients = {}
@@ -106,9 +109,9 @@ def steps_to_file(rank: int, changes: dict[str, Any], dtype: str) -> None:
         "lecam": lecam_state(run),
         "optimizer": run.d_optimizer.state_dict(),
     }
-    torch.save({"state": state, "gradients": gradients, "values": values}, f"{world.size}_{rank}.pt")
+    torch.save({"state": state, "gradients": gradients, "values": values}, f"{run.world.size}_{rank}.pt")
     run.source.close()
-    leave_world(world)
+    leave_world(run.world)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -143,19 +146,16 @@ def test_two_ranks_are_one_process_in_float64(workplace: Path, changes: dict[str
 
 def gradients_to_file(rank: int, changes: dict[str, Any]) -> None:
     """The averaged gradients of the first D and the first G update, before any weight has moved."""
-    config = tiny_config(**changes)
-    world = join_world("cpu")
-    packed = open_training_set(config)
-    run = build_training(config, prepare_hardware(config.train), world, packed)
+    run = built_run(changes)
     for optimizer in (run.g_optimizer, run.d_optimizer):
         optimizer.step = lambda *_: None  # type: ignore[method-assign]
     d_update(run, 0)
     found = {f"d.{name}": p.grad.clone() for name, p in run.discriminator.named_parameters() if p.grad is not None}
     g_update(run)
     found |= {f"g.{name}": p.grad.clone() for name, p in run.generator.named_parameters() if p.grad is not None}
-    torch.save(found, f"gradients_{world.size}_{rank}.pt")
+    torch.save(found, f"gradients_{run.world.size}_{rank}.pt")
     run.source.close()
-    leave_world(world)
+    leave_world(run.world)
 
 
 def test_fp32_gradients_of_the_first_step(workplace: Path) -> None:
@@ -213,14 +213,7 @@ def test_the_world_may_change_on_the_way(workplace: Path, no_pictures) -> None:
 
 
 def dying_rank(rank: int, changes: dict[str, Any]) -> None:
-    real = harness.native.train.train_step
-
-    def step(run):
-        if rank == 1 and run.step == 3:
-            os._exit(9)
-        return real(run)
-
-    harness.native.train.train_step = step
+    harness.native.train.train_step = step_after(lambda done: rank == 1 and done == 3 and os._exit(9))
     train_run(tiny_config(**changes))
 
 
@@ -238,14 +231,7 @@ def test_when_a_process_dies_the_other_ends_and_the_run_goes_on(workplace: Path,
 
 def stopped_rank(rank: int, changes: dict[str, Any]) -> None:
     """SIGTERM reaches one process only, as a scheduler may do: all stop after the same step."""
-    real = harness.native.train.train_step
-
-    def step(run):
-        if rank == 1 and run.step == 2:
-            os.kill(os.getpid(), 15)
-        return real(run)
-
-    harness.native.train.train_step = step
+    harness.native.train.train_step = step_after(lambda done: rank == 1 and done == 2 and os.kill(os.getpid(), 15))
     train_run(tiny_config(**changes))
 
 

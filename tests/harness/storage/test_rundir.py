@@ -74,19 +74,6 @@ def test_bound_keys_may_not_change(change: str, tmp_path: Path):
         RunDir.open(make_config(change), tmp_path)
 
 
-def test_a_run_begun_with_d_call_goes_on(tmp_path: Path):
-    for name, old, now in (("fast", "concat", "fast"), ("as_studiogan", "separate", "studiogan")):
-        config = make_config(f"train.numerics={now}")
-        run = RunDir.open(config, tmp_path / name)
-        text = run.config_path.read_text().replace(f"numerics: {now}", f"d_call: {old}")
-        assert "d_call" in text
-        run.config_path.write_text(text)
-        with RunDir.open(config, tmp_path / name).lock():
-            assert run.config_path.read_text() == text and run.read_config() == config
-    with pytest.raises(UserError, match='train.numerics: run has "studiogan", config says "fast"'):
-        RunDir.open(make_config(), tmp_path / "as_studiogan")
-
-
 def test_a_folder_that_moved_is_no_other_config(tmp_path: Path):
     RunDir.open(make_config("data.source=folder", "data.src=/a"), tmp_path)
     RunDir.open(make_config("data.source=folder", "data.src=/b"), tmp_path)

@@ -5,14 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import harness.checkpoints.sampling
 from harness.studiogan import checkout, follow_log, supervise
 from harness.studiogan.weights import convert
 from tests.harness.studiogan.engine_runs import STAND_IN, StandIn, make_weights, tiny_config, write_set
@@ -46,7 +44,7 @@ def network_shapes() -> dict[str, torch.nn.Module]:
 @pytest.fixture
 def stand_in(
     stand_in_parts: Path, network_shapes: dict[str, torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StandIn]:
+) -> StandIn:
     """Everything that the engine looks for is the stand-in; times are short."""
     head = ["git", "-C", str(stand_in_parts / "checkout"), "rev-parse", "HEAD"]
     commit = subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
@@ -56,7 +54,6 @@ def stand_in(
     monkeypatch.setattr(supervise, "POLL_SEC", 0.02)
     monkeypatch.setattr(supervise, "HANG_GRACE_SEC", 0.3)
     monkeypatch.setattr(convert, "networks_on_meta", lambda *_: network_shapes)
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     variables = {"HOME": stand_in_parts / "checkout", "PYTHON": sys.executable}
     for name, value in variables.items():
         monkeypatch.setenv(f"STUDIOGAN_{name}", str(value))
@@ -67,10 +64,7 @@ def stand_in(
     monkeypatch.delenv("STAND_IN_MODE", raising=False)
     shutil.copytree(stand_in_parts / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield StandIn(tmp_path / "record.jsonl", lambda mode: monkeypatch.setenv("STAND_IN_MODE", mode))
-    torch.set_num_threads(threads)
+    return StandIn(tmp_path / "record.jsonl", lambda mode: monkeypatch.setenv("STAND_IN_MODE", mode))
 
 
 @pytest.fixture

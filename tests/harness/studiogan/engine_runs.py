@@ -14,6 +14,7 @@ from harness.runtime.child import group_members
 from harness.storage.hdf5 import PackedWriter
 from harness.studiogan.weights.convert import export_checkpoint
 from tests.harness.studiogan.weights.foreign_weights import STEP, make_checkpoint, small_config
+from tests.harness.tiny_runs import overrides_of
 
 STAND_IN = Path(__file__).with_name("stand_in")
 BASE = Path(__file__).resolve().parents[3] / "configs/base.yaml"
@@ -54,14 +55,9 @@ class StandIn:
         return [member for start in self.starts for member in group_members(start["pid"])]
 
 
-def overrides_of(**changes: Any) -> list[str]:
-    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
-
-
 def tiny_config(**changes: Any) -> Config:
     """TINY with changes; `__` in a name stands for the dot."""
-    return load_config(BASE, overrides_of(**changes))
+    return load_config(BASE, overrides_of(TINY, **changes))
 
 
 def write_set(

@@ -29,8 +29,9 @@ from harness.studiogan.engine import train_run
 from harness.studiogan.follow_log import FollowedRun, Follower
 from harness.studiogan.process import Heard, StudioganProcess
 from harness.studiogan.workdir import list_saves
-from tests.harness.studiogan.engine_runs import STAND_IN, StandIn, checkpoint_names, overrides_of, tiny_config
+from tests.harness.studiogan.engine_runs import STAND_IN, TINY, StandIn, checkpoint_names, tiny_config
 from tests.harness.studiogan.mutated_lines import mutated
+from tests.harness.tiny_runs import overrides_of
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 RUN = Path("runs/tiny")
@@ -90,7 +91,7 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
         f"supervise.SHIM = {str(STAND_IN / 'shim.py')!r}\n"
         "supervise.save_reals = follow_log.save_curves = lambda *_: None\n"
         "follow_log.Follower.take_saves = lambda *_, **__: None\n"  # killed before it has looked
-        f"engine.train_run(load_config('configs/base.yaml', {overrides_of()!r}))\n"
+        f"engine.train_run(load_config('configs/base.yaml', {overrides_of(TINY)!r}))\n"
     )
     monkeypatch.delenv("STAND_IN_PACED")
     stand_in.behave("kill-parent:3,hang:3")
