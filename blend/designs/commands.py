@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from blend.designs.design_set import Design, is_made, request_sha256, save_designs
 from blend.designs.generate import SWEEP_NAME
-from blend.designs.inverted_pairs import Couples, held_out_couples
+from blend.designs.parents import Couples, held_out_couples
 from blend.encoder.model import load_encoder
 from blend.generator.dial import draw_designs, setting_at
 from blend.generator.input_pictures import load_folder, load_held_out
+from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.inversion.cached import invert_parents
 from blend.inversion.figures import measure_inversion
@@ -37,9 +38,7 @@ MOVIE_FRAMES, MOVIE_COLUMNS, MOVIE_WIDTH_PX = 21, 2, 520
 HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
 
 
-def invert_command(
-    config: Config, src: Path | None, kind: Literal["ordinary", "concept"], label: str | None = None
-) -> list[Path]:
+def invert_command(config: Config, src: Path | None, kind: Kind, label: str | None = None) -> list[Path]:
     """Inverts a folder of pictures, or the held-out pictures of both sets with their figures; returns the sheets."""
     generator = load_generator(config, need_tuned=src is None or kind == "concept")
     encoder = load_encoder(config, generator)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from blend.designs.design_set import Design, holds_another, is_made, request_sha256, save_designs
-from blend.designs.inverted_pairs import Couples, held_out_couples, invert_couples
+from blend.designs.parents import Couples, held_out_couples, invert_couples
 from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
 from blend.generator.input_pictures import load_folder
 from blend.generator.latents import seeds_to_latents
@@ -90,10 +90,9 @@ def blend_command(config: Config, request: Request) -> Path:
         wanted = np.full(len(designs), request.futurism)
         solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
         refuse_out_of_reach(solved, request.futurism, asked.names)
-        settings = [setting for setting in solved.settings if setting is not None]
         designs = [
             replace(design, setting=setting, intensity=None, asked_futurism=request.futurism)
-            for design, setting in zip(designs, settings, strict=True)
+            for design, setting in zip(designs, solved.found.values(), strict=True)
         ]
     pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)
     save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)

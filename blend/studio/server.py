@@ -16,9 +16,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from blend.designs.design_recipe import Recipe, Side, text_to_recipe
+from blend.designs.design_recipe import Recipe, text_to_recipe
 from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.designs.session import NeedsParent
+from blend.generator.kinds import Kind
 from blend.studio.exports import add_exports
 from blend.studio.jobs import Job
 from blend.studio.latest_only_queue import Superseded
@@ -34,7 +35,7 @@ HEARTBEAT_SEC = 10.0
 
 
 class Search(RequestBody):
-    side: Side
+    side: Kind
     reference: str
     label: str | None = None
 
@@ -103,11 +104,11 @@ def _add_parents(app: FastAPI, studio: Studio) -> None:
         return {"reference": await run_in_threadpool(studio.ready().ancestry.keep_upload, bytes(content))}
 
     @app.get("/gallery/{side}")
-    def gallery(side: Side) -> Any:
+    def gallery(side: Kind) -> Any:
         return {"references": list(studio.ready().ancestry.held_out[side].names)}
 
     @app.get("/parent/{side}/{reference}")
-    def parent(side: Side, reference: str, large: bool = False) -> Response:
+    def parent(side: Kind, reference: str, large: bool = False) -> Response:
         # A reference tells its bytes as long as the run stays as it is: kept for a while, not for ever.
         kept = {"Cache-Control": "private, max-age=300"}
         return Response(studio.parent_jpeg(side, reference, large), media_type="image/jpeg", headers=kept)
