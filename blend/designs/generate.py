@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from blend.designs.design_set import Design, holds_another, is_made, request_sha256, save_designs
-from blend.designs.parents import Couples, held_out_couples, invert_couples
+from blend.designs.parents import Couples, held_out_couples, invert_couples, load_parents
 from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
-from blend.generator.input_pictures import load_folder
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
@@ -170,10 +169,8 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Ask
 def _couples(config: Config, generator: StyledGenerator, request: Request) -> tuple[Couples, tuple[int, int]]:
     """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
     if request.ordinary is not None and request.concept is not None:
-        how = generator.height, generator.width, config.data.fit
-        ordinary, concept = (load_folder(folder, *how) for folder in (request.ordinary, request.concept))
-        ordinary = replace(ordinary, label=label_of(generator, request.label))
-        couples = invert_couples(config, generator, ordinary, concept)
+        ordinary = load_parents(config, generator, request.ordinary, request.label)
+        couples = invert_couples(config, generator, ordinary, load_parents(config, generator, request.concept))
         return couples, (len(couples.ordinary), len(couples.concept))
     couples = held_out_couples(config, generator)
     most = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)

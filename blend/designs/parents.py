@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from blend.encoder.model import Encoder, load_encoder
 from blend.generator.dial import Pairs
-from blend.generator.input_pictures import Parents, fit_content, load_held_out, read_parent
+from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out, read_parent
 from blend.generator.kinds import Kind
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of
@@ -74,6 +75,12 @@ class Couples:
     def facts(self) -> dict[str, Any]:
         """Names what these latents are."""
         return {kind: getattr(self, kind).path.stem for kind in ("ordinary", "redrawn", "concept")}
+
+
+def load_parents(config: Config, generator: StyledGenerator, source: Path, label: str | None = None) -> Parents:
+    """The pictures of a folder, or of one file, as this generator draws. `label`: their class, or a mix."""
+    parents = load_folder(source, generator.height, generator.width, config.data.fit)
+    return replace(parents, label=label_of(generator, label))
 
 
 def invert_couples(config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents) -> Couples:
