@@ -4,12 +4,12 @@ progress to stderr.
 Torch is imported where it is needed.
 """
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from blend.generator.kinds import Kind
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
 from harness.config.experiment import Config, config_to_yaml, load_config
 
@@ -20,11 +20,6 @@ LabelOption = Annotated[
 ]
 
 
-class Kind(StrEnum):
-    ordinary = "ordinary"
-    concept = "concept"
-
-
 @app.command()
 def encoder(
     config: ConfigOption,
@@ -33,8 +28,7 @@ def encoder(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train the ResNet-18 that turns a picture into a latent, or go on with it. Prints its folder."""
-    resolved = load_config(config, overrides or ())
-    if not _planned(resolved, dry_run):
+    if resolved := _resolved(config, overrides, dry_run):
         from blend.encoder.train import train_encoder
 
         print(train_encoder(resolved, limit_steps=limit_steps))
@@ -47,24 +41,22 @@ def invert(
     src: Annotated[
         Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.")
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = Kind.ordinary,
+    kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = "ordinary",
     label: LabelOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
-    resolved = load_config(config, overrides or ())
-    if not _planned(resolved, dry_run):
+    if resolved := _resolved(config, overrides, dry_run):
         from blend.designs.commands import invert_command
 
-        for path in invert_command(resolved, src, kind.value, label):
+        for path in invert_command(resolved, src, kind, label):
             print(path)
 
 
 @app.command()
 def measure(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
     """Measure the dial on pairs of held-out pictures. Prints metrics.json's path."""
-    resolved = load_config(config, overrides or ())
-    if not _planned(resolved, dry_run):
+    if resolved := _resolved(config, overrides, dry_run):
         from blend.designs.commands import measure_command
 
         print(measure_command(resolved))
@@ -89,8 +81,7 @@ def blend(
     dry_run: DryRunOption = False,
 ) -> None:
     """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
-    resolved = load_config(config, overrides or ())
-    if not _planned(resolved, dry_run):
+    if resolved := _resolved(config, overrides, dry_run):
         from blend.designs.generate import Request, blend_command, text_to_range
         from blend.generator.latents import text_to_seeds
 
@@ -104,8 +95,7 @@ def blend(
 @app.command()
 def gallery(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
     """Write the page that shows it all. Prints its path."""
-    resolved = load_config(config, overrides or ())
-    if not _planned(resolved, dry_run):
+    if resolved := _resolved(config, overrides, dry_run):
         from blend.report.report import make_report
 
         print(make_report(resolved))
@@ -158,11 +148,13 @@ def drag(
     print(json.dumps(drag_command(run, tabs, seconds), indent=1))
 
 
-def _planned(config: Config, dry_run: bool) -> bool:
-    """Prints the resolved config on a dry run; whether that is all."""
-    if dry_run:
-        print(config_to_yaml(config), end="")
-    return dry_run
+def _resolved(config: Path, overrides: list[str] | None, dry_run: bool) -> Config | None:
+    """The config with its overrides; printed on a dry run, which is all then."""
+    resolved = load_config(config, overrides or ())
+    if not dry_run:
+        return resolved
+    print(config_to_yaml(resolved), end="")
+    return None
 
 
 if __name__ == "__main__":

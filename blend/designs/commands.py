@@ -1,22 +1,22 @@
 """`make invert` and `make measure`: pictures as latents, and how well the dial works on held-out ones."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from blend.designs.design_set import Design, is_made, request_sha256, save_designs
 from blend.designs.generate import SWEEP_NAME
-from blend.designs.inverted_pairs import Couples, held_out_couples
+from blend.designs.parents import Couples, held_out_couples, load_parents
 from blend.encoder.model import load_encoder
 from blend.generator.dial import draw_designs, setting_at
-from blend.generator.input_pictures import load_folder, load_held_out
-from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
+from blend.generator.input_pictures import load_held_out
+from blend.generator.kinds import Kind
+from blend.generator.styled_generator import StyledGenerator, load_generator
 from blend.inversion.cached import invert_parents
 from blend.inversion.figures import measure_inversion
 from blend.measures.class_kept import brand_kept_figures
-from blend.measures.measures import load_measures
+from blend.measures.measures import Measures, load_measures
 from blend.measures.sweep import (
     INTENSITIES,
     asked_figures,
@@ -28,7 +28,6 @@ from blend.measures.sweep import (
 from harness.config.experiment import Config, finetune_config
 from harness.features import load_reader
 from harness.images.decode import picture_grid
-from harness.storage.rundir import RunDir
 from harness.web.embed import save_sweep_webp
 
 VERSION = 1  # of what is measured: raise it when the same parents would give other figures
@@ -37,15 +36,12 @@ MOVIE_FRAMES, MOVIE_COLUMNS, MOVIE_WIDTH_PX = 21, 2, 520
 HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
 
 
-def invert_command(
-    config: Config, src: Path | None, kind: Literal["ordinary", "concept"], label: str | None = None
-) -> list[Path]:
+def invert_command(config: Config, src: Path | None, kind: Kind, label: str | None = None) -> list[Path]:
     """Inverts a folder of pictures, or the held-out pictures of both sets with their figures; returns the sheets."""
     generator = load_generator(config, need_tuned=src is None or kind == "concept")
     encoder = load_encoder(config, generator)
     if src is not None:
-        parents = load_folder(src, generator.height, generator.width, config.data.fit)
-        parents = replace(parents, label=label_of(generator, label))
+        parents = load_parents(config, generator, src, label)
         return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
     measure_inversion(config, generator, encoder)
     couples = held_out_couples(config, generator)
@@ -71,21 +67,21 @@ def measure_command(config: Config) -> Path:
     if generator.num_classes:
         request |= {"brand_classifier": config.evaluate.brand_classifier}
     folder = rundir.path / "blends" / SWEEP_NAME
-    if is_made(folder, request) and _is_measured(rundir, request):
+    sha256 = request_sha256(request)
+    if is_made(folder, request) and rundir.read_metrics().get("blend", {}).get("request_sha256") == sha256:
         return rundir.metrics_path
-    figures = _figures(config, generator, couples, rows)
-    _save_sweep(config, generator, folder, request, couples, rows[:SHOWN_PAIRS])
-    rundir.write_metrics("blend", {**figures, "request_sha256": request_sha256(request)})
+    measures = load_measures(config, generator)
+    figures = _figures(config, generator, measures, couples, rows)
+    _save_sweep(config, generator, measures, folder, request, couples, rows[:SHOWN_PAIRS])
+    rundir.write_metrics("blend", {**figures, "request_sha256": sha256})
     return rundir.metrics_path
 
 
-def _is_measured(rundir: RunDir, request: dict[str, Any]) -> bool:
-    return rundir.read_metrics().get("blend", {}).get("request_sha256") == request_sha256(request)
-
-
-def _figures(config: Config, generator: StyledGenerator, couples: Couples, rows: list[int]) -> dict[str, Any]:
+def _figures(
+    config: Config, generator: StyledGenerator, measures: Measures, couples: Couples, rows: list[int]
+) -> dict[str, Any]:
     pairs, seed_pairs, parents = couples.pairs(rows, rows), couples.seed_pairs(rows, rows), couples.parents(rows)
-    reader, measures = load_reader(), load_measures(config, generator)
+    reader = load_reader()
     how, share = config.blend.interpolation, config.blend.latent_share
     held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
     sweep, brand = draw_sweep(generator, pairs, how), {}
@@ -102,6 +98,7 @@ def _figures(config: Config, generator: StyledGenerator, couples: Couples, rows:
 def _save_sweep(
     config: Config,
     generator: StyledGenerator,
+    measures: Measures,
     folder: Path,
     request: dict[str, Any],
     couples: Couples,
@@ -114,8 +111,7 @@ def _save_sweep(
     designs = [Design(setting_at(t), t, names[0][k], names[1][k]) for k in rows for t in INTENSITIES]
     parents = np.repeat(couples.parents(rows), len(INTENSITIES), axis=0)
     flat = sweep.reshape(-1, *sweep.shape[2:])
-    measured = load_measures(config, generator).of(flat, parents)
-    save_designs(folder, request, designs, flat, measured, len(INTENSITIES))
+    save_designs(folder, request, designs, flat, measures.of(flat, parents), len(INTENSITIES))
     frames = [
         picture_grid(draw_designs(generator, some, [setting_at(float(t))] * len(some), how), MOVIE_COLUMNS)
         for t in np.linspace(0, 1, MOVIE_FRAMES)

@@ -5,7 +5,6 @@ In: pictures with what is said of them. Out: one picture.
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,13 @@ COLUMNS, NOTE_LINES, NOTE_LETTERS = 3, 2, 42
 PAPER, INK, SOFT = (250, 249, 246), (27, 28, 32), (95, 97, 105)
 
 
-@dataclass(frozen=True)
-class SheetRow:
-    """picture uint8 (H, W, 3); measures as `Measures.of` gives them, or None."""
-
-    picture: np.ndarray
-    note: str
-    measures: dict[str, Any] | None
-
-
-def draw_sheet(head: str, rows: Sequence[SheetRow]) -> np.ndarray:
-    """uint8 (H', W', 3)."""
-    assert rows
-    pictures = [enlarge(row.picture, CELL_PX) for row in rows]
+def draw_contact_sheet(head: str, pictures: Sequence[np.ndarray], documents: Sequence[dict[str, Any]]) -> np.ndarray:
+    """uint8 (H', W', 3) of pictures uint8 (H, W, 3) with what their documents (`design_document`) say of them."""
+    assert pictures
+    pictures = [enlarge(picture, CELL_PX) for picture in pictures]
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    columns = min(COLUMNS, len(rows))
-    lines = -(-len(rows) // columns)
+    columns = min(COLUMNS, len(pictures))
+    lines = -(-len(pictures) // columns)
     cell_px = height + (1 + NOTE_LINES) * LINE_PX + GAP_PX
     top_px = MARGIN_PX + HEAD_PX + GAP_PX
     size = 2 * MARGIN_PX + columns * width + (columns - 1) * GAP_PX, top_px + lines * cell_px + MARGIN_PX - GAP_PX
@@ -42,11 +32,13 @@ def draw_sheet(head: str, rows: Sequence[SheetRow]) -> np.ndarray:
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN_PX, MARGIN_PX), head, INK, ImageFont.load_default(HEAD_PX))
     font = ImageFont.load_default(TEXT_PX)
-    for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
+    for number, (picture, document) in enumerate(zip(pictures, documents, strict=True)):
         left = MARGIN_PX + number % columns * (width + GAP_PX)
         top = top_px + number // columns * cell_px
         sheet.paste(Image.fromarray(picture), (left, top))
-        texts = [(_figures(row.measures), INK), *((line, SOFT) for line in _wrapped(row.note))]
+        note = " ".join(document.get("note", "").split())
+        wrapped = textwrap.wrap(note, NOTE_LETTERS, max_lines=NOTE_LINES, placeholder=" …")
+        texts = [(_figures(document.get("measures")), INK), *((line, SOFT) for line in wrapped)]
         for line, (text, colour) in enumerate(texts):
             pen.text((left, top + height + 6 + line * LINE_PX), text, colour, font)
     return np.array(sheet)
@@ -59,8 +51,3 @@ def _figures(measures: dict[str, Any] | None) -> str:
     parts = [f"futurism {measures['futurism']:.0f}", "" if identity is None else f"identity {identity:.0f}"]
     novelty = (measures.get("novelty") or {}).get("verdict")
     return "  ·  ".join(part for part in [*parts, "near a training picture" if novelty == "WARN" else ""] if part)
-
-
-def _wrapped(note: str) -> list[str]:
-    lines = textwrap.wrap(" ".join(note.split()), NOTE_LETTERS, max_lines=NOTE_LINES, placeholder=" …")
-    return lines[:NOTE_LINES]

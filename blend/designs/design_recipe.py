@@ -8,18 +8,16 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
+from blend.generator.kinds import Kind
 from harness.errors import UserError
 
-Side = Literal["ordinary", "concept"]
-SIDES: tuple[Side, ...] = ("ordinary", "concept")
 REFERENCE = re.compile(r"file-[0-9a-f]{64}|valid-[0-9]{5,9}|seed-(0|[1-9][0-9]{0,8})")
 MOST_PARENTS = 4  # of a side
 MOST_TEXT = 200
 MOST_FIELDS = 50  # of an address
-PARENT_KEYS = {"o": "ordinary", "c": "concept"}
+PARENT_KEYS: dict[str, Kind] = {"o": "ordinary", "c": "concept"}
 DIAL_KEYS = {"i": ("intensity", 0.0, 1.0), "s": ("style", 0.0, 1.0), "f": ("futurism", -1000.0, 1000.0)}
 
 
@@ -49,7 +47,7 @@ class Recipe:
     futurism: float | None = None
     label: str | None = None
 
-    def side(self, side: Side) -> tuple[Parent, ...]:
+    def side(self, side: Kind) -> tuple[Parent, ...]:
         return self.ordinary if side == "ordinary" else self.concept
 
     def to_query(self) -> str:
@@ -57,7 +55,7 @@ class Recipe:
         pairs = [
             (key, parent.reference if parent.share == 1 else f"{parent.reference}:{parent.share:g}")
             for key, side in PARENT_KEYS.items()
-            for parent in (self.ordinary if side == "ordinary" else self.concept)
+            for parent in self.side(side)
         ]
         values = {"i": self.intensity, "s": self.style, "f": self.futurism}
         pairs += [(key, f"{value:g}") for key, value in values.items() if value is not None]

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from blend.designs.design_set import Design, holds_another, is_made, request_sha256, save_designs
-from blend.designs.inverted_pairs import Couples, held_out_couples, invert_couples
+from blend.designs.parents import Couples, held_out_couples, invert_couples, load_parents
 from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
-from blend.generator.input_pictures import load_folder
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
@@ -90,10 +89,9 @@ def blend_command(config: Config, request: Request) -> Path:
         wanted = np.full(len(designs), request.futurism)
         solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
         refuse_out_of_reach(solved, request.futurism, asked.names)
-        settings = [setting for setting in solved.settings if setting is not None]
         designs = [
             replace(design, setting=setting, intensity=None, asked_futurism=request.futurism)
-            for design, setting in zip(designs, settings, strict=True)
+            for design, setting in zip(designs, solved.found.values(), strict=True)
         ]
     pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)
     save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)
@@ -171,10 +169,8 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Ask
 def _couples(config: Config, generator: StyledGenerator, request: Request) -> tuple[Couples, tuple[int, int]]:
     """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
     if request.ordinary is not None and request.concept is not None:
-        how = generator.height, generator.width, config.data.fit
-        ordinary, concept = (load_folder(folder, *how) for folder in (request.ordinary, request.concept))
-        ordinary = replace(ordinary, label=label_of(generator, request.label))
-        couples = invert_couples(config, generator, ordinary, concept)
+        ordinary = load_parents(config, generator, request.ordinary, request.label)
+        couples = invert_couples(config, generator, ordinary, load_parents(config, generator, request.concept))
         return couples, (len(couples.ordinary), len(couples.concept))
     couples = held_out_couples(config, generator)
     most = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)

@@ -1,20 +1,24 @@
-"""The parents of designs, one by one and by reference: their pictures, and their latents once these are found.
+"""The parents of designs as latents: two sets of them, any of which may be paired, or one by one and by reference.
 
-In: references of `design_recipe.py`. Out: latents of one car each; what has been inverted before is found on disk.
+In: pictures of both kinds, or references of `design_recipe.py`. Out: latents; what has been inverted before is found on
+disk.
 """
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from blend.designs.design_recipe import Side
-from blend.encoder.model import Encoder
-from blend.generator.input_pictures import Parents, fit_content, load_held_out, read_parent
+from blend.encoder.model import Encoder, load_encoder
+from blend.generator.dial import Pairs
+from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out, read_parent
+from blend.generator.kinds import Kind
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of
 from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
@@ -33,6 +37,72 @@ TOLD_EVERY_STEPS = 5  # of a search: what is told is drawn, which takes a third 
 MOST_UPLOAD_BYTES = 25 * 2**20
 # A search under way: steps done, of how many, the best so far as drawn, uint8 (H, W, 3), and its picture error.
 Tell = Callable[[int, int, np.ndarray, float], None]
+
+
+# ---- two sets at once -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Couples:
+    """Inverted parents.
+
+    Attributes:
+        redrawn: the ordinary cars once more, refined in the fine-tuned generator from where they were.
+        tuned_share: how far the style takes an ordinary car's latent towards `redrawn`.
+    """
+
+    ordinary: Inversions
+    redrawn: Inversions
+    concept: Inversions
+    tuned_share: float
+
+    def pairs(self, first: list[int], second: list[int]) -> Pairs:
+        """Ordinary cars `first` with concept cars `second`, row by row."""
+        z, y = self.ordinary.z[first], self.ordinary.y
+        restyled = torch.lerp(z, self.redrawn.z[first], self.tuned_share)
+        return Pairs(z, self.concept.z[second], None if y is None else y[first], restyled)
+
+    def seed_pairs(self, first: list[int], second: list[int]) -> Pairs:
+        """The same as the first seed has them: inverted in the fine-tuned generator, its only one."""
+        y = self.redrawn.y
+        return Pairs(self.redrawn.z[first], self.concept.z[second], None if y is None else y[first])
+
+    def parents(self, first: list[int]) -> np.ndarray:
+        """The ordinary parents' pictures, uint8 (N, H, W, 3)."""
+        return self.ordinary.targets[first]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Names what these latents are."""
+        return {kind: getattr(self, kind).path.stem for kind in ("ordinary", "redrawn", "concept")}
+
+
+def load_parents(config: Config, generator: StyledGenerator, source: Path, label: str | None = None) -> Parents:
+    """The pictures of a folder, or of one file, as this generator draws. `label`: their class, or a mix."""
+    parents = load_folder(source, generator.height, generator.width, config.data.fit)
+    return replace(parents, label=label_of(generator, label))
+
+
+def invert_couples(config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents) -> Couples:
+    """Latents of both sets of parents, found anew or on disk."""
+    encoder = load_encoder(config, generator)
+    found = invert_parents(config, generator, encoder, ordinary, "ordinary")
+    return Couples(
+        found,
+        invert_parents(config, generator, encoder, ordinary, "ordinary", start=found),
+        invert_parents(config, generator, encoder, concept, "concept"),
+        config.blend.tuned_share,
+    )
+
+
+def held_out_couples(config: Config, generator: StyledGenerator) -> Couples:
+    """The held-out pictures of both sets, `inversion.count` of each."""
+    count = config.inversion.count
+    sets = load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
+    return invert_couples(config, generator, *sets)
+
+
+# ---- one by one -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -62,16 +132,16 @@ class Ancestry:
         self.config, self.generator, self.encoder = config, generator, encoder
         self.uploads = generator.folder / "studio" / "uploads"
         self._known: LruCache[tuple[str, str, str | None], Ancestor] = LruCache(KEPT_IN_MEMORY)
-        self._usual_errors: dict[Side, float] = {}
+        self._usual_errors: dict[Kind, float] = {}
 
     # ---- pictures ----
 
     @cached_property
-    def held_out(self) -> dict[Side, Parents]:
+    def held_out(self) -> dict[Kind, Parents]:
         """Pictures of both sets that training never saw; empty where a set is not at hand."""
         count = self.config.inversion.count
-        found: dict[Side, Parents] = {}
-        kinds: list[tuple[Side, Config]] = [("ordinary", self.config), ("concept", finetune_config(self.config))]
+        found: dict[Kind, Parents] = {}
+        kinds: list[tuple[Kind, Config]] = [("ordinary", self.config), ("concept", finetune_config(self.config))]
         for side, part in kinds:
             try:
                 found[side] = load_held_out(part.data, count)
@@ -79,7 +149,7 @@ class Ancestry:
                 found[side] = Parents([], [], np.empty((0, self.generator.height, self.generator.width, 3), np.uint8))
         return found
 
-    def picture(self, side: Side, reference: str) -> np.ndarray:
+    def picture(self, side: Kind, reference: str) -> np.ndarray:
         """uint8 (H, W, 3): the parent as it was given. UserError when it is not there."""
         kind, _, text = reference.partition("-")
         if kind == "seed":
@@ -103,7 +173,7 @@ class Ancestry:
             atomic_write(path, content)
         return f"file-{sha256}"
 
-    def _parents(self, side: Side, reference: str) -> Parents:
+    def _parents(self, side: Kind, reference: str) -> Parents:
         kind, _, text = reference.partition("-")
         if kind == "valid":
             held_out = self.held_out[side]
@@ -125,7 +195,7 @@ class Ancestry:
 
     # ---- latents ----
 
-    def find(self, side: Side, reference: str, label: str | None = None) -> Ancestor | None:
+    def find(self, side: Kind, reference: str, label: str | None = None) -> Ancestor | None:
         """The ancestor, if nothing has to be searched for: in memory, on disk, or drawn by seed."""
         key = (side, reference, label if side == "ordinary" else None)
         found = self._known.get(key)
@@ -136,7 +206,7 @@ class Ancestry:
                 self._known.keep(key, found)
         return found
 
-    def search(self, side: Side, reference: str, label: str | None, tell: Tell) -> Ancestor:
+    def search(self, side: Kind, reference: str, label: str | None, tell: Tell) -> Ancestor:
         """Inverts a parent, or finds it. `tell` hears how it goes, and may raise to end it."""
         known = self.find(side, reference, label)
         if known is not None:
@@ -167,11 +237,11 @@ class Ancestry:
             raise UserError("encoder: this run has none, so pictures cannot be read; try `make encoder`")
         return self.encoder
 
-    def _labelled(self, side: Side, reference: str, label: str | None) -> Parents:
+    def _labelled(self, side: Kind, reference: str, label: str | None) -> Parents:
         parents = self._parents(side, reference)
         return replace(parents, label=label_of(self.generator, label)) if side == "ordinary" else parents
 
-    def _kept(self, side: Side, reference: str, label: str | None) -> Ancestor | None:
+    def _kept(self, side: Kind, reference: str, label: str | None) -> Ancestor | None:
         if self.encoder is None:
             return None
         alone = self._kept_rows(side, self._labelled(side, reference, label))
@@ -180,7 +250,7 @@ class Ancestry:
         together = self._kept_rows(side, self.held_out[side])  # as `make invert` and `make measure` leave them
         return None if together is None else self._ancestor(*together, self.held_out[side].names.index(reference))
 
-    def _kept_rows(self, side: Side, parents: Parents) -> tuple[Inversions, Inversions | None] | None:
+    def _kept_rows(self, side: Kind, parents: Parents) -> tuple[Inversions, Inversions | None] | None:
         at = self.config, self.generator, self._needed_encoder(), parents, side
         if side == "concept" and self.generator.tuned is None:
             return None
@@ -197,7 +267,7 @@ class Ancestry:
         errors = float(first.error[row]), float(first.first_error[row])
         return Ancestor(z, restyled, y, first.targets[row], first.refined[row], *errors)
 
-    def usual_error(self, side: Side) -> float | None:
+    def usual_error(self, side: Kind) -> float | None:
         """Median picture error of the pictures that were kept aside, where `make invert` or `make measure` has redrawn
         them: what another picture's can be held against."""
         parents = self.held_out[side]
@@ -207,7 +277,7 @@ class Ancestry:
                 self._usual_errors[side] = float(kept.error.median())
         return self._usual_errors.get(side)
 
-    def _drawn(self, side: Side, seed: int, label: str | None) -> Ancestor:
+    def _drawn(self, side: Kind, seed: int, label: str | None) -> Ancestor:
         z, y = seeds_to_latents([seed], self.generator.z_dim, self.generator.num_classes)
         code = label_of(self.generator, label) if side == "ordinary" else None
         y = y if code is None else label_to_y(code, 1)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from blend.designs.design_recipe import Parent, Recipe, Side
+from blend.designs.design_recipe import Parent, Recipe
 from blend.designs.parents import Ancestor, Ancestry
 from blend.encoder.model import Encoder, encoder_folder, load_encoder
 from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
 from blend.generator.input_pictures import read_pictures
+from blend.generator.kinds import Kind
 from blend.generator.latents import average_latents
 from blend.generator.styled_generator import StyledGenerator, load_generator
 from blend.measures.measures import Measures, load_measures
@@ -34,7 +35,7 @@ SCANS_IN_MEMORY = 64
 class NeedsParent(Exception):
     """A parent's latent has to be searched for first (`Ancestry.search`)."""
 
-    def __init__(self, side: Side, reference: str) -> None:
+    def __init__(self, side: Kind, reference: str) -> None:
         self.side, self.reference = side, reference
         super().__init__(f"{side} {reference}")
 
@@ -114,7 +115,7 @@ class Workshop:
             average_latents([found.restyled for found, _ in ordinary], shares, how),
         )
 
-    def _ancestor(self, side: Side, parent: Parent, label: str | None) -> Ancestor:
+    def _ancestor(self, side: Kind, parent: Parent, label: str | None) -> Ancestor:
         found = self.ancestry.find(side, parent.reference, label)
         if found is None:
             raise NeedsParent(side, parent.reference)

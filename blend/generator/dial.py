@@ -94,6 +94,11 @@ class Solved:
     scores: np.ndarray  # (N,) of the settings; nan where there is none
     reach: np.ndarray  # (N, 2): lowest and highest score on the path
 
+    @property
+    def found(self) -> dict[int, Setting]:
+        """Pair → setting, of those that can have the score."""
+        return {k: setting for k, setting in enumerate(self.settings) if setting is not None}
+
 
 @dataclass(frozen=True)
 class Scan:

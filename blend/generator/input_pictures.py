@@ -16,7 +16,7 @@ from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
-from harness.storage.hdf5 import open_packed
+from harness.storage.hdf5 import open_packed, spread_rows
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
 LEAST_SIDE_PX = 8  # below, there is no car to be seen
@@ -86,11 +86,6 @@ def load_held_out(data: Data, count: int) -> Parents:
         rows = spread_rows(packed.count, count)
         hashes = [packed.row_sha256[row].tobytes().hex() for row in rows]
         return Parents([f"valid-{row:05d}" for row in rows], hashes, packed.read(rows))
-
-
-def spread_rows(total: int, count: int) -> np.ndarray:
-    """Up to `count` of 0 ... total - 1, evenly spread, both ends included."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
 def _picture_files(folder: Path) -> list[Path]:

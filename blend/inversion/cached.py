@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from blend.encoder.model import Encoder, encode
-from blend.generator.input_pictures import Parents, spread_rows
+from blend.generator.input_pictures import Parents
+from blend.generator.kinds import Kind
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from blend.inversion.distances import make_features
 from blend.inversion.optimise import Watch, invert
@@ -31,8 +32,8 @@ from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import pictures_to_tensor
 from harness.runtime.device import prepare_hardware
 from harness.storage.atomic import atomic_write
+from harness.storage.hdf5 import spread_rows
 
-Kind = Literal["ordinary", "concept"]
 STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}
 VERSION = 1  # of how z is found: files of another are not taken for equal
 TENSORS = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error")

@@ -10,8 +10,9 @@ import torch
 
 from blend.encoder.model import Encoder
 from blend.generator.input_pictures import load_held_out
+from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator
-from blend.inversion.cached import STYLES, Inversions, Kind, invert_parents
+from blend.inversion.cached import STYLES, Inversions, invert_parents
 from harness.config.experiment import Config, finetune_config
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import open_packed

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blend.generator.input_pictures import spread_rows
 from blend.measures.probe import FuturismProbe, Halves
 from harness.metrics.distances import pairwise_distances
+from harness.storage.hdf5 import spread_rows
 
 REFERENCE_PICTURES = 400  # 80,000 pairs of them
 

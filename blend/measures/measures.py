@@ -14,7 +14,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from blend.generator.input_pictures import spread_rows
 from blend.generator.styled_generator import StyledGenerator
 from blend.measures.identity import Identity, fit_identity
 from blend.measures.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
@@ -23,7 +22,7 @@ from harness.config.experiment import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
 from harness.storage.atomic import atomic_write
-from harness.storage.hdf5 import open_packed
+from harness.storage.hdf5 import open_packed, spread_rows
 
 PROBE_PICTURES = 2000  # of each kind, at most
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers

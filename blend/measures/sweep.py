@@ -60,11 +60,9 @@ def asked_figures(
     probe_misses, reader_misses, reachable = [], [], {}
     for asked in ASKED:
         solved = solve(generator, pairs, np.full(len(pairs), float(asked)), score, latent_share, how, scan)
-        rows = [k for k, setting in enumerate(solved.settings) if setting is not None]
-        reachable[str(asked)] = len(rows)
-        if rows:
-            settings = [setting for setting in solved.settings if setting is not None]
-            pictures = draw_designs(generator, pairs.take(rows), settings, how)
+        reachable[str(asked)] = len(solved.found)
+        if solved.found:
+            pictures = draw_designs(generator, pairs.take(list(solved.found)), list(solved.found.values()), how)
             probe_misses.append(np.abs(score(pictures) - asked))
             reader_misses.append(np.abs(read_score(pictures) - asked))
     probe, reader = (np.concatenate(m) if m else np.full(1, np.nan) for m in (probe_misses, reader_misses))
@@ -96,8 +94,7 @@ def equal_futurism_figures(
     """
     seed = reader.read(draw_designs(generator, seed_pairs, [Setting(SEED_WEIGHT, 1.0)] * len(pairs), "linear"))
     solved = solve(generator, pairs, seed["futurism"], lambda p: reader.read(p)["futurism"], latent_share, how)
-    rows = [k for k, setting in enumerate(solved.settings) if setting is not None]
-    settings = [setting for setting in solved.settings if setting is not None]
+    rows, settings = list(solved.found), list(solved.found.values())
     report: dict[str, Any] = {"pairs": len(rows), "of": len(pairs), "seed_weight": SEED_WEIGHT}
     if not rows:
         return report

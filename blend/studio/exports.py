@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from blend.designs.contact_sheet import SheetRow, draw_sheet
+from blend.designs.contact_sheet import draw_contact_sheet
 from blend.designs.design_recipe import Recipe, text_to_recipe
 from blend.designs.export import design_png
 from blend.studio.studio import LARGE_PX, SMALL_PX, Studio
@@ -53,8 +53,10 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
             entries = [entry for entry in entries if entry["id"] in asked]
         if not entries:
             raise UserError("sheet: there is no design on the shelf yet; keep one first")
-        rows = [_sheet_row(studio, entry) for entry in entries[:MOST_ON_A_SHEET]]
-        return _file(encode_png(draw_sheet(f"Carforge · {studio.name}", rows)), "image/png", "sheet.png")
+        entries = entries[:MOST_ON_A_SHEET]
+        pictures, documents = zip(*((studio.shelf.picture(one["id"]), one["document"]) for one in entries), strict=True)
+        sheet = draw_contact_sheet(f"Carforge · {studio.name}", pictures, documents)
+        return _file(encode_png(sheet), "image/png", "sheet.png")
 
     @app.get("/export/shelf/{identity}.png")
     def kept_as_png(identity: str) -> Response:
@@ -74,11 +76,6 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
         return Response(
             picture_jpeg(picture, LARGE_PX if large else 2 * SMALL_PX), media_type="image/jpeg", headers=kept
         )
-
-
-def _sheet_row(studio: Studio, entry: dict[str, Any]) -> SheetRow:
-    document = entry["document"]
-    return SheetRow(studio.shelf.picture(entry["id"]), document.get("note", ""), document.get("measures"))
 
 
 def _json(value: Any) -> bytes:

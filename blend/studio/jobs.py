@@ -1,15 +1,13 @@
 """What takes long: one thread does it, one job after the other. Jobs tell how far they are, and can be cancelled.
 
-A job is named by what it does (its key): asked for twice, it is one job, and whoever asks follows it.
+A job is named by what it does (its key): asked for twice, it is one job, and whoever asks sees how far it is.
 """
 
-import asyncio
 import sys
 import threading
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Literal
 
 from harness.errors import UserError
@@ -32,8 +30,6 @@ class Job:
         self.state: State = "waiting"
         self._told: dict[str, Any] = {"done": 0, "of": 0, "says": ""}
         self._cancelled = threading.Event()
-        self._followers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-        self._lock = threading.Lock()
 
     @property
     def over(self) -> bool:
@@ -44,7 +40,6 @@ class Job:
         if self._cancelled.is_set():
             raise Cancelled
         self._told = {"done": done, "of": of, "says": says, **more}
-        self._wake()
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -54,29 +49,10 @@ class Job:
     def snapshot(self) -> dict[str, Any]:
         return {"key": self.key, "state": self.state, **self._told}
 
-    async def follow(self) -> AsyncIterator[dict[str, Any]]:
-        """What the job tells, from now to its end; who is slow gets the newest alone."""
-        news = asyncio.Event()
-        me = asyncio.get_running_loop(), news
-        with self._lock:
-            self._followers.add(me)
-        try:
-            while True:
-                news.clear()
-                over, told = self.over, self.snapshot()
-                yield told
-                if over:
-                    return
-                await news.wait()
-        finally:
-            with self._lock:
-                self._followers.discard(me)
-
     def run(self) -> None:
         if self.state != "waiting":
             return
         self.state = "running"
-        self._wake()
         try:
             result = self.work(self)
             self._end("done", result=result)
@@ -91,14 +67,6 @@ class Job:
     def _end(self, state: State, **more: Any) -> None:
         self._told = {**self._told, **more}
         self.state = state
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._lock:
-            followers = list(self._followers)
-        for loop, news in followers:
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(news.set)
 
 
 class Jobs:
@@ -109,7 +77,6 @@ class Jobs:
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._running: Job | None = None
         self._thread = threading.Thread(target=self._work, name="studio-jobs", daemon=True)
         self._thread.start()
 
@@ -171,9 +138,7 @@ class Jobs:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._queue and not self._closed:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._queue or self._closed)
                 if self._closed:
                     return
-                job = self._queue.popleft()
-            job.run()
+            self.give_way()

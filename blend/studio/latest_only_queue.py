@@ -66,8 +66,7 @@ class Drawing:
 
     def _take(self) -> tuple[Callable[[], Any], "Future[Any]"] | None:
         with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return None
             first = min(self._waiting, key=lambda key: KINDS.index(key[1]))  # of equals the one that waits longest

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,15 +52,13 @@ class Count:
 def drag(address: str, tabs: int, requests: int, stop: threading.Event | None = None) -> Count:
     """Each of `tabs` tabs asks `requests` times, or until `stop` is set."""
     count, halt = Count(), stop or threading.Event()
-    hands = [
-        threading.Thread(target=_hand, args=(address, tab, hand, requests // IN_FLIGHT, count, halt))
-        for tab in range(tabs)
-        for hand in range(IN_FLIGHT)
-    ]
-    for hand in hands:
-        hand.start()
-    for hand in hands:
-        hand.join()
+    with ThreadPoolExecutor(tabs * IN_FLIGHT) as hands:
+        asking = [
+            hands.submit(_hand, address, tab, hand, requests // IN_FLIGHT, count, halt)
+            for tab, hand in product(range(tabs), range(IN_FLIGHT))
+        ]
+    for hand in asking:
+        hand.result()
     return count
 
 

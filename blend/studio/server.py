@@ -6,6 +6,7 @@ asked for by reference, uploads come as bare bytes without a name.
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from blend.designs.design_recipe import Recipe, Side, text_to_recipe
+from blend.designs.design_recipe import Recipe, text_to_recipe
 from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.designs.session import NeedsParent
+from blend.generator.kinds import Kind
 from blend.studio.exports import add_exports
-from blend.studio.jobs import Job
+from blend.studio.jobs import OVER, Job
 from blend.studio.latest_only_queue import Superseded
 from blend.studio.studio import Studio, shelf_row
 from harness.images.decode import PictureError
@@ -31,10 +33,11 @@ from harness.web.page import page_environment
 HERE = Path(__file__).parent
 UPLOAD = Body("application/octet-stream", MOST_UPLOAD_BYTES)
 HEARTBEAT_SEC = 10.0
+LOOK_EVERY_SEC = 0.05  # at a job that somebody follows
 
 
 class Search(RequestBody):
-    side: Side
+    side: Kind
     reference: str
     label: str | None = None
 
@@ -103,11 +106,11 @@ def _add_parents(app: FastAPI, studio: Studio) -> None:
         return {"reference": await run_in_threadpool(studio.ready().ancestry.keep_upload, bytes(content))}
 
     @app.get("/gallery/{side}")
-    def gallery(side: Side) -> Any:
+    def gallery(side: Kind) -> Any:
         return {"references": list(studio.ready().ancestry.held_out[side].names)}
 
     @app.get("/parent/{side}/{reference}")
-    def parent(side: Side, reference: str, large: bool = False) -> Response:
+    def parent(side: Kind, reference: str, large: bool = False) -> Response:
         # A reference tells its bytes as long as the run stays as it is: kept for a while, not for ever.
         kept = {"Cache-Control": "private, max-age=300"}
         return Response(studio.parent_jpeg(side, reference, large), media_type="image/jpeg", headers=kept)
@@ -139,25 +142,20 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
 
 async def _events(studio: Studio, job: Job) -> AsyncIterator[str]:
-    """Server-sent events: what the job tells, until it is over or the studio closes; a comment when all is quiet, so
-    that a tab that has gone is noticed."""
-    told = job.follow()
-    waiting: asyncio.Future[dict[str, Any]] | None = None
-    try:
-        while not studio.closing.is_set():
-            if waiting is None:
-                waiting = asyncio.ensure_future(anext(told))
-            done, _ = await asyncio.wait([waiting], timeout=HEARTBEAT_SEC)
-            if not done:
-                yield ": still here\n\n"
-                continue
-            waiting, now = None, waiting.result()
+    """Server-sent events: the job whenever it has changed, until it is over or the studio closes; a comment when all is
+    quiet, so that a tab that has gone is noticed."""
+    sent, sent_at_sec = None, 0.0
+    while not studio.closing.is_set():
+        now = job.snapshot()
+        if now != sent:
             yield f"data: {json.dumps(now)}\n\n"
-            if now["state"] in ("done", "failed", "cancelled"):
+            if now["state"] in OVER:
                 return
-    finally:
-        if waiting is not None:
-            waiting.cancel()
+            sent, sent_at_sec = now, time.monotonic()
+        elif time.monotonic() - sent_at_sec >= HEARTBEAT_SEC:
+            yield ": still here\n\n"
+            sent_at_sec = time.monotonic()
+        await asyncio.sleep(LOOK_EVERY_SEC)
 
 
 def _add_shelf(app: FastAPI, studio: Studio) -> None:

@@ -55,10 +55,7 @@ class Shelf:
             ) from error
 
     def entry(self, identity: str) -> dict[str, Any]:
-        found = next((entry for entry in self.entries() if entry["id"] == identity), None)
-        if found is None:
-            raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
-        return found
+        return _find(self.entries(), identity)
 
     def picture(self, identity: str) -> np.ndarray:
         """uint8 (H, W, 3) as it was kept."""
@@ -87,17 +84,16 @@ class Shelf:
     def write_note(self, identity: str, note: str) -> dict[str, Any]:
         with self._alone():
             entries = self.entries()
-            for entry in entries:
-                if entry["id"] == identity:
-                    entry["document"]["note"] = check_note(note)
-                    self._write(entries)
-                    return entry
-        raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
+            entry = _find(entries, identity)
+            entry["document"]["note"] = check_note(note)
+            self._write(entries)
+            return entry
 
     def remove(self, identity: str) -> None:
         """Off the shelf, as it is, to where `restore` finds it."""
         with self._alone():
-            entry, entries = self.entry(identity), self.entries()
+            entries = self.entries()
+            entry = _find(entries, identity)
             place = entries.index(entry)
             self.removed.mkdir(parents=True, exist_ok=True)
             atomic_write(self.removed / f"{identity}.json", json.dumps({"place": place, "entry": entry}) + "\n")
@@ -142,6 +138,13 @@ class Shelf:
                 yield
             finally:
                 os.close(descriptor)
+
+
+def _find(entries: list[dict[str, Any]], identity: str) -> dict[str, Any]:
+    for entry in entries:
+        if entry["id"] == identity:
+            return entry
+    raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
 
 
 def check_note(note: str) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from blend.designs.design_recipe import MOST_PARENTS, SIDES, Parent, Recipe, Side, check_reference
+from blend.designs.design_recipe import MOST_PARENTS, Parent, Recipe, check_reference
 from blend.designs.export import design_document
 from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.designs.session import Workshop, open_workshop
+from blend.generator.kinds import KINDS, Kind
 from blend.studio.demo_job import DemoChild
 from blend.studio.jobs import Job, Jobs
 from blend.studio.latest_only_queue import Drawing
@@ -173,19 +174,19 @@ class Studio:
         """What is shown before anybody has asked for anything: two cars that were kept aside, if their latents are
         known, or one by seed."""
         ancestry = self.ready().ancestry
-        refs: dict[Side, Parent | None] = {}
-        for side in SIDES:
+        refs: dict[Kind, Parent | None] = {}
+        for side in KINDS:
             names = ancestry.held_out[side].names
             refs[side] = Parent(names[0]) if names and ancestry.find(side, names[0]) is not None else None
         if (ordinary := refs["ordinary"]) is None:
             return Recipe((Parent("seed-1"),), () if "finetune" in self.ready().lacking else (Parent("seed-2"),))
         return Recipe((ordinary,), (refs["concept"],) if refs["concept"] else ())
 
-    def parent_jpeg(self, side: Side, reference: str, large: bool = False) -> bytes:
+    def parent_jpeg(self, side: Kind, reference: str, large: bool = False) -> bytes:
         picture = self.ready().ancestry.picture(side, check_reference(reference))
         return picture_jpeg(picture, LARGE_PX if large else SMALL_PX)
 
-    def start_search(self, side: Side, reference: str, label: str | None) -> Job:
+    def start_search(self, side: Kind, reference: str, label: str | None) -> Job:
         """The job that finds a parent's latent; done at once where it is known."""
         workshop = self.ready()
         check_reference(reference)

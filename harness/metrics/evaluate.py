@@ -27,7 +27,7 @@ from harness.metrics.precision_recall import MANIFOLD, manifold_figures
 from harness.metrics.real_features import RealKey, RealSide, real_side
 from harness.networks.autocast import full_precision
 from harness.runtime.rng import Draws
-from harness.storage.hdf5 import open_packed
+from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.rundir import RunDir
 
 SEED = 0  # of the latents: equal ones for every checkpoint
@@ -264,5 +264,4 @@ def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | Non
 def _read_rows(config: Config, split: Any, count: int) -> np.ndarray:
     """Up to `count` pictures of a packed set, evenly spread over it: uint8 (N, H, W, 3)."""
     with open_packed(config.data.hdf5_path(split)) as packed:
-        rows = np.linspace(0, packed.count - 1, min(count, packed.count)).round().astype(np.int64)
-        return packed.read(rows)
+        return packed.read(spread_rows(packed.count, count))

@@ -14,6 +14,7 @@ from harness.checkpoints.load import find_checkpoint
 from harness.cli import say
 from harness.config.experiment import (
     Config,
+    base_name,
     complete_config,
     config_differences,
     config_to_dict,
@@ -107,7 +108,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
 
     None where the fine-tuning has begun and none is named: then the source is not needed any more.
     """
-    run = Path("runs") / (config.finetune.from_run or config.name)
+    run = Path("runs") / base_name(config)
     if not checkpoint and list_checkpoints(Path("runs") / finetune_config(config).name / "checkpoints"):
         return None
     checkpoints = run / "checkpoints"

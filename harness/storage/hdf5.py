@@ -190,6 +190,11 @@ class PackedSet:
         self.close()
 
 
+def spread_rows(total: int, count: int) -> np.ndarray:
+    """Up to `count` of 0 ... total - 1, evenly spread, both ends included."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
+
+
 def open_packed(path: Path) -> PackedSet:
     """The packed set at `path`, checked but for the pictures' bytes. UserError when it cannot be used."""
     path = Path(path)

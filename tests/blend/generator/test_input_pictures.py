@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blend.generator.input_pictures import Parents, load_folder, load_held_out, spread_rows
+from blend.generator.input_pictures import Parents, load_folder, load_held_out
 from datasets.scan.scan import ScanJob, scan
 from harness.errors import UserError
 from harness.images.decode import Fit
-from harness.storage.hdf5 import open_packed
+from harness.storage.hdf5 import open_packed, spread_rows
 from tests.blend.tiny_blend import tiny_config, write_packed
 
 
