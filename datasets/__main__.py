@@ -177,7 +177,12 @@ def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: 
     from datasets.report.report import update_report
     from harness.cli import say
 
-    mapper = _mapper(on)
+    if on == "ray":
+        from datasets.scan.ray_pool import map_on_ray
+
+        options["mapper"] = map_on_ray
+    elif on is not None:
+        raise UserError(f"--on: found {on!r}, allowed ray, or nothing for this machine alone")
     for config in configs:
         plan = SetPlan.of(config.data, config.clean)
         if dry_run:
@@ -186,22 +191,10 @@ def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: 
             for key, value in plan.recipe_with_places().items():
                 print(f"#   {key}: {value}")
             continue
-        paths = build_set(plan, mapper=mapper, **options)
+        paths = build_set(plan, **options)
         if page := update_report(plan):
             say(f"what became of every file: {page}")
         print(*paths, sep="\n")
-
-
-def _mapper(on: str | None) -> Any:
-    if on is None:
-        from datasets.scan.pool import map_in_order
-
-        return map_in_order
-    if on != "ray":
-        raise UserError(f"--on: found {on!r}, allowed ray, or nothing for this machine alone")
-    from datasets.scan.ray_pool import map_on_ray
-
-    return map_on_ray
 
 
 def _with_src(config: Config, src: str) -> Config:

@@ -5,7 +5,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,11 @@ WORKERS = 2
 BASES = 6  # renders that all pictures are made of
 BASE_PX = (480, 640)
 MAX_LEVEL = 255
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "jpg": {"kind": "JPEG", "quality": 88},
+    "png": {"kind": "PNG"},
+    "webp": {"kind": "WEBP", "quality": 85, "method": 0},
+}
 
 
 def make_plan(name: str, src: Path, size_px: int, *changes: str) -> SetPlan:
@@ -97,7 +102,7 @@ def hostile_files(seed: int, count: int = 500) -> Iterator[tuple[str, bytes, str
     for index in range(len(crafted), count):
         rng = np.random.default_rng([seed, index])
         kind = ("jpg", "png", "webp")[index % 3]
-        whole = _encoded(_small(rng), kind)
+        whole = _saved(Image.fromarray(_small(rng)), **ENCODINGS[kind])
         yield f"{index:03d}_mutated.{kind}", _mutated(whole, rng), _sha256(whole)
 
 
@@ -180,15 +185,6 @@ def _small(rng: np.random.Generator) -> np.ndarray:
     field = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8)).resize((96, 72), Image.Resampling.BICUBIC)
     levels = np.asarray(field).astype(np.int16) + rng.integers(-6, 7, (72, 96, 1))
     return levels.clip(0, MAX_LEVEL).astype(np.uint8)
-
-
-def _encoded(picture: np.ndarray, kind: str) -> bytes:
-    formats: dict[str, Callable[[Image.Image], bytes]] = {
-        "jpg": lambda image: _saved(image, "JPEG", quality=88),
-        "png": lambda image: _saved(image, "PNG"),
-        "webp": lambda image: _saved(image, "WEBP", quality=85, method=0),
-    }
-    return formats[kind](Image.fromarray(picture))
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> bytes:

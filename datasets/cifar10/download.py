@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UserError
 from harness.runtime.progress import track
@@ -65,39 +64,30 @@ def _fetch_rest(url: str, partial: Path, size_bytes: int, hint: str) -> None:
     if begin > size_bytes:
         os.unlink(partial)
         begin = 0
-    with _open(url, begin) as response:
-        # A server that knows no ranges sends the whole file (200) instead of the rest (206).
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
-        have = begin if goes_on else 0
-        chunks = _chunks(response)
-        total = -(-(size_bytes - have) // CHUNK_BYTES)
-        with open(partial, "ab" if goes_on else "wb") as stream:
-            for chunk in track(chunks, total, f"downloading {partial.stem} (MiB)"):
-                have += len(chunk)
-                if have > size_bytes:
-                    os.unlink(partial)
-                    raise UserError(f"{partial.stem}: {url} sends more than the {size_bytes} bytes it has; {hint}")
-                stream.write(chunk)
-    if have < size_bytes:
+    total = -(-(size_bytes - begin) // CHUNK_BYTES)
+    with open(partial, "ab") as stream:
+        for place, chunk in track(_chunks(url, begin), total, f"downloading {partial.stem} (MiB)"):
+            if place == 0:  # a server that knows no ranges sends the whole file
+                stream.truncate(0)
+            if place + len(chunk) > size_bytes:
+                os.unlink(partial)
+                raise UserError(f"{partial.stem}: {url} sends more than the {size_bytes} bytes it has; {hint}")
+            stream.write(chunk)
+    if partial.stat().st_size < size_bytes:
         raise _Cut("the connection ended")
 
 
-def _open(url: str, begin: int) -> Any:
+def _chunks(url: str, begin: int) -> Iterator[tuple[int, bytes]]:
+    """(place in the file, content) from `begin` on, or from 0 where the server sends the whole file."""
     headers = {"User-Agent": "carforge", **({"Range": f"bytes={begin}-"} if begin else {})}
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE_SEC)
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE_SEC) as response:
+            resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
+            place = begin if resumed else 0
+            while chunk := response.read(CHUNK_BYTES):
+                yield place, chunk
+                place += len(chunk)
     except urllib.error.HTTPError as error:
         raise _Cut(f"the server says {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise _Cut(str(getattr(error, "reason", "") or error or type(error).__name__)) from error
-
-
-def _chunks(response: Any) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = response.read(CHUNK_BYTES)
-        except (http.client.HTTPException, OSError) as error:
-            raise _Cut(str(error) or type(error).__name__) from error
-        if not chunk:
-            return
-        yield chunk

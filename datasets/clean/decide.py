@@ -4,6 +4,7 @@ rules → exact duplicates → near duplicates (of each group the best copy stay
 person's decisions, which beat rule and model. Nothing is decoded; the answers are in the table `decided`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -65,36 +66,25 @@ def _drop_exact(store: ScanStore) -> None:
 # ---- near duplicates --------------------------------------------------------------------------------------------
 
 
-class Groups:
-    """Positions that belong together, by way of pairs."""
+def group_pairs(pairs: Iterable[Pair]) -> list[list[int]]:
+    """Positions that belong together, by way of pairs; groups and what is in them in the order of the listing."""
+    ends = np.array([(pair.first, pair.second) for pair in pairs])
+    if not len(ends):
+        return []
+    from scipy.sparse import coo_array, csgraph  # late: they take as long to import as all of the stage
 
-    def __init__(self) -> None:
-        self.parents: dict[int, int] = {}
-
-    def find(self, pos: int) -> int:
-        while (parent := self.parents.setdefault(pos, pos)) != pos:
-            self.parents[pos] = self.parents[parent]
-            pos = parent
-        return pos
-
-    def join(self, first: int, second: int) -> None:
-        low, high = sorted((self.find(first), self.find(second)))
-        self.parents[high] = low
-
-    def members(self) -> list[list[int]]:
-        groups: dict[int, list[int]] = {}
-        for pos in sorted(self.parents):
-            groups.setdefault(self.find(pos), []).append(pos)
-        return list(groups.values())
+    positions, numbers = np.unique(ends, return_inverse=True)
+    first, second = numbers.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(positions), len(positions)))
+    _, labels = csgraph.connected_components(graph, directed=False)
+    order = np.argsort(labels, kind="stable")
+    return [group.tolist() for group in np.split(positions[order], np.cumsum(np.bincount(labels))[:-1])]
 
 
 def _drop_near(store: ScanStore, pairs: list[Pair]) -> None:
     """Of pictures of the same photo the best copy stays: the largest, then the least compressed, then the first."""
-    groups, mirrored = Groups(), {(pair.first, pair.second) for pair in pairs if pair.mirrored}
-    for pair in pairs:
-        if pair.same:
-            groups.join(pair.first, pair.second)
-    for group in groups.members():
+    mirrored = {(pair.first, pair.second) for pair in pairs if pair.mirrored}
+    for group in group_pairs(pair for pair in pairs if pair.same):
         best = min(group, key=lambda pos: _worth(store, pos))
         for pos in group:
             if pos != best:
@@ -221,10 +211,7 @@ def _mark_mirrored(store: ScanStore, clean: Clean) -> None:
 
 def _tie_splits(store: ScanStore, pairs: list[Pair]) -> None:
     """Pictures that are, or may be, of one photo go into the same split: the one of their smallest hash."""
-    groups = Groups()
-    for pair in pairs:
-        groups.join(pair.first, pair.second)
-    for group in groups.members():
+    for group in group_pairs(pairs):
         query = "select split_key from decided where pos = ?"
         smallest = min(store.base.execute(query, (pos,)).fetchone()[0] for pos in group)
         store.base.executemany("update decided set split_key = ? where pos = ?", [(smallest, pos) for pos in group])

@@ -66,11 +66,6 @@ def read_decisions(path: Path, tell: Callable[[str], None] = say) -> dict[str, D
     return decisions
 
 
-def write_decision(path: Path, decision: Decision) -> dict[str, Decision]:
-    """Adds one decision, or lets it take the place of the one that was there; all decisions are returned."""
-    return change_decisions(path, {decision.sha256: decision})
-
-
 def change_decisions(path: Path, changes: dict[str, Decision | None]) -> dict[str, Decision]:
     """Writes some decisions and takes others (None) back; those of other pictures stay as the file has them now."""
     with _alone(path):

@@ -5,8 +5,9 @@ change nothing for those that are there. Copies of one photo follow the smallest
 published test pictures stay what they are.
 """
 
-from datasets.scan.store import ScanStore
+from datasets.scan.store import ScanStore, in_blocks
 
+BLOCK_FILES = 1000  # written at once
 KEPT = "from decided d join listed l on l.pos = d.pos where d.reason is null"
 
 
@@ -23,16 +24,16 @@ def assign_splits(store: ScanStore, valid_fraction: float) -> None:
     """
     held = _held_back(store, valid_fraction)
     counts = {"train": 0, "valid": 0}
-    query = f"select d.pos, d.split_key, l.split {KEPT} and d.pos > ? order by d.pos limit 1000"
-    after = -1
-    while block := store.base.execute(query, (after,)).fetchall():
+    kept = store.select(
+        "select l.pos, d.split_key, l.split from listed l join decided d using (pos)", "d.reason is null"
+    )
+    for block in in_blocks(kept, BLOCK_FILES):
         rows = []
         for pos, key, official in block:
             split = official or ("valid" if is_valid(key, valid_fraction) or key == held else "train")
             rows.append((split, counts[split], pos))
             counts[split] += 1
         store.base.executemany("update decided set split = ?, row = ? where pos = ?", rows)
-        after = block[-1][0]
     store.base.execute("update decided set verdict = case when reason is null then 'keep' else 'drop' end")
     store.base.commit()
 

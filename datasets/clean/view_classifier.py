@@ -116,8 +116,7 @@ class Sorter:
         ok, views = np.asarray(ok, np.int8), np.asarray(views, np.int8)
         assert features.shape == (len(ok), self.dim) and ok.shape == views.shape, (features.shape, ok.shape)
         kinds, seen = self._shipped(features)
-        ok_rows, view_rows = self._rows(features, kinds, seen)
-        mirrored_rows = self._rows(self.featurizer.mirror(features), kinds, seen[:, SWAPPED])[1]
+        ok_rows, view_rows, mirrored_rows = self._rows(features, kinds, seen)
         lesson = learn(ok_rows, ok, view_rows, mirrored_rows, views, SWAPPED)
         content = [np.ascontiguousarray(part).tobytes() for part in (features, ok, views)]
         sha256 = hashlib.sha256(b"\n".join([self.heads.sha256.encode(), *content])).hexdigest()
@@ -135,8 +134,7 @@ class Sorter:
         kinds, seen = self._shipped(features)
         if self.lesson is None:
             return kinds, seen
-        ok_rows, view_rows = self._rows(features, kinds, seen)
-        mirrored_rows = self._rows(self.featurizer.mirror(features), kinds, seen[:, SWAPPED])[1]
+        ok_rows, view_rows, mirrored_rows = self._rows(features, kinds, seen)
         taught_kinds = more_ok(kinds, self.lesson.ok(ok_rows)[:, 0]) if self.lesson.ok is not None else kinds
         if self.lesson.view is None:
             return taught_kinds, seen
@@ -146,7 +144,7 @@ class Sorter:
         return taught_kinds, self.lesson.blend_views(0.5 * (taught[0] + taught[1][:, SWAPPED]), seen)
 
     def _shipped(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        whole, here, mirrored = self._parts(features)
+        whole, here, mirrored = split_features(self.featurizer, features)
         kinds = softmax(whole @ self.heads.kind_weight + self.heads.kind_bias)
         if self.featurizer.car_share is not None:
             share = self.featurizer.car_share(features[:, : self.featurizer.even])
@@ -154,17 +152,23 @@ class Sorter:
         both = [softmax(part @ self.heads.view_weight + self.heads.view_bias) for part in (here, mirrored)]
         return kinds, 0.5 * (both[0] + both[1][:, SWAPPED])
 
-    def _parts(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is alike for mirror images (N, even + sided), and the two sided parts."""
-        even, sided = self.featurizer.even, self.featurizer.sided
-        here, mirrored = features[:, even : even + sided], features[:, even + sided :]
-        return np.concatenate([features[:, :even], 0.5 * (here + mirrored)], 1), here, mirrored
+    def _rows(
+        self, features: np.ndarray, kinds: np.ndarray, seen: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What lessons read: features, and what the heads as shipped say of them. For the verdict, for the view, and
+        for the view of the mirror image."""
+        whole, here, mirrored = split_features(self.featurizer, features)
+        turned = seen[:, SWAPPED]
+        said, alike = np.log(kinds + TINY), np.log(0.5 * (seen + turned) + TINY)
+        views = [np.concatenate([part, np.log(seen + TINY)], 1) for part, seen in ((here, seen), (mirrored, turned))]
+        return np.concatenate([whole, said, alike], 1), *views
 
-    def _rows(self, features: np.ndarray, kinds: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What lessons read: features, and what the heads as shipped say of them. For the verdict and for the view."""
-        whole, here, _ = self._parts(features)
-        said, alike = np.log(kinds + TINY), np.log(0.5 * (seen + seen[:, SWAPPED]) + TINY)
-        return np.concatenate([whole, said, alike], 1), np.concatenate([here, np.log(seen + TINY)], 1)
+
+def split_features(featurizer: LookFeaturizer, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is alike for mirror images (N, even + sided), and the sided parts of the picture and of its mirror image."""
+    even, sided = featurizer.even, featurizer.sided
+    here, mirrored = features[:, even : even + sided], features[:, even + sided :]
+    return np.concatenate([features[:, :even], 0.5 * (here + mirrored)], 1), here, mirrored
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

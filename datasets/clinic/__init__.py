@@ -1,4 +1,4 @@
 """The data clinic: a page on this machine alone, on which a person looks at what cleaning did and decides otherwise.
 
-`index` finds pictures in a manifest, `session` holds what a person does, `server` is the page, `command` starts it.
+`sheets` finds pictures in the manifest, `session` holds what a person does, `server` is the page, `command` starts it.
 """

@@ -20,7 +20,7 @@ from harness.storage.hdf5 import open_packed
 STAGE_VERSION = 2  # rises when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
 BEFORE = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
-PLACES_IN_CLEAN = ("decisions",)  # a path: what it holds is compared instead
+PLACE_IN_CLEAN = "decisions"  # a path: what it holds is compared instead
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class SetPlan:
         """The recipe and, unless drawn, the source's place (None: not said): what must not change unnoticed."""
         recipe = dict(self.recipe)
         if self.clean is not None:
-            recipe["clean"] = recipe["clean"] | {key: getattr(self.clean, key) for key in PLACES_IN_CLEAN}
+            recipe["clean"] = recipe["clean"] | {PLACE_IN_CLEAN: self.clean.decisions}
         if self.data.source == "procedural":
             return recipe
         try:
@@ -112,7 +112,7 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
     if clean is None:
         recipe["clean"] = NOT_CLEANED
     else:
-        recipe["clean"] = clean.model_dump(mode="json", exclude=set(PLACES_IN_CLEAN))
+        recipe["clean"] = clean.model_dump(mode="json", exclude={PLACE_IN_CLEAN})
         recipe["decisions_sha256"] = _decisions_sha256(decisions)
     return recipe | {"stage_version": STAGE_VERSION}
 
@@ -191,7 +191,7 @@ def _refuse_other_recipe(plan: SetPlan) -> None:
     elif isinstance(found.get("src"), str):
         found["src"] = os.path.realpath(found["src"])
     if isinstance(found.get("clean"), dict) and wanted["clean"].get("apply"):
-        found["clean"] |= {key: wanted["clean"][key] for key in PLACES_IN_CLEAN}
+        found["clean"][PLACE_IN_CLEAN] = wanted["clean"][PLACE_IN_CLEAN]
         resolved = (summary.get("sorter") or {}).get("name")
         if wanted["clean"]["features"] in ("auto", resolved):  # the set is there: whichever was the best then will do
             found["clean"]["features"] = wanted["clean"]["features"]

@@ -4,10 +4,11 @@ Picture i of a set is a function of (kind, set seed, i, size) alone, whatever th
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANG
 from datasets.procedural.render import render
 from harness.errors import UserError
 
+T = TypeVar("T")
 FACTORS_TABLE = "factors.csv"
 
 
@@ -67,11 +69,16 @@ def render_many(
     if min(height, width) < 16 or max(height, width) > 1024:
         raise UserError(f"size_px: found {height}x{width}, allowed 16 to 1024 a side")
     jobs = [(kind, seed, index, height, width, futurism_range) for index in range(count)]
+    yield from map_jobs(render_index, jobs, workers)
+
+
+def map_jobs(function: Callable[[Any], T], jobs: Iterable[Any], workers: int) -> Iterator[T]:
+    """function(job) in order; with more than one worker in processes, into which `function` is imported by name."""
     if workers <= 1:
-        yield from map(render_index, jobs)
+        yield from map(function, jobs)
         return
     with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(render_index, jobs, chunksize=8)
+        yield from pool.imap(function, jobs, chunksize=8)
 
 
 def picture_name(kind: Kind, index: int) -> str:

@@ -32,42 +32,38 @@ def list_into(store: ScanStore, folder: Path, only_class: str, source: str) -> l
 
 def walk_pictures(folder: Path, only: str | None = None) -> Iterator[ListedFile]:
     """Every file of a folder (`only`: of this one of its sub-folders), those of one sub-folder in any order."""
+    top = folder / only if only else folder
     try:
-        entries = _entries(str(folder / only if only else folder))
+        os.scandir(top).close()
     except OSError as error:
         if only and isinstance(error, FileNotFoundError):
             return  # a scraper's folder before its first picture
         raise UserError(f"data.src: cannot read {folder} ({error.strerror}), allowed a folder of pictures") from error
-    visited = {os.path.realpath(folder)}
-    inner: list[tuple[str, str]] = []
-    for name, path in entries:
-        if _is_folder(path):
-            inner.append((name, path))
-        else:
-            yield _file(path, f"{only}/{name}" if only else name, None)
-    for name, path in sorted(inner, key=lambda pair: os.fsencode(pair[0])):
-        yield from _walk(path, f"{only}/{name}" if only else name, None if only else name, visited)
+    visited = {os.path.realpath(folder)} if only else set()
+    yield from _walk(str(top), only or "", None, visited, classes_inside=not only)
 
 
-def _walk(folder: str, name: str, class_name: str | None, visited: set[str]) -> Iterator[ListedFile]:
+def _walk(
+    folder: str, name: str, class_name: str | None, visited: set[str], classes_inside: bool = False
+) -> Iterator[ListedFile]:
     """Every file below a folder; folders in the order of their names, so that of two ways to one the first counts."""
     real = os.path.realpath(folder)
     if real in visited:
         yield ListedFile(folder, name, class_name, "link: leads to a folder that was read already")
         return
     visited.add(real)
-    inner = []
+    prefix, inner = f"{name}/" if name else "", []
     try:
         for entry, path in _entries(folder):
             if _is_folder(path):
                 inner.append((entry, path))
             else:
-                yield _file(path, f"{name}/{entry}", class_name)
+                yield _file(path, prefix + entry, class_name)
     except OSError as error:
         yield ListedFile(folder, name, class_name, f"unreadable: {error.strerror}")
         return
     for entry, path in sorted(inner, key=lambda pair: os.fsencode(pair[0])):
-        yield from _walk(path, f"{name}/{entry}", class_name, visited)
+        yield from _walk(path, prefix + entry, entry if classes_inside else class_name, visited)
 
 
 def _file(path: str, name: str, class_name: str | None) -> ListedFile:
@@ -89,12 +85,7 @@ def _is_folder(path: str) -> bool:
 
 def _entries(folder: str) -> Iterator[tuple[str, str]]:
     """(name, path) of what is visible in a folder, one by one: there may be a million."""
-    entries = os.scandir(folder)
-
-    def visible() -> Iterator[tuple[str, str]]:
-        with entries:
-            for entry in entries:
-                if not (entry.name.startswith(".") or entry.name.lower().endswith(TEXT_SUFFIXES)):
-                    yield entry.name, entry.path
-
-    return visible()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(".") or entry.name.lower().endswith(TEXT_SUFFIXES)):
+                yield entry.name, entry.path

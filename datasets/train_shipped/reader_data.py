@@ -1,18 +1,16 @@
 """The pictures that the factor reader learns from and is tested on: cars with factors, and what is no usable car."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from multiprocessing import get_context
-from typing import Any
 
 import numpy as np
 
 from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.messy import DAMAGED, SCHEDULE, USABLE, make_messy, messy_kind
 from datasets.procedural.render import finish, render_with_mask
-from datasets.procedural.sets import picture_draw
-from harness.images.decode import decode_picture, resize_picture
+from datasets.procedural.sets import map_jobs, picture_draw
+from datasets.scan.scan import make_look
+from harness.images.decode import decode_picture
 
 FULL_RANGE = (0.0, 1.0)  # futurism: learnt on all of it, although the sets keep to its ends
 SHAPES = ((0.5, 1.0), (0.1, 9 / 16), (0.4, 0.5))  # share of the pictures, height / width
@@ -38,7 +36,7 @@ class Cars:
 
 def draw_cars(count: int, set_seed: int, height: int, width: int, workers: int = 1) -> Cars:
     """Cars of every futurism in [0, 1] in all usual views."""
-    rows = list(_map(_draw_car, [(set_seed, index, height, width) for index in range(count)], workers))
+    rows = list(map_jobs(_draw_car, [(set_seed, index, height, width) for index in range(count)], workers))
     pictures, masks, factors = (np.stack([row[k] for row in rows]) for k in range(3))
     return Cars(pictures, masks, factors, np.zeros(count, np.int64))
 
@@ -78,21 +76,9 @@ def draw_messy(count: int, set_seed: int, size_px: int, workers: int = 1) -> tup
     kinds = [kind for kind in SCHEDULE if kind not in (*USABLE, *DAMAGED) and "duplicate" not in kind]
     indices = (index for index in itertools.count() if messy_kind(index) in kinds)
     jobs = [(set_seed, index, size_px) for index in itertools.islice(indices, count)]
-    return np.stack(list(_map(_draw_messy, jobs, workers))), [messy_kind(index) for _, index, _ in jobs]
+    return np.stack(list(map_jobs(_draw_messy, jobs, workers))), [messy_kind(index) for _, index, _ in jobs]
 
 
 def _draw_messy(job: tuple[int, int, int]) -> np.ndarray:
     set_seed, index, size_px = job
-    picture = decode_picture(make_messy(set_seed, index, MESSY_PX).data)
-    height, width = picture.shape[:2]
-    rows, columns = max(width - height, 0), max(height - width, 0)  # squared as `pictures_to_input` does it
-    around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    return resize_picture(np.pad(picture, around, mode="edge"), size_px, size_px)
-
-
-def _map(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterable[Any]:
-    if workers <= 1:
-        yield from map(function, jobs)
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(function, jobs, chunksize=8)
+    return make_look(decode_picture(make_messy(set_seed, index, MESSY_PX).data), size_px)

@@ -20,6 +20,7 @@ from datasets.train_shipped.augment import blemish, continue_rows, degrade, unif
 from datasets.train_shipped.fit import fit, on_one_thread, to_float
 from datasets.train_shipped.negatives import spoil
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
+from datasets.train_shipped.view_data import draw_negatives
 from harness.cli import say
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
 from harness.storage.atomic import atomic_write
@@ -78,9 +79,11 @@ def _set_seed(seed: int, purpose: str) -> int:
 
 
 def _others(count: int, set_seed: int, workers: int) -> np.ndarray:
-    """Unusable messy pictures and empty backdrops, four to one: uint8 (N, S, S, 3)."""
-    messy, _ = draw_messy(count, set_seed, DRAWN_PX, workers)
-    return np.concatenate([messy, draw_empty(count // 4, set_seed, DRAWN_PX)])
+    """Pictures without a usable car and empty backdrops, four to one: uint8 (N, S, S, 3).
+
+    The weights that the repository ships saw unusable pictures of the messy set in place of `draw_negatives`."""
+    drawn = draw_negatives(count, set_seed, DRAWN_PX, workers)
+    return np.concatenate([drawn, draw_empty(count // 4, set_seed, DRAWN_PX)])
 
 
 def _factor_table(values: np.ndarray) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from datasets.clean.few_shot import standardised, unscaled
 from datasets.clean.kinds import KINDS
 from datasets.clean.manual_labels import VIEWS
-from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path
+from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path, split_features
 from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
 from datasets.train_shipped.fit import fit, on_one_thread, to_float
@@ -85,9 +85,7 @@ def net_heads(network: SorterNet) -> dict[str, np.ndarray]:
 
 def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: DrawnViews) -> dict[str, np.ndarray]:
     """Logistic regressions on features (N, dim) of drawn pictures; views from the pictures and their mirror images."""
-    even, sided = featurizer.even, featurizer.sided
-    here, mirrored = features[:, even : even + sided], features[:, even + sided :]
-    whole = np.concatenate([features[:, :even], 0.5 * (here + mirrored)], 1)
+    whole, here, mirrored = split_features(featurizer, features)
     kind_weight, kind_bias = _fit(whole, drawn.kinds, KIND_STRENGTH)
     seen = drawn.views >= 0
     rows, labels = np.concatenate([here[seen], mirrored[seen]]), drawn.views[seen]

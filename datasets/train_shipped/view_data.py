@@ -6,7 +6,6 @@ Picture i is a function of (seed, i, size) alone, whatever the number of workers
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 
 import numpy as np
 from PIL import Image
@@ -18,6 +17,7 @@ from datasets.procedural.factors import Factors, draw_factors
 from datasets.procedural.messy import DAMAGED, make_messy, messy_kind
 from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo, draw_poster
 from datasets.procedural.render import finish, park
+from datasets.procedural.sets import map_jobs
 from datasets.scan.scan import make_look
 from datasets.train_shipped.view_data_art import (
     add_caption,
@@ -33,6 +33,7 @@ from harness.images.letterbox import remove_letterbox
 SEEN = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
 SHARES = {"ok": 0.53, "blank": 0.02, "dark": 0.03, "logo": 0.04, "graphic": 0.04, "not_a_car": 0.08, "interior": 0.03,
           "several_cars": 0.09, "collage": 0.03, "people": 0.04, "part": 0.04, "aspect": 0.03}  # fmt: skip
+END_VIEWS = 0.08  # share of good cars from the front or rear among negatives, beside those in SHARES
 # Degrees of yaw: 0 = seen from the front, 90 = from its left side, where the nose points left in the picture and the
 # tail right. What lies between two ranges is drawn for neither.
 YAWS = {"front": (-14, 14), "front_left": (20, 76), "left": (83, 97), "rear_right": (104, 155), "rear": (161, 199)}
@@ -55,12 +56,17 @@ class DrawnViews:
 
 def draw_for_sorting(count: int, seed: int, look_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
     """Pictures `first` and on: every kind in its share (`SHARES`), and every view alike often."""
-    return _collected(_draw_index, [(seed, first + index, look_px) for index in range(count)], workers)
+    return _collected(_draw, [(seed, first + index, look_px, None) for index in range(count)], workers)
 
 
 def draw_views(view: str, count: int, seed: int, look_px: int, workers: int = 1) -> DrawnViews:
     """Usable cars in one view."""
-    return _collected(_draw_one_view, [(seed, index, look_px, view) for index in range(count)], workers)
+    return _collected(_draw, [(seed, index, look_px, view) for index in range(count)], workers)
+
+
+def draw_negatives(count: int, seed: int, look_px: int, workers: int = 1) -> np.ndarray:
+    """What is no usable car, uint8 (N, S, S, 3): every kind but "ok" in its share, and cars from the front or rear."""
+    return _collected(_draw_negative, [(seed, index, look_px) for index in range(count)], workers).looks
 
 
 def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, list[str]]:
@@ -79,26 +85,25 @@ def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, l
 
 
 def _collected(function: Callable[[tuple], tuple], jobs: list[tuple], workers: int) -> DrawnViews:
-    if workers <= 1:
-        rows = [function(job) for job in jobs]
-    else:
-        with get_context("spawn").Pool(workers) as pool:
-            rows = list(pool.imap(function, jobs, chunksize=16))
-    looks, kinds, views = zip(*rows, strict=True)
+    looks, kinds, views = zip(*map_jobs(function, jobs, workers), strict=True)
     return DrawnViews(np.stack(looks), np.array(kinds), np.array(views))
 
 
-def _draw_index(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
-    seed, index, look_px = job
-    rng = np.random.default_rng([seed, index, 50])
-    kind = KINDS[rng.choice(len(KINDS), p=list(SHARES.values()))]
-    view = VIEWS[rng.integers(len(VIEWS))]
-    return _finished(kind, view, look_px, rng)
-
-
-def _draw_one_view(job: tuple[int, int, int, str]) -> tuple[np.ndarray, int, int]:
+def _draw(job: tuple[int, int, int, str | None]) -> tuple[np.ndarray, int, int]:
+    """A usable car in this view, or any kind in any view."""
     seed, index, look_px, view = job
-    return _finished("ok", view, look_px, np.random.default_rng([seed, index, 51, VIEWS.index(view)]))
+    rng = np.random.default_rng([seed, index, 50] if view is None else [seed, index, 51, VIEWS.index(view)])
+    kind = KINDS[rng.choice(len(KINDS), p=list(SHARES.values()))] if view is None else "ok"
+    return _finished(kind, view or VIEWS[rng.integers(len(VIEWS))], look_px, rng)
+
+
+def _draw_negative(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
+    seed, index, look_px = job
+    rng = np.random.default_rng([seed, index, 52])
+    shares = np.array(list((SHARES | {"ok": END_VIEWS}).values()))
+    kind = KINDS[rng.choice(len(KINDS), p=shares / shares.sum())]
+    view = ("front", "rear")[rng.integers(2)] if kind == "ok" else VIEWS[rng.integers(len(VIEWS))]
+    return _finished(kind, view, look_px, rng)
 
 
 def _finished(kind: str, view: str, look_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:

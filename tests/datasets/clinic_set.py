@@ -10,17 +10,11 @@ import numpy as np
 from PIL import Image
 
 from datasets.pack.recipe import SetPlan
-from harness.config.experiment import Config, load_config
+from harness.config.experiment import Config
 from harness.storage.hdf5 import PackedWriter
 from tests.harness.pictures import fit_picture
 
-BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
 THRESHOLD = 0.5
-
-
-def make_config(name: str = "mine", src: str = "photos", size: int = 32, **changes: Any) -> Config:
-    settings = {"set": name, "source": "folder", "src": src, "img_size": size, **changes}
-    return load_config(BASE, [f"data.{key}={json.dumps(value)}" for key, value in settings.items()])
 
 
 def draw(seed: int, height: int = 60, width: int = 90) -> bytes:

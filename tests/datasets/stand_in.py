@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datasets.clean.manual_labels import Decision, change_decisions
 from datasets.pack import build_set as stage
 from datasets.pack.recipe import SetPlan
 from datasets.scan.store import LISTED, ScanStore, key_to_file
@@ -67,6 +68,14 @@ def rows_of(store: ScanStore) -> list[SimpleNamespace]:
 
 def build_set(data: Data, clean: Clean | None = None, **options: Any) -> list[Path]:
     return stage.build_set(SetPlan.of(data, clean), **options)
+
+
+def read_manifest(data: Data) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in SetPlan.of(data).manifest.read_text().splitlines()]
+
+
+def write_decision(path: Path, decision: Decision) -> None:
+    change_decisions(path, {decision.sha256: decision})
 
 
 def make_config(*changes: str, **data: Any) -> Config:

@@ -25,9 +25,8 @@ finetune: {{override: {{data: {{set: show, kind: concept}}}}}}
 
 
 @pytest.fixture(autouse=True)
-def experiment(tmp_path, monkeypatch) -> Path:
+def experiment(tmp_path) -> Path:
     """A folder to work in, with a config of two small drawn sets."""
-    monkeypatch.chdir(tmp_path)
     path = tmp_path / "small.yaml"
     path.write_text(CONFIG.format(root=ROOT))
     return path

@@ -19,25 +19,22 @@ from datasets.cifar10 import cifar10, download
 from datasets.cifar10.pickles import read_batch
 from datasets.clean.split import is_valid
 from datasets.pack.recipe import SetPlan
-from harness.config.experiment import Data, load_config
+from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import resize_picture
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import build_set
+from tests.datasets.stand_in import build_set, make_config
 
-BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 ROWS = 3
 
 
 @pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def no_mirror(monkeypatch):
     monkeypatch.delenv("CARFORGE_CIFAR10_URL", raising=False)
 
 
 def make_data(src: str | None, **changes: Any) -> Data:
-    settings = {"set": "cifar10", "source": "cifar10", "src": src, "img_size": 32, **changes}
-    return load_config(BASE, [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]).data
+    return make_config(**{"set": "cifar10", "source": "cifar10", "src": src, **changes}).data
 
 
 def draw(count: int, seed: int) -> np.ndarray:

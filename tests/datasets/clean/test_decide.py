@@ -20,8 +20,7 @@ from tests.datasets.stand_in import StandIn, make_config, paint, redden
 
 
 @pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def photos_folder(in_tmp_path):
     Path("photos").mkdir()
 
 

@@ -16,11 +16,11 @@ from datasets.clean.manual_labels import (
     Decision,
     change_decisions,
     read_decisions,
-    write_decision,
     write_decisions,
 )
 from harness.config.schema import ViewName
 from harness.errors import UserError
+from tests.datasets.stand_in import write_decision
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAD = "file,sha256,verdict,view,note\n"
@@ -141,8 +141,9 @@ def test_threads_lose_nothing(path):
 def test_processes_lose_nothing(path):
     """Two clinics, or a clinic and a script."""
     code = (
-        "import sys; from pathlib import Path; from datasets.clean.manual_labels import Decision, write_decision\n"
-        "for k in range(25): write_decision(Path(sys.argv[1]), Decision('x', f'{sys.argv[2]}{k:063d}', 'drop'))"
+        "import sys; from pathlib import Path; from datasets.clean.manual_labels import Decision, change_decisions\n"
+        "for sha in [f'{sys.argv[2]}{k:063d}' for k in range(25)]:\n"
+        "    change_decisions(Path(sys.argv[1]), {sha: Decision('x', sha, 'drop')})"
     )
     runs = [subprocess.Popen([sys.executable, "-c", code, str(path), digit], cwd=ROOT) for digit in "123"]
     assert [run.wait(60) for run in runs] == [0, 0, 0]

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.datasets.clinic_set import draw, line, make_config, write_set
+from tests.datasets.clinic_set import draw, line, write_set
+from tests.datasets.stand_in import make_config, write_decision
 
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 from starlette.testclient import TestClient
 
-from datasets.clean.manual_labels import Decision, read_decisions, write_decision
+from datasets.clean.manual_labels import Decision, read_decisions
 from datasets.clinic.command import clinic_command, open_session, set_by_config, set_by_name
 from datasets.clinic.server import make_app
 from datasets.clinic.session import Session
@@ -32,11 +33,6 @@ from harness.errors import UserError
 ROOT = Path(__file__).resolve().parents[3]
 HERE = "http://127.0.0.1:8123"
 HOSTILE = '"><img src=x onerror=alert(1)>\udcfe.jpg'
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def lines_of_a_set() -> list[dict[str, Any]]:
@@ -405,7 +401,7 @@ def test_a_set_that_is_missing_names_the_target(session):
     with pytest.raises(UserError, match=r"data/sets/never: found no set .* `make dataset SET=never`"):
         set_by_name("never", None, [])
     with pytest.raises(UserError, match="make dataset"):
-        open_session(make_config("other"), ["true"])
+        open_session(make_config(set="other"), ["true"])
     with pytest.raises(UserError, match="allowed a set's name or a config"):
         clinic_command()
 

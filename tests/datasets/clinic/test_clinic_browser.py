@@ -17,7 +17,8 @@ from datasets.clean.manual_labels import read_decisions
 from datasets.pack.recipe import SetPlan
 from harness.config.experiment import load_config
 from harness.storage.hdf5 import open_packed
-from tests.datasets.clinic_set import draw, line, make_config, write_set
+from tests.datasets.clinic_set import draw, line, write_set
+from tests.datasets.stand_in import make_config
 from tests.serving import served
 
 pytestmark = pytest.mark.browser
@@ -204,7 +205,7 @@ def test_everything_has_a_name_and_enough_contrast(tab, clinic, scheme):
     from datasets.report.report import write_report
 
     tab.emulate_media(color_scheme=scheme)
-    report = write_report(make_config().data, Path("photos")).absolute().as_uri()
+    report = write_report(SetPlan.of(make_config().data)).absolute().as_uri()
     for address in (clinic + "?sheet=kept", clinic + "?sheet=dropped", clinic + "?sheet=copies", report):
         tab.goto(address)
         assert tab.evaluate(NAMELESS) == [], address

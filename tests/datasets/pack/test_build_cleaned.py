@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from datasets.bench.files import hostile_files, write_hostile
-from datasets.clean.manual_labels import Decision, write_decision
+from datasets.clean.manual_labels import Decision
 from datasets.pack import build_set as stage
 from datasets.pack.recipe import SetPlan
 from datasets.scan.pool import map_in_order
@@ -27,15 +27,10 @@ from datasets.scan.store import ScanStore
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import StandIn, build_set, make_config, paint, redden
+from tests.datasets.stand_in import StandIn, build_set, make_config, paint, read_manifest, redden, write_decision
 from tests.harness.pictures import fit_picture
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> None:
@@ -50,10 +45,6 @@ def build(config: Config, **options: Any) -> tuple[list[Path], StandIn]:
     return build_set(config.data, config.clean, workers=options.pop("workers", 0), sorter=sorter, **options), sorter
 
 
-def read_manifest(config: Config) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in SetPlan.of(config.data).manifest.read_text().splitlines()]
-
-
 def sha256s(config: Config) -> list[str]:
     paths = [config.data.hdf5_path(split) for split in ("train", "valid")]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()]
@@ -63,7 +54,7 @@ def test_what_is_kept_is_packed_and_what_is_not_has_a_line():
     make_folder(20, logos=5)
     config = make_config(valid_fraction=0.3)
     paths, _ = build(config)
-    lines = read_manifest(config)
+    lines = read_manifest(config.data)
     assert len(lines) == 20 and Counter(line["verdict"] for line in lines) == {"keep": 15, "drop": 5}
     for line in lines:
         assert 0 <= line["ok_score"] <= 1 and round(line["ok_score"], 4) == line["ok_score"]
@@ -96,8 +87,8 @@ def test_sets_that_are_drawn_are_taken_as_they_are():
         "data.source=procedural", "data.src=null", "data.count=5", "data.kind=concept", "clean.views=[rear]"
     )
     build_set(config.data, config.clean, workers=0)
-    assert len(read_manifest(config)) == 5 and not SetPlan.of(config.data).scan.exists()
-    assert all(line["verdict"] == "keep" and line["ok_score"] == 1.0 for line in read_manifest(config))
+    assert len(read_manifest(config.data)) == 5 and not SetPlan.of(config.data).scan.exists()
+    assert all(line["verdict"] == "keep" and line["ok_score"] == 1.0 for line in read_manifest(config.data))
 
 
 # ---- again, otherwise -------------------------------------------------------------------------------------------
@@ -149,13 +140,13 @@ def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
     make_folder(12, logos=2)
     config = make_config()
     build(config)
-    line = read_manifest(config)[5]
+    line = read_manifest(config.data)[5]
     write_decision(SetPlan.of(config.data).decisions_path, Decision(line["file"], line["sha256"], "drop", "", "a note"))
     with pytest.raises(UserError, match="decisions.csv: decides otherwise than when it was made"):
         build(config)
     monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
     build(config, rebuild=True)
-    assert read_manifest(config)[5]["reason"] == "person: a note"
+    assert read_manifest(config.data)[5]["reason"] == "person: a note"
     write_decision(
         SetPlan.of(config.data).decisions_path, Decision(line["file"], line["sha256"], "drop", "", "another note")
     )
@@ -205,7 +196,7 @@ def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
         with pytest.raises(UserError, match="scan-32.sqlite: cannot be used .*disk is full.* --rescan"):
             build(config)
     build(config)
-    assert Counter(line["verdict"] for line in read_manifest(config)) == {"keep": 40}
+    assert Counter(line["verdict"] for line in read_manifest(config.data)) == {"keep": 40}
 
 
 def test_the_same_folder_written_otherwise_is_the_same():
@@ -223,7 +214,7 @@ def test_decisions_may_lie_elsewhere():
     sha256 = hashlib.sha256(Path("photos/002.png").read_bytes()).hexdigest()
     write_decision(Path("mine.csv"), Decision("002.png", sha256, "drop"))
     build(config)
-    assert read_manifest(config)[2]["reason"] == "person"
+    assert read_manifest(config.data)[2]["reason"] == "person"
     os.rename("mine.csv", "yours.csv")
     build(make_config("clean.decisions=yours.csv"))
     with pytest.raises(UserError, match="mine.csv: decides otherwise"):
@@ -291,7 +282,7 @@ def test_hostile_files_are_accounted_for():
     noted = {f"files/{name}": sha256 for name, _, sha256 in hostile_files(3, 120)}
     config = make_config("clean.apply=false", src="hostile")
     build(config, workers=2)
-    lines = {line["file"]: line for line in read_manifest(config)}
+    lines = {line["file"]: line for line in read_manifest(config.data)}
     assert len(lines) == 120 and not any((line["reason"] or "").startswith("crash") for line in lines.values())
     assert all(str(lines[name]["reason"]).startswith("damaged") for name, sha256 in noted.items() if sha256)
     kept = {
@@ -315,7 +306,7 @@ def test_without_a_ledger_no_damaged_png_passes():
     (Path("hostile") / "ledger.jsonl").unlink()
     config = make_config("clean.apply=false", src="hostile")
     build(config)
-    lines = read_manifest(config)
+    lines = read_manifest(config.data)
     assert len(lines) == 200
     damaged = [line for line in lines if line["file"].endswith("mutated.png")]
     assert len(damaged) > 50 and all(line["verdict"] == "drop" for line in damaged)
@@ -333,7 +324,7 @@ def test_a_file_that_kills_or_stops_its_decoder_is_one_line(monkeypatch):
     make_folder(24)
     config = make_config()
     build(config, workers=2, mapper=lambda _, jobs, workers: map_in_order(scan_or_die, jobs, workers, timeout_sec=3))
-    reasons = {line["file"]: line["reason"] for line in read_manifest(config) if line["reason"]}
+    reasons = {line["file"]: line["reason"] for line in read_manifest(config.data) if line["reason"]}
     assert reasons["007.png"] == "crash: the decoder ended with code 11"
     assert reasons["011.png"].startswith("timeout") and len(reasons) == 2
 

@@ -14,23 +14,14 @@ from PIL import Image
 from datasets.clean.split import is_valid
 from datasets.pack import build_set as build
 from datasets.pack.recipe import SetPlan
-from harness.config.experiment import Data, load_config
+from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import build_set
-
-ROOT = Path(__file__).resolve().parents[3]
-BASE = ROOT / "configs" / "base.yaml"
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+from tests.datasets.stand_in import build_set, make_config, read_manifest
 
 
 def make_data(**changes: Any) -> Data:
-    settings = {"set": "mine", "source": "folder", "src": "photos", "img_size": 32, **changes}
-    return load_config(BASE, [f"data.{key}={json.dumps(value)}" for key, value in settings.items()]).data
+    return make_config(**changes).data
 
 
 def draw(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -47,10 +38,6 @@ def save(path: Path, picture: np.ndarray, **options: Any) -> None:
 def make_folder(count: int, folder: Path = Path("photos")) -> None:
     for number in range(count):
         save(folder / f"{number:03d}.png", draw(number))
-
-
-def read_manifest(data: Data) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in SetPlan.of(data).manifest.read_text().splitlines()]
 
 
 def everything_kept(data: Data) -> dict[str, np.ndarray]:

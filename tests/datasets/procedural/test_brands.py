@@ -2,19 +2,19 @@
 
 from collections import Counter
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from datasets.pack.build_set import build_set
 from datasets.procedural.brands import BRANDS, HOUSES
 from datasets.procedural.factors import FUTURISM_RANGES, RANGES, Kind
 from datasets.procedural.render import render
 from datasets.procedural.sets import house_of, picture_draw, picture_name, read_factors, render_many, render_set
 from datasets.scan.listing import walk_pictures
-from harness.config.experiment import load_config
 from harness.storage.hdf5 import open_packed
+from tests.datasets.stand_in import build_set, make_config
 
 KINDS: tuple[Kind, ...] = ("brands", "brand_concepts")
 
@@ -83,15 +83,13 @@ def test_a_set_has_a_folder_a_brand_and_a_row_a_picture(tmp_path):
         assert (factors, seed) == picture_draw("brands", 3, index)
 
 
-def test_brands_are_the_classes_of_the_packed_set(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    base = load_config(__file__.rpartition("/tests/")[0] + "/configs/base.yaml", [
-        "data.set=b", "data.kind=brand_concepts", "data.count=24", "data.img_size=[32, 64]", "data.valid_fraction=0.25",
-    ])  # fmt: skip
-    for path in build_set(base.data, base.clean, workers=0):
+def test_brands_are_the_classes_of_the_packed_set():
+    sizes: dict[str, Any] = {"img_size": [32, 64], "valid_fraction": 0.25, "src": None}
+    config = make_config(set="b", source="procedural", kind="brand_concepts", count=24, **sizes)
+    for path in build_set(config.data, config.clean, workers=0):
         with open_packed(path) as packed:
             assert packed.class_names == list(BRANDS) == sorted(BRANDS)
             pictures, labels = packed.read(), packed.labels
-            drawn = list(render_many("brand_concepts", 24, base.data.seed, (32, 64)))
+            drawn = list(render_many("brand_concepts", 24, config.data.seed, (32, 64)))
             brand_of = {picture.tobytes(): index % 8 for index, (_, _, picture) in enumerate(drawn)}
             assert [brand_of[picture.tobytes()] for picture in pictures] == list(labels)

@@ -28,13 +28,8 @@ from datasets.report.report import funnel, update_report, write_report
 from datasets.report.thumbnails import read_thumbnail
 from harness.config.experiment import Data
 from harness.images.decode import PictureError
-from tests.datasets.clinic_set import draw, line, make_config, write_set
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
+from tests.datasets.clinic_set import draw, line, write_set
+from tests.datasets.stand_in import make_config
 
 HOSTILE = '<script>alert("x")</script>\udcff & co.jpg'
 
@@ -239,7 +234,7 @@ def test_no_name_leads_out_of_the_folder(name, tmp_path):
 
 def test_a_set_that_came_decoded_and_was_never_judged():
     """As CIFAR-10: no files, few fields."""
-    config = make_config("plain")
+    config = make_config(set="plain")
     lines = [line(f"row/{k}.jpg") for k in range(4)]
     write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
     few = ("file", "verdict", "reason", "sha256", "class", "split", "row", "width", "height")

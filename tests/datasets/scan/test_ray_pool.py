@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.pack.build_set import build_set
 from datasets.scan.pool import Lost, map_in_order
 from datasets.scan.ray_pool import map_on_ray
 from harness.errors import UserError
-from tests.datasets.stand_in import StandIn, make_config, paint
+from tests.datasets.stand_in import StandIn, build_set, make_config, paint
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (pip install 'ray>=2.50')")
@@ -65,8 +64,7 @@ def test_results_come_in_order_and_a_death_loses_one_item():
 
 @needs_ray
 @pytest.mark.usefixtures("cluster")
-def test_the_same_set_as_on_this_machine(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_same_set_as_on_this_machine():
     Path("photos").mkdir()
     for number in range(30):
         Image.fromarray(paint(number)).save(f"photos/{number:02d}.png")

@@ -20,11 +20,6 @@ PLACE = Path("scan.sqlite")
 SETTINGS = {"img_size": [32, 32]}
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def make_folder(count: int) -> None:
     for number in range(count):
         path = Path(f"photos/{number:03d}.png")
