@@ -4,16 +4,14 @@ In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{saf
 """
 
 import hashlib
-import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,18 +21,17 @@ from blend.generator.styled_generator import STYLE_STEPS, LoadedRun, StyledGener
 from blend.inversion.distances import make_features
 from blend.inversion.optimise import Watch, invert
 from harness.checkpoints.sampling import label_to_y
-from harness.config.class_choice import Label
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import pictures_to_tensor
 from harness.runtime.device import prepare_hardware
-from harness.storage.atomic import atomic_write
+from harness.storage.cache import Arrays, cached, key_sha256, read_cached
 
 Kind = Literal["ordinary", "concept"]
 STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}
 VERSION = 1  # of how z is found: files of another are not taken for equal
-TENSORS = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error")
+ENTRY = "inversion"  # of a file's metadata: the stamp, all that decides the result, and the names
 PART_TARGETS = 64  # kept before the next are begun
 SHEET_COLUMNS, SHEET_TARGETS = 16, 64
 
@@ -100,10 +97,15 @@ def invert_parents(
             f"{generator.base.name} draws; try another CONFIG"
         )
     place = _place(config, generator, encoder, parents, kind, start)
-    tensors = _read(place.path)
-    if tensors is None:
-        tensors = _invert_in_parts(config, generator, encoder, parents, place, start, watch)
-    found = _inversions(parents, kind, place.path, tensors)
+    arrays = cached(
+        place.path,
+        place.stamp,
+        lambda: _invert_in_parts(config, generator, encoder, parents, place, start, watch),
+        ENTRY,
+    )
+    for part in place.path.parent.glob(f"{place.path.stem}.*.part"):
+        part.unlink(missing_ok=True)
+    found = _inversions(parents, kind, place.path, arrays)
     if not place.path.with_suffix(".png").exists():
         save_png(place.path.with_suffix(".png"), draw_sheet(found.targets, found.encoder, found.refined))
     return found
@@ -118,9 +120,9 @@ def kept_inversions(
     start: "Inversions | None" = None,
 ) -> Inversions | None:
     """What `invert_parents` left for these parents; None where it has yet to search."""
-    path = _place(config, generator, encoder, parents, kind, start).path
-    tensors = _read(path)
-    return None if tensors is None else _inversions(parents, kind, path, tensors)
+    place = _place(config, generator, encoder, parents, kind, start)
+    arrays = read_cached(place.path, place.stamp, ENTRY)
+    return None if arrays is None else _inversions(parents, kind, place.path, arrays)
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,14 @@ def _place(
     if start is not None:
         stamp |= {"start": start.path.stem}
     label = kind if start is None else f"style{style}-{kind}"
-    return _Place(inversions_folder(generator) / f"{label}-{_hash(stamp)}.safetensors", style, stamp)
+    return _Place(inversions_folder(generator) / f"{label}-{key_sha256(stamp)[:16]}.safetensors", style, stamp)
 
 
-def _inversions(parents: Parents, kind: Kind, path: Path, tensors: dict[str, Tensor]) -> Inversions:
-    targets, redrawn, refined = (tensors[key].numpy() for key in ("targets", "encoder", "refined"))
-    found = [tensors[key] for key in ("z_first", "z", "first_error", "error")]
-    return Inversions(
-        kind, parents.names, parents.sha256s, targets, redrawn, refined, *found, y=tensors.get("y"), path=path
-    )
+def _inversions(parents: Parents, kind: Kind, path: Path, arrays: Arrays) -> Inversions:
+    pictures = [arrays[key] for key in ("targets", "encoder", "refined")]
+    found = [torch.from_numpy(arrays[key]) for key in ("z_first", "z", "first_error", "error")]
+    y = torch.from_numpy(arrays["y"]) if "y" in arrays else None
+    return Inversions(kind, parents.names, parents.sha256s, *pictures, *found, y=y, path=path)
 
 
 def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) -> np.ndarray:
@@ -177,61 +178,49 @@ def _invert_in_parts(
     place: _Place,
     start_from: Inversions | None,
     watch: Watch | None,
-) -> dict[str, Tensor]:
-    """Makes the place's file and returns its tensors. Each part is kept beside it until all are there."""
-    path, stamp = place.path, place.stamp
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts, files, began = [], [], time.monotonic()
+) -> Arrays:
+    """What the place's file is to hold. Each part is kept beside it until all are there."""
+    parts, began, kind = [], time.monotonic(), place.stamp["kind"]
     for start in range(0, len(parents), PART_TARGETS):
-        file = path.with_name(f"{path.stem}.{start:06d}.part")
-        part = _read(file)
-        if part is None:
-            rows = slice(start, start + PART_TARGETS)
-            guess = encode(encoder, parents.pictures[rows]) if start_from is None else start_from.latents(rows)
-            part = _invert_part(config, generator, parents.pictures[rows], place.style, parents.label, guess, watch)
-            atomic_write(file, safetensors.torch.save(part))
+        end = min(start + PART_TARGETS, len(parents))
+        file = place.path.with_name(f"{place.path.stem}.{start:06d}.part")
+        make = partial(_invert_part, config, generator, encoder, parents, place, start_from, watch, slice(start, end))
+        part = cached(file, {**place.stamp, "rows": [start, end]}, make, ENTRY)
         parts.append(part)
-        files.append(file)
-        done, sec = min(start + PART_TARGETS, len(parents)), time.monotonic() - began
         errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
-        print(
-            f"inversion of {stamp['kind']} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s", file=sys.stderr
-        )
-    tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
-    atomic_write(path, safetensors.torch.save(tensors, {"inversion": json.dumps(stamp)}))
-    for file in files:
-        file.unlink(missing_ok=True)
-    return tensors
+        sec = time.monotonic() - began
+        print(f"inversion of {kind} pictures: {end} of {len(parents)}, {errors}, {sec:.0f} s", file=sys.stderr)
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _invert_part(
     config: Config,
     generator: StyledGenerator,
-    pictures: np.ndarray,
-    style: int,
-    label: Label | None,
-    guess: tuple[Tensor, Tensor | None],
+    encoder: Encoder,
+    parents: Parents,
+    place: _Place,
+    start_from: Inversions | None,
     watch: Watch | None,
-) -> dict[str, Tensor]:
+    rows: slice,
+) -> Arrays:
+    pictures, style = np.ascontiguousarray(parents.pictures[rows]), place.style
+    z_first, y = encode(encoder, pictures) if start_from is None else start_from.latents(rows)
     hardware = prepare_hardware(config.train)
-    z_first, y = guess
-    y = y if label is None else label_to_y(label, len(pictures))
-    pictures = np.ascontiguousarray(pictures)
+    y = y if parents.label is None else label_to_y(parents.label, len(pictures))
     targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
     labels = None if y is None else y.to(generator.device)
     features = make_features(config.inversion.features, _run_of(generator, style))
     network, first = generator.at(style), z_first.to(generator.device)
     found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast, watch)
-    tensors = {
-        "targets": torch.from_numpy(pictures),
-        "encoder": torch.from_numpy(generator.draw(found.z_first, style, y)),
-        "refined": torch.from_numpy(generator.draw(found.z, style, y)),
-        "z_first": found.z_first.cpu(),
-        "z": found.z.cpu(),
-        "first_error": found.first_error.cpu(),
-        "error": found.error.cpu(),
+    tensors = {key: getattr(found, key) for key in ("z_first", "z", "first_error", "error")}
+    if y is not None:
+        tensors["y"] = y
+    return {
+        "targets": pictures,
+        "encoder": generator.draw(found.z_first, style, y),
+        "refined": generator.draw(found.z, style, y),
+        **{key: tensor.cpu().numpy() for key, tensor in tensors.items()},
     }
-    return tensors if y is None else {**tensors, "y": y.cpu()}
 
 
 def _run_of(generator: StyledGenerator, style: int) -> LoadedRun:
@@ -259,19 +248,3 @@ def _stamp(
         "label": parents.label,
         "settings": settings, "generator": key, "encoder_sha256": encoder.sha256,
     }  # fmt: skip
-
-
-def _hash(stamp: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """A kept file's tensors; None when it is not there or damaged."""
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, safetensors.SafetensorError) as error:
-        print(f"{path}: damaged ({error}); made again", file=sys.stderr)
-        return None
-    return tensors if set(TENSORS) <= set(tensors) else None
