@@ -12,6 +12,7 @@ from datasets.scan.progress import say, watch_files
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.storage.atomic import remove_folder
+from harness.storage.json_files import read_json_or_none
 
 MESSY_PX = 160
 RECIPE_FILE = ".recipe.json"  # hidden, so that the folder can be read as a folder of pictures
@@ -24,7 +25,7 @@ def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool
     recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "img_size": list(data.img_size)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
-        found = _read_recipe(folder)
+        found = read_json_or_none(folder / RECIPE_FILE)
         if found == recipe and not redraw:
             return
         if found is None:
@@ -54,10 +55,3 @@ def _draw(folder: Path, data: Data, workers: int) -> None:
         render_messy(data.count, data.seed, folder, max(MESSY_PX, *data.img_size))
     else:
         render_set(data.kind, data.count, data.seed, data.img_size, folder, max(1, workers))
-
-
-def _read_recipe(folder: Path) -> dict | None:
-    try:
-        return json.loads((folder / RECIPE_FILE).read_text())
-    except (OSError, ValueError):
-        return None

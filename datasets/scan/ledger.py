@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.scan.store_writer import Origin, StoreWriter
+from harness.storage.json_files import read_json_lines
 
 LEDGER = "ledger.jsonl"
 TEXTS = ("sha256", "class", "source", "url", "page", "license", "author")
@@ -22,14 +23,9 @@ def find_origins(store: StoreWriter, folder: Path) -> None:
 
 def _read_ledger(path: Path) -> Iterator[tuple[str, Origin | None]]:
     """(address, its picture or None where there is none) of every whole line, in order."""
-    with open(path, "rb") as stream:
-        for content in stream:
-            try:
-                line = json.loads(content)
-            except (ValueError, RecursionError):  # torn by a kill, or damaged
-                continue
-            if isinstance(line, dict) and isinstance(line.get("url"), str):
-                yield _text(line["url"]) or "", _origin(line)
+    for line in read_json_lines(path):
+        if line and isinstance(line.get("url"), str):  # others are torn by a kill, or damaged
+            yield _text(line["url"]) or "", _origin(line)
 
 
 def _origin(line: dict[str, Any]) -> Origin | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.storage.json_files import read_json_or_none
 
 UNREADABLE_WAIT_SEC = 1.0  # a lock file is empty only between its making and its first write
 
@@ -35,7 +36,7 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        found = _read(path)
+        found = read_holder(path)
         if found is not None and found.get("token") == mine["token"] and os.getpid() == mine["pid"]:
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -77,21 +78,18 @@ def _create(path: Path, content: str) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_holder(path: Path) -> dict[str, Any] | None:
     """The holder; None when the file is gone, empty or no lock."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
+    found = read_json_or_none(path)
+    return found if found and isinstance(found.get("pid"), int) else None
 
 
 def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:
     deadline = time.monotonic() + UNREADABLE_WAIT_SEC
-    holder = _read(path)
+    holder = read_holder(path)
     while holder is None and path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-        holder = _read(path)
+        holder = read_holder(path)
     if holder is not None:
         pid, host = holder["pid"], holder.get("host")
         if host != socket.gethostname():

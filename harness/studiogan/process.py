@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import read_json_or_none
 from harness.studiogan.log import OURS, LineCutter
 from harness.studiogan.shim.process import PARENT_VARIABLE
 
@@ -139,10 +140,7 @@ class StudioganProcess:
 
 def end_left_behind(folder: Path) -> int:
     """Kills what an earlier start left at work in its working folder; how many processes that were."""
-    try:
-        pid = json.loads((folder / RECORD).read_text())["pid"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    pid = (read_json_or_none(folder / RECORD) or {}).get("pid")
     # The group's number may be another's by now; nobody else's group works in this folder.
     ours = [member for member in group_members(pid) if _works_in(member, folder)] if isinstance(pid, int) else []
     for member in ours:

@@ -64,7 +64,7 @@ def test_a_damaged_file_is_never_taken(tmp_path: Path, capsys: pytest.CaptureFix
     cached(path, KEY, Making())
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
-    for trial in range(300):
+    for trial in range(100):
         damaged = bytearray(whole)
         damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged[: rng.integers(len(whole))] if trial % 4 == 0 else damaged)
