@@ -6,6 +6,8 @@ import jinja2
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from harness.config.validation import details_to_faults
+
 
 def page_environment(templates: Path) -> jinja2.Environment:
     return jinja2.Environment(
@@ -26,5 +28,4 @@ def refusal(status: int, text: str) -> JSONResponse:
 def first_fault(error: Exception) -> str:
     """The first thing that is wrong with a request's content."""
     assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+    return next(iter(details_to_faults(error.errors(), {}).values()))

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import tracemalloc
-from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from datasets.clean.reasons import REASONS
 from datasets.pack.recipe import Places
 from datasets.report import counts, pictures
 from datasets.report.car_colour import paint_of
-from datasets.report.charts import bars, histogram
 from datasets.report.counts import Examples, read_tally
 from datasets.report.report import funnel, report_path, update_report, write_report
 from datasets.report.thumbnails import read_thumbnail
@@ -146,7 +144,8 @@ def test_page_stands_alone_and_hides_nothing_hostile():
     assert HOSTILE.replace("\udcff", "\\udcff") in {one.get("title") for one in page.all("figcaption")}
     outside = [attributes for _, attributes in page.tags for key in ("src", "href") if key in attributes]
     assert {(one.get("src") or one.get("href") or "")[:1] for one in outside} <= {"#", "d"}  # anchors and data:
-    assert "url(" not in report_path(data).read_text() and "@import" not in report_path(data).read_text()
+    assert set(re.findall(r"url\((.)", report_path(data).read_text())) == {"#"}  # inside its own charts
+    assert "@import" not in report_path(data).read_text()
     assert str(Path.cwd()) not in report_path(data).read_text()  # it may be sent: no place on this machine
     policy = [one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
@@ -291,18 +290,6 @@ def test_memory_does_not_grow_with_the_manifest(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0], peaks
-
-
-def test_bars_keep_the_sum():
-    rows = bars(Counter({f"class {k}": k + 1 for k in range(30)}), most=10)
-    assert len(rows) == 11 and sum(row.count for row in rows) == sum(range(1, 31))
-    assert rows[0].share == 1.0 and rows[-1].label == "20 others"
-
-
-def test_histogram_says_its_figures():
-    svg = histogram("Sizes <of> files", [3, 0, 5], ["0", "10", "20"], "px", (1.5, "here & now"))
-    assert 'aria-label="Sizes &lt;of&gt; files: 0 3, 20 5"' in svg and svg.count('class="bar"') == 2
-    assert "here &amp; now" in svg
 
 
 @pytest.mark.parametrize(
