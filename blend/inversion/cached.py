@@ -69,11 +69,6 @@ class Inversions:
         return self.z[rows], None if self.y is None else self.y[rows]
 
 
-def inversions_folder(generator: StyledGenerator) -> Path:
-    """`runs/<base>/inversions`."""
-    return generator.base.folder.parents[1] / "inversions"
-
-
 def invert_parents(
     config: Config,
     generator: StyledGenerator,
@@ -127,7 +122,7 @@ def kept_inversions(
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an inversion is kept, the style that it is made in, and all that decides it."""
+    """Where an inversion is kept, the style that it is made in, and all that decides it, with the names."""
 
     path: Path
     style: int
@@ -143,11 +138,24 @@ def _place(
     start: Inversions | None,
 ) -> _Place:
     style = STYLES[kind] if start is None else 1 - STYLES[kind]
-    stamp = _stamp(config, generator, encoder, parents, kind, style)
+    _run_of(generator, style)
+    stamp = {
+        "version": VERSION,
+        "kind": kind,
+        "names": parents.names,
+        "sha256s": parents.sha256s,
+        "pixels_sha256": hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest(),
+        "label": parents.label,
+        # What is left out changes speed alone.
+        "settings": config.inversion.model_dump(mode="json", exclude={"count", "batch_size"}),
+        "generator": generator.key(style * STYLE_STEPS),
+        "encoder_sha256": encoder.sha256,
+    }
+    label = kind
     if start is not None:
-        stamp |= {"start": start.path.stem}
-    label = kind if start is None else f"style{style}-{kind}"
-    return _Place(inversions_folder(generator) / f"{label}-{key_sha256(stamp)[:16]}.safetensors", style, stamp)
+        stamp["start"], label = start.path.stem, f"style{style}-{kind}"
+    folder = generator.base.folder.parents[1] / "inversions"
+    return _Place(folder / f"{label}-{key_sha256(stamp)[:16]}.safetensors", style, stamp)
 
 
 def _inversions(parents: Parents, kind: Kind, path: Path, arrays: Arrays) -> Inversions:
@@ -230,21 +238,3 @@ def _run_of(generator: StyledGenerator, style: int) -> LoadedRun:
             f"concept pictures: found no fine-tuned run of {generator.base.name}, which draws them; try `make finetune`"
         )
     return run
-
-
-# ---- on disk ----------------------------------------------------------------------------------------------------
-
-
-def _stamp(
-    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind, style: int
-) -> dict[str, Any]:
-    """All that decides the result, and the names."""
-    _run_of(generator, style)
-    settings = config.inversion.model_dump(mode="json", exclude={"count", "batch_size"})  # these change speed alone
-    key = generator.key(style * STYLE_STEPS)
-    pixels = hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest()
-    return {
-        "version": VERSION, "kind": kind, "names": parents.names, "sha256s": parents.sha256s, "pixels_sha256": pixels,
-        "label": parents.label,
-        "settings": settings, "generator": key, "encoder_sha256": encoder.sha256,
-    }  # fmt: skip

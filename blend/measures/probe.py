@@ -4,9 +4,7 @@ In: features of `harness.features`, float32 (N, d). Out: scores, 0 = the median 
 median of held-out concept pictures. Neither the reader's own futurism nor any factor of a picture is looked at.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -56,14 +54,6 @@ class FuturismProbe:
         """(N, d) → points, float64 (N,): linear in the logit, below 0 and above 100 too."""
         logits = features.astype(np.float64) @ self.weights + self.bias
         return 100 * (logits - self.low) / (self.high - self.low)
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "weights": self.weights.tolist()})
-
-    @classmethod
-    def from_json(cls, text: str) -> "FuturismProbe":
-        content: dict[str, Any] = json.loads(text)
-        return cls(**{**content, "weights": np.array(content["weights"], np.float64)})
 
 
 def fit_probe(ordinary: Halves, concept: Halves) -> FuturismProbe:

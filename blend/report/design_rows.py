@@ -82,21 +82,26 @@ class Design:
 
 def number_at(figures: Any, path: str) -> float | None:
     """The finite number at a dotted path of nested dicts, None where there is none."""
-    for key in path.split("."):
-        figures = figures.get(key) if isinstance(figures, dict) else None
-    if isinstance(figures, bool) or not isinstance(figures, int | float) or not math.isfinite(figures):
-        return None
-    return float(figures)
+    return finite(_value_at(figures, path))
 
 
 def numbers_at(figures: Any, path: str) -> list[float] | None:
     """The finite numbers at a dotted path, None unless it is a list of them alone."""
+    found = _value_at(figures, path)
+    numbers = [number for value in found if (number := finite(value)) is not None] if isinstance(found, list) else []
+    return numbers if numbers and len(numbers) == len(found) else None
+
+
+def finite(value: Any) -> float | None:
+    """The value, if it is a finite number."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and math.isfinite(value) else None
+
+
+def _value_at(figures: Any, path: str) -> Any:
     for key in path.split("."):
         figures = figures.get(key) if isinstance(figures, dict) else None
-    if not isinstance(figures, list) or not figures:
-        return None
-    numbers = [number_at({"value": value}, "value") for value in figures]
-    return None if None in numbers else [value for value in numbers if value is not None]
+    return figures
 
 
 def picture_or_none(path: Path) -> np.ndarray | None:

@@ -31,7 +31,8 @@ from harness.cli import DISK_ERRORS
 from harness.errors import UserError
 from harness.images.decode import PictureError
 from harness.web.guard import Body, Guard, Rules
-from harness.web.page import first_fault, page_environment, refusal
+from harness.web.page import first_fault, refusal
+from harness.web.templates import page_environment
 
 HERE = Path(__file__).parent
 KINDS = {".js": "text/javascript", ".css": "text/css"}

@@ -22,7 +22,8 @@ from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, sheet_rows
 from harness.errors import UserError
 from harness.web.guard import Guard, Rules
-from harness.web.page import first_fault, page_environment, refusal
+from harness.web.page import first_fault, refusal
+from harness.web.templates import page_environment
 
 HERE = Path(__file__).parent
 STATIC = {

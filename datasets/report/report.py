@@ -4,6 +4,7 @@ In: the manifest, the summary, the packed pictures, and the source's files for w
 choices are made in the clinic.
 """
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from harness.config.experiment import Data
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import hold_lock
 from harness.web.charts import Bar, bars, histogram
-from harness.web.page import page_environment
+from harness.web.templates import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
@@ -173,12 +174,7 @@ def _border_text(line: dict[str, Any], field: str, key: str) -> str:
 
 
 def _charts(data: Data, tally: Tally) -> dict[str, Any]:
-    painted: dict[str, int] = {}
-    sampled = 0
-    for picture in sample_packed(data, MOST_PAINTED):
-        name = paint_of(picture)
-        painted[name] = painted.get(name, 0) + 1
-        sampled += 1
+    painted = Counter(map(paint_of, sample_packed(data, MOST_PAINTED)))
     score_mark = None if tally.threshold is None else (tally.threshold * SCORE_BINS, f"kept from {tally.threshold:.2f}")
     score_labels = [f"{k / SCORE_BINS:.1f}" if k % 4 == 0 else "" for k in range(SCORE_BINS)]
     return {
@@ -187,7 +183,7 @@ def _charts(data: Data, tally: Tally) -> dict[str, Any]:
             Bar(bar.label.replace("_", " "), bar.count, bar.share) for bar in bars(tally.views, order=VIEW_ORDER)
         ],
         "paints": bars(painted, colours=PAINTS),
-        "painted": sampled,
+        "painted": painted.total(),
         "licences": bars(tally.licences, 16),
         "sources": bars(tally.sources, 12),
         "hosts": bars(tally.hosts, 12),

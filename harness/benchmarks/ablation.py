@@ -7,15 +7,14 @@ several seeds. Finished runs are kept in the scratch folder and not done again; 
 import json
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 
-from harness.benchmarks.ablation_arms import STABILISERS, WHOLE, arm_changes, default_arms
-from harness.benchmarks.ablation_table import rows_to_markdown
 from harness.cli import ConfigOption, SetOption, run_command
 from harness.config.experiment import Config, check_config, config_to_dict, load_config, merge
 from harness.errors import UserError
@@ -27,6 +26,78 @@ MARKS = 4  # a run is measured so often, at even distances
 SAMPLES = 1000
 HELD_OUT = 2000
 COMMAND = "python -m harness.benchmarks.ablation"
+WHOLE = "whole"  # the arm with the config as it is
+COLUMNS = (  # of the last mark: key, heading, form of a number
+    ("diversity", "diversity", "{:.2f}"),
+    ("brand", "brand accuracy", "{:.3f}"),
+    ("accepted", "accepted as cars", "{:.0%}"),
+)
+
+
+# ---- arms: the config as it is, and with some of its stabilisers switched off or on ----
+
+
+class Stabiliser(NamedTuple):
+    """Whether a config has it, and what switches it off and on."""
+
+    is_on: Callable[[Config], bool]
+    off: dict[str, Any]
+    on: dict[str, Any]
+
+
+def _switch(section: str, key: str) -> Stabiliser:
+    return Stabiliser(lambda c: getattr(getattr(c, section), key), {section: {key: False}}, {section: {key: True}})
+
+
+STABILISERS: dict[str, Stabiliser] = {
+    "spectral norm of D": _switch("model", "apply_d_sn"),
+    "DiffAugment": _switch("augment", "apply_diffaug"),
+    "EMA": _switch("model", "apply_g_ema"),
+    "LeCam": _switch("loss", "apply_lecam"),
+    "gradient penalty": _switch("loss", "apply_gp"),
+    "R1": _switch("loss", "apply_r1_reg"),
+    "mismatched names": _switch("loss", "apply_mismatch"),
+    "similarity loss": _switch("loss", "apply_similarity"),
+    "input noise": Stabiliser(
+        lambda c: c.augment.d_input_noise > 0, {"augment": {"d_input_noise": 0.0}}, {"augment": {"d_input_noise": 0.1}}
+    ),
+    "two rates": Stabiliser(lambda c: c.optim.d_lr != c.optim.g_lr, {}, {}),  # off: see arm_changes
+    "projection": Stabiliser(
+        lambda c: c.model.d_cond_mtd == "PD",
+        {"model": {"g_cond_mtd": "concat", "d_cond_mtd": "concat"}, "loss": {"apply_mismatch": False}},
+        {"model": {"g_cond_mtd": "cBN", "d_cond_mtd": "PD"}},
+    ),
+}
+
+
+def default_arms(config: Config) -> list[str]:
+    """The config as it is, and without each stabiliser that it has."""
+    return [WHOLE, *(f"without {name}" for name, stabiliser in STABILISERS.items() if stabiliser.is_on(config))]
+
+
+def arm_changes(config: Config, arm: str) -> dict[str, Any]:
+    """Nested keys that make the arm of the config: `whole`, `without A`, `without A + B`, `with A`. UserError for what
+    is none, and for what changes nothing."""
+    if arm == WHOLE:
+        return {}
+    word, _, rest = arm.partition(" ")
+    changes: dict[str, Any] = {}
+    for name in rest.split(" + "):
+        stabiliser = STABILISERS.get(name)
+        if word not in ("with", "without") or stabiliser is None:
+            allowed = f"{WHOLE}, or with or without and any of {', '.join(STABILISERS)} (with + between)"
+            raise UserError(f"--arms: found {arm!r}, allowed {allowed}")
+        if stabiliser.is_on(config) == (word == "with"):
+            state = "has it" if word == "with" else "has none"
+            raise UserError(f"--arms: found {arm!r}, and {config.name} {state}, try --arms {WHOLE}")
+        one = stabiliser.on if word == "with" else stabiliser.off
+        if name == "two rates":
+            one = {"optim": {"d_lr": config.optim.g_lr if word == "without" else 2 * config.optim.g_lr}}
+        changes = {key: {**changes.get(key, {}), **one.get(key, {})} for key in {*changes, *one}}
+    return changes
+
+
+# ---- runs ----
 
 
 def run_ablation(
@@ -163,6 +234,49 @@ def _spread(features: np.ndarray, labels: np.ndarray | None) -> float:
     groups = [features] if labels is None else [features[labels == label] for label in np.unique(labels)]
     found = [value for group in groups if (value := spread(group)) is not None]
     return float(np.mean(found))
+
+
+# ---- the table, as Markdown: means and standard deviations over seeds ----
+
+
+def rows_to_markdown(rows: list[dict[str, Any]], arms: list[str], samples: int, command: str) -> str:
+    """Held-out KID at every mark, the other figures at the last; each seed's last KID."""
+    marks = [mark["step"] for mark in rows[0]["marks"]]
+    last = rows[0]["marks"][-1]
+    columns = [column for column in COLUMNS if column[0] in last]
+    head = [*(f"KID, step {mark}" for mark in marks), *(heading for _, heading, _ in columns), "KID of each seed"]
+    lines = [*_explained(rows, samples), "", f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for arm in arms:
+        runs = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
+        cells = [_cell([run["marks"][k]["kid"] for run in runs], "{:.3f}") for k in range(len(marks))]
+        cells += [_cell([run["marks"][-1][key] for run in runs], form) for key, _, form in columns]
+        each = ", ".join(f"{run['marks'][-1]['kid']:.3f}" for run in runs)
+        lines.append(f"| {arm} | " + " | ".join([*cells, each]) + " |")
+    return "\n".join([*lines, "", f"Made by `{command}`.", ""])
+
+
+def _explained(rows: list[dict[str, Any]], samples: int) -> list[str]:
+    last, seeds = rows[0]["marks"][-1], {row["seed"] for row in rows}
+    brands = "brand" in last
+    within = " within a brand" if brands else ""
+    lines = [
+        "# Stabilisers off in turn",
+        "",
+        "Held-out KID on the factor reader's features (lower is better) and diversity on them (mean distance of pairs"
+        f"{within}, real pictures = 1).",
+        f"Mean ± standard deviation over {len(seeds)} seeds; {rows[0]['key']['pictures']} training pictures, {samples} "
+        f"samples a measure. The training pictures themselves have a KID of {last['kid_of_training_pictures']:.4f}.",
+    ]
+    if brands:
+        lines.append(
+            "Brand accuracy: how often a classifier taught by real pictures reads the brand that was asked for; real "
+            f"held-out pictures it reads right in {last['real_brand']:.3f}."
+        )
+    return lines
+
+
+def _cell(values: list[float], form: str) -> str:
+    return f"{form.format(np.mean(values))} ± {form.format(np.std(values))}"
 
 
 def main(

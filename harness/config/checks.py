@@ -160,21 +160,25 @@ def _data_faults(config: Config) -> Iterator[Fault]:
         allowed = f"multiples of {step} from {height // 2} to {2 * height} at height {height}"
         yield key, f"data.img_size: found width {width}, allowed {allowed}, try [{height}, {near}]"
     if data.source == "procedural" and data.src is not None:
-        text = f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder"
-        yield ("data.src", "data.source"), text
+        yield (
+            ("data.src", "data.source"),
+            f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder",
+        )
     clean = config.clean
     if clean.min_aspect > clean.max_aspect:
-        text = (
-            f"clean.min_aspect: found {clean.min_aspect:g} over max_aspect {clean.max_aspect:g}, allowed less, try 0.7"
+        yield (
+            ("clean.min_aspect", "clean.max_aspect"),
+            f"clean.min_aspect: found {clean.min_aspect:g} over max_aspect {clean.max_aspect:g}, allowed less, try 0.7",
         )
-        yield ("clean.min_aspect", "clean.max_aspect"), text
 
 
 def _engine_faults(config: Config) -> Iterator[Fault]:
     (height, width), keys = config.data.img_size, ("engine", "data.img_size")
     if config.engine == "studiogan" and height != width:
-        text = f"data.img_size: found {height}x{width}, allowed squares where StudioGAN trains, try --set engine=native"
-        yield keys, text
+        yield (
+            keys,
+            f"data.img_size: found {height}x{width}, allowed squares where StudioGAN trains, try --set engine=native",
+        )
 
 
 def _model_faults(config: Config) -> Iterator[Fault]:
@@ -185,44 +189,62 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             ("model.attn_d_loc", model.attn_d_loc, blocks),
         ):
             if place > most:
-                text = f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}"
-                yield (key, "model.apply_attn", "model.backbone", "data.img_size"), text
+                yield (
+                    (key, "model.apply_attn", "model.backbone", "data.img_size"),
+                    f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}",
+                )
     if model.apply_attn:
         for key, channels in (("model.g_conv_dim", model.g_conv_dim), ("model.d_conv_dim", model.d_conv_dim)):
             if channels < ATTENTION_CHANNELS:
-                text = f"{key}: found {channels}, allowed {ATTENTION_CHANNELS} or more with attention, try 16"
-                yield (key, "model.apply_attn"), text
+                yield (
+                    (key, "model.apply_attn"),
+                    f"{key}: found {channels}, allowed {ATTENTION_CHANNELS} or more with attention, try 16",
+                )
     if (model.g_cond_mtd is None) != (model.d_cond_mtd is None):
         found = f"{shown(model.g_cond_mtd)} and {shown(model.d_cond_mtd)}"
         allowed = "cBN or concat with PD, acgan or concat, or null and null"
-        text = f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD"
-        yield ("model.g_cond_mtd", "model.d_cond_mtd"), text
+        yield (
+            ("model.g_cond_mtd", "model.d_cond_mtd"),
+            f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD",
+        )
     for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
         if not conv and found != "ReLU":
-            text = f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv"
-            yield (key, "model.backbone"), text
+            yield (
+                (key, "model.backbone"),
+                f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv",
+            )
 
 
 def _training_faults(config: Config) -> Iterator[Fault]:
     if config.loss.adv_loss == "wasserstein" and not config.loss.apply_gp:
-        text = "loss.adv_loss: found wasserstein without a penalty, allowed with one, try --set loss.apply_gp=true"
-        yield ("loss.adv_loss", "loss.apply_gp"), text
+        yield (
+            ("loss.adv_loss", "loss.apply_gp"),
+            "loss.adv_loss: found wasserstein without a penalty, allowed with one, try --set loss.apply_gp=true",
+        )
     if config.loss.label_smoothing and config.loss.adv_loss != "vanilla":
         found = f"{config.loss.label_smoothing:g} with {config.loss.adv_loss}"
-        text = f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla"
-        yield ("loss.label_smoothing", "loss.adv_loss"), text
+        yield (
+            ("loss.label_smoothing", "loss.adv_loss"),
+            f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla",
+        )
     if config.loss.apply_mismatch and config.model.d_cond_mtd != "PD":
         found = f"true with {shown(config.model.d_cond_mtd)}"
-        text = f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD"
-        yield ("loss.apply_mismatch", "model.d_cond_mtd"), text
+        yield (
+            ("loss.apply_mismatch", "model.d_cond_mtd"),
+            f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD",
+        )
     policy = config.augment.diffaug_policy
     if config.augment.apply_diffaug and (not policy or len(set(policy)) < len(policy)):
-        text = f"augment.diffaug_policy: found {shown(policy)}, allowed a list without repeats, try [color]"
-        yield ("augment.diffaug_policy", "augment.apply_diffaug"), text
+        yield (
+            ("augment.diffaug_policy", "augment.apply_diffaug"),
+            f"augment.diffaug_policy: found {shown(policy)}, allowed a list without repeats, try [color]",
+        )
     freeze, blocks = config.finetune.freeze_layers, d_block_count(config)
     if blocks and freeze >= blocks:
-        text = f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2"
-        yield ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"), text
+        yield (
+            ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"),
+            f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2",
+        )
     yield from _schedule_faults(config)
 
 
@@ -235,8 +257,10 @@ def _schedule_faults(config: Config) -> Iterator[Fault]:
     if not rising or starts[0] != 0 or sizes[0] < 1 or sizes[-1] != z_dim:
         found = shown([list(pair) for pair in schedule])
         allowed = f"starts that rise from 0, with sizes that rise to model.z_dim = {z_dim}"
-        text = f"optim.z_schedule: found {found}, allowed {allowed}, try [[0, {max(1, z_dim // 2)}], [1000, {z_dim}]]"
-        yield ("optim.z_schedule", "model.z_dim"), text
+        yield (
+            ("optim.z_schedule", "model.z_dim"),
+            f"optim.z_schedule: found {found}, allowed {allowed}, try [[0, {max(1, z_dim // 2)}], [1000, {z_dim}]]",
+        )
 
 
 def d_block_count(config: Config) -> int | None:

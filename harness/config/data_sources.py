@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from harness.config.schema import Name, Section, Size, ViewName
 from harness.config.validation import details_to_faults, faults_error
 from harness.config.yaml_files import read_yaml
 from harness.errors import UserError
@@ -24,31 +25,21 @@ ALLOWED = {
     "union_tag_not_found": ", ".join((*SCRAPED, *BUILT_IN)),
 }
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
-View = Literal["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"]
 PictureSize = Literal["sml", "med", "lrg"]
 # The widths that Wikimedia keeps; any other it would have to make for us alone.
 ThumbWidth = Literal[250, 330, 500, 960, 1280, 1920, 3840]
 Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+(/versions/\d+)?$")]
 
 
-def _size_to_pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """What every data set has. `set` null: named after what is imported. `views` null: every view is kept."""
 
     origin: Text
     set: Name | None
-    img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
+    img_size: Size
     classes: bool
-    views: list[View] | None
+    views: list[ViewName] | None
     card: Annotated[str, Field(pattern=r"^datasets/cards/[a-z0-9_]+\.md$")]
 
 
@@ -88,7 +79,7 @@ AnyRecipe = Annotated[
 ]
 
 
-class Sources(_Section):
+class Sources(Section):
     """The whole file. What `manners` may hold is checked by who behaves so, scrapers/crawl/politeness.py."""
 
     manners: dict[str, Any]

@@ -30,11 +30,12 @@ from harness.config.validation import faults_error
 from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml
 from harness.errors import UserError
 
-__all__ = ["Augment", "Config", "Data", "Finetune", "Loss", "Model", "Optim", "Train", "all_keys", "d_block_count"]
-__all__ += ["check_config", "complete_config", "config_differences", "config_to_dict", "config_to_yaml"]
-__all__ += ["Blend", "Encoder", "Evaluate", "Inversion", "Studiogan"]
-__all__ += ["epochs_to_steps", "expand_path", "finetune_config"]
-__all__ += ["load_config", "read_yaml", "source_folder"]
+__all__ = [
+    "Augment", "Blend", "Config", "Data", "Encoder", "Evaluate", "Finetune", "Inversion", "Loss", "Model", "Optim",
+    "Studiogan", "Train", "all_keys", "check_config", "complete_config", "config_differences", "config_to_dict",
+    "config_to_yaml", "d_block_count", "epochs_to_steps", "expand_path", "finetune_config", "load_config", "read_yaml",
+    "source_folder",
+]  # fmt: skip
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:

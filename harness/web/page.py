@@ -1,22 +1,9 @@
-"""What the local pages of clinic and studio share: templates, and refusals as one line of JSON."""
+"""What the local pages of clinic and studio share: refusals as one line of JSON."""
 
-from pathlib import Path
-
-import jinja2
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from harness.config.validation import details_to_faults
-
-
-def page_environment(templates: Path) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def refusal(status: int, text: str) -> JSONResponse:

@@ -31,16 +31,13 @@ def url_key(url: str) -> bytes:
 
 def picture_line(wanted: Wanted, status: str, **found: Any) -> dict[str, Any]:
     """A ledger line; `found` is what the fetch added."""
-    line: dict[str, Any] = {"url": wanted.url, "status": status, "reason": None, "http": None, "sha256": None}
-    line |= {
-        "bytes": None,
-        "content_type": None,
-        "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "file": None,
-    }
-    line |= {"source": wanted.source, "page": wanted.page, "class": wanted.class_name, "specs": wanted.specs}
-    line |= {"license": wanted.license, "author": wanted.author, "title": wanted.title}
-    line |= {"etag": None, "last_modified": None, "attempts": 1}
+    line: dict[str, Any] = {
+        "url": wanted.url, "status": status, "reason": None, "http": None, "sha256": None, "bytes": None,
+        "content_type": None, "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "file": None,
+        "source": wanted.source, "page": wanted.page, "class": wanted.class_name, "specs": wanted.specs,
+        "license": wanted.license, "author": wanted.author, "title": wanted.title,
+        "etag": None, "last_modified": None, "attempts": 1,
+    }  # fmt: skip
     assert not found.keys() - line.keys(), found.keys() - line.keys()
     return line | found
 

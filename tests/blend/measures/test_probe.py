@@ -3,7 +3,7 @@ import pytest
 import torch.nn.functional as F
 
 from blend.generator.input_pictures import load_folder
-from blend.measures.probe import FuturismProbe, Halves, background_auc, car_place, fit_probe
+from blend.measures.probe import Halves, background_auc, car_place, fit_probe
 from datasets.procedural.render import render_with_mask
 from datasets.procedural.sets import picture_draw
 from harness.errors import UserError
@@ -62,14 +62,6 @@ def test_a_set_that_comes_out_backwards_has_no_scale():
     with pytest.raises(UserError, match="no probe tells") as caught:
         fit_probe(Halves(ordinary.train, concept.valid), Halves(concept.train, ordinary.valid))
     assert "\n" not in str(caught.value) and "try" in str(caught.value)
-
-
-def test_json_holds_all_of_it():
-    ordinary, concept = clusters()
-    probe = fit_probe(ordinary, concept)
-    again = FuturismProbe.from_json(probe.to_json())
-    assert (again.score(ordinary.valid) == probe.score(ordinary.valid)).all()
-    assert again.auc == probe.auc
 
 
 # ---- backgrounds ------------------------------------------------------------------------------------------------

@@ -8,8 +8,7 @@ import pytest
 
 from datasets.procedural.sets import render_many
 from harness.benchmarks import ablation
-from harness.benchmarks.ablation_arms import arm_changes, default_arms
-from harness.benchmarks.ablation_table import rows_to_markdown
+from harness.benchmarks.ablation import arm_changes, default_arms, rows_to_markdown
 from harness.config.experiment import Config, config_differences, config_to_dict, load_config
 from harness.errors import UserError
 from harness.storage.hdf5 import PackedWriter, open_packed
