@@ -56,7 +56,7 @@ def is_made(folder: Path, request: dict[str, Any]) -> bool:
     rows = read_designs(folder)
     if not rows or read_json_or_none(folder / "request.json") != json.loads(json.dumps(request)):
         return False
-    return all(row and (folder / str(row.get("file"))).is_file() for row in (*rows, {"file": "grid.png"}))
+    return all((folder / str(row.get("file"))).is_file() for row in (*rows, {"file": "grid.png"}))
 
 
 def holds_another(folder: Path, request: dict[str, Any]) -> bool:
@@ -101,6 +101,6 @@ def save_designs(
     return rows
 
 
-def read_designs(folder: Path) -> list[dict[str, Any] | None]:
-    """The rows of a set; None for a damaged one."""
-    return list(read_json_lines(folder / "designs.jsonl"))
+def read_designs(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a set; {} for a damaged one."""
+    return [row or {} for row in read_json_lines(folder / "designs.jsonl")]

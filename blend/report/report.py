@@ -15,7 +15,7 @@ from blend.report.run_files import RunFiles
 from harness.config.experiment import Config, finetune_config
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
-from harness.web.templates import page_environment
+from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 

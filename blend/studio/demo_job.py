@@ -4,6 +4,7 @@ Stopped (by the page, or with the server) it saves and ends; started again, it g
 elsewhere is shown the same way.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from blend.demo.stages import STAGES, seconds_left
 from blend.studio.jobs import Cancelled, Job
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
-from harness.storage.lock import process_start, read_holder
+from harness.storage.lock import process_start
 
 LAST_LINES = 12
 LOOK_EVERY_SEC = 0.5
@@ -117,10 +118,14 @@ class DemoChild:
 
     def _other(self) -> int | None:
         """The process of a demo that holds this run's lock and is not ours; None when nobody does."""
-        held = read_holder(DemoRecord(self.config(), STAGES).lock_path)
-        if held is None or (self._process is not None and self._process.poll() is None):
+        path = DemoRecord(self.config(), STAGES).lock_path
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            pid, start = int(held["pid"]), held.get("process_start")
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        pid, start = held["pid"], held.get("process_start")
+        if self._process is not None and self._process.poll() is None:
+            return None
         try:
             os.kill(pid, 0)
         except (OSError, OverflowError):

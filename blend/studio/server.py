@@ -30,9 +30,9 @@ from blend.studio.uploads import MOST_UPLOAD_BYTES
 from harness.cli import DISK_ERRORS
 from harness.errors import UserError
 from harness.images.decode import PictureError
+from harness.web.app import first_fault, refusal
 from harness.web.guard import Body, Guard, Rules
-from harness.web.page import first_fault, refusal
-from harness.web.templates import page_environment
+from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
 KINDS = {".js": "text/javascript", ".css": "text/css"}

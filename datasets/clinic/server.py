@@ -21,9 +21,9 @@ from datasets.clinic.cards import group_copies, make_cards
 from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, Wanted, sheet_choices, sheet_counts, sheet_rows
 from harness.errors import UserError
+from harness.web.app import first_fault, refusal
 from harness.web.guard import Guard, Rules
-from harness.web.page import first_fault, refusal
-from harness.web.templates import page_environment
+from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
 STATIC = {

@@ -30,7 +30,7 @@ from harness.config.experiment import Data
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import hold_lock
 from harness.web.charts import Bar, bars, histogram
-from harness.web.templates import page_environment
+from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")

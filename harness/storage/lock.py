@@ -36,7 +36,7 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        found = read_holder(path)
+        found = _read(path)
         if found is not None and found.get("token") == mine["token"] and os.getpid() == mine["pid"]:
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -78,7 +78,7 @@ def _create(path: Path, content: str) -> None:
         os.close(descriptor)
 
 
-def read_holder(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     """The holder; None when the file is gone, empty or no lock."""
     found = read_json_or_none(path)
     return found if found and isinstance(found.get("pid"), int) else None
@@ -86,10 +86,10 @@ def read_holder(path: Path) -> dict[str, Any] | None:
 
 def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:
     deadline = time.monotonic() + UNREADABLE_WAIT_SEC
-    holder = read_holder(path)
+    holder = _read(path)
     while holder is None and path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-        holder = read_holder(path)
+        holder = _read(path)
     if holder is not None:
         pid, host = holder["pid"], holder.get("host")
         if host != socket.gethostname():

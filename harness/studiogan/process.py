@@ -141,8 +141,10 @@ class StudioganProcess:
 def end_left_behind(folder: Path) -> int:
     """Kills what an earlier start left at work in its working folder; how many processes that were."""
     pid = (read_json_or_none(folder / RECORD) or {}).get("pid")
+    if not isinstance(pid, int):
+        return 0
     # The group's number may be another's by now; nobody else's group works in this folder.
-    ours = [member for member in group_members(pid) if _works_in(member, folder)] if isinstance(pid, int) else []
+    ours = [member for member in group_members(pid) if _works_in(member, folder)]
     for member in ours:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(member, signal.SIGKILL)

@@ -147,7 +147,7 @@ def histogram(
             axes.bar(k, counts[k], width=0.94, align="edge", color=BAR, gid=f"bar-{k}")
         axes.set_xticks([k for k, label in enumerate(labels) if label], [label for label in labels if label])
         axes.set_xlim(0, len(counts))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         if mark is not None:
             axes.axvline(mark[0], color=ACCENT, linewidth=1.5, linestyle=(0, (4, 3)))
