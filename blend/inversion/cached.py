@@ -159,10 +159,10 @@ def _place(
 
 
 def _inversions(parents: Parents, kind: Kind, path: Path, arrays: Arrays) -> Inversions:
-    pictures = [arrays[key] for key in ("targets", "encoder", "refined")]
-    found = [torch.from_numpy(arrays[key]) for key in ("z_first", "z", "first_error", "error")]
-    y = torch.from_numpy(arrays["y"]) if "y" in arrays else None
-    return Inversions(kind, parents.names, parents.sha256s, *pictures, *found, y=y, path=path)
+    pictures = ("targets", "encoder", "refined")
+    found: dict[str, Any] = {"y": None}
+    found |= {key: array if key in pictures else torch.from_numpy(array) for key, array in arrays.items()}
+    return Inversions(kind, parents.names, parents.sha256s, path=path, **found)
 
 
 def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) -> np.ndarray:
