@@ -58,18 +58,6 @@ def test_another_version_of_what_is_kept_is_read_anew(tmp_path: Path, monkeypatc
     assert reading.count == 2
 
 
-def test_a_file_of_another_key_under_this_name_is_not_taken(tmp_path: Path) -> None:
-    real_side(KEY, Reading(), tmp_path)
-    (mine,) = tmp_path.iterdir()
-    other = replace(KEY, extractor_sha256="c" * 64)
-    real_side(other, Reading(FEATURES + 1), tmp_path)
-    (theirs,) = set(tmp_path.iterdir()) - {mine}
-    theirs.write_bytes(mine.read_bytes())
-    reading = Reading(FEATURES + 1)
-    np.testing.assert_array_equal(real_side(other, reading, tmp_path).features, FEATURES + 1)
-    assert reading.count == 1
-
-
 def test_what_an_earlier_version_kept_goes(tmp_path: Path) -> None:
     real_side(KEY, Reading(), tmp_path)
     (path,) = tmp_path.iterdir()
