@@ -62,15 +62,6 @@ def test_a_run_reports_rows_lines_and_its_status(seconds, tmp_path, capsys):
     assert ((rundir.read_status() or {})["state"], (rundir.read_status() or {})["step"]) == ("running", 6)
 
 
-def test_between_rows_a_slow_run_tells_its_pace(seconds, tmp_path, capsys):
-    reporter = Reporter(RunDir(tmp_path), first_step=2, total_steps=100, batch_size=8, log_every=50)
-    for step in (3, 4, 5):
-        seconds[0] += 20
-        reporter.add({"loss": 1.0}, step)
-    reporter.close()
-    assert lines(capsys) == ["step 4/100  20.000 s/step, 0 pictures/s, 32 min 00 s left"]
-
-
 def test_bars_on_a_terminal(seconds, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     folder = tmp_path / "a [b] {c}"
