@@ -13,6 +13,7 @@ from blend.generator.input_pictures import read_pictures
 from blend.report import charts
 from blend.report.design_rows import KINDS, SWEEP_SET, Design, InversionPair, Nearest, number_at, parent_picture
 from blend.report.run_facts import Found, evenly_spread
+from harness.runtime.progress import duration_text
 from harness.web.embed import bytes_uri, picture_uri, strip_uri
 
 # Widths that pictures are embedded at: about what they have on the page, as small ones do not gain from more.
@@ -98,14 +99,6 @@ def figures(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 def figure_text(value: float | None, digits: int = 2) -> str:
     """A number for people; a dash where there is none."""
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def duration_text(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # ---- samples and inversions -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ elsewhere is shown the same way.
 """
 
 import signal
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,9 @@ class DemoChild:
         return {}
 
     def _follow_other(self, job: Job) -> dict[str, Any]:
-        pause = threading.Event()
         while self._other() is not None:
             self._tell(job)
-            pause.wait(LOOK_EVERY_SEC)
+            time.sleep(LOOK_EVERY_SEC)
         if any(stage["state"] != "done" for stage in self.plan()):
             raise UserError("the demo that was at work has stopped before its end; start it here, and it goes on")
         return {}

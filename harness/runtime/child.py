@@ -33,7 +33,7 @@ class Child:
     Attributes: pid; lines (the last ones that it said).
     """
 
-    def __init__(self, command: list[str], heard: Callable[[str], None] | None = None, **options: Any) -> None:
+    def __init__(self, command: list[str], heard: Callable[[str], None] = lambda line: None, **options: Any) -> None:
         """`heard` gets each line as `hear` takes it. `options`: of Popen; if not given, stderr alone is heard."""
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         self._process = subprocess.Popen(command, **{**given, "process_group": 0, **options})
@@ -52,11 +52,6 @@ class Child:
     @property
     def running(self) -> bool:
         return self.poll() is None
-
-    @property
-    def speaking(self) -> bool:
-        """Whether anybody holds a stream of its open."""
-        return bool(self._selector.get_map())
 
     def parts(self, seconds: float) -> Iterator[tuple[str, bytes]]:
         """What it says in this time, as it comes: which stream, and bytes; none at the stream's end."""
@@ -78,8 +73,7 @@ class Child:
     def hear(self, seconds: float) -> None:
         for name, part in self.parts(seconds):
             for line in self.cut(name, part):
-                if self._heard is not None:
-                    self._heard(line)
+                self._heard(line)
 
     def error_text(self, otherwise: int = LAST_LINES) -> str:
         """What a command of ours said on its way out, from `error: ` on; without one, its last lines."""

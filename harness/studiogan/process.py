@@ -64,7 +64,7 @@ class StudioganProcess(Child):
             raise
 
     def _listen(self) -> None:
-        while self.speaking and not self._leave:
+        while self._selector.get_map() and not self._leave:
             for name, part in self.parts(LISTEN_SEC):
                 if part:
                     self.spoke_at_sec = time.monotonic()

@@ -1,4 +1,4 @@
-"""Templates of pages."""
+"""Templates of pages, those of files and those that are served."""
 
 from pathlib import Path
 

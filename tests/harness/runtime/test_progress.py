@@ -43,16 +43,6 @@ def test_a_line_now_and_then_and_none_at_the_end(seconds, capsys):
     assert lines(capsys) == ["reading: 10 of 30, 1.0/s, 20 s left", "reading: 20 of 30, 1.0/s, 10 s left"]
 
 
-def test_a_bar_on_a_terminal(seconds, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Progress("a [b] {c}", 50) as progress:
-        seconds[0] += 2
-        progress.show(10, "3 good")
-        task = progress.bar.tasks[0]
-        assert (task.completed, task.total, task.fields["text"]) == (10, 50, "3 good, 5.0/s, 8 s left")
-    assert "a [b] {c}" in "".join(lines(capsys)) and progress.bar.live.transient
-
-
 def test_a_run_reports_rows_lines_and_its_status(seconds, tmp_path, capsys):
     """A loss that only some steps have is averaged over those."""
     rundir = RunDir(tmp_path)
@@ -72,18 +62,11 @@ def test_a_run_reports_rows_lines_and_its_status(seconds, tmp_path, capsys):
     assert ((rundir.read_status() or {})["state"], (rundir.read_status() or {})["step"]) == ("running", 6)
 
 
-def test_between_rows_a_slow_run_tells_its_pace(seconds, tmp_path, capsys):
-    reporter = Reporter(RunDir(tmp_path), first_step=2, total_steps=100, batch_size=8, log_every=50)
-    for step in (3, 4, 5):
-        seconds[0] += 20
-        reporter.add({"loss": 1.0}, step)
-    reporter.close()
-    assert lines(capsys) == ["step 4/100  20.000 s/step, 0 pictures/s, 32 min 00 s left"]
-
-
-def test_a_run_on_a_terminal_moves_its_bar_with_each_step(seconds, monkeypatch, tmp_path, capsys):
+def test_bars_on_a_terminal(seconds, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    reporter = Reporter(RunDir(tmp_path), first_step=2, total_steps=6, batch_size=8, log_every=2)
+    folder = tmp_path / "a [b] {c}"
+    folder.mkdir()
+    reporter = Reporter(RunDir(folder), first_step=2, total_steps=6, batch_size=8, log_every=2)
     seconds[0] += 1
     reporter.add({"loss": 1.0}, 3)
     assert (reporter.bar.tasks[0].completed, reporter.bar.tasks[0].fields["text"]) == (3, "")
@@ -92,7 +75,12 @@ def test_a_run_on_a_terminal_moves_its_bar_with_each_step(seconds, monkeypatch, 
     assert reporter.bar.tasks[0].fields["text"] == "1.000 s/step, 8 pictures/s, 2 s left"
     reporter.say("a line above it")
     reporter.close()
-    assert "a line above it" in "".join(lines(capsys)) and not reporter.bar.live.transient
+    shown = "".join(lines(capsys))
+    assert "a line above it" in shown and folder.name in shown and not reporter.bar.live.transient
+    with Progress("others", 6) as progress:
+        seconds[0] += 1
+        progress.show(3, "2 good")
+        assert progress.bar.tasks[0].fields["text"] == "2 good, 3.0/s, 1 s left" and progress.bar.live.transient
 
 
 def test_durations():
