@@ -7,6 +7,7 @@ several seeds. Finished runs are kept in the scratch folder and not done again; 
 import json
 import os
 from collections.abc import Callable
+from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -163,12 +164,8 @@ def _made_from(path: Path) -> list[Any]:
 def _teach_classifier(config: Config, work: Path) -> None:
     from harness.metrics.classifier import FOLDER, load_classifier
 
-    here = Path.cwd()
-    os.chdir(work)
-    try:
+    with chdir(work):
         load_classifier([config.data], config.evaluate.brand_classifier, FOLDER)
-    finally:
-        os.chdir(here)
 
 
 def _read_result(path: Path) -> dict[str, Any]:
