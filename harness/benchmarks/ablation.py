@@ -7,6 +7,7 @@ several seeds. Finished runs are kept in the scratch folder and not done again; 
 import json
 import os
 from collections.abc import Callable
+from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -164,12 +165,8 @@ def _made_from(path: Path) -> list[Any]:
 def _teach_classifier(config: Config, work: Path) -> None:
     from harness.metrics.classifier import FOLDER, load_classifier
 
-    here = Path.cwd()
-    os.chdir(work)
-    try:
+    with chdir(work):
         load_classifier([config.data], config.evaluate.brand_classifier, FOLDER)
-    finally:
-        os.chdir(here)
 
 
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:

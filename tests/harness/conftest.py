@@ -1,8 +1,8 @@
 """An empty working directory with tiny packed sets; process-wide settings of torch go back after each test."""
 
-import os
 import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,10 @@ PICTURES = ("save_samples", "save_reals", "save_curves")
 @pytest.fixture(scope="session")
 def packed_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder `data` with the sets `tiny` and `other`, made once."""
-    folder, before = tmp_path_factory.mktemp("sets"), Path.cwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("sets")
+    with chdir(folder):
         write_set("tiny")
         write_set("other", seed=1)
-    finally:
-        os.chdir(before)
     return folder / "data"
 
 
@@ -65,16 +62,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, packed_sets: Path) -
 
     @cache
     def train(**changes: Any) -> Path:
-        folder, before = tmp_path_factory.mktemp("uninterrupted"), Path.cwd()
+        folder = tmp_path_factory.mktemp("uninterrupted")
         (folder / "data").symlink_to(packed_sets)
-        os.chdir(folder)
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                for name in PICTURES:
-                    patch.setattr(harness.native.train, name, lambda *_: None)
-                harness.native.train.train_run(tiny_config(**changes))
-        finally:
-            os.chdir(before)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            for name in PICTURES:
+                patch.setattr(harness.native.train, name, lambda *_: None)
+            harness.native.train.train_run(tiny_config(**changes))
         return folder / "runs/tiny"
 
     return train

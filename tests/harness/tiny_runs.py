@@ -54,14 +54,27 @@ SHORT = FOUR_STEPS | ONE_UPDATE
 CONDITIONAL: dict[str, Any] = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
 
 
-def write_set(name: str, *, seed: int = 0, size: int = 32, count: int = COUNT) -> Path:
-    """A packed set of smooth random pictures in two classes, in the working directory."""
+def write_set(
+    name: str,
+    *,
+    seed: int = 0,
+    size: int = 32,
+    width: int = 0,
+    count: int = COUNT,
+    split: str = "train",
+    classes: int = 2,
+) -> Path:
+    """A packed set of smooth random pictures in two classes (of which `classes` have any), in the working directory.
+
+    `size`: the height, and the width unless that is given too.
+    """
     rng = np.random.default_rng(seed)
-    path = Path(f"data/hdf5/{name}/custom_{size}_train.hdf5")
-    with PackedWriter(path, size, size, ["ordinary", "concept"], {"made_by": "tests"}) as writer:
+    path = Path(f"data/hdf5/{name}/custom_{f'{size}x{width}' if width else size}_{split}.hdf5")
+    with PackedWriter(path, size, width or size, ["ordinary", "concept"], {"made_by": "tests"}) as writer:
         for number in range(count):
             coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            writer.append(np.kron(coarse, np.ones((size // 4, size // 4, 1), np.uint8)), number % 2)
+            fine = np.ones((size // 4, (width or size) // 4, 1), np.uint8)
+            writer.append(np.kron(coarse, fine), number % classes)
     return path
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,14 +147,10 @@ def usage_of(name: str) -> dict:
 @contextmanager
 def checkout(folder: Path) -> Iterator[None]:
     """An empty checkout to be in; whatever a test leaves at work there ends with it."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         Path("plan").mkdir()
         Path("stand_in.py").write_text(STAND_IN)
         yield
         for words in (line.split() for line in journal()):
             if words[1] == "starts" and not is_gone(int(words[2])):
                 os.kill(int(words[2]), signal.SIGKILL)
-    finally:
-        os.chdir(before)

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,9 @@ def lines_of_a_set() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """The set, made once; every test works on a copy."""
-    folder, before = tmp_path_factory.mktemp("made"), Path.cwd()
-    lines = lines_of_a_set()
-    os.chdir(folder)
-    try:
+    folder, lines = tmp_path_factory.mktemp("made"), lines_of_a_set()
+    with chdir(folder):
         write_set(make_config(), lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
-    finally:
-        os.chdir(before)
     return folder
 
 

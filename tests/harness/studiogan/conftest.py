@@ -1,10 +1,10 @@
 """A stand-in checkout in place of StudioGAN, with a tiny packed set to train on, in an empty working directory."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,9 @@ def stand_in_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "0.2.0"]):
         subprocess.run(["git", "-C", str(folder / "checkout"), *identity, *words], check=True)
     make_weights(folder / "weights")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         write_set("tiny")
         write_set("other", seed=1)
-    finally:
-        os.chdir(before)
     return folder
 
 

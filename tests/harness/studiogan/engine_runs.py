@@ -3,21 +3,20 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.config.experiment import Config, load_config
 from harness.runtime.child import group_members
-from harness.storage.hdf5 import PackedWriter
 from harness.studiogan.weights.convert import export_checkpoint
+from tests.harness import tiny_runs
 from tests.harness.studiogan.weights.foreign_weights import STEP, make_checkpoint, small_config
-from tests.harness.tiny_runs import overrides_of
+from tests.harness.tiny_runs import BASE, overrides_of
 
 STAND_IN = Path(__file__).with_name("stand_in")
-BASE = Path(__file__).resolve().parents[3] / "configs/base.yaml"
 COUNT, LAST_STEP = 12, 12
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -55,22 +54,12 @@ class StandIn:
         return [member for start in self.starts for member in group_members(start["pid"])]
 
 
+write_set = partial(tiny_runs.write_set, count=COUNT)
+
+
 def tiny_config(**changes: Any) -> Config:
     """TINY with changes; `__` in a name stands for the dot."""
     return load_config(BASE, overrides_of(TINY, **changes))
-
-
-def write_set(
-    name: str, *, seed: int = 0, split: str = "train", height: int = 32, width: int = 32, classes: int = 2
-) -> Path:
-    """A packed set of random pictures in two classes (of which `classes` have any), in the working directory."""
-    size = str(height) if height == width else f"{height}x{width}"
-    path = Path(f"data/hdf5/{name}/custom_{size}_{split}.hdf5")
-    rng = np.random.default_rng(seed)
-    with PackedWriter(path, height, width, ["concept", "ordinary"], {"made_by": "tests"}) as writer:
-        for number in range(COUNT):
-            writer.append(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), number % classes)
-    return path
 
 
 def make_weights(folder: Path) -> None:

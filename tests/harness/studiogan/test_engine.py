@@ -28,7 +28,7 @@ def test_a_whole_run_leaves_what_the_native_engine_leaves(stand_in: StandIn, sta
     }  # fmt: skip
     assert checkpoint_names() == ["step-00000004", "step-00000006"]  # train.keep_last
     meta = read_meta(RUN / "checkpoints/step-00000006")
-    assert meta["step"] == 6 and meta["class_names"] == ["concept", "ordinary"] and len(meta["data_sha256"]) == 64
+    assert meta["step"] == 6 and meta["class_names"] == ["ordinary", "concept"] and len(meta["data_sha256"]) == 64
     rows = RunDir(RUN).read_stats()
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["d_loss"] for row in rows[:2]] == [2.0, 1.5] and rows[3]["g_loss"] == -0.25

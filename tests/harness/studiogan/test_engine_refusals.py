@@ -49,7 +49,7 @@ def test_a_wrong_environment(stand_in: StandIn, tmp_path: Path, monkeypatch: pyt
 
 
 def test_pictures_that_it_cannot_draw(stand_in: StandIn) -> None:
-    write_set("wide", height=32, width=40)
+    write_set("wide", width=40)
     text = refusal(stand_in, engine="native", data__set="wide", data__img_size=[32, 40])
     assert text.startswith("data.img_size: found 32x40, allowed squares")
     assert "holds 12 pictures, allowed sets of 16 or more" in refusal(stand_in, optim__batch_size=16)
@@ -89,7 +89,7 @@ def test_what_several_processes_cannot_do(stand_in: StandIn) -> None:
 def test_a_class_without_a_picture_to_compare_with(stand_in: StandIn) -> None:
     write_set("tiny", split="valid", classes=1)
     text = refusal(stand_in, studiogan__evaluate=True)
-    assert "custom_32_valid.hdf5: holds no picture of ordinary, which StudioGAN's own evaluation needs" in text
+    assert "custom_32_valid.hdf5: holds no picture of concept, which StudioGAN's own evaluation needs" in text
 
 
 def test_weights_that_it_cannot_go_on_with(stand_in: StandIn) -> None:

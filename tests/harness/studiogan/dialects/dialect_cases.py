@@ -1,6 +1,6 @@
 """Configs, mutations and what must survive a translation: what the tests of both dialects share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harness.config.experiment import Config, check_config, load_config
 from harness.config.yaml_files import merge, read_yaml
+from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = ROOT / "configs"
@@ -75,6 +76,14 @@ SCALARS |= st.sampled_from([2**80, -(2**80), "N/A", 1e308, float("nan"), float("
 GARBAGE = st.recursive(
     SCALARS, lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3)
 )
+
+
+def assert_only_user_errors(read: Callable[[Any], Config], *contents: Any) -> None:
+    for content in contents:
+        try:
+            read(content)
+        except UserError as error:
+            assert all(len(line) < 2000 for line in str(error).splitlines())
 
 
 def leaves(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

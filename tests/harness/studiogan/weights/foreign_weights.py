@@ -1,6 +1,5 @@
 """Small checkpoints of ours with moments of optimisers in them, without a training set."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, config_to_dict, load_config
 from harness.native.freeze import freeze_discriminator
 from harness.networks.build import build_networks
+from tests.harness.tiny_runs import BASE, overrides_of
 
-BASE = Path(__file__).resolve().parents[4] / "configs/base.yaml"
 STEP = 7
 SMALL: dict[str, Any] = {
     "data.img_size": 32,
@@ -53,8 +52,7 @@ CASES = [
 
 
 def small_config(name: Any = "small", **changes: Any) -> Config:
-    values = SMALL | {key.replace("__", "."): value for key, value in changes.items()}
-    return load_config(BASE, [f"name={name}", *(f"{key}={json.dumps(value)}" for key, value in values.items())])
+    return load_config(BASE, [f"name={name}", *overrides_of(SMALL, **changes)])
 
 
 def make_checkpoint(folder: Path, config: Config, classes: int = 0, frozen: int = 0) -> Path:
