@@ -160,8 +160,10 @@ class Sorter:
         whole, here, mirrored = split_features(self.featurizer, features)
         turned = seen[:, SWAPPED]
         said, alike = np.log(kinds + TINY), np.log(0.5 * (seen + turned) + TINY)
-        views = [np.concatenate([part, np.log(seen + TINY)], 1) for part, seen in ((here, seen), (mirrored, turned))]
-        return np.concatenate([whole, said, alike], 1), *views
+        here, mirrored = (
+            np.concatenate([part, np.log(side + TINY)], 1) for part, side in ((here, seen), (mirrored, turned))
+        )
+        return np.concatenate([whole, said, alike], 1), here, mirrored
 
 
 def split_features(featurizer: LookFeaturizer, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
