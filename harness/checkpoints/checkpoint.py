@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.storage.rundir import atomic_folder, atomic_write, remove_folder
+from harness.storage.atomic import atomic_folder, atomic_write, remove_folder
 
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")
