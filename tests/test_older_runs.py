@@ -1,11 +1,12 @@
 """What version 0.1.0 left on disk opens, draws the same, and is resumed.
 
-`golden/older_runs.tar.xz` was made by the commands of f0de0a1, one thread: a tiny run stopped at 8 of 12 steps and the run
-fine-tuned from it, their sets, an encoder stopped at 8 of 12 steps, inversions, a measured sweep, two sets of designs, two
-designs on the shelf, and a folder of photos with its set. `resumed-generator.safetensors` is what f0de0a1 made of the run's
-last four steps.
+`golden/older_runs.tar.xz` was made by the commands of f0de0a1, with one thread: a tiny run stopped at 8 of 12 steps and
+the run fine-tuned from it, their sets, an encoder stopped at 8 of 12 steps, inversions, a measured sweep, two sets of
+designs, two designs on the shelf, and a folder of photos with its set. `resumed-generator.safetensors` is what f0de0a1
+made of the run's last four steps.
 """
 
+import json
 import shutil
 import tarfile
 from pathlib import Path

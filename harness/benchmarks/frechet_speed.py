@@ -4,13 +4,13 @@
 scipy's that is, and the difference between the distances.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
+import typer
 
 from harness.metrics.frechet import Statistics, root_trace, statistics_of, with_root
 
@@ -34,7 +34,7 @@ def timed_sec(compute: Callable[[], float]) -> tuple[float, float]:
     return time.process_time() - start, value
 
 
-def main(count: int, dim: int) -> None:
+def main(count: int = 6000, dim: int = 2048) -> None:
     a, b = (statistics_of(drawn_features(count, dim, seed)) for seed in (1, 2))
     rooted = with_root(a)
     ways = {
@@ -45,18 +45,11 @@ def main(count: int, dim: int) -> None:
     whole = float(np.trace(a.cov + b.cov))
     print(f"{count} + {count} pictures, {dim} dimensions, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
     print(f"{'trace term':30} {'cpu-s':>7} {'gain':>6} {'difference / tr(C_a + C_b)':>28}")
-    seconds: dict[str, float] = {}
-    value: dict[str, float] = {}
-    first = next(iter(ways))
-    for name, compute in ways.items():
-        seconds[name], value[name] = timed_sec(compute)
-        gap = 2 * abs(value[name] - value[first]) / whole
-        print(f"{name:30} {seconds[name]:7.2f} {seconds[first] / seconds[name]:5.1f}x {gap:28.1e}")
+    measured = {name: timed_sec(compute) for name, compute in ways.items()}
+    scipys_sec, scipys = next(iter(measured.values()))
+    for name, (seconds, value) in measured.items():
+        print(f"{name:30} {seconds:7.2f} {scipys_sec / seconds:5.1f}x {2 * abs(value - scipys) / whole:28.1e}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=6000)
-    parser.add_argument("--dim", type=int, default=2048)
-    options = parser.parse_args()
-    main(options.count, options.dim)
+    typer.run(main)

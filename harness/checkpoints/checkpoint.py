@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.storage.atomic import atomic_folder, atomic_write, remove_folder
 from harness.storage.json_files import read_json, read_json_or_none
-from harness.storage.rundir import atomic_folder, atomic_write, remove_folder
 
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")

@@ -52,15 +52,20 @@ class Published:
             if not (self.url and may_download):
                 raise UserError(f"{self.names[0]}: is nowhere; {self.remedy()}")
             path = self._download()
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); {self.remedy()}") from error
-        found, wanted = hashlib.sha256(content).hexdigest(), self.sha256[path.name]
+        content, found = self.content_of(path)
+        wanted = self.sha256[path.name]
         if not found.startswith(wanted):
             advice = f"remove it; {self.remedy()}{self.advice.format(path=path)}"
             raise UserError(f"{path}: found sha256 {found[:8]}…, allowed {wanted[:8]}…; {advice}")
         return path, content, found
+
+    def content_of(self, path: Path) -> tuple[bytes, str]:
+        """Any file's content, and its sha256."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {self.remedy()}") from error
+        return content, hashlib.sha256(content).hexdigest()
 
     def remedy(self) -> str:
         folders = " or ".join(str(folder) for folder in weights_folders())

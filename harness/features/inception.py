@@ -7,7 +7,6 @@ levels (uint8), as they would be saved, where StudioGAN 0.2.0 hands the generato
 Always computed in fp32: published figures are.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UserError
 from harness.features.download_weights import Published, fill_network
 from harness.features.featurizer import Featurizer, array_to_tensor, linear_head
 from harness.networks.autocast import full_precision
@@ -191,11 +189,7 @@ def load_inception(path: Path | None = None, device: str | torch.device = "cpu")
     chosen = path or os.environ.get("CARFORGE_INCEPTION")
     if chosen:
         found = Path(chosen).expanduser()
-        try:
-            content = found.read_bytes()
-        except OSError as error:
-            raise UserError(f"{found}: cannot be read ({error.strerror}); {PUBLISHED.remedy()}") from error
-        sha256 = hashlib.sha256(content).hexdigest()
+        content, sha256 = PUBLISHED.content_of(found)
     else:
         found, content, sha256 = PUBLISHED.read()
     with torch.device("meta"):

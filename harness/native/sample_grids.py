@@ -15,8 +15,9 @@ from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import grid_columns
 from harness.runtime.rng import Draws
+from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedSet
-from harness.storage.rundir import RunDir, atomic_write
+from harness.storage.rundir import RunDir
 
 
 class Sampled(Protocol):

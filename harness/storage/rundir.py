@@ -1,6 +1,6 @@
 """The folder of one run: its config, lock, status, log and statistics; all that must survive a kill.
 
-In: a `Config`. Out: `runs/<name>/`. The atomic operations of `harness/storage/atomic.py` are offered here too.
+In: a `Config`. Out: `runs/<name>/`.
 """
 
 import errno
@@ -30,26 +30,9 @@ from harness.config.experiment import (
     read_yaml,
 )
 from harness.errors import UserError
-from harness.storage.atomic import (
-    append_whole,
-    atomic_file,
-    atomic_folder,
-    atomic_write,
-    clean_leftovers,
-    remove_folder,
-)
+from harness.storage.atomic import append_whole, atomic_write, clean_leftovers
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none
 from harness.storage.lock import hold_lock
-
-__all__ = [
-    "RunDir",
-    "atomic_file",
-    "atomic_folder",
-    "atomic_write",
-    "clean_leftovers",
-    "disk_errors_told",
-    "remove_folder",
-]
 
 # May change when a run is resumed, because no step computes anything else with them.
 FREE_KEYS = (

@@ -17,8 +17,9 @@ from harness.native.train import out_of_memory_text
 from harness.runtime.progress import Reporter
 from harness.runtime.rng import seed_for
 from harness.runtime.run_life import RunLife
+from harness.storage.atomic import remove_folder
 from harness.storage.hdf5 import PackedSet
-from harness.storage.rundir import RunDir, remove_folder
+from harness.storage.rundir import RunDir
 from harness.studiogan.follow_log import FollowedRun, Follower
 from harness.studiogan.preflight import Setting, ignored_keys, job_of
 from harness.studiogan.process import StudioganProcess

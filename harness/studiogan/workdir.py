@@ -18,9 +18,10 @@ import yaml
 
 from harness.config.experiment import Config
 from harness.images.decode import save_png
+from harness.storage.atomic import atomic_write, remove_folder
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.json_files import read_json_or_none
-from harness.storage.rundir import RunDir, atomic_write, remove_folder
+from harness.storage.rundir import RunDir
 
 SAVE_NAME = re.compile(r"step-([0-9]{8})")
 FACTS = "facts.json"

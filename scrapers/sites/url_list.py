@@ -23,8 +23,7 @@ class AddressList:
     name = "list"
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.wanted = list(_read(path))
+        self.wanted = _read(path)
 
     def find(self, pages: Pages) -> Iterator[Wanted]:
         yield from self.wanted
@@ -46,51 +45,45 @@ def _read(path: Path) -> list[Wanted]:
     ]
     if not lines:
         raise UserError(f"SRC: found no address in {path}, allowed one a line, or a CSV with a column url")
-    columns = [cell.strip().lower() for cell in next(csv.reader([lines[0][1]]))]
-    rows = _table_rows(lines[1:], columns, path) if "url" in columns else [(n, {"url": line}) for n, line in lines]
-    faults = [f"  line {number}: {fault}" for number, row in rows if (fault := _fault(row))]
+    columns = [cell.lower() for cell in _cells(lines[0][1])]
+    if "url" in columns:
+        _check_columns(columns, path)
+        rows = [(number, _cells(line)) for number, line in lines[1:]]
+    else:
+        columns, rows = ["url"], [(number, [line]) for number, line in lines]
+    faults = [f"  line {number}: {fault}" for number, cells in rows if (fault := _fault(cells, columns))]
     if faults:
         more = [f"  and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
         head = f"{path}: {len(faults)} bad line{'s' * (len(faults) > 1)} of {len(rows)}; mend or remove them"
         raise UserError("\n".join([head, *faults[:SHOWN_FAULTS], *more]))
-    return [_wanted(row) for _, row in rows]
+    return [_wanted(dict(zip(columns, cells, strict=True))) for _, cells in rows]
 
 
-def _table_rows(lines: list[tuple[int, str]], columns: list[str], path: Path) -> list[tuple[int, dict[str, str]]]:
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line]))]
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or len(set(columns)) < len(columns):
         found = f"the columns {', '.join(unknown)}" if unknown else "a column twice"
         raise UserError(f"{path}: line 1: found {found}, allowed each of {', '.join(COLUMNS)} once")
-    rows = []
-    for number, line in lines:
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
-        fits = len(cells) == len(columns)
-        rows.append((number, dict(zip(columns, cells, strict=True)) if fits else {"fault": f"{len(cells)} cells"}))
-    return rows
 
 
-def _fault(row: dict[str, str]) -> str | None:
-    if "fault" in row:
-        return f"found {row['fault']}, allowed as many as there are columns"
-    url = row["url"]
-    shown = url if len(url) <= 60 else url[:57] + "..."
+def _fault(cells: list[str], columns: list[str]) -> str | None:
+    if len(cells) != len(columns):
+        return f"found {len(cells)} cells, allowed as many as there are columns"
+    url = cells[columns.index("url")]
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and not any(c.isspace() for c in url)
         parts.port  # noqa: B018  # raises on a port that is no number
     except ValueError:
         fine = False
+    shown = url if len(url) <= 60 else url[:57] + "..."
     return None if fine else f"found {shown!r}, allowed an address that begins with https:// or http://"
 
 
 def _wanted(row: dict[str, str]) -> Wanted:
-    known = {column: row.get(column) or None for column in COLUMNS}
-    return Wanted(
-        row["url"],
-        AddressList.name,
-        page=known["page"],
-        class_name=known["class"],
-        license=known["license"],
-        author=known["author"],
-        title=known["title"],
-    )
+    known = {column: row.get(column) or None for column in ("page", "license", "author", "title")}
+    return Wanted(row["url"], AddressList.name, class_name=row.get("class") or None, **known)

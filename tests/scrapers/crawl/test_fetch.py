@@ -11,13 +11,7 @@ from harness.errors import UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally, Wanted
-from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, Site, SiteNetwork, make_picture, quick_manners
-
-
-@pytest.fixture
-def site():
-    with Site() as running:
-        yield running
+from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, make_picture, quick_manners
 
 
 def lines_of(folder: Path) -> list[dict]:
@@ -250,15 +244,14 @@ def test_a_full_disk_ends_the_crawl_and_keeps_the_ledger_whole(site, tmp_path, m
     assert [line["status"] for line in lines_of(tmp_path)] == ["done"]
 
 
-def test_a_host_that_is_down_is_left_alone(tmp_path):
-    with Site() as site:
-        network = SiteNetwork(site, {"down.example": ["151.101.9.9"], "up.example": ["151.101.1.1"]})
-        site.pages["up.example/robots.txt"] = Reply(b"")
-        site.pages["/x.jpg"] = Reply(status=500)
-        manners = quick_manners(allow_private=False, attempts=2, stop_after_failures=3, per_host_concurrency=1)
-        with Fetcher(tmp_path, manners, network, FakeClock()) as fetcher:
-            down = fetcher.fetch_pictures([Wanted(f"http://down.example/{n}.jpg", "list") for n in range(9)])
-            up = fetcher.fetch_pictures([Wanted(f"http://up.example/x.jpg?{n}", "list") for n in range(9)])
+def test_a_host_that_is_down_is_left_alone(site, tmp_path):
+    network = SiteNetwork(site, {"down.example": ["151.101.9.9"], "up.example": ["151.101.1.1"]})
+    site.pages["up.example/robots.txt"] = Reply(b"")
+    site.pages["/x.jpg"] = Reply(status=500)
+    manners = quick_manners(allow_private=False, attempts=2, stop_after_failures=3, per_host_concurrency=1)
+    with Fetcher(tmp_path, manners, network, FakeClock()) as fetcher:
+        down = fetcher.fetch_pictures([Wanted(f"http://down.example/{n}.jpg", "list") for n in range(9)])
+        up = fetcher.fetch_pictures([Wanted(f"http://up.example/x.jpg?{n}", "list") for n in range(9)])
     assert down == Tally(left=9) and network.connected.count("151.101.9.9") == 2
     assert up.failed == 3 and up.left == 6
     assert "robots.txt" in fetcher.stopped["http://down.example"]

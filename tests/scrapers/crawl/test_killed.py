@@ -95,73 +95,69 @@ KILLS = [
 ]
 
 
-def test_killed_at_10_points_ends_with_the_same_set_and_fetches_nothing_it_has(tmp_path):
-    with Site() as site:
-        pictures = site.add_pictures(60)
-        paths = [*pictures, "/gone/1.jpg", "/gone/2.jpg"]
-        site.fault_share, site.faults = 0.3, ["500", "reset", "short", "html"]
-        had: list[tuple[set[str], int]] = []
-        for at, how in KILLS:
-            crawl = start(site, tmp_path / "killed", paths, at, how)
-            crawl.communicate(timeout=60)
-            assert crawl.returncode == -signal.SIGKILL, (at, how)
-            had.append((set(settled(tmp_path / "killed")), len(site.asked)))
-        crawl = start(site, tmp_path / "killed", paths)
-        out, err = crawl.communicate(timeout=60)
-        assert crawl.returncode == 0, err
-        assert f"{60 - sum(url.startswith(site.url('/pictures')) for url in had[-1][0])} good" in out
-        for urls, asked_before in had:  # what the ledger had at a kill is never asked for again
-            later = {site.url(asked.path) for asked in site.asked[asked_before:]}
-            assert not later & urls
-        assert 10 < len(had[-1][0]) < 62  # some of the kills came late enough to leave something
-        assert set(settled(tmp_path / "killed")) == {site.url(path) for path in paths}
-        # At most what was in flight at each kill (8 at once) was delivered again.
-        assert sum(site.wholes().values()) <= 60 + 8 * len(KILLS) and set(site.wholes()) == set(pictures)
-        clean = start(site, tmp_path / "clean", paths)
-        clean.communicate(timeout=60)
+def test_killed_at_10_points_ends_with_the_same_set_and_fetches_nothing_it_has(site, tmp_path):
+    pictures = site.add_pictures(60)
+    paths = [*pictures, "/gone/1.jpg", "/gone/2.jpg"]
+    site.fault_share, site.faults = 0.3, ["500", "reset", "short", "html"]
+    had: list[tuple[set[str], int]] = []
+    for at, how in KILLS:
+        crawl = start(site, tmp_path / "killed", paths, at, how)
+        crawl.communicate(timeout=60)
+        assert crawl.returncode == -signal.SIGKILL, (at, how)
+        had.append((set(settled(tmp_path / "killed")), len(site.asked)))
+    crawl = start(site, tmp_path / "killed", paths)
+    out, err = crawl.communicate(timeout=60)
+    assert crawl.returncode == 0, err
+    assert f"{60 - sum(url.startswith(site.url('/pictures')) for url in had[-1][0])} good" in out
+    for urls, asked_before in had:  # what the ledger had at a kill is never asked for again
+        later = {site.url(asked.path) for asked in site.asked[asked_before:]}
+        assert not later & urls
+    assert 10 < len(had[-1][0]) < 62  # some of the kills came late enough to leave something
+    assert set(settled(tmp_path / "killed")) == {site.url(path) for path in paths}
+    # At most what was in flight at each kill (8 at once) was delivered again.
+    assert sum(site.wholes().values()) <= 60 + 8 * len(KILLS) and set(site.wholes()) == set(pictures)
+    clean = start(site, tmp_path / "clean", paths)
+    clean.communicate(timeout=60)
     assert contents(tmp_path / "killed") == contents(tmp_path / "clean")
     assert len(contents(tmp_path / "clean")) == 60
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_crawl_soon_with_75_and_all_is_written(tmp_path, number):
-    with Site() as site:
-        pictures = site.add_pictures(40)
+def test_a_signal_ends_the_crawl_soon_with_75_and_all_is_written(site, tmp_path, number):
+    pictures = site.add_pictures(40)
 
-        def stop_after_ten(asked):
-            if len(site.wholes()) >= 10 and not signalled:
-                signalled.append(crawl.send_signal(number))
+    def stop_after_ten(asked):
+        if len(site.wholes()) >= 10 and not signalled:
+            signalled.append(crawl.send_signal(number))
 
-        signalled: list = []
-        site.after_reply = stop_after_ten
-        crawl = start(site, tmp_path, pictures)
-        _, err = crawl.communicate(timeout=60)
-        assert crawl.returncode == 75, err
-        assert "finishing what is in flight" in err and "the same command goes on" in err and "Traceback" not in err
-        delivered = {site.url(path) for path in site.wholes()}
-        assert set(settled(tmp_path)) == delivered and 10 <= len(delivered) < 40
-        site.asked.clear()
-        crawl = start(site, tmp_path, pictures)
-        crawl.communicate(timeout=60)
-        assert crawl.returncode == 0 and len(contents(tmp_path)) == 40
-        assert not delivered & {site.url(path) for path in site.paths()}
-
-
-def test_a_signal_does_not_wait_for_a_host_that_wants_pauses(tmp_path):
-    with Site() as site:
-        pictures = site.add_pictures(5)
-        site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 250")
-        # A moment later, when all wait for their turn.
-        site.after_reply = lambda asked: threading.Timer(0.7, crawl.send_signal, [signal.SIGTERM]).start()
-        crawl = start(site, tmp_path, pictures)
-        _, err = crawl.communicate(timeout=60)  # 250 s otherwise
-        assert crawl.returncode == 75 and site.paths() == ["/robots.txt"], err
+    signalled: list = []
+    site.after_reply = stop_after_ten
+    crawl = start(site, tmp_path, pictures)
+    _, err = crawl.communicate(timeout=60)
+    assert crawl.returncode == 75, err
+    assert "finishing what is in flight" in err and "the same command goes on" in err and "Traceback" not in err
+    delivered = {site.url(path) for path in site.wholes()}
+    assert set(settled(tmp_path)) == delivered and 10 <= len(delivered) < 40
+    site.asked.clear()
+    crawl = start(site, tmp_path, pictures)
+    crawl.communicate(timeout=60)
+    assert crawl.returncode == 0 and len(contents(tmp_path)) == 40
+    assert not delivered & {site.url(path) for path in site.paths()}
 
 
-def test_stopped_hosts_end_with_75(tmp_path):
-    with Site() as site:
-        pictures = site.add_pictures(3)
-        site.pages["/robots.txt"] = Reply(status=503, headers={"Retry-After": "4000"})
-        crawl = start(site, tmp_path, pictures)
-        out, err = crawl.communicate(timeout=60)
+def test_a_signal_does_not_wait_for_a_host_that_wants_pauses(site, tmp_path):
+    pictures = site.add_pictures(5)
+    site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 250")
+    # A moment later, when all wait for their turn.
+    site.after_reply = lambda asked: threading.Timer(0.7, crawl.send_signal, [signal.SIGTERM]).start()
+    crawl = start(site, tmp_path, pictures)
+    _, err = crawl.communicate(timeout=60)  # 250 s otherwise
+    assert crawl.returncode == 75 and site.paths() == ["/robots.txt"], err
+
+
+def test_stopped_hosts_end_with_75(site, tmp_path):
+    pictures = site.add_pictures(3)
+    site.pages["/robots.txt"] = Reply(status=503, headers={"Retry-After": "4000"})
+    crawl = start(site, tmp_path, pictures)
+    out, err = crawl.communicate(timeout=60)
     assert crawl.returncode == 75 and "3 left for later" in out and "asks to be left alone for 4000 s" in err

@@ -7,15 +7,9 @@ import pytest
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.page import decode
 from scrapers.crawl.records import FetchError
-from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, quick_manners
+from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, quick_manners
 
 DAY = 86400
-
-
-@pytest.fixture
-def site():
-    with Site() as running:
-        yield running
 
 
 def conditional(asked):
@@ -85,14 +79,13 @@ def test_a_spoiled_cache_is_asked_for_again(site, tmp_path):
     assert site.paths().count("/a") == 7
 
 
-def test_a_key_goes_to_the_first_host_alone_and_is_written_nowhere(tmp_path):
-    with Site() as site:
-        network = SiteNetwork(site, {"api.example": ["151.101.1.1"], "other.example": ["151.101.1.2"]})
-        site.pages["api.example/q"] = Reply(status=302, headers={"Location": "/r"})
-        site.pages["api.example/r"] = Reply(status=302, headers={"Location": "http://other.example/s"})
-        site.pages["other.example/s"] = Reply(b'{"a": 1}', content_type="application/json")
-        with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
-            page = fetcher.get_page("http://api.example/q", headers={"X-Key": "secret-7"})
+def test_a_key_goes_to_the_first_host_alone_and_is_written_nowhere(site, tmp_path):
+    network = SiteNetwork(site, {"api.example": ["151.101.1.1"], "other.example": ["151.101.1.2"]})
+    site.pages["api.example/q"] = Reply(status=302, headers={"Location": "/r"})
+    site.pages["api.example/r"] = Reply(status=302, headers={"Location": "http://other.example/s"})
+    site.pages["other.example/s"] = Reply(b'{"a": 1}', content_type="application/json")
+    with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
+        page = fetcher.get_page("http://api.example/q", headers={"X-Key": "secret-7"})
     assert page.url == "http://other.example/s" and json.loads(page.text) == {"a": 1}
     sent = {asked.path: "X-Key" in asked.headers for asked in site.asked if asked.path != "/robots.txt"}
     assert sent == {"/q": True, "/r": True, "/s": False}

@@ -25,12 +25,6 @@ ALLOWED = ["/open/1.jpg", "/closed/but/2.jpg", "/3.png.jpg", "/4.png?x=1", "/clo
 DISALLOWED = ["/closed/1.jpg", "/closed/", "/x/y.png", "/5.jpg?size=big", "/a%3Cb.jpg", "/closed/buT/1.jpg"]
 
 
-@pytest.fixture
-def site():
-    with Site() as running:
-        yield running
-
-
 def fetch(site: Site, folder, paths, **changes) -> tuple[Tally, list[dict]]:
     with Fetcher(folder, quick_manners(**changes)) as fetcher:
         tally = fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in paths])
@@ -53,19 +47,18 @@ def test_rules_for_us_by_name_go_before_those_for_all(site, tmp_path):
     assert fetch(site, tmp_path, ["/a.jpg"])[0].refused == 1 and site.paths() == ["/robots.txt"]
 
 
-def test_the_host_of_a_redirect_is_asked_for_its_own_rules(tmp_path):
-    with Site() as site:
-        network = SiteNetwork(site, {"one.example": ["151.101.1.1"], "two.example": ["151.101.1.2"]})
-        site.pages["one.example/robots.txt"] = Reply(b"")
-        site.pages["two.example/robots.txt"] = Reply(b"User-agent: *\nDisallow: /closed")
-        for name in ("open", "closed"):
-            site.pages[f"one.example/{name}.jpg"] = Reply(
-                status=302, headers={"Location": f"http://two.example/{name}.jpg"}
-            )
-            site.pages[f"two.example/{name}.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-        with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
-            wanted = [Wanted(f"http://one.example/{name}.jpg", "list") for name in ("open", "closed")]
-            assert fetcher.fetch_pictures(wanted) == Tally(done=1, refused=1)
+def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
+    network = SiteNetwork(site, {"one.example": ["151.101.1.1"], "two.example": ["151.101.1.2"]})
+    site.pages["one.example/robots.txt"] = Reply(b"")
+    site.pages["two.example/robots.txt"] = Reply(b"User-agent: *\nDisallow: /closed")
+    for name in ("open", "closed"):
+        site.pages[f"one.example/{name}.jpg"] = Reply(
+            status=302, headers={"Location": f"http://two.example/{name}.jpg"}
+        )
+        site.pages[f"two.example/{name}.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
+    with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
+        wanted = [Wanted(f"http://one.example/{name}.jpg", "list") for name in ("open", "closed")]
+        assert fetcher.fetch_pictures(wanted) == Tally(done=1, refused=1)
     asked = [(asked.host, asked.path) for asked in site.asked]
     assert asked.index(("two.example", "/robots.txt")) < asked.index(("two.example", "/open.jpg"))
     assert ("two.example", "/closed.jpg") not in asked and len(set(asked)) == len(asked) == 5

@@ -9,7 +9,7 @@ import pytest
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import FetchError, Wanted
 from scrapers.crawl.ssrf_guard import GuardedNetwork, PrivateAddress, check_url, is_public
-from tests.scrapers.faulty_site import Reply, Site, SiteNetwork, make_picture, quick_manners
+from tests.scrapers.faulty_site import Reply, SiteNetwork, make_picture, quick_manners
 
 PRIVATE = """127.0.0.1 127.255.255.254 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0
  0.1.2.3 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 192.0.0.1 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1
@@ -41,12 +41,6 @@ NAMES = {
     "nat64.example": ["64:ff9b::7f00:1"],
     "empty.example": [],
 }
-
-
-@pytest.fixture
-def site():
-    with Site() as running:
-        yield running
 
 
 @pytest.mark.parametrize("address", PRIVATE)
