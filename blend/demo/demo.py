@@ -9,11 +9,11 @@ import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from blend.demo.process import StageProcess
 from blend.demo.record import DemoRecord
 from blend.demo.stages import STAGES, Stage, page_path, run_folder, seconds_left
+from blend.report.design_rows import number_at
 from harness.cli import noted_signals, say
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
@@ -108,9 +108,7 @@ def _print_outcome(config: Config) -> None:
     metrics = RunDir(run_folder(config)).read_metrics()
 
     def figure(key: str, form: str) -> str:
-        value: Any = metrics
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = number_at(metrics, key)
         return "unknown" if value is None else format(value, form)
 
     demo = metrics["demo"]

@@ -14,6 +14,7 @@ from blend.demo.stages import Stage, run_folder
 from harness.config.experiment import Config, config_to_dict
 from harness.runtime.child import Usage
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import read_json_or_none
 from harness.storage.lock import process_start
 from harness.storage.rundir import RunDir
 
@@ -42,13 +43,13 @@ class DemoRecord:
 
     def read(self) -> None:
         """A record that is not there, or that somebody has damaged, is an empty one: stages know what is done."""
+        content = read_json_or_none(self.path) or {}
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
             for name in self.of.keys() & content["stages"].keys():
                 kept = content["stages"][name]
                 self.of[name] = StageRecord(**{**kept, "usage": Usage(**kept["usage"])})
             self.running = content["running"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             return
 
     def _save(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from blend.generator.dial import Setting
 from harness.images.decode import picture_grid, save_png
 from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers, remove_folder, sync_folder
+from harness.storage.json_files import read_json_lines, read_json_or_none
 
 TEXT_KEY = "carforge"  # of the PNG text chunk
 
@@ -52,28 +53,16 @@ def request_sha256(request: dict[str, Any]) -> str:
 
 def is_made(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds exactly what is asked for, and all of it."""
-    if _kept_request(folder) != json.loads(json.dumps(request)):
+    rows = read_designs(folder)
+    if not rows or read_json_or_none(folder / "request.json") != json.loads(json.dumps(request)):
         return False
-    try:
-        files = [row["file"] for row in read_designs(folder)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return all((folder / file).is_file() for file in (*files, "grid.png"))
+    return all((folder / str(row.get("file"))).is_file() for row in (*rows, {"file": "grid.png"}))
 
 
 def holds_another(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds a set of another request; the same one by earlier weights is no other."""
-    kept, wanted = _kept_request(folder), json.loads(json.dumps(request))
+    kept, wanted = read_json_or_none(folder / "request.json"), json.loads(json.dumps(request))
     return kept is not None and {**kept, "generators": None} != {**wanted, "generators": None}
-
-
-def _kept_request(folder: Path) -> dict[str, Any] | None:
-    """None where there is none that can be read."""
-    try:
-        kept = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return kept if isinstance(kept, dict) else None
 
 
 def save_designs(
@@ -113,5 +102,5 @@ def save_designs(
 
 
 def read_designs(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a set."""
-    return [json.loads(line) for line in (folder / "designs.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The rows of a set; {} for a damaged one."""
+    return [row or {} for row in read_json_lines(folder / "designs.jsonl")]

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
-from harness.storage.atomic import atomic_write
+from harness.storage.cache import Arrays, cached
 from harness.storage.lru import LruCache
 
 STYLE_STEPS = 100  # styles are whole percents
@@ -109,19 +107,19 @@ class StyledGenerator:
         }
 
     def _computed(self, percent: int) -> dict[str, Tensor]:
-        path = self.folder / "standing" / f"{self.key(percent)}.safetensors"
         if percent not in self._buffers:
-            network = copy.deepcopy(self.base.generator)
-            names = set(network.state_dict()) - {name for name, _ in network.named_parameters()}
-            buffers = _read_buffers(path, names)
-            if buffers is None:
+            parameters = dict(self.base.generator.named_parameters())
+            names = sorted(self.base.generator.state_dict().keys() - parameters.keys())
+
+            def make() -> Arrays:
+                network = copy.deepcopy(self.base.generator)
                 network.load_state_dict(self._weights(percent))
-                standing = standing_copy(network, self.z_dim, self.num_classes)
-                found = standing.state_dict()
-                buffers = {name: found[name].cpu().contiguous() for name in sorted(names)}
-                path.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(path, safetensors.torch.save(buffers))
-            self._buffers[percent] = buffers
+                found = standing_copy(network, self.z_dim, self.num_classes).state_dict()
+                return {name: found[name].cpu().numpy() for name in names}
+
+            key = {"generator": self.key(percent), "buffers": names}
+            buffers = cached(self.folder / "standing" / f"{key['generator']}.safetensors", key, make)
+            self._buffers[percent] = {name: torch.from_numpy(array) for name, array in buffers.items()}
         return self._buffers[percent]
 
     def _weights(self, percent: int) -> dict[str, Any]:
@@ -141,15 +139,6 @@ def label_of(generator: StyledGenerator, text: str | None) -> Label | None:
         return None
     choice = text_to_choice(text, generator.base.class_names if generator.num_classes else [], "label", also=())
     return choice.label(generator.num_classes)
-
-
-def _read_buffers(path: Path, names: set[str]) -> dict[str, Tensor] | None:
-    """Statistics that were kept; None where there are none, or damaged or foreign ones."""
-    try:
-        buffers = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError):
-        return None
-    return buffers if set(buffers) == names else None
 
 
 def _check_same_shape(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:

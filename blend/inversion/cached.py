@@ -4,15 +4,13 @@ In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{saf
 """
 
 import hashlib
-import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -25,18 +23,17 @@ from blend.inversion.optimise import Watch, invert
 from harness.checkpoints.load import LoadedCheckpoint
 from harness.checkpoints.sampling import label_to_y
 from harness.cli import say
-from harness.config.class_choice import Label
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import pictures_to_tensor
 from harness.runtime.device import prepare_hardware
-from harness.storage.atomic import atomic_write
+from harness.storage.cache import Arrays, cached, key_sha256, read_cached
 from harness.storage.hdf5 import spread_rows
 
 STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}
 VERSION = 1  # of how z is found: files of another are not taken for equal
-TENSORS = ("targets", "encoder", "refined", "z_first", "z", "first_error", "error")
+ENTRY = "inversion"  # of a file's metadata: the stamp, all that decides the result, and the names
 PART_TARGETS = 64  # kept before the next are begun
 SHEET_COLUMNS, SHEET_TARGETS = 16, 64
 
@@ -97,10 +94,15 @@ def invert_parents(
             f"{generator.base.name} draws; try another CONFIG"
         )
     place = _place(config, generator, encoder, parents, kind, start)
-    tensors = _read(place.path)
-    if tensors is None:
-        tensors = _invert_in_parts(config, generator, encoder, parents, place, start, watch)
-    found = _inversions(parents, kind, place.path, tensors)
+    arrays = cached(
+        place.path,
+        place.stamp,
+        lambda: _invert_in_parts(config, generator, encoder, parents, place, start, watch),
+        ENTRY,
+    )
+    for part in place.path.parent.glob(f"{place.path.stem}.*.part"):
+        part.unlink(missing_ok=True)
+    found = _inversions(parents, kind, place.path, arrays)
     if not place.path.with_suffix(".png").exists():
         save_png(place.path.with_suffix(".png"), draw_sheet(found.targets, found.encoder, found.refined))
     return found
@@ -115,14 +117,14 @@ def kept_inversions(
     start: "Inversions | None" = None,
 ) -> Inversions | None:
     """What `invert_parents` left for these parents; None where it has yet to search."""
-    path = _place(config, generator, encoder, parents, kind, start).path
-    tensors = _read(path)
-    return None if tensors is None else _inversions(parents, kind, path, tensors)
+    place = _place(config, generator, encoder, parents, kind, start)
+    arrays = read_cached(place.path, place.stamp, ENTRY)
+    return None if arrays is None else _inversions(parents, kind, place.path, arrays)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an inversion is kept, the style that it is made in, and all that decides it."""
+    """Where an inversion is kept, the style that it is made in, and all that decides it, with the names."""
 
     path: Path
     style: int
@@ -138,19 +140,30 @@ def _place(
     start: Inversions | None,
 ) -> _Place:
     style = STYLES[kind] if start is None else 1 - STYLES[kind]
-    stamp = _stamp(config, generator, encoder, parents, kind, style)
+    _run_of(generator, style)
+    stamp = {
+        "version": VERSION,
+        "kind": kind,
+        "names": parents.names,
+        "sha256s": parents.sha256s,
+        "pixels_sha256": hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest(),
+        "label": parents.label,
+        # What is left out changes speed alone.
+        "settings": config.inversion.model_dump(mode="json", exclude={"count", "batch_size"}),
+        "generator": generator.key(style * STYLE_STEPS),
+        "encoder_sha256": encoder.sha256,
+    }
+    label = kind
     if start is not None:
-        stamp |= {"start": start.path.stem}
-    label = kind if start is None else f"style{style}-{kind}"
-    return _Place(generator.folder / "inversions" / f"{label}-{_hash(stamp)}.safetensors", style, stamp)
+        stamp["start"], label = start.path.stem, f"style{style}-{kind}"
+    return _Place(generator.folder / "inversions" / f"{label}-{key_sha256(stamp)[:16]}.safetensors", style, stamp)
 
 
-def _inversions(parents: Parents, kind: Kind, path: Path, tensors: dict[str, Tensor]) -> Inversions:
-    targets, redrawn, refined = (tensors[key].numpy() for key in ("targets", "encoder", "refined"))
-    found = [tensors[key] for key in ("z_first", "z", "first_error", "error")]
-    return Inversions(
-        kind, parents.names, parents.sha256s, targets, redrawn, refined, *found, y=tensors.get("y"), path=path
-    )
+def _inversions(parents: Parents, kind: Kind, path: Path, arrays: Arrays) -> Inversions:
+    pictures = ("targets", "encoder", "refined")
+    found: dict[str, Any] = {"y": None}
+    found |= {key: array if key in pictures else torch.from_numpy(array) for key, array in arrays.items()}
+    return Inversions(kind, parents.names, parents.sha256s, path=path, **found)
 
 
 def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) -> np.ndarray:
@@ -174,59 +187,49 @@ def _invert_in_parts(
     place: _Place,
     start_from: Inversions | None,
     watch: Watch | None,
-) -> dict[str, Tensor]:
-    """Makes the place's file and returns its tensors. Each part is kept beside it until all are there."""
-    path, stamp = place.path, place.stamp
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts, files, began = [], [], time.monotonic()
+) -> Arrays:
+    """What the place's file is to hold. Each part is kept beside it until all are there."""
+    parts, began, kind = [], time.monotonic(), place.stamp["kind"]
     for start in range(0, len(parents), PART_TARGETS):
-        file = path.with_name(f"{path.stem}.{start:06d}.part")
-        part = _read(file)
-        if part is None:
-            rows = slice(start, start + PART_TARGETS)
-            guess = encode(encoder, parents.pictures[rows]) if start_from is None else start_from.latents(rows)
-            part = _invert_part(config, generator, parents.pictures[rows], place.style, parents.label, guess, watch)
-            atomic_write(file, safetensors.torch.save(part))
+        end = min(start + PART_TARGETS, len(parents))
+        file = place.path.with_name(f"{place.path.stem}.{start:06d}.part")
+        make = partial(_invert_part, config, generator, encoder, parents, place, start_from, watch, slice(start, end))
+        part = cached(file, {**place.stamp, "rows": [start, end]}, make, ENTRY)
         parts.append(part)
-        files.append(file)
-        done, sec = min(start + PART_TARGETS, len(parents)), time.monotonic() - began
         errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
-        say(f"inversion of {stamp['kind']} pictures: {done} of {len(parents)}, {errors}, {sec:.0f} s")
-    tensors = {key: torch.cat([part[key] for part in parts]).contiguous() for key in parts[0]}
-    atomic_write(path, safetensors.torch.save(tensors, {"inversion": json.dumps(stamp)}))
-    for file in files:
-        file.unlink(missing_ok=True)
-    return tensors
+        sec = time.monotonic() - began
+        say(f"inversion of {kind} pictures: {end} of {len(parents)}, {errors}, {sec:.0f} s")
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _invert_part(
     config: Config,
     generator: StyledGenerator,
-    pictures: np.ndarray,
-    style: int,
-    label: Label | None,
-    guess: tuple[Tensor, Tensor | None],
+    encoder: Encoder,
+    parents: Parents,
+    place: _Place,
+    start_from: Inversions | None,
     watch: Watch | None,
-) -> dict[str, Tensor]:
+    rows: slice,
+) -> Arrays:
+    pictures, style = np.ascontiguousarray(parents.pictures[rows]), place.style
+    z_first, y = encode(encoder, pictures) if start_from is None else start_from.latents(rows)
     hardware = prepare_hardware(config.train)
-    z_first, y = guess
-    y = y if label is None else label_to_y(label, len(pictures))
-    pictures = np.ascontiguousarray(pictures)
+    y = y if parents.label is None else label_to_y(parents.label, len(pictures))
     targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
     labels = None if y is None else y.to(generator.device)
     features = make_features(config.inversion.features, _run_of(generator, style))
     network, first = generator.at(style), z_first.to(generator.device)
     found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast, watch)
-    tensors = {
-        "targets": torch.from_numpy(pictures),
-        "encoder": torch.from_numpy(generator.draw(found.z_first, style, y)),
-        "refined": torch.from_numpy(generator.draw(found.z, style, y)),
-        "z_first": found.z_first.cpu(),
-        "z": found.z.cpu(),
-        "first_error": found.first_error.cpu(),
-        "error": found.error.cpu(),
+    tensors = {key: getattr(found, key) for key in ("z_first", "z", "first_error", "error")}
+    if y is not None:
+        tensors["y"] = y
+    return {
+        "targets": pictures,
+        "encoder": generator.draw(found.z_first, style, y),
+        "refined": generator.draw(found.z, style, y),
+        **{key: tensor.cpu().numpy() for key, tensor in tensors.items()},
     }
-    return tensors if y is None else {**tensors, "y": y.cpu()}
 
 
 def _run_of(generator: StyledGenerator, style: int) -> LoadedCheckpoint:
@@ -236,37 +239,3 @@ def _run_of(generator: StyledGenerator, style: int) -> LoadedCheckpoint:
             f"concept pictures: found no fine-tuned run of {generator.base.name}, which draws them; try `make finetune`"
         )
     return run
-
-
-# ---- on disk ----------------------------------------------------------------------------------------------------
-
-
-def _stamp(
-    config: Config, generator: StyledGenerator, encoder: Encoder, parents: Parents, kind: Kind, style: int
-) -> dict[str, Any]:
-    """All that decides the result, and the names."""
-    _run_of(generator, style)
-    settings = config.inversion.model_dump(mode="json", exclude={"count", "batch_size"})  # these change speed alone
-    key = generator.key(style * STYLE_STEPS)
-    pixels = hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest()
-    return {
-        "version": VERSION, "kind": kind, "names": parents.names, "sha256s": parents.sha256s, "pixels_sha256": pixels,
-        "label": parents.label,
-        "settings": settings, "generator": key, "encoder_sha256": encoder.sha256,
-    }  # fmt: skip
-
-
-def _hash(stamp: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """A kept file's tensors; None when it is not there or damaged."""
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, safetensors.SafetensorError) as error:
-        say(f"{path}: damaged ({error}); made again")
-        return None
-    return tensors if set(TENSORS) <= set(tensors) else None

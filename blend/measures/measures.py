@@ -4,15 +4,12 @@ In: the packed sets of a run and of its fine-tuned run. Out: one dict a design. 
 kept in runs/<base>/measures/ under the hashes of all that it depends on.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from blend.generator.styled_generator import StyledGenerator
 from blend.measures.identity import Identity, fit_identity
@@ -21,7 +18,7 @@ from blend.measures.probe import FuturismProbe, Halves, background_auc, fit_prob
 from harness.config.experiment import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
-from harness.storage.atomic import atomic_write
+from harness.storage.cache import Arrays, cached
 from harness.storage.hdf5 import open_packed, spread_rows
 
 PROBE_PICTURES = 2000  # of each kind, at most
@@ -83,7 +80,6 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
             "is measured with; try another data.set there"
         )
     featurizer, folder = load_featurizer(), generator.folder / "measures"
-    folder.mkdir(exist_ok=True)
     spaces = [reader_space(featurizer), discriminator_space(generator.base.discriminator)]
     known = [_known(space, sets, folder) for space in spaces]
     ordinary, concept = (_subsampled(part, PROBE_PICTURES) for part in _halves(known[0], sets))
@@ -134,7 +130,7 @@ class _Looked:
 
 
 def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
-    def look() -> dict[str, np.ndarray]:
+    def look() -> Arrays:
         training = np.concatenate([space.features(part.pictures.train) for part in sets])
         held_out = np.concatenate([part.pictures.valid for part in sets])
         near = find_nearest(space, held_out, training)
@@ -145,36 +141,21 @@ def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
             "relative": near.relative,
         }
 
-    key = _key(space.sha256, *(sha256 for part in sets for sha256 in part.sha256s))
-    kept = _kept(folder / f"{space.name}.safetensors", key, look)
+    kept = _kept(folder, space.name, space.sha256, sets, look)
     return _Looked(Known(space, kept["training"], kept["distances"], kept["relative"]), kept["held_out"])
 
 
 def _background_auc(featurizer: Featurizer, sets: Sequence[PictureSet], folder: Path) -> float:
-    def look() -> dict[str, np.ndarray]:
+    def look() -> Arrays:
         ordinary, concept = (_subsampled(part.pictures, PROBE_PICTURES) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
 
-    key = _key(featurizer.sha256, *(sha256 for part in sets for sha256 in part.sha256s))
-    return float(_kept(folder / "background.safetensors", key, look)["auc"][0])
+    return float(_kept(folder, "background", featurizer.sha256, sets, look)["auc"][0])
 
 
-def _key(*parts: str) -> str:
-    return hashlib.sha256(f"{VERSION} {' '.join(parts)}".encode()).hexdigest()
-
-
-def _kept(path: Path, key: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """What was kept at `path` under this key; made and kept where there is nothing, something else or damage."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, safetensors.SafetensorError):
-        pass
-    # Contiguous: safetensors writes the memory behind a view, not the view.
-    arrays = {name: np.ascontiguousarray(array) for name, array in make().items()}
-    atomic_write(path, safetensors.numpy.save(arrays, {"key": key}))
-    return arrays
+def _kept(folder: Path, name: str, made_from: str, sets: Sequence[PictureSet], make: Callable[[], Arrays]) -> Arrays:
+    key = {"version": VERSION, "made_from": made_from, "sets": [part.sha256s for part in sets]}
+    return cached(folder / f"{name}.safetensors", key, make)
 
 
 # ---- parts of sets ----------------------------------------------------------------------------------------------

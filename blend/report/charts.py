@@ -21,6 +21,7 @@ def training_charts(base: RunFacts, tuned: RunFacts | None, encoder: RunFacts | 
                 "title": f"Generator of {kind}",
                 "note": "losses of generator and discriminator: in balance, neither runs away",
                 "command": command,
+                "file": _stats_file(facts),
                 "svg": _loss_chart(f"Losses while learning {kind}", [] if facts is None else facts.stats),
             }
         )
@@ -30,8 +31,14 @@ def training_charts(base: RunFacts, tuned: RunFacts | None, encoder: RunFacts | 
         line = Line("latent error", *zip(*points, strict=True), colour=ACCENT)
         svg = lines_chart("Latent error of the encoder", [line], "step", "latent error", mark_y=1.0)
     note = "error on fresh cars; at the dotted line it knows nothing"
-    charts.append({"title": "Encoder", "note": note, "command": "make encoder", "svg": svg})
+    charts.append(
+        {"title": "Encoder", "note": note, "command": "make encoder", "file": _stats_file(encoder), "svg": svg}
+    )
     return charts
+
+
+def _stats_file(facts: RunFacts | None) -> str:
+    return "" if facts is None else (facts.folder / "stats.jsonl").as_posix()
 
 
 def _loss_chart(title: str, stats: Sequence[dict[str, Any]]) -> str | None:

@@ -21,16 +21,16 @@ WHOLE = ("top1", "top5", "real_accuracy", "real_accuracy_top5", "chance", "chanc
 def brands(found: Found) -> list[dict[str, Any]]:
     """A card for each run whose brands were evaluated."""
     runs = [("ordinary", found.base), ("concept", found.tuned)]
-    cards = [_card(kind, facts, found.folder.parent) for kind, facts in runs if facts is not None]
+    cards = [_card(kind, facts) for kind, facts in runs if facts is not None]
     return [card for card in cards if card is not None]
 
 
-def _card(kind: str, facts: RunFacts, runs: Path) -> dict[str, Any] | None:
+def _card(kind: str, facts: RunFacts) -> dict[str, Any] | None:
     told = facts.evaluation.get("brands")
     if not isinstance(told, dict) or not isinstance(told.get("rows"), list):
         return None
     rows = [row for row in told["rows"] if isinstance(row, dict)][:MOST_ROWS]
-    folder, shown = runs / facts.name / "brands", round(number_at(told, "shown") or 0)
+    folder, shown = facts.folder / "brands", round(number_at(told, "shown") or 0)
     size = facts.config.data.img_size if facts.config is not None else (0, 0)
     drawn, real = (_strips(folder / f"{name}.png", size, shown, len(rows)) for name in ("drawn", "real"))
     return {

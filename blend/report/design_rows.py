@@ -1,4 +1,4 @@
-"""Designs, sweeps and inversions as they lie on disk. Whatever is missing or damaged is None or left out.
+"""Designs, sweeps and inversions as they lie on disk. Whatever is missing is None or left out.
 
 In: `runs/<base>/{blends,inversions}/`. Out: rows with their pictures, uint8 (H, W, 3).
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from blend.report.run_files import REMEDY, RunFiles
 from harness.images.decode import PictureError, decode_picture
 
 SWEEP_SET = "sweep"
@@ -81,21 +82,26 @@ class Design:
 
 def number_at(figures: Any, path: str) -> float | None:
     """The finite number at a dotted path of nested dicts, None where there is none."""
-    for key in path.split("."):
-        figures = figures.get(key) if isinstance(figures, dict) else None
-    if isinstance(figures, bool) or not isinstance(figures, int | float) or not math.isfinite(figures):
-        return None
-    return float(figures)
+    return finite(_value_at(figures, path))
 
 
 def numbers_at(figures: Any, path: str) -> list[float] | None:
     """The finite numbers at a dotted path, None unless it is a list of them alone."""
+    found = _value_at(figures, path)
+    numbers = [number for value in found if (number := finite(value)) is not None] if isinstance(found, list) else []
+    return numbers if numbers and len(numbers) == len(found) else None
+
+
+def finite(value: Any) -> float | None:
+    """The value, if it is a finite number."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and math.isfinite(value) else None
+
+
+def _value_at(figures: Any, path: str) -> Any:
     for key in path.split("."):
         figures = figures.get(key) if isinstance(figures, dict) else None
-    if not isinstance(figures, list) or not figures:
-        return None
-    numbers = [number_at({"value": value}, "value") for value in figures]
-    return None if None in numbers else [value for value in numbers if value is not None]
+    return figures
 
 
 def picture_or_none(path: Path) -> np.ndarray | None:
@@ -108,47 +114,34 @@ def picture_or_none(path: Path) -> np.ndarray | None:
 # ---- inversions -------------------------------------------------------------------------------------------------
 
 
-def read_inversions(folder: Path) -> list[InversionPair]:
+def read_inversions(folder: Path, files: RunFiles) -> list[InversionPair]:
     """All pairs of all files, the newest file first; of files with the same pictures, the newest alone."""
     paths = [path for kind in KINDS for path in folder.glob(f"{kind}-*.safetensors")]
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    files: dict[Any, list[InversionPair]] = {}
-    for pairs in map(_pairs_of, paths):
-        files.setdefault(tuple((pair.kind, pair.name) for pair in pairs), pairs)
-    return [pair for pairs in files.values() for pair in pairs]
+    newest: dict[Any, list[InversionPair]] = {}
+    for pairs in (_pairs_of(path, files) for path in paths):
+        newest.setdefault(tuple((pair.kind, pair.name) for pair in pairs), pairs)
+    return [pair for pairs in newest.values() for pair in pairs]
 
 
-def _pairs_of(path: Path) -> list[InversionPair]:
+def _pairs_of(path: Path, files: RunFiles) -> list[InversionPair]:
     try:
         with safetensors.safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            targets, guesses, refined = (file.get_tensor(key) for key in ("targets", "encoder", "refined"))
-    except (OSError, safetensors.SafetensorError):
+            names = json.loads(file.metadata()["inversion"])["names"]
+            pictures = [file.get_tensor(key) for key in ("targets", "encoder", "refined")]
+        if any(part.ndim != 4 for part in pictures):
+            raise ValueError("found no pictures in it")
+        rows = list(zip(names, *pictures, strict=True))
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        files.note(path, f"{path}: is damaged ({error}); {REMEDY}")
         return []
-    if not targets.ndim == 4 == guesses.ndim == refined.ndim or not len(targets) == len(guesses) == len(refined):
-        return []
-    names = _names_in(metadata)
-    names += [f"{number}" for number in range(len(names), len(targets))]
     kind = path.name.partition("-")[0]
     return [
         InversionPair(
-            name, kind, path.stem, target, guess, best, picture_error(guess, target), picture_error(best, target)
+            str(name), kind, path.stem, target, guess, best, picture_error(guess, target), picture_error(best, target)
         )
-        for name, target, guess, best in zip(names, targets, guesses, refined, strict=False)
+        for name, target, guess, best in rows
     ]
-
-
-def _names_in(metadata: dict[str, str]) -> list[str]:
-    """The list "names": an entry of its own, or in the one that holds everything."""
-    for key, text in metadata.items():
-        try:
-            content = json.loads(text)
-        except ValueError:
-            continue
-        names = content.get("names") if isinstance(content, dict) else content if key == "names" else None
-        if isinstance(names, list):
-            return [str(name) for name in names]
-    return []
 
 
 def picture_error(picture: np.ndarray, target: np.ndarray) -> float:
@@ -159,24 +152,15 @@ def picture_error(picture: np.ndarray, target: np.ndarray) -> float:
 # ---- designs ----------------------------------------------------------------------------------------------------
 
 
-def read_designs(blends: Path) -> dict[str, list[Design]]:
+def read_designs(blends: Path, files: RunFiles) -> dict[str, list[Design]]:
     """Set → designs, in the order made. Rows without a usable picture are left out, and sets that are half made."""
     folders = sorted(
         path.parent for path in blends.glob("[A-Za-z0-9]*/designs.jsonl") if ".new" not in path.parent.name
     )
-    return {folder.name: [design for row in _rows(folder) if (design := _design(folder, row))] for folder in folders}
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in (folder / "designs.jsonl").read_bytes().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # half written
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    return {
+        folder.name: [design for row in files.rows(folder / "designs.jsonl") if (design := _design(folder, row))]
+        for folder in folders
+    }
 
 
 def _design(folder: Path, row: dict[str, Any]) -> Design | None:

@@ -5,7 +5,7 @@ In: what `evaluate` left in metrics.json and metrics.jsonl. Out: dicts for the t
 
 from typing import Any
 
-from blend.report.design_rows import number_at
+from blend.report.design_rows import finite, number_at
 from blend.report.run_facts import RunFacts
 from harness.web.charts import CONCEPT, ORDINARY, Line, lines_chart
 
@@ -40,7 +40,7 @@ def _card(kind: str, facts: RunFacts, colour: str) -> dict[str, Any] | None:
     if not isinstance(figures, dict):
         return None
     extractor, left_out = _text(latest, "extractor"), latest.get("left_out")
-    rows = [(name, _meaning(name, extractor), number_at({"value": value}, "value")) for name, value in figures.items()]
+    rows = [(name, _meaning(name, extractor), finite(value)) for name, value in figures.items()]
     return {
         "kind": kind,
         "rows": rows,
@@ -65,7 +65,7 @@ def _curve(kind: str, facts: RunFacts, colour: str) -> str | None:
     for row in facts.evaluations:
         figures, step = row.get("figures"), number_at(row, "step")
         # Not by a dotted path: names of figures may have a dot in them.
-        value = number_at({"value": figures.get(name)}, "value") if isinstance(figures, dict) else None
+        value = finite(figures.get(name)) if isinstance(figures, dict) else None
         if step is not None and value is not None and all(row.get(key) == latest.get(key) for key in CURVE_KEYS):
             points[step] = value
     if len(points) < 2:

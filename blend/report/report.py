@@ -3,74 +3,69 @@
 A stage that has not run yet leaves its section with the command that runs it.
 """
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jinja2
-
 from blend.report import charts, classes, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
-from blend.report.run_facts import Found, read_facts, read_json
+from blend.report.run_facts import Found, read_facts
+from blend.report.run_files import RunFiles
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
+from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def make_report(config: Config, root: Path = Path("runs")) -> Path:
-    """Writes the page anew and returns its path. UserError when the experiment has no run at all."""
-    run = RunDir.existing(base_name(config), root)
-    found = look_around(run, config, root)
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            name=found.base.name,
-            height=found.config.data.img_size[0],
-            width=found.config.data.img_size[1],
-            made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            teaser=sections.teaser(found),
-            figures=sections.figures(found.metrics),
-            samples=sections.samples(found),
-            training=charts.training_charts(found.base, found.tuned, found.encoder),
-            evaluation=evaluation.evaluation(found.base, found.tuned),
-            brands=classes.brands(found),
-            brand_kept=classes.brand_kept(found.metrics),
-            inversion=sections.inversion(found),
-            sweep=sections.sweep(found),
-            gallery=sections.gallery(found),
-            latent=charts.latent_chart(found.metrics),
-            provenance=provenance.provenance(found),
-        )
+    """Writes the page anew and returns its path; damaged files are told on it and on stderr. UserError when the
+    experiment has no run at all."""
+    run, files = RunDir.existing(base_name(config), root), RunFiles()
+    found = look_around(run, config, root, files)
+    for text in files.damaged.values():
+        print(text, file=sys.stderr)
+    environment = page_environment(TEMPLATES)
+    environment.filters["figure"] = sections.figure_text
+    page = environment.get_template("report.html.j2").render(
+        run=run.path.as_posix(),
+        damaged=files.damaged,
+        name=found.base.name,
+        height=found.config.data.img_size[0],
+        width=found.config.data.img_size[1],
+        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        teaser=sections.teaser(found),
+        figures=sections.figures(found.metrics),
+        samples=sections.samples(found),
+        training=charts.training_charts(found.base, found.tuned, found.encoder),
+        evaluation=evaluation.evaluation(found.base, found.tuned),
+        brands=classes.brands(found),
+        brand_kept=classes.brand_kept(found.metrics),
+        inversion=sections.inversion(found),
+        sweep=sections.sweep(found),
+        gallery=sections.gallery(found),
+        latent=charts.latent_chart(found.metrics),
+        provenance=provenance.provenance(found),
     )
     path = run.path / "report.html"
     atomic_write(path, page)
     return path
 
 
-def look_around(run: RunDir, config: Config, root: Path) -> Found:
+def look_around(run: RunDir, config: Config, root: Path, files: RunFiles) -> Found:
     """Reads all that the stages of this experiment have left so far."""
-    base = read_facts(run.path)
+    base, planned = read_facts(run.path, files), finetune_config(config)
     assert base is not None, run.path
-    tuned, planned = read_facts(root / finetune_config(config).name), finetune_config(config)
+    tuned = read_facts(root / planned.name, files)
     return Found(
         folder=run.path,
         base=base,
         tuned=tuned,
-        encoder=read_facts(run.path / "encoder"),
+        encoder=read_facts(run.path / "encoder", files),
         config=base.config or config,
         tuned_config=planned if tuned is None or tuned.config is None else tuned.config,
-        metrics=read_json(run.metrics_path),
-        inversions=read_inversions(run.path / "inversions"),
-        designs=read_designs(run.path / "blends"),
+        metrics=files.record(run.metrics_path),
+        inversions=read_inversions(run.path / "inversions", files),
+        designs=read_designs(run.path / "blends", files),
     )
-
-
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["figure"] = sections.figure_text
-    return environment

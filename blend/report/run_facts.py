@@ -1,10 +1,8 @@
-"""What the stages left on disk, as the page needs it. Whatever is missing or damaged is None or left out.
+"""What the stages left on disk, as the page needs it. Whatever is missing is None or left out.
 
 In: `runs/` and the packed sets. Out: runs with their newest samples, and pictures of the sets.
 """
 
-import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from blend.report.design_rows import SWEEP_SET, Design, InversionPair, picture_or_none, read_sweeps
+from blend.report.run_files import RunFiles
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
@@ -24,7 +23,7 @@ GRID_GAP_PX = 2  # of a run's sample grids
 class RunFacts:
     """A run (or the encoder's folder): where it stands and what it wrote of itself."""
 
-    name: str
+    folder: Path
     config: Config | None
     status: dict[str, Any]
     env: dict[str, Any]
@@ -33,6 +32,10 @@ class RunFacts:
     samples: list[np.ndarray]  # uint8 (H, W, 3) each, the newest grid's
     evaluation: dict[str, Any]  # the newest, of metrics.json
     evaluations: list[dict[str, Any]]  # all of them, of metrics.jsonl
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -61,38 +64,25 @@ class Found:
 # ---- runs -------------------------------------------------------------------------------------------------------
 
 
-def read_facts(folder: Path) -> RunFacts | None:
+def read_facts(folder: Path, files: RunFiles) -> RunFacts | None:
     """A run's facts, or None when there is no such folder."""
     run = RunDir(folder)
     if not folder.is_dir():
         return None
     try:
         config = run.read_config() if run.config_path.is_file() else None
-    except UserError:  # of a later version, say
+    except UserError as error:  # of a later version, say
+        files.note(run.config_path, error)
         config = None
-    metas = [read_json(path / "meta.json") for path in sorted(run.checkpoints.glob("step-*"))]
+    metas = [files.record(path / "meta.json") for path in sorted(run.checkpoints.glob("step-*"))]
     samples = _newest_samples(run, config) if config is not None else []
-    evaluation = read_json(run.metrics_path).get("evaluate")
+    latest = files.record(run.metrics_path).get("evaluate")
+    history = [row.get("evaluate") for row in files.rows(run.metrics_history_path)]
     return RunFacts(
-        folder.name, config, run.read_status() or {}, read_json(run.env_path), run.read_stats(),
-        metas[-1] if metas else {}, samples, evaluation if isinstance(evaluation, dict) else {},
-        _read_evaluations(run.metrics_history_path),
+        folder, config, files.record(run.status_path), files.record(run.env_path), files.rows(run.stats_path),
+        metas[-1] if metas else {}, samples, latest if isinstance(latest, dict) else {},
+        [evaluation for evaluation in history if isinstance(evaluation, dict)],
     )  # fmt: skip
-
-
-def _read_evaluations(path: Path) -> list[dict[str, Any]]:
-    """Every evaluation of metrics.jsonl; lines that are damaged or about something else are left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return []
-    found = []
-    for line in lines:
-        with suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("evaluate"), dict):
-                found.append(row["evaluate"])
-    return found
 
 
 def _newest_samples(run: RunDir, config: Config) -> list[np.ndarray]:
@@ -111,14 +101,6 @@ def grid_tiles(grid: np.ndarray, height: int, width: int) -> list[np.ndarray]:
         range(0, side - part + 1, part + GRID_GAP_PX) for side, part in zip(grid.shape, (height, width), strict=False)
     )
     return [grid[top : top + height, left : left + width] for top in tops for left in lefts]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def evenly_spread(path: Path, count: int) -> list[np.ndarray]:

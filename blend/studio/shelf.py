@@ -21,6 +21,7 @@ from blend.designs.export import design_png
 from harness.errors import UserError
 from harness.images.decode import decode_picture
 from harness.storage.atomic import atomic_write, clean_leftovers
+from harness.storage.json_files import read_json, read_json_or_none
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 MOST_KEPT = 500
@@ -41,18 +42,16 @@ class Shelf:
 
     def entries(self) -> list[dict[str, Any]]:
         """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
+        remedy = "move it away, and an empty shelf takes its place"
+        found = read_json(self.path, remedy) or {"designs": []}
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
             entries = [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
-            if not all("kept_at" in entry and {"recipe", "setting"} <= entry["document"].keys() for entry in entries):
-                raise ValueError("a design is not whole")
-            return entries
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{self.path}: cannot be read ({error}); move it away, and an empty shelf takes its place"
-            ) from error
+            whole = all("kept_at" in entry and {"recipe", "setting"} <= entry["document"].keys() for entry in entries)
+        except (KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise UserError(f"{self.path}: is damaged (a design is not whole); {remedy}")
+        return entries
 
     def entry(self, identity: str) -> dict[str, Any]:
         return _find(self.entries(), identity)
@@ -109,13 +108,10 @@ class Shelf:
         """Puts a removed design back as it was, in its place."""
         with self._alone():
             entries, path = self.entries(), self.removed / f"{identity}.json"
-            try:
-                if not IDENTITY.fullmatch(identity):
-                    raise ValueError(identity)
-                found = json.loads(path.read_text(encoding="utf-8"))
-                place, entry = found["place"], found["entry"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError("shelf: this design cannot be put back (any more); draw it anew") from error
+            found = read_json_or_none(path) if IDENTITY.fullmatch(identity) else None
+            if not found or not found.keys() >= {"place", "entry"}:
+                raise UserError("shelf: this design cannot be put back (any more); draw it anew")
+            place, entry = found["place"], found["entry"]
             self.pictures.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # a kill has left it where it was
                 os.replace(self.removed / f"{identity}.png", self.pictures / f"{identity}.png")

@@ -16,6 +16,7 @@ from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.runtime.progress import Progress
 from harness.storage.atomic import remove_folder
+from harness.storage.json_files import read_json_or_none
 
 MESSY_PX = 160
 LOOK_EVERY_SEC = 0.5
@@ -29,7 +30,7 @@ def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool
     recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "img_size": list(data.img_size)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
-        found = _read_recipe(folder)
+        found = read_json_or_none(folder / RECIPE_FILE)
         if found == recipe and not redraw:
             return
         if found is None:
@@ -78,10 +79,3 @@ def _draw(folder: Path, data: Data, workers: int) -> None:
         render_messy(data.count, data.seed, folder, max(MESSY_PX, *data.img_size))
     else:
         render_set(data.kind, data.count, data.seed, data.img_size, folder, max(1, workers))
-
-
-def _read_recipe(folder: Path) -> dict | None:
-    try:
-        return json.loads((folder / RECIPE_FILE).read_text())
-    except (OSError, ValueError):
-        return None

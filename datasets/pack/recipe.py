@@ -5,7 +5,6 @@ knows the manifest's hash, tells whether all is there.
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.config.experiment import Data, expand_path, source_folder
 from harness.config.schema import Clean
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
+from harness.storage.json_files import read_json
 
 STAGE_VERSION = 2  # rises when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
@@ -168,13 +168,10 @@ def _fits_manifest(plan: SetPlan, attributes: dict[str, Any]) -> bool:
 
 def read_summary(path: Path) -> dict[str, Any]:
     """What a build has told of itself; its `recipe` is a dict. UserError where there is none, or it is damaged."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(summary, dict) or not isinstance(summary.get("recipe"), dict):
-            raise ValueError("it tells no recipe")
-    except (OSError, ValueError) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path}: cannot be read ({text}); the set has to be built anew") from error
+    remedy = "the set has to be built anew"
+    summary = read_json(path, remedy)
+    if summary is None or not isinstance(summary.get("recipe"), dict):
+        raise UserError(f"{path}: {'not there' if summary is None else 'is damaged (no recipe)'}; {remedy}")
     return summary
 
 

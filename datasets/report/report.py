@@ -9,19 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from datasets.clean.reasons import STEPS, detail_of, heading_of, meaning_of, slug_of
 from datasets.clean.rules import UNDECODED
 from datasets.pack.manifest import Manifest, packed_view
 from datasets.pack.recipe import SetPlan, read_summary, threshold_of
 from datasets.report.car_colour import PAINTS, paint_of
-from datasets.report.charts import Bar, bars, histogram
 from datasets.report.pictures import PagePictures, sample_packed
 from harness.cli import say
 from harness.config.experiment import Data
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import hold_lock
+from harness.web.charts import Bar, bars, histogram
+from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
@@ -51,7 +50,7 @@ def write_report(plan: SetPlan) -> Path:
     data, summary = plan.data, read_summary(plan.summary)
     with Manifest(plan.manifest) as manifest, PagePictures(data, plan.pictures_folder()) as pictures:
         page = (
-            _environment()
+            page_environment(TEMPLATES)
             .get_template("report.html.j2")
             .render(
                 name=data.set,
@@ -263,13 +262,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value)
     return "–" if value is None else str(value)
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

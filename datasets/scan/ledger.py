@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from datasets.scan.store import ORIGIN, file_to_key
+from harness.storage.json_files import read_json_lines
 
 LEDGER = "ledger.jsonl"
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
     """`address` and `store.ORIGIN` of every whole line, in order; all None where the address gave no picture."""
-    with open(path, "rb") as stream:
-        for content in stream:
-            try:
-                line = json.loads(content)
-            except (ValueError, RecursionError):  # torn by a kill, or damaged
-                continue
-            if isinstance(line, dict) and isinstance(line.get("url"), str):
-                yield {"address": _text(line["url"]) or "", **_origin(line)}
+    for line in read_json_lines(path):
+        if line and isinstance(line.get("url"), str):  # others are torn by a kill, or damaged
+            yield {"address": _text(line["url"]) or "", **_origin(line)}
 
 
 def _origin(line: dict[str, Any]) -> dict[str, Any]:

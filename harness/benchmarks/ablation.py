@@ -19,6 +19,7 @@ from harness.config.experiment import Config, check_config, complete_config, con
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
+from harness.storage.json_files import read_json
 
 MARKS = 4  # a run is measured so often, at even distances
 SAMPLES = 1000
@@ -171,19 +172,6 @@ def _teach_classifier(config: Config, work: Path) -> None:
         os.chdir(here)
 
 
-def _read_result(path: Path) -> dict[str, Any]:
-    """{} where there is none. UserError for a damaged one: what it was measured at may be gone."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise UserError(f"{path.absolute()}: is damaged ({error}); move it and the run of its name away") from error
-    return found
-
-
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:
     """One run in a process of its own: trains to each mark and measures there, unless that was done before."""
     content, work, marks, facts = job
@@ -195,7 +183,8 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
     result = Path("results") / f"{config.name}.json"
     result.parent.mkdir(exist_ok=True)
     key = {**facts, "config": content, "reader_sha256": reader.sha256, "samples": SAMPLES}
-    kept = _read_result(result)
+    # A damaged one is refused: the checkpoints that it was measured at may be gone.
+    kept = read_json(result.absolute(), "move it and the run of its name away") or {}
     kept_key = kept.get("key", {})
     same = {**kept_key, "config": complete_config(kept_key.get("config", {}))} == key
     row = kept if same else {"key": key, "arm": facts["arm"], "seed": facts["seed"], "marks": []}

@@ -20,6 +20,7 @@ from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
+from harness.storage.json_files import read_json, read_json_or_none
 from harness.storage.rundir import RunDir
 from harness.studiogan.checkout import COMMITS, check_environment, find_checkout, find_python
 from harness.studiogan.dialects.convert import read_foreign
@@ -86,11 +87,10 @@ def run_benchmark(
 
 def read_results(plan: Plan) -> dict[str, dict[str, Any]]:
     """What earlier calls found of the same benchmark, by engine: a call for one engine keeps the other's column."""
-    path = plan.folder / "benchmark.json"
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))["engines"] if path.exists() else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged; move it away, then both engines are run again") from error
+    path, remedy = plan.folder / "benchmark.json", "move it away, then both engines are run again"
+    kept = (read_json(path, remedy) or {"engines": {}}).get("engines")
+    if not isinstance(kept, dict):
+        raise UserError(f"{path}: is damaged (no engines); {remedy}")
     return {name: result for name, result in kept.items() if (Path("runs") / result["run"]).is_dir()}
 
 
@@ -216,19 +216,12 @@ def measure(config: Config) -> dict[str, Any]:
         "total_steps": config.optim.total_steps,
         "trained_on": trained_on,
         "start_sha256": start and start["sha256"],
-        "hardware": _read_hardware(rundir),
+        "hardware": (read_json_or_none(rundir.env_path) or {}).get("device"),
         **_time_of(rundir.read_stats()),
         "reader": reader,
         "inception": inception,
         "inception_missing": missing,
     }
-
-
-def _read_hardware(rundir: RunDir) -> str | None:
-    try:
-        return json.loads(rundir.env_path.read_text(encoding="utf-8")).get("device")
-    except (OSError, ValueError):
-        return None
 
 
 def _time_of(rows: list[dict[str, Any]]) -> dict[str, float | None]:

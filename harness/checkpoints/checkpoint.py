@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.storage.json_files import read_json, read_json_or_none
 from harness.storage.rundir import atomic_folder, atomic_write, remove_folder
 
 SCHEMA_VERSION = 1
@@ -66,7 +67,9 @@ def _meta_sha256(meta: dict[str, Any]) -> str:
 def read_meta(folder: Path) -> dict[str, Any]:
     """meta.json of a checkpoint whose files are all there and unharmed; ValueError says what is wrong with it."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_json_or_none(folder / "meta.json")
+        if meta is None:
+            raise ValueError("meta.json is missing or damaged")
         version = meta["schema_version"]
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version}, this program reads {SCHEMA_VERSION}")
@@ -146,18 +149,8 @@ def load_state(folder: Path) -> dict[str, Any]:
 def read_best(checkpoints: Path) -> dict[str, Any]:
     """best.json: `history` = [step, figure or None] of every evaluation while training, lower is better, and what
     `harness/native/evaluate_while_training.py` keeps beside it. {} when there is none."""
-    path = checkpoints / BEST_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-        return found
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); remove it, then the best checkpoint is the best from now on"
-        ) from error
+    remedy = "remove it, then the best checkpoint is the best from now on"
+    return read_json(checkpoints / BEST_FILE, remedy) or {}
 
 
 def best_checkpoint(checkpoints: Path) -> Path | None:

@@ -6,7 +6,6 @@ fault is told that only such a stand-in has.
 
 import difflib
 import itertools
-import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.config.schema import Config
+from harness.config.validation import details_to_faults, dotted, shown
 from harness.config.yaml_files import merge, read_yaml
 from harness.errors import UserError
 
@@ -33,6 +33,7 @@ ALLOWED = {
     "string_type": "text (in quotes when it looks like a number)",
     "model_type": "keys below it",
     "finite_number": "a finite number",
+    "extra_forbidden": "those of configs/base.yaml",
 }
 EXAMPLES = {"name": "my-run", "finetune.from_run": "cars128", "data.src": "path/to/pictures", "finetune.override": "{}"}
 Fault = tuple[tuple[str, ...], str]  # the keys that it is about, and its text
@@ -55,7 +56,7 @@ def _validate(content: dict[str, Any]) -> tuple[Config | None, list[Fault], set[
         return Config.model_validate(content), [], set()
     except ValidationError as error:
         details = error.errors()
-    faults, mended, replaced = _fault_texts(details), content, set()
+    faults, mended, replaced = _single_faults(details), content, set()
     try:
         base = {**_base(), "name": "base"}
         for detail in details:
@@ -88,29 +89,21 @@ def _mend(content: dict[str, Any], path: list[str], base: Any) -> tuple[dict[str
     return mended, ".".join(path)
 
 
-def _fault_texts(details: list[Any]) -> list[Fault]:
-    faults: dict[str, str] = {}
-    missing: list[str] = []
+def _single_faults(details: list[Any]) -> list[Fault]:
+    missing, others = [], []
     for detail in details:
-        path = _key_path(detail)
-        if detail["type"] == "missing" and len(path) == len(detail["loc"]):
-            missing.append(".".join(path))
-        else:
-            faults.setdefault(".".join(path), _fault_text(".".join(path), detail))
+        whole = detail["type"] == "missing" and len(_key_path(detail)) == len(detail["loc"])
+        (missing if whole else others).append(detail)
+    faults = details_to_faults(others, ALLOWED, lambda detail: ".".join(_key_path(detail)), _example)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        text = f"extends: found no {', '.join(missing[:3])}{more}, allowed a file that has them, try base.yaml"
-        faults = {"extends": text, **faults}
+        names = ", ".join(dotted(detail) for detail in missing[:3])
+        faults = {"extends": f"extends: found no {names}{more}, allowed a file that has them, try base.yaml", **faults}
     return [((key,), text) for key, text in faults.items()]
 
 
-def _fault_text(key: str, detail: Any) -> str:
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: found an unknown key, allowed those of configs/base.yaml, try {_near_key(key)}"
-    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    allowed = ALLOWED.get(key) or ALLOWED.get(detail["type"]) or text
-    example = EXAMPLES.get(key) or _base_value(key)
-    return f"{key}: found {_shown(detail['input'])}, allowed {allowed}, try {example}"
+def _example(key: str, detail: Any) -> str:
+    return _near_key(key) if detail["type"] == "extra_forbidden" else EXAMPLES.get(key) or _base_value(key)
 
 
 def _near_key(key: str) -> str:
@@ -122,16 +115,11 @@ def _near_key(key: str) -> str:
     return leaves.get(leaf) or (near or [leaves[name] for name in near_leaves] or ["to leave it out"])[0]
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _base_value(key: str) -> str:
     value: Any = _base() if BASE_PATH.is_file() else {}
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return "what configs/base.yaml has" if value is None or isinstance(value, dict) else _shown(value)
+    return "what configs/base.yaml has" if value is None or isinstance(value, dict) else shown(value)
 
 
 @cache
@@ -172,21 +160,25 @@ def _data_faults(config: Config) -> Iterator[Fault]:
         allowed = f"multiples of {step} from {height // 2} to {2 * height} at height {height}"
         yield key, f"data.img_size: found width {width}, allowed {allowed}, try [{height}, {near}]"
     if data.source == "procedural" and data.src is not None:
-        text = f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder"
-        yield ("data.src", "data.source"), text
+        yield (
+            ("data.src", "data.source"),
+            f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder",
+        )
     clean = config.clean
     if clean.min_aspect > clean.max_aspect:
-        text = (
-            f"clean.min_aspect: found {clean.min_aspect:g} over max_aspect {clean.max_aspect:g}, allowed less, try 0.7"
+        yield (
+            ("clean.min_aspect", "clean.max_aspect"),
+            f"clean.min_aspect: found {clean.min_aspect:g} over max_aspect {clean.max_aspect:g}, allowed less, try 0.7",
         )
-        yield ("clean.min_aspect", "clean.max_aspect"), text
 
 
 def _engine_faults(config: Config) -> Iterator[Fault]:
     (height, width), keys = config.data.img_size, ("engine", "data.img_size")
     if config.engine == "studiogan" and height != width:
-        text = f"data.img_size: found {height}x{width}, allowed squares where StudioGAN trains, try --set engine=native"
-        yield keys, text
+        yield (
+            keys,
+            f"data.img_size: found {height}x{width}, allowed squares where StudioGAN trains, try --set engine=native",
+        )
 
 
 def _model_faults(config: Config) -> Iterator[Fault]:
@@ -197,44 +189,62 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             ("model.attn_d_loc", model.attn_d_loc, blocks),
         ):
             if place > most:
-                text = f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}"
-                yield (key, "model.apply_attn", "model.backbone", "data.img_size"), text
+                yield (
+                    (key, "model.apply_attn", "model.backbone", "data.img_size"),
+                    f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}",
+                )
     if model.apply_attn:
         for key, channels in (("model.g_conv_dim", model.g_conv_dim), ("model.d_conv_dim", model.d_conv_dim)):
             if channels < ATTENTION_CHANNELS:
-                text = f"{key}: found {channels}, allowed {ATTENTION_CHANNELS} or more with attention, try 16"
-                yield (key, "model.apply_attn"), text
+                yield (
+                    (key, "model.apply_attn"),
+                    f"{key}: found {channels}, allowed {ATTENTION_CHANNELS} or more with attention, try 16",
+                )
     if (model.g_cond_mtd is None) != (model.d_cond_mtd is None):
-        found = f"{_shown(model.g_cond_mtd)} and {_shown(model.d_cond_mtd)}"
+        found = f"{shown(model.g_cond_mtd)} and {shown(model.d_cond_mtd)}"
         allowed = "cBN or concat with PD, acgan or concat, or null and null"
-        text = f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD"
-        yield ("model.g_cond_mtd", "model.d_cond_mtd"), text
+        yield (
+            ("model.g_cond_mtd", "model.d_cond_mtd"),
+            f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD",
+        )
     for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
         if not conv and found != "ReLU":
-            text = f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv"
-            yield (key, "model.backbone"), text
+            yield (
+                (key, "model.backbone"),
+                f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv",
+            )
 
 
 def _training_faults(config: Config) -> Iterator[Fault]:
     if config.loss.adv_loss == "wasserstein" and not config.loss.apply_gp:
-        text = "loss.adv_loss: found wasserstein without a penalty, allowed with one, try --set loss.apply_gp=true"
-        yield ("loss.adv_loss", "loss.apply_gp"), text
+        yield (
+            ("loss.adv_loss", "loss.apply_gp"),
+            "loss.adv_loss: found wasserstein without a penalty, allowed with one, try --set loss.apply_gp=true",
+        )
     if config.loss.label_smoothing and config.loss.adv_loss != "vanilla":
         found = f"{config.loss.label_smoothing:g} with {config.loss.adv_loss}"
-        text = f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla"
-        yield ("loss.label_smoothing", "loss.adv_loss"), text
+        yield (
+            ("loss.label_smoothing", "loss.adv_loss"),
+            f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla",
+        )
     if config.loss.apply_mismatch and config.model.d_cond_mtd != "PD":
-        found = f"true with {_shown(config.model.d_cond_mtd)}"
-        text = f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD"
-        yield ("loss.apply_mismatch", "model.d_cond_mtd"), text
+        found = f"true with {shown(config.model.d_cond_mtd)}"
+        yield (
+            ("loss.apply_mismatch", "model.d_cond_mtd"),
+            f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD",
+        )
     policy = config.augment.diffaug_policy
     if config.augment.apply_diffaug and (not policy or len(set(policy)) < len(policy)):
-        text = f"augment.diffaug_policy: found {_shown(policy)}, allowed a list without repeats, try [color]"
-        yield ("augment.diffaug_policy", "augment.apply_diffaug"), text
+        yield (
+            ("augment.diffaug_policy", "augment.apply_diffaug"),
+            f"augment.diffaug_policy: found {shown(policy)}, allowed a list without repeats, try [color]",
+        )
     freeze, blocks = config.finetune.freeze_layers, d_block_count(config)
     if blocks and freeze >= blocks:
-        text = f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2"
-        yield ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"), text
+        yield (
+            ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"),
+            f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2",
+        )
     yield from _schedule_faults(config)
 
 
@@ -245,10 +255,12 @@ def _schedule_faults(config: Config) -> Iterator[Fault]:
     starts, sizes = zip(*schedule, strict=True)
     rising = all(a < b for pair in (starts, sizes) for a, b in itertools.pairwise(pair))
     if not rising or starts[0] != 0 or sizes[0] < 1 or sizes[-1] != z_dim:
-        found = _shown([list(pair) for pair in schedule])
+        found = shown([list(pair) for pair in schedule])
         allowed = f"starts that rise from 0, with sizes that rise to model.z_dim = {z_dim}"
-        text = f"optim.z_schedule: found {found}, allowed {allowed}, try [[0, {max(1, z_dim // 2)}], [1000, {z_dim}]]"
-        yield ("optim.z_schedule", "model.z_dim"), text
+        yield (
+            ("optim.z_schedule", "model.z_dim"),
+            f"optim.z_schedule: found {found}, allowed {allowed}, try [[0, {max(1, z_dim // 2)}], [1000, {z_dim}]]",
+        )
 
 
 def d_block_count(config: Config) -> int | None:
@@ -280,7 +292,7 @@ def _override_faults(config: Config, replaced: set[str]) -> Iterator[str]:
     if tuned is None:
         return
     if tuned.data.img_size != config.data.img_size:
-        found, allowed = _shown(tuned.data.img_size), _shown(config.data.img_size)
+        found, allowed = shown(tuned.data.img_size), shown(config.data.img_size)
         yield f"data.img_size: found {found}, allowed the run's own {allowed}, try to leave it out"
     known = {text for _, text in cross_faults(config)}
     ignored = replaced | stand_ins

@@ -4,12 +4,13 @@ A recipe says how a set is got (scrapers) and how it is built unless told otherw
 """
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from harness.config.schema import Name, Section, Size, ViewName
+from harness.config.validation import details_to_faults, faults_error
 from harness.config.yaml_files import read_yaml
 from harness.errors import UserError
 
@@ -17,10 +18,14 @@ SOURCES_PATH = Path(__file__).resolve().parents[2] / "configs" / "sources.yaml"
 RAW = Path("data/raw")
 SCRAPED = ("kaggle", "car_connection", "concept", "archive", "folder")
 BUILT_IN = ("cifar10", "procedural")  # nothing is scraped for them
+ALLOWED = {
+    "extra_forbidden": "those that other recipes of this source have, try to leave it out",
+    "missing": "a value, see the recipes beside it",
+    "union_tag_invalid": ", ".join((*SCRAPED, *BUILT_IN)),
+    "union_tag_not_found": ", ".join((*SCRAPED, *BUILT_IN)),
+}
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
-View = Literal["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"]
 PictureSize = Literal["sml", "med", "lrg"]
 Provider = Literal["commons", "list", "search"]
 # The widths that Wikimedia keeps; any other it would have to make for us alone.
@@ -28,22 +33,14 @@ ThumbWidth = Literal[250, 330, 500, 960, 1280, 1920, 3840]
 Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+(/versions/\d+)?$")]
 
 
-def _size_to_pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """What every data set has. `set` null: named after what is imported. `views` null: every view is kept."""
 
     origin: Text
     set: Name | None
-    img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
+    img_size: Size
     classes: bool
-    views: list[View] | None
+    views: list[ViewName] | None
     card: Annotated[str, Field(pattern=r"^datasets/cards/[a-z0-9_]+\.md$")]
 
 
@@ -83,7 +80,7 @@ AnyRecipe = Annotated[
 ]
 
 
-class Sources(_Section):
+class Sources(Section):
     """The whole file. What `manners` may hold is checked by who behaves so, scrapers/crawl/politeness.py."""
 
     manners: dict[str, Any]
@@ -111,10 +108,7 @@ def load_sources(path: Path | str = SOURCES_PATH) -> Sources:
     try:
         return Sources.model_validate(read_yaml(Path(path)))
     except ValidationError as error:
-        texts = {".".join(_key_parts(detail["loc"])): _fault_text(detail) for detail in reversed(error.errors())}
-        faults = list(reversed(texts.values()))  # of what has several kinds of allowed value, the first
-        head = f"{path}: {len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise UserError("\n".join([head, *(f"  {fault}" for fault in faults)])) from error
+        raise faults_error(str(path), details_to_faults(error.errors(), ALLOWED, _key_of).values()) from error
 
 
 def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
@@ -122,7 +116,7 @@ def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
     try:
         return type(recipe).model_validate({**recipe.model_dump(), **changes})
     except ValidationError as error:
-        raise UserError(_fault_text(error.errors()[0])) from error
+        raise UserError("\n".join(details_to_faults(error.errors(), ALLOWED, _key_of).values())) from error
 
 
 def to_set_name(text: str) -> str:
@@ -151,25 +145,11 @@ def recipe_to_changes(recipe: AnyRecipe) -> dict[str, Any]:
     return changes
 
 
-def _fault_text(detail: Any) -> str:
-    key = ".".join(_key_parts(detail["loc"]))
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: found an unknown key, allowed those that other recipes of this source have, try to leave it out"
-    if detail["type"] == "missing":
-        return f"{key}: found nothing, allowed a value, see the recipes beside it"
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        found = detail["input"].get("source") if isinstance(detail["input"], dict) else detail["input"]
-        return f"{key}.source: found {found!r}, allowed {', '.join((*SCRAPED, *BUILT_IN))}"
-    allowed = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    shown = repr(detail["input"])
-    return f"{key}: found {shown if len(shown) <= 60 else shown[:57] + '...'}, allowed {allowed}"
-
-
-def _key_parts(location: Iterable[Any]) -> list[str]:
+def _key_of(detail: Any) -> str:
     """Where a fault is, without what pydantic adds for the kind of recipe and for parts of a value."""
-    parts = [str(part) for part in location]
+    parts = [str(part) for part in detail["loc"]]
     if parts[0] == "manners":
-        return parts[:2]
+        return ".".join(parts[:2])
     if len(parts) > 2 and parts[2] in (*SCRAPED, *BUILT_IN):
         del parts[2]
-    return parts
+    return ".".join([*parts, "source"] if detail["type"].startswith("union_tag") else parts)

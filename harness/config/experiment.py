@@ -26,6 +26,7 @@ from harness.config.schema import (
     Studiogan,
     Train,
 )
+from harness.config.validation import faults_error
 from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml, rename_old_keys
 from harness.errors import UserError
 
@@ -50,8 +51,7 @@ def check_config(content: dict[str, Any], origin: str) -> Config:
     """Nested dicts → Config, or one UserError with all faults: unknown keys, types, ranges, what does not fit."""
     config, faults = find_faults(content)
     if config is None:
-        head = f"{origin}: {len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise UserError("\n".join([head, *(f"  {fault}" for fault in faults)]))
+        raise faults_error(origin, faults)
     return config
 
 

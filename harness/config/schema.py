@@ -21,6 +21,9 @@ def _size_to_pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
 
 
+Size = Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
+
+
 def _lists_to_tuples(value: Any) -> Any:
     return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value
 
@@ -36,7 +39,7 @@ class Data(Section):
     kind: Literal["ordinary", "concept", "brands", "brand_concepts", "messy"]
     count: Count
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    img_size: Annotated[tuple[int, int], BeforeValidator(_size_to_pair)]
+    img_size: Size
     valid_fraction: Annotated[float, Field(ge=0, le=0.5)]
     fit: Literal["crop", "pad"]
     fast_decode: bool

@@ -4,16 +4,12 @@ In: the packed sets of one or several `data` sections with the same classes. Out
 What was learnt is kept in data/cache/brands/ under all that it depends on.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from sklearn.linear_model import LogisticRegression
 
 from harness.config.experiment import Data
@@ -21,7 +17,7 @@ from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer, view_features
 from harness.metrics import class_net
 from harness.metrics.class_figures import hit_rate, hits_by_class
-from harness.storage.atomic import atomic_write
+from harness.storage.cache import cached, key_sha256
 from harness.storage.hdf5 import PackedSet, open_packed
 
 VERSION = 1  # of how it learns: another one is another key
@@ -74,14 +70,12 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
     train, class_names = _read(sets, "train")
     held_out, _ = _read(sets, "valid")
     taught_by = class_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
-    key = hashlib.sha256(
-        json.dumps([VERSION, name, taught_by, *(packed.sha256 for packed in train)]).encode()
-    ).hexdigest()
-    tensors = _read_kept(folder / f"{key[:20]}.safetensors", key)
-    if tensors is None:
-        tensors = _learn(featurizer, *_whole(train), len(class_names))
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / f"{key[:20]}.safetensors", safetensors.numpy.save(tensors, {"key": key}))
+    key = key_sha256([VERSION, name, taught_by, *(packed.sha256 for packed in train)])
+    tensors = cached(
+        folder / f"{key[:20]}.safetensors",
+        {"sha256": key},
+        lambda: _learn(featurizer, *_whole(train), len(class_names)),
+    )
     scores = _scores_of(featurizer, tensors, len(class_names))
     pictures, labels = _whole(held_out)
     found = scores(pictures)
@@ -136,14 +130,3 @@ def _scores_of(featurizer: Featurizer | None, tensors: dict[str, np.ndarray], cl
     if featurizer is None:
         return class_net.scores_of(tensors, classes)
     return lambda pictures: featurizer(pictures) @ tensors["weight"].T + tensors["bias"]
-
-
-def _read_kept(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """None for a file that is absent, damaged or of another key."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, safetensors.SafetensorError):
-        pass
-    return None

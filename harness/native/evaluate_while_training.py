@@ -28,6 +28,7 @@ from harness.runtime.device import Hardware
 from harness.runtime.dist import World
 from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import read_json_lines
 from harness.storage.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ class Evaluations:
 
 def _note(rundir: RunDir, evaluation: dict[str, Any]) -> None:
     """The evaluation in metrics.jsonl and metrics.json, unless it is there."""
-    path = rundir.metrics_history_path
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [row["evaluate"] for row in map(json.loads, lines) if "evaluate" in row]
+    rows = [row["evaluate"] for row in read_json_lines(rundir.metrics_history_path) if row and "evaluate" in row]
     if evaluation not in rows:
         rundir.write_metrics("evaluate", evaluation)
     elif rows[-1] == evaluation != rundir.read_metrics().get("evaluate"):  # killed between these two

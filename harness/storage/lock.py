@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.storage.json_files import read_json_or_none
 
 UNREADABLE_WAIT_SEC = 1.0  # a lock file is empty only between its making and its first write
 
@@ -87,11 +88,8 @@ def _create(path: Path, content: str) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The holder; None when the file is gone, empty or no lock."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
+    found = read_json_or_none(path)
+    return found if found and isinstance(found.get("pid"), int) else None
 
 
 def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:

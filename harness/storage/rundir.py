@@ -38,6 +38,7 @@ from harness.storage.atomic import (
     clean_leftovers,
     remove_folder,
 )
+from harness.storage.json_files import line_to_json, read_json, read_json_or_none
 from harness.storage.lock import hold_lock
 
 __all__ = [
@@ -162,11 +163,7 @@ class RunDir:
 
     def read_status(self) -> dict[str, Any] | None:
         """The last status; None when there is none that can be read."""
-        try:
-            status = json.loads(self.status_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return status if isinstance(status, dict) else None
+        return read_json_or_none(self.status_path)
 
     def log(self, text: str) -> None:
         """One line of log.txt: time (UTC), seconds since the run was opened here, text."""
@@ -193,15 +190,7 @@ class RunDir:
 
     def read_metrics(self) -> dict[str, Any]:
         """metrics.json; {} when there is none yet. UserError when it is damaged."""
-        try:
-            found = json.loads(self.metrics_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"{self.metrics_path}: is damaged ({error}); move it away, it is made anew") from error
-        if not isinstance(found, dict):
-            raise UserError(f"{self.metrics_path}: is damaged (no object); move it away, it is made anew")
-        return found
+        return read_json(self.metrics_path, "move it away, it is made anew") or {}
 
     def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
         """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
@@ -232,12 +221,8 @@ class RunDir:
 
 
 def _row_from(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    whole = isinstance(row, dict) and line.endswith(b"\n") and isinstance(row.get("step", 0), int)
-    return row if whole else None
+    row = line_to_json(line)
+    return row if row and line.endswith(b"\n") and isinstance(row.get("step", 0), int) else None
 
 
 def _append(path: Path, line: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.runtime.child import Child, group_members, wait_for_group
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import read_json_or_none
 from harness.studiogan.log import OURS
 from harness.studiogan.shim.process import PARENT_VARIABLE
 
@@ -109,12 +110,11 @@ class StudioganProcess(Child):
 
 def end_left_behind(folder: Path) -> int:
     """Kills what an earlier start left at work in its working folder; how many processes that were."""
-    try:
-        pid = json.loads((folder / RECORD).read_text())["pid"]
-    except (OSError, ValueError, KeyError, TypeError):
+    pid = (read_json_or_none(folder / RECORD) or {}).get("pid")
+    if not isinstance(pid, int):
         return 0
     # The group's number may be another's by now; nobody else's group works in this folder.
-    ours = [member for member in group_members(pid) if _works_in(member, folder)] if isinstance(pid, int) else []
+    ours = [member for member in group_members(pid) if _works_in(member, folder)]
     for member in ours:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(member, signal.SIGKILL)

@@ -19,6 +19,7 @@ import yaml
 from harness.config.experiment import Config
 from harness.images.decode import save_png
 from harness.storage.hdf5 import PackedSet, open_packed
+from harness.storage.json_files import read_json_or_none
 from harness.storage.rundir import RunDir, atomic_write, remove_folder
 
 SAVE_NAME = re.compile(r"step-([0-9]{8})")
@@ -102,10 +103,7 @@ def write_job(folder: Path, job: dict[str, Any], facts: dict[str, Any]) -> None:
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """What `write_job` kept; None when there is no start to take anything over from."""
-    try:
-        return json.loads((folder / FACTS).read_text())
-    except (OSError, ValueError):
-        return None
+    return read_json_or_none(folder / FACTS)
 
 
 def list_saves(folder: Path) -> list[tuple[int, Path]]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from harness.cli import DISK_ERRORS
+from harness.config.validation import details_to_faults
 from harness.errors import UserError
 from harness.web.guard import Guard, Rules
 
@@ -52,8 +53,7 @@ def refusal(status: int, text: str) -> JSONResponse:
 def _first_fault(error: Exception) -> str:
     """The first thing that is wrong with a request's content."""
     assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+    return next(iter(details_to_faults(error.errors(), {}).values()))
 
 
 def _disk_refusal(_: Request, error: Exception) -> Response:

@@ -1,24 +1,25 @@
-"""Charts for the page: matplotlib's SVG, inline, in the page's own colours (light and dark) and font.
+"""Charts of the pages: matplotlib's SVG, inline, in the page's own colours (light and dark) and font.
 
-In: numbers. Out: `<svg>` text. Each chart is drawn near the width of a phone, so that its text stays readable there.
+In: numbers. Out: `<svg>` text, and rows of bars for a table. Each chart is drawn near the width of a phone, so that its
+text stays readable there.
 """
 
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDTH_IN, HEIGHT_IN = 4.6, 2.55
 # Stand-ins that no other thing is drawn in: in the SVG they become the page's CSS variables.
 INK, SOFT, LINE = "#0a0b0c", "#0d0e0f", "#1a1b1c"
-ORDINARY, CONCEPT, ACCENT = "#2a2b2c", "#3a3b3c", "#4a4b4c"
+ORDINARY, CONCEPT, ACCENT, BAR = "#2a2b2c", "#3a3b3c", "#4a4b4c", "#5a5b5c"
 VARIABLES = {
     INK: "var(--ink)",
     SOFT: "var(--soft)",
@@ -26,6 +27,7 @@ VARIABLES = {
     ORDINARY: "var(--ordinary)",
     CONCEPT: "var(--concept)",
     ACCENT: "var(--accent)",
+    BAR: "var(--bar)",
 }
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: smaller, and in the page's font
@@ -67,6 +69,30 @@ class Line:
     high: Sequence[float] | None = None
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A row of a table of bars: `share` in [0, 1] is its length, `colour` any CSS colour, "" = the page's own."""
+
+    label: str
+    count: int
+    share: float
+    colour: str = ""
+    note: str = ""
+
+
+def bars(
+    counts: Mapping[str, int], most: int = 20, colours: Mapping[str, str] | None = None, order: Iterable[str] = ()
+) -> list[Bar]:
+    """The largest counts as bars, longest first, or in `order`; what is beyond `most` as one last row."""
+    names = [name for name in order if counts.get(name)]
+    names += sorted((name for name in counts if counts[name] and name not in names), key=lambda n: (-counts[n], n))
+    longest = max(counts.values(), default=0) or 1
+    rows = [Bar(name, counts[name], counts[name] / longest, (colours or {}).get(name, "")) for name in names[:most]]
+    if rest := names[most:]:
+        rows.append(Bar(f"{len(rest)} others", sum(counts[name] for name in rest), 0.0, note="together"))
+    return rows
+
+
 def lines_chart(
     title: str,
     lines: Sequence[Line],
@@ -76,8 +102,8 @@ def lines_chart(
     mark_y: float | None = None,
 ) -> str:
     """Lines over a common axis; `title` is for those who cannot see it. `mark_y` = a dotted level to compare with."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(x_label, y_label)
+
+    def draw(axes: "Axes") -> None:
         for line in lines:
             style = (0, (4, 2)) if line.dashed else "-"
             marker = "o" if len(line.x) == 1 else ""  # a line of one point would not be seen
@@ -90,13 +116,14 @@ def lines_chart(
             axes.set_ylim(bottom=0)
         if len(lines) > 1:
             axes.legend(loc="best")
-        return _to_svg(figure, title)
+
+    return _svg(title, x_label, y_label, draw)
 
 
 def bars_chart(title: str, values: Sequence[float], x_label: str, y_label: str, mean: float | None = None) -> str:
     """A bar for each value in [0, 1], in the order given; `mean` as a line across. Values under 0 are drawn as 0."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(x_label, y_label)
+
+    def draw(axes: "Axes") -> None:
         axes.bar(np.arange(1, len(values) + 1), np.clip(values, 0, None), width=0.82, color=ACCENT)
         if mean is not None and mean >= 0:
             axes.axhline(mean, color=INK, linewidth=1, linestyle=":")
@@ -104,50 +131,79 @@ def bars_chart(title: str, values: Sequence[float], x_label: str, y_label: str, 
         axes.set_xlim(0.3, len(values) + 0.7)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        return _to_svg(figure, title)
+
+    return _svg(title, x_label, y_label, draw)
+
+
+def histogram(
+    title: str, counts: Sequence[int], labels: Sequence[str], x_label: str, mark: tuple[float, str] | None = None
+) -> str:
+    """A bar for each count, which says its figure when it is pointed at; `labels` stand at the left edges, one may be
+    "". `mark` = (place in bins, text)."""
+    figures = {k: f"{labels[k] or '…'} {count}" for k, count in enumerate(counts) if count}
+
+    def draw(axes: "Axes") -> None:
+        for k in figures:
+            axes.bar(k, counts[k], width=0.94, align="edge", color=BAR, gid=f"bar-{k}")
+        axes.set_xticks([k for k, label in enumerate(labels) if label], [label for label in labels if label])
+        axes.set_xlim(0, len(counts))
+        axes.locator_params(axis="y", integer=True)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        if mark is not None:
+            axes.axvline(mark[0], color=ACCENT, linewidth=1.5, linestyle=(0, (4, 3)))
+            side, shift = ("right", -4) if mark[0] > len(counts) / 2 else ("left", 4)
+            axes.annotate(mark[1], (mark[0], 1), (shift, 2), ("data", "axes fraction"), "offset points", ha=side)
+
+    svg = _svg(f"{title}: {', '.join(figures.values())}", x_label, "", draw)
+    for k, figure in figures.items():
+        svg = re.sub(rf'(id="[^"]*bar-{k}">)', rf"\1<title>{html.escape(figure)}</title>", svg)
+    return svg
 
 
 def scatter_chart(title: str, x: Sequence[float], y: Sequence[float], x_label: str, y_label: str) -> str:
     """A dot for each design."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(x_label, y_label)
+
+    def draw(axes: "Axes") -> None:
         axes.grid(axis="x")
         axes.scatter(x, y, s=22, color=ACCENT, alpha=0.55, linewidths=0)
-        return _to_svg(figure, title)
+
+    return _svg(title, x_label, y_label, draw)
 
 
 def shares_chart(title: str, names: Sequence[str], values: Sequence[float], x_label: str) -> str:
     """Named bars from left to right, the first on top, each with its number."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(x_label, "", height_in=0.65 + 0.3 * len(names))
+
+    def draw(axes: "Axes") -> None:
         axes.grid(visible=False)
-        bars = axes.barh(names, values, height=0.62, color=ACCENT)
-        axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=4, color=INK)
+        drawn = axes.barh(names, values, height=0.62, color=ACCENT)
+        axes.bar_label(drawn, [f"{value:,.0f}" for value in values], padding=4, color=INK)
         axes.invert_yaxis()
         axes.margins(x=0.14)
         axes.tick_params(axis="y", length=0)
-        return _to_svg(figure, title)
+
+    return _svg(title, x_label, "", draw, height_in=0.65 + 0.3 * len(names))
 
 
-def _figure(x_label: str, y_label: str, height_in: float = HEIGHT_IN) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.tick_params(length=3)
-    return figure, axes
-
-
-def _to_svg(figure: Figure, title: str) -> str:
+def _svg(title: str, x_label: str, y_label: str, draw: Callable[["Axes"], None], height_in: float = HEIGHT_IN) -> str:
     """Inline SVG: no size of its own, no metadata, ids that no other chart of the page has."""
+    import matplotlib  # takes half a second, which commands that draw nothing do without
+    from matplotlib.figure import Figure
+
     stream = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.tick_params(length=3)
+        draw(axes)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)  # a style would be the whole page's
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
-    own = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    own = re.sub(r"[^a-z0-9]+", "-", title.partition(":")[0].lower()).strip("-")
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", svg)
     for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, variable)

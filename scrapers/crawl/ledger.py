@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.storage.atomic import append_whole
+from harness.storage.json_files import line_to_json, read_json_lines
 from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, Wanted
 
 STATUSES = (DONE, FAILED, GONE, REFUSED)
@@ -112,7 +113,7 @@ class Ledger:
             if not torn:
                 return
             stream.seek(end)
-            stream.write(b"\n") if valid_line(torn) else stream.truncate(end - len(torn))
+            stream.write(b"\n") if valid_line(line_to_json(torn)) else stream.truncate(end - len(torn))
 
     def _read(self, files: set[int], say: Callable[[str], None]) -> None:
         bad = missing = 0
@@ -137,20 +138,12 @@ def short_hash(sha256: str) -> int:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Every line of a ledger in turn; None for one that is damaged."""
-    if not path.exists():
-        return
-    with open(path, "rb") as stream:
-        for content in stream:
-            yield valid_line(content)
+    return map(valid_line, read_json_lines(path))
 
 
-def valid_line(content: bytes) -> dict[str, Any] | None:
+def valid_line(line: dict[str, Any] | None) -> dict[str, Any] | None:
     """A line's fields when it is whole and makes sense, else None."""
-    try:
-        line = json.loads(content)
-    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
-        return None
-    if not isinstance(line, dict) or not isinstance(line.get("url"), str) or line.get("status") not in STATUSES:
+    if line is None or not isinstance(line.get("url"), str) or line.get("status") not in STATUSES:
         return None
     attempts = line.setdefault("attempts", 1)
     if type(attempts) is not int or attempts < 0:

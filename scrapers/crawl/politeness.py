@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from harness.config.validation import details_to_faults
 from harness.errors import UserError
 
 AGENT = "carforge"  # the product token that robots.txt and X-Robots-Tag may name
@@ -55,7 +56,7 @@ class Manners(BaseModel):
         mail = re.fullmatch(r"[^\s@()<>]+@[^\s@()<>]+\.[^\s@()<>.]{2,}", contact)
         page = re.fullmatch(r"https?://[^\s()<>/]+\.[^\s()<>]+", contact)
         if not (mail or page) or not contact.isascii() or contact.endswith("@your.domain"):
-            raise ValueError(f"allowed {CONTACT_HELP}")
+            raise ValueError(CONTACT_HELP)
         return contact
 
     @property
@@ -72,7 +73,5 @@ def make_manners(section: Mapping[str, Any], contact: str | None = None) -> Mann
     try:
         return Manners(**{**values, "contact": contact})
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        what = fault["msg"].removeprefix("Value error, ")
-        raise UserError(f"manners.{key}: found {fault['input']!r}, {what}") from error
+        faults = details_to_faults(error.errors(), {"extra_forbidden": ", ".join(Manners.model_fields)})
+        raise UserError("\n".join(f"manners.{fault}" for fault in faults.values())) from error

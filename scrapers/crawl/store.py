@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.storage.atomic import TEMP_PREFIX, atomic_write, sync_folder
+from harness.storage.json_files import read_json_or_none
 from scrapers.crawl.ledger import short_hash
 
 FILE_NAME = re.compile(r"([0-9a-f]{64})\.(jpg|png|webp)")
@@ -73,8 +74,8 @@ class PageCache:
     def read(self, url: str) -> CachedPage | None:
         """The page as cached; None when it is not there, or not whole."""
         try:
-            page = CachedPage(**json.loads(self._path(url).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
+            page = CachedPage(**(read_json_or_none(self._path(url)) or {}))
+        except TypeError:
             return None
         sound = isinstance(page.text, str) and isinstance(page.fetched_at, int | float) and page.url == url
         return page if sound else None

@@ -1,12 +1,12 @@
 """JOB.json: what the engine asks of one StudioGAN process. Imports neither torch nor StudioGAN."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.storage.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,9 @@ CHECKS: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
 
 
 def read_job(path: Path) -> Job:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no readable JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}, allowed an object")
+    content = read_json(path, "start it from the engine")
+    if content is None:
+        raise UserError(f"{path}: not there; start it from the engine")
     for key, (types, fits, allowed) in CHECKS.items():
         section, _, name = key.rpartition(".")
         if section == "lecam" and content.get("lecam") is None:

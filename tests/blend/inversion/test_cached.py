@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -119,15 +120,29 @@ def test_whatever_decides_the_result_leads_to_another_file(place: Callable):
     assert all(p.parent == Path("runs/tiny/inversions") for p in paths)
 
 
-def test_a_damaged_file_is_made_again(place: Callable, calls: list[int], capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize("kind", ["cut", "one_bit_of_a_latent", "without_a_hash"])
+def test_a_damaged_or_old_file_is_made_again(
+    kind: str, place: Callable, calls: list[int], capsys: pytest.CaptureFixture
+):
     at = place()
-    parents = load_held_out(at.config.data, 2)
-    first = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+    words = at.config, at.generator, at.encoder, load_held_out(at.config.data, 2), "ordinary"
+    first = invert_parents(*words)
     content = first.path.read_bytes()
-    first.path.write_bytes(content[: len(content) // 2])
-    again = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
-    assert torch.equal(again.z, first.z) and calls == [2, 2]
-    assert first.path.read_bytes() == content and "damaged" in capsys.readouterr().err
+    flipped = bytearray(content)
+    flipped[content.rindex(first.z.numpy().tobytes())] ^= 1
+    with safetensors.safe_open(first.path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        stamp = json.loads(file.metadata()["inversion"])
+    stamp.pop("content_sha256")
+    old = safetensors.torch.save(tensors, {"inversion": json.dumps(stamp)})
+    first.path.write_bytes(
+        {"cut": content[: len(content) // 2], "one_bit_of_a_latent": flipped, "without_a_hash": old}[kind]
+    )
+    capsys.readouterr()
+    assert kept_inversions(*words) is None and capsys.readouterr().err == ""
+    again = invert_parents(*words)
+    assert torch.equal(again.z, first.z) and calls == [2, 2] and first.path.read_bytes() == content
+    assert [line for line in capsys.readouterr().err.splitlines() if str(first.path) in line and "again" in line]
 
 
 def test_what_is_kept_names_its_parents_and_settings(place: Callable):
@@ -135,7 +150,7 @@ def test_what_is_kept_names_its_parents_and_settings(place: Callable):
     found = invert_parents(at.config, at.generator, at.encoder, load_held_out(at.config.data, 2), "ordinary")
     with safetensors.safe_open(found.path, "np") as file:
         told = json.loads(file.metadata()["inversion"])
-        assert set(file.keys()) == set(blend.inversion.cached.TENSORS)
+        assert set(file.keys()) == {"targets", "encoder", "refined", "z_first", "z", "first_error", "error"}
         assert file.get_tensor("refined").dtype == np.uint8
     assert told["names"] == ["valid-00000", "valid-00015"] and told["sha256s"] == found.sha256s
     assert told["settings"]["lr"] == at.config.inversion.lr and told["encoder_sha256"] == "first"

@@ -50,7 +50,7 @@ def make_inversions(folder: Path, draw: Draw, names: list[str], kind: str = "ord
     path = folder / "inversions" / f"{kind}-0123456789ab.safetensors"
     path.parent.mkdir(exist_ok=True)
     tensors = {"targets": targets, "encoder": guesses, "refined": refined}
-    safetensors.numpy.save_file(tensors, path, {"names": json.dumps(names), "settings": "{}"})
+    safetensors.numpy.save_file(tensors, path, {"inversion": json.dumps({"names": names, "settings": {}})})
     figures = {"encoder": 0.0312, "refined": 0.0078, "mean_picture": 0.0711, "best_of_1000": 0.0345}
     RunDir(folder).write_metrics("inversion", {f"{key}_error": value for key, value in figures.items()})
 

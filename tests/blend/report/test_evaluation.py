@@ -8,11 +8,12 @@ import pytest
 
 from blend.report.evaluation import evaluation
 from blend.report.run_facts import RunFacts, read_facts
+from blend.report.run_files import RunFiles
 from tests.blend.report.report_run import make_evaluations
 
 
 def facts(folder: Path) -> RunFacts:
-    found = read_facts(folder)
+    found = read_facts(folder, RunFiles())
     assert found is not None
     return found
 

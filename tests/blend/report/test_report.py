@@ -12,6 +12,7 @@ import pytest
 
 from blend.report.design_rows import read_designs
 from blend.report.report import make_report
+from blend.report.run_files import RunFiles
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from tests.blend.report.report_run import (
@@ -26,7 +27,7 @@ from tests.blend.report.report_run import (
 )
 from tests.blend.tiny_blend import make_tiny_runs, tiny_config
 
-SECTIONS = "teaser dial figures samples training evaluation inversion sweep designs latent provenance".split()
+SECTIONS = "teaser damaged dial figures samples training evaluation inversion sweep designs latent provenance".split()
 HOSTILE = "<script>alert(1)</script>\"'&.jpg"
 NEVER_CLOSED = {"meta", "link", "img", "br", "input"}
 
@@ -115,9 +116,9 @@ def test_the_page_is_self_contained_and_complete(page):
     assert all(inside.startswith(("#", "data:")) for inside in re.findall(r"url\(['\"]?([^)]*)", page.html))
     assert "@import" not in page.html and "fetch(" not in page.html
     ids = [found["id"] for _, found in page.tags if "id" in found]
-    assert set(SECTIONS) <= set(ids) and len(ids) == len(set(ids))
+    assert set(SECTIONS) - {"damaged"} <= set(ids) and len(ids) == len(set(ids))
     assert all(found["alt"] for found in page.having("img", "src"))
-    assert "make " not in "".join(page.texts[name] for name in SECTIONS[:-1])  # nothing is missing
+    assert "make " not in "".join(page.texts.get(name, "") for name in SECTIONS[:-1])  # nothing is missing
     for figure in ("0.751", "0.0078", "0.981", "+58", "15 min", "0.970"):
         assert figure in page.texts["figures"]
     assert "no: both generators were trained" in page.texts["provenance"]
@@ -224,7 +225,9 @@ def test_rows_without_a_picture_in_their_folder_are_left_out(tmp_path, name):
     (tmp_path / "blends/odd/a.txt").write_text("no picture")
     rows = [json.dumps(design_row(0, 0.5, file=name)), '{"half": ', "3", json.dumps(design_row(0, 0.5))]
     (tmp_path / "blends/odd/designs.jsonl").write_text("\n".join(rows))
-    assert [design.file for design in read_designs(tmp_path / "blends")["odd"]] == ["0000.png"]
+    files = RunFiles()
+    assert [design.file for design in read_designs(tmp_path / "blends", files)["odd"]] == ["0000.png"]
+    assert ["designs.jsonl: is damaged in 2 of 4 lines" in text for text in files.damaged.values()] == [True]
 
 
 def test_odd_and_missing_figures_are_dashes(whole):
@@ -245,13 +248,27 @@ def test_weights_from_elsewhere_are_said(whole):
     assert "no: tiny came from elsewhere" in text and "/their/checkpoints" in text
 
 
-def test_damaged_files_do_not_keep_the_page_away(whole):
-    for damaged in ("metrics.json", "env.json", "status.json", "stats.jsonl", "encoder/stats.jsonl"):
-        (whole / damaged).write_bytes(b'{"half": \xff')
-    next(whole.glob("inversions/ordinary-*.safetensors")).write_bytes(b"damaged")
+def test_damaged_files_do_not_keep_the_page_away_and_are_told(whole, capsys):
+    damaged = ["metrics.json", "env.json", "status.json", "stats.jsonl", "encoder/stats.jsonl"]
+    damaged += [path.relative_to(whole).as_posix() for path in whole.glob("blends/*/designs.jsonl")]
+    for name in damaged:
+        (whole / name).write_bytes(b'{"half": \xff')
+    (inversions,) = whole.glob("inversions/ordinary-*.safetensors")
+    inversions.write_bytes(b"damaged")
     (whole / "samples/step-00000004.png").write_bytes(b"damaged")
-    page = Page(make_report(tiny_config()))
+    page, told = Page(make_report(tiny_config())), capsys.readouterr().err.splitlines()
     assert "Concept pictures" in page.texts["inversion"] and "Ordinary pictures" not in page.texts["inversion"]
+    for name in [*damaged, inversions.relative_to(whole).as_posix()]:
+        (line,) = (line for line in told if line.startswith(f"runs/tiny/{name}: is damaged"))
+        assert line in page.texts["damaged"]
+    assert len(told) == len(damaged) + 1
+    # What is damaged is not called undone, and no command is named that would not mend it.
+    for section in ("teaser", "dial", "figures", "training", "sweep", "designs", "latent", "provenance"):
+        assert "is damaged" in page.texts[section] and "make " not in page.texts[section].partition("Written")[0]
+
+
+def test_a_page_of_whole_files_speaks_of_no_damage(page):
+    assert "damaged" not in page.html and page.texts.get("damaged") is None
 
 
 def find_chromium() -> str | None:

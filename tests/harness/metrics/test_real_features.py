@@ -58,51 +58,10 @@ def test_another_version_of_what_is_kept_is_read_anew(tmp_path: Path, monkeypatc
     assert reading.count == 2
 
 
-def test_a_file_of_another_key_under_this_name_is_not_taken(tmp_path: Path) -> None:
-    real_side(KEY, Reading(), tmp_path)
-    (mine,) = tmp_path.iterdir()
-    other = replace(KEY, extractor_sha256="c" * 64)
-    real_side(other, Reading(FEATURES + 1), tmp_path)
-    (theirs,) = set(tmp_path.iterdir()) - {mine}
-    theirs.write_bytes(mine.read_bytes())
-    reading = Reading(FEATURES + 1)
-    np.testing.assert_array_equal(real_side(other, reading, tmp_path).features, FEATURES + 1)
-    assert reading.count == 1
-
-
-def test_a_damaged_file_is_never_taken(tmp_path: Path) -> None:
+def test_what_an_earlier_version_kept_goes(tmp_path: Path) -> None:
     real_side(KEY, Reading(), tmp_path)
     (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for trial in range(100):
-        damaged = bytearray(whole)
-        damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
-        path.write_bytes(damaged[: rng.integers(len(whole))] if trial % 4 == 0 else damaged)
-        reading = Reading()
-        side = real_side(KEY, reading, tmp_path)
-        np.testing.assert_array_equal(side.features, FEATURES)
-        np.testing.assert_array_equal(side.statistics.cov, statistics_of(FEATURES).cov)
-        if trial % 4 == 0:
-            assert reading.count == 1
-        assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_file_that_was_edited_is_not_taken(tmp_path: Path) -> None:
-    real_side(KEY, Reading(), tmp_path)
-    (path,) = tmp_path.iterdir()
-    with np.load(path) as file:
-        arrays = dict(file)
-    np.savez(path, **{**arrays, "mean": arrays["mean"] + 1})  # a whole file, its checksums right
+    path.rename(path.with_suffix(".npz"))
     reading = Reading()
-    assert real_side(KEY, reading, tmp_path).statistics.mean == pytest.approx(statistics_of(FEATURES).mean)
-    assert reading.count == 1
-
-
-def test_nothing_is_kept_of_a_reading_that_failed(tmp_path: Path) -> None:
-    def broken() -> np.ndarray:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        real_side(KEY, broken, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+    real_side(KEY, reading, tmp_path)
+    assert reading.count == 1 and [file.name for file in tmp_path.iterdir()] == [path.name]

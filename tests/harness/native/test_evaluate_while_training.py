@@ -129,7 +129,7 @@ def test_what_was_lost_is_evaluated_again(workplace: Path, no_pictures, scripted
 def test_an_unreadable_record_is_told(workplace: Path, no_pictures, scripted) -> None:
     train_run(quick_config(evaluate__every_steps=2), limit_steps=2)
     (CHECKPOINTS / "best.json").write_text("{")
-    with pytest.raises(UserError, match="best.json: cannot be read .* remove it"):
+    with pytest.raises(UserError, match="best.json: is damaged .* remove it"):
         train_run(quick_config(evaluate__every_steps=2), limit_steps=4)
     (CHECKPOINTS / "best.json").unlink()
     train_run(quick_config(evaluate__every_steps=2), limit_steps=4)

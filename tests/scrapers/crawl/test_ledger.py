@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 
+from harness.storage.json_files import line_to_json
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import Ledger, picture_line, url_key, valid_line
 from scrapers.crawl.records import Tally, Wanted
@@ -44,7 +45,7 @@ def test_a_torn_last_line_is_ignored_and_does_not_spoil_the_next(tmp_path, cut):
     assert ledger.status(NOTHING.url) and bool(ledger.status(other.url)) == (cut == 1)
     ledger.add(picture_line(other, "gone"))
     ledger.close()
-    assert all(valid_line(line) for line in path.read_bytes().splitlines())
+    assert all(valid_line(line_to_json(line)) for line in path.read_bytes().splitlines())
     assert path.read_bytes()[: len(whole) - 400] == whole[: len(whole) - 400]
 
 
@@ -77,7 +78,7 @@ def test_200_spoiled_ledgers_are_read_and_added_to(tmp_path):
         ledger.close()
         lines = path.read_bytes().splitlines()
         assert json.loads(lines[-1])["attempts"] == 77
-        assert bool(said) == any(valid_line(line) is None for line in lines)
+        assert bool(said) == any(valid_line(line_to_json(line)) is None for line in lines)
         assert open_ledger(tmp_path).status(NOTHING.url) == ("refused", 77)
 
 
@@ -102,7 +103,7 @@ def test_200_spoiled_ledgers_are_read_and_added_to(tmp_path):
     ],
 )
 def test_lines_that_make_no_sense(line):
-    assert valid_line(line) is None
+    assert valid_line(line_to_json(line)) is None
 
 
 def test_a_picture_that_has_gone_from_the_disk_is_asked_for_again(tmp_path, capsys):

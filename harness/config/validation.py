@@ -1,0 +1,53 @@
+"""What pydantic found wrong with a file of ours, in our words: `key: found X, allowed Y, try Z`, one line each."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from harness.errors import UserError
+
+FOUND = {"missing": "nothing", "extra_forbidden": "an unknown key"}
+ALLOWED = {"missing": "a value", "extra_forbidden": "only known ones"}
+Details = Mapping[str, Any]  # an entry of ValidationError.errors()
+
+
+def dotted(detail: Details) -> str:
+    """Where it is, as a dotted key."""
+    return ".".join(str(part) for part in detail["loc"])
+
+
+def details_to_faults(
+    details: Iterable[Details],
+    allowed: Mapping[str, str],
+    key_of: Callable[[Details], str] = dotted,
+    example_of: Callable[[str, Details], str] | None = None,
+) -> dict[str, str]:
+    """Key → what is wrong with it, of the first detail about it.
+
+    Args:
+        allowed: what is allowed, by key or by pydantic's type of error, where pydantic does not say it well.
+        example_of: what to try, for a key and its detail.
+    """
+    faults: dict[str, str] = {}
+    for detail in details:
+        key, kind, value = key_of(detail), detail["type"], detail["input"]
+        if kind.startswith("union_tag") and isinstance(value, dict):
+            value = value.get(detail["ctx"]["discriminator"].strip("'"))
+        message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"])
+        needed = allowed.get(key) or {**ALLOWED, **allowed}.get(kind) or message
+        example = f", try {example_of(key, detail)}" if example_of else ""
+        faults.setdefault(key, f"{key}: found {FOUND.get(kind) or shown(value)}, allowed {needed}{example}")
+    return faults
+
+
+def faults_error(origin: str, faults: Iterable[str]) -> UserError:
+    """All faults of a file as one error, each on a line of its own."""
+    lines = [f"  {fault}" for fault in faults]
+    return UserError("\n".join([f"{origin}: {len(lines)} fault{'s' * (len(lines) > 1)}", *lines]))
+
+
+def shown(value: Any) -> str:
+    """A value as a person wrote it, cut where it is long."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

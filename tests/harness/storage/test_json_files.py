@@ -1,0 +1,37 @@
+"""Our JSON files: what is not there is told apart from what is damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.storage.json_files import read_json, read_json_lines, read_json_or_none
+
+DAMAGED = [b'{"a": ', b"", b"[1]", b"3", b"null", b"\x00\xff", b"9" * 5000, b"[" * 100_000]
+
+
+def test_a_file_that_is_there_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    assert read_json(path) is None and read_json_or_none(path) is None and list(read_json_lines(path)) == []
+    path.write_text('{"a": [1, "ü"]}\n', encoding="utf-8")
+    assert read_json(path) == read_json_or_none(path) == {"a": [1, "ü"]}
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_is_one_line_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a.json: is damaged \(.*\); ask somebody$") as caught:
+        read_json(path, "ask somebody")
+    assert "\n" not in str(caught.value) and read_json_or_none(path) is None
+
+
+def test_a_folder_in_its_place_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read .*directory.*; move it away"):
+        read_json(tmp_path)
+
+
+def test_damaged_lines_stand_in_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b"\n".join(DAMAGED) + b'\n{"a": "\xe2\x80\xa8"}\n{"a"')
+    assert list(read_json_lines(path)) == [{"a": 1}, *[None] * len(DAMAGED), {"a": "\u2028"}, None]
