@@ -3,7 +3,6 @@
 A stage that has not run yet leaves its section with the command that runs it.
 """
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from blend.report import charts, classes, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
 from blend.report.run_facts import Found, read_facts
 from blend.report.run_files import RunFiles
+from harness.cli import say
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
@@ -25,7 +25,7 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
     run, files = RunDir.existing(base_name(config), root), RunFiles()
     found = look_around(run, config, root, files)
     for text in files.damaged.values():
-        print(text, file=sys.stderr)
+        say(text)
     environment = page_environment(TEMPLATES)
     environment.filters["figure"] = sections.figure_text
     page = environment.get_template("report.html.j2").render(

@@ -6,7 +6,6 @@ sha256 is right. A file that is damaged, or from before files had a sha256, is n
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from harness.cli import say
 from harness.storage.atomic import atomic_write
 
 ENTRY = "made_from"  # of safetensors' metadata
@@ -33,7 +33,7 @@ def cached(path: Path, key: dict[str, Any], make: Callable[[], Arrays], entry: s
     try:
         arrays = _read(path, key, entry)
     except ValueError as error:
-        print(f"{path}: {error}; made again", file=sys.stderr)
+        say(f"{path}: {error}; made again")
     if arrays is None:
         # In C order: safetensors writes the memory behind a view, not the view. (ascontiguousarray makes scalars 1-d.)
         arrays = {name: np.asarray(array, order="C") for name, array in make().items()}
