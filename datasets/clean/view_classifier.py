@@ -168,9 +168,8 @@ class Sorter:
 
 def split_features(featurizer: LookFeaturizer, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is alike for mirror images (N, even + sided), and the sided parts of the picture and of its mirror image."""
-    even, sided = featurizer.even, featurizer.sided
-    here, mirrored = features[:, even : even + sided], features[:, even + sided :]
-    return np.concatenate([features[:, :even], 0.5 * (here + mirrored)], 1), here, mirrored
+    even, here, mirrored = featurizer.split(features)
+    return np.concatenate([even, 0.5 * (here + mirrored)], 1), here, mirrored
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -39,6 +39,12 @@ LINE_NAMES = ("view", "class", "source", "license", "author", "width", "height",
 COLUMNS = (*LINE_NAMES, "pos", "start", "size", "file", "kept", "split", "step", "slug", "decided_by", "ok_score")
 COLUMNS += ("packed_view", "view_confidence", "mirrored", "host", "spread")
 TABLE = f"create table manifest ({', '.join(COLUMNS)}, original, primary key (pos)) without rowid"
+AFTER_INSERT = (
+    "create index by_file on manifest (file)",
+    "create index by_sha256 on manifest (sha256)",
+    """update manifest set original = (select min(m.pos) from manifest m where m.file = manifest.duplicate_of)
+    where duplicate_of not null""",
+)
 INSERT = f"insert into manifest values ({'?, ' * len(COLUMNS)} null)"
 
 
@@ -82,10 +88,10 @@ def _line(row: tuple) -> dict[str, Any]:
 
 
 class Manifest:
-    """A manifest, opened: `with Manifest(places.manifest) as manifest`. `pos` counts its lines, from 0.
+    """A manifest, opened: `with Manifest(plan.manifest) as manifest`. `pos` counts its lines, from 0.
 
     The file stays open: when another takes its place, this one still reads what it knows. Threads may share it.
-    UserError for a file that is missing, damaged or empty.
+    UserError for a file that is missing, damaged or empty, and where there is no room for a temporary database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,14 +101,14 @@ class Manifest:
         try:
             self._stream = open(path, "rb")
             self._base.executemany(INSERT, _rows(self._stream))
+            for statement in AFTER_INSERT:
+                self._base.execute(statement)
         except UNREADABLE as error:
             raise UserError(f"{path}: cannot be read ({error}); build the set again with `make dataset`") from error
-        for column in ("file", "sha256"):
-            self._base.execute(f"create index by_{column} on manifest ({column})")
-        self._base.execute(
-            """update manifest set original = (select min(m.pos) from manifest m where m.file = manifest.duplicate_of)
-            where duplicate_of not null"""
-        )
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"{path}: cannot be counted ({error}); make room for temporary files, see TMPDIR"
+            ) from error
         if not self.total():
             raise UserError(f"{path}: is empty; build the set again with `make dataset`")
 

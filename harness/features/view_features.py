@@ -73,10 +73,9 @@ class LookFeaturizer:
         (even, here), (mirrored_even, mirrored) = self.network(x), self.network(x.flip(3))
         return torch.cat([0.5 * (even + mirrored_even), here, mirrored], 1).numpy()
 
-    def mirror(self, features: np.ndarray) -> np.ndarray:
-        """The features (N, dim) that the mirror images have."""
-        even, here, mirrored = np.split(features, [self.even, self.even + self.sided], 1)
-        return np.concatenate([even, mirrored, here], 1)
+    def split(self, features: np.ndarray) -> list[np.ndarray]:
+        """Of features (N, dim): what mirror images share (N, even), the picture's part and its mirror image's part."""
+        return np.split(features, [self.even, self.even + self.sided], 1)
 
 
 LOOK_FEATURIZERS = ("reader", "mobilenet_v2", "resnet18", "clip")

@@ -26,6 +26,7 @@ from datasets.report.car_colour import paint_of
 from datasets.report.report import funnel, update_report, write_report
 from datasets.report.thumbnails import read_thumbnail
 from harness.config.experiment import Data
+from harness.errors import UserError
 from harness.images.decode import PictureError
 from tests.datasets.clinic_set import draw, line, write_set
 from tests.datasets.stand_in import make_config
@@ -281,6 +282,13 @@ def test_what_strangers_wrote_does_not_fill_memory(tmp_path):
     names = Manifest(path).count("license")
     assert len(names) == MAX_NAMES + 1 and sum(names.values()) == 5000
     assert list(names)[:2] == ["licence 0", "licence 1"] and names["(others)"] == 5000 - MAX_NAMES
+
+
+def test_without_room_for_temporary_files_it_is_told(tmp_path, monkeypatch):
+    path = write_manifest(tmp_path / "m.jsonl", [line("a.jpg")])
+    monkeypatch.setattr("datasets.pack.manifest.AFTER_INSERT", ("pragma max_page_count = 1", "create table full (a)"))
+    with pytest.raises(UserError, match="m.jsonl: cannot be counted .*is full.*TMPDIR"):
+        Manifest(path)
 
 
 def some_lines(count: int) -> Iterator[dict[str, Any]]:
