@@ -119,7 +119,7 @@ def test_the_page_is_self_contained_and_complete(page):
     assert set(SECTIONS) - {"damaged"} <= set(ids) and len(ids) == len(set(ids))
     assert all(found["alt"] for found in page.having("img", "src"))
     assert "make " not in "".join(page.texts.get(name, "") for name in SECTIONS[:-1])  # nothing is missing
-    for figure in ("0.751", "0.0078", "0.981", "+58", "15 min", "0.970"):
+    for figure in ("0.751", "0.0078", "0.981", "+58", "14 min 54 s", "0.970"):
         assert figure in page.texts["figures"]
     assert "no: both generators were trained" in page.texts["provenance"]
 
