@@ -12,7 +12,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
 from harness.errors import UserError
-from harness.metrics import precision_recall
+from harness.metrics import distances, precision_recall
 from harness.metrics.distances import kid
 from harness.metrics.f_beta import prd_curve, prd_f8
 from harness.metrics.frechet import frechet_distance, statistics_of
@@ -49,7 +49,8 @@ def manifold_by_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> dict[s
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_manifold_figures_are_those_of_a_neighbour_search(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_recall, "BLOCK_ROWS", 32)  # several blocks, the last one short
+    for module in (distances, precision_recall):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 32)  # several blocks, the last one short
     real, fake = features(150, 0), features(110, 1, shift=0.5)
     expected = manifold_by_neighbours(real, fake, k)
     assert manifold_figures(real, fake, k) == pytest.approx(expected, abs=1e-12)

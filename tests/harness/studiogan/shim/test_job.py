@@ -9,14 +9,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.studiogan.shim.job import read_job
-from tests.harness.studiogan.shim.shim_jobs import LECAM, SHIM, change_job, make_checked_folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = make_checked_folder(tmp_path)
-    monkeypatch.chdir(made)
-    return made
+from tests.harness.studiogan.shim.shim_jobs import LECAM, SHIM, change_job
 
 
 def test_a_job_is_read_whole(folder: Path) -> None:

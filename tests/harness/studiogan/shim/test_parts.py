@@ -20,15 +20,7 @@ from harness.studiogan.shim import process, run, v020, v040
 from harness.studiogan.shim.job import Job, read_job
 from harness.studiogan.shim.run import CpuRank
 from harness.studiogan.shim.step_loop import Course, Finished, Stopped
-from tests.harness.studiogan.shim.shim_jobs import LECAM, change_job, make_checked_folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = make_checked_folder(tmp_path)
-    monkeypatch.chdir(made)
-    monkeypatch.setattr(process, "_asked_to_stop", [])
-    return made
+from tests.harness.studiogan.shim.shim_jobs import LECAM, change_job
 
 
 @pytest.fixture
