@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from blend.designs.design_set import Design, is_made, request_sha256, save_designs
-from blend.designs.generate import SWEEP_NAME
+from blend.designs.design_set import SWEEP_SET, Design, is_made, request_sha256, save_designs
 from blend.designs.parents import Couples, held_out_couples, load_parents
 from blend.encoder.model import load_encoder
 from blend.generator.dial import draw_designs, setting_at
@@ -66,7 +65,7 @@ def measure_command(config: Config) -> Path:
     }
     if generator.num_classes:
         request |= {"brand_classifier": config.evaluate.brand_classifier}
-    folder = rundir.path / "blends" / SWEEP_NAME
+    folder = rundir.path / "blends" / SWEEP_SET
     sha256 = request_sha256(request)
     if is_made(folder, request) and rundir.read_metrics().get("blend", {}).get("request_sha256") == sha256:
         return rundir.metrics_path

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blend.designs.design_set import Design, holds_another, is_made, request_sha256, save_designs
+from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, request_sha256, save_designs
 from blend.designs.parents import Couples, held_out_couples, invert_couples, load_parents
 from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
 from blend.generator.latents import seeds_to_latents
@@ -26,7 +26,6 @@ from harness.web.embed import save_sweep_webp
 SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
 SHORT_HASH = 8
 NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SWEEP_NAME = "sweep"
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,10 @@ def _completed(config: Config, request: Request) -> Request:
         raise UserError(
             "label: found without cars that it is said of, allowed with --ordinary and --concept, or --seeds"
         )
-    if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_NAME):
+    if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_SET):
         raise UserError(
             f"name: found {request.name!r}, allowed letters, digits, '.', '_', '-', a letter or digit first, and not "
-            f"{SWEEP_NAME}, which is what make measure leaves; try --name mine"
+            f"{SWEEP_SET}, which is what make measure leaves; try --name mine"
         )
     if request.futurism is not None and not math.isfinite(request.futurism):
         raise UserError(f"futurism: found {request.futurism:g}, allowed a number, try --futurism 70")

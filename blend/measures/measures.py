@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from blend.generator.input_pictures import open_set
 from blend.generator.styled_generator import StyledGenerator
 from blend.measures.identity import Identity, fit_identity
 from blend.measures.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
@@ -19,7 +20,7 @@ from harness.config.experiment import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
 from harness.storage.cache import Arrays, cached
-from harness.storage.hdf5 import open_packed, spread_rows
+from harness.storage.hdf5 import spread_rows
 
 PROBE_PICTURES = 2000  # of each kind, at most
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
@@ -81,16 +82,16 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
         )
     featurizer, folder = load_featurizer(), generator.folder / "measures"
     spaces = [reader_space(featurizer), discriminator_space(generator.base.discriminator)]
-    known = [_known(space, sets, folder) for space in spaces]
-    ordinary, concept = (_subsampled(part, PROBE_PICTURES) for part in _halves(known[0], sets))
+    known, features = zip(*(_known(space, sets, folder) for space in spaces), strict=True)
+    ordinary, concept = (_subsampled(part) for part in features[0])
     probe = fit_probe(ordinary, concept)
     identity = fit_identity(ordinary, concept, probe)
     counts = [(part.name, len(part.pictures.train)) for part in sets]
-    novelty = Novelty([each.known for each in known], counts, config.blend.warn_percentile)
+    novelty = Novelty(known, counts, config.blend.warn_percentile)
     figures = {
         "probe_auc": probe.auc,
         "background_auc": _background_auc(featurizer, sets, folder),
-        **_warn_rates([each.known for each in known], config.blend.warn_percentile),
+        **_warn_rates(known, config.blend.warn_percentile),
         "training_pictures": sum(count for _, count in counts),
         "held_out_pictures": sum(len(part.pictures.valid) for part in sets),
     }
@@ -107,12 +108,7 @@ def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
                 f"data.valid_fraction: found 0 for the set {data.set}, allowed more than 0: designs are measured "
                 "beside pictures that training never saw; try 0.1"
             )
-        with open_packed(data.hdf5_path(split)) as packed:
-            if (packed.height, packed.width) != (generator.height, generator.width):
-                raise UserError(
-                    f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {generator.height}x"
-                    f"{generator.width} as the generator draws; try `make dataset` with the same CONFIG"
-                )
+        with open_set(data, split, generator.height, generator.width) as packed:
             pictures.append(packed.read())
             hashes.append(packed.sha256)
     return PictureSet(data.set, Halves(*pictures), (hashes[0], hashes[1]))
@@ -121,15 +117,9 @@ def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
 # ---- what is kept -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """One space's knowledge, and the held-out pictures' features in it."""
+def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> tuple[Known, list[Halves]]:
+    """What a space knows of all sets, and the features of each."""
 
-    known: Known
-    held_out: np.ndarray
-
-
-def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
     def look() -> Arrays:
         training = np.concatenate([space.features(part.pictures.train) for part in sets])
         held_out = np.concatenate([part.pictures.valid for part in sets])
@@ -142,12 +132,17 @@ def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
         }
 
     kept = _kept(folder, space.name, space.sha256, sets, look)
-    return _Looked(Known(space, kept["training"], kept["distances"], kept["relative"]), kept["held_out"])
+    parts = [
+        np.split(kept[key], np.cumsum([len(getattr(part.pictures, half)) for part in sets])[:-1])
+        for key, half in (("training", "train"), ("held_out", "valid"))
+    ]
+    known = Known(space, kept["training"], kept["distances"], kept["relative"])
+    return known, [Halves(*halves) for halves in zip(*parts, strict=True)]
 
 
 def _background_auc(featurizer: Featurizer, sets: Sequence[PictureSet], folder: Path) -> float:
     def look() -> Arrays:
-        ordinary, concept = (_subsampled(part.pictures, PROBE_PICTURES) for part in sets)
+        ordinary, concept = (_subsampled(part.pictures) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
 
     return float(_kept(folder, "background", featurizer.sha256, sets, look)["auc"][0])
@@ -161,21 +156,9 @@ def _kept(folder: Path, name: str, made_from: str, sets: Sequence[PictureSet], m
 # ---- parts of sets ----------------------------------------------------------------------------------------------
 
 
-def _halves(looked: _Looked, sets: Sequence[PictureSet]) -> list[Halves]:
-    """The features of each set, out of those of all."""
-    parts = []
-    for features, counts in (
-        (looked.known.training, [len(part.pictures.train) for part in sets]),
-        (looked.held_out, [len(part.pictures.valid) for part in sets]),
-    ):
-        parts.append(np.split(features, np.cumsum(counts)[:-1]))
-    return [Halves(train, valid) for train, valid in zip(*parts, strict=True)]
-
-
-def _subsampled(halves: Halves, count: int) -> Halves:
-    """At most `count` of each, evenly spread."""
-    train, valid = (part[spread_rows(len(part), count)] for part in (halves.train, halves.valid))
-    return Halves(train, valid)
+def _subsampled(halves: Halves) -> Halves:
+    """At most PROBE_PICTURES of each, evenly spread."""
+    return Halves(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (halves.train, halves.valid)))
 
 
 def _warn_rates(known: Sequence[Known], warn_percentile: float) -> dict[str, float]:

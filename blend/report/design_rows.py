@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from blend.generator.kinds import KINDS
 from blend.report.run_files import REMEDY, RunFiles
 from harness.images.decode import PictureError, decode_picture
-
-SWEEP_SET = "sweep"
-KINDS = ("ordinary", "concept")
 
 
 @dataclass(frozen=True)

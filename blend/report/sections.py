@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from blend.designs.design_set import SWEEP_SET
 from blend.generator.input_pictures import read_pictures
+from blend.generator.kinds import KINDS
 from blend.report import charts
-from blend.report.design_rows import KINDS, SWEEP_SET, Design, InversionPair, Nearest, number_at, parent_picture
+from blend.report.design_rows import Design, InversionPair, Nearest, number_at, parent_picture
 from blend.report.run_facts import Found, evenly_spread
 from harness.runtime.progress import duration_text
+from harness.storage.hdf5 import spread_rows
 from harness.web.embed import bytes_uri, picture_uri, strip_uri
 
 # Widths that pictures are embedded at: about what they have on the page, as small ones do not gain from more.
@@ -55,7 +58,7 @@ def _worth(designs: Sequence[Design]) -> float:
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    return [items[k] for k in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+    return [items[k] for k in spread_rows(len(items), count)]
 
 
 def _frame(design: Design, width_px: int) -> dict[str, Any]:
