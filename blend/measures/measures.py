@@ -14,8 +14,8 @@ import numpy as np
 from blend.generator.input_pictures import open_set
 from blend.generator.styled_generator import StyledGenerator
 from blend.measures.identity import Identity, fit_identity
-from blend.measures.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
-from blend.measures.probe import FuturismProbe, Halves, background_auc, fit_probe
+from blend.measures.novelty import FeatureSpace, Novelty, ReferenceSet, discriminator_space, find_nearest, reader_space
+from blend.measures.probe import FuturismProbe, TrainValid, background_auc, fit_probe
 from harness.config.experiment import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
@@ -27,11 +27,11 @@ VERSION = 1  # of what is kept: raise it when the same pictures would give other
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class TrainingSet:
     """One training set, whole. `sha256s`: of the packed sets train and valid."""
 
     name: str
-    pictures: Halves
+    pictures: TrainValid
     sha256s: tuple[str, str]
 
 
@@ -100,7 +100,7 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     return Measures(featurizer, probe, identity, novelty, figures)
 
 
-def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
+def _open_set(data: Data, generator: StyledGenerator) -> TrainingSet:
     pictures, hashes = [], []
     for split in ("train", "valid"):
         if split == "valid" and data.valid_fraction == 0:
@@ -111,13 +111,13 @@ def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
         with open_set(data, split, generator.height, generator.width) as packed:
             pictures.append(packed.read())
             hashes.append(packed.sha256)
-    return PictureSet(data.set, Halves(*pictures), (hashes[0], hashes[1]))
+    return TrainingSet(data.set, TrainValid(*pictures), (hashes[0], hashes[1]))
 
 
 # ---- what is kept -----------------------------------------------------------------------------------------------
 
 
-def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> tuple[Known, list[Halves]]:
+def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tuple[ReferenceSet, list[TrainValid]]:
     """What a space knows of all sets, and the features of each."""
 
     def look() -> Arrays:
@@ -136,11 +136,11 @@ def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> tuple[Know
         np.split(kept[key], np.cumsum([len(getattr(part.pictures, half)) for part in sets])[:-1])
         for key, half in (("training", "train"), ("held_out", "valid"))
     ]
-    known = Known(space, kept["training"], kept["distances"], kept["relative"])
-    return known, [Halves(*halves) for halves in zip(*parts, strict=True)]
+    known = ReferenceSet(space, kept["training"], kept["distances"], kept["relative"])
+    return known, [TrainValid(*halves) for halves in zip(*parts, strict=True)]
 
 
-def _background_auc(featurizer: Featurizer, sets: Sequence[PictureSet], folder: Path) -> float:
+def _background_auc(featurizer: Featurizer, sets: Sequence[TrainingSet], folder: Path) -> float:
     def look() -> Arrays:
         ordinary, concept = (_subsampled(part.pictures) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
@@ -148,7 +148,7 @@ def _background_auc(featurizer: Featurizer, sets: Sequence[PictureSet], folder: 
     return float(_kept(folder, "background", featurizer.sha256, sets, look)["auc"][0])
 
 
-def _kept(folder: Path, name: str, made_from: str, sets: Sequence[PictureSet], make: Callable[[], Arrays]) -> Arrays:
+def _kept(folder: Path, name: str, made_from: str, sets: Sequence[TrainingSet], make: Callable[[], Arrays]) -> Arrays:
     key = {"version": VERSION, "made_from": made_from, "sets": [part.sha256s for part in sets]}
     return cached(folder / f"{name}.safetensors", key, make)
 
@@ -156,12 +156,12 @@ def _kept(folder: Path, name: str, made_from: str, sets: Sequence[PictureSet], m
 # ---- parts of sets ----------------------------------------------------------------------------------------------
 
 
-def _subsampled(halves: Halves) -> Halves:
+def _subsampled(halves: TrainValid) -> TrainValid:
     """At most PROBE_PICTURES of each, evenly spread."""
-    return Halves(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (halves.train, halves.valid)))
+    return TrainValid(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (halves.train, halves.valid)))
 
 
-def _warn_rates(known: Sequence[Known], warn_percentile: float) -> dict[str, float]:
+def _warn_rates(known: Sequence[ReferenceSet], warn_percentile: float) -> dict[str, float]:
     """Which share of the held-out real pictures would get a WARN, by all spaces and by each: false alarms."""
     warned = {each.space.name: each.real_percentiles() <= warn_percentile for each in known}
     rates = {f"warn_rate_{name}": float(values.mean()) for name, values in warned.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blend.designs.design_set import SWEEP_SET
-from blend.report.design_rows import Design, InversionPair, picture_or_none, read_sweeps
+from blend.report.design_rows import InversionPair, SavedDesign, picture_or_none, read_sweeps
 from blend.report.run_files import RunFiles
 from harness.config.experiment import Config
 from harness.errors import UserError
@@ -55,10 +55,10 @@ class Found:
     tuned_config: Config
     metrics: dict[str, Any]
     inversions: list[InversionPair]
-    designs: dict[str, list[Design]]
+    designs: dict[str, list[SavedDesign]]
 
     @property
-    def sweeps(self) -> list[list[Design]]:
+    def sweeps(self) -> list[list[SavedDesign]]:
         return read_sweeps(self.designs.get(SWEEP_SET, []))
 
 
