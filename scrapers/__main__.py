@@ -23,7 +23,7 @@ from scrapers.crawl.politeness import make_manners
 from scrapers.crawl.records import FetchError, HostStopped, Tally, raise_if_left
 from scrapers.local.archive import import_archive
 from scrapers.local.folder import import_folder
-from scrapers.plan import Plan, make_plan
+from scrapers.plan import CrawlPlan, make_plan
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.commons import Commons
 from scrapers.sites.kaggle import download_dataset
@@ -73,7 +73,7 @@ def scrape(
     print(plan.folder.as_posix())
 
 
-def run_plan(plan: Plan, sources: Sources, contact: str | None) -> Tally:
+def run_plan(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
     """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do."""
     tally = _import(plan, sources) if plan.is_local else _fetch(plan, sources, contact)
     if not tally.done + tally.skipped:
@@ -84,7 +84,7 @@ def run_plan(plan: Plan, sources: Sources, contact: str | None) -> Tally:
     return tally
 
 
-def make_source(plan: Plan) -> Source:
+def make_source(plan: CrawlPlan) -> Source:
     """Where the pictures are looked for. UserError when the source lacks what it needs (a file, a key, a term)."""
     if isinstance(plan.recipe, CarConnectionRecipe):
         return CarConnection(
@@ -108,7 +108,7 @@ def make_source(plan: Plan) -> Source:
     return Commons(plan.recipe.categories, plan.recipe.depth, plan.recipe.width_px)
 
 
-def _fetch(plan: Plan, sources: Sources, contact: str | None) -> Tally:
+def _fetch(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
     source, manners = make_source(plan), make_manners(sources.manners, contact)
     try:
         from scrapers.crawl.fetch import Fetcher
@@ -130,7 +130,7 @@ def _fetch(plan: Plan, sources: Sources, contact: str | None) -> Tally:
     return tally
 
 
-def _import(plan: Plan, sources: Sources) -> Tally:
+def _import(plan: CrawlPlan, sources: Sources) -> Tally:
     """From this machine, or from Kaggle by its own client."""
     handle = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
     src, dump = plan.src, plan.source == "car_connection"
@@ -144,7 +144,7 @@ def _import(plan: Plan, sources: Sources) -> Tally:
         return import_folder(src, pictures, source=kind, always_make=dump, limit=plan.limit, label=handle)
 
 
-def _show(plan: Plan, sources: Sources, contact: str | None) -> None:
+def _show(plan: CrawlPlan, sources: Sources, contact: str | None) -> None:
     """The plan, with all that can be known without touching anything or asking anybody."""
     looked = None if plan.is_local else make_source(plan)
     for line in plan.lines():

@@ -33,7 +33,7 @@ NOT_SHOWN = {"source", "set", "img_size", "classes", "views", "card"}  # a build
 
 
 @dataclass(frozen=True)
-class Plan:
+class CrawlPlan:
     """`source`: how the pictures are got. `is_local`: they are on this machine already, or kagglehub brings them."""
 
     source: str
@@ -66,7 +66,7 @@ class Plan:
 def make_plan(
     asked: str, sources: Sources, *, set_name: str | None = None, src: str | None = None, limit: int | None = None,
     **options: Any,
-) -> Plan:  # fmt: skip
+) -> CrawlPlan:  # fmt: skip
     """UserError for whatever does not fit together.
 
     Args:
@@ -89,7 +89,7 @@ def make_plan(
     years = text_to_years(years_text) if years_text else None
     if found_src and source == "car_connection" and (makes or years):
         raise UserError("MAKES, YEARS: found with SRC, allowed where the site is walked, try without")
-    return Plan(source, recipe, name, folder, found_src, limit, makes, years)
+    return CrawlPlan(source, recipe, name, folder, found_src, limit, makes, years)
 
 
 def _recipe(source: str, sources: Sources) -> AnyRecipe:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from blend.designs.design_set import Design, is_made, request_sha256, save_designs
-from blend.designs.generate import SWEEP_NAME
-from blend.designs.parents import Couples, held_out_couples, load_parents
+from blend.designs.design_set import SWEEP_SET, Design, is_made, request_sha256, save_designs
+from blend.designs.parents import InvertedPairs, held_out_pairs, load_parents
 from blend.encoder.model import load_encoder
 from blend.generator.dial import draw_designs, setting_at
 from blend.generator.input_pictures import load_held_out
@@ -44,8 +43,8 @@ def invert_command(config: Config, src: Path | None, kind: Kind, label: str | No
         parents = load_parents(config, generator, src, label)
         return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
     measure_inversion(config, generator, encoder)
-    couples = held_out_couples(config, generator)
-    return [found.path.with_suffix(".png") for found in (couples.ordinary, couples.concept)]
+    inverted = held_out_pairs(config, generator)
+    return [found.path.with_suffix(".png") for found in (inverted.ordinary, inverted.concept)]
 
 
 def measure_command(config: Config) -> Path:
@@ -55,32 +54,32 @@ def measure_command(config: Config) -> Path:
     """
     generator = load_generator(config)
     rundir = generator.base.run
-    couples = held_out_couples(config, generator)
-    rows = list(range(min(config.blend.pairs, len(couples.ordinary), len(couples.concept))))
+    inverted = held_out_pairs(config, generator)
+    rows = list(range(min(config.blend.pairs, len(inverted.ordinary), len(inverted.concept))))
     request = {
         "kind": "sweep",
         "version": VERSION,
-        **couples.facts,
+        **inverted.facts,
         "blend": config.blend.model_dump(mode="json"),
         "generators": generator.sha256s,
     }
     if generator.num_classes:
         request |= {"brand_classifier": config.evaluate.brand_classifier}
-    folder = rundir.path / "blends" / SWEEP_NAME
+    folder = rundir.path / "blends" / SWEEP_SET
     sha256 = request_sha256(request)
     if is_made(folder, request) and rundir.read_metrics().get("blend", {}).get("request_sha256") == sha256:
         return rundir.metrics_path
     measures = load_measures(config, generator)
-    figures = _figures(config, generator, measures, couples, rows)
-    _save_sweep(config, generator, measures, folder, request, couples, rows[:SHOWN_PAIRS])
+    figures = _figures(config, generator, measures, inverted, rows)
+    _save_sweep(config, generator, measures, folder, request, inverted, rows[:SHOWN_PAIRS])
     rundir.write_metrics("blend", {**figures, "request_sha256": sha256})
     return rundir.metrics_path
 
 
 def _figures(
-    config: Config, generator: StyledGenerator, measures: Measures, couples: Couples, rows: list[int]
+    config: Config, generator: StyledGenerator, measures: Measures, inverted: InvertedPairs, rows: list[int]
 ) -> dict[str, Any]:
-    pairs, seed_pairs, parents = couples.pairs(rows, rows), couples.seed_pairs(rows, rows), couples.parents(rows)
+    pairs, seed_pairs, parents = inverted.pairs(rows, rows), inverted.seed_pairs(rows, rows), inverted.parents(rows)
     reader = load_reader()
     how, share = config.blend.interpolation, config.blend.latent_share
     held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
@@ -101,15 +100,15 @@ def _save_sweep(
     measures: Measures,
     folder: Path,
     request: dict[str, Any],
-    couples: Couples,
+    inverted: InvertedPairs,
     rows: list[int],
 ) -> None:
     """The first pairs at all intensities as a set of designs, with a moving picture of them."""
-    some, how = couples.pairs(rows, rows), config.blend.interpolation
+    some, how = inverted.pairs(rows, rows), config.blend.interpolation
     sweep = draw_sweep(generator, some, how)
-    names = couples.ordinary.names, couples.concept.names
+    names = inverted.ordinary.names, inverted.concept.names
     designs = [Design(setting_at(t), t, names[0][k], names[1][k]) for k in rows for t in INTENSITIES]
-    parents = np.repeat(couples.parents(rows), len(INTENSITIES), axis=0)
+    parents = np.repeat(inverted.parents(rows), len(INTENSITIES), axis=0)
     flat = sweep.reshape(-1, *sweep.shape[2:])
     save_designs(folder, request, designs, flat, measures.of(flat, parents), len(INTENSITIES))
     frames = [

@@ -1,6 +1,6 @@
 """What a design is made of, as an address can say it: parents by reference, and where the dials stand.
 
-In: the pairs of a query. Out: a `Recipe`, and the query again. Imports no torch.
+In: the pairs of a query. Out: a `DesignRecipe`, and the query again. Imports no torch.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Parent:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DesignRecipe:
     """A design: at least one ordinary parent, any number of concept ones, the dials.
 
     Attributes:
@@ -66,7 +66,7 @@ class Recipe:
         return hashlib.sha256(self.to_query().encode()).hexdigest()
 
 
-def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> Recipe:
+def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> DesignRecipe:
     """`o=file-…&c=valid-00012:0.5&i=0.6&s=1&f=70&l=Audi`; other keys are passed over. UserError: the first fault."""
     parents: dict[str, list[Parent]] = {"ordinary": [], "concept": []}
     values: dict[str, float] = {}
@@ -85,10 +85,10 @@ def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> Recipe:
     if not parents["ordinary"]:
         raise UserError("o: found no ordinary parent, allowed one or more; drop a picture, or try o=seed-1")
     intensity, style, futurism = values.get("intensity", 0.5), values.get("style"), values.get("futurism")
-    return Recipe(tuple(parents["ordinary"]), tuple(parents["concept"]), intensity, style, futurism, label)
+    return DesignRecipe(tuple(parents["ordinary"]), tuple(parents["concept"]), intensity, style, futurism, label)
 
 
-def text_to_recipe(text: str) -> Recipe:
+def text_to_recipe(text: str) -> DesignRecipe:
     """Of an address's query. UserError: the first fault."""
     try:
         pairs = parse_qsl(text, max_num_fields=MOST_FIELDS)

@@ -1,6 +1,6 @@
 """A design as one file that says all that it follows from: JSON, and the same inside its PNG.
 
-In: a recipe and a workshop. Out: a document; and from a document, on the same run, the same picture bit for bit.
+In: a recipe and a session. Out: a document; and from a document, on the same run, the same picture bit for bit.
 """
 
 import json
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blend.designs.design_recipe import Recipe
+from blend.designs.design_recipe import DesignRecipe
 from blend.designs.design_set import TEXT_KEY
-from blend.designs.session import Workshop, one_thread, open_workshop, picture_sha256
+from blend.designs.session import DesignSession, one_thread, open_session, picture_sha256
 from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
 from harness.images.decode import encode_png, read_png_text
@@ -24,16 +24,18 @@ FORM = "carforge-design-1"
 MOST_FILE_MB = 20
 
 
-def design_document(workshop: Workshop, recipe: Recipe, measures: dict[str, Any] | None, note: str) -> dict[str, Any]:
+def design_document(
+    session: DesignSession, recipe: DesignRecipe, measures: dict[str, Any] | None, note: str
+) -> dict[str, Any]:
     """All that the picture follows from: latents, setting, generators; what it was made of and measured, beside."""
-    drawn, pairs = workshop.draw(recipe), workshop.pairs(recipe)
+    drawn, pairs = session.draw(recipe), session.pairs(recipe)
     return {
         "form": FORM,
-        "run": workshop.generator.base.name,
-        "generators": workshop.generator.sha256s,
+        "run": session.generator.base.name,
+        "generators": session.generator.sha256s,
         "recipe": recipe.to_query(),
         "setting": {"latent_weight": drawn.setting.weight, "style": drawn.setting.style},
-        "interpolation": workshop.config.blend.interpolation,
+        "interpolation": session.config.blend.interpolation,
         "latents": {key: _numbers(getattr(pairs, key)) for key in ("ordinary", "restyled", "concept")},
         "class": None if pairs.y is None else pairs.y[0].tolist(),
         "measures": measures,
@@ -42,19 +44,19 @@ def design_document(workshop: Workshop, recipe: Recipe, measures: dict[str, Any]
     }
 
 
-def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndarray:
+def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.ndarray:
     """uint8 (H, W, 3). UserError for a document of another run, or one that is not whole."""
     if document.get("form") != FORM:
         raise UserError(f"design: found form {str(document.get('form'))[:40]!r}, allowed {FORM}; export it anew")
-    if document.get("generators") != workshop.generator.sha256s:
+    if document.get("generators") != session.generator.sha256s:
         raise UserError(
-            f"design: was drawn by other weights than run {workshop.generator.base.name} has now (trained further, or "
+            f"design: was drawn by other weights than run {session.generator.base.name} has now (trained further, or "
             "anew), allowed the same; put that run back"
         )
     try:
-        latents = {key: _tensor(document["latents"][key], workshop.generator.z_dim) for key in document["latents"]}
+        latents = {key: _tensor(document["latents"][key], session.generator.z_dim) for key in document["latents"]}
         setting = Setting(float(document["setting"]["latent_weight"]), float(document["setting"]["style"]))
-        y = _label(document["class"], workshop.generator.num_classes)
+        y = _label(document["class"], session.generator.num_classes)
         pairs = Pairs(latents["ordinary"], latents["concept"], y, latents["restyled"])  # type: ignore[arg-type]
         how = document["interpolation"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -63,7 +65,7 @@ def document_to_picture(workshop: Workshop, document: dict[str, Any]) -> np.ndar
     if pairs.ordinary is None or how not in ("linear", "slerp") or not dials:
         raise UserError("design: is not whole; export it anew")
     with one_thread():
-        return draw_designs(workshop.generator, pairs, [setting], how)[0]
+        return draw_designs(session.generator, pairs, [setting], how)[0]
 
 
 def design_png(picture: np.ndarray, document: dict[str, Any]) -> bytes:
@@ -95,8 +97,8 @@ def draw_command(source: Path, out: Path | None, root: Path = Path("runs")) -> l
     """`make draw`: every design of the file drawn again. UserError when a picture is not the one that was exported."""
     documents, made = read_documents(source), []
     for number, document in enumerate(documents):
-        workshop = open_workshop(str(document.get("run")), root)
-        picture = document_to_picture(workshop, document)
+        session = open_session(str(document.get("run")), root)
+        picture = document_to_picture(session, document)
         if picture_sha256(picture) != document.get("picture_sha256"):
             raise UserError(
                 f"{source}: design {number} came out otherwise than it was exported: other hardware or another version "

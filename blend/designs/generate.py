@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blend.designs.design_set import Design, holds_another, is_made, request_sha256, save_designs
-from blend.designs.parents import Couples, held_out_couples, invert_couples, load_parents
+from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, request_sha256, save_designs
+from blend.designs.parents import InvertedPairs, held_out_pairs, invert_pairs, load_parents
 from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
@@ -26,7 +26,6 @@ from harness.web.embed import save_sweep_webp
 SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
 SHORT_HASH = 8
 NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SWEEP_NAME = "sweep"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResolvedRequest:
     """A request with its parents found: one entry a design."""
 
     pairs: Pairs
@@ -120,10 +119,10 @@ def _completed(config: Config, request: Request) -> Request:
         raise UserError(
             "label: found without cars that it is said of, allowed with --ordinary and --concept, or --seeds"
         )
-    if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_NAME):
+    if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_SET):
         raise UserError(
             f"name: found {request.name!r}, allowed letters, digits, '.', '_', '-', a letter or digit first, and not "
-            f"{SWEEP_NAME}, which is what make measure leaves; try --name mine"
+            f"{SWEEP_SET}, which is what make measure leaves; try --name mine"
         )
     if request.futurism is not None and not math.isfinite(request.futurism):
         raise UserError(f"futurism: found {request.futurism:g}, allowed a number, try --futurism 70")
@@ -141,8 +140,8 @@ def _setting(request: Request, intensity: float | None = None) -> Setting:
 # ---- with parents ----
 
 
-def _paired(config: Config, generator: StyledGenerator, request: Request) -> Asked:
-    couples, counts = _couples(config, generator, request)
+def _paired(config: Config, generator: StyledGenerator, request: Request) -> ResolvedRequest:
+    inverted, counts = _inverted_pairs(config, generator, request)
     rows = list(product(*(range(count) for count in counts)))
     intensities: list[float | None] = [request.intensity]
     if request.range:
@@ -151,36 +150,38 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Ask
         start, end, count = request.range
         intensities = list(np.linspace(start, end, count).round(6).tolist())
     designs = [
-        Design(_setting(request, t), t, couples.ordinary.names[a], couples.concept.names[b])
+        Design(_setting(request, t), t, inverted.ordinary.names[a], inverted.concept.names[b])
         for a, b in rows
         for t in intensities
     ]
     first, second = ([row[k] for row in rows for _ in intensities] for k in (0, 1))
-    return Asked(
-        couples.pairs(first, second),
+    return ResolvedRequest(
+        inverted.pairs(first, second),
         designs,
         [f"{design.ordinary} with {design.concept}" for design in designs],
-        couples.parents(first),
-        {**couples.facts, "counts": list(counts)},
+        inverted.parents(first),
+        {**inverted.facts, "counts": list(counts)},
         columns=len(designs) if request.range else counts[1],
     )
 
 
-def _couples(config: Config, generator: StyledGenerator, request: Request) -> tuple[Couples, tuple[int, int]]:
+def _inverted_pairs(
+    config: Config, generator: StyledGenerator, request: Request
+) -> tuple[InvertedPairs, tuple[int, int]]:
     """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
     if request.ordinary is not None and request.concept is not None:
         ordinary = load_parents(config, generator, request.ordinary, request.label)
-        couples = invert_couples(config, generator, ordinary, load_parents(config, generator, request.concept))
-        return couples, (len(couples.ordinary), len(couples.concept))
-    couples = held_out_couples(config, generator)
+        inverted = invert_pairs(config, generator, ordinary, load_parents(config, generator, request.concept))
+        return inverted, (len(inverted.ordinary), len(inverted.concept))
+    inverted = held_out_pairs(config, generator)
     most = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
-    return couples, (min(most[0], len(couples.ordinary)), min(most[1], len(couples.concept)))
+    return inverted, (min(most[0], len(inverted.ordinary)), min(most[1], len(inverted.concept)))
 
 
 # ---- by seed ----
 
 
-def _seeded(generator: StyledGenerator, request: Request) -> Asked:
+def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     seeds = list(request.seeds or ())
     z, y = seeds_to_latents(seeds, generator.z_dim, generator.num_classes)
     label = label_of(generator, request.label)
@@ -189,7 +190,7 @@ def _seeded(generator: StyledGenerator, request: Request) -> Asked:
     # What a design is compared with is the same latent as the base run draws it.
     parents = generator.draw(z, 0.0, y)
     columns = max(1, round(len(seeds) ** 0.5))
-    return Asked(
+    return ResolvedRequest(
         Pairs(z, None, y),
         designs,
         [f"seed {seed}" for seed in seeds],

@@ -43,7 +43,7 @@ Tell = Callable[[int, int, np.ndarray, float], None]
 
 
 @dataclass(frozen=True)
-class Couples:
+class InvertedPairs:
     """Inverted parents.
 
     Attributes:
@@ -83,11 +83,11 @@ def load_parents(config: Config, generator: StyledGenerator, source: Path, label
     return replace(parents, label=label_of(generator, label))
 
 
-def invert_couples(config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents) -> Couples:
+def invert_pairs(config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents) -> InvertedPairs:
     """Latents of both sets of parents, found anew or on disk."""
     encoder = load_encoder(config, generator)
     found = invert_parents(config, generator, encoder, ordinary, "ordinary")
-    return Couples(
+    return InvertedPairs(
         found,
         invert_parents(config, generator, encoder, ordinary, "ordinary", start=found),
         invert_parents(config, generator, encoder, concept, "concept"),
@@ -95,18 +95,18 @@ def invert_couples(config: Config, generator: StyledGenerator, ordinary: Parents
     )
 
 
-def held_out_couples(config: Config, generator: StyledGenerator) -> Couples:
+def held_out_pairs(config: Config, generator: StyledGenerator) -> InvertedPairs:
     """The held-out pictures of both sets, `inversion.count` of each."""
     count = config.inversion.count
     sets = load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
-    return invert_couples(config, generator, *sets)
+    return invert_pairs(config, generator, *sets)
 
 
 # ---- one by one -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Ancestor:
+class InvertedParent:
     """A parent whose latent is known; tensors (1, z_dim).
 
     Attributes:
@@ -125,13 +125,13 @@ class Ancestor:
     first_error: float | None = None
 
 
-class Ancestry:
+class ParentStore:
     """`uploads`: folder of files named by the sha256 of their bytes. `encoder`: None = only seeds can be parents."""
 
     def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None) -> None:
         self.config, self.generator, self.encoder = config, generator, encoder
         self.uploads = generator.folder / "studio" / "uploads"
-        self._known: LruCache[tuple[str, str, str | None], Ancestor] = LruCache(KEPT_IN_MEMORY)
+        self._known: LruCache[tuple[str, str, str | None], InvertedParent] = LruCache(KEPT_IN_MEMORY)
         self._usual_errors: dict[Kind, float] = {}
 
     # ---- pictures ----
@@ -195,8 +195,8 @@ class Ancestry:
 
     # ---- latents ----
 
-    def find(self, side: Kind, reference: str, label: str | None = None) -> Ancestor | None:
-        """The ancestor, if nothing has to be searched for: in memory, on disk, or drawn by seed."""
+    def find(self, side: Kind, reference: str, label: str | None = None) -> InvertedParent | None:
+        """The parent, if nothing has to be searched for: in memory, on disk, or drawn by seed."""
         key = (side, reference, label if side == "ordinary" else None)
         found = self._known.get(key)
         if found is None:
@@ -206,7 +206,7 @@ class Ancestry:
                 self._known.keep(key, found)
         return found
 
-    def search(self, side: Kind, reference: str, label: str | None, tell: Tell) -> Ancestor:
+    def search(self, side: Kind, reference: str, label: str | None, tell: Tell) -> InvertedParent:
         """Inverts a parent, or finds it. `tell` hears how it goes, and may raise to end it."""
         known = self.find(side, reference, label)
         if known is not None:
@@ -220,7 +220,7 @@ class Ancestry:
         if twice:
             watch = self._watch(parents, 1 - STYLES[side], whole, 2 * whole, tell)
             second = invert_parents(self.config, self.generator, encoder, parents, side, start=first, watch=watch)
-        found = self._ancestor(first, second, 0)
+        found = self._inverted_parent(first, second, 0)
         self._known.keep((side, reference, label if side == "ordinary" else None), found)
         return found
 
@@ -241,14 +241,16 @@ class Ancestry:
         parents = self._parents(side, reference)
         return replace(parents, label=label_of(self.generator, label)) if side == "ordinary" else parents
 
-    def _kept(self, side: Kind, reference: str, label: str | None) -> Ancestor | None:
+    def _kept(self, side: Kind, reference: str, label: str | None) -> InvertedParent | None:
         if self.encoder is None:
             return None
         alone = self._kept_rows(side, self._labelled(side, reference, label))
         if alone is not None or not reference.startswith("valid-") or label is not None:
-            return None if alone is None else self._ancestor(*alone, 0)
+            return None if alone is None else self._inverted_parent(*alone, 0)
         together = self._kept_rows(side, self.held_out[side])  # as `make invert` and `make measure` leave them
-        return None if together is None else self._ancestor(*together, self.held_out[side].names.index(reference))
+        return (
+            None if together is None else self._inverted_parent(*together, self.held_out[side].names.index(reference))
+        )
 
     def _kept_rows(self, side: Kind, parents: Parents) -> tuple[Inversions, Inversions | None] | None:
         at = self.config, self.generator, self._needed_encoder(), parents, side
@@ -260,12 +262,12 @@ class Ancestry:
         second = kept_inversions(*at, start=first)
         return None if second is None else (first, second)
 
-    def _ancestor(self, first: Inversions, second: Inversions | None, row: int) -> Ancestor:
+    def _inverted_parent(self, first: Inversions, second: Inversions | None, row: int) -> InvertedParent:
         rows = slice(row, row + 1)
         z, y = first.latents(rows)
         restyled = z if second is None else torch.lerp(z, second.z[rows], self.config.blend.tuned_share)
         errors = float(first.error[row]), float(first.first_error[row])
-        return Ancestor(z, restyled, y, first.targets[row], first.refined[row], *errors)
+        return InvertedParent(z, restyled, y, first.targets[row], first.refined[row], *errors)
 
     def usual_error(self, side: Kind) -> float | None:
         """Median picture error of the pictures that were kept aside, where `make invert` or `make measure` has redrawn
@@ -277,10 +279,10 @@ class Ancestry:
                 self._usual_errors[side] = float(kept.error.median())
         return self._usual_errors.get(side)
 
-    def _drawn(self, side: Kind, seed: int, label: str | None) -> Ancestor:
+    def _drawn(self, side: Kind, seed: int, label: str | None) -> InvertedParent:
         z, y = seeds_to_latents([seed], self.generator.z_dim, self.generator.num_classes)
         code = label_of(self.generator, label) if side == "ordinary" else None
         y = y if code is None else label_to_y(code, 1)
         style = float(STYLES[side]) if self.generator.tuned is not None else 0.0
         picture = self.generator.draw(z, style, y)[0]
-        return Ancestor(z, z, y, picture, picture)
+        return InvertedParent(z, z, y, picture, picture)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from blend.designs.design_recipe import Parent, Recipe
-from blend.designs.parents import Ancestor, Ancestry
+from blend.designs.design_recipe import DesignRecipe, Parent
+from blend.designs.parents import InvertedParent, ParentStore
 from blend.encoder.model import Encoder, encoder_folder, load_encoder
 from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
 from blend.generator.input_pictures import read_pictures
@@ -33,7 +33,7 @@ SCANS_IN_MEMORY = 64
 
 
 class NeedsParent(Exception):
-    """A parent's latent has to be searched for first (`Ancestry.search`)."""
+    """A parent's latent has to be searched for first (`ParentStore.search`)."""
 
     def __init__(self, side: Kind, reference: str) -> None:
         self.side, self.reference = side, reference
@@ -61,8 +61,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Workshop:
-    """Made by `open_workshop`; several threads may use it.
+class DesignSession:
+    """Made by `open_session`; several threads may use it.
 
     Attributes:
         lacking: what is missing ("finetune", "encoder", "measures") → why, and the command that makes it.
@@ -70,7 +70,7 @@ class Workshop:
 
     def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, lacking: dict[str, str]):
         self.config, self.generator, self.lacking = config, generator, lacking
-        self.ancestry = Ancestry(config, generator, encoder)
+        self.parent_store = ParentStore(config, generator, encoder)
         self.measures: Measures | None = None
         self._scans: LruCache[str, Scan] = LruCache(SCANS_IN_MEMORY)
         self._measures_lock = threading.Lock()
@@ -98,11 +98,13 @@ class Workshop:
 
     # ---- designs ----
 
-    def pairs(self, recipe: Recipe) -> Pairs:
+    def pairs(self, recipe: DesignRecipe) -> Pairs:
         """The latents of a recipe, one row. NeedsParent for one that is not inverted yet."""
         how = self.config.blend.interpolation
-        ordinary = [(self._ancestor("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary]
-        concept = [(self._ancestor("concept", parent, None), parent.share) for parent in recipe.concept]
+        ordinary = [
+            (self._inverted_parent("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary
+        ]
+        concept = [(self._inverted_parent("concept", parent, None), parent.share) for parent in recipe.concept]
         shares = [share for _, share in ordinary]
         second = None
         if concept:
@@ -115,20 +117,20 @@ class Workshop:
             average_latents([found.restyled for found, _ in ordinary], shares, how),
         )
 
-    def _ancestor(self, side: Kind, parent: Parent, label: str | None) -> Ancestor:
-        found = self.ancestry.find(side, parent.reference, label)
+    def _inverted_parent(self, side: Kind, parent: Parent, label: str | None) -> InvertedParent:
+        found = self.parent_store.find(side, parent.reference, label)
         if found is None:
             raise NeedsParent(side, parent.reference)
         return found
 
-    def draw(self, recipe: Recipe) -> Drawn:
+    def draw(self, recipe: DesignRecipe) -> Drawn:
         with one_thread():
             pairs = self.pairs(recipe)
             setting, reach = self._setting(recipe, pairs)
             picture = draw_designs(self.generator, pairs, [setting], self.config.blend.interpolation)[0]
         return Drawn(picture, setting, reach)
 
-    def sweep(self, recipe: Recipe, points: int = SWEEP_POINTS) -> tuple[list[float], np.ndarray]:
+    def sweep(self, recipe: DesignRecipe, points: int = SWEEP_POINTS) -> tuple[list[float], np.ndarray]:
         """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows, or stays as set."""
         places = np.linspace(0, 1, points).round(4).tolist()
         with one_thread():
@@ -141,7 +143,7 @@ class Workshop:
         with one_thread():
             return None if self.measures is None else self.measures.futurism(pictures).tolist()
 
-    def _setting(self, recipe: Recipe, pairs: Pairs) -> tuple[Setting, tuple[float, float] | None]:
+    def _setting(self, recipe: DesignRecipe, pairs: Pairs) -> tuple[Setting, tuple[float, float] | None]:
         if recipe.futurism is not None:
             return self._solved(recipe, pairs, recipe.futurism)
         return self._setting_at(recipe.intensity, recipe.style), None
@@ -149,7 +151,7 @@ class Workshop:
     def _setting_at(self, intensity: float, style: float | None) -> Setting:
         return setting_at(intensity, style if self.generator.tuned else 0.0)
 
-    def _solved(self, recipe: Recipe, pairs: Pairs, asked: float) -> tuple[Setting, tuple[float, float]]:
+    def _solved(self, recipe: DesignRecipe, pairs: Pairs, asked: float) -> tuple[Setting, tuple[float, float]]:
         """Where the futurism asked for is, or the nearest that these parents have."""
         measures = self.open_measures()
         if measures is None or self.generator.tuned is None:
@@ -168,7 +170,7 @@ class Workshop:
 
     # ---- figures ----
 
-    def measure(self, recipe: Recipe, picture: np.ndarray) -> dict[str, Any] | None:
+    def measure(self, recipe: DesignRecipe, picture: np.ndarray) -> dict[str, Any] | None:
         """What `Measures.of` says of a design; None without measures."""
         measures = self.open_measures()
         if measures is None:
@@ -176,11 +178,11 @@ class Workshop:
         with one_thread():
             return measures.of(picture[None], self.origin(recipe)[None])[0]
 
-    def origin(self, recipe: Recipe) -> np.ndarray:
+    def origin(self, recipe: DesignRecipe) -> np.ndarray:
         """The picture that a design's identity is measured beside: its ordinary parent as it was given, or, of several,
         their mix as the base run draws it."""
         if len(recipe.ordinary) == 1:
-            return self._ancestor("ordinary", recipe.ordinary[0], recipe.label).picture
+            return self._inverted_parent("ordinary", recipe.ordinary[0], recipe.label).picture
         pairs = self.pairs(recipe)
         return self.generator.draw(pairs.ordinary, 0.0, pairs.y)[0]
 
@@ -193,7 +195,7 @@ class Workshop:
         return None
 
 
-def open_workshop(name: str, root: Path = Path("runs")) -> Workshop:
+def open_session(name: str, root: Path = Path("runs")) -> DesignSession:
     """UserError when there is no such run, or no checkpoint in it."""
     config = RunDir.existing(name, root).read_config()
     if base_name(config) != name:
@@ -212,7 +214,7 @@ def open_workshop(name: str, root: Path = Path("runs")) -> Workshop:
         yet = f"This run cannot read pictures yet, only draw by seed; try `make encoder {again}`"
         has_one = any(encoder_folder(generator).glob("checkpoints/*"))
         lacking["encoder"] = f"This run's encoder cannot be used: {error}" if has_one else yet
-    return Workshop(config, generator, encoder, lacking)
+    return DesignSession(config, generator, encoder, lacking)
 
 
 def picture_sha256(picture: np.ndarray) -> str:

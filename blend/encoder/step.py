@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from blend.encoder.model import Encoder
 from blend.generator.styled_generator import StyledGenerator
-from harness.config.experiment import Config
-from harness.config.experiment import Encoder as EncoderSettings
+from harness.config.experiment import Config, EncoderSettings
 from harness.native.data import PictureSource
 from harness.runtime.device import Hardware
 from harness.runtime.rng import Draws

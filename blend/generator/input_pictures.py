@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
-from harness.storage.hdf5 import open_packed, spread_rows
+from harness.storage.hdf5 import PackedSet, open_packed, spread_rows
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
 LEAST_SIDE_PX = 8  # below, there is no car to be seen
@@ -74,15 +75,21 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
     return Parents(names, sha256s, np.stack(pictures))
 
 
+def open_set(data: Data, split: Literal["train", "valid"], height: int, width: int) -> PackedSet:
+    """The packed set. UserError when its pictures have another size than this, that of the generator's."""
+    packed = open_packed(data.hdf5_path(split))
+    if (packed.height, packed.width) == (height, width):
+        return packed
+    packed.close()
+    raise UserError(
+        f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {height}x{width} as the generator "
+        "draws; try `make dataset` with the same CONFIG"
+    )
+
+
 def load_held_out(data: Data, count: int) -> Parents:
     """Up to `count` rows of the packed set that training never sees, evenly spread over it."""
-    with open_packed(data.hdf5_path("valid")) as packed:
-        if (packed.height, packed.width) != data.img_size:
-            height, width = data.img_size
-            raise UserError(
-                f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {height}x{width} as the "
-                "generator draws; try `make dataset` with the same CONFIG"
-            )
+    with open_set(data, "valid", *data.img_size) as packed:
         rows = spread_rows(packed.count, count)
         hashes = [packed.row_sha256[row].tobytes().hex() for row in rows]
         return Parents([f"valid-{row:05d}" for row in rows], hashes, packed.read(rows))

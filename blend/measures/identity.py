@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blend.measures.probe import FuturismProbe, Halves
+from blend.measures.probe import FuturismProbe, TrainValid
 from harness.metrics.distances import pairwise_distances
 from harness.storage.hdf5 import spread_rows
 
@@ -36,7 +36,7 @@ class Identity:
         return x - (x @ self.directions) @ self.directions.T
 
 
-def fit_identity(ordinary: Halves, concept: Halves, probe: FuturismProbe) -> Identity:
+def fit_identity(ordinary: TrainValid, concept: TrainValid, probe: FuturismProbe) -> Identity:
     """Features of both kinds. Taken out are the probe's direction and the one from mean ordinary to mean concept: cars
     of one kind differ along the first least of all, so the first alone leaves most of the way between the kinds in."""
     between = concept.train.astype(np.float64).mean(0) - ordinary.train.astype(np.float64).mean(0)

@@ -11,26 +11,27 @@ from typing import Any
 
 import numpy as np
 
+from blend.generator.input_pictures import open_set
 from blend.generator.styled_generator import StyledGenerator
 from blend.measures.identity import Identity, fit_identity
-from blend.measures.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
-from blend.measures.probe import FuturismProbe, Halves, background_auc, fit_probe
+from blend.measures.novelty import FeatureSpace, Novelty, ReferenceSet, discriminator_space, find_nearest, reader_space
+from blend.measures.probe import FuturismProbe, TrainValid, background_auc, fit_probe
 from harness.config.experiment import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
 from harness.storage.cache import Arrays, cached
-from harness.storage.hdf5 import open_packed, spread_rows
+from harness.storage.hdf5 import spread_rows
 
 PROBE_PICTURES = 2000  # of each kind, at most
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class TrainingSet:
     """One training set, whole. `sha256s`: of the packed sets train and valid."""
 
     name: str
-    pictures: Halves
+    pictures: TrainValid
     sha256s: tuple[str, str]
 
 
@@ -81,16 +82,16 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
         )
     featurizer, folder = load_featurizer(), generator.folder / "measures"
     spaces = [reader_space(featurizer), discriminator_space(generator.base.discriminator)]
-    known = [_known(space, sets, folder) for space in spaces]
-    ordinary, concept = (_subsampled(part, PROBE_PICTURES) for part in _halves(known[0], sets))
+    known, features = zip(*(_known(space, sets, folder) for space in spaces), strict=True)
+    ordinary, concept = (_subsampled(part) for part in features[0])
     probe = fit_probe(ordinary, concept)
     identity = fit_identity(ordinary, concept, probe)
     counts = [(part.name, len(part.pictures.train)) for part in sets]
-    novelty = Novelty([each.known for each in known], counts, config.blend.warn_percentile)
+    novelty = Novelty(known, counts, config.blend.warn_percentile)
     figures = {
         "probe_auc": probe.auc,
         "background_auc": _background_auc(featurizer, sets, folder),
-        **_warn_rates([each.known for each in known], config.blend.warn_percentile),
+        **_warn_rates(known, config.blend.warn_percentile),
         "training_pictures": sum(count for _, count in counts),
         "held_out_pictures": sum(len(part.pictures.valid) for part in sets),
     }
@@ -99,7 +100,7 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     return Measures(featurizer, probe, identity, novelty, figures)
 
 
-def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
+def _open_set(data: Data, generator: StyledGenerator) -> TrainingSet:
     pictures, hashes = [], []
     for split in ("train", "valid"):
         if split == "valid" and data.valid_fraction == 0:
@@ -107,29 +108,18 @@ def _open_set(data: Data, generator: StyledGenerator) -> PictureSet:
                 f"data.valid_fraction: found 0 for the set {data.set}, allowed more than 0: designs are measured "
                 "beside pictures that training never saw; try 0.1"
             )
-        with open_packed(data.hdf5_path(split)) as packed:
-            if (packed.height, packed.width) != (generator.height, generator.width):
-                raise UserError(
-                    f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {generator.height}x"
-                    f"{generator.width} as the generator draws; try `make dataset` with the same CONFIG"
-                )
+        with open_set(data, split, generator.height, generator.width) as packed:
             pictures.append(packed.read())
             hashes.append(packed.sha256)
-    return PictureSet(data.set, Halves(*pictures), (hashes[0], hashes[1]))
+    return TrainingSet(data.set, TrainValid(*pictures), (hashes[0], hashes[1]))
 
 
 # ---- what is kept -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """One space's knowledge, and the held-out pictures' features in it."""
+def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tuple[ReferenceSet, list[TrainValid]]:
+    """What a space knows of all sets, and the features of each."""
 
-    known: Known
-    held_out: np.ndarray
-
-
-def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
     def look() -> Arrays:
         training = np.concatenate([space.features(part.pictures.train) for part in sets])
         held_out = np.concatenate([part.pictures.valid for part in sets])
@@ -142,18 +132,23 @@ def _known(space: Space, sets: Sequence[PictureSet], folder: Path) -> _Looked:
         }
 
     kept = _kept(folder, space.name, space.sha256, sets, look)
-    return _Looked(Known(space, kept["training"], kept["distances"], kept["relative"]), kept["held_out"])
+    parts = [
+        np.split(kept[key], np.cumsum([len(getattr(part.pictures, half)) for part in sets])[:-1])
+        for key, half in (("training", "train"), ("held_out", "valid"))
+    ]
+    known = ReferenceSet(space, kept["training"], kept["distances"], kept["relative"])
+    return known, [TrainValid(*halves) for halves in zip(*parts, strict=True)]
 
 
-def _background_auc(featurizer: Featurizer, sets: Sequence[PictureSet], folder: Path) -> float:
+def _background_auc(featurizer: Featurizer, sets: Sequence[TrainingSet], folder: Path) -> float:
     def look() -> Arrays:
-        ordinary, concept = (_subsampled(part.pictures, PROBE_PICTURES) for part in sets)
+        ordinary, concept = (_subsampled(part.pictures) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
 
     return float(_kept(folder, "background", featurizer.sha256, sets, look)["auc"][0])
 
 
-def _kept(folder: Path, name: str, made_from: str, sets: Sequence[PictureSet], make: Callable[[], Arrays]) -> Arrays:
+def _kept(folder: Path, name: str, made_from: str, sets: Sequence[TrainingSet], make: Callable[[], Arrays]) -> Arrays:
     key = {"version": VERSION, "made_from": made_from, "sets": [part.sha256s for part in sets]}
     return cached(folder / f"{name}.safetensors", key, make)
 
@@ -161,24 +156,12 @@ def _kept(folder: Path, name: str, made_from: str, sets: Sequence[PictureSet], m
 # ---- parts of sets ----------------------------------------------------------------------------------------------
 
 
-def _halves(looked: _Looked, sets: Sequence[PictureSet]) -> list[Halves]:
-    """The features of each set, out of those of all."""
-    parts = []
-    for features, counts in (
-        (looked.known.training, [len(part.pictures.train) for part in sets]),
-        (looked.held_out, [len(part.pictures.valid) for part in sets]),
-    ):
-        parts.append(np.split(features, np.cumsum(counts)[:-1]))
-    return [Halves(train, valid) for train, valid in zip(*parts, strict=True)]
+def _subsampled(halves: TrainValid) -> TrainValid:
+    """At most PROBE_PICTURES of each, evenly spread."""
+    return TrainValid(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (halves.train, halves.valid)))
 
 
-def _subsampled(halves: Halves, count: int) -> Halves:
-    """At most `count` of each, evenly spread."""
-    train, valid = (part[spread_rows(len(part), count)] for part in (halves.train, halves.valid))
-    return Halves(train, valid)
-
-
-def _warn_rates(known: Sequence[Known], warn_percentile: float) -> dict[str, float]:
+def _warn_rates(known: Sequence[ReferenceSet], warn_percentile: float) -> dict[str, float]:
     """Which share of the held-out real pictures would get a WARN, by all spaces and by each: false alarms."""
     warned = {each.space.name: each.real_percentiles() <= warn_percentile for each in known}
     rates = {f"warn_rate_{name}": float(values.mean()) for name, values in warned.items()}

@@ -23,7 +23,7 @@ ROUNDED_TO = np.float16  # as features are kept
 
 
 @dataclass(frozen=True)
-class Space:
+class FeatureSpace:
     """Pictures → features; equal `sha256` means equal features."""
 
     name: str
@@ -52,11 +52,11 @@ class Nearest:
     relative: np.ndarray
 
 
-def reader_space(featurizer: Featurizer) -> Space:
-    return Space("reader", featurizer.sha256, featurizer)
+def reader_space(featurizer: Featurizer) -> FeatureSpace:
+    return FeatureSpace("reader", featurizer.sha256, featurizer)
 
 
-def discriminator_space(network: Discriminator) -> Space:
+def discriminator_space(network: Discriminator) -> FeatureSpace:
     """The first block's map, rectified, averaged over a grid of cells and scaled to length 1.
 
     Its last features, summed over the picture, move further when a picture is saved as a JPEG than from one car to the
@@ -75,10 +75,10 @@ def discriminator_space(network: Discriminator) -> Space:
     weights = hashlib.sha256(f"first map, {GRID_ROWS} rows".encode())
     for name, value in sorted(block.state_dict().items()):
         weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return Space("discriminator", weights.hexdigest(), extract)
+    return FeatureSpace("discriminator", weights.hexdigest(), extract)
 
 
-def find_nearest(space: Space, pictures: np.ndarray, training: np.ndarray) -> Nearest:
+def find_nearest(space: FeatureSpace, pictures: np.ndarray, training: np.ndarray) -> Nearest:
     """Each picture and its mirror image are both looked up among the training pictures' features (M, d)."""
     bank = torch.from_numpy(training.astype(np.float32))
     count = min(NEIGHBOURS, len(bank))
@@ -104,7 +104,7 @@ def _squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Known:
+class ReferenceSet:
     """What one space knows.
 
     Attributes:
@@ -112,7 +112,7 @@ class Known:
         real_distances, real_relative: of held-out real pictures, (N,), as in `Nearest`.
     """
 
-    space: Space
+    space: FeatureSpace
     training: np.ndarray
     real_distances: np.ndarray
     real_relative: np.ndarray
@@ -139,7 +139,7 @@ def _percentiles(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 class Novelty:
     """Verdicts on pictures. `sets`: names and sizes of the training sets, in the order of their features."""
 
-    def __init__(self, known: Sequence[Known], sets: Sequence[tuple[str, int]], warn_percentile: float) -> None:
+    def __init__(self, known: Sequence[ReferenceSet], sets: Sequence[tuple[str, int]], warn_percentile: float) -> None:
         self.known, self.sets, self.warn_percentile = list(known), list(sets), warn_percentile
         self._ends = np.cumsum([count for _, count in sets])
 
@@ -152,7 +152,7 @@ class Novelty:
     def _verdict(self, entry: dict[str, Any]) -> str:
         return "WARN" if any(near["percentile"] <= self.warn_percentile for near in entry.values()) else "PASS"
 
-    def _lookup(self, known: Known, pictures: np.ndarray) -> list[dict[str, Any]]:
+    def _lookup(self, known: ReferenceSet, pictures: np.ndarray) -> list[dict[str, Any]]:
         near = find_nearest(known.space, pictures, known.training)
         table = zip(known.percentiles(near), near.distances, near.rows, strict=True)
         return [{"percentile": float(p), "distance": float(d), **self._place(int(row))} for p, d, row in table]

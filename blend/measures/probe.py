@@ -24,7 +24,7 @@ GREY = 128
 
 
 @dataclass(frozen=True)
-class Halves:
+class TrainValid:
     """One kind of pictures, or their features: what is learnt from, and what is measured on. Arrays (N, ...)."""
 
     train: np.ndarray
@@ -56,7 +56,7 @@ class FuturismProbe:
         return 100 * (logits - self.low) / (self.high - self.low)
 
 
-def fit_probe(ordinary: Halves, concept: Halves) -> FuturismProbe:
+def fit_probe(ordinary: TrainValid, concept: TrainValid) -> FuturismProbe:
     """Fitted to the training halves' features, its scale and AUC from the held-out ones. UserError when the held-out
     concept pictures do not score above the ordinary ones: there is no scale then."""
     weights, bias = _fit(ordinary.train, concept.train)
@@ -92,7 +92,7 @@ def car_place(height: int, width: int) -> np.ndarray:
     return down[:, None] ** 2 + across[None] ** 2 <= 1
 
 
-def background_auc(featurizer: Featurizer, ordinary: Halves, concept: Halves) -> float:
+def background_auc(featurizer: Featurizer, ordinary: TrainValid, concept: TrainValid) -> float:
     """The AUC of a probe fitted to the same pictures, uint8 (N, H, W, 3), with the car's place greyed out.
 
     Far above 0.5 the sets differ in more than their cars, and so may designs that score alike.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from blend.report.design_rows import Design, number_at, numbers_at
+from blend.report.design_rows import SavedDesign, number_at, numbers_at
 from blend.report.run_facts import RunFacts
 from harness.web.charts import ACCENT, CONCEPT, ORDINARY, Line, bars_chart, lines_chart, scatter_chart, shares_chart
 
@@ -62,7 +62,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     return [float(np.mean(values[max(0, k - half) : k + half + 1])) for k in range(len(values))]
 
 
-def futurism_chart(metrics: dict[str, Any], sweeps: Sequence[Sequence[Design]]) -> str | None:
+def futurism_chart(metrics: dict[str, Any], sweeps: Sequence[Sequence[SavedDesign]]) -> str | None:
     """Measured futurism along the dial: of the metrics, or else the median over the sweep's own designs."""
     curve = "blend.curve"
     x = numbers_at(metrics, f"{curve}.intensity")
@@ -82,7 +82,7 @@ def futurism_chart(metrics: dict[str, Any], sweeps: Sequence[Sequence[Design]]) 
     return lines_chart("Futurism along the dial", lines, "intensity", "futurism, 0 to 100") if lines else None
 
 
-def _median_line(sweeps: Sequence[Sequence[Design]]) -> list[Line]:
+def _median_line(sweeps: Sequence[Sequence[SavedDesign]]) -> list[Line]:
     scores: dict[float, list[float]] = {}
     for design in (design for sweep in sweeps for design in sweep):
         intensity, futurism = design.number("intensity"), design.number("futurism")

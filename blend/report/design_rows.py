@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from blend.generator.kinds import KINDS
 from blend.report.run_files import REMEDY, RunFiles
 from harness.images.decode import PictureError, decode_picture
-
-SWEEP_SET = "sweep"
-KINDS = ("ordinary", "concept")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class InversionPair:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestPicture:
     """The training picture nearest to a design in one feature space; `picture` where the set is at hand."""
 
     space: str
@@ -46,14 +44,14 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Design:
+class SavedDesign:
     """A row of designs.jsonl with its picture; what was not measured is None."""
 
     set_name: str
     file: str
     picture: np.ndarray
     row: dict[str, Any]
-    nearest: list[Nearest] = field(default_factory=list)
+    nearest: list[NearestPicture] = field(default_factory=list)
 
     def number(self, key: str) -> float | None:
         return number_at(self.row, key)
@@ -152,7 +150,7 @@ def picture_error(picture: np.ndarray, target: np.ndarray) -> float:
 # ---- designs ----------------------------------------------------------------------------------------------------
 
 
-def read_designs(blends: Path, files: RunFiles) -> dict[str, list[Design]]:
+def read_designs(blends: Path, files: RunFiles) -> dict[str, list[SavedDesign]]:
     """Set → designs, in the order made. Rows without a usable picture are left out, and sets that are half made."""
     folders = sorted(
         path.parent for path in blends.glob("[A-Za-z0-9]*/designs.jsonl") if ".new" not in path.parent.name
@@ -163,7 +161,7 @@ def read_designs(blends: Path, files: RunFiles) -> dict[str, list[Design]]:
     }
 
 
-def _design(folder: Path, row: dict[str, Any]) -> Design | None:
+def _design(folder: Path, row: dict[str, Any]) -> SavedDesign | None:
     path = _inside(folder, row.get("file"))
     picture = None if path is None else picture_or_none(path)
     if path is None or picture is None:
@@ -171,14 +169,16 @@ def _design(folder: Path, row: dict[str, Any]) -> Design | None:
     novelty = row.get("novelty")
     spaces = novelty.items() if isinstance(novelty, dict) else ()
     nearest = [near for space, found in spaces if (near := _nearest(space, found))]
-    return Design(folder.name, path.name, picture, row, nearest)
+    return SavedDesign(folder.name, path.name, picture, row, nearest)
 
 
-def _nearest(space: str, found: Any) -> Nearest | None:
+def _nearest(space: str, found: Any) -> NearestPicture | None:
     row = found.get("row") if isinstance(found, dict) else None
     if not isinstance(row, int):
         return None
-    return Nearest(space, str(found.get("set")), row, number_at(found, "percentile"), number_at(found, "distance"))
+    return NearestPicture(
+        space, str(found.get("set")), row, number_at(found, "percentile"), number_at(found, "distance")
+    )
 
 
 def _inside(folder: Path, name: Any) -> Path | None:
@@ -191,9 +191,9 @@ def parent_picture(kind: str, name: str | None, pairs: Sequence[InversionPair]) 
     return next((pair.target for pair in pairs if pair.kind == kind and pair.name == name), None)
 
 
-def read_sweeps(designs: Iterable[Design]) -> list[list[Design]]:
+def read_sweeps(designs: Iterable[SavedDesign]) -> list[list[SavedDesign]]:
     """Designs of the same parents, by intensity; only those that go from one end to the other."""
-    sweeps: dict[Any, list[Design]] = {}
+    sweeps: dict[Any, list[SavedDesign]] = {}
     for design in designs:
         if design.number("intensity") is not None:
             sweeps.setdefault(design.origin, []).append(design)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from blend.report.design_rows import SWEEP_SET, Design, InversionPair, picture_or_none, read_sweeps
+from blend.designs.design_set import SWEEP_SET
+from blend.report.design_rows import InversionPair, SavedDesign, picture_or_none, read_sweeps
 from blend.report.run_files import RunFiles
 from harness.config.experiment import Config
 from harness.errors import UserError
-from harness.storage.hdf5 import open_packed
+from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.rundir import RunDir
 
 GRID_GAP_PX = 2  # of a run's sample grids
@@ -54,10 +55,10 @@ class Found:
     tuned_config: Config
     metrics: dict[str, Any]
     inversions: list[InversionPair]
-    designs: dict[str, list[Design]]
+    designs: dict[str, list[SavedDesign]]
 
     @property
-    def sweeps(self) -> list[list[Design]]:
+    def sweeps(self) -> list[list[SavedDesign]]:
         return read_sweeps(self.designs.get(SWEEP_SET, []))
 
 
@@ -107,7 +108,6 @@ def evenly_spread(path: Path, count: int) -> list[np.ndarray]:
     """Up to `count` pictures from all over a packed set."""
     try:
         with open_packed(path) as packed:
-            rows = np.linspace(0, packed.count - 1, min(count, packed.count)).round().astype(np.int64)
-            return list(packed.read(rows))
+            return list(packed.read(spread_rows(packed.count, count)))
     except UserError:
         return []

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from blend.designs.design_set import SWEEP_SET
 from blend.generator.input_pictures import read_pictures
+from blend.generator.kinds import KINDS
 from blend.report import charts
-from blend.report.design_rows import KINDS, SWEEP_SET, Design, InversionPair, Nearest, number_at, parent_picture
+from blend.report.design_rows import InversionPair, NearestPicture, SavedDesign, number_at, parent_picture
 from blend.report.run_facts import Found, evenly_spread
 from harness.runtime.progress import duration_text
+from harness.storage.hdf5 import spread_rows
 from harness.web.embed import bytes_uri, picture_uri, strip_uri
 
 # Widths that pictures are embedded at: about what they have on the page, as small ones do not gain from more.
@@ -30,7 +33,7 @@ SEED_LATENT_MSE = 0.970  # the first seed's encoder on its own data
 
 def teaser(found: Found) -> dict[str, Any] | None:
     """The sweeps whose ordinary car is redrawn best, each another one; all of them move with the dial."""
-    best: dict[Any, list[Design]] = {}
+    best: dict[Any, list[SavedDesign]] = {}
     for sweep_designs in sorted(found.sweeps, key=_worth, reverse=True):
         best.setdefault(sweep_designs[0].parent("ordinary") or len(best), sweep_designs)
     chosen = list(best.values())[:DIAL_CARS]
@@ -44,21 +47,21 @@ def teaser(found: Found) -> dict[str, Any] | None:
     }
 
 
-def _dial_car(designs: Sequence[Design]) -> dict[str, Any]:
+def _dial_car(designs: Sequence[SavedDesign]) -> dict[str, Any]:
     uri = strip_uri(np.stack([design.picture for design in designs]), DIAL_PX)
     return {"uri": uri, "count": len(designs), "futurism": [_rounded(d.number("futurism")) for d in designs]}
 
 
-def _worth(designs: Sequence[Design]) -> float:
+def _worth(designs: Sequence[SavedDesign]) -> float:
     """What is kept of the ordinary car before anything moves."""
     return designs[0].number("identity") or 0.0
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    return [items[k] for k in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+    return [items[k] for k in spread_rows(len(items), count)]
 
 
-def _frame(design: Design, width_px: int) -> dict[str, Any]:
+def _frame(design: SavedDesign, width_px: int) -> dict[str, Any]:
     uri = picture_uri(design.picture, width_px)
     return {"uri": uri, "intensity": design.number("intensity"), "futurism": _rounded(design.number("futurism"))}
 
@@ -184,7 +187,7 @@ def sweep(found: Found) -> dict[str, Any] | None:
     }
 
 
-def _gained_and_kept(designs: Sequence[Design]) -> list[tuple[float, float]]:
+def _gained_and_kept(designs: Sequence[SavedDesign]) -> list[tuple[float, float]]:
     """Futurism and identity of every design that has both."""
     measured = [(design.number("futurism"), design.number("identity")) for design in designs]
     return [(futurism, identity) for futurism, identity in measured if futurism is not None and identity is not None]
@@ -224,7 +227,7 @@ def _or_lowest(value: float | None) -> float:
     return -math.inf if value is None else value
 
 
-def _nearest_pictures(found: Found, designs: Sequence[Design]) -> dict[tuple[str, int], np.ndarray]:
+def _nearest_pictures(found: Found, designs: Sequence[SavedDesign]) -> dict[tuple[str, int], np.ndarray]:
     """(set, row) → training picture, each set read once."""
     pictures = {}
     for config in (found.config, found.tuned_config):
@@ -234,7 +237,7 @@ def _nearest_pictures(found: Found, designs: Sequence[Design]) -> dict[tuple[str
     return pictures
 
 
-def _card(found: Found, design: Design, near: dict[tuple[str, int], np.ndarray]) -> dict[str, Any]:
+def _card(found: Found, design: SavedDesign, near: dict[tuple[str, int], np.ndarray]) -> dict[str, Any]:
     names = [name for name in map(design.parent, KINDS) if name]
     thumbs = [_parent_thumb(found, design, kind) for kind in KINDS]
     thumbs += [
@@ -255,12 +258,12 @@ def _card(found: Found, design: Design, near: dict[tuple[str, int], np.ndarray])
     }
 
 
-def _parent_thumb(found: Found, design: Design, kind: str) -> dict[str, str] | None:
+def _parent_thumb(found: Found, design: SavedDesign, kind: str) -> dict[str, str] | None:
     name = design.parent(kind)
     return _thumb(f"{kind} parent", name, parent_picture(kind, name, found.inversions))
 
 
-def _near_text(near: Nearest) -> str:
+def _near_text(near: NearestPicture) -> str:
     distance = "" if near.distance is None else f", distance {near.distance:.3g}"
     percentile = "" if near.percentile is None else f", percentile {near.percentile:.1f}"
     return f"{near.set_name} row {near.row}{distance}{percentile}"

@@ -29,7 +29,7 @@ def studio_command(run: str, host: str, port: int, open_page: bool) -> None:
 
         away = host not in LOOPBACK
         names = (host.lower(), socket.gethostname().lower()) if away else ()
-        opened = f"the studio of {run} is open" if studio.workshop else f"{studio.fault}; the page offers the demo run"
+        opened = f"the studio of {run} is open" if studio.session else f"{studio.fault}; the page offers the demo run"
         # What is under way is cancelled; a demo run saves and ends.
         serve_page(make_app(studio, names, away), host, port, opened, open_page, studio.closing.set)
     finally:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from blend.designs.contact_sheet import draw_contact_sheet
-from blend.designs.design_recipe import Recipe, text_to_recipe
+from blend.designs.design_recipe import DesignRecipe, text_to_recipe
 from blend.designs.export import design_png
 from blend.studio.studio import LARGE_PX, SMALL_PX, Studio
 from harness.errors import UserError
@@ -17,7 +17,7 @@ MOST_ON_A_SHEET = 60
 
 
 def add_exports(app: FastAPI, studio: Studio) -> None:
-    def recipe_of(request: Request) -> Recipe:
+    def recipe_of(request: Request) -> DesignRecipe:
         return text_to_recipe(request.url.query)
 
     @app.get("/export/design.png")

@@ -22,7 +22,7 @@ class Superseded(Exception):
     """The same tab has asked for something newer."""
 
 
-class Drawing:
+class LatestOnlyQueue:
     """Attributes: drawn, superseded: how many requests ended so."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from blend.designs.design_recipe import Recipe, text_to_recipe
+from blend.designs.design_recipe import DesignRecipe, text_to_recipe
 from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.designs.session import NeedsParent
 from blend.generator.kinds import Kind
@@ -27,7 +27,7 @@ from blend.studio.latest_only_queue import Superseded
 from blend.studio.studio import Studio, shelf_row
 from harness.images.decode import PictureError
 from harness.web.app import RequestBody, make_local_app, refusal
-from harness.web.guard import Body, Rules
+from harness.web.guard import AccessRules, Body
 from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
@@ -36,24 +36,24 @@ HEARTBEAT_SEC = 10.0
 LOOK_EVERY_SEC = 0.05  # at a job that somebody follows
 
 
-class Search(RequestBody):
+class SearchRequest(RequestBody):
     side: Kind
     reference: str
     label: str | None = None
 
 
-class Kept(RequestBody):
+class KeepRequest(RequestBody):
     recipe: str
     note: str = ""
 
 
-class Note(RequestBody):
+class NoteRequest(RequestBody):
     note: str
 
 
 def make_app(studio: Studio, names: tuple[str, ...] = (), addresses: bool = False) -> FastAPI:
-    """The application of one studio. `names`, `addresses`: as in `Rules`, beside those of loopback."""
-    app = make_local_app(Rules("studio", names, addresses, {"/uploads": UPLOAD}), (HERE / "static").iterdir())
+    """The application of one studio. `names`, `addresses`: as in `AccessRules`, beside those of loopback."""
+    app = make_local_app(AccessRules("studio", names, addresses, {"/uploads": UPLOAD}), (HERE / "static").iterdir())
     _add_page(app, studio)
     _add_designs(app, studio)
     _add_parents(app, studio)
@@ -75,7 +75,7 @@ def _add_page(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_designs(app: FastAPI, studio: Studio) -> None:
-    async def answer(request: Request, kind: str, ask: Callable[[Recipe], dict[str, Any]]) -> Any:
+    async def answer(request: Request, kind: str, ask: Callable[[DesignRecipe], dict[str, Any]]) -> Any:
         recipe, tab = text_to_recipe(request.url.query), request.query_params.get("tab", "")
         try:
             return await studio.drawing.answer(lambda: ask(recipe), kind, tab)
@@ -103,11 +103,11 @@ def _add_parents(app: FastAPI, studio: Studio) -> None:
         content = bytearray()
         async for part in request.stream():  # the guard counts, and ends it when it is too long
             content += part
-        return {"reference": await run_in_threadpool(studio.ready().ancestry.keep_upload, bytes(content))}
+        return {"reference": await run_in_threadpool(studio.ready().parent_store.keep_upload, bytes(content))}
 
     @app.get("/gallery/{side}")
     def gallery(side: Kind) -> Any:
-        return {"references": list(studio.ready().ancestry.held_out[side].names)}
+        return {"references": list(studio.ready().parent_store.held_out[side].names)}
 
     @app.get("/parent/{side}/{reference}")
     def parent(side: Kind, reference: str, large: bool = False) -> Response:
@@ -123,7 +123,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         return job
 
     @app.post("/jobs/parent", status_code=202)
-    def search(asked: Search) -> Any:
+    def search(asked: SearchRequest) -> Any:
         return studio.start_search(asked.side, asked.reference, asked.label or None).snapshot()
 
     @app.post("/jobs/demo", status_code=202)
@@ -164,13 +164,13 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
         return {"designs": studio.shelf_entries()}
 
     @app.post("/shelf")
-    async def keep(kept: Kept) -> Any:
+    async def keep(kept: KeepRequest) -> Any:
         recipe = text_to_recipe(kept.recipe)
         entry = await studio.drawing.answer(lambda: studio.shelf.keep(*studio.document(recipe, kept.note)))
         return shelf_row(entry, entry["document"]["generators"])
 
     @app.post("/shelf/{identity}/note")
-    def note(identity: str, note: Note) -> Any:
+    def note(identity: str, note: NoteRequest) -> Any:
         entry = studio.shelf.write_note(identity, note.note)
         return shelf_row(entry, entry["document"]["generators"])
 

@@ -1,4 +1,4 @@
-"""What is open in a studio: a run's workshop or the lack of one, what is kept, and what is being worked on.
+"""What is open in a studio: a run's session or the lack of one, what is kept, and what is being worked on.
 
 In: the name of a run. Out: answers as plain values, which `server.py` puts into HTTP.
 """
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from blend.designs.design_recipe import MOST_PARENTS, Parent, Recipe, check_reference
+from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference
 from blend.designs.export import design_document
 from blend.designs.parents import MOST_UPLOAD_BYTES
-from blend.designs.session import Workshop, open_workshop
+from blend.designs.session import DesignSession, open_session
 from blend.generator.kinds import KINDS, Kind
 from blend.studio.demo_job import DemoChild
 from blend.studio.jobs import Job, Jobs
-from blend.studio.latest_only_queue import Drawing
+from blend.studio.latest_only_queue import LatestOnlyQueue
 from blend.studio.shelf import Shelf, check_note
 from harness.errors import UserError
 from harness.storage.lru import LruCache
@@ -30,12 +30,12 @@ ANSWERS_IN_MEMORY_MB = 48
 
 
 class Studio:
-    """Attributes: workshop (None = there is no such run, and `fault` says why)."""
+    """Attributes: session (None = there is no such run, and `fault` says why)."""
 
     def __init__(self, name: str, demo: DemoChild, root: Path = Path("runs")) -> None:
         self.name, self.demo, self.root = name, demo, root
-        self.jobs, self.drawing = Jobs(), Drawing()
-        self.workshop: Workshop | None = None
+        self.jobs, self.drawing = Jobs(), LatestOnlyQueue()
+        self.session: DesignSession | None = None
         self.fault = ""
         self.closing = threading.Event()
         self.open(name)
@@ -46,13 +46,13 @@ class Studio:
         """The run of this name, from now on; where there is none, `fault` says so."""
         self.name = name
         try:
-            workshop = open_workshop(name, self.root)
+            session = open_session(name, self.root)
         except UserError as error:
-            self.workshop, self.fault = None, str(error)
+            self.session, self.fault = None, str(error)
             return
-        self._shelf = Shelf(workshop.generator.folder / "studio")
+        self._shelf = Shelf(session.generator.folder / "studio")
         self._answers: LruCache[tuple[str, str], dict[str, Any]] = LruCache(ANSWERS_IN_MEMORY_MB * 2**20, _size)
-        self.workshop, self.fault = workshop, ""
+        self.session, self.fault = session, ""
         self.jobs.drop("prepare")
         self.jobs.start("prepare", self._prepare)
 
@@ -60,12 +60,12 @@ class Studio:
         """What the page is filled with: a run's size, classes and what it lacks; without one why, and the demo's
         stages."""
         facts = {"name": self.name, "most_upload_mb": MOST_UPLOAD_BYTES // 2**20, "most_parents": MOST_PARENTS}
-        if self.workshop is None:
+        if self.session is None:
             plan = self.demo.plan()
             minutes = max(1, round(sum(stage["seconds"] for stage in plan) / 60))
             at_work = self.demo.is_at_work()
             return {**facts, "run": None, "fault": self.fault, "plan": plan, "minutes": minutes, "at_work": at_work}
-        generator, lacking = self.workshop.generator, self.workshop.lacking
+        generator, lacking = self.session.generator, self.session.lacking
         run = {
             "height": generator.height,
             "width": generator.width,
@@ -81,10 +81,10 @@ class Studio:
         self.drawing.close()
         self.jobs.close()
 
-    def ready(self) -> Workshop:
-        if self.workshop is None:
+    def ready(self) -> DesignSession:
+        if self.session is None:
             raise UserError(self.fault or "studio: no run is open; load the page anew")
-        return self.workshop
+        return self.session
 
     @property
     def shelf(self) -> Shelf:
@@ -93,20 +93,20 @@ class Studio:
 
     def _prepare(self, job: Job) -> dict[str, Any]:
         """Measures and all styles, so that dials are quick."""
-        workshop = self.ready()
+        session = self.ready()
         job.tell(0, 1, "learning to measure futurism")
-        workshop.open_measures()
+        session.open_measures()
 
         def tell(done: int, of: int) -> None:
             job.tell(done, of, f"style dial: {done} of {of} positions prepared")
             self.jobs.give_way()
 
-        workshop.prepare_styles(tell)
-        return {"lacking": workshop.lacking}
+        session.prepare_styles(tell)
+        return {"lacking": session.lacking}
 
     # ---- what a tab asks for while somebody drags: called in the drawing thread ----
 
-    def design(self, recipe: Recipe) -> dict[str, Any]:
+    def design(self, recipe: DesignRecipe) -> dict[str, Any]:
         """The picture of a recipe, where its dials stand, and how futuristic it is."""
 
         def make() -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Studio:
 
         return self._answer("draw", recipe, make)
 
-    def sweep(self, recipe: Recipe) -> dict[str, Any]:
+    def sweep(self, recipe: DesignRecipe) -> dict[str, Any]:
         """The same parents at all intensities."""
 
         def make() -> dict[str, Any]:
@@ -138,16 +138,16 @@ class Studio:
 
         return self._answer("sweep", recipe, make)
 
-    def measured(self, recipe: Recipe) -> dict[str, Any]:
+    def measured(self, recipe: DesignRecipe) -> dict[str, Any]:
         """Futurism, identity, novelty with the nearest training pictures; `lacking` where it cannot be measured."""
 
         def make() -> dict[str, Any]:
-            workshop = self.ready()
-            measures = workshop.measure(recipe, workshop.draw(recipe).picture)
+            session = self.ready()
+            measures = session.measure(recipe, session.draw(recipe).picture)
             if measures is None:
-                return {"lacking": workshop.lacking["measures"]}
+                return {"lacking": session.lacking["measures"]}
             near = {name: found for name, found in measures["novelty"].items() if isinstance(found, dict)}
-            pictures = {name: workshop.training_picture(found["set"], found["row"]) for name, found in near.items()}
+            pictures = {name: session.training_picture(found["set"], found["row"]) for name, found in near.items()}
             shown = {
                 name: {**near[name], "picture": None if picture is None else picture_jpeg_uri(picture, SMALL_PX)}
                 for name, picture in pictures.items()
@@ -156,13 +156,13 @@ class Studio:
 
         return self._answer("measure", recipe, make)
 
-    def _answer(self, kind: str, recipe: Recipe, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _answer(self, kind: str, recipe: DesignRecipe, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """An answer belongs to what was asked for, so equal questions are answered once."""
-        workshop, key = self.ready(), (kind, recipe.to_query())
+        session, key = self.ready(), (kind, recipe.to_query())
         answers = self._answers
         answer = answers.get(key)
         if answer is None:
-            complete = workshop.measures is not None or "measures" in workshop.lacking
+            complete = session.measures is not None or "measures" in session.lacking
             answer = make()
             if complete:  # one that lacks its figures, because measures are still being made, is not kept
                 answers.keep(key, answer)
@@ -170,28 +170,28 @@ class Studio:
 
     # ---- parents ----
 
-    def first_recipe(self) -> Recipe:
+    def first_recipe(self) -> DesignRecipe:
         """What is shown before anybody has asked for anything: two cars that were kept aside, if their latents are
         known, or one by seed."""
-        ancestry = self.ready().ancestry
+        parent_store = self.ready().parent_store
         refs: dict[Kind, Parent | None] = {}
         for side in KINDS:
-            names = ancestry.held_out[side].names
-            refs[side] = Parent(names[0]) if names and ancestry.find(side, names[0]) is not None else None
+            names = parent_store.held_out[side].names
+            refs[side] = Parent(names[0]) if names and parent_store.find(side, names[0]) is not None else None
         if (ordinary := refs["ordinary"]) is None:
-            return Recipe((Parent("seed-1"),), () if "finetune" in self.ready().lacking else (Parent("seed-2"),))
-        return Recipe((ordinary,), (refs["concept"],) if refs["concept"] else ())
+            return DesignRecipe((Parent("seed-1"),), () if "finetune" in self.ready().lacking else (Parent("seed-2"),))
+        return DesignRecipe((ordinary,), (refs["concept"],) if refs["concept"] else ())
 
     def parent_jpeg(self, side: Kind, reference: str, large: bool = False) -> bytes:
-        picture = self.ready().ancestry.picture(side, check_reference(reference))
+        picture = self.ready().parent_store.picture(side, check_reference(reference))
         return picture_jpeg(picture, LARGE_PX if large else SMALL_PX)
 
     def start_search(self, side: Kind, reference: str, label: str | None) -> Job:
         """The job that finds a parent's latent; done at once where it is known."""
-        workshop = self.ready()
+        session = self.ready()
         check_reference(reference)
-        if side == "concept" and "finetune" in workshop.lacking:
-            raise UserError(workshop.lacking["finetune"])
+        if side == "concept" and "finetune" in session.lacking:
+            raise UserError(session.lacking["finetune"])
 
         def work(job: Job) -> dict[str, Any]:
             job.tell(0, 1, "the encoder has a first look")
@@ -200,10 +200,10 @@ class Studio:
                 says = f"step {done} of {of}, picture error {error:.4f}"
                 job.tell(done, of, says, picture=picture_jpeg_uri(drawn, SMALL_PX), error=error)
 
-            found = workshop.ancestry.search(side, reference, label, tell)
+            found = session.parent_store.search(side, reference, label, tell)
             error = None if found.error is None else round(found.error, 4)
             first = None if found.first_error is None else round(found.first_error, 4)
-            usual = None if error is None else workshop.ancestry.usual_error(side)
+            usual = None if error is None else session.parent_store.usual_error(side)
             return {
                 "picture": picture_jpeg_uri(found.redrawn, SMALL_PX),
                 "error": error,
@@ -211,26 +211,26 @@ class Studio:
                 "usual_error": None if usual is None else round(usual, 4),
             }
 
-        asked = f"{id(workshop)} {side} {reference} {label}"
+        asked = f"{id(session)} {side} {reference} {label}"
         key = f"parent-{hashlib.sha256(asked.encode()).hexdigest()[:24]}"
-        known = workshop.ancestry.find(side, reference, label) is not None  # it need not stand in line then
+        known = session.parent_store.find(side, reference, label) is not None  # it need not stand in line then
         return self.jobs.start(key, work, at_once=known)
 
     # ---- the shelf, and files to take away: called in the drawing thread ----
 
-    def document(self, recipe: Recipe, note: str = "") -> tuple[np.ndarray, dict[str, Any]]:
+    def document(self, recipe: DesignRecipe, note: str = "") -> tuple[np.ndarray, dict[str, Any]]:
         """(picture, document) of a design, measured."""
-        workshop = self.ready()
-        picture = workshop.draw(recipe).picture
-        return picture, design_document(workshop, recipe, workshop.measure(recipe, picture), check_note(note))
+        session = self.ready()
+        picture = session.draw(recipe).picture
+        return picture, design_document(session, recipe, session.measure(recipe, picture), check_note(note))
 
-    def sweep_webp(self, recipe: Recipe) -> bytes:
+    def sweep_webp(self, recipe: DesignRecipe) -> bytes:
         return sweep_webp(self.ready().sweep(recipe, MOTION_FRAMES)[1], MOTION_PX)
 
     def shelf_entries(self) -> list[dict[str, Any]]:
         """As the page shows them."""
-        workshop = self.ready()
-        return [shelf_row(entry, workshop.generator.sha256s) for entry in self.shelf.entries()]
+        session = self.ready()
+        return [shelf_row(entry, session.generator.sha256s) for entry in self.shelf.entries()]
 
     # ---- the demo run ----
 

@@ -19,7 +19,7 @@ from datasets.clinic.session import ChoiceError, Session
 from datasets.clinic.sheets import SHEETS, SheetRequest, sheet_counts, sheet_groups, sheet_menu, to_pages
 from datasets.pack.manifest import Manifest
 from harness.web.app import RequestBody, make_local_app
-from harness.web.guard import Rules
+from harness.web.guard import AccessRules
 from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ class NewChoice(RequestBody):
 
 def make_app(session: Session) -> FastAPI:
     """The application of one session."""
-    app = make_local_app(Rules("clinic"), STATIC)
+    app = make_local_app(AccessRules("clinic"), STATIC)
     _add_looking(app, session)
     _add_deciding(app, session)
     return app

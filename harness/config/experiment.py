@@ -16,7 +16,7 @@ from harness.config.schema import (
     Blend,
     Config,
     Data,
-    Encoder,
+    EncoderSettings,
     Evaluate,
     Finetune,
     Inversion,
@@ -31,10 +31,10 @@ from harness.config.yaml_files import merge, parse_overrides, read_with_extends,
 from harness.errors import UserError
 
 __all__ = [
-    "Augment", "Blend", "Config", "Data", "Encoder", "Evaluate", "Finetune", "Inversion", "Loss", "Model", "Optim",
-    "Studiogan", "Train", "all_keys", "check_config", "complete_config", "config_differences", "config_to_dict",
-    "config_to_yaml", "d_block_count", "epochs_to_steps", "expand_path", "finetune_config", "load_config", "read_yaml",
-    "source_folder",
+    "Augment", "Blend", "Config", "Data", "EncoderSettings", "Evaluate", "Finetune", "Inversion", "Loss", "Model",
+    "Optim", "Studiogan", "Train", "all_keys", "check_config", "complete_config", "config_differences",
+    "config_to_dict", "config_to_yaml", "d_block_count", "epochs_to_steps", "expand_path", "finetune_config",
+    "load_config", "read_yaml", "source_folder",
 ]  # fmt: skip
 
 

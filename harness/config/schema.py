@@ -180,7 +180,7 @@ class Finetune(Section):
     override: dict[str, Any]  # checked as laid over the rest
 
 
-class Encoder(Section):
+class EncoderSettings(Section):
     with_finetuned: bool
     stem: Literal["imagenet", "small"]
     width: Annotated[int, Field(ge=8, le=4096)]  # oneDNN's AVX2 kernels damage memory at 4
@@ -258,7 +258,7 @@ class Config(Section):
     augment: Augment
     train: Train
     finetune: Finetune
-    encoder: Encoder
+    encoder: EncoderSettings
     inversion: Inversion
     blend: Blend
     evaluate: Evaluate

@@ -33,7 +33,7 @@ from harness.storage.rundir import RunDir
 SEED = 0  # of the latents: equal ones for every checkpoint
 
 
-class Stopped(Exception):
+class EvaluationStopped(Exception):
     """A signal arrived in the middle of an evaluation, which is left without figures."""
 
 
@@ -192,7 +192,7 @@ class Evaluator:
 
 def _leave_if(stopped: Callable[[], bool]) -> None:
     if stopped():
-        raise Stopped
+        raise EvaluationStopped
 
 
 def evaluation_to_text(evaluation: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ class Evaluations:
                 set_aside(best)
 
     def _evaluate(self) -> None:
-        from harness.metrics.evaluate import Stopped
+        from harness.metrics.evaluate import EvaluationStopped
 
         assert self.evaluator is not None
         step = self.run.step
@@ -119,7 +119,7 @@ class Evaluations:
         try:
             loaded = load_checkpoint(folder, self.run.hardware.device)
             figures = self.evaluator.evaluate(loaded, stopped=lambda: bool(self.life.stopping))
-        except Stopped:
+        except EvaluationStopped:
             return self.life.say(f"step {step} is not evaluated yet; the same command does it")
         except torch.OutOfMemoryError as error:
             raise UserError(

@@ -22,7 +22,7 @@ def block_channels(height: int, conv_dim: int) -> list[int]:
     return [conv_dim * min(MOST, 2 ** max(0, block - 1)) for block in range(doublings(height))]
 
 
-class GeneratorBlock(nn.Module):
+class ConvGeneratorBlock(nn.Module):
     """Norm, activation, transposed convolution: (B, C_in, h, w) -> (B, C_out, 2h, 2w)."""
 
     def __init__(self, in_channels: int, out_channels: int, spec: ArchSpec):
@@ -42,14 +42,14 @@ class ConvGenerator(Generator):
         channels = [*reversed(block_channels(spec.img_height, spec.g_conv_dim)), 3]
         super().__init__(spec, channels[0])
         for in_channels, out_channels in zip(channels[:-1], channels[1:], strict=True):
-            self.add_block(GeneratorBlock(in_channels, out_channels, spec), out_channels)
+            self.add_block(ConvGeneratorBlock(in_channels, out_channels, spec), out_channels)
         init_weights(self, spec.g_init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return torch.tanh(to_full_precision(self.grow(z, y)))
 
 
-class DiscriminatorBlock(nn.Module):
+class ConvDiscriminatorBlock(nn.Module):
     """Convolution, activation: (B, C_in, h, w) -> (B, C_out, h/2, w/2)."""
 
     def __init__(self, in_channels: int, out_channels: int, spec: ArchSpec):
@@ -68,7 +68,7 @@ class ConvDiscriminator(Discriminator):
         channels = [3, *block_channels(spec.img_height, spec.d_conv_dim)]
         factor, features = 2 ** (len(channels) - 1), FEATURES * spec.d_conv_dim
         for in_channels, out_channels in zip(channels[:-1], channels[1:], strict=True):
-            self.add_block(DiscriminatorBlock(in_channels, out_channels, spec), out_channels)
+            self.add_block(ConvDiscriminatorBlock(in_channels, out_channels, spec), out_channels)
         kind = SNConv2d if spec.apply_d_sn else nn.Conv2d
         self.conv = kind(channels[-1], features, (spec.img_height // factor, spec.img_width // factor))
         self.act = ACTIVATIONS[spec.d_act_fn]

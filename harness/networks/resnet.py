@@ -48,7 +48,7 @@ def d_block_channels(height: int, conv_dim: int) -> list[tuple[int, int, bool]]:
 # ---- Generator -----------------------------------------------------------------------------------
 
 
-class GeneratorBlock(nn.Module):
+class ResNetGeneratorBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, spec: ArchSpec):
         super().__init__()
         self.conditional = spec.g_cond_mtd == "cBN"
@@ -75,7 +75,7 @@ class ResNetGenerator(Generator):
         channels = g_block_channels(spec.img_height, spec.g_conv_dim)
         super().__init__(spec, channels[0][0])
         for in_channels, out_channels in channels:
-            self.add_block(GeneratorBlock(in_channels, out_channels, spec), out_channels)
+            self.add_block(ResNetGeneratorBlock(in_channels, out_channels, spec), out_channels)
         self.bn4 = BatchNorm2d(channels[-1][1])
         self.conv2d5 = conv2d(channels[-1][1], 3, 3, sn=spec.apply_g_sn)
         init_weights(self, spec.g_init)
@@ -88,7 +88,7 @@ class ResNetGenerator(Generator):
 # ---- Discriminator -------------------------------------------------------------------------------
 
 
-class DiscriminatorBlock(nn.Module):
+class ResNetDiscriminatorBlock(nn.Module):
     """A residual block. The first block of the network sees raw pixels, so it has no activation in front.
 
     Without spectral norm StudioGAN puts batch norms in: bn1, bn2 before the activations (bn1 after conv2d1 in the
@@ -142,7 +142,7 @@ class ResNetDiscriminator(Discriminator):
         super().__init__(spec)
         channels = d_block_channels(spec.img_height, spec.d_conv_dim)
         for number, (in_channels, out_channels, halves) in enumerate(channels, start=1):
-            self.add_block(DiscriminatorBlock(in_channels, out_channels, halves, number == 1, spec), out_channels)
+            self.add_block(ResNetDiscriminatorBlock(in_channels, out_channels, halves, number == 1, spec), out_channels)
         self.add_head(channels[-1][1])
         init_weights(self, spec.d_init)
 

@@ -33,7 +33,7 @@ OURS = "carforge: "  # lines of the shim's own: a word, then key=value
 
 
 @dataclass(frozen=True)
-class Progress:
+class Losses:
     """Losses of the update `step` (from 1); nan or infinite where they were."""
 
     step: int
@@ -74,7 +74,7 @@ class Unknown:
     text: str
 
 
-Event = Progress | Figure | Said | Note | Unknown
+Event = Losses | Figure | Said | Note | Unknown
 
 
 def parse_line(line: str) -> Event:
@@ -94,8 +94,8 @@ def parse_line(line: str) -> Event:
     return Note(text)
 
 
-def _parse_progress(text: str) -> Progress | None:
+def _parse_progress(text: str) -> Losses | None:
     step, d_loss, g_loss = PROGRESS.match(text), D_LOSS.search(text), G_LOSS.search(text)
     if not (step and d_loss and g_loss):
         return None
-    return Progress(int(step[1]), float(d_loss[1]), float(g_loss[1]))
+    return Losses(int(step[1]), float(d_loss[1]), float(g_loss[1]))

@@ -20,7 +20,7 @@ IGNORED = {"train.precision": ("auto", "fp32"), "train.compile": (False,), "trai
 
 
 @dataclass(frozen=True)
-class Setting:
+class StudioGanSetup:
     """Where StudioGAN is, what runs it, on what, and the config in its own form (file name, text)."""
 
     config: Config
@@ -38,7 +38,7 @@ class Setting:
         return Hardware(device, "fp32", f"StudioGAN {self.config.studiogan.version}, {name}")
 
 
-def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: int) -> Setting:
+def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: int) -> StudioGanSetup:
     """Everything that can be found out before the first file is written."""
     _check_pictures(config, packed)
     device = device_kind(config.train)
@@ -50,7 +50,9 @@ def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: in
     python = Path(os.path.abspath(checkout.find_python()))  # not resolved: a virtual environment's is a link
     checkout.check_environment(python)
     packed.check()  # StudioGAN believes what it reads
-    return Setting(config, home, python, device, processes, rendered, config.finetune.freeze_layers if freeze else None)
+    return StudioGanSetup(
+        config, home, python, device, processes, rendered, config.finetune.freeze_layers if freeze else None
+    )
 
 
 def _check_pictures(config: Config, packed: PackedSet) -> None:
@@ -125,7 +127,7 @@ def ignored_keys(config: Config) -> list[str]:
     return [f"{key}={value}" for key, value, nothing in pairs if value not in nothing]
 
 
-def job_of(setting: Setting, *, seed: int, first_step: int, last_step: int, has_source: bool) -> dict[str, Any]:
+def job_of(setting: StudioGanSetup, *, seed: int, first_step: int, last_step: int, has_source: bool) -> dict[str, Any]:
     """JOB.json, as harness/studiogan/shim/job.py reads it."""
     config = setting.config
     optim, loss, train = config.optim, config.loss, config.train

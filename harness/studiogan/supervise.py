@@ -21,7 +21,7 @@ from harness.storage.atomic import remove_folder
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
 from harness.studiogan.follow_log import FollowedRun, Follower
-from harness.studiogan.preflight import Setting, ignored_keys, job_of
+from harness.studiogan.preflight import StudioGanSetup, ignored_keys, job_of
 from harness.studiogan.process import StudioganProcess
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY
 from harness.studiogan.weights.convert import export_checkpoint
@@ -34,7 +34,7 @@ HANG_GRACE_SEC = 10.0  # after it has said nothing for too long
 SEEDS = 2**31
 
 
-def supervise(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet) -> None:
+def supervise(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: PackedSet) -> None:
     """From where it stands to the last step, or as far as is asked for."""
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
@@ -47,7 +47,7 @@ def supervise(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedS
     _conclude(_follow(setting, follower, life.stopping), follower, life)
 
 
-def _begin(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet) -> Reporter:
+def _begin(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: PackedSet) -> Reporter:
     config, optim = run.config, run.config.optim
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
     env = {"device": run.hardware.text, "processes": setting.processes, "engine": "studiogan",
@@ -63,7 +63,7 @@ def _begin(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet)
     return reporter
 
 
-def _prepare(run: FollowedRun, life: RunLife, setting: Setting, packed: PackedSet) -> Path:
+def _prepare(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: PackedSet) -> Path:
     """The working folder with everything in it. Its path is absolute: StudioGAN's own paths begin there."""
     config, step = run.config, run.step
     # Begun from one seed again, the first batches and latents would come again, too.
@@ -101,7 +101,7 @@ class Ended:
     tail: list[str]
 
 
-def _follow(setting: Setting, follower: Follower, stopping: list[int]) -> Ended:
+def _follow(setting: StudioGanSetup, follower: Follower, stopping: list[int]) -> Ended:
     """Starts StudioGAN and hears it to its end; passes a signal on; nothing of it is left when this returns."""
     command = [str(setting.python), "-u", str(SHIM), "JOB.json"]
     child = StudioganProcess(command, follower.scratch, raw_log_path(follower.rundir))

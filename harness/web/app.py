@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from harness.cli import DISK_ERRORS
 from harness.config.validation import details_to_faults
 from harness.errors import UserError
-from harness.web.guard import Guard, Rules
+from harness.web.guard import AccessRules, Guard
 
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
@@ -23,7 +23,7 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def make_local_app(rules: Rules, files: Iterable[Path]) -> FastAPI:
+def make_local_app(rules: AccessRules, files: Iterable[Path]) -> FastAPI:
     """An application behind the guard, without routes of its own but `/static/<name of one of files>`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, rules=rules)

@@ -39,7 +39,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Rules:
+class AccessRules:
     """Whom a page answers.
 
     Attributes:
@@ -62,7 +62,7 @@ class TooLarge(Exception):
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self.app, self.rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +114,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
     return counted
 
 
-def _refusal(scope: Scope, rules: Rules) -> tuple[int, str] | None:
+def _refusal(scope: Scope, rules: AccessRules) -> tuple[int, str] | None:
     """(status, why) for a request that is not answered."""
     headers: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
@@ -148,7 +148,7 @@ def _size(count: int) -> str:
     return f"{count // 2**20} MiB" if count >= 2**20 else f"{count} bytes"
 
 
-def _is_known(name: str, rules: Rules) -> bool:
+def _is_known(name: str, rules: AccessRules) -> bool:
     if name in LOOPBACK or name.lower() in rules.names:
         return True
     return rules.addresses and _is_address(name)

@@ -28,7 +28,7 @@ from scrapers.crawl.response import (
     read_body,
     retry_after_sec,
 )
-from scrapers.crawl.robots import MAX_AGE_SEC, MAX_ROBOTS_BYTES, Rules, rules_of_answer
+from scrapers.crawl.robots import MAX_AGE_SEC, MAX_ROBOTS_BYTES, RobotsRules, rules_of_answer
 from scrapers.crawl.ssrf_guard import GuardedNetwork, GuardedTransport, NoSuchName, PrivateAddress, check_url
 
 PICTURE = {"Accept": "image/jpeg, image/png, image/webp, */*;q=0.1", "Accept-Encoding": "identity"}
@@ -168,7 +168,7 @@ class Client:
             async with host.turn(trip.url):
                 return await self._request(host, ask)
 
-    async def _rules(self, host: Host, target: httpx2.URL) -> Rules:
+    async def _rules(self, host: Host, target: httpx2.URL) -> RobotsRules:
         """The host's rules, fetched when they are not known or too old."""
         async with host.rules_lock:
             if host.rules is None or self.clock.now() >= host.rules_until:
@@ -176,7 +176,7 @@ class Client:
             assert host.rules is not None
             return host.rules
 
-    async def _fetch_rules(self, target: httpx2.URL) -> Rules:
+    async def _fetch_rules(self, target: httpx2.URL) -> RobotsRules:
         robots = str(target.copy_with(raw_path=b"/robots.txt"))
         try:
             async for attempt in self._retries():
@@ -184,14 +184,14 @@ class Client:
                     return await self._follow_robots(robots)
         except TryAgain as error:
             self._go_on()
-            return Rules(stop=f"robots.txt: {error.reason}")
+            return RobotsRules(stop=f"robots.txt: {error.reason}")
         except HostStopped as error:
-            return Rules(stop=error.reason.removeprefix("host_stopped: "))
+            return RobotsRules(stop=error.reason.removeprefix("host_stopped: "))
         except FetchError as error:
-            return Rules(closed=error.reason, closed_status=error.status)
+            return RobotsRules(closed=error.reason, closed_status=error.status)
         raise AssertionError("a retry ends with a value or an error")
 
-    async def _follow_robots(self, robots: str) -> Rules:
+    async def _follow_robots(self, robots: str) -> RobotsRules:
         target = check_url(robots, self.manners.allow_private)
         for _ in range(self.manners.max_redirects + 1):
             self._go_on()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from scrapers.crawl.politeness import Manners
 from scrapers.crawl.records import HostStopped
-from scrapers.crawl.robots import Rules
+from scrapers.crawl.robots import RobotsRules
 
 MAX_HOSTS = 2000  # with their rules; of more, those not asked for longest are forgotten
 
@@ -33,7 +33,7 @@ class Host:
     def __init__(self, name: str, hosts: "Hosts") -> None:
         self.name, self.manners, self.clock = name, hosts.manners, hosts.clock
         self.total_slots, self.tell_stop = hosts.total_slots, hosts.tell_stop
-        self.rules: Rules | None = None
+        self.rules: RobotsRules | None = None
         self.rules_until = 0.0
         self.rules_lock = asyncio.Lock()  # one request for robots.txt, however many wait for it
         self.gap_sec = 1.0 / self.manners.per_host_rate
@@ -50,7 +50,7 @@ class Host:
             self.stopped = reason
             self.tell_stop(self.name, reason)
 
-    def take_rules(self, rules: Rules, max_age_sec: float) -> None:
+    def take_rules(self, rules: RobotsRules, max_age_sec: float) -> None:
         self.rules, self.rules_until = rules, self.clock.now() + max_age_sec
         if rules.stop:
             self.stop(rules.stop)

@@ -12,7 +12,7 @@ MAX_AGE_SEC = 24 * 3600.0  # RFC 9309 §2.4
 
 
 @dataclass(frozen=True)
-class Rules:
+class RobotsRules:
     """A host's rules. `stop`: why the host must be left alone for now; `closed`: why all of it is `closed_status`."""
 
     parsed: Protego | None = None
@@ -37,7 +37,7 @@ class Rules:
         return max(self.parsed.crawl_delay(AGENT) or 0.0, rate.seconds / rate.requests if rate else 0.0)
 
 
-def rules_of_answer(status: int, body: bytes) -> Rules:
+def rules_of_answer(status: int, body: bytes) -> RobotsRules:
     """Rules from the answer for /robots.txt.
 
     401 and 403 close the host. RFC 9309 §2.3.1.3 would allow everything for any 4xx; the older convention (the 1996
@@ -45,11 +45,11 @@ def rules_of_answer(status: int, body: bytes) -> Rules:
     429 and 5xx stop the host until another run (RFC 9309 §2.3.1.4: unreachable = disallow all, for now).
     """
     if status in (401, 403):
-        return Rules(closed=f"robots: robots.txt answers {status}, taken as a refusal of everything")
+        return RobotsRules(closed=f"robots: robots.txt answers {status}, taken as a refusal of everything")
     if 400 <= status < 500 and status != 429:
-        return Rules()
+        return RobotsRules()
     if not 200 <= status < 300:
-        return Rules(stop=f"robots.txt answers {status}")
+        return RobotsRules(stop=f"robots.txt answers {status}")
     if len(body) > MAX_ROBOTS_BYTES:
         body = body[:MAX_ROBOTS_BYTES].rpartition(b"\n")[0]  # no half rule
-    return Rules(parsed=Protego.parse(body.decode("utf-8", "replace")))
+    return RobotsRules(parsed=Protego.parse(body.decode("utf-8", "replace")))

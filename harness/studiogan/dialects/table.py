@@ -111,7 +111,7 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
 # ---- theirs → ours ----
 
 
-class Foreign:
+class ForeignConfig:
     """A foreign config laid beside the template of its dialect: `values` (their dotted key → value) and `faults`.
 
     Keys that are not in the template are faults; so are those that lack, unless they are `optional` (dotted keys;

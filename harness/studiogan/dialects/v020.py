@@ -12,7 +12,7 @@ from harness.config.experiment import Config
 from harness.studiogan.dialects.table import (
     UNUSED,
     Fixed,
-    Foreign,
+    ForeignConfig,
     Row,
     refuse_unsayable,
     render,
@@ -194,7 +194,7 @@ def config_from_020(content: Any, name: str, origin: str) -> Config:
     own = {key.rpartition(".")[2]: False for key in lecam_keys}
     loss = {**TEMPLATE["train"]["loss_function"], **own}
     template = {**TEMPLATE, "train": {**TEMPLATE["train"], "loss_function": loss}}
-    foreign = Foreign(content, template, optional=lecam_keys)
+    foreign = ForeignConfig(content, template, optional=lecam_keys)
     foreign.refuse_features(FIXED)
     values = foreign.take_rows(ROWS)
     if values.get("loss.adv_loss") == "vanilla":
@@ -204,7 +204,7 @@ def config_from_020(content: Any, name: str, origin: str) -> Config:
     return foreign.to_config(values, DATA_KEYS, VERSION, name, origin)
 
 
-def _conditioning(foreign: Foreign) -> dict[str, Any]:
+def _conditioning(foreign: ForeignConfig) -> dict[str, Any]:
     key = "train.model.conditional_strategy"
     strategy = foreign.take(key, "text")
     if strategy is not None and strategy not in STRATEGIES:
@@ -213,7 +213,7 @@ def _conditioning(foreign: Foreign) -> dict[str, Any]:
     return {"model.g_cond_mtd": g_cond_mtd, "model.d_cond_mtd": d_cond_mtd}
 
 
-def _lecam(foreign: Foreign) -> dict[str, Any]:
+def _lecam(foreign: ForeignConfig) -> dict[str, Any]:
     kinds = [kind for kind, key in LECAM_SWITCH.items() if foreign.take(key, "bool")]
     if len(kinds) > 1:
         foreign.refuse(LECAM_SWITCH["gsrgan"], "one of lc_regularizer and apply_lecam", "two LeCam variants at once")

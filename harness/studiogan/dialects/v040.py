@@ -10,7 +10,7 @@ from harness.config.experiment import Config
 from harness.studiogan.dialects.table import (
     UNUSED,
     Fixed,
-    Foreign,
+    ForeignConfig,
     Row,
     refuse_unsayable,
     render,
@@ -199,7 +199,7 @@ def _own_faults(config: Config) -> list[str]:
 def config_from_040(content: Any, name: str, origin: str) -> Config:
     """Our config of what stands in a YAML file of 0.4.0; what is not said there is that version's default, what it has
     no words for is base.yaml's. UserError names unknown keys, wrong kinds, and every feature that Carforge lacks."""
-    foreign = Foreign(content, TEMPLATE, optional=None)
+    foreign = ForeignConfig(content, TEMPLATE, optional=None)
     foreign.refuse_features(FIXED)
     values = foreign.take_rows(ROWS)
     if values.get("loss.adv_loss") in ("logistic", "MH"):
@@ -213,7 +213,7 @@ def config_from_040(content: Any, name: str, origin: str) -> Config:
     return foreign.to_config(values, ("DATA.name", "DATA.img_size", "DATA.num_classes"), VERSION, name, origin)
 
 
-def _conditioning(foreign: Foreign) -> dict[str, Any]:
+def _conditioning(foreign: ForeignConfig) -> dict[str, Any]:
     g_key, d_key = "MODEL.g_cond_mtd", "MODEL.d_cond_mtd"
     g_found, d_found = foreign.take(g_key, "text"), foreign.take(d_key, "text")
     known = True

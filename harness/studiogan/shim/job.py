@@ -26,7 +26,7 @@ class Lecam:
 
 
 @dataclass(frozen=True)
-class Job:
+class ShimJob:
     """Steps count generator updates; paths but `checkout` are relative to the working folder."""
 
     checkout: Path
@@ -79,7 +79,7 @@ CHECKS: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
 }
 
 
-def read_job(path: Path) -> Job:
+def read_job(path: Path) -> ShimJob:
     content = read_json(path, "start it from the engine")
     if content is None:
         raise UserError(f"{path}: not there; start it from the engine")
@@ -93,7 +93,7 @@ def read_job(path: Path) -> Job:
         if type(holder[name]) not in types or not fits(holder[name]):
             raise UserError(f"{path.name}: {key}: found {holder[name]!r}, allowed {allowed}")
     optimizer, lecam = content["optimizer"], content.get("lecam")
-    job = Job(
+    job = ShimJob(
         **{key: content[key] for key in CHECKS if "." not in key and key != "checkout"},
         checkout=Path(content["checkout"]),
         optimizer=Optimizer(*(float(optimizer[key]) for key in ("g_lr", "d_lr", "beta1", "beta2"))),
@@ -103,7 +103,7 @@ def read_job(path: Path) -> Job:
     return job
 
 
-def _check_together(job: Job) -> None:
+def _check_together(job: ShimJob) -> None:
     """What no single key shows."""
     if not (job.checkout / "src" / "main.py").is_file():
         raise UserError(f"checkout: found no StudioGAN in {job.checkout}, try `make studiogan`")

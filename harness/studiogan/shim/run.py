@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
-from harness.studiogan.shim.job import Job, Optimizer
+from harness.studiogan.shim.job import Optimizer, ShimJob
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
 from harness.studiogan.shim.step_loop import Course, Finished, Stopped
 
@@ -100,14 +100,14 @@ def check_freeze_layers(n: int | None, discriminator: Any) -> None:
         )
 
 
-def check_steps(job: Job, loaded_step: int, total_steps: int) -> None:
+def check_steps(job: ShimJob, loaded_step: int, total_steps: int) -> None:
     if job.first_step not in (0, loaded_step):
         raise UserError(f"first_step: found {job.first_step}, but the checkpoint is of step {loaded_step}")
     if job.last_step > total_steps:
         raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {total_steps}")
 
 
-def begin(job: Job, course: Course, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
+def begin(job: ShimJob, course: Course, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
     """What both versions need before the first iteration. The course has not said that it trains yet."""
     check_freeze_layers(job.freeze_layers, getattr(discriminator, "module", discriminator))
     set_optimizers(g_optimizer, d_optimizer, job.optimizer)
@@ -150,7 +150,7 @@ class CpuRank(str):
         return (self.rank,)
 
 
-def patch_torch(job: Job) -> None:
+def patch_torch(job: ShimJob) -> None:
     """torch.load for our own files, scipy's sqrtm; on a CPU, the calls that need a CUDA driver."""
     _patch_load(job)
     _patch_sqrtm()
@@ -162,7 +162,7 @@ def patch_torch(job: Job) -> None:
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
 
 
-def _patch_load(job: Job) -> None:
+def _patch_load(job: ShimJob) -> None:
     """Checkpoints hold a numpy scalar (the best FID), which torch.load refuses unless told that it may unpickle.
 
     It may for the files in the source folder alone: the engine has written them itself.
@@ -180,7 +180,7 @@ def _patch_load(job: Job) -> None:
     torch.load = load_own
 
 
-def parallel_class(parallel: Any, job: Job) -> Callable[..., Any]:
+def parallel_class(parallel: Any, job: ShimJob) -> Callable[..., Any]:
     """DDP waits for a gradient of every parameter, and frozen ones get none; on a CPU it takes no device numbers."""
 
     def wrap(network: Any, device_ids: Any = None, **options: Any) -> Any:
@@ -199,7 +199,7 @@ def _patch_sqrtm() -> None:
     scipy.linalg.sqrtm = lambda a, disp=True: root(a) if disp else (root(a), 0.0)
 
 
-def run_child(job: Job, rank: int, train: Callable[[Any], None]) -> NoReturn:
+def run_child(job: ShimJob, rank: int, train: Callable[[Any], None]) -> NoReturn:
     """A spawned process of -DDP from its first thing to its last; `train` gets the rank as StudioGAN wants it."""
     note_signals()
     parent = multiprocessing.parent_process()
@@ -214,7 +214,7 @@ def run_child(job: Job, rank: int, train: Callable[[Any], None]) -> NoReturn:
     leave(code)
 
 
-def spawn(child: Callable[..., None], job: Job, arguments: tuple[Any, ...]) -> None:
+def spawn(child: Callable[..., None], job: ShimJob, arguments: tuple[Any, ...]) -> None:
     """`child(rank, job, *arguments)` in `job.processes` processes. Raises Finished or Stopped as they end."""
     context: Any = start_processes(child, args=(job, *arguments), nprocs=job.processes, join=False)
     told = False
@@ -232,7 +232,7 @@ def spawn(child: Callable[..., None], job: Job, arguments: tuple[Any, ...]) -> N
     raise Finished
 
 
-def start(job: Job) -> int:
+def start(job: ShimJob) -> int:
     """Trains as the job says; the exit code."""
     if job.threads:
         torch.set_num_threads(job.threads)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from harness.studiogan.shim.job import Job
+from harness.studiogan.shim.job import ShimJob
 from harness.studiogan.shim.process import Pulse, asked_to_stop, say
 
 
@@ -23,7 +23,7 @@ class Stopped(Exception):
 class Course:
     """The steps of one process: from first_step to last_step, or to the end of the iteration in which a signal came."""
 
-    def __init__(self, job: Job, rank: int = 0):
+    def __init__(self, job: ShimJob, rank: int = 0):
         self.job, self.rank = job, rank
         self.step = job.first_step  # generator updates done so far
         self.saved_step = job.first_step

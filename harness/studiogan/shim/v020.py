@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.native.losses import LeCam
 from harness.studiogan.shim import process, run
-from harness.studiogan.shim.job import Job
+from harness.studiogan.shim.job import ShimJob
 from harness.studiogan.shim.process import say
 from harness.studiogan.shim.run import RUN_NAME
 from harness.studiogan.shim.step_loop import Course
@@ -24,7 +24,7 @@ from harness.studiogan.shim.step_loop import Course
 D_LOSSES = ("loss_hinge_dis", "loss_dcgan_dis", "loss_lsgan_dis", "loss_wgan_dis")
 
 
-def train(job: Job) -> None:
+def train(job: ShimJob) -> None:
     """Calls StudioGAN's main(), which ends by Finished or Stopped."""
     install(job, rank=0)
     main: Any = import_module("main")
@@ -34,7 +34,7 @@ def train(job: Job) -> None:
     main.main()
 
 
-def child(local_rank: int, job: Job, *arguments: Any) -> None:
+def child(local_rank: int, job: ShimJob, *arguments: Any) -> None:
     """One process of -DDP; a spawned interpreter in which nothing is patched yet."""
 
     def train_here(rank: Any) -> None:
@@ -46,7 +46,7 @@ def child(local_rank: int, job: Job, *arguments: Any) -> None:
     run.run_child(job, local_rank, train_here)
 
 
-def arguments(job: Job) -> list[str]:
+def arguments(job: ShimJob) -> list[str]:
     given = [
         *("-c", job.config, "-t", "-l", "--eval_type", "valid"),
         *("--seed", str(job.seed), "--num_workers", str(job.num_workers)),
@@ -60,7 +60,7 @@ def arguments(job: Job) -> list[str]:
     return given + [switch for switch, on in switches.items() if on]
 
 
-def install(job: Job, rank: int) -> ModuleType:
+def install(job: ShimJob, rank: int) -> ModuleType:
     """Imports StudioGAN's loader with everything patched that this process needs. Returns it."""
     _check_config(job)
     _stub_imports()
@@ -82,7 +82,7 @@ def install(job: Job, rank: int) -> ModuleType:
     return loader
 
 
-def _check_config(job: Job) -> None:
+def _check_config(job: ShimJob) -> None:
     dataset = json.loads(Path(job.config).read_text()).get("data_processing", {}).get("dataset_name")
     if dataset != "custom":
         raise UserError(f"config: dataset_name: found {dataset!r}, allowed 'custom'")
@@ -99,7 +99,7 @@ def _stub_imports() -> None:
     lars.LARS = ada.augment = unused  # type: ignore[attr-defined]
 
 
-def add_lecam(job: Job, loader: Any, course: Course) -> LeCam | None:
+def add_lecam(job: ShimJob, loader: Any, course: Course) -> LeCam | None:
     """StudioGAN picks its D loss by name among loader's globals; each gets LeCam's penalty added, and keeps its name.
 
     worker.train() calls it once for each micro-batch of D, before it divides by the accumulation steps.
@@ -133,7 +133,7 @@ def _count_iterations(worker: Any, course: Course) -> None:
     worker.set_temperature = set_temperature
 
 
-def _patch_load_checkpoint(original: Callable[..., Any], job: Job, loaded: SimpleNamespace) -> Callable[..., Any]:
+def _patch_load_checkpoint(original: Callable[..., Any], job: ShimJob, loaded: SimpleNamespace) -> Callable[..., Any]:
     """Fixed run name and seed (else an old log goes on, or an assertion fails); the rest is remembered."""
 
     def load_checkpoint(model: Any, optimizer: Any, filename: str, metric: bool = False, ema: bool = False) -> Any:
@@ -148,7 +148,7 @@ def _patch_load_checkpoint(original: Callable[..., Any], job: Job, loaded: Simpl
     return load_checkpoint
 
 
-def _patch_settings(original: Callable[..., Any], job: Job) -> Callable[..., Any]:
+def _patch_settings(original: Callable[..., Any], job: ShimJob) -> Callable[..., Any]:
     """Rates of the job from the start on; betas as floats (torch refuses integers)."""
 
     def dict2clsattr(*arguments: Any) -> Any:
@@ -160,8 +160,8 @@ def _patch_settings(original: Callable[..., Any], job: Job) -> Callable[..., Any
     return dict2clsattr
 
 
-def worker_class(base: Any, job: Job, course: Course, lecam: LeCam | None, loaded: SimpleNamespace) -> type:
-    class Worker(base):
+def worker_class(base: Any, job: ShimJob, course: Course, lecam: LeCam | None, loaded: SimpleNamespace) -> type:
+    class Worker020(base):
         def train(self, current_step: int, total_step: int) -> int:
             run.check_steps(job, loaded.step, total_step)
             run.begin(job, course, self.dis_model, self.G_optimizer, self.D_optimizer)
@@ -183,20 +183,20 @@ def worker_class(base: Any, job: Job, course: Course, lecam: LeCam | None, loade
         def save(self, step: int, is_best: bool) -> None:
             def write(folder: Path) -> None:
                 self.checkpoint_dir = str(folder)
-                super(Worker, self).save(step, False)
+                super(Worker020, self).save(step, False)
                 if lecam:
                     torch.save(lecam_state(lecam), folder / f"lecam-step={step}.pt")
 
             course.publish(step, bool(is_best), write)
 
-    return Worker
+    return Worker020
 
 
 def lecam_state(lecam: LeCam) -> dict[str, Tensor | None]:
     return {key: value if value is None else value.cpu() for key, value in lecam.state_dict().items()}
 
 
-def restore_lecam(lecam: LeCam | None, job: Job) -> bool:
+def restore_lecam(lecam: LeCam | None, job: ShimJob) -> bool:
     """From beside the checkpoint that a run goes on with; a fine-tune begins with new anchors."""
     path = Path(job.checkpoint or os.devnull) / f"lecam-step={job.first_step}.pt"
     if lecam is None or not path.is_file():

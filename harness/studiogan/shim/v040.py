@@ -14,7 +14,7 @@ import torch
 
 from harness.errors import UserError
 from harness.studiogan.shim import process, run
-from harness.studiogan.shim.job import Job
+from harness.studiogan.shim.job import ShimJob
 from harness.studiogan.shim.process import say
 from harness.studiogan.shim.run import RUN_NAME
 from harness.studiogan.shim.step_loop import Course
@@ -23,7 +23,7 @@ NEVER_MOVED = 7777  # where it starts its averages
 EMA_KEYS = {"ema_real": "D_real", "ema_fake": "D_fake"}  # ours: theirs
 
 
-def train(job: Job) -> None:
+def train(job: ShimJob) -> None:
     """What StudioGAN's main.py does when it is called as a program; ends by Finished or Stopped."""
     loader = install(job, rank=0)
     main: Any = import_module("main")
@@ -37,7 +37,7 @@ def train(job: Job) -> None:
     loader.load_worker(rank, *given)
 
 
-def child(local_rank: int, job: Job, given: bytes) -> None:
+def child(local_rank: int, job: ShimJob, given: bytes) -> None:
     """One process of -DDP; a spawned interpreter in which nothing is patched yet.
 
     `given` comes as bytes: to unpickle the settings is to import StudioGAN, which needs the stand-ins first.
@@ -50,7 +50,7 @@ def child(local_rank: int, job: Job, given: bytes) -> None:
     run.run_child(job, local_rank, train_here)
 
 
-def arguments(job: Job) -> list[str]:
+def arguments(job: ShimJob) -> list[str]:
     given = [
         *("-cfg", job.config, "-data", "data/CUSTOM", "-save", ".", "-t", "-hdf5", "-l", "-ref", "valid"),
         *("--seed", str(job.seed), "--num_workers", str(job.num_workers)),
@@ -67,7 +67,7 @@ def arguments(job: Job) -> list[str]:
     return given + ["-sync_bn"] * job.sync_bn
 
 
-def install(job: Job, rank: int) -> Any:
+def install(job: ShimJob, rank: int) -> Any:
     """Imports StudioGAN's loader with everything patched that this process needs. Returns it."""
     _stub_imports()
     run.patch_torch(job)
@@ -122,7 +122,7 @@ def _mend_for_cpu(loader: Any, parallel: Any) -> None:
     torch.Tensor.to = to_cpu  # type: ignore[method-assign, assignment]
 
 
-def _check_settings(cfgs: Any, job: Job) -> None:
+def _check_settings(cfgs: Any, job: ShimJob) -> None:
     run.check_steps(job, job.first_step, cfgs.OPTIMIZATION.total_steps)
     if bool(job.lecam) != bool(cfgs.LOSS.apply_lecam):
         raise UserError(f"config: LOSS.apply_lecam: found {cfgs.LOSS.apply_lecam}, but the job says {job.lecam}")
@@ -131,7 +131,7 @@ def _check_settings(cfgs: Any, job: Job) -> None:
     optimization.beta1, optimization.beta2 = wanted.beta1, wanted.beta2
 
 
-def _patch_load(original: Any, job: Job) -> Any:
+def _patch_load(original: Any, job: ShimJob) -> Any:
     """Checks the step, keeps the run's name and seed; a fine-tune begins with new LeCam anchors."""
 
     def load_checkpoints(**options: Any) -> Any:
@@ -147,8 +147,8 @@ def _patch_load(original: Any, job: Job) -> Any:
     return load_checkpoints
 
 
-def worker_class(base: Any, job: Job, course: Course) -> type:
-    class Worker(base):
+def worker_class(base: Any, job: ShimJob, course: Course) -> type:
+    class Worker040(base):
         def prepare_train_iter(self, epoch_counter: int) -> None:
             """The last thing before the first iteration."""
             run.begin(job, course, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
@@ -171,17 +171,17 @@ def worker_class(base: Any, job: Job, course: Course) -> type:
         def save(self, step: int, is_best: bool) -> None:
             def write(folder: Path) -> None:
                 self.RUN.ckpt_dir = str(folder)
-                super(Worker, self).save(step, False)
+                super(Worker040, self).save(step, False)
                 if job.lecam:
                     state = {ours: torch.tensor(getattr(self.lecam_ema, theirs)) for ours, theirs in EMA_KEYS.items()}
                     torch.save(state, folder / f"lecam-step={step}.pt")
 
             course.publish(step, bool(is_best), write)
 
-    return Worker
+    return Worker040
 
 
-def restore_lecam(lecam_ema: Any, job: Job) -> int:
+def restore_lecam(lecam_ema: Any, job: ShimJob) -> int:
     """1 where StudioGAN's own checkpoint or the file beside it had the anchors of the run that goes on."""
     path = Path(job.checkpoint or ".") / f"lecam-step={job.first_step}.pt"
     if job.lecam and job.first_step and path.is_file():

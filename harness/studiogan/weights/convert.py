@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.networks.build import build_networks, config_to_spec, spec_to_networks
 from harness.studiogan.weights.files import (
     NETWORKS,
-    Foreign,
+    ForeignCheckpoint,
     When,
     file_name,
     lecam_to_040,
@@ -70,7 +70,7 @@ def import_checkpoint(
 
 
 def foreign_to_parts(
-    foreign: Foreign, config: Config, facts: dict[str, Any]
+    foreign: ForeignCheckpoint, config: Config, facts: dict[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Any]]:
     """(weights, state, meta) as `save_checkpoint` takes them; nothing is written. UserError when something is amiss."""
     num_classes = count_classes(foreign) if config.model.conditional else 0
@@ -104,14 +104,14 @@ def foreign_to_parts(
     return weights, state, meta
 
 
-def _our_optimizer(foreign: Foreign, letter: str, network: nn.Module) -> dict[str, Any]:
+def _our_optimizer(foreign: ForeignCheckpoint, letter: str, network: nn.Module) -> dict[str, Any]:
     content = foreign.contents.get(letter)
     optimizer = content.get("optimizer") if content else None
     names = parameter_names(content["state_dict"]) if content else []
     return to_our_optimizer(optimizer, names, network, foreign.files.get(letter, Path(letter)))
 
 
-def count_classes(foreign: Foreign) -> int:
+def count_classes(foreign: ForeignCheckpoint) -> int:
     """Classes that the weights know; 0 where there are none."""
     states = {letter: to_our_state(foreign.state_dict(letter)) for letter in ("G", "D") if letter in foreign.contents}
     tables = [v for k, v in states["G"].items() if k.endswith(("embed0.weight", "embed0.weight_orig"))]

@@ -32,7 +32,7 @@ _NUMPY_NAMES: list[Any] = [
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignCheckpoint:
     """A checkpoint of StudioGAN in memory; the keys of both are "G", and "D" and "G_ema" where there are such files.
 
     Attributes:
@@ -56,7 +56,7 @@ def file_name(letter: str, when: When, step: int) -> str:
     return f"model={letter}-{when}-weights-step={step}.pth"
 
 
-def read_foreign_checkpoint(source: Path, when: When = "current") -> Foreign:
+def read_foreign_checkpoint(source: Path, when: When = "current") -> ForeignCheckpoint:
     """The newest checkpoint of a folder, or one generator's file. UserError says what is missing or wrong."""
     files = {"G": source} if source.is_file() else find_files(source, when)
     contents = {letter: read_pth(path) for letter, path in files.items()}
@@ -66,7 +66,7 @@ def read_foreign_checkpoint(source: Path, when: When = "current") -> Foreign:
         raise UserError(f"{source}: found files of different steps ({steps}), allowed those of one save, try another")
     step = next(iter(steps.values()), int(named[1]) if named else 0)
     lecam = _read_lecam(files["G"].parent / f"lecam-step={step}.pt") or _lecam_of_040(contents.get("D", {}))
-    return Foreign(step, files, contents, lecam)
+    return ForeignCheckpoint(step, files, contents, lecam)
 
 
 def find_files(folder: Path, when: When) -> dict[str, Path]:

@@ -12,13 +12,13 @@ from harness.config.experiment import Config, check_config, config_to_dict, read
 from harness.config.yaml_files import merge
 from harness.errors import UserError
 from harness.networks.resnet import D_CHANNELS, G_CHANNELS
-from harness.studiogan.weights.files import Foreign
+from harness.studiogan.weights.files import ForeignCheckpoint
 from harness.studiogan.weights.names import adam_group, keeps_adam, to_our_state
 
 _SECTIONS = ("data", "model", "loss", "optim", "augment")  # whose other values are told
 
 
-def infer_config(foreign: Foreign, name: str) -> tuple[Config, list[str]]:
+def infer_config(foreign: ForeignCheckpoint, name: str) -> tuple[Config, list[str]]:
     """(config, keys that base.yaml had to say). UserError when these are weights of another architecture."""
     model, optim, data = _model_of(foreign), _optim_of(foreign), {"img_size": _size_of(foreign)}
     found: dict[str, Any] = {"name": name, "data": data, "model": model, "optim": optim}
@@ -31,7 +31,7 @@ def infer_config(foreign: Foreign, name: str) -> tuple[Config, list[str]]:
     return config, rest
 
 
-def _model_of(foreign: Foreign) -> dict[str, Any]:
+def _model_of(foreign: ForeignCheckpoint) -> dict[str, Any]:
     g, origin = to_our_state(foreign.state_dict("G")), foreign.files["G"]
     g_blocks, g_attention = _blocks(g)
     if g_blocks not in G_CHANNELS:
@@ -76,12 +76,12 @@ def _weight(state: Mapping[str, Tensor], layer: str, origin: Path) -> Tensor:
     raise UserError(f"{origin}: found no {layer}.weight, allowed StudioGAN's resnet networks, try another file")
 
 
-def _size_of(foreign: Foreign) -> int:
+def _size_of(foreign: ForeignCheckpoint) -> int:
     """Pixels a side: every block of G doubles, from 4."""
     return 4 * 2 ** _blocks(foreign.state_dict("G"))[0]
 
 
-def _optim_of(foreign: Foreign) -> dict[str, Any]:
+def _optim_of(foreign: ForeignCheckpoint) -> dict[str, Any]:
     """Adam's rates as the optimisers have them; total_steps is what the run has done."""
     found: dict[str, Any] = {"total_steps": max(1, foreign.step)}
     for letter, rate in (("D", "d_lr"), ("G", "g_lr")):
@@ -93,7 +93,7 @@ def _optim_of(foreign: Foreign) -> dict[str, Any]:
     return found
 
 
-def _unknown(foreign: Foreign, letter: str, found: str) -> UserError:
+def _unknown(foreign: ForeignCheckpoint, letter: str, found: str) -> UserError:
     return UserError(
         f"{foreign.files[letter]}: found {found}, allowed the resnet networks of StudioGAN for 32 to 256 px, "
         "try a file of such a run"

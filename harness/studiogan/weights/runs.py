@@ -15,7 +15,7 @@ from harness.storage.rundir import RunDir, disk_errors_told
 from harness.studiogan.dialects.convert import config_to_text, read_foreign
 from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.weights.convert import count_classes, export_checkpoint, foreign_to_parts
-from harness.studiogan.weights.files import Foreign, When, read_foreign_checkpoint
+from harness.studiogan.weights.files import ForeignCheckpoint, When, read_foreign_checkpoint
 from harness.studiogan.weights.infer_config import infer_config
 from harness.studiogan.weights.names import keeps_adam
 
@@ -84,7 +84,7 @@ def _tell_unknown(path: Path, keys: list[str], config: Config) -> None:
         say(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
 
 
-def _config_of(foreign: Foreign, config: Path | None) -> tuple[Config, list[str]]:
+def _config_of(foreign: ForeignCheckpoint, config: Path | None) -> tuple[Config, list[str]]:
     """The given config, or what the weights say and the keys that they say nothing about."""
     if config is None:
         return infer_config(foreign, safe_name(str(foreign.fact("run_name") or ""), "imported"))
@@ -92,7 +92,7 @@ def _config_of(foreign: Foreign, config: Path | None) -> tuple[Config, list[str]
     return read_foreign(config) if is_foreign else load_config(config), []
 
 
-def _drop_other_optimizers(foreign: Foreign) -> None:
+def _drop_other_optimizers(foreign: ForeignCheckpoint) -> None:
     for letter, content in foreign.contents.items():
         if content.get("optimizer") is not None and not keeps_adam(content["optimizer"]):
             say(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")

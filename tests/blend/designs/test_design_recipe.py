@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 import pytest
 import torch
 
-from blend.designs.design_recipe import MOST_PARENTS, Parent, Recipe, check_reference, query_to_recipe
+from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference, query_to_recipe
 from blend.generator.latents import average_latents, mix_latents
 from harness.errors import UserError
 
@@ -15,9 +15,11 @@ FILE = "file-" + "ab" * 32
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe((Parent("seed-1"),)),
-        Recipe((Parent(FILE, 0.5), Parent("valid-00003")), (Parent("seed-9", 2.0),), 0.25, 1.0, None, "Audi & Söhne"),
-        Recipe((Parent("valid-00003"),), (), 0.5, None, -12.5),
+        DesignRecipe((Parent("seed-1"),)),
+        DesignRecipe(
+            (Parent(FILE, 0.5), Parent("valid-00003")), (Parent("seed-9", 2.0),), 0.25, 1.0, None, "Audi & Söhne"
+        ),
+        DesignRecipe((Parent("valid-00003"),), (), 0.5, None, -12.5),
     ],
 )
 def test_a_query_and_its_recipe_are_one(recipe):

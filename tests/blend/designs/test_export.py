@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blend.designs.design_recipe import Parent, Recipe
+from blend.designs.design_recipe import DesignRecipe, Parent
 from blend.designs.export import design_document, design_png, document_to_picture, draw_command, read_documents
-from blend.designs.session import NeedsParent, open_workshop, picture_sha256
+from blend.designs.session import NeedsParent, open_session, picture_sha256
 from harness.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
-RECIPE = Recipe((Parent("seed-3"), Parent("seed-4", 0.5)), (Parent("seed-5"),), 0.43)
+RECIPE = DesignRecipe((Parent("seed-3"), Parent("seed-4", 0.5)), (Parent("seed-5"),), 0.43)
 
 
 @pytest.fixture
 def exported(run_folder):
-    """(workshop, picture, document) of a mix of three cars."""
-    workshop = open_workshop("tiny")
-    picture = workshop.draw(RECIPE).picture
-    return workshop, picture, design_document(workshop, RECIPE, workshop.measure(RECIPE, picture), "mine")
+    """(session, picture, document) of a mix of three cars."""
+    session = open_session("tiny")
+    picture = session.draw(RECIPE).picture
+    return session, picture, design_document(session, RECIPE, session.measure(RECIPE, picture), "mine")
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
@@ -52,13 +52,13 @@ def test_the_png_alone_and_a_whole_shelf_are_drawn_again(exported):
 
 
 def test_what_differs_is_refused(exported):
-    workshop, _, document = exported
+    session, _, document = exported
     with pytest.raises(UserError, match="other weights"):
-        document_to_picture(workshop, {**document, "generators": {"base": "0" * 64, "tuned": None}})
+        document_to_picture(session, {**document, "generators": {"base": "0" * 64, "tuned": None}})
     short = {**document, "latents": {**document["latents"], "ordinary": [0.0]}}
     for broken in (short, {**document, "form": "x"}, {key: document[key] for key in ("form", "generators")}):
         with pytest.raises(UserError, match="design: "):
-            document_to_picture(workshop, broken)
+            document_to_picture(session, broken)
     moved = {**document, "setting": {**document["setting"], "latent_weight": 0.9}}
     Path("moved.json").write_text(json.dumps(moved))
     with pytest.raises(UserError, match="came out otherwise"):
@@ -75,36 +75,36 @@ def test_what_differs_is_refused(exported):
 
 
 def test_a_futurism_that_is_asked_for_is_reached_or_the_nearest_is_drawn(run_folder):
-    workshop = open_workshop("tiny")
-    measures = workshop.open_measures()
+    session = open_session("tiny")
+    measures = session.open_measures()
     assert measures is not None
     pair = (Parent("seed-3"),), (Parent("seed-5"),)
-    reach = workshop.draw(Recipe(*pair, futurism=0.0)).reach
+    reach = session.draw(DesignRecipe(*pair, futurism=0.0)).reach
     assert reach is not None and reach[0] < reach[1]
     for asked in (reach[0] - 50, sum(reach) / 2, reach[1] + 50):
-        drawn = workshop.draw(Recipe(*pair, futurism=asked))
+        drawn = session.draw(DesignRecipe(*pair, futurism=asked))
         score = measures.futurism(drawn.picture[None])[0]
         assert abs(score - min(max(asked, reach[0]), reach[1])) < 0.1 * (reach[1] - reach[0])
 
 
 def test_sweep_and_single_designs_are_the_same_pictures(run_folder):
-    workshop = open_workshop("tiny")
-    places, pictures = workshop.sweep(RECIPE)
+    session = open_session("tiny")
+    places, pictures = session.sweep(RECIPE)
     for place, picture in zip(places, pictures, strict=True):
-        one = Recipe(RECIPE.ordinary, RECIPE.concept, place)
-        assert picture_sha256(workshop.draw(one).picture) == picture_sha256(picture)
+        one = DesignRecipe(RECIPE.ordinary, RECIPE.concept, place)
+        assert picture_sha256(session.draw(one).picture) == picture_sha256(picture)
 
 
 def test_a_parent_that_nobody_has_searched_for_is_asked_for(run_folder):
-    workshop = open_workshop("tiny")
-    reference = workshop.ancestry.held_out["ordinary"].names[1]
+    session = open_session("tiny")
+    reference = session.parent_store.held_out["ordinary"].names[1]
     with pytest.raises(NeedsParent, match=reference):
-        workshop.draw(Recipe((Parent(reference),)))
+        session.draw(DesignRecipe((Parent(reference),)))
     told = []
-    found = workshop.ancestry.search("ordinary", reference, None, lambda *now: told.append(now))
+    found = session.parent_store.search("ordinary", reference, None, lambda *now: told.append(now))
     (first, *_), (last, of, drawn, error) = told[0], told[-1]
-    assert first == 0 and last == of == 2 * workshop.config.inversion.steps
+    assert first == 0 and last == of == 2 * session.config.inversion.steps
     assert drawn.shape == (32, 32, 3) and error == pytest.approx(error) and found.error is not None
-    again = open_workshop("tiny").ancestry.find("ordinary", reference)  # on disk
+    again = open_session("tiny").parent_store.find("ordinary", reference)  # on disk
     assert again is not None and (again.z == found.z).all() and (again.restyled == found.restyled).all()
-    workshop.draw(Recipe((Parent(reference),)))
+    session.draw(DesignRecipe((Parent(reference),)))

@@ -12,7 +12,7 @@ import harness.checkpoints.sampling
 from blend.designs.commands import measure_command
 from blend.designs.design_recipe import text_to_recipe
 from blend.designs.export import design_document, document_to_picture, draw_command
-from blend.designs.session import open_workshop
+from blend.designs.session import open_session
 from blend.encoder.train import train_encoder
 from blend.measures.class_kept import kept_along
 from blend.report.classes import brand_kept
@@ -96,16 +96,16 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch):
     assert "Does the brand steer?" in page and "The brand along the dial" in page
     assert page.count('alt="Drawn as concept"') == 2 * 5 and page.count('alt="A real ordinary"') == 2 * 5
     # A design between two brands is exported, and drawn again from its file.
-    workshop = open_workshop("tiny")
+    session = open_session("tiny")
     document = design_document(
-        workshop, text_to_recipe(f"o=seed-1&c=seed-2&l={CLASS_NAMES[0]}:0.6,{CLASS_NAMES[1]}:0.4"), None, ""
+        session, text_to_recipe(f"o=seed-1&c=seed-2&l={CLASS_NAMES[0]}:0.6,{CLASS_NAMES[1]}:0.4"), None, ""
     )
     assert document["class"][:2] == pytest.approx([0.6, 0.4]) and sum(document["class"][2:]) == 0
     Path("design.json").write_text(json.dumps(document))
     assert draw_command(Path("design.json"), Path("again.png")) == [Path("again.png")]
     for spoiled in (99, None, "a", [1.0], [float("inf")] * len(CLASS_NAMES), 10**400):
         with pytest.raises(UserError, match="design: is not whole"):
-            document_to_picture(workshop, {**document, "class": spoiled})
+            document_to_picture(session, {**document, "class": spoiled})
     Path("runs/tiny/brands/drawn.png").unlink()
     assert make_report(config).read_text().count('alt="Drawn as concept"') == 5
 

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from blend.measures.identity import fit_identity
-from blend.measures.probe import Halves, fit_probe
+from blend.measures.probe import TrainValid, fit_probe
 
 DIM = 12
 
 
-def kinds(shift: np.ndarray, stretch: np.ndarray, seed: int = 0) -> tuple[Halves, Halves]:
+def kinds(shift: np.ndarray, stretch: np.ndarray, seed: int = 0) -> tuple[TrainValid, TrainValid]:
     rng = np.random.default_rng(seed)
     ordinary, concept = (
-        Halves(*(rng.normal(size=(count, DIM)) * stretch + k * shift for count in (300, 100))) for k in (0, 1)
+        TrainValid(*(rng.normal(size=(count, DIM)) * stretch + k * shift for count in (300, 100))) for k in (0, 1)
     )
     return ordinary, concept
 

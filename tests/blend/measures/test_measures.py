@@ -7,7 +7,7 @@ import pytest
 
 from blend.generator.styled_generator import load_generator
 from blend.measures.measures import load_measures
-from blend.measures.novelty import Space
+from blend.measures.novelty import FeatureSpace
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
@@ -26,8 +26,8 @@ def config(tmp_path, monkeypatch) -> Config:
 @pytest.fixture
 def looked(monkeypatch) -> list[str]:
     """The spaces that features were asked of, one entry a call."""
-    calls, features = [], Space.features
-    monkeypatch.setattr(Space, "features", lambda space, x: (calls.append(space.name), features(space, x))[1])
+    calls, features = [], FeatureSpace.features
+    monkeypatch.setattr(FeatureSpace, "features", lambda space, x: (calls.append(space.name), features(space, x))[1])
     return calls
 
 

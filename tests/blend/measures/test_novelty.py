@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blend.measures.novelty import Known, Novelty, Space, discriminator_space, find_nearest, reader_space
+from blend.measures.novelty import FeatureSpace, Novelty, ReferenceSet, discriminator_space, find_nearest, reader_space
 from harness.config.experiment import load_config
 from harness.features import load_featurizer
 from harness.networks.build import build_networks
@@ -35,7 +35,7 @@ def mirrored(pictures: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def spaces() -> list[Space]:
+def spaces() -> list[FeatureSpace]:
     changes = [f"data.img_size=[{HEIGHT},{WIDTH}]", "model.d_conv_dim=8", "model.g_conv_dim=4"]
     config = load_config("configs/base.yaml", changes)
     network = build_networks(config, 0, torch.device("cpu"))[1].eval().requires_grad_(False)
@@ -47,10 +47,10 @@ def training() -> np.ndarray:
     return smooth(120, seed=0)
 
 
-def known_of(space: Space, training: np.ndarray, held_out: np.ndarray) -> Known:
+def known_of(space: FeatureSpace, training: np.ndarray, held_out: np.ndarray) -> ReferenceSet:
     features = space.features(training)
     near = find_nearest(space, held_out, features)
-    return Known(space, features, near.distances, near.relative)
+    return ReferenceSet(space, features, near.distances, near.relative)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_pictures_of_their_own_pass(novelty):
 
 def test_a_warning_in_one_space_is_enough(spaces, training):
     held_out = smooth(40, seed=1)
-    blind = Space("blind", "0", lambda pictures: np.ones((len(pictures), 1), np.float32))
-    near = Known(blind, blind.features(training), np.full(40, -1.0), np.full(40, -1.0))  # nothing is ever near
+    blind = FeatureSpace("blind", "0", lambda pictures: np.ones((len(pictures), 1), np.float32))
+    near = ReferenceSet(blind, blind.features(training), np.full(40, -1.0), np.full(40, -1.0))  # nothing is ever near
     both = Novelty([near, known_of(spaces[0], training, held_out)], SETS, warn_percentile=1.0)
     entry = both.of(training[:1])[0]
     assert entry["verdict"] == "WARN" and entry["blind"]["percentile"] == 100
@@ -96,7 +96,7 @@ def test_percentiles_are_shares_of_real_pictures_that_are_nearer(spaces, trainin
 
 # ---- finding ----------------------------------------------------------------------------------------------------
 
-PLAIN = Space("plain", "0", lambda pictures: pictures.reshape(len(pictures), -1).astype(np.float32))
+PLAIN = FeatureSpace("plain", "0", lambda pictures: pictures.reshape(len(pictures), -1).astype(np.float32))
 
 
 def test_nearest_is_what_a_plain_search_finds(training):

@@ -3,7 +3,7 @@ import pytest
 import torch.nn.functional as F
 
 from blend.generator.input_pictures import load_folder
-from blend.measures.probe import Halves, background_auc, car_place, fit_probe
+from blend.measures.probe import TrainValid, background_auc, car_place, fit_probe
 from datasets.procedural.render import render_with_mask
 from datasets.procedural.sets import picture_draw
 from harness.errors import UserError
@@ -13,12 +13,12 @@ HEIGHT, WIDTH = 32, 64
 KINDS = ("ordinary", "concept")
 
 
-def clusters(gap: float = 1.0, count: int = 120, dim: int = 6, seed: int = 0, scale: float = 1.0) -> list[Halves]:
+def clusters(gap: float = 1.0, count: int = 120, dim: int = 6, seed: int = 0, scale: float = 1.0) -> list[TrainValid]:
     """Two round clouds, `gap` apart in each dimension; the second is half as large."""
     rng = np.random.default_rng(seed)
     sizes = ((count, count // 2), (count // 2, count // 4))
     return [
-        Halves(*(scale * (rng.normal(size=(size, dim)) + kind * gap) for size in pair))
+        TrainValid(*(scale * (rng.normal(size=(size, dim)) + kind * gap) for size in pair))
         for kind, pair in enumerate(sizes)
     ]
 
@@ -53,14 +53,14 @@ def test_neither_the_unit_of_a_feature_nor_the_number_of_pictures_changes_scores
     plain, longer = clusters(), clusters(scale=1000.0)
     score = fit_probe(*plain).score(plain[0].valid)
     assert np.allclose(fit_probe(*longer).score(longer[0].valid), score, atol=1e-3)
-    often = [Halves(np.repeat(half.train, 5, axis=0), half.valid) for half in plain]
+    often = [TrainValid(np.repeat(half.train, 5, axis=0), half.valid) for half in plain]
     assert np.allclose(fit_probe(*often).score(plain[0].valid), score, atol=1e-3)
 
 
 def test_a_set_that_comes_out_backwards_has_no_scale():
     ordinary, concept = clusters(gap=3.0)
     with pytest.raises(UserError, match="no probe tells") as caught:
-        fit_probe(Halves(ordinary.train, concept.valid), Halves(concept.train, ordinary.valid))
+        fit_probe(TrainValid(ordinary.train, concept.valid), TrainValid(concept.train, ordinary.valid))
     assert "\n" not in str(caught.value) and "try" in str(caught.value)
 
 
@@ -78,8 +78,8 @@ def noisy(count: int, seed: int, on_car: int, around: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("on_car", "around", "lowest", "highest"), [(170, 100, 0.3, 0.7), (100, 130, 0.97, 1.0)])
 def test_background_auc_sees_backgrounds_alone(on_car, around, lowest, highest):
-    ordinary = Halves(noisy(60, 0, 100, 100), noisy(60, 1, 100, 100))
-    concept = Halves(noisy(60, 2, on_car, around), noisy(60, 3, on_car, around))
+    ordinary = TrainValid(noisy(60, 0, 100, 100), noisy(60, 1, 100, 100))
+    concept = TrainValid(noisy(60, 2, on_car, around), noisy(60, 3, on_car, around))
     before = ordinary.train.copy()
     assert lowest <= background_auc(COARSE, ordinary, concept) <= highest
     assert (ordinary.train == before).all()
@@ -107,7 +107,7 @@ def renders(kind, set_seed: int, count: int, futurism: float | None = None) -> n
 def test_the_middle_of_the_scale_agrees_with_the_reader_though_the_probe_never_saw_it():
     reader = load_reader()
     pictures = {kind: [renders(kind, seed, count) for seed, count in ((1, 40), (2, 20))] for kind in KINDS}
-    halves = [Halves(*map(reader.featurizer, pictures[kind])) for kind in KINDS]
+    halves = [TrainValid(*map(reader.featurizer, pictures[kind])) for kind in KINDS]
     probe = fit_probe(*halves)
     assert probe.auc > 0.99
     between = np.concatenate([renders("ordinary", 5, 5, futurism) for futurism in (0.35, 0.5, 0.65)])
@@ -122,5 +122,5 @@ def test_real_photos_are_told_apart(photos):
     halves = []
     for name in ("dealer", "concept"):
         features = reader.featurizer(load_folder(photos / name, 32, 48, "crop", count=150).pictures)
-        halves.append(Halves(features[::2], features[1::2]))
+        halves.append(TrainValid(features[::2], features[1::2]))
     assert fit_probe(*halves).auc > 0.9

@@ -32,7 +32,7 @@ from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.inversion.cached import invert_parents
 from blend.studio import latest_only_queue
 from blend.studio.jobs import Jobs
-from blend.studio.latest_only_queue import Drawing, Superseded
+from blend.studio.latest_only_queue import LatestOnlyQueue, Superseded
 from blend.studio.load_test import drag
 from blend.studio.server import make_app
 from blend.studio.shelf import Shelf
@@ -76,9 +76,9 @@ def test_a_picture_error_stands_beside_the_run_s_usual_one(make_studio):
     client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
     finished(client, "prepare")
     assert searched(client, "ordinary", dropped(client, 1))["result"]["usual_error"] is None
-    workshop = studio.workshop
-    ancestry, parents = workshop.ancestry, workshop.ancestry.held_out["ordinary"]
-    kept = invert_parents(workshop.config, ancestry.generator, ancestry.encoder, parents, "ordinary")
+    session = studio.session
+    parent_store, parents = session.parent_store, session.parent_store.held_out["ordinary"]
+    kept = invert_parents(session.config, parent_store.generator, parent_store.encoder, parents, "ordinary")
     found = searched(client, "ordinary", dropped(client, 3))["result"]
     assert found["usual_error"] == pytest.approx(float(kept.error.median()), abs=1e-4) and found["error"] is not None
 
@@ -120,7 +120,7 @@ def test_equal_questions_are_answered_once(client, monkeypatch):
 
 
 def test_of_what_a_tab_asks_for_only_the_last_counts():
-    line, gate = Drawing(), threading.Event()
+    line, gate = LatestOnlyQueue(), threading.Event()
     try:
         first = line.ask("a", "draw", gate.wait)
         while line._waiting:  # until it is taken
@@ -137,7 +137,7 @@ def test_of_what_a_tab_asks_for_only_the_last_counts():
 
 def test_a_line_that_is_too_long_is_refused(monkeypatch):
     monkeypatch.setattr(latest_only_queue, "MOST_WAITING", 2)
-    line, gate = Drawing(), threading.Event()
+    line, gate = LatestOnlyQueue(), threading.Event()
     line.ask("a", "draw", gate.wait)
     with pytest.raises(UserError, match="too much"):
         for tab in range(4):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blend.designs.parents import Ancestry
+from blend.designs.parents import ParentStore
 from tests.blend.dropped import picture_file
 
 pytestmark = pytest.mark.browser
@@ -120,7 +120,7 @@ def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
 def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
     """Against what the run's pictures usually come to; here, each side is given a usual error of its own."""
     usual = {"ordinary": 10.0, "concept": 0.0001}
-    monkeypatch.setattr(Ancestry, "usual_error", lambda self, side: usual[side])
+    monkeypatch.setattr(ParentStore, "usual_error", lambda self, side: usual[side])
     tab.goto(studio)
     ready(tab)
     drop(tab, "ordinary", 1)

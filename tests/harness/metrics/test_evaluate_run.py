@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.features import Featurizer, load_reader
 from harness.metrics import evaluate
 from harness.metrics.distances import kid
-from harness.metrics.evaluate import Evaluator, Stopped, evaluate_run, evaluation_to_text, sample_with_labels
+from harness.metrics.evaluate import EvaluationStopped, Evaluator, evaluate_run, evaluation_to_text, sample_with_labels
 from harness.metrics.f_beta import prd_f8
 from harness.metrics.frechet import frechet_distance, statistics_of
 from harness.metrics.precision_recall import manifold_figures
@@ -256,7 +256,7 @@ def test_it_stops_when_told_and_leaves_torch_as_it_was(monkeypatch: pytest.Monke
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        with pytest.raises(Stopped):
+        with pytest.raises(EvaluationStopped):
             evaluator.evaluate(loaded, stopped=lambda: bool(seen))
         assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
     finally:

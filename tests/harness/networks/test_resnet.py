@@ -13,8 +13,8 @@ from harness.networks import resample
 from harness.networks.arch import ArchSpec
 from harness.networks.build import config_to_spec
 from harness.networks.resnet import (
-    DiscriminatorBlock,
     ResNetDiscriminator,
+    ResNetDiscriminatorBlock,
     ResNetGenerator,
     d_block_channels,
     g_block_channels,
@@ -142,7 +142,7 @@ def test_bf16_stays_near_float32_and_ends_in_float32() -> None:
 
 def test_the_shortcut_sees_the_rectified_map() -> None:
     """StudioGAN's in-place ReLU: a block without projection adds relu(x), not x."""
-    block = DiscriminatorBlock(4, 4, halves=False, first=False, spec=SMALL).eval()
+    block = ResNetDiscriminatorBlock(4, 4, halves=False, first=False, spec=SMALL).eval()
     nn.init.zeros_(block.conv2d2.bias)  # type: ignore[arg-type]
     nn.init.zeros_(block.conv2d2.weight_orig)  # type: ignore[union-attr]
     block.conv2d2.weight_u.fill_(1.0)  # type: ignore[union-attr]  # sigma of a zero matrix is 0: keep 0/0 out

@@ -6,20 +6,20 @@ import random
 import pytest
 
 from harness.runtime.child import LINE_BYTES, LineCutter
-from harness.studiogan.log import Figure, Note, Progress, Said, Unknown, parse_line
+from harness.studiogan.log import Figure, Losses, Note, Said, Unknown, parse_line
 from tests.harness.studiogan.mutated_lines import mutated
 
 HEAD = "[INFO] 2026-03-04 05:06:07 > "
 # In the form of both versions' src/worker.py; numbers of our own.
 KNOWN = {
     HEAD + "Step:     100 Progress: 0.2% Elapsed: 0:02:31 temperature: No ada_p: No Discriminator_loss: 1.73205 "
-    "Generator_loss: -0.414214 ": Progress(100, 1.73205, -0.414214),
+    "Generator_loss: -0.414214 ": Losses(100, 1.73205, -0.414214),
     HEAD + "Step:   40000 Progress: 100.0% Elapsed: 2 days, 13:00:31 temperature: No ada_p: 0.25 "
-    "Discriminator_loss: 2 Generator_loss: 1e-05 ": Progress(40000, 2.0, 1e-5),
+    "Discriminator_loss: 2 Generator_loss: 1e-05 ": Losses(40000, 2.0, 1e-5),
     HEAD + "Step:    100 Progress: 0.1% Elapsed: 0:01:00 Gen_loss: 0.25 Dis_loss: 1.5 Cls_loss: N/A Topk:  N/A "
-    "aa_p: N/A ": Progress(100, 1.5, 0.25),
+    "aa_p: N/A ": Losses(100, 1.5, 0.25),
     HEAD + "Step:       7 Progress: 0.0% Elapsed: 0:00:31 temperature: No ada_p: No Discriminator_loss: inf "
-    "Generator_loss: -inf ": Progress(7, math.inf, -math.inf),
+    "Generator_loss: -inf ": Losses(7, math.inf, -math.inf),
     HEAD + "FID score (Step: 2000, Using valid moments): 58.17": Figure(2000, "fid", 58.17),
     HEAD + "Best FID score (Step: 1000, Using valid moments): 51.5": Figure(1000, "best_fid", 51.5),
     HEAD + "Inception score (Step: 2000, 512 generated images): 2.75": Figure(2000, "is", 2.75),
@@ -50,7 +50,7 @@ def test_lines_of_both_versions(line: str) -> None:
 def test_a_loss_that_is_no_number() -> None:
     text = HEAD + "Step:       7 Progress: 0.0% Elapsed: 0:00:31 Gen_loss: nan Dis_loss: 1.0 "
     event = parse_line(text)
-    assert isinstance(event, Progress) and math.isnan(event.g_loss) and event.d_loss == 1.0 and not event.finite
+    assert isinstance(event, Losses) and math.isnan(event.g_loss) and event.d_loss == 1.0 and not event.finite
     for broken in ("1.0.0", "one", "1_000", "", "1.0x", "٣"):
         line = text.replace("1.0", broken)
         assert parse_line(line) == Unknown(line)
@@ -63,8 +63,8 @@ def test_a_thousand_mutated_lines_are_read_without_an_error() -> None:
         cutter = LineCutter()
         for line in cutter.feed(mutated(lines[number % len(lines)], lines, rng) + b"\n"):
             event = parse_line(line)
-            understood, lost = understood + isinstance(event, Progress | Figure), lost + isinstance(event, Unknown)
-            if isinstance(event, Progress | Figure):
+            understood, lost = understood + isinstance(event, Losses | Figure), lost + isinstance(event, Unknown)
+            if isinstance(event, Losses | Figure):
                 assert 0 <= event.step < 10**12
     assert understood > 80 and lost > 300  # the mutations neither spare nor destroy everything
 

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi u
 from harness.errors import UserError
 from harness.web import serve
 from harness.web.app import make_local_app
-from harness.web.guard import Rules
+from harness.web.guard import AccessRules
 from harness.web.serve import listen, serve_page, ui_extra
 
 
@@ -40,7 +40,7 @@ def test_without_the_extra_one_line(missing, monkeypatch):
 
 
 def test_it_says_where_it_is_and_ends_at_a_signal(monkeypatch, capsys):
-    app = make_local_app(Rules("page"), [])
+    app = make_local_app(AccessRules("page"), [])
     opened: list[str] = []
     closing, before = threading.Event(), signal.getsignal(signal.SIGTERM)
 

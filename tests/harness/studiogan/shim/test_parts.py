@@ -17,14 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 from harness.errors import UserError
 from harness.native.losses import LeCam
 from harness.studiogan.shim import process, run, v020, v040
-from harness.studiogan.shim.job import Job, read_job
+from harness.studiogan.shim.job import ShimJob, read_job
 from harness.studiogan.shim.run import CpuRank
 from harness.studiogan.shim.step_loop import Course, Finished, Stopped
 from tests.harness.studiogan.shim.shim_jobs import LECAM, change_job
 
 
 @pytest.fixture
-def job(folder: Path) -> Job:
+def job(folder: Path) -> ShimJob:
     return read_job(folder / "JOB.json")
 
 
@@ -39,7 +39,7 @@ def kept_torch() -> Iterator[None]:
         setattr(owner, name, value)
 
 
-def course_of(job: Job) -> tuple[Course, list[int]]:
+def course_of(job: ShimJob) -> tuple[Course, list[int]]:
     """A course whose saves are only noted."""
     saves: list[int] = []
     course = Course(job)
@@ -52,7 +52,7 @@ def course_of(job: Job) -> tuple[Course, list[int]]:
     return course, saves
 
 
-def test_the_last_step_is_saved_once_and_no_iteration_follows(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_step_is_saved_once_and_no_iteration_follows(job: ShimJob, capsys: pytest.CaptureFixture[str]) -> None:
     course, saves = course_of(job)
     for step in (4, 5, 6):
         course.begin_iteration(step)
@@ -67,7 +67,7 @@ def test_the_last_step_is_saved_once_and_no_iteration_follows(job: Job, capsys: 
 
 
 def test_each_step_is_told_but_not_oftener_than_a_person_needs(
-    job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    job: ShimJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(process.time, "monotonic", lambda: now[0])
@@ -82,7 +82,7 @@ def test_each_step_is_told_but_not_oftener_than_a_person_needs(
 
 
 @pytest.mark.parametrize("number", process.STOP_SIGNALS)
-def test_a_signal_is_heeded_before_the_next_iteration(job: Job, number: signal.Signals) -> None:
+def test_a_signal_is_heeded_before_the_next_iteration(job: ShimJob, number: signal.Signals) -> None:
     kept = {each: signal.getsignal(each) for each in process.STOP_SIGNALS}
     try:
         process.note_signals()
@@ -98,7 +98,7 @@ def test_a_signal_is_heeded_before_the_next_iteration(job: Job, number: signal.S
     assert saves == [5]
 
 
-def test_stopped_before_anything_was_done_saves_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_before_anything_was_done_saves_nothing(job: ShimJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_asked_to_stop", [signal.SIGTERM])
     course, saves = course_of(job)
     with pytest.raises(Stopped):
@@ -106,7 +106,9 @@ def test_stopped_before_anything_was_done_saves_nothing(job: Job, monkeypatch: p
     assert saves == []
 
 
-def test_a_save_has_its_name_only_when_it_is_whole(job: Job, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_save_has_its_name_only_when_it_is_whole(
+    job: ShimJob, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     course = Course(job)
 
     def write(into: Path) -> None:
@@ -188,7 +190,7 @@ def test_lecam_goes_on_where_it_was_but_not_into_a_fine_tune(folder: Path) -> No
     assert (theirs.D_real, theirs.D_fake) == (1.0, 0.0)
 
 
-def test_the_optimisers_get_the_rates_of_the_job(job: Job) -> None:
+def test_the_optimisers_get_the_rates_of_the_job(job: ShimJob) -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     g, d = (torch.optim.Adam([parameter], lr=0.5, betas=(0.9, 0.99)) for _ in range(2))
     run.set_optimizers(g, d, job.optimizer)
@@ -222,7 +224,7 @@ def test_a_cpu_rank_is_a_device_and_a_number() -> None:
     assert torch.zeros(1).to(first).device == torch.device("cpu") == torch.zeros(1, device=second).device
 
 
-def test_only_files_of_the_source_are_unpickled(job: Job, folder: Path, kept_torch: None) -> None:
+def test_only_files_of_the_source_are_unpickled(job: ShimJob, folder: Path, kept_torch: None) -> None:
     state = {"best_fid": np.float64(3.5)}
     torch.save(state, folder / "source" / "D.pth")
     torch.save(state, folder / "D.pth")
@@ -308,10 +310,10 @@ def test_another_data_set_than_custom_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
-def test_each_version_has_a_module_that_trains(job: Job, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_version_has_a_module_that_trains(job: ShimJob, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named in text alone, so no import fails where it has moved."""
 
-    def finish(job: Job) -> None:
+    def finish(job: ShimJob) -> None:
         raise Finished
 
     chosen = {"0.2.0": v020, "0.4.0": v040}[version]
