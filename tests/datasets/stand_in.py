@@ -98,3 +98,11 @@ def redden(picture: np.ndarray) -> np.ndarray:
     levels = picture.copy()
     levels[..., 1:] //= 3
     return levels
+
+
+def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> None:
+    """`count` pictures, the first `logos` of them red."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        picture = redden(paint(number)) if number < logos else paint(number)
+        Image.fromarray(picture).save(folder / f"{number:03d}.png", compress_level=1)

@@ -27,17 +27,18 @@ from datasets.scan.store import ScanStore
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import StandIn, build_set, make_config, paint, read_manifest, redden, write_decision
+from tests.datasets.stand_in import (
+    StandIn,
+    build_set,
+    make_config,
+    make_folder,
+    paint,
+    read_manifest,
+    write_decision,
+)
 from tests.harness.pictures import fit_picture
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> None:
-    folder.mkdir(exist_ok=True)
-    for number in range(count):
-        picture = redden(paint(number)) if number < logos else paint(number)
-        Image.fromarray(picture).save(folder / f"{number:03d}.png", compress_level=1)
 
 
 def build(config: Config, **options: Any) -> tuple[list[Path], StandIn]:

@@ -135,6 +135,14 @@ def test_folders_are_classes():
         assert packed.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
+def test_a_class_whose_name_is_no_text_is_counted():
+    make_folder(4, Path(os.fsdecode(b"photos/caf\xe9")))
+    make_folder(3, Path("photos/saab"))
+    build_set(make_data(), workers=0)
+    summary = json.loads(SetPlan.of(make_data()).summary.read_text())
+    assert summary["classes"] == {"caf\udce9": 4, "saab": 3}
+
+
 def test_non_square():
     make_folder(4)
     data = make_data(img_size=[128, 224])

@@ -14,17 +14,10 @@ from datasets.scan.listing import list_into
 from datasets.scan.pool import map_in_order
 from datasets.scan.scan import Scanned, scan
 from datasets.scan.store import ScanStore, file_to_key, to_features
-from tests.datasets.stand_in import StandIn, make_config, paint, rows_of
+from tests.datasets.stand_in import StandIn, make_config, make_folder, paint, rows_of
 
 PLACE = Path("scan.sqlite")
 SETTINGS = {"img_size": [32, 32]}
-
-
-def make_folder(count: int) -> None:
-    for number in range(count):
-        path = Path(f"photos/{number:03d}.png")
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(paint(number, 66, 70)).save(path, compress_level=1)
 
 
 def run(sorter: Any = None, stop_after: int | None = None, settings: dict[str, Any] = SETTINGS) -> list[str]:
@@ -66,7 +59,7 @@ def test_every_file_is_read_once():
     with ScanStore.open(PLACE, SETTINGS) as store:
         rows = rows_of(store)
         assert [row.file for row in rows] == [f"{k:03d}.png" for k in range(5)] and store.count() == 5
-        assert all((row.width, row.height, row.reason, row.class_name) == (70, 66, None, "cars") for row in rows)
+        assert all((row.width, row.height, row.reason, row.class_name) == (120, 90, None, "cars") for row in rows)
         assert kept(store, "pictures", "003.png") == np.asarray(scan_of("003.png").picture).tobytes()
         assert kept(store, "pictures", "nope.png") is None
         assert rows[2].sha256 == scan_of("002.png").sha256
@@ -79,7 +72,7 @@ def scan_of(name: str) -> Scanned:
 def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
     make_folder(5)
     run()
-    Image.fromarray(paint(99, 66, 70)).save("photos/001.png")
+    Image.fromarray(paint(99)).save("photos/001.png")
     os.utime("photos/002.png", ns=(1, 1))
     os.unlink("photos/003.png")
     assert run() == ["001.png", "002.png"]
