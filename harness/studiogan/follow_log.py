@@ -22,7 +22,7 @@ from harness.runtime.dist import World
 from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
-from harness.studiogan.log import STEP, Figure, Progress, Said, Unknown, parse_line
+from harness.studiogan.log import STEP, Figure, Losses, Said, Unknown, parse_line
 from harness.studiogan.process import Heard
 from harness.studiogan.weights.convert import import_checkpoint
 from harness.studiogan.workdir import drop_saves, list_saves
@@ -75,11 +75,11 @@ class Follower:
             event = parse_line(heard.line)
             if isinstance(event, Said):
                 self._on_said(event, heard.at_sec)
-            elif isinstance(event, Progress) and self.logged_step < event.step <= self.last_step and self.training:
+            elif isinstance(event, Losses) and self.logged_step < event.step <= self.last_step and self.training:
                 self._on_progress(event, heard.at_sec)
             elif isinstance(event, Figure) and event.step <= self.last_step:
                 self._on_figure(event)
-            elif isinstance(event, Unknown | Progress | Figure) and self.training:  # before it, it prints its networks
+            elif isinstance(event, Unknown | Losses | Figure) and self.training:  # before it, it prints its networks
                 self.unknown_lines += 1
 
     def _on_said(self, event: Said, at_sec: float) -> None:
@@ -111,7 +111,7 @@ class Follower:
         value = event.value if math.isfinite(event.value) else None
         self.figures.setdefault(step, {})[f"{OWN}_{event.name}"] = value
 
-    def _on_progress(self, event: Progress, at_sec: float) -> None:
+    def _on_progress(self, event: Losses, at_sec: float) -> None:
         losses = {"d_loss": event.d_loss, "g_loss": event.g_loss}
         self.reporter.show_losses(event.step, losses, self._sec_per_step(event.step, at_sec))
         self.logged_step, self.logged_at_sec = event.step, at_sec
