@@ -3,7 +3,6 @@
 In: stages that begin, go on and end. Out: which are done, and the figures of metrics.json's key `demo`.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from blend.demo.stages import Stage, run_folder
 from harness.config.experiment import Config, config_to_dict
 from harness.runtime.child import Usage
 from harness.storage.atomic import atomic_write
+from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json_or_none
 from harness.storage.lock import process_start
 from harness.storage.rundir import RunDir
@@ -36,8 +36,7 @@ class DemoRecord:
         self.config, self.stages = config, stages
         self.folder = run_folder(config) / "demo"
         self.path, self.lock_path = self.folder / "stages.json", self.folder / "lock.json"
-        content = json.dumps(config_to_dict(config), sort_keys=True)
-        self.config_sha256 = hashlib.sha256(content.encode()).hexdigest()
+        self.config_sha256 = key_sha256(config_to_dict(config))
         self.of = {stage.name: StageRecord() for stage in stages}
         self.running: dict[str, Any] | None = None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from blend.designs.design_set import SWEEP_SET, Design, is_made, request_sha256, save_designs
+from blend.designs.design_set import SWEEP_SET, Design, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, load_parents
 from blend.encoder.model import load_encoder
 from blend.generator.dial import draw_designs, setting_at
@@ -27,6 +27,7 @@ from blend.measures.sweep import (
 from harness.config.experiment import Config, finetune_config
 from harness.features import load_reader
 from harness.images.decode import picture_grid
+from harness.storage.cache import key_sha256
 from harness.web.embed import save_sweep_webp
 
 VERSION = 1  # of what is measured: raise it when the same parents would give other figures
@@ -66,7 +67,7 @@ def measure_command(config: Config) -> Path:
     if generator.num_classes:
         request |= {"brand_classifier": config.evaluate.brand_classifier}
     folder = rundir.path / "blends" / SWEEP_SET
-    sha256 = request_sha256(request)
+    sha256 = key_sha256(request)
     if is_made(folder, request) and rundir.read_metrics().get("blend", {}).get("request_sha256") == sha256:
         return rundir.metrics_path
     measures = load_measures(config, generator)

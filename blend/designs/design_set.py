@@ -3,7 +3,6 @@
 Out: runs/<base>/blends/<set>/{0000.png ..., designs.jsonl, grid.png, request.json}, there whole or not at all.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ import numpy as np
 from blend.generator.dial import Setting
 from harness.images.decode import picture_grid, save_png
 from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers, remove_folder, sync_folder
+from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json_lines, read_json_or_none
 
 SWEEP_SET = "sweep"  # what `make measure` leaves
@@ -46,10 +46,6 @@ class Design:
             "asked_futurism": self.asked_futurism,
             **measures,
         }
-
-
-def request_sha256(request: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def is_made(folder: Path, request: dict[str, Any]) -> bool:
@@ -87,7 +83,7 @@ def save_designs(
     fresh = folder.with_name(f".{folder.name}.new")  # no set's name begins so
     if fresh.exists():
         remove_folder(fresh)
-    origin = {"generators": request.get("generators"), "request_sha256": request_sha256(request)}
+    origin = {"generators": request.get("generators"), "request_sha256": key_sha256(request)}
     with atomic_folder(fresh) as temporary:
         for row, picture in zip(rows, pictures, strict=True):
             save_png(temporary / row["file"], picture, {TEXT_KEY: json.dumps({**row, **origin})})

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, request_sha256, save_designs
+from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, invert_pairs, load_parents
 from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
 from blend.generator.latents import seeds_to_latents
@@ -21,6 +21,7 @@ from blend.measures.measures import load_measures
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config
 from harness.errors import UserError
+from harness.storage.cache import key_sha256
 from harness.web.embed import save_sweep_webp
 
 SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
@@ -75,7 +76,7 @@ def blend_command(config: Config, request: Request) -> Path:
         "blend": config.blend.model_dump(mode="json"),
         "generators": generator.sha256s,
     }
-    name = request.name or f"{request.kind}-{request_sha256(facts)[:SHORT_HASH]}"
+    name = request.name or f"{request.kind}-{key_sha256(facts)[:SHORT_HASH]}"
     folder = generator.folder / "blends" / name
     if is_made(folder, facts):
         return folder

@@ -4,7 +4,6 @@ were removed lie in `removed/<id>.{json, png}`.
 Each is there whole, with all that it follows from, or not at all, whatever kills the server and whenever.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from harness.errors import UserError
 from harness.images.decode import decode_picture
 from harness.storage.atomic import atomic_write, clean_leftovers
 from harness.storage.json_files import read_json, read_json_or_none
+from harness.storage.lock import folder_lock
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 MOST_KEPT = 500
@@ -126,14 +126,8 @@ class Shelf:
     def _alone(self) -> Iterator[None]:
         """Reading, changing and writing are one act, for this process and for others."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            descriptor = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                with suppress(OSError):  # network file systems may not lock folders
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(descriptor)
+        with self._lock, folder_lock(self.path.parent):
+            yield
 
 
 def _find(entries: list[dict[str, Any]], identity: str) -> dict[str, Any]:

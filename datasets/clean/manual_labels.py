@@ -5,12 +5,9 @@ replays it. A line that goes takes the decision back.
 """
 
 import csv
-import fcntl
 import io
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -19,6 +16,7 @@ from harness.cli import say
 from harness.config.schema import ViewName
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
+from harness.storage.lock import folder_lock
 
 COLUMNS = ("file", "sha256", "verdict", "view", "note")
 VERDICTS = ("keep", "drop")
@@ -68,7 +66,8 @@ def read_decisions(path: Path, tell: Callable[[str], None] = say) -> dict[str, D
 
 def change_decisions(path: Path, changes: dict[str, Decision | None]) -> dict[str, Decision]:
     """Writes some decisions and takes others (None) back; those of other pictures stay as the file has them now."""
-    with _alone(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with folder_lock(path.parent):
         decisions = read_decisions(path, tell=lambda text: None)
         for sha256, decision in changes.items():
             if decision is None:
@@ -128,18 +127,3 @@ def _decision(row: dict[str, str] | str) -> tuple[Decision, str]:
         if found and found not in allowed:
             return empty, f"{key}: found {found[:40]!r}, allowed {', '.join(allowed)} or nothing"
     return Decision(row["file"], sha256, verdict, view, row["note"]), ""
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Reading, changing and writing are one act, between threads and processes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # some network file systems lock no folder: then the last writer wins
-            pass
-        yield
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.storage.atomic import atomic_folder, atomic_write, remove_folder
+from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json, read_json_or_none
 
 SCHEMA_VERSION = 1
@@ -49,7 +50,7 @@ def save_checkpoint(
     files["state.pt"] = buffer.getvalue()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     meta = json.loads(json.dumps({**meta, "schema_version": SCHEMA_VERSION, "sha256": hashes}))
-    files["meta.json"] = json.dumps({**meta, "meta_sha256": _meta_sha256(meta)}, indent=1).encode()
+    files["meta.json"] = json.dumps({**meta, "meta_sha256": key_sha256(meta)}, indent=1).encode()
     with atomic_folder(folder) as temporary:
         for name, content in files.items():
             atomic_write(temporary / name, content)
@@ -58,10 +59,6 @@ def save_checkpoint(
 def _weights_to_bytes(tensors: dict[str, Tensor], text: dict[str, str]) -> bytes:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, text)
-
-
-def _meta_sha256(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -73,7 +70,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         version = meta["schema_version"]
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version}, this program reads {SCHEMA_VERSION}")
-        if meta.pop("meta_sha256") != _meta_sha256(meta):
+        if meta.pop("meta_sha256") != key_sha256(meta):
             raise ValueError("meta.json is damaged (sha256 differs)")
         for name, expected in meta["sha256"].items():
             with open(folder / name, "rb") as file:

@@ -26,7 +26,7 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
         "process_start": process_start(os.getpid()),
         "token": secrets.token_hex(8),
     }
-    with _alone(path.parent):
+    with folder_lock(path.parent):  # O_EXCL still guards the making where that locks nothing
         if path.exists():
             _refuse_or_remove(path, say)
         try:
@@ -63,11 +63,12 @@ def process_start(pid: int) -> str | None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Between processes of this host: judging a lock and replacing it are one act."""
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Held for a moment, between threads and processes of this host: reading and replacing what lies in the folder is
+    one act. Network file systems may lock no folder: then the last writer wins."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # network file systems may not lock folders; O_EXCL still guards the making
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
