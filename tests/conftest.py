@@ -73,3 +73,17 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def tab(chromium) -> Iterator[Any]:
+    """A page that fails the test for whatever its console complains about."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(30_000)
+    complaints: list[str] = []
+    context.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    yield context.new_page()
+    context.close()
+    expected = ("409", "net::ERR_")  # what the browser itself logs of a refusal, and of a server that has gone
+    assert [text for text in complaints if not any(one in text for one in expected)] == []

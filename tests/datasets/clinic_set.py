@@ -1,28 +1,22 @@
 """A built set as the stage leaves it, made by hand in a moment: files, manifest, summary, packed pictures."""
 
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Config
+from harness.images.decode import decode_picture
 from harness.storage.hdf5 import PackedWriter
-from tests.harness.pictures import fit_picture
+from tests.harness.pictures import encoded, fit_picture, scene
 
 THRESHOLD = 0.5
 
 
 def draw(seed: int, height: int = 60, width: int = 90) -> bytes:
     """A JPEG of smooth noise, each another."""
-    small = np.random.default_rng(seed).integers(60, 200, (5, 6, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=85)
-    return stream.getvalue()
+    return encoded(scene(height, width, seed), "JPEG", quality=85)
 
 
 def line(file: str, **said: Any) -> dict[str, Any]:
@@ -68,7 +62,7 @@ def write_set(config: Config, lines: list[dict[str, Any]], contents: dict[str, b
         if content is not None and one["sha256"] is None:
             one["sha256"] = hashlib.sha256(content).hexdigest()
         if one["verdict"] == "keep" and content is not None:
-            picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            picture = decode_picture(content)
             writers[one["split"]].append(fit_picture(picture, *data.img_size, data.fit), 0)
             one["row"] = rows[one["split"]]
             rows[one["split"]] += 1

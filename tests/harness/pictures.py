@@ -1,6 +1,8 @@
-"""Small pictures and their encodings: what the tests of harness/images/decode.py share."""
+"""Small pictures and their encodings: what tests of decoding share."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -20,6 +22,21 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> by
     stream = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(stream, kind, **options)
     return stream.getvalue()
+
+
+def picture_file(seed: int, kind: str = "JPEG", size: tuple[int, int] = (90, 60)) -> bytes:
+    """A file as somebody might drop it; size is width, height."""
+    return encoded(scene(size[1], size[0], seed), kind)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A few bytes that say they are a picture of that size; the pixels are not in it."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    body = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
 def without_bars(picture: np.ndarray) -> np.ndarray:

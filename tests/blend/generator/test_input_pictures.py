@@ -1,8 +1,6 @@
 """Parents from folders, single files and packed sets: fitted like training pictures, bad ones told of in one line."""
 
 import hashlib
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,49 +13,25 @@ from harness.errors import UserError
 from harness.images.decode import Fit
 from harness.storage.hdf5 import open_packed, spread_rows
 from tests.blend.tiny_blend import tiny_config, write_packed
-
-
-def draw(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(60, 200, (5, 6, 3), np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+from tests.harness.pictures import encoded, png_header, scene
 
 
 def save(path: Path, seed: int, height: int = 40, width: int = 60) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw(seed, height, width)).save(path)
-
-
-def huge_png(width: int, height: int) -> bytes:
-    """A few bytes that say they are a picture of that size; the pixels are not in it."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
+    Image.fromarray(scene(height, width, seed)).save(path)
 
 
 BAD = {
     "text.jpg": (b"I am no picture", "format"),
-    "single_pixel.png": (None, "too_small"),
-    "huge.png": (huge_png(10_000, 5_001), "too_large"),
-    "cut.png": (None, "damaged"),
+    "single_pixel.png": (encoded(scene(1, 1)), "too_small"),
+    "huge.png": (png_header(10_000, 5_001), "too_large"),
+    "cut.png": (encoded(scene(40, 60, 1))[:900], "damaged"),
 }
 
 
 def write_bad(folder: Path, name: str) -> None:
-    content = BAD[name][0]
     folder.mkdir(parents=True, exist_ok=True)
-    if name == "single_pixel.png":
-        Image.fromarray(draw(0)[:1, :1]).save(folder / name)
-    elif name == "cut.png":
-        save(folder / name, 1)
-        (folder / name).write_bytes((folder / name).read_bytes()[:900])
-    else:
-        assert content is not None
-        (folder / name).write_bytes(content)
+    (folder / name).write_bytes(BAD[name][0])
 
 
 def refusal(folder: Path) -> str:
@@ -74,7 +48,7 @@ def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path, fit: Fit):
     save(tmp_path / "b.png", 1)
     save(tmp_path / "a.jpg", 2, 90, 50)
     bar = np.zeros((40, 9, 3), np.uint8)
-    barred = np.concatenate([bar, draw(3), bar], axis=1)
+    barred = np.concatenate([bar, scene(40, 60, 3), bar], axis=1)
     Image.fromarray(barred).save(tmp_path / "c.webp", lossless=True)
     parents = load_folder(tmp_path, 32, 64, fit)
     assert parents.names == ["a.jpg", "b.png", "c.webp"]

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.blend.dropped import picture_file
+from tests.harness.pictures import picture_file
 
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 from starlette.testclient import TestClient

@@ -5,34 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blend.designs.parents import ParentStore
-from tests.blend.dropped import picture_file
+from tests.harness.pictures import picture_file
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[3]
-WAIT_MS = 30_000
 AXE = "CARFORGE_AXE"  # axe.min.js of the npm package axe-core, where somebody has it; or npm fetches it into a folder
-
-
-@pytest.fixture
-def tab(chromium) -> Iterator[Any]:
-    """A page that fails the test for whatever its console complains about."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce", bypass_csp=False)
-    context.set_default_timeout(WAIT_MS)
-    complaints: list[str] = []
-    context.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    context.on("weberror", lambda error: complaints.append(str(error.error)))
-    yield context.new_page()
-    context.close()
-    expected = ("409", "net::ERR_")  # what the browser itself logs of a refusal, and of a server that has gone
-    assert [text for text in complaints if not any(one in text for one in expected)] == []
 
 
 @pytest.fixture

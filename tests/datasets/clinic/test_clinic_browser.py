@@ -29,20 +29,6 @@ HOSTILE = '"><script>document.title="taken over"</script>.jpg'
 
 
 @pytest.fixture
-def tab(chromium) -> Iterator[Any]:
-    """A page that fails the test for whatever its console complains about."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    context.set_default_timeout(WAIT_MS)
-    complaints: list[str] = []
-    context.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    context.on("weberror", lambda error: complaints.append(str(error.error)))
-    yield context.new_page()
-    context.close()
-    expected = ("409", "net::ERR_")  # what the browser itself logs of a refusal, and of a server that has gone
-    assert [text for text in complaints if not any(one in text for one in expected)] == []
-
-
-@pytest.fixture
 def clinic(tmp_path, monkeypatch) -> Iterator[str]:
     """A small set made by hand, served in this process; its address."""
     pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")

@@ -27,7 +27,7 @@ from harness.images.decode import (
     resize_picture,
     save_png,
 )
-from tests.harness.pictures import encoded, fit_picture, scene, without_bars
+from tests.harness.pictures import encoded, fit_picture, png_header, scene, without_bars
 
 SLUGS = ("unreadable", "format", "too_large", "damaged")
 
@@ -92,14 +92,6 @@ def test_a_truncated_picture_is_never_half_a_picture(kind: str, options: dict):
 
 
 # ---- bombs ----
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    body = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(60000, 60000), (10000, 10000), (7100, 7100), (2_000_000_000, 1)])
