@@ -77,8 +77,8 @@ class Importer:
             head = member.read(HEAD_BYTES)
             content = member.read(-1) if picture_kind(head) else b""
         except READ_FAULTS as error:
-            unreadable = isinstance(error, OSError) and error.strerror
-            reason = f"unreadable: {error.strerror}" if unreadable else f"damaged: {printable(str(error))[:200]}"
+            unreadable = getattr(error, "strerror", None)  # a gzip's damage is an OSError without one
+            reason = f"unreadable: {unreadable}" if unreadable else f"damaged: {printable(str(error))[:200]}"
             self.refuse(member.name, reason)
             return
         if len(content) > MAX_PICTURE_BYTES:

@@ -6,6 +6,7 @@ Empty lines and lines that begin with # are passed over. All bad lines are told 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
@@ -85,5 +86,5 @@ def _fault(cells: list[str], columns: list[str]) -> str | None:
 
 
 def _wanted(row: dict[str, str]) -> Wanted:
-    known = {column: row.get(column) or None for column in ("page", "license", "author", "title")}
+    known: dict[str, Any] = {column: row.get(column) or None for column in ("page", "license", "author", "title")}
     return Wanted(row["url"], AddressList.name, class_name=row.get("class") or None, **known)
