@@ -64,7 +64,7 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
         if newest is not None:
             _check_unchanged(before, _facts(config, generator), rundir.path)
         if before["step"] >= life.target and (life.is_done or life.target < life.total_steps):
-            life.say(f"{rundir.path}: already at step {before['step']} of {life.total_steps}")
+            life.leave(before["step"], saved_is_done=False)
             return rundir.path
         run = _build(config, generator)
         run.cpu_before_sec = cpu_before_sec

@@ -16,7 +16,7 @@ from harness.config.experiment import Config
 from harness.errors import Interrupted, UserError
 from harness.runtime.dist import World
 from harness.runtime.progress import Reporter
-from harness.storage.rundir import RunDir, disk_errors_told
+from harness.storage.rundir import RunDir, State, disk_errors_told
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -64,17 +64,17 @@ class RunLife:
         self.total_steps = total_steps
         self.target = min(total_steps, limit_steps or total_steps)
 
-    def write_status(self, state: Any, step: int, message: str = "") -> None:
+    def write_status(self, state: State, step: int, message: str = "") -> None:
         self.rundir.write_status(state, step=step, total_steps=self.total_steps, message=message)
 
     @property
     def is_done(self) -> bool:
         return (self.rundir.read_status() or {}).get("state") == "done"
 
-    def leave(self, step: int) -> None:
-        """The target was reached before. A run that was killed right after its last save is done."""
+    def leave(self, step: int, saved_is_done: bool = True) -> None:
+        """The target was reached before. A run that was killed right after its last save is done, if that ends it."""
         self.say(f"{self.rundir.path}: already at step {step} of {self.total_steps}")
-        if self.world.first and step >= self.total_steps and not self.is_done:
+        if self.world.first and saved_is_done and step >= self.total_steps and not self.is_done:
             self.write_status("done", step)
 
     def begin(self, run: Stepping, memory_advice: str = "") -> None:
