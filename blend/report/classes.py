@@ -6,8 +6,6 @@ In: metrics.json, and the grids that `evaluate` left in runs/<name>/brands/. Out
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from blend.report.design_rows import number_at, numbers_at, picture_or_none
 from blend.report.run_facts import Found, RunFacts, grid_tiles
 from harness.web.charts import CONCEPT, Line, lines_chart
@@ -59,11 +57,7 @@ def _strips(path: Path, size: tuple[int, int], shown: int, rows: int) -> list[li
     if len(tiles) < rows * shown or not rows:
         return [[] for _ in range(rows)]
     strips = [tiles[k * shown : (k + 1) * shown] for k in range(rows)]
-    return [[picture_uri(tile, PICTURE_PX) for tile in strip if not _is_blank(tile)] for strip in strips]
-
-
-def _is_blank(tile: np.ndarray) -> bool:
-    return bool((tile == 255).all())
+    return [[picture_uri(tile, PICTURE_PX) for tile in strip if (tile != 255).any()] for strip in strips]
 
 
 def brand_kept(metrics: dict[str, Any]) -> dict[str, Any] | None:

@@ -18,7 +18,11 @@ def provenance(found: Found) -> dict[str, Any]:
     env = found.base.env
     packages = env.get("packages")
     return {
-        "runs": [{"kind": kind, "facts": _facts(facts), "yaml": _yaml(facts)} for kind, facts in runs if facts],
+        "runs": [
+            {"kind": kind, "facts": _facts(facts), "yaml": facts.config and config_to_yaml(facts.config)}
+            for kind, facts in runs
+            if facts
+        ],
         "packages": packages if isinstance(packages, dict) else {},
         "python": env.get("python"),
         "platform": env.get("platform"),
@@ -66,10 +70,6 @@ def _hashes(checkpoint: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _short(sha256: Any) -> str | None:
     return f"{sha256[:SHOWN_HEX]}…" if isinstance(sha256, str) else None
-
-
-def _yaml(facts: RunFacts) -> str | None:
-    return None if facts.config is None else config_to_yaml(facts.config)
 
 
 def _weights(found: Found) -> list[tuple[str, str]]:

@@ -148,11 +148,8 @@ def inversion(found: Found) -> dict[str, Any] | None:
             ("refined", "refined"),
         )
     ]
-    return {"groups": groups, "compared": compared, "most": _most(compared)} if groups else None
-
-
-def _most(compared: Sequence[tuple[str, float | None]]) -> float:
-    return max((value for _, value in compared if value is not None), default=0.0)
+    most = max((value for _, value in compared if value is not None), default=0.0)
+    return {"groups": groups, "compared": compared, "most": most} if groups else None
 
 
 def _inversion_card(pair: InversionPair) -> dict[str, Any]:

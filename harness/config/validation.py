@@ -49,5 +49,5 @@ def faults_error(origin: str, faults: Iterable[str]) -> UserError:
 
 def shown(value: Any) -> str:
     """A value as a person wrote it, cut where it is long."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    text = repr(value) if isinstance(value, str | dict) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
