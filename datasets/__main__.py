@@ -175,7 +175,7 @@ def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: 
     from datasets.pack.build_set import build_set
     from datasets.pack.recipe import SetPlan, find_complete
     from datasets.report.report import update_report
-    from harness.cli import say
+    from harness.messages import say
 
     if on == "ray":
         from datasets.scan.ray_pool import map_on_ray

@@ -1,7 +1,6 @@
 """What the command lines share: options, a line on stderr, how a command ends (2 = user's mistake, 75 = run again)."""
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
+from harness.messages import say
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
 SetOption = Annotated[
@@ -23,14 +23,6 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 
 # What the user can mend: full, write-protected or failing storage.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-
-
-def say(text: str) -> None:
-    """One line on stderr; names that are no valid text are shown with their odd bytes escaped."""
-    rank = os.environ.get("RANK", "0")  # of several processes under torchrun
-    text = text if rank == "0" else f"[rank {rank}] {text}"
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")  # whole: processes mix theirs
-    sys.stderr.flush()
 
 
 def make_app(about: str) -> typer.Typer:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import DryRunOption, make_app, run_command, say
+from harness.cli import DryRunOption, make_app, run_command
 from harness.config.data_sources import (
     SOURCES_PATH,
     CarConnectionRecipe,
@@ -18,6 +18,7 @@ from harness.config.data_sources import (
     load_sources,
 )
 from harness.errors import Interrupted, UserError
+from harness.messages import say
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import make_manners
 from scrapers.crawl.records import FetchError, HostStopped, Tally, raise_if_left

@@ -23,7 +23,7 @@ LAYERS = {
     "datasets": ("scan", "clean", "cifar10", "procedural", "pack", "report", "clinic", "train_shipped", "bench"),
     "blend": ("generator", "encoder", "measures", "inversion", "designs", "report", "demo", "studio"),
 }
-BASE_FILES = {"harness": ("cli", "errors")}  # of a package's top, which its folders may import
+BASE_FILES = {"harness": ("cli", "errors", "messages")}  # of a package's top, which its folders may import
 NEED_TORCH = ("harness/images/tensors.py",)
 WITHOUT_TORCH = ("harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__", "datasets.pack.build_set")
 WITHOUT_TORCH += ("datasets.scan.scan", "datasets.procedural.sets", "blend.__main__", "blend.demo.demo")
@@ -104,7 +104,8 @@ def floor() -> list[str]:
     """What everything may stand on, and what imports no torch."""
     paths = [*python_files(*(f"harness/{name}" for name in ("config", "storage", "images", "web")))]
     names = [
-        path.relative_to(ROOT).as_posix() for path in [*paths, ROOT / "harness/cli.py", ROOT / "harness/errors.py"]
+        path.relative_to(ROOT).as_posix()
+        for path in [*paths, *(ROOT / f"harness/{name}.py" for name in BASE_FILES["harness"])]
     ]
     return [name.removesuffix(".py").replace("/", ".") for name in names if name not in NEED_TORCH]
 

@@ -20,7 +20,7 @@ import torch
 from blend.designs.design_set import read_designs
 from blend.designs.export import document_to_picture
 from blend.designs.generate import Request, blend_command
-from blend.designs.session import open_workshop
+from blend.designs.session import open_session
 from blend.encoder.train import train_encoder
 from blend.report.report import make_report
 from blend.studio.shelf import Shelf
@@ -113,7 +113,7 @@ def test_designs_are_drawn_again_and_caches_without_a_hash_are_made_again_with_a
 
 
 def test_the_shelf_draws_what_was_kept():
-    workshop, shelf = open_workshop("old"), Shelf(RUN / "studio")
+    workshop, shelf = open_session("old"), Shelf(RUN / "studio")
     assert [entry["document"]["note"] for entry in shelf.entries()] == ["by seed", "held out"]
     for entry in shelf.entries():
         assert_within_a_level(document_to_picture(workshop, entry["document"]), shelf.picture(entry["id"]))

@@ -14,9 +14,10 @@ from blend.demo.process import StageProcess
 from blend.demo.record import DemoRecord
 from blend.demo.stages import STAGES, Stage, page_path, run_folder, seconds_left
 from blend.report.design_rows import number_at
-from harness.cli import noted_signals, say
+from harness.cli import noted_signals
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
+from harness.messages import say
 from harness.runtime.progress import duration_text
 from harness.storage.atomic import clean_leftovers
 from harness.storage.lock import hold_lock

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
-from harness.cli import say
 from harness.config.experiment import Config, EncoderSettings
 from harness.errors import UserError
 from harness.features.resnet18 import IMAGENET_WIDTH, ResNet18, imagenet_state
 from harness.images.tensors import pictures_to_tensor
+from harness.messages import say
 from harness.networks.autocast import without_autocast
 from harness.runtime.rng import seed_for
 

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from harness.cli import say
 from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
+from harness.messages import say
 from harness.storage.hdf5 import PackedSet, open_packed, spread_rows
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src

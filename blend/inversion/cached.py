@@ -22,11 +22,11 @@ from blend.inversion.distances import make_features
 from blend.inversion.optimise import Watch, invert
 from harness.checkpoints.load import LoadedCheckpoint
 from harness.checkpoints.sampling import label_to_y
-from harness.cli import say
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import pictures_to_tensor
+from harness.messages import say
 from harness.runtime.device import prepare_hardware
 from harness.storage.cache import Arrays, cached, key_sha256, read_cached
 from harness.storage.hdf5 import spread_rows

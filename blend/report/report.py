@@ -10,8 +10,8 @@ from blend.report import charts, classes, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
 from blend.report.run_facts import Found, read_facts
 from blend.report.run_files import RunFiles
-from harness.cli import say
 from harness.config.experiment import Config, base_name, finetune_config
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 from harness.web.page import page_environment

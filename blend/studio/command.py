@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from harness.web.serve import LOOPBACK, serve_page, ui_extra
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.sets import render_set
 from datasets.scan.pool import map_in_order
 from datasets.scan.scan import ScanJob, Scanned, scan
-from harness.cli import say
+from harness.messages import say
 
 SIZE_PX = 64
 RENDERS, MESSY_FILES, HOSTILE_FILES, KILL_FILES, KILLS = 1000, 960, 500, 400, 10

@@ -27,8 +27,8 @@ from datasets.bench import faults, studiogan
 from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
 from datasets.bench.files import ROOT, WORKERS, NoFeatures, make_plan, write_photos
 from datasets.pack.build_set import build_set
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from harness.runtime.child import Usage, tree_usage
 
 PARTS = ("speed", "memory", "duplicates", "hostile", "kills")

@@ -9,8 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from harness.studiogan.checkout import find_checkout, find_python
 
 BLACK_LEVEL, BLACK_LINES = 8, 2  # so many lines at an edge in which nothing is brighter are a bar

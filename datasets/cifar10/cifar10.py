@@ -20,10 +20,10 @@ from datasets.cifar10.download import download, file_md5
 from datasets.cifar10.pickles import MAX_BYTES, read_batch
 from datasets.scan.scan import Scanned
 from datasets.scan.store import ListedFile, Split
-from harness.cli import say
 from harness.config.experiment import Data, expand_path
 from harness.errors import UserError
 from harness.images.decode import fit_image
+from harness.messages import say
 from harness.runtime.progress import track
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

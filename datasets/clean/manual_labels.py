@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from harness.cli import say
 from harness.config.schema import ViewName
 from harness.errors import UserError
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import folder_lock
 

@@ -15,10 +15,10 @@ import numpy as np
 from datasets.clean.few_shot import LOST, FewShotHeads, learn, unseen_ok
 from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.clean.manual_labels import VIEWS
-from harness.cli import say
 from harness.errors import UserError
 from harness.features.view_features import LOOK_FEATURIZERS, LookFeaturizer, at_hand, load_look_featurizer
 from harness.features.weights_file import read_tensors
+from harness.messages import say
 
 DEFAULT_VIEWS = ("left", "right", "front_left", "front_right", "rear_left", "rear_right")
 BEST_FIRST = ("clip", "mobilenet_v2", "resnet18", "reader")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datasets.pack.recipe import SetPlan, read_summary
-from harness.cli import SetOption, say
+from harness.cli import SetOption
 from harness.config.experiment import Config, Data, finetune_config, load_config
 from harness.config.schema import Clean
 from harness.errors import UserError
+from harness.messages import say
 from harness.web.serve import LOOPBACK, serve_page, ui_extra
 
 if TYPE_CHECKING:

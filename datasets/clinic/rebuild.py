@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from harness.cli import say
+from harness.messages import say
 from harness.runtime.child import Child
 
 STOP_SEC = 20

@@ -26,8 +26,8 @@ from datasets.scan.pool import count_cores, map_in_order
 from datasets.scan.run import Mapper, survey
 from datasets.scan.scan import SCAN_VERSION
 from datasets.scan.store import ScanStore, remove_store
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from harness.runtime.progress import track
 from harness.storage.atomic import atomic_write, clean_leftovers
 from harness.storage.hdf5 import PackedWriter

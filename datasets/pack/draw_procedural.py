@@ -11,9 +11,9 @@ from pathlib import Path
 from datasets.pack.recipe import recipe_differences
 from datasets.procedural.messy import render_messy
 from datasets.procedural.sets import render_set
-from harness.cli import say
 from harness.config.experiment import Data
 from harness.errors import UserError
+from harness.messages import say
 from harness.runtime.progress import Progress
 from harness.storage.atomic import remove_folder
 from harness.storage.json_files import read_json_or_none

@@ -15,8 +15,8 @@ from datasets.pack.manifest import Manifest, packed_view
 from datasets.pack.recipe import SetPlan, read_summary, threshold_of
 from datasets.report.car_colour import PAINTS, paint_of
 from datasets.report.pictures import PagePictures, sample_packed
-from harness.cli import say
 from harness.config.experiment import Data
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import hold_lock
 from harness.web.charts import Bar, bars, histogram

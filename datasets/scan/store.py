@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.scan.fingerprints import THUMB_PX, fingerprint
 from datasets.scan.scan import Scanned
-from harness.cli import say
+from harness.messages import say
 
 T = TypeVar("T")
 Split = Literal["train", "valid"]

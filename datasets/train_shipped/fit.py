@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.cli import say
+from harness.messages import say
 
 PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.02
 SHOW_STEPS = 200

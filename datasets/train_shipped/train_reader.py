@@ -21,8 +21,8 @@ from datasets.train_shipped.fit import fit, on_one_thread, to_float
 from datasets.train_shipped.negatives import spoil
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from datasets.train_shipped.view_data import draw_negatives
-from harness.cli import say
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 64

@@ -23,10 +23,10 @@ from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
 from datasets.train_shipped.fit import fit, on_one_thread, to_float
 from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
-from harness.cli import say
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 96  # what the small network learns from, before it is degraded

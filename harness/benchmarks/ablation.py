@@ -15,9 +15,10 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from harness.cli import ConfigOption, SetOption, run_command, say
+from harness.cli import ConfigOption, SetOption, run_command
 from harness.config.experiment import Config, check_config, complete_config, config_to_dict, load_config, merge
 from harness.errors import UserError
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
 from harness.storage.json_files import read_json

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
-from harness.cli import say
 from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
+from harness.messages import say
 from harness.networks.base import Discriminator, Generator
 from harness.networks.build import build_networks
 from harness.runtime.device import prepare_hardware

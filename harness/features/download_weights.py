@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from harness.cli import say
 from harness.errors import UserError, reason_of
+from harness.messages import say
 from harness.storage.atomic import atomic_file
 
 SILENCE_SEC = 30.0

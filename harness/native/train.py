@@ -11,7 +11,6 @@ import torch
 
 from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, take_newest
 from harness.checkpoints.load import find_checkpoint
-from harness.cli import say
 from harness.config.experiment import (
     Config,
     base_name,
@@ -22,6 +21,7 @@ from harness.config.experiment import (
     finetune_config,
 )
 from harness.errors import EXIT_USER_ERROR, UserError
+from harness.messages import say
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.freeze import freeze_discriminator
 from harness.native.sample_grids import save_reals, save_samples

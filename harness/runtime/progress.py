@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.cli import say
+from harness.messages import say
 from harness.storage.atomic import atomic_file
 from harness.storage.rundir import RunDir
 

@@ -11,9 +11,10 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from harness.cli import noted_signals, say
+from harness.cli import noted_signals
 from harness.config.experiment import Config
 from harness.errors import Interrupted, UserError
+from harness.messages import say
 from harness.runtime.dist import World
 from harness.runtime.progress import Reporter
 from harness.storage.rundir import RunDir, State, disk_errors_told

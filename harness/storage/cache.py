@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from harness.cli import say
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 
 ENTRY = "made_from"  # of safetensors' metadata

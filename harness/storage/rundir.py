@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.cli import say
 from harness.config.experiment import (
     Config,
     check_config,
@@ -30,6 +29,7 @@ from harness.config.experiment import (
     read_yaml,
 )
 from harness.errors import UserError
+from harness.messages import say
 from harness.storage.atomic import append_whole, atomic_write, clean_leftovers
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none
 from harness.storage.lock import hold_lock

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 
 COMMITS = {
     "0.2.0": "12ab50a5c590ed56cf9403778d79d20bae26accd",

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from harness.cli import noted_signals, say
+from harness.cli import noted_signals
 from harness.errors import UserError
+from harness.messages import say
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_SEC = 5

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from harness.cli import say
 from harness.errors import Interrupted
 from harness.images.magic_bytes import picture_kind
+from harness.messages import say
 from harness.runtime.progress import Progress
 from scrapers.crawl.client import PICTURE, Client
 from scrapers.crawl.hosts import Clock

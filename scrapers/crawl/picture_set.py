@@ -7,9 +7,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from harness.cli import noted_signals, say
+from harness.cli import noted_signals
 from harness.errors import Interrupted
 from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
+from harness.messages import say
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line
 from scrapers.crawl.politeness import Manners

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from scrapers.crawl.records import FetchError, HostStopped, Page, Wanted
 from scrapers.sites.car_specs import Specs, specs_from_rows
 from scrapers.sites.source import PageChanged, Pages, Shapes, parse_html

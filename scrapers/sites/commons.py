@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from scrapers.crawl.records import Wanted
 from scrapers.sites.source import PageChanged, Pages, html_to_text, read_json
 

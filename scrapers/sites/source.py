@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from harness.cli import say
 from harness.errors import UserError
+from harness.messages import say
 from scrapers.crawl.records import Page, Wanted
 
 CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one

@@ -6,10 +6,10 @@ from typing import Any
 
 from harness.checkpoints.checkpoint import checkpoint_folder, read_meta, save_checkpoint
 from harness.checkpoints.load import find_checkpoint
-from harness.cli import say
 from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, load_config, read_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
+from harness.messages import say
 from harness.storage.atomic import atomic_folder, atomic_write
 from harness.storage.rundir import RunDir, disk_errors_told
 from harness.studiogan.dialects.convert import config_to_text, read_foreign
