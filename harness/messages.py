@@ -1,4 +1,4 @@
-"""One line for the person, on stderr. Needs the standard library alone: `make doctor` speaks where packages are missing."""
+"""One line for the person, on stderr. Needs the standard library alone: `make doctor` speaks where packages lack."""
 
 import os
 import sys

@@ -73,8 +73,8 @@ def workplace(go_to: Callable[[str], None]) -> None:
 
 def assert_same(one: Path, other: Path) -> None:
     """Weights and optimiser, bit for bit."""
-    assert_same_state(*(load_weights(folder, "encoder") for folder in (one, other)))
-    assert_same_state(*(load_state(folder) for folder in (one, other)))
+    assert_same_state(load_weights(one, "encoder"), load_weights(other, "encoder"))
+    assert_same_state(load_state(one), load_state(other))
 
 
 def rows() -> list[dict[str, Any]]:
