@@ -13,11 +13,12 @@ from torch import Tensor
 
 from blend.designs.design_recipe import DesignRecipe
 from blend.designs.design_set import TEXT_KEY
-from blend.designs.session import DesignSession, one_thread, open_session, picture_sha256
+from blend.designs.session import DesignSession, open_session, picture_sha256
 from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
 from harness.images.decode import encode_png, read_png_text
 from harness.images.magic_bytes import picture_kind
+from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
 
 FORM = "carforge-design-1"

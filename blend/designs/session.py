@@ -5,14 +5,12 @@ In: `runs/<name>/`. Out: pictures and figures. What the run lacks is said, and t
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from blend.designs.design_recipe import DesignRecipe, Parent
 from blend.designs.parents import InvertedParent, ParentStore
@@ -25,6 +23,7 @@ from blend.generator.styled_generator import StyledGenerator, load_generator
 from blend.measures.measures import Measures, load_measures
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
+from harness.runtime.device import one_thread
 from harness.storage.lru import LruCache
 from harness.storage.rundir import RunDir
 
@@ -47,18 +46,6 @@ class Drawn:
     picture: np.ndarray
     setting: Setting
     reach: tuple[float, float] | None = None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One picture is drawn sooner by one thread than by several that wait for each other; and the same bits come out
-    on any number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class DesignSession:

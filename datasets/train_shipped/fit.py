@@ -1,7 +1,6 @@
 """The training loop of the small networks that the repository ships: AdamW, one cycle of the learning rate."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -13,17 +12,6 @@ from harness.messages import say
 PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.02
 SHOW_STEPS = 200
 Network = TypeVar("Network", bound=nn.Module)
-
-
-@contextmanager
-def on_one_thread() -> Iterator[None]:
-    """The order of sums, and so the last bits, depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def fit(

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from datasets.procedural.factors import FACTOR_NAMES, RANGES
 from datasets.train_shipped.augment import blemish, continue_rows, degrade, uniform, warp
-from datasets.train_shipped.fit import fit, on_one_thread, to_float
+from datasets.train_shipped.fit import fit, to_float
 from datasets.train_shipped.negatives import spoil
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from datasets.train_shipped.view_data import draw_negatives
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
 from harness.messages import say
+from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 64
@@ -47,7 +48,7 @@ def train_reader(
         workers: processes that draw; they change nothing but the time.
     """
     started_sec = time.process_time()
-    with on_one_thread():
+    with one_thread():
         cars = draw_mixed_cars(count, _set_seed(seed, "train"), DRAWN_PX, workers)
         others = _others(count // 6, _set_seed(seed, "train"), workers)
         say(f"drew {count} cars and {len(others)} pictures without a usable car")

@@ -21,12 +21,13 @@ from datasets.clean.manual_labels import VIEWS
 from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path, split_features
 from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
-from datasets.train_shipped.fit import fit, on_one_thread, to_float
+from datasets.train_shipped.fit import fit, to_float
 from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
 from harness.messages import say
+from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
 
 DRAWN_PX = 96  # what the small network learns from, before it is degraded
@@ -138,7 +139,7 @@ def lenient_threshold(scores: np.ndarray, usable: np.ndarray) -> float:
 def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> Path:
     """Writes the heads' file on this featurizer and returns it; for "reader" the network's file first."""
     started_sec, recipe = time.process_time(), {"count": count, "seed": seed}
-    with on_one_thread():
+    with one_thread():
         if name == "reader":
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
             drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)

@@ -9,6 +9,7 @@ from harness.networks.conv import ConvDiscriminator, ConvGenerator
 from harness.networks.layers import round_as_studiogan
 from harness.networks.progressive_latents import active_size, close_columns
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from harness.runtime.device import one_thread
 from harness.runtime.rng import seed_for
 
 
@@ -25,14 +26,10 @@ def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
 
 def build_networks(config: Config, num_classes: int, device: torch.device) -> tuple[Generator, Discriminator]:
     """Freshly initialised networks: a function of config.seed alone, whatever the number of threads."""
-    spec, threads = config_to_spec(config, num_classes), torch.get_num_threads()
-    torch.set_num_threads(1)  # the last bits of an orthogonal matrix hang on it
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(config.seed, "weights"))
-            generator, discriminator = spec_to_networks(spec)
-    finally:
-        torch.set_num_threads(threads)
+    spec = config_to_spec(config, num_classes)
+    with one_thread(), torch.random.fork_rng(devices=[]):  # the last bits of an orthogonal matrix depend on the threads
+        torch.manual_seed(seed_for(config.seed, "weights"))
+        generator, discriminator = spec_to_networks(spec)
     close_columns(generator, active_size(config.optim, spec.z_dim, step=0))
     layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
     for network in (generator, discriminator):

@@ -1,7 +1,8 @@
 """What the config asks of the hardware, and what the hardware really gives: device, precision, determinism."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -56,3 +57,15 @@ def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
     name = torch.cuda.get_device_name(device) if kind == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     emulated = " (emulated: this hardware has no bf16)" if precision == "bf16" and not bf16 else ""
     return Hardware(device, precision, f"{name}, {precision}{emulated}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The order of sums, and so the last bits, depend on the number of threads: with one they are the same on any
+    number of cores. One small picture is also drawn sooner by one thread than by several that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
