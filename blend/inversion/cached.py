@@ -6,7 +6,7 @@ In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{saf
 import hashlib
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +93,13 @@ def invert_parents(
             f"parents: found {size[0]}x{size[1]} pictures, allowed {generator.height}x{generator.width} as "
             f"{generator.base.name} draws; try another CONFIG"
         )
-    place = _place(config, generator, encoder, parents, kind, start)
-    arrays = cached(
-        place.path,
-        place.stamp,
-        lambda: _invert_in_parts(config, generator, encoder, parents, place, start, watch),
-        ENTRY,
-    )
-    for part in place.path.parent.glob(f"{place.path.stem}.*.part"):
+    search = _Search(config, generator, encoder, parents, kind, start)
+    path = search.path
+    found = search.to_inversions(cached(path, search.stamp, lambda: search.in_parts(watch), ENTRY))
+    for part in path.parent.glob(f"{path.stem}.*.part"):
         part.unlink(missing_ok=True)
-    found = _inversions(parents, kind, place.path, arrays)
-    if not place.path.with_suffix(".png").exists():
-        save_png(place.path.with_suffix(".png"), draw_sheet(found.targets, found.encoder, found.refined))
+    if not path.with_suffix(".png").exists():
+        save_png(path.with_suffix(".png"), draw_sheet(found.targets, found.encoder, found.refined))
     return found
 
 
@@ -117,53 +112,100 @@ def kept_inversions(
     start: "Inversions | None" = None,
 ) -> Inversions | None:
     """What `invert_parents` left for these parents; None where it has yet to search."""
-    place = _place(config, generator, encoder, parents, kind, start)
-    arrays = read_cached(place.path, place.stamp, ENTRY)
-    return None if arrays is None else _inversions(parents, kind, place.path, arrays)
+    search = _Search(config, generator, encoder, parents, kind, start)
+    arrays = read_cached(search.path, search.stamp, ENTRY)
+    return None if arrays is None else search.to_inversions(arrays)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an inversion is kept, the style that it is made in, and all that decides it, with the names."""
+class _Search:
+    """The parents of one kind, the networks that find their latents, and where the result is kept."""
 
-    path: Path
-    style: int
-    stamp: dict[str, Any]
+    config: Config
+    generator: StyledGenerator
+    encoder: Encoder
+    parents: Parents
+    kind: Kind
+    start: Inversions | None
 
+    def __post_init__(self) -> None:
+        if self.style and self.generator.tuned is None:
+            raise UserError(
+                f"concept pictures: found no fine-tuned run of {self.generator.base.name}, which draws them; "
+                "try `make finetune`"
+            )
 
-def _place(
-    config: Config,
-    generator: StyledGenerator,
-    encoder: Encoder,
-    parents: Parents,
-    kind: Kind,
-    start: Inversions | None,
-) -> _Place:
-    style = STYLES[kind] if start is None else 1 - STYLES[kind]
-    _run_of(generator, style)
-    stamp = {
-        "version": VERSION,
-        "kind": kind,
-        "names": parents.names,
-        "sha256s": parents.sha256s,
-        "pixels_sha256": hashlib.sha256(np.ascontiguousarray(parents.pictures).data).hexdigest(),
-        "label": parents.label,
-        # What is left out changes speed alone.
-        "settings": config.inversion.model_dump(mode="json", exclude={"count", "batch_size"}),
-        "generator": generator.key(style * STYLE_STEPS),
-        "encoder_sha256": encoder.sha256,
-    }
-    label = kind
-    if start is not None:
-        stamp["start"], label = start.path.stem, f"style{style}-{kind}"
-    return _Place(generator.folder / "inversions" / f"{label}-{key_sha256(stamp)[:16]}.safetensors", style, stamp)
+    @property
+    def style(self) -> int:
+        return STYLES[self.kind] if self.start is None else 1 - STYLES[self.kind]
 
+    @property
+    def run(self) -> LoadedCheckpoint:
+        """The run that draws in this style."""
+        return (self.generator.tuned if self.style else None) or self.generator.base
 
-def _inversions(parents: Parents, kind: Kind, path: Path, arrays: Arrays) -> Inversions:
-    pictures = ("targets", "encoder", "refined")
-    found: dict[str, Any] = {"y": None}
-    found |= {key: array if key in pictures else torch.from_numpy(array) for key, array in arrays.items()}
-    return Inversions(kind, parents.names, parents.sha256s, path=path, **found)
+    @cached_property
+    def stamp(self) -> dict[str, Any]:
+        """All that decides the result, with the names."""
+        stamp = {
+            "version": VERSION,
+            "kind": self.kind,
+            "names": self.parents.names,
+            "sha256s": self.parents.sha256s,
+            "pixels_sha256": hashlib.sha256(np.ascontiguousarray(self.parents.pictures).data).hexdigest(),
+            "label": self.parents.label,
+            # What is left out changes speed alone.
+            "settings": self.config.inversion.model_dump(mode="json", exclude={"count", "batch_size"}),
+            "generator": self.generator.key(self.style * STYLE_STEPS),
+            "encoder_sha256": self.encoder.sha256,
+        }
+        return stamp if self.start is None else {**stamp, "start": self.start.path.stem}
+
+    @cached_property
+    def path(self) -> Path:
+        label = self.kind if self.start is None else f"style{self.style}-{self.kind}"
+        return self.generator.folder / "inversions" / f"{label}-{key_sha256(self.stamp)[:16]}.safetensors"
+
+    def to_inversions(self, arrays: Arrays) -> Inversions:
+        pictures = ("targets", "encoder", "refined")
+        found: dict[str, Any] = {"y": None}
+        found |= {key: array if key in pictures else torch.from_numpy(array) for key, array in arrays.items()}
+        return Inversions(self.kind, self.parents.names, self.parents.sha256s, path=self.path, **found)
+
+    def in_parts(self, watch: Watch | None) -> Arrays:
+        """What the file is to hold. Each part is kept beside it until all are there."""
+        parts, began = [], time.monotonic()
+        for start in range(0, len(self.parents), PART_TARGETS):
+            end = min(start + PART_TARGETS, len(self.parents))
+            file = self.path.with_name(f"{self.path.stem}.{start:06d}.part")
+            make = partial(self.part, slice(start, end), watch)
+            part = cached(file, {**self.stamp, "rows": [start, end]}, make, ENTRY)
+            parts.append(part)
+            errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
+            took = f"{time.monotonic() - began:.0f} s"
+            say(f"inversion of {self.kind} pictures: {end} of {len(self.parents)}, {errors}, {took}")
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def part(self, rows: slice, watch: Watch | None) -> Arrays:
+        generator, settings = self.generator, self.config.inversion
+        pictures = np.ascontiguousarray(self.parents.pictures[rows])
+        z_first, y = encode(self.encoder, pictures) if self.start is None else self.start.latents(rows)
+        hardware = prepare_hardware(self.config.train)
+        y = y if self.parents.label is None else label_to_y(self.parents.label, len(pictures))
+        targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
+        labels = None if y is None else y.to(generator.device)
+        network, first = generator.at(self.style), z_first.to(generator.device)
+        features = make_features(settings.features, self.run)
+        found = invert(targets, network, first, settings, features, labels, hardware.autocast, watch)
+        tensors = {key: getattr(found, key) for key in ("z_first", "z", "first_error", "error")}
+        if y is not None:
+            tensors["y"] = y
+        return {
+            "targets": pictures,
+            "encoder": generator.draw(found.z_first, self.style, y),
+            "refined": generator.draw(found.z, self.style, y),
+            **{key: tensor.cpu().numpy() for key, tensor in tensors.items()},
+        }
 
 
 def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) -> np.ndarray:
@@ -177,64 +219,3 @@ def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) ->
         for pictures in (targets, encoder, refined):
             cells += [*pictures[strip], *[blank] * (columns - len(strip))]
     return picture_grid(cells, columns)
-
-
-def _invert_in_parts(
-    config: Config,
-    generator: StyledGenerator,
-    encoder: Encoder,
-    parents: Parents,
-    place: _Place,
-    start_from: Inversions | None,
-    watch: Watch | None,
-) -> Arrays:
-    """What the place's file is to hold. Each part is kept beside it until all are there."""
-    parts, began, kind = [], time.monotonic(), place.stamp["kind"]
-    for start in range(0, len(parents), PART_TARGETS):
-        end = min(start + PART_TARGETS, len(parents))
-        file = place.path.with_name(f"{place.path.stem}.{start:06d}.part")
-        make = partial(_invert_part, config, generator, encoder, parents, place, start_from, watch, slice(start, end))
-        part = cached(file, {**place.stamp, "rows": [start, end]}, make, ENTRY)
-        parts.append(part)
-        errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
-        say(f"inversion of {kind} pictures: {end} of {len(parents)}, {errors}, {time.monotonic() - began:.0f} s")
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def _invert_part(
-    config: Config,
-    generator: StyledGenerator,
-    encoder: Encoder,
-    parents: Parents,
-    place: _Place,
-    start_from: Inversions | None,
-    watch: Watch | None,
-    rows: slice,
-) -> Arrays:
-    pictures, style = np.ascontiguousarray(parents.pictures[rows]), place.style
-    z_first, y = encode(encoder, pictures) if start_from is None else start_from.latents(rows)
-    hardware = prepare_hardware(config.train)
-    y = y if parents.label is None else label_to_y(parents.label, len(pictures))
-    targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
-    labels = None if y is None else y.to(generator.device)
-    features = make_features(config.inversion.features, _run_of(generator, style))
-    network, first = generator.at(style), z_first.to(generator.device)
-    found = invert(targets, network, first, config.inversion, features, labels, hardware.autocast, watch)
-    tensors = {key: getattr(found, key) for key in ("z_first", "z", "first_error", "error")}
-    if y is not None:
-        tensors["y"] = y
-    return {
-        "targets": pictures,
-        "encoder": generator.draw(found.z_first, style, y),
-        "refined": generator.draw(found.z, style, y),
-        **{key: tensor.cpu().numpy() for key, tensor in tensors.items()},
-    }
-
-
-def _run_of(generator: StyledGenerator, style: int) -> LoadedCheckpoint:
-    run = generator.tuned if style else generator.base
-    if run is None:
-        raise UserError(
-            f"concept pictures: found no fine-tuned run of {generator.base.name}, which draws them; try `make finetune`"
-        )
-    return run
