@@ -6,15 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
 from blend.__main__ import app
 from harness.__main__ import app as harness_app
+from tests.commands import ROOT, options_of
 
-ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
 
@@ -39,17 +37,17 @@ def recipe(*arguments: str, **env: str) -> str:
 def checkout(tmp_path) -> Path:
     """A folder with the Makefile, a list of requirements, and small stand-ins for pip, venv and Carforge's doctor."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "pip.py").write_text("raise SystemExit('no-such' in open('requirements.txt').read())\n")
-    (tmp_path / "requirements.txt").write_text("# nothing\n")
-    (tmp_path / "harness").mkdir()
-    (tmp_path / "harness" / "doctor.py").write_text("import sys; print('in', sys.prefix)\n")
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "python3.12").symlink_to("/bin/false")  # stands there and does not work, as some shims do
-    (bin_folder / "python3.11").write_text(
-        f'#!/bin/sh\n[ "$2" = venv ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"\n'
-    )
-    (bin_folder / "python3.11").chmod(0o755)
+    files = {
+        "pip.py": "raise SystemExit('no-such' in open('requirements.txt').read())\n",
+        "requirements.txt": "# nothing\n",
+        "harness/doctor.py": "import sys; print('in', sys.prefix)\n",
+        "bin/python3.11": f'#!/bin/sh\n[ "$2" = venv ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"\n',
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "bin/python3.11").chmod(0o755)
+    (tmp_path / "bin/python3.12").symlink_to("/bin/false")  # stands there and does not work, as some shims do
     return tmp_path
 
 
@@ -70,11 +68,9 @@ def test_help_needs_no_python(tmp_path):
 
 
 def test_train_builds_the_set_first_and_hands_on_every_variable():
-    lines = recipe(
-        "train", "CONFIG=configs/x.yaml", "OVERRIDE=a.b=[1,2] c.d=e", "LIMIT_STEPS=5", "DRY_RUN=1"
-    ).splitlines()
+    words = ("CONFIG=configs/x.yaml", "OVERRIDE=a.b=[1,2] c.d=e", "LIMIT_STEPS=5", "DRY_RUN=1")
     plan = "--config \"$CONFIG\" --set 'a.b=[1,2]' --set 'c.d=e' --dry-run"
-    assert [" ".join(line.split()) for line in lines[-2:]] == [
+    assert [" ".join(line.split()) for line in recipe("train", *words).splitlines()[-2:]] == [
         f"PY -m datasets build --stage train {plan}",
         f'exec PY -m harness train {plan} --limit-steps "$LIMIT_STEPS"',
     ]
@@ -103,8 +99,7 @@ def test_a_stage_of_the_blend_gets_the_options_that_are_given(target):
 
 @pytest.mark.parametrize("target", BLEND_TARGETS)
 def test_the_blend_knows_the_options_that_it_gets(target):
-    group: Any = typer.main.get_command(app)
-    known = {option for parameter in group.commands[target].params for option in parameter.opts}
+    known = options_of(app, target)
     assert {f"--{name.lower()}" for name in BLEND_OPTIONS.get(target, ())} <= known
     assert {"--config", "--set", "--dry-run"} <= known and ("--limit-steps" in known) == (target == "encoder")
 
@@ -127,8 +122,7 @@ def test_a_command_gets_the_options_that_are_given_and_knows_them(call):
     target, *given = call.split()
     line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
     assert line.split() == f"exec PY -m {COMMANDS[call]}".split()
-    group: Any = typer.main.get_command(app if COMMANDS[call].startswith("blend") else harness_app)
-    known = {option for parameter in group.commands[target].params for option in parameter.opts}
+    known = options_of(app if COMMANDS[call].startswith("blend") else harness_app, target)
     assert set(re.findall(r"--[a-z-]+", COMMANDS[call])) <= known
 
 
@@ -173,7 +167,7 @@ def test_an_unknown_set_is_one_line_and_exit_2():
 def test_a_given_python_that_does_not_run_is_one_line():
     result = make(ROOT, "doctor", "PYTHON=/no/such/python")
     assert result.returncode == 2
-    assert result.stderr.splitlines()[0].startswith("PYTHON: found /no/such/python, which does not run")
+    assert result.stderr.startswith("PYTHON: found /no/such/python, which does not run")
 
 
 def test_a_given_python_installs_nothing(checkout):

@@ -1,6 +1,5 @@
-"""A tiny run with a fine-tune and an encoder, made once; and a studio on a copy of it, served on this machine."""
+"""A folder of its own for every test; a tiny run with a fine-tune and an encoder, made once; and a studio on a copy."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,30 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import harness.checkpoints.sampling
 from blend.encoder.model import build_encoder, encoder_folder, generator_keys
 from blend.generator.styled_generator import load_generator
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import config_to_dict
-from tests.blend.tiny_blend import make_tiny_runs
+from harness.runtime.device import one_thread
+from tests.blend.tiny_blend import BASE, make_quick, make_tiny_runs
 from tests.serving import served
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    make_quick(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def made_run(tmp_path_factory) -> Path:
     """A folder with runs/tiny, runs/tiny-freezed, their sets and an encoder."""
-    folder, before, batches = (
-        tmp_path_factory.mktemp("studio"),
-        Path.cwd(),
-        harness.checkpoints.sampling.STANDING_BATCHES,
-    )
-    threads = torch.get_num_threads()
-    os.chdir(folder)
-    harness.checkpoints.sampling.STANDING_BATCHES = 1
-    torch.set_num_threads(1)
-    try:
+    folder = tmp_path_factory.mktemp("studio")
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.chdir(folder)
+        patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
         config = make_tiny_runs(folder)
         generator = load_generator(config)
         encoder = build_encoder(config, generator)  # has learned nothing; where it leads, the search begins
@@ -44,20 +47,14 @@ def made_run(tmp_path_factory) -> Path:
         place = checkpoint_folder(encoder_folder(generator) / "checkpoints", config.encoder.total_steps)
         place.parent.mkdir(parents=True)
         save_checkpoint(place, {"encoder": encoder.state_dict()}, {"step": 12}, facts)
-    finally:
-        os.chdir(before)
-        harness.checkpoints.sampling.STANDING_BATCHES = batches
-        torch.set_num_threads(threads)
     return folder
 
 
 @pytest.fixture
-def run_folder(made_run, tmp_path, monkeypatch) -> Path:
-    """A copy of it, which is the working directory."""
-    shutil.copytree(made_run, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
+def run_folder(made_run, in_tmp_path, monkeypatch) -> None:
+    """A copy of it is the working directory."""
+    shutil.copytree(made_run, ".", dirs_exist_ok=True)
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-    return tmp_path
 
 
 @pytest.fixture
@@ -66,19 +63,16 @@ def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
     from blend.studio.demo_job import DemoChild
     from blend.studio.studio import Studio
 
-    studios = []
     demo = Path("demo.yaml")
-    root = Path(__file__).resolve().parents[2]
-    demo.write_text(f"extends: {root}/configs/demo.yaml\nname: demo\n")
+    demo.write_text(f"extends: {BASE.parent}/demo.yaml\nname: demo\n")
+    with ExitStack() as stack:
 
-    def make(name: str = "tiny", command: list[str] | None = None) -> Any:
-        studio = Studio(name, DemoChild(demo, command or ["true"]))
-        studios.append(studio)
-        return studio
+        def make(name: str = "tiny", command: list[str] | None = None) -> Any:
+            studio = Studio(name, DemoChild(demo, command or ["true"]))
+            stack.callback(studio.close)
+            return studio
 
-    yield make
-    for studio in studios:
-        studio.close()
+        yield make
 
 
 @pytest.fixture

@@ -1,20 +1,27 @@
 """A tiny run, the run fine-tuned from it, and their packed sets: weights are random, so writing them takes no time."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from torch import nn
 
+import blend.encoder.model
+import blend.encoder.train
+import harness.checkpoints.sampling
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, config_to_dict, config_to_yaml, finetune_config, load_config
 from harness.networks.build import build_networks
+from harness.runtime.device import one_thread
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.rundir import RunDir
+from tests.commands import ROOT
 
-BASE = Path(__file__).resolve().parents[2] / "configs/base.yaml"
+BASE = ROOT / "configs/base.yaml"
 SIZE, Z_DIM = 32, 8
 CLASS_NAMES = ["ordinary", "concept"]
 TRAIN_COUNT, VALID_COUNT = 40, 16
@@ -56,6 +63,24 @@ def tiny_config(**changes: Any) -> Config:
     return load_config(BASE, [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """Short standing statistics, a small skip and no curves: they would cost more than the tiny steps."""
+    patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+    patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
+    patch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
+
+
+@contextmanager
+def quick_work(folder: Path) -> Iterator[None]:
+    """Quick, by one thread and in this folder: for what is made once for many tests."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        make_quick(patch)
+        patch.chdir(folder)
+        yield
+    torch.use_deterministic_algorithms(deterministic)
+
+
 def make_tiny_runs(root: Path, tuned: bool = True, **changes: Any) -> Config:
     """Writes below `root`, whatever the working directory is: runs/tiny, runs/tiny-freezed and the sets of both.
 
@@ -71,14 +96,20 @@ def make_tiny_runs(root: Path, tuned: bool = True, **changes: Any) -> Config:
     return config
 
 
+def coarse_pictures(count: int, seed: int, height: int, width: int) -> Iterator[np.ndarray]:
+    """Random pictures of 4 x 4 tiles."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        yield np.kron(coarse, np.ones((height // 4, width // 4, 1), np.uint8))
+
+
 def write_packed(root: Path, config: Config, split: Any, count: int, seed: int) -> Path:
     """Smooth random pictures in two classes, where data.set and data.img_size say."""
-    rng, path = np.random.default_rng(seed), root / config.data.hdf5_path(split)
-    height, width = config.data.img_size
-    with PackedWriter(path, height, width, CLASS_NAMES, {"made_by": "tests"}) as writer:
-        for number in range(count):
-            coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            writer.append(np.kron(coarse, np.ones((height // 4, width // 4, 1), np.uint8)), number % 2)
+    path = root / config.data.hdf5_path(split)
+    with PackedWriter(path, *config.data.img_size, CLASS_NAMES, {"made_by": "tests"}) as writer:
+        for number, picture in enumerate(coarse_pictures(count, seed, *config.data.img_size)):
+            writer.append(picture, number % 2)
     return path
 
 
@@ -90,7 +121,10 @@ def write_run(root: Path, config: Config, start: Config, moved_by: float, step: 
     num_classes = len(CLASS_NAMES) if config.model.conditional else 0
     generator, discriminator = build_networks(start, num_classes, torch.device("cpu"))
     for number, network in enumerate([generator, discriminator]):
-        _move(network, moved_by, seed=number)
+        rng = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.add_(moved_by * weight.std(correction=0) * torch.randn(weight.shape, generator=rng))
     weights = {"generator": generator, "generator_ema": generator, "discriminator": discriminator}
     facts = {"step": step, "num_classes": num_classes, "config": config_to_dict(config), "class_names": CLASS_NAMES}
     folder = checkpoint_folder(rundir.checkpoints, step)
@@ -100,10 +134,3 @@ def write_run(root: Path, config: Config, start: Config, moved_by: float, step: 
     rundir.write_status("done", step=step, total_steps=step)
     rundir.write_env(device="cpu")
     return folder
-
-
-def _move(network: nn.Module, by: float, seed: int) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(by * weight.std(correction=0) * torch.randn(weight.shape, generator=rng))

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Config
 from harness.images.decode import decode_picture
@@ -12,6 +14,7 @@ from harness.storage.hdf5 import PackedWriter
 from tests.harness.pictures import encoded, fit_picture, scene
 
 THRESHOLD = 0.5
+DECISIONS = Path("data/sets/mine/decisions.csv")
 
 
 def draw(seed: int, height: int = 60, width: int = 90) -> bytes:
@@ -49,30 +52,26 @@ def line(file: str, **said: Any) -> dict[str, Any]:
 
 def write_set(config: Config, lines: list[dict[str, Any]], contents: dict[str, bytes]) -> None:
     """Files below data.src, and everything that a build leaves; kept lines get their rows here."""
-    data = config.data
-    plan = SetPlan.of(data)
+    data, plan = config.data, SetPlan.of(config.data)
     for file, content in contents.items():
         path = Path(str(data.src)) / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    rows = {"train": 0, "valid": 0}
-    writers = {split: PackedWriter(data.hdf5_path(split), *data.img_size, ["saab"], {}) for split in ("train", "valid")}
+    packed: dict[str, list[np.ndarray]] = {"train": [], "valid": []}
     for one in lines:
         content = contents.get(one["file"])
         if content is not None and one["sha256"] is None:
             one["sha256"] = hashlib.sha256(content).hexdigest()
         if one["verdict"] == "keep" and content is not None:
-            picture = decode_picture(content)
-            writers[one["split"]].append(fit_picture(picture, *data.img_size, data.fit), 0)
-            one["row"] = rows[one["split"]]
-            rows[one["split"]] += 1
-    for split, writer in writers.items():
-        writer.__enter__()
-        if rows[split]:
-            writer.__exit__(None, None, None)
-        else:
-            writer.__exit__(RuntimeError, RuntimeError(), None)
+            one["row"] = len(packed[one["split"]])
+            packed[one["split"]].append(fit_picture(decode_picture(content), *data.img_size, data.fit))
+    for split in ("train", "valid"):
+        if packed[split]:
+            with PackedWriter(data.hdf5_path(split), *data.img_size, ["saab"], {}) as writer:
+                for picture in packed[split]:
+                    writer.append(picture, 0)
     plan.manifest.parent.mkdir(parents=True, exist_ok=True)
     plan.manifest.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    rows = {split: len(pictures) for split, pictures in packed.items()}
     summary = {"recipe": plan.recipe_with_places(), "files": len(lines), **rows, "sorter": {"threshold": THRESHOLD}}
     plan.summary.write_text(json.dumps(summary))

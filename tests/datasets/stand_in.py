@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ from datasets.pack.recipe import SetPlan
 from datasets.scan.store import LISTED, ScanStore, key_to_file
 from harness.config.experiment import Config, Data, load_config
 from harness.config.schema import Clean
+from tests.commands import ROOT
 
+DIED = 9
 VIEWS = ("left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other")
-BASE = __file__.rsplit("/tests/", 1)[0] + "/configs/base.yaml"
+BASE = ROOT / "configs/base.yaml"
 
 
 class StandIn:
@@ -82,6 +85,36 @@ def make_config(*changes: str, **data: Any) -> Config:
     """A folder `photos` at 32 pixels, cleaned but for what is said."""
     settings = {"set": "mine", "source": "folder", "src": "photos", "img_size": 32, **data}
     return load_config(BASE, [*(f"data.{key}={json.dumps(value)}" for key, value in settings.items()), *changes])
+
+
+def died_in_child(work: Callable[[], object], prepare: Callable[[], object]) -> bool:
+    """Whether a process of its own ended before its work did; `prepare` is done there before."""
+    child = os.fork()
+    if child == 0:
+        prepare()
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == DIED
+
+
+def die_at(owner: Any, name: str, point: int, after: bool = False) -> Callable[[], None]:
+    """Makes the process end without a word at the `point`-th call, from 1, before or after it."""
+
+    def prepare() -> None:
+        real, calls = getattr(owner, name), [0]
+
+        def end_here(*arguments: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == point and not after:
+                os._exit(DIED)
+            result = real(*arguments, **options)
+            if calls[0] == point:
+                os._exit(DIED)
+            return result
+
+        setattr(owner, name, end_here)
+
+    return prepare
 
 
 def paint(seed: int, height: int = 90, width: int = 120, nose: str = "left") -> np.ndarray:

@@ -1,12 +1,11 @@
 """`python -m datasets …` as a person types it: paths on stdout, the rest on stderr, exit codes."""
 
+import errno
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -15,10 +14,10 @@ from datasets.__main__ import app
 from datasets.pack import build_set, draw_procedural
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import StandIn, paint
+from tests.commands import python_at_work, run_python, wait_until
+from tests.datasets.stand_in import BASE, StandIn, make_folder, paint
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """extends: {root}/configs/base.yaml
+CONFIG = f"""extends: {BASE}
 data: {{set: road, count: 6, img_size: 32}}
 finetune: {{override: {{data: {{set: show, kind: concept}}}}}}
 """
@@ -28,7 +27,7 @@ finetune: {{override: {{data: {{set: show, kind: concept}}}}}}
 def experiment(tmp_path) -> Path:
     """A folder to work in, with a config of two small drawn sets."""
     path = tmp_path / "small.yaml"
-    path.write_text(CONFIG.format(root=ROOT))
+    path.write_text(CONFIG)
     return path
 
 
@@ -37,26 +36,17 @@ def call(*arguments: str) -> None:
     app([*arguments, "--workers", "0"], standalone_mode=False)
 
 
-def start(*arguments: str, **options) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([sys.executable, "-m", "datasets", *arguments], env=env, text=True, **pipes)
-
-
 def packed_count(name: str) -> int:
-    paths = sorted(Path(f"data/hdf5/{name}").glob("*.hdf5"))
     total = 0
-    for path in paths:
+    for path in Path(f"data/hdf5/{name}").glob("*.hdf5"):
         with open_packed(path) as packed:
             total += packed.count
     return total
 
 
-def test_a_set_is_named_after_its_folder_as_far_as_that_can_be(tmp_path, monkeypatch, capsys):
+def test_a_set_is_named_after_its_folder_as_far_as_that_can_be(monkeypatch):
     monkeypatch.setattr(build_set, "_load_sorter", lambda name: StandIn())
-    Path("my cars (new)").mkdir()
-    for number in range(3):
-        Image.fromarray(paint(number)).save(f"my cars (new)/{number}.png")
+    make_folder(3, folder=Path("my cars (new)"))
     call("folder", "my cars (new)", "--size", "32")
     assert packed_count("my_cars_new") == 3
     Path("(-)").mkdir()
@@ -85,14 +75,12 @@ def test_a_stage_builds_its_set_alone(experiment, stage, name):
 def test_src_is_given_to_one_stage(tmp_path):
     config = tmp_path / "photos.yaml"
     config.write_text(
-        f"extends: {ROOT}/configs/base.yaml\ndata: {{set: own, source: folder, img_size: 32}}\n"
+        f"extends: {BASE}\ndata: {{set: own, source: folder, img_size: 32}}\n"
         "clean: {apply: false}\n"
         "finetune: {override: {data: {set: own-concept}}}\n"
     )
-    for name, shade in (("mine", 90), ("concepts", 140)):
-        Path(name).mkdir()
-        for number in range(3):
-            Image.new("RGB", (60, 40), (shade, number, 150)).save(f"{name}/{number}.png")
+    make_folder(3, folder=Path("mine"))
+    make_folder(3, logos=3, folder=Path("concepts"))
     with pytest.raises(UserError, match="data.src: found nothing"):
         call("build", "--config", str(config), "--stage", "train")
     call("build", "--config", str(config), "--stage", "train", "--src", "mine")
@@ -157,12 +145,12 @@ def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(build_set, "_load_sorter", lambda name: StandIn())
     files = Path("data/raw/concept_cars/files/aa")
     files.mkdir(parents=True)
-    lines = []
+    lines = [
+        {"url": f"http://x/{number}", "status": "done", "file": f"files/aa/{number}.png", "license": "CC0"}
+        for number in range(5)
+    ]
     for number in range(5):
         Image.fromarray(paint(number, nose="left" if number < 3 else "right")).save(files / f"{number}.png")
-        lines.append(
-            {"url": f"http://x/{number}", "status": "done", "file": f"files/aa/{number}.png", "license": "CC0"}
-        )
     (files.parents[1] / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     call("set", "concept", "--set", "data.valid_fraction=0")
     assert packed_count("concept_cars") == 5
@@ -195,20 +183,13 @@ def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_one_clear_line_and_exit_2(arguments, text):
-    process = start(*arguments)
-    out, err = process.communicate()
-    assert process.returncode == 2 and out == ""
-    assert text in err and "Traceback" not in err
+    ended = run_python("-m", "datasets", *arguments)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert text in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_full_disk_is_told_and_leaves_nothing(experiment, monkeypatch):
-    import errno
-
-    from datasets.pack import build_set
-
-    def no_space(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    no_space = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr(build_set, "atomic_write", no_space)
     with pytest.raises(UserError, match="no space left"):
         call("build", "--config", str(experiment), "--stage", "train")
@@ -217,13 +198,11 @@ def test_full_disk_is_told_and_leaves_nothing(experiment, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_cleans_up_and_ends_with_75(number):
-    process = start("procedural", "--size", "64", "--count", "4000", "--workers", "1")
-    deadline = time.monotonic() + 60
-    while not list(Path("data").rglob("*_00000*.png")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    arguments = ("procedural", "--size", "64", "--count", "4000", "--workers", "1")
+    with python_at_work("-m", "datasets", *arguments) as process:
+        wait_until(lambda: list(Path("data").rglob("*_00000*.png")), "the first pictures")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 75 and "Traceback" not in err
     assert err.splitlines()[-1] == f"stopped by {number.name}: the same command starts again"
     assert list(Path("data").rglob("*.png")) == [] and list(Path("data").rglob("lock.json")) == []

@@ -3,38 +3,40 @@
 import asyncio
 import gzip
 import hashlib
-import io
 import socket
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpcore2
 from httpcore2 import AnyIOBackend  # pyright: ignore
 from PIL import Image
 
+from harness.images.magic_bytes import PICTURE_TYPES
+from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.politeness import Manners
+from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.ssrf_guard import GuardedNetwork
+from tests.harness.pictures import encoded
 
 FAULTS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
 SHORT_CAP_BYTES = 64 * 1024  # max_bytes of the tests' manners: bombs and endless bodies go off early
 SILENCE_SEC = 1.0  # of the tests' manners; more than a busy machine makes a good answer wait
-CONTENT_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+CONTACT = "tests@carforge.example"
+FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
 def make_picture(number: int, kind: str = "jpg") -> bytes:
     """A small picture like no other."""
     noise = hashlib.shake_128(f"{kind}{number}".encode()).digest(16 * 16 * 3)
-    buffer = io.BytesIO()
-    formats = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-    Image.frombytes("RGB", (16, 16), noise).save(buffer, formats[kind])
-    return buffer.getvalue()
+    return encoded(Image.frombytes("RGB", (16, 16), noise), FORMATS[kind])
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Site:
             kind = ("jpg", "png", "webp")[number % 3]
             path = f"{folder}/{number}.{kind}"
             made[path] = make_picture(number, kind)
-            self.pages[path] = Reply(made[path], content_type=CONTENT_TYPES[kind])
+            self.pages[path] = Reply(made[path], content_type=PICTURE_TYPES[kind])
         return made
 
     def note(self, asked: Asked) -> int:
@@ -149,18 +151,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def reply(self, asked: Asked, reply: Reply) -> None:
         asked.status = reply.status
-        self.begin(reply.status, {"Content-Type": reply.content_type, **reply.headers})
-        if "Content-Length" not in reply.headers and "Transfer-Encoding" not in reply.headers:
-            self.send_header("Content-Length", str(len(reply.body)))
-        self.end_headers()
-        self.wfile.write(reply.body)
+        length = {} if "Transfer-Encoding" in reply.headers else {"Content-Length": str(len(reply.body))}
+        self.send(reply.status, {"Content-Type": reply.content_type, **length, **reply.headers}, reply.body)
         asked.whole = reply.status == 200 and reply.content_type.startswith("image/")
 
-    def begin(self, status: int, headers: dict[str, str]) -> None:
+    def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             for part in value.split("\n"):
                 self.send_header(name, part)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_part(self, body: bytes, length: int | None = None) -> None:
+        """The beginning of a picture whose length is told, or is to be seen from the end of the connection."""
+        told = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
+        self.send(200, {"Content-Type": "image/jpeg", **told}, body)
+        self.close_connection = True
 
     def picture(self) -> bytes:
         page = self.site.pages[self.path]
@@ -177,17 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_short(self, asked: Asked) -> None:
-        body = self.picture()
-        self.begin(200, {"Content-Type": "image/jpeg", "Content-Length": str(len(body))})
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2])
-        self.close_connection = True
+        length = len(self.picture())
+        self.send_part(self.picture()[: length // 2], length)
 
     def do_unbounded_short(self, asked: Asked) -> None:
-        self.begin(200, {"Content-Type": "image/jpeg", "Connection": "close"})
-        self.end_headers()
-        self.wfile.write(self.picture()[:-20])
-        self.close_connection = True
+        self.send_part(self.picture()[:-20])
 
     def do_html(self, asked: Asked) -> None:
         self.reply(asked, Reply(b"<!doctype html><p>Please log in", content_type="text/html"))
@@ -196,16 +197,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.reply(asked, Reply(b"", content_type="text/plain"))
 
     def do_slow(self, asked: Asked) -> None:
-        self.begin(200, {"Content-Type": "image/jpeg", "Content-Length": str(len(self.picture()))})
-        self.end_headers()
-        self.wfile.write(self.picture()[:10])
+        self.send_part(self.picture()[:10], len(self.picture()))
         time.sleep(1.5 * SILENCE_SEC)
-        self.close_connection = True
 
     def do_drip(self, asked: Asked) -> None:
         """A byte now and then: never silent, never done."""
-        self.begin(200, {"Content-Type": "image/jpeg", "Content-Length": "1000"})
-        self.end_headers()
+        self.send_part(b"", 1000)
         while self.site.open:
             self.wfile.write(b"x")
             time.sleep(0.05)
@@ -218,8 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.reply(asked, Reply(body, headers={"Content-Encoding": "gzip"}, content_type="text/plain"))
 
     def do_endless(self, asked: Asked) -> None:
-        self.begin(200, {"Content-Type": "image/jpeg", "Connection": "close"})
-        self.end_headers()
+        self.send_part(b"")
         while self.site.open:
             self.wfile.write(b"\xff\xd8\xff" + bytes(1 << 14))
 
@@ -269,7 +265,15 @@ class FakeClock(Clock):
 
 def quick_manners(**changes: Any) -> Manners:
     """Manners that need no patience."""
-    values: dict[str, Any] = {"contact": "tests@carforge.example", "per_host_rate": 1000, "per_host_concurrency": 8}
-    values |= {"silence_timeout_sec": SILENCE_SEC, "request_timeout_sec": 10, "backoff_sec": 0}
-    values |= {"max_bytes": SHORT_CAP_BYTES, "allow_private": True}
+    values: dict[str, Any] = {
+        **{"contact": CONTACT, "per_host_rate": 1000, "per_host_concurrency": 8},
+        **{"silence_timeout_sec": SILENCE_SEC, "request_timeout_sec": 10, "backoff_sec": 0},
+        **{"max_bytes": SHORT_CAP_BYTES, "allow_private": True},
+    }
     return Manners(**(values | changes))
+
+
+def fetch(folder: Path, urls: Iterable[str], clock: Clock | None = None, **changes: Any) -> tuple[Tally, Fetcher]:
+    """What became of these pictures, and who fetched them, with `changes` of the quick manners."""
+    with Fetcher(folder, quick_manners(**changes), clock=clock) as fetcher:
+        return fetcher.fetch_pictures([Wanted(url, "list") for url in urls]), fetcher

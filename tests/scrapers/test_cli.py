@@ -1,12 +1,8 @@
 """`python -m scrapers …` as a person types it: the folder on stdout, the rest on stderr, exit codes, dry runs."""
 
-import os
 import signal
 import socket
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -16,22 +12,15 @@ from harness.errors import UserError
 from scrapers.__main__ import app, make_source
 from scrapers.plan import make_plan, text_to_years
 from scrapers.sites.car_connection import CarConnection
-from tests.scrapers.local.local_set import LocalSet, a_picture, tree_of
-
-ROOT = Path(__file__).resolve().parents[2]
-CONTACT = "tests@carforge.example"
+from tests.commands import python_at_work, wait_until
+from tests.scrapers.faulty_site import CONTACT
+from tests.scrapers.local.local_set import LocalSet, tree_of, write_pictures
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
-    """A folder to work in, with a folder of four pictures; no contact, no key, and no network but this machine's."""
-    for name in ("CARFORGE_CONTACT", "BRAVE_SEARCH_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    for number, name in enumerate(("audi/1.jpg", "audi/2.jpg", "bmw/3.jpg", "bmw/4.jpg")):
-        path = tmp_path / "cars" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(a_picture(number))
+def cars(workplace, tmp_path):
+    """A folder of four pictures. What the commands do with signals is taken back."""
+    write_pictures(tmp_path / "cars", "audi/1.jpg", "audi/2.jpg", "bmw/3.jpg", "bmw/4.jpg")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -132,17 +121,13 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(tmp_path, capsys, monkeypa
     (tmp_path / "list.txt").write_text("https://a.example/1.jpg\n")
     (tmp_path / "cars.zip").write_bytes(b"PK")
     before = tree_of(tmp_path)
-
-    def no_network(*_: object) -> None:
-        raise AssertionError("the network was used")
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(socket.socket, "connect", no_network)
+    for owner, name in ((socket, "getaddrinfo"), (socket.socket, "connect")):
+        monkeypatch.setattr(owner, name, lambda *_: pytest.fail("the network was used"))
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     assert call(*arguments, "--dry-run") == 0
     out = capsys.readouterr().out
     assert all(line.startswith("# ") for line in out.splitlines())
-    assert f"#   {shows}\n" in out or f"# {shows}\n" in out or f"#   {shows}" in out
+    assert f"# {shows}\n" in out or f"#   {shows}" in out
     assert tree_of(tmp_path) == before
 
 
@@ -177,18 +162,12 @@ def test_sets_are_named_after_what_is_imported(tmp_path):
 
 
 def test_a_signal_ends_it_with_exit_75_and_the_same_command_goes_on(tmp_path):
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(1500):
-        (folder / f"{number:04}.jpg").write_bytes(a_picture(number))
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "scrapers", "folder", "--src", "many"]
-    running = subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    write_pictures(tmp_path / "many", *(f"{number:04}.jpg" for number in range(1500)))
     ledger = tmp_path / "data" / "raw" / "many" / "ledger.jsonl"
-    while running.poll() is None and not (ledger.exists() and ledger.stat().st_size > 20_000):
-        time.sleep(0.01)
-    running.send_signal(signal.SIGTERM)
-    out, err = running.communicate(timeout=60)
+    with python_at_work("-m", "scrapers", "folder", "--src", "many") as running:
+        wait_until(lambda: ledger.exists() and ledger.stat().st_size > 20_000, "some of the pictures")
+        running.send_signal(signal.SIGTERM)
+        out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (75, ""), err
     kept = len(LocalSet(ledger.parent).good)
     assert 0 < kept < 1500 and "goes on from here" in err

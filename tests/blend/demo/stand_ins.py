@@ -5,9 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from blend.demo import demo, process
 from blend.demo.stages import STAGES, Stage
 from harness.cli import run_command
 from harness.runtime.child import tree_usage
+from tests.commands import ROOT, wait_until
 
-ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "configs" / "demo.yaml"
 NAMES = [stage.name for stage in STAGES]
 PATIENCE_SEC = 30
@@ -116,13 +114,6 @@ def started() -> list[str]:
     return [line.split()[0] for line in journal() if " starts " in line]
 
 
-def wait_until(reached: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SEC
-    while not reached():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.01)
-
-
 def at_work(name: str, times: int = 1) -> int:
     """Waits until a stage has come to the middle of its work so many times; its process."""
     wait_until(lambda: journal().count(f"{name} waits") >= times, f"{name} at work")
@@ -130,6 +121,15 @@ def at_work(name: str, times: int = 1) -> int:
     kept = Path("runs/demo/demo/stages.json")
     wait_until(lambda: kept.exists() and f'"pid": {pid}' in kept.read_text(), "a record of it")
     return pid
+
+
+def waiting_in(
+    name: str, times: int = 1, stages: list[Stage] = FEW, before: Callable[[], object] = lambda: None, **todo: object
+) -> tuple[Demo, int]:
+    """A demo that waits in the midst of this stage, and the stage's process."""
+    plan(name, wait=True, **todo)
+    run = Demo(stages=stages, before=before)
+    return run, at_work(name, times)
 
 
 def is_gone(pid: int) -> bool:
@@ -142,15 +142,3 @@ def metrics() -> dict:
 
 def usage_of(name: str) -> dict:
     return json.loads(Path("runs/demo/demo/stages.json").read_text())["stages"][name]["usage"]
-
-
-@contextmanager
-def checkout(folder: Path) -> Iterator[None]:
-    """An empty checkout to be in; whatever a test leaves at work there ends with it."""
-    with chdir(folder):
-        Path("plan").mkdir()
-        Path("stand_in.py").write_text(STAND_IN)
-        yield
-        for words in (line.split() for line in journal()):
-            if words[1] == "starts" and not is_gone(int(words[2])):
-                os.kill(int(words[2]), signal.SIGKILL)

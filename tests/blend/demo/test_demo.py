@@ -4,16 +4,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
 from blend.demo import record
 from blend.demo.stages import STAGES, Stage, seconds_left
@@ -21,26 +17,17 @@ from tests.blend.demo.stand_ins import (
     CONFIG,
     FEW_NAMES,
     NAMES,
-    ROOT,
     STAND_INS,
     Demo,
-    at_work,
-    checkout,
     is_gone,
     journal,
     metrics,
     plan,
     started,
     unplan,
-    wait_until,
+    waiting_in,
 )
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> Iterator[None]:
-    with checkout(tmp_path):
-        yield
-
+from tests.commands import options_of, run_python, wait_until
 
 # ---- from nothing to the page ----
 
@@ -98,9 +85,8 @@ def test_the_page_is_written_with_the_figures_and_they_are_completed_after_it():
 
 def test_it_goes_on_after_each_stage_was_killed():
     for number, name in enumerate(NAMES):
-        plan(name, wait=True)
-        run = Demo(stages=STAND_INS)
-        os.kill(at_work(name), signal.SIGKILL)
+        run, stage = waiting_in(name, stages=STAND_INS)
+        os.kill(stage, signal.SIGKILL)
         assert run.code() == 75
         told = Path("stderr").read_text().splitlines()[-1]
         assert told.startswith(f"[{number + 1}/8] {name} was ended by SIGKILL") and "the same command goes on" in told
@@ -112,9 +98,7 @@ def test_it_goes_on_after_each_stage_was_killed():
 
 def test_it_goes_on_after_the_demo_was_killed_in_each_stage():
     for name in NAMES:
-        plan(name, wait=True)
-        run = Demo(stages=STAND_INS)
-        at_work(name)
+        run, _ = waiting_in(name, stages=STAND_INS)
         assert run.kill() == -signal.SIGKILL
         plan(name)  # the next start of this stage does not wait; the one left at work still does
     assert Demo(stages=STAND_INS).code() == 0
@@ -122,9 +106,7 @@ def test_it_goes_on_after_the_demo_was_killed_in_each_stage():
 
 
 def test_a_stage_left_at_work_saves_and_ends_before_it_is_started_again():
-    plan("encoder", wait=True)
-    run = Demo()
-    left = at_work("encoder")
+    run, left = waiting_in("encoder")
     run.kill()
     assert not is_gone(left)
     again = Demo()
@@ -143,9 +125,8 @@ def test_a_stage_left_at_work_saves_and_ends_before_it_is_started_again():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_stage_once_and_the_demo_ends_after_it(number):
-    plan("encoder", wait=True)
-    run = Demo(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # the tests themselves may be under nohup
-    stage = at_work("encoder")
+    as_usual = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may be under nohup
+    run, stage = waiting_in("encoder", before=as_usual)
     os.kill(run.pid, number)
     assert run.kill(number) == 75
     assert is_gone(stage)
@@ -160,9 +141,7 @@ def test_a_signal_stops_the_stage_once_and_the_demo_ends_after_it(number):
 
 
 def test_hanging_up_stops_nothing_under_nohup():
-    plan("train", wait=True)
-    run = Demo(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    at_work("train")
+    run, _ = waiting_in("train", before=partial(signal.signal, signal.SIGHUP, signal.SIG_IGN))
     os.kill(run.pid, signal.SIGHUP)
     unplan("train")
     assert run.code() == 0
@@ -184,19 +163,16 @@ def test_an_error_of_the_demo_itself_leaves_no_stage_behind():
     """A disk that is full when the record is written, say."""
 
     def fill_up() -> None:
-        write, calls = record.atomic_write, []
+        write = record.atomic_write
 
         def full(path: Path, content: str) -> None:
-            calls.append(path)
             if Path("full").exists():
                 raise OSError(28, "No space left on device", str(path))
             write(path, content)
 
         record.atomic_write = full
 
-    plan("train", wait=True)
-    run = Demo(before=fill_up)
-    stage = at_work("train")
+    run, stage = waiting_in("train", before=fill_up)
     Path("full").touch()
     assert run.code() == 2
     assert is_gone(stage) and journal()[-1] == "train SIGTERM"
@@ -207,11 +183,8 @@ def test_an_error_of_the_demo_itself_leaves_no_stage_behind():
 
 
 def test_a_second_demo_in_the_same_run_is_refused():
-    plan("train", wait=True)
-    run = Demo()
-    at_work("train")
-    refused = Demo()
-    assert refused.code() == 2
+    run, _ = waiting_in("train")
+    assert Demo().code() == 2
     assert f"process {run.pid} on host" in Path("stderr").read_text()
     assert started() == ["train"]
     unplan("train")
@@ -227,8 +200,7 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing():
     before = tree()
     assert Demo("seed=7", stages=STAND_INS, dry_run=True).code() == 0
     assert tree() == before
-    told = Path("stdout").read_text()
-    first, command, *_, last = told.splitlines()
+    first, command, *_, last = Path("stdout").read_text().splitlines()
     assert re.fullmatch(r"\[1/8\] dataset: ordinary and concept cars to learn from \(about \d+ (s|min)\)", first)
     assert command == f"      python -S -E stand_in.py dataset --config {CONFIG} --set seed=7"
     assert re.fullmatch(r"# the page: runs/demo/report\.html; about \d+ min in all", last)
@@ -252,8 +224,7 @@ def test_a_faulty_config_is_exit_2_and_leaves_nothing():
 @pytest.mark.parametrize("stage", STAGES, ids=NAMES)
 def test_each_stage_is_a_command_that_takes_a_config(stage: Stage):
     flag, module, command, *options = stage.command
-    app: Any = typer.main.get_command(import_module(f"{module}.__main__").app)
-    known = {option for parameter in app.commands[command].params for option in parameter.opts}
+    known = options_of(import_module(f"{module}.__main__").app, command)
     assert flag == "-m" and {"--config", "--set", *options[::2]} <= known
 
 
@@ -268,5 +239,4 @@ def test_the_time_left_follows_the_pace_so_far_and_what_is_spent():
 
 
 def test_the_demo_itself_needs_no_torch():
-    code = "import sys, blend.demo.demo; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
+    assert run_python("-c", "import sys, blend.demo.demo; print('torch' in sys.modules)").stdout == "False\n"

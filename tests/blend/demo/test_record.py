@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,33 +13,22 @@ from blend.demo import process
 from harness.storage.lock import process_start
 from tests.blend.demo.stand_ins import (
     FEW_NAMES,
-    ROOT,
     Demo,
-    at_work,
-    checkout,
     journal,
     metrics,
     plan,
     started,
     unplan,
     usage_of,
-    wait_until,
+    waiting_in,
 )
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> Iterator[None]:
-    with checkout(tmp_path):
-        yield
-
+from tests.commands import run_python, wait_until
 
 # ---- what it counts ----
 
 
 def test_use_adds_up_over_interruptions_and_counts_the_children_of_a_stage():
-    plan("encoder", wait=True, cpu_sec=0.2, child_cpu_sec=0.2)
-    run = Demo()
-    at_work("encoder")
+    run, _ = waiting_in("encoder", cpu_sec=0.2, child_cpu_sec=0.2)
     assert run.kill(signal.SIGTERM) == 75
     first = usage_of("encoder")
     assert 0.3 <= first["cpu_sec"] < 0.6
@@ -52,9 +41,7 @@ def test_use_adds_up_over_interruptions_and_counts_the_children_of_a_stage():
 
 
 def test_use_until_the_demo_was_killed_is_kept():
-    plan("train", wait=True, cpu_sec=0.6)
-    run = Demo()
-    at_work("train")  # after half of it
+    run, _ = waiting_in("train", cpu_sec=0.6)  # after half of it
     wait_until(lambda: usage_of("train")["cpu_sec"] >= 0.3, "a record of the use so far")
     run.kill()
     killed = usage_of("train")
@@ -65,12 +52,8 @@ def test_use_until_the_demo_was_killed_is_kept():
 
 
 def test_a_stage_left_at_work_is_counted_to_its_end():
-    def record_at_the_start_alone() -> None:
-        process.RECORD_EVERY_SEC = 1000.0
-
-    plan("train", wait=True, cpu_sec=0.6)
-    run = Demo(before=record_at_the_start_alone)
-    at_work("train")  # after half of it
+    record_at_the_start_alone = partial(setattr, process, "RECORD_EVERY_SEC", 1000.0)
+    run, _ = waiting_in("train", before=record_at_the_start_alone, cpu_sec=0.6)  # after half of it
     run.kill()
     assert usage_of("train")["cpu_sec"] < 0.3
     plan("train")
@@ -79,13 +62,9 @@ def test_a_stage_left_at_work_is_counted_to_its_end():
 
 
 def test_what_was_used_before_a_stage_was_left_at_work_stays():
-    plan("train", wait=True, cpu_sec=0.6)
-    run = Demo()
-    at_work("train")
+    run, _ = waiting_in("train", cpu_sec=0.6)
     assert run.kill(signal.SIGTERM) == 75
-    plan("train", wait=True)
-    run = Demo()
-    at_work("train", times=2)
+    run, _ = waiting_in("train", times=2)
     run.kill()
     plan("train")
     assert Demo().code() == 0
@@ -109,8 +88,7 @@ process = stage_process.StageProcess({[sys.executable, "-S", "-c", code]})
 assert process.watch([], lambda pid, usage: None) == 0
 print(process.usage.peak_rss_mb)
 """
-    run = subprocess.run([sys.executable, "-c", measure], cwd=ROOT, capture_output=True, text=True)
-    return float(run.stdout)
+    return float(run_python("-c", measure).stdout)
 
 
 def test_a_short_peak_between_samples_counts():
@@ -125,14 +103,11 @@ def test_memory_of_a_stages_processes_is_taken_together():
 
 
 def test_a_process_that_has_ended_or_is_another_by_now_is_left_in_peace():
-    def say(text: str) -> None:
-        raise AssertionError(text)
-
     ended = subprocess.Popen([sys.executable, "-S", "-c", "pass"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked for its exit code yet
-    assert process.stop_left_behind(ended.pid, process_start(ended.pid), say) is None
+    assert process.stop_left_behind(ended.pid, process_start(ended.pid), pytest.fail) is None
     assert ended.wait() == 0
-    assert process.stop_left_behind(os.getpid(), "boot:1", say) is None
+    assert process.stop_left_behind(os.getpid(), "boot:1", pytest.fail) is None
 
 
 # ---- what makes stages run again ----
@@ -160,9 +135,7 @@ def test_work_that_is_gone_is_done_again_with_all_that_follows_and_counts_from_z
 def test_a_stage_that_runs_again_is_open_and_so_is_what_follows_it(number):
     Demo().code()
     Path("runs/demo/encoder.work").unlink()
-    plan("encoder", wait=True)
-    run = Demo()
-    at_work("encoder")
+    run, _ = waiting_in("encoder")
     run.kill(number)
     unplan("encoder")
     Demo().code()

@@ -8,6 +8,7 @@ import torch
 from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference, query_to_recipe
 from blend.generator.latents import average_latents, mix_latents
 from harness.errors import UserError
+from tests.refusals import refused
 
 FILE = "file-" + "ab" * 32
 
@@ -45,7 +46,7 @@ def test_equal_recipes_have_equal_names_and_others_have_not():
     "text, said",
     [
         ("", "ordinary parent"),
-        ("o=../../etc/passwd", "reference|parent"),
+        ("o=../../etc/passwd", "parent"),
         ("o=file-..%2f..%2fetc", "parent"),
         ("o=seed-01", "parent"),
         ("o=seed-1&i=nan", "i: found 'nan'"),
@@ -56,9 +57,8 @@ def test_equal_recipes_have_equal_names_and_others_have_not():
     ],
 )
 def test_what_is_no_recipe_is_refused(text, said):
-    with pytest.raises(UserError, match=said) as caught:
+    with refused(said):
         query_to_recipe(parse_qsl(text))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["seed-1\n", "seed-" + "9" * 10, "FILE-" + "ab" * 32, "file-" + "AB" * 32, "valid-1"])

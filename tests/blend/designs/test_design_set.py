@@ -1,6 +1,7 @@
 """A set of designs on disk."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -48,9 +49,7 @@ def test_a_failure_leaves_the_older_set(tmp_path, monkeypatch):
     save_designs(folder, REQUEST, *some_designs())
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(blend.designs.design_set, "save_png", full)
     with pytest.raises(OSError, match="No space"):
         save_designs(folder, {"kind": "other"}, *some_designs(2))

@@ -2,17 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-import blend.encoder.model
-import blend.encoder.train
-import harness.checkpoints.sampling
 from blend.designs.commands import invert_command, measure_command
 from blend.designs.design_set import read_designs
 from blend.designs.generate import Request, blend_command, text_to_range
@@ -21,41 +17,32 @@ from blend.generator.styled_generator import load_generator
 from blend.report.report import make_report
 from harness.config.experiment import Config, check_config, config_to_dict
 from harness.errors import UserError
-from tests.blend.tiny_blend import CLASS_NAMES, CONDITIONAL, make_tiny_runs
+from harness.images.decode import save_png
+from tests.blend.tiny_blend import CLASS_NAMES, CONDITIONAL, coarse_pictures, make_tiny_runs, quick_work, tiny_config
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Config]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny runs with an encoder, in a folder that tests copy."""
     folder = tmp_path_factory.mktemp("made")
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-        patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-        patch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
-        patch.chdir(folder)
-        config = make_tiny_runs(folder)
-        train_encoder(config)
-        yield folder, config
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    with quick_work(folder):
+        train_encoder(make_tiny_runs(folder))
+    return folder
 
 
 @pytest.fixture
-def config(made: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    for name in ("runs", "data"):
-        shutil.copytree(made[0] / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    return made[1]
+def config(made: Path) -> Config:
+    shutil.copytree(made, ".", dirs_exist_ok=True)
+    return tiny_config()
 
 
 def folder_of(name: str, count: int) -> Path:
     folder = Path(name)
     folder.mkdir()
-    rng = np.random.default_rng(len(name))
-    for number in range(count):
-        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(np.kron(coarse, np.ones((12, 12, 1), np.uint8))).save(folder / f"{name}{number}.png")
+    for number, picture in enumerate(coarse_pictures(count, len(name), 48, 48)):
+        save_png(folder / f"{name}{number}.png", picture)
     return folder
 
 
@@ -81,8 +68,6 @@ def test_at_both_ends_of_the_dial_stand_the_parents_themselves(config):
     generator = load_generator(config)
     for intensity, kind in ((0.0, "ordinary"), (1.0, "concept")):
         (row,) = read_designs(folder := blend_command(config, Request(one.ordinary, one.concept, intensity)))
-        from safetensors.torch import load_file
-
         (path,) = Path("runs/tiny/inversions").glob(f"{kind}-*.safetensors")
         expected = generator.draw(load_file(path)["z"], intensity)[0]
         apart = np.abs(np.asarray(Image.open(folder / row["file"])).astype(int) - expected)
@@ -163,11 +148,7 @@ def test_what_is_no_range_is_told(text):
     assert text_to_range("1:0:3") == (1.0, 0.0, 3)
 
 
-def test_a_class_is_given_or_predicted(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-    monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-    monkeypatch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
+def test_a_class_is_given_or_predicted(tmp_path):
     config = make_tiny_runs(tmp_path, **CONDITIONAL)
     train_encoder(config)
     parents = folder_of("today", 2), folder_of("show", 1)

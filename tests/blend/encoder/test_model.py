@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-import blend.encoder.model
-import harness.checkpoints.sampling
 from blend.encoder.model import Encoder, build_encoder, encode, load_encoder
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
 from harness.features.resnet18 import ResNet18
-from tests.blend.tiny_blend import CONDITIONAL, SIZE, Z_DIM, make_tiny_runs, tiny_config, write_run
+from tests.blend.tiny_blend import CONDITIONAL, SIZE, Z_DIM, make_tiny_runs, quick_work, tiny_config, write_run
+from tests.refusals import refused
 
+pytestmark = pytest.mark.usefixtures("quick")
 SHORT: dict[str, Any] = {
     "encoder__total_steps": 2,
     "encoder__valid_count": 16,
@@ -27,31 +27,18 @@ SHORT: dict[str, Any] = {
 }
 
 
-def make_quick(patch: pytest.MonkeyPatch) -> None:
-    """Short standing statistics and a small skip: they would take most of the time."""
-    patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-    patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-
-
-@pytest.fixture(autouse=True)
-def torch_settings(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    make_quick(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny runs and an encoder of two steps."""
     folder = tmp_path_factory.mktemp("taught")
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
-        train_encoder(make_tiny_runs(folder, **SHORT), root=folder / "runs")
+    with quick_work(folder):
+        train_encoder(make_tiny_runs(folder, **SHORT))
     return folder
 
 
 @pytest.fixture
-def workplace(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    shutil.copytree(taught / "runs", tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
+def workplace(taught: Path) -> Config:
+    shutil.copytree(taught / "runs", "runs")
     return tiny_config(**SHORT)
 
 
@@ -59,12 +46,9 @@ def pictures_of(count: int, height: int = SIZE, width: int = SIZE) -> np.ndarray
     return np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def refusal(config: Config) -> str:
-    with pytest.raises(UserError) as caught:
+def assert_refused(config: Config, *words: str) -> None:
+    with refused(*words):
         load_encoder(config, load_generator(config, need_tuned=False))
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 # ---- the network ------------------------------------------------------------------------------------------------
@@ -129,10 +113,9 @@ def test_imagenet_weights_start_the_trunk(workplace, tmp_path):
     state = ResNet18().state_dict()
     torch.save(state, tmp_path / "imagenet.pth")
     generator = load_generator(workplace)
-    config = tiny_config(encoder__weights=str(tmp_path / "imagenet.pth"), encoder__width=64)
-    encoder = build_encoder(config, generator)
+    wide, narrow = (tiny_config(encoder__weights=str(tmp_path / "imagenet.pth"), encoder__width=w) for w in (64, 8))
+    encoder = build_encoder(wide, generator)
     assert torch.equal(encoder.trunk.get_parameter("conv1.weight"), state["conv1.weight"])
-    narrow = tiny_config(encoder__weights=str(tmp_path / "imagenet.pth"), encoder__width=8)
     with pytest.raises(UserError, match="encoder.width: found 8, allowed 64"):
         build_encoder(narrow, generator)
 
@@ -164,8 +147,7 @@ def test_an_unfinished_encoder_is_told(workplace, tmp_path, capsys):
 
 def test_a_missing_encoder_is_refused(workplace, tmp_path):
     shutil.rmtree(tmp_path / "runs/tiny/encoder")
-    text = refusal(workplace)
-    assert text.startswith("encoder: found none in runs/tiny/encoder") and "make encoder" in text
+    assert_refused(workplace, "encoder: found none in runs/tiny/encoder", "make encoder")
 
 
 @pytest.mark.parametrize("which", ["base", "tuned"])
@@ -175,8 +157,7 @@ def test_an_encoder_of_another_generator_is_refused(which, workplace, tmp_path):
     shutil.rmtree(tmp_path / "runs" / config.name)
     write_run(tmp_path, config, workplace, moved_by=0.2)
     shutil.move(kept, tmp_path / "runs/tiny/encoder")
-    text = refusal(workplace)
-    assert "another generator" in text and "make encoder" in text and "runs/tiny/encoder away" in text
+    assert_refused(workplace, "another generator", "make encoder", "runs/tiny/encoder away")
 
 
 def test_without_the_fine_tuned_run_the_encoder_serves_the_base(workplace, tmp_path):
@@ -187,11 +168,10 @@ def test_without_the_fine_tuned_run_the_encoder_serves_the_base(workplace, tmp_p
 def test_damaged_encoders_are_refused(workplace, tmp_path):
     for folder in (tmp_path / "runs/tiny/encoder/checkpoints").iterdir():
         (folder / "encoder.safetensors").write_bytes(b"")
-    assert "unharmed" in refusal(workplace)
+    assert_refused(workplace, "unharmed")
 
 
-def test_a_conditional_encoder_comes_back_with_its_classes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_conditional_encoder_comes_back_with_its_classes(tmp_path):
     config = make_tiny_runs(tmp_path, **CONDITIONAL, **SHORT)
     train_encoder(config)
     z, y = encode(load_encoder(config, load_generator(config)), pictures_of(5))

@@ -1,5 +1,8 @@
 """One latent, one picture; mixes of two runs; what is refused."""
 
+import shutil
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +16,7 @@ from tests.blend.tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config, wri
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def config(tmp_path):
     return make_tiny_runs(tmp_path)
 
 
@@ -34,8 +36,7 @@ def test_one_latent_gives_one_picture_in_any_batch(config):
         assert together.std(0).max() > 1e-3  # they are not all the same picture
 
 
-def test_conditional_generators_draw_their_classes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_conditional_generators_draw_their_classes(tmp_path):
     generator = load_generator(make_tiny_runs(tmp_path, **CONDITIONAL))
     z = latents(6)
     first, second = (generator.draw(z, 0.5, torch.full((6,), label)) for label in (0, 1))
@@ -61,9 +62,7 @@ def test_statistics_are_those_of_each_mix_and_are_computed_once(config, tmp_path
     assert not torch.allclose(at[0.5][mean], (at[0.0][mean] + at[1.0][mean]) / 2, atol=1e-5)
     assert len(list((tmp_path / "runs/tiny/standing").iterdir())) == 3
 
-    def refuse(*_):
-        raise AssertionError("computed a second time")
-
+    refuse = Mock(side_effect=AssertionError("computed a second time"))
     monkeypatch.setattr(blend.generator.styled_generator, "standing_copy", refuse)
     again = load_generator(config)
     z = latents(4)
@@ -85,8 +84,7 @@ def test_between_knots_statistics_are_nearly_those_of_the_mix(config):
     assert neighbour.mean() > 2 * apart.mean()
 
 
-def test_spectral_norms_vectors_are_computed_for_every_style(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_spectral_norms_vectors_are_computed_for_every_style(tmp_path):
     generator = load_generator(make_tiny_runs(tmp_path, model__apply_g_sn=True))
     u = dict(generator.at(0.52).named_buffers())["conv2d5.weight_u"]
     assert u.norm() == pytest.approx(1, abs=1e-4)
@@ -103,27 +101,20 @@ def test_damaged_or_foreign_statistics_are_computed_again(config, tmp_path):
 
 def test_another_checkpoint_has_other_statistics(config, tmp_path):
     before = load_generator(config)
-    write_run_again(tmp_path, config)
+    made = write_run(tmp_path / "elsewhere", config, config, moved_by=0.2, step=8)
+    shutil.copytree(made, tmp_path / "runs" / config.name / "checkpoints" / made.name)
     after = load_generator(config)
     assert after.base.step == 8 and before.key(0) != after.key(0) and before.key(50) != after.key(50)
     assert before.key(100) == after.key(100)
 
 
-def write_run_again(root, config):
-    import shutil
-
-    made = write_run(root / "elsewhere", config, config, moved_by=0.2, step=8)
-    shutil.copytree(made, root / "runs" / config.name / "checkpoints" / made.name)
-
-
 def test_any_run_can_be_loaded(config):
-    assert load_run("tiny").name == "tiny" and load_run("tiny-freezed").config.data.set == "concept"
-    assert not load_run("tiny").generator.training
-    assert not any(p.requires_grad for p in load_run("tiny").generator.parameters())
+    run = load_run("tiny")
+    assert run.name == "tiny" and load_run("tiny-freezed").config.data.set == "concept"
+    assert not run.generator.training and not any(p.requires_grad for p in run.generator.parameters())
 
 
-def test_missing_runs_are_told_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_missing_runs_are_told_in_one_line(tmp_path):
     config = make_tiny_runs(tmp_path, tuned=False)
     with pytest.raises(UserError, match=r"no fine-tuned run runs/tiny-freezed beside runs/tiny.*make finetune"):
         load_generator(config)
@@ -135,8 +126,7 @@ def test_missing_runs_are_told_in_one_line(tmp_path, monkeypatch):
         load_run("other")
 
 
-def test_runs_of_different_shape_do_not_mix(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_runs_of_different_shape_do_not_mix(tmp_path):
     config = make_tiny_runs(tmp_path, tuned=False)
     wide = finetune_config(tiny_config(model__g_conv_dim=6))
     write_run(tmp_path, wide, wide, moved_by=0)

@@ -15,7 +15,6 @@ from PIL import Image
 
 import blend.inversion.cached
 import blend.inversion.figures
-import harness.checkpoints.sampling
 from blend.encoder.model import build_encoder, encode
 from blend.generator.input_pictures import Parents, load_held_out
 from blend.generator.styled_generator import load_generator
@@ -29,10 +28,8 @@ from tests.blend.tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config
 
 
 @pytest.fixture(autouse=True)
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+def few_samples(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     monkeypatch.setattr(blend.inversion.figures, "RANDOM_SAMPLES", 20)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

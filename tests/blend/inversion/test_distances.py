@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,11 +17,11 @@ from harness.checkpoints.load import LoadedCheckpoint
 from harness.errors import UserError
 from harness.features import download_weights, resnet18
 from tests.blend.tiny_blend import make_tiny_runs
+from tests.refusals import refused
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedCheckpoint:
-    monkeypatch.chdir(tmp_path)
+def run(tmp_path: Path) -> LoadedCheckpoint:
     return load_generator(make_tiny_runs(tmp_path), need_tuned=False).base
 
 
@@ -88,22 +88,18 @@ def test_imagenet_features(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatc
 
 
 def test_missing_imagenet_weights_are_told_of(run: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise OSError("network is unreachable")
-
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    unreachable = Mock(side_effect=OSError("network is unreachable"))
     monkeypatch.setattr(download_weights.urllib.request, "urlopen", unreachable)
-    with pytest.raises(UserError, match="CARFORGE_WEIGHTS") as caught:
+    with refused("CARFORGE_WEIGHTS"):
         make_features("resnet18", run)
-    assert "\n" not in str(caught.value)
 
 
 def test_an_absent_lpips_is_told_of(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(UserError, match=r"inversion.features: found lpips.*try discriminator") as caught:
+    with refused("inversion.features: found lpips", "try discriminator"):
         make_features("lpips", run)
-    assert "\n" not in str(caught.value)
 
 
 class StandInLpips(nn.Module):
@@ -149,9 +145,6 @@ def test_lpips_is_the_packages_own_distance(run: LoadedCheckpoint, monkeypatch: 
 
 
 def test_lpips_without_its_weights_is_told_of(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
-    def offline(**_: Any) -> None:
-        raise OSError("cannot download")
-
-    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=offline))
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Mock(side_effect=OSError("cannot download"))))
     with pytest.raises(UserError, match="weights cannot be had"):
         make_features("lpips", run)

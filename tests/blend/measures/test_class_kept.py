@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import blend.encoder.model
-import blend.encoder.train
-import harness.checkpoints.sampling
 from blend.designs.commands import measure_command
 from blend.designs.design_recipe import text_to_recipe
 from blend.designs.export import design_document, document_to_picture, draw_command
@@ -68,11 +65,7 @@ def test_without_figures_there_is_no_chart(odd):
     assert brand_kept(odd) is None
 
 
-def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-    monkeypatch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
-    monkeypatch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
+def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch, quick):
     monkeypatch.setattr(class_net, "LEAST_UPDATES", 10)
     monkeypatch.setattr(class_net, "EPOCHS", 1)
     config = make_tiny_runs(
@@ -110,9 +103,7 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch):
     assert make_report(config).read_text().count('alt="Drawn as concept"') == 5
 
 
-def test_a_run_without_classes_has_no_brands(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+def test_a_run_without_classes_has_no_brands(tmp_path, quick):
     config = make_tiny_runs(tmp_path, tuned=False)
     assert "brands" not in evaluate_run("tiny")
     assert "Does the brand steer?" not in make_report(config).read_text()

@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ import torch
 from PIL import Image
 
 from blend.measures.novelty import FeatureSpace, Novelty, ReferenceSet, discriminator_space, find_nearest, reader_space
-from harness.config.experiment import load_config
 from harness.features import load_featurizer
 from harness.networks.build import build_networks
+from tests.blend.tiny_blend import tiny_config
+from tests.harness.pictures import encoded
 
 HEIGHT, WIDTH = 32, 48
 SETS = (("cars", 70), ("concept", 50))
@@ -18,15 +20,12 @@ COPIED = np.r_[0:50, 70:120]  # rows of both sets
 def smooth(count: int, seed: int) -> np.ndarray:
     """uint8 (count, 32, 48, 3): a random scene each."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (count, 4, 6, 3), dtype=np.uint8)
-    shape, how = (WIDTH, HEIGHT), Image.Resampling.BICUBIC
-    return np.stack([np.array(Image.fromarray(picture).resize(shape, how)) for picture in coarse])
+    coarse = map(Image.fromarray, rng.integers(0, 256, (count, 4, 6, 3), dtype=np.uint8))
+    return np.stack([np.array(picture.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)) for picture in coarse])
 
 
 def reencoded(pictures: np.ndarray) -> np.ndarray:
-    files = [io.BytesIO() for _ in pictures]
-    for picture, file in zip(pictures, files, strict=True):
-        Image.fromarray(picture).save(file, "JPEG", quality=75)
+    files = (io.BytesIO(encoded(picture, "JPEG", quality=75)) for picture in pictures)
     return np.stack([np.array(Image.open(file)) for file in files])
 
 
@@ -34,12 +33,14 @@ def mirrored(pictures: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pictures[:, :, ::-1])
 
 
+def discriminator(img_size: list[int], conv_dim: int) -> Any:
+    config = tiny_config(data__img_size=img_size, model__d_conv_dim=conv_dim)
+    return build_networks(config, 0, torch.device("cpu"))[1].eval().requires_grad_(False)
+
+
 @pytest.fixture(scope="module")
 def spaces() -> list[FeatureSpace]:
-    changes = [f"data.img_size=[{HEIGHT},{WIDTH}]", "model.d_conv_dim=8", "model.g_conv_dim=4"]
-    config = load_config("configs/base.yaml", changes)
-    network = build_networks(config, 0, torch.device("cpu"))[1].eval().requires_grad_(False)
-    return [reader_space(load_featurizer()), discriminator_space(network)]
+    return [reader_space(load_featurizer()), discriminator_space(discriminator([HEIGHT, WIDTH], 8))]
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +137,7 @@ def test_a_copy_of_a_picture_that_is_there_six_times_is_found(training):
 
 
 def test_a_space_is_named_by_its_weights():
-    config = load_config("configs/base.yaml", ["data.img_size=32", "model.d_conv_dim=4", "model.g_conv_dim=4"])
-    network = build_networks(config, 0, torch.device("cpu"))[1].eval().requires_grad_(False)
+    network = discriminator([32, 32], 4)
     before = discriminator_space(network).sha256
     assert discriminator_space(network).sha256 == before
     next(network.blocks[0].parameters()).data.add_(0.1)

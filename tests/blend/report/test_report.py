@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -26,43 +23,14 @@ from tests.blend.report.report_run import (
     plain_draw,
 )
 from tests.blend.tiny_blend import make_tiny_runs, tiny_config
+from tests.page import Page
 
 SECTIONS = "teaser damaged dial figures samples training evaluation inversion sweep designs latent provenance".split()
 HOSTILE = "<script>alert(1)</script>\"'&.jpg"
-NEVER_CLOSED = {"meta", "link", "img", "br", "input"}
 
 
-class Page(HTMLParser):
-    """Tags with their attributes, texts by section, and whether everything that was opened was closed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.html = path.read_text(encoding="utf-8")
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.section, self.texts = "", {}
-        self.feed(self.html)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        found = {key: value or "" for key, value in attrs}
-        self.tags.append((tag, found))
-        if found.get("id") in SECTIONS:
-            self.section = found["id"]
-        if tag not in NEVER_CLOSED:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts[self.section] = self.texts.get(self.section, "") + " " + " ".join(data.split())
-
-    def having(self, tag: str, name: str) -> list[dict[str, str]]:
-        return [found for kind, found in self.tags if kind == tag and name in found]
+def page_of(path: Path) -> Page:
+    return Page(path, *SECTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +64,7 @@ def page(made):
         patch.chdir(made)
         path = make_report(tiny_config())
         assert path == Path("runs/tiny/report.html")
-        return Page(path)
+        return page_of(path)
 
 
 @pytest.fixture
@@ -148,7 +116,7 @@ def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
     ):
         shutil.rmtree(later)
     (whole / "metrics.json").unlink()
-    page = Page(make_report(tiny_config()))
+    page = page_of(make_report(tiny_config()))
     assert "#evaluation" not in page.html  # not a stage: it is there when asked for
     expected = {
         "teaser": ["measure"],
@@ -169,7 +137,7 @@ def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
 
 def test_without_packed_sets_the_page_says_so(whole):
     shutil.rmtree("data")
-    page = Page(make_report(tiny_config()))
+    page = page_of(make_report(tiny_config()))
     assert "make dataset" in page.texts["samples"]
     assert page.having("li", "data-futurism")
 
@@ -210,7 +178,7 @@ def test_names_are_never_markup(whole):
     make_inversions(whole, draw, [HOSTILE])
     row = design_row(0, 0.5, ordinary=HOSTILE, concept="</details><img src=x onerror=alert(1)>", file="a<b>'.png")
     make_designs(whole, "named", [row], [draw(0, 0.5)])
-    page = Page(make_report(tiny_config()))
+    page = page_of(make_report(tiny_config()))
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 1
     assert not [found for _, found in page.tags if any(key.startswith("on") for key in found)]
     assert "<script>alert(1)</script>" in page.texts["designs"]
@@ -235,7 +203,7 @@ def test_odd_and_missing_figures_are_dashes(whole):
     (whole / "metrics.json").write_text(json.dumps({**odd, "demo": {"seconds": True, "stages": []}, "measures": []}))
     row = design_row(0, 0.5, futurism=None, identity="high", novelty={"verdict": "EVIL", "reader": 1})
     make_designs(whole, "odd", [row], [plain_draw(tiny_config())(0, 0.5)])
-    page = Page(make_report(tiny_config()))
+    page = page_of(make_report(tiny_config()))
     card = next(found for found in page.having("li", "data-set") if found["data-set"] == "odd")
     assert card["data-futurism"] == card["data-identity"] == card["data-novelty"] == ""
     assert page.texts["figures"].count("Not measured yet") == 5 and "EVIL" not in page.html
@@ -244,7 +212,7 @@ def test_odd_and_missing_figures_are_dashes(whole):
 def test_weights_from_elsewhere_are_said(whole):
     env = json.loads((whole / "env.json").read_text())
     (whole / "env.json").write_text(json.dumps({**env, "imported_from": "/their/checkpoints"}))
-    text = Page(make_report(tiny_config())).texts["provenance"]
+    text = page_of(make_report(tiny_config())).texts["provenance"]
     assert "no: tiny came from elsewhere" in text and "/their/checkpoints" in text
 
 
@@ -256,7 +224,7 @@ def test_damaged_files_do_not_keep_the_page_away_and_are_told(whole, capsys):
     (inversions,) = whole.glob("inversions/ordinary-*.safetensors")
     inversions.write_bytes(b"damaged")
     (whole / "samples/step-00000004.png").write_bytes(b"damaged")
-    page, told = Page(make_report(tiny_config())), capsys.readouterr().err.splitlines()
+    page, told = page_of(make_report(tiny_config())), capsys.readouterr().err.splitlines()
     assert "Concept pictures" in page.texts["inversion"] and "Ordinary pictures" not in page.texts["inversion"]
     for name in [*damaged, inversions.relative_to(whole).as_posix()]:
         (line,) = (line for line in told if line.startswith(f"runs/tiny/{name}: is damaged"))
@@ -269,12 +237,6 @@ def test_damaged_files_do_not_keep_the_page_away_and_are_told(whole, capsys):
 
 def test_a_page_of_whole_files_speaks_of_no_damage(page):
     assert "damaged" not in page.html and page.texts.get("damaged") is None
-
-
-def find_chromium() -> str | None:
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
 
 
 PROBE = """<script>
@@ -299,16 +261,10 @@ PHONE = """<body><script>onmessage = function (event) { document.body.dataset.fo
 
 
 @pytest.mark.browser
-def test_a_browser_sorts_turns_the_dial_and_fits_a_phone(page, tmp_path):
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("no chromium")
+def test_a_browser_sorts_turns_the_dial_and_fits_a_phone(page, tmp_path, tab):
     (tmp_path / "page.html").write_text(page.html.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     (tmp_path / "phone.html").write_text(PHONE)
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "phone.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r'data-found="([^"]*)"', done.stdout)
-    assert found, done.stderr[-2000:]
+    tab.goto((tmp_path / "phone.html").as_uri())
+    found = tab.locator("body[data-found]").get_attribute("data-found")
     expected = {"lowest": "79.0", "dial": "93", "cards": [8, 12, 0], "over_px": 0, "width_px": 380}
-    assert json.loads(unescape(found[1])) == expected
+    assert json.loads(found) == expected

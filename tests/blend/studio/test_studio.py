@@ -7,21 +7,20 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.harness.pictures import picture_file
+from tests.commands import python_at_work, wait_until
+from tests.harness.pictures import picture_file, png_header
 
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 from starlette.testclient import TestClient
@@ -38,18 +37,21 @@ from blend.studio.server import make_app
 from blend.studio.shelf import Shelf
 from harness.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]
 HERE = "http://127.0.0.1:8123"
 BYTES = {"Content-Type": "application/octet-stream"}
 SEEDS = "o=seed-1&c=seed-2&i=0.5"
 
 
+def client_of(studio: Any, prepared: bool = True) -> TestClient:
+    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    if prepared:
+        finished(client, "prepare")
+    return client
+
+
 @pytest.fixture
 def client(make_studio) -> TestClient:
-    studio = make_studio()
-    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
-    finished(client, "prepare")
-    return client
+    return client_of(make_studio())
 
 
 def finished(client: TestClient, key: str) -> dict[str, Any]:
@@ -73,8 +75,7 @@ def searched(client: TestClient, side: str, reference: str) -> dict[str, Any]:
 def test_a_picture_error_stands_beside_the_run_s_usual_one(make_studio):
     """Which is known once the pictures that were kept aside have been redrawn, as `make measure` does."""
     studio = make_studio()
-    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
-    finished(client, "prepare")
+    client = client_of(studio)
     assert searched(client, "ordinary", dropped(client, 1))["result"]["usual_error"] is None
     session = studio.session
     parent_store, parents = session.parent_store, session.parent_store.held_out["ordinary"]
@@ -123,8 +124,7 @@ def test_of_what_a_tab_asks_for_only_the_last_counts():
     line, gate = LatestOnlyQueue(), threading.Event()
     try:
         first = line.ask("a", "draw", gate.wait)
-        while line._waiting:  # until it is taken
-            time.sleep(0.001)
+        wait_until(lambda: not line._waiting, "the first to be taken")
         others = [line.ask("a", "draw", lambda k=k: k) for k in range(20)]
         measured, mine = line.ask("a", "measure", lambda: "m"), line.ask("b", "draw", lambda: "b")
         gate.set()
@@ -157,14 +157,12 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
 
     first, second, third = (jobs.start(key, work) for key in ("a", "b", "c"))
     assert jobs.start("b", work) is second
-    while not seen:
-        time.sleep(0.001)
+    wait_until(lambda: seen)
     third.cancel()
     assert third.state == "cancelled"
     first.cancel()
     gate.set()
-    while not second.over:
-        time.sleep(0.001)
+    wait_until(lambda: second.over)
     assert (first.state, second.state, seen) == ("cancelled", "done", ["a", "b"])
     assert jobs.start("a", work) is not first  # a cancelled one is begun anew
     jobs.close()
@@ -184,24 +182,21 @@ def test_who_waits_comes_before_what_nobody_waits_for():
     assert jobs.start("known", lambda job: {}, at_once=True).state == "done"
     jobs.start("search", lambda job: {})
     gate.set()
-    while not long.over:
-        time.sleep(0.001)
+    wait_until(lambda: long.over)
     assert long.snapshot()["result"] == {"search": "done"}
     jobs.close()
 
 
 def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monkeypatch):
-    reference = dropped(client, 3)
-    studio_before = set(Path("runs/tiny/inversions").glob("*")) if Path("runs/tiny/inversions").exists() else set()
-    gate = threading.Event()
+    reference, gate = dropped(client, 3), threading.Event()
+    before = set(Path("runs/tiny").glob("inversions/*"))
     watched = blend.designs.parents.picture_errors
     monkeypatch.setattr(blend.designs.parents, "picture_errors", lambda *words: (gate.wait(10), watched(*words))[1])
     begun = client.post("/jobs/parent", json={"side": "concept", "reference": reference}).json()
     client.post(f"/jobs/{begun['key']}/cancel", json={})
     gate.set()
     assert finished(client, begun["key"])["state"] == "cancelled"
-    after = set(Path("runs/tiny/inversions").glob("*.safetensors")) if Path("runs/tiny/inversions").exists() else set()
-    assert after <= studio_before
+    assert set(Path("runs/tiny").glob("inversions/*.safetensors")) <= before
     assert searched(client, "concept", reference)["state"] == "done"
 
 
@@ -217,10 +212,9 @@ def test_ten_tabs_that_drag_are_all_answered(make_studio, serve):
 
 
 def test_a_run_without_a_fine_tune_and_an_encoder_says_which_command(run_folder, make_studio):
-    shutil.rmtree("runs/tiny-freezed")
-    shutil.rmtree("runs/tiny/encoder")
-    client = TestClient(make_app(make_studio()), base_url=HERE, headers={"Origin": HERE})
-    finished(client, "prepare")
+    for part in ("tiny-freezed", "tiny/encoder"):
+        shutil.rmtree(f"runs/{part}")
+    client = client_of(make_studio())
     page = client.get("/").text
     for command in ("make finetune CONFIG=runs/tiny/config.yaml", "make encoder CONFIG=runs/tiny/config.yaml"):
         assert command in page
@@ -239,10 +233,12 @@ print("[1/8] dataset: cars to learn from", file=sys.stderr, flush=True)
 
 
 def test_without_a_run_the_page_makes_the_demo_and_opens_it(run_folder, make_studio):
-    body = "import os; os.rename('runs/tiny', 'runs/demo'); os.rename('runs/tiny-freezed', 'runs/demo-freezed')"
-    body += "; p='runs/demo/config.yaml'; t=open(p).read().replace('name: tiny', 'name: demo'); open(p,'w').write(t)"
+    body = (
+        "import os; os.rename('runs/tiny', 'runs/demo'); os.rename('runs/tiny-freezed', 'runs/demo-freezed')"
+        "; p='runs/demo/config.yaml'; t=open(p).read().replace('name: tiny', 'name: demo'); open(p,'w').write(t)"
+    )
     studio = make_studio("nothing", [sys.executable, "-c", STAND_IN.format(body)])
-    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    client = client_of(studio, prepared=False)
     page = client.get("/").text
     assert "Make the demo run" in page and "found no runs/nothing" in page and 'data-stage="finetune"' in page
     assert client.get("/draw?o=seed-1").status_code == 409
@@ -254,16 +250,16 @@ def test_without_a_run_the_page_makes_the_demo_and_opens_it(run_folder, make_stu
 
 @pytest.mark.parametrize("how", ["fails", "stopped"])
 def test_a_demo_that_fails_or_is_stopped_is_told(run_folder, make_studio, how):
-    said = "print('error: disk: full, try another', file=sys.stderr); sys.exit(2)"
-    wait = "import signal; signal.signal(15, lambda *_: sys.exit(75)); "
-    wait += "print('ready', file=sys.stderr, flush=True); time.sleep(60)"
-    studio = make_studio("nothing", [sys.executable, "-c", STAND_IN.format(said if how == "fails" else wait)])
-    client = TestClient(make_app(studio), base_url=HERE, headers={"Origin": HERE})
+    bodies = {
+        "fails": "print('error: disk: full, try another', file=sys.stderr); sys.exit(2)",
+        "stopped": "import signal; signal.signal(15, lambda *_: sys.exit(75)); "
+        "print('ready', file=sys.stderr, flush=True); time.sleep(60)",
+    }
+    studio = make_studio("nothing", [sys.executable, "-c", STAND_IN.format(bodies[how])])
+    client = client_of(studio, prepared=False)
     client.post("/jobs/demo", json={})
     if how == "stopped":
-        job = studio.jobs.get("demo")
-        while job.snapshot()["says"] != "ready":
-            time.sleep(0.01)
+        wait_until(lambda: studio.jobs.get("demo").snapshot()["says"] == "ready")
         client.post("/jobs/demo/cancel", json={})
     end = finished(client, "demo")
     assert end["state"] == ("failed" if how == "fails" else "cancelled")
@@ -329,41 +325,31 @@ def test_a_lost_picture_a_long_query_and_a_full_disk_are_refusals(client, monkey
     many = "&".join(["x=1"] * 60)
     for path in ("/draw", "/export/design.png"):
         assert client.get(f"{path}?{SEEDS}&{many}").status_code == 409
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "kept")
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device", "kept"))
     monkeypatch.setattr("blend.studio.shelf.atomic_write", full)
     answer = client.post("/shelf", json={"recipe": "o=seed-4"})
     assert answer.status_code == 507 and "No space left on device; nothing half-made is kept" in answer.json()["error"]
 
 
 KEEPER = """
-import sys; sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
 from blend.studio.shelf import Shelf
 shelf = Shelf(Path("studio"))
 for k in range(10**6):
-    document = dict(picture_sha256=f"{{k:064x}}"[::-1], note=str(k), recipe="o=seed-1", setting={{}}, generators={{}})
+    document = dict(picture_sha256=f"{k:064x}"[::-1], note=str(k), recipe="o=seed-1", setting={}, generators={})
     shelf.keep(np.full((8, 8, 3), k % 256, np.uint8), document)
     print(k, flush=True)
 """
 
 
-def test_a_shelf_survives_a_kill_at_any_moment(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_shelf_survives_a_kill_at_any_moment():
     told = -1
     for moment in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", KEEPER.format(root=str(ROOT))], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        for _ in range(3 + 2 * moment):
-            told = max(told, int(child.stdout.readline()))
-        child.kill()
-        child.wait()
-        child.stdout.close()
+        with python_at_work("-c", KEEPER) as child:
+            assert child.stdout is not None
+            for _ in range(3 + 2 * moment):
+                told = max(told, int(child.stdout.readline()))
         shelf = Shelf(Path("studio"))
         notes = [int(entry["document"]["note"]) for entry in shelf.entries()]
         assert notes == list(range(len(notes))) and len(notes) > told
@@ -371,18 +357,6 @@ def test_a_shelf_survives_a_kill_at_any_moment(tmp_path, monkeypatch):
 
 
 # ---- what is refused ----
-
-
-def bomb() -> bytes:
-    """A PNG of 60,000 x 60,000 pixels in a few hundred kilobytes at most."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-    head = (60000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
-    )
 
 
 def zipped() -> bytes:
@@ -397,7 +371,7 @@ def zipped() -> bytes:
     [
         (zipped(), "no JPEG, PNG or WebP"),
         (b"\x89PNG\r\n\x1a\n" + zipped(), "format|damaged"),
-        (bomb(), "too_large"),
+        (png_header(60_000, 60_000), "too_large"),
         (picture_file(1)[:200], "damaged|format"),
         (b"", "no JPEG"),
         (b"GIF89a" + bytes(100), "no JPEG"),
@@ -443,8 +417,10 @@ def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
     """With its length told, and in parts of which nobody knows the end."""
     address = serve(make_studio())
     host, port = "127.0.0.1", int(address.rsplit(":", 1)[1].strip("/"))
-    head = f"POST /uploads HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
-    head += "Content-Type: application/octet-stream\r\n"
+    head = (
+        f"POST /uploads HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
+        "Content-Type: application/octet-stream\r\n"
+    )
     for how in ("Content-Length: 209715200", "Transfer-Encoding: chunked"):
         with socket.create_connection((host, port), timeout=20) as line:
             line.sendall(f"{head}{how}\r\n\r\n".encode())
@@ -472,18 +448,16 @@ def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
 @pytest.mark.slow
 def test_the_command_serves_stops_and_starts_again(run_folder):
     """Killed and restarted: the shelf is there; Ctrl-C ends it at once, streams and all."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for number, end in enumerate((signal.SIGKILL, signal.SIGINT)):
-        command = [sys.executable, "-m", "blend", "studio", "--run", "tiny"]
-        server = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert server.stdout is not None
-        address = server.stdout.readline().strip().rstrip("/")
-        client = __import__("httpx2").Client(base_url=address, headers={"Origin": address}, timeout=60)
-        assert len(client.get("/shelf").json()["designs"]) == number
-        client.post("/shelf", json={"recipe": f"o=seed-{number}&c=seed-2", "note": "kept"})
-        with client.stream("GET", "/jobs/prepare") as stream:
-            next(stream.iter_lines())
-            server.send_signal(end)
-            server.communicate(timeout=60)
+        with python_at_work("-m", "blend", "studio", "--run", "tiny") as server:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip().rstrip("/")
+            client = __import__("httpx2").Client(base_url=address, headers={"Origin": address}, timeout=60)
+            assert len(client.get("/shelf").json()["designs"]) == number
+            client.post("/shelf", json={"recipe": f"o=seed-{number}&c=seed-2", "note": "kept"})
+            with client.stream("GET", "/jobs/prepare") as stream:
+                next(stream.iter_lines())
+                server.send_signal(end)
+                server.communicate(timeout=60)
         assert server.returncode == (-9 if end == signal.SIGKILL else 0)
     assert len(Shelf(Path("runs/tiny/studio")).entries()) == 2

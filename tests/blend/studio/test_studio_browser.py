@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from blend.designs.parents import ParentStore
+from tests.commands import run_python
 from tests.harness.pictures import picture_file
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).resolve().parents[3]
 AXE = "CARFORGE_AXE"  # axe.min.js of the npm package axe-core, where somebody has it; or npm fetches it into a folder
 
 
@@ -35,6 +35,19 @@ def drop(page: Any, side: str, seed: int) -> None:
     )
     page.locator(f'.parent[data-side="{side}"]').dispatch_event("drop", {"dataTransfer": transfer})
     page.locator(f'.parent[data-side="{side}"] .says', has_text="Redrawn with picture error").wait_for()
+
+
+def open_with_two_pictures(page: Any, studio: str) -> None:
+    page.goto(studio)
+    ready(page)
+    drop(page, "ordinary", 1)
+    drop(page, "concept", 2)
+
+
+def keep(page: Any, number: int = 1) -> None:
+    """The design is kept, as the shelf's so manieth."""
+    page.click("#keep")
+    page.locator(f"#shelf li:nth-child({number})").wait_for()
 
 
 def drawn(page: Any) -> str:
@@ -66,10 +79,7 @@ def futurism(page: Any) -> int:
 
 def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
     """The whole way of a designer, to the command line that draws the same picture bit for bit."""
-    tab.goto(studio)
-    ready(tab)
-    drop(tab, "ordinary", 1)
-    drop(tab, "concept", 2)
+    open_with_two_pictures(tab, studio)
     tab.wait_for_url("**o=file-*c=file-*")
     pictures, scores = [], []
     for value in (0.0, 0.5, 1.0):
@@ -77,8 +87,7 @@ def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
         pictures.append(drawn(tab))
         scores.append(futurism(tab))
         tab.fill("#note", f"at {value}")
-        tab.click("#keep")
-        tab.locator(f"#shelf li:nth-child({len(pictures)})").wait_for()
+        keep(tab, len(pictures))
     assert len(set(pictures)) == 3 and scores[-1] > scores[0]
     tab.reload()
     tab.locator("#shelf li:nth-child(3)").wait_for()
@@ -91,9 +100,7 @@ def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
             tab.locator(f'#take a[href^="/export/design.{kind}"]').click()
         files[kind] = tmp_path / f"e.{kind}"
         waiting.value.save_as(files[kind])
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "blend", "draw", "e.json", "--out", "again.png"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = run_python("-m", "blend", "draw", "e.json", "--out", "again.png")
     assert done.returncode == 0, done.stderr
     assert Path("again.png").read_bytes() == files["png"].read_bytes()
     other = tab.context.new_page()
@@ -105,10 +112,7 @@ def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
     """Against what the run's pictures usually come to; here, each side is given a usual error of its own."""
     usual = {"ordinary": 10.0, "concept": 0.0001}
     monkeypatch.setattr(ParentStore, "usual_error", lambda self, side: usual[side])
-    tab.goto(studio)
-    ready(tab)
-    drop(tab, "ordinary", 1)
-    drop(tab, "concept", 2)
+    open_with_two_pictures(tab, studio)
     said = {side: tab.inner_text(f'.parent[data-side="{side}"] .says') for side in usual}
     assert "(usual here: 10.0000); at first sight" in said["ordinary"] and "poor" not in said["ordinary"]
     assert "(usual here: 0.0001): a poor likeness. Another picture may do better." in said["concept"]
@@ -116,12 +120,8 @@ def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
 
 def test_latents_that_the_studio_no_longer_knows_are_found_again_and_not_asked_for_for_ever(tab, studio):
     """As after a restart without the run's inversions, while the page stayed open."""
-    tab.goto(studio)
-    ready(tab)
-    drop(tab, "ordinary", 1)
-    drop(tab, "concept", 2)
-    before = drawn(tab)
-    reference = tab.url.partition("o=")[2].partition("&")[0]
+    open_with_two_pictures(tab, studio)
+    before, reference = drawn(tab), tab.url.partition("o=")[2].partition("&")[0]
     asked: list[str] = []
     searches: list[str] = []
     tab.on("request", lambda one: searches.append(one.url) if one.url.endswith("/jobs/parent") else None)
@@ -200,8 +200,7 @@ def test_gallery_mixing_comparing_and_removing(tab, studio):
     for value in (0.2, 0.8):
         dial(tab, "intensity", value)
         drawn(tab)
-        tab.click("#keep")
-        tab.locator(f"#shelf li:nth-child({1 + (value > 0.5)})").wait_for()
+        keep(tab, 1 + (value > 0.5))
     for number in (1, 2):
         tab.locator(f"#shelf li:nth-child({number}) input[type=checkbox]").check()
     tab.click("#compare")
@@ -243,8 +242,7 @@ def test_nothing_is_wider_than_the_window(tab, studio, width):
     tab.set_viewport_size({"width": width, "height": 800})
     tab.goto(f"{studio}?o=seed-3&o=seed-4&c=seed-5&i=0.5")
     drawn(tab)
-    tab.click("#keep")
-    tab.locator("#shelf li").wait_for()
+    keep(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -279,13 +277,11 @@ def faults(page: Any, axe: str) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(tab, make_studio, serve, axe, scheme):
     tab.emulate_media(color_scheme=scheme)
-    address = serve(make_studio())
-    tab.goto(f"{address}?o=seed-3&o=seed-4&c=seed-5&i=0.5")
+    tab.goto(f"{serve(make_studio())}?o=seed-3&o=seed-4&c=seed-5&i=0.5")
     ready(tab)
     drawn(tab)
     tab.locator("#figures").wait_for()
-    tab.click("#keep")
-    tab.locator("#shelf li").wait_for()
+    keep(tab)
     assert faults(tab, axe) == []
     for opener, dialog in (("#help-open", "#help"), ('.parent[data-side="concept"] [data-do="pick"]', "#gallery")):
         tab.click(opener)

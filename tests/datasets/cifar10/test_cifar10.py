@@ -2,12 +2,12 @@
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import re
 import tarfile
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,32 @@ import pytest
 from datasets.cifar10 import cifar10, download
 from datasets.cifar10.pickles import read_batch
 from datasets.clean.split import is_valid
-from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import resize_picture
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import build_set, make_config
+from tests.datasets.stand_in import build_set, make_config, read_manifest
+from tests.refusals import refused
 
 ROWS = 3
 
 
 @pytest.fixture(autouse=True)
-def no_mirror(monkeypatch):
+def quiet_network(monkeypatch):
+    """No mirror, no proxy, and no pause between two tries."""
     monkeypatch.delenv("CARFORGE_CIFAR10_URL", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "PAUSE_SEC", 0.0)
 
 
 def make_data(src: str | None, **changes: Any) -> Data:
     return make_config(**{"set": "cifar10", "source": "cifar10", "src": src, **changes}).data
+
+
+def built(src: str | None, **changes: Any) -> Data:
+    data = make_data(src, **changes)
+    build_set(data, workers=0)
+    return data
 
 
 def draw(count: int, seed: int) -> np.ndarray:
@@ -89,20 +98,17 @@ def packed(data: Data, split: Any) -> tuple[np.ndarray, list[int], list[str]]:
 
 
 def assert_all_six(data: Data) -> None:
-    pictures, labels, names = packed(data, "train")
-    assert np.array_equal(pictures, np.concatenate([draw(ROWS, k) for k in range(5)]))
-    assert labels == [label for k in range(5) for label in labels_of(ROWS, k)]
-    assert (names[0], names[9], len(names)) == ("airplane", "truck", 10)
-    pictures, labels, names = packed(data, "valid")
-    assert np.array_equal(pictures, draw(ROWS, 5)) and labels == labels_of(ROWS, 5) and len(names) == 10
+    for split, batches in (("train", range(5)), ("valid", range(5, 6))):
+        pictures, labels, names = packed(data, split)
+        assert np.array_equal(pictures, np.concatenate([draw(ROWS, k) for k in batches]))
+        assert labels == [label for k in batches for label in labels_of(ROWS, k)]
+        assert (names[0], names[9], len(names)) == ("airplane", "truck", 10)
 
 
-def refusal(data: Data) -> str:
-    with pytest.raises(UserError) as caught:
-        build_set(data, workers=0)
-    assert "\n" not in str(caught.value)
+def assert_refused(src: str | None, *words: str) -> None:
+    with refused(*words):
+        built(src)
     assert not list(Path().glob("data/hdf5/**/*.hdf5"))
-    return str(caught.value)
 
 
 # ---- what it is made from ----
@@ -111,13 +117,11 @@ def refusal(data: Data) -> str:
 @pytest.mark.parametrize("form", ["parent", "batches", "archive", "beside", "tar"])
 def test_every_form_gives_the_exact_pixels_and_the_official_split(form, capsys):
     if form in ("parent", "batches"):
-        folder = make_folder(Path("there/cifar-10-batches-py"))
-        src = folder.parent if form == "parent" else folder
+        found = make_folder(Path("there/cifar-10-batches-py"))
     else:
         Path("there").mkdir()
-        archive = make_archive(Path("there/cifar-10-python.tar.gz" if form != "tar" else "there/mine.tgz"))
-        src = archive.parent if form == "beside" else archive
-    data = make_data(str(src))
+        found = make_archive(Path("there/cifar-10-python.tar.gz" if form != "tar" else "there/mine.tgz"))
+    data = make_data(str(found.parent if form in ("parent", "beside") else found))
     assert build_set(data, workers=0) == [data.hdf5_path("train"), data.hdf5_path("valid")]
     assert_all_six(data)
     said = capsys.readouterr().err
@@ -126,9 +130,8 @@ def test_every_form_gives_the_exact_pixels_and_the_official_split(form, capsys):
 
 
 def test_manifest_and_attributes_are_as_of_other_sets(capsys):
-    data = make_data(str(make_folder(Path("there"))), valid_fraction=0.5)
-    build_set(data, workers=0)
-    lines = [json.loads(line) for line in SetPlan.of(data).manifest.read_text().splitlines()]
+    data = built(str(make_folder(Path("there"))), valid_fraction=0.5)
+    lines = read_manifest(data)
     assert [line["file"] for line in lines[:4]] == [f"data_batch_1:{k}" for k in range(3)] + ["data_batch_2:0"]
     assert lines[0]["sha256"] == hashlib.sha256(draw(ROWS, 0)[0].tobytes()).hexdigest()
     assert [line["split"] for line in lines] == ["train"] * 15 + ["valid"] * 3
@@ -137,24 +140,22 @@ def test_manifest_and_attributes_are_as_of_other_sets(capsys):
         assert found.attributes["valid_count"] == 3
     before = data.hdf5_path("train").stat().st_mtime_ns
     build_set(data, workers=0, verify=True)
-    build_set(make_data(None, valid_fraction=0.5), workers=0)  # it is there: nothing is downloaded
+    built(None, valid_fraction=0.5)  # it is there: nothing is downloaded
     assert data.hdf5_path("train").stat().st_mtime_ns == before and "complete" in capsys.readouterr().err
     with pytest.raises(UserError, match="made otherwise"):
-        build_set(make_data("elsewhere", valid_fraction=0.5), workers=0)
+        built("elsewhere", valid_fraction=0.5)
     build_set(data, workers=0, rebuild=True)
     assert data.hdf5_path("train").stat().st_mtime_ns > before
 
 
 def test_other_sizes_go_through_the_one_resizer():
-    data = make_data(str(make_folder(Path("there"))), img_size=64)
-    build_set(data, workers=0)
+    data = built(str(make_folder(Path("there"))), img_size=64)
     assert np.array_equal(packed(data, "train")[0][4], resize_picture(draw(ROWS, 1)[1], 64, 64))
 
 
 def test_a_part_with_names_of_batches_keeps_the_test_pictures_aside():
     names = np.array(["data_batch_1"] * 12 + ["test_batch"] * 8)
-    data = make_data(str(make_npz(Path("part.npz"), batch=names)))
-    build_set(data, workers=0)
+    data = built(str(make_npz(Path("part.npz"), batch=names)))
     assert np.array_equal(packed(data, "train")[0], draw(20, 9)[:12])
     assert np.array_equal(packed(data, "valid")[0], draw(20, 9)[12:])
     assert packed(data, "valid")[1] == labels_of(20, 9)[12:]
@@ -162,8 +163,7 @@ def test_a_part_with_names_of_batches_keeps_the_test_pictures_aside():
 
 def test_a_part_without_them_is_split_by_hash():
     make_npz(Path("part.npz"))
-    data = make_data(".", valid_fraction=0.3)
-    build_set(data, workers=0)
+    data = built(".", valid_fraction=0.3)
     aside = [is_valid(hashlib.sha256(picture.tobytes()).hexdigest(), 0.3) for picture in draw(20, 9)]
     assert 0 < sum(aside) < 20
     assert np.array_equal(packed(data, "valid")[0], draw(20, 9)[aside])
@@ -189,8 +189,7 @@ class Evil:
 def test_a_pickle_runs_nothing(function, arguments):
     folder = make_folder(Path("there"))
     (folder / "data_batch_2").write_bytes(batch_bytes(1, extra=Evil(function, *arguments)))
-    text = refusal(make_data("there"))
-    assert "data_batch_2" in text and "no CIFAR-10 batch" in text
+    assert_refused("there", "data_batch_2", "no CIFAR-10 batch")
     assert not Path("ran").exists()
 
 
@@ -232,18 +231,18 @@ def test_nothing_of_an_archive_reaches_the_disk():
             add(archive, name, b"x")
         add(archive, "cifar-10-batches-py/data_batch_1", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")
         add(archive, "cifar-10-batches-py/data_batch_2", b"", type=tarfile.FIFOTYPE)
-    assert "found no cifar-10-batches-py/data_batch_1" in refusal(make_data("bad.tar.gz"))
+    assert_refused("bad.tar.gz", "found no cifar-10-batches-py/data_batch_1")
     assert not list(Path("..").glob("**/slipped"))
     with tarfile.open("large.tar.gz", "w:gz") as archive:
         add(archive, "cifar-10-batches-py/data_batch_1", b"x" * 101_000_000)
-    assert "101000000 bytes" in refusal(make_data("large.tar.gz"))
+    assert_refused("large.tar.gz", "101000000 bytes")
 
 
 def test_a_damaged_archive_is_one_line():
     content = make_archive(Path("a.tar.gz")).read_bytes()
     for damaged in (content[: len(content) // 2], content[:2000] + b"\0" * 50 + content[2050:], b"", b"text"):
         Path("a.tar.gz").write_bytes(damaged)
-        assert "a.tar.gz: " in refusal(make_data("a.tar.gz"))
+        assert_refused("a.tar.gz", "a.tar.gz: ")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_a_damaged_archive_is_one_line():
 )
 def test_an_npz_that_is_no_part_is_refused(content, said):
     np.savez("part.npz", **content)
-    assert said in refusal(make_data("part.npz"))
+    assert_refused("part.npz", said)
     assert not Path("ran").exists()
 
 
@@ -270,14 +269,13 @@ def test_a_source_that_is_not_there_is_told_before_anything_is_made():
     Path("empty").mkdir()
     Path("photo.png").write_bytes(b"x")
     for src in ("empty", "absent", "photo.png"):
-        text = refusal(make_data(src))
-        assert "data.src: found" in text and "allowed a folder or file" in text and "SRC=" in text
+        assert_refused(src, "data.src: found", "allowed a folder or file", "SRC=")
     for name in ("a", "b"):
         make_npz(Path(f"empty/{name}.npz"))
-    assert "2 .npz files" in refusal(make_data("empty"))
+    assert_refused("empty", "2 .npz files")
     assert not Path("data").exists()
     with pytest.raises(UserError, match="UNSET_ANYWHERE"):
-        build_set(make_data("$UNSET_ANYWHERE/x"), workers=0)
+        built("$UNSET_ANYWHERE/x")
 
 
 # ---- the network ----
@@ -317,67 +315,58 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def serve(monkeypatch):
     """serve(plan) → the server of a small archive, to which the download is led."""
-    servers: list[Server] = []
+    with ExitStack() as stack:
 
-    def start(plan: list[str]) -> Server:
-        content = make_archive(Path("served.tar.gz")).read_bytes()
-        server = Server(content, plan)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("CARFORGE_CIFAR10_URL", f"http://127.0.0.1:{server.server_port}/a.tar.gz")
-        monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
-        monkeypatch.setattr(cifar10, "ARCHIVE_BYTES", len(content))
-        return server
+        def start(plan: list[str]) -> Server:
+            content = make_archive(Path("served.tar.gz")).read_bytes()
+            server = stack.enter_context(Server(content, plan))
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            monkeypatch.setenv("CARFORGE_CIFAR10_URL", f"http://127.0.0.1:{server.server_port}/a.tar.gz")
+            monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+            monkeypatch.setattr(cifar10, "ARCHIVE_BYTES", len(content))
+            return server
 
-    monkeypatch.setattr(download, "PAUSE_SEC", 0.0)
-    monkeypatch.setenv("no_proxy", "*")
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def test_download_goes_on_where_it_was_cut(serve):
     server = serve(["cut", "cut"])
-    data = make_data(None)
-    build_set(data, workers=0)
+    data = built(None)
     assert_all_six(data)
     half = len(server.content) // 2
     assert server.ranges == [None, f"bytes={half}-", f"bytes={half + (len(server.content) - half) // 2}-"]
-    build_set(make_data(None, set="again", img_size=64), workers=0)  # the archive is kept: no fourth request
+    built(None, set="again", img_size=64)  # the archive is kept: no fourth request
     assert len(server.ranges) == 3 and cifar10.DOWNLOADED.read_bytes() == server.content
 
 
 def test_what_has_come_is_kept_for_the_next_command(serve):
     server = serve(["cut", "missing", "missing"])
-    text = refusal(make_data(None))
-    assert "404" in text and "the same command goes on" in text and str(cifar10.DOWNLOADED) in text
-    assert f"{len(server.content) // 2} of {len(server.content)} bytes are kept" in text
-    build_set(make_data(None), workers=0)
+    kept = f"{len(server.content) // 2} of {len(server.content)} bytes are kept"
+    assert_refused(None, "404", "the same command goes on", str(cifar10.DOWNLOADED), kept)
+    built(None)
     assert server.ranges[-1] == f"bytes={len(server.content) // 2}-"
 
 
 def test_a_server_without_ranges_starts_again(serve):
     server = serve(["cut", "no ranges"])
-    build_set(make_data(None), workers=0)
+    built(None)
     assert cifar10.DOWNLOADED.read_bytes() == server.content and len(server.ranges) == 2
 
 
 def test_another_file_and_a_longer_one_are_thrown_away(serve, monkeypatch):
     serve(["longer"])
-    assert "sends more than" in refusal(make_data(None))
+    assert_refused(None, "sends more than")
     assert not list(cifar10.DOWNLOADED.parent.iterdir())
     monkeypatch.setattr(cifar10, "ARCHIVE_MD5", "0" * 32)
-    assert "md5" in refusal(make_data(None))
+    assert_refused(None, "md5")
     assert not list(cifar10.DOWNLOADED.parent.iterdir())
 
 
 def test_no_network_is_one_line(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_SEC", 0.0)
-    monkeypatch.setenv("no_proxy", "*")
     for url, said in (("http://127.0.0.1:9/a", "cannot be downloaded"), ("file:///etc/passwd", "allowed https://")):
         monkeypatch.setenv("CARFORGE_CIFAR10_URL", url)
-        assert said in refusal(make_data(None))
+        assert_refused(None, said)
 
 
 # ---- the real pictures ----

@@ -2,13 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
@@ -17,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.datasets.clinic_set import draw, line, write_set
-from tests.datasets.stand_in import make_config, write_decision
+from tests.commands import python_at_work, wait_until
+from tests.datasets.clinic_set import DECISIONS, draw, line, write_set
+from tests.datasets.stand_in import BASE, make_config, read_manifest, write_decision
 
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 from starlette.testclient import TestClient
@@ -31,7 +28,6 @@ from datasets.clinic.sheets import PAGE_CARDS
 from datasets.pack.recipe import SetPlan
 from harness.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]
 HERE = "http://127.0.0.1:8123"
 HOSTILE = '"><img src=x onerror=alert(1)>\udcfe.jpg'
 
@@ -45,10 +41,9 @@ def lines_of_a_set() -> list[dict[str, Any]]:
     ]
     lines += [line(f"logo/{k}.jpg", reason="logo: a badge", ok_score=round(0.49 - k / 100, 4)) for k in range(5)]
     lines += [line(HOSTILE, reason="blank: one colour", decided_by="rule", source="commons")]
-    for k in range(2):
-        said = {"decided_by": "rule", "duplicate_of": "good/07.jpg"}
-        lines.append(line(f"copy/{k}.jpg", reason="near_duplicate: 2 bits", **said))
-    lines.append(line("cut.jpg", reason="damaged: truncated", decided_by="rule", ok_score=0.0, width=None, height=None))
+    copied = {"decided_by": "rule", "duplicate_of": "good/07.jpg"}
+    lines += [line(f"copy/{k}.jpg", reason="near_duplicate: 2 bits", **copied) for k in range(2)]
+    lines += [line("cut.jpg", reason="damaged: truncated", decided_by="rule", ok_score=0.0, width=None, height=None)]
     return lines
 
 
@@ -82,7 +77,7 @@ def shown(html: str) -> list[str]:
 
 
 def decided() -> dict[str, Decision]:
-    return read_decisions(Path("data/sets/mine/decisions.csv"))
+    return read_decisions(DECISIONS)
 
 
 # ---- what it shows ----
@@ -173,8 +168,7 @@ def test_verdict_and_view_do_not_overwrite_each_other(client):
 
 
 def test_taking_back_removes_the_line(client):
-    said = choose(client, "good/01.jpg", verdict="drop", view="left")
-    before = said["before"]
+    before = choose(client, "good/01.jpg", verdict="drop", view="left")["before"]
     said = choose(client, "good/01.jpg", **before, expect={"verdict": "drop", "view": "left"})
     assert decided() == {} and (said["choices"], said["waiting"]) == (0, 0)
 
@@ -189,14 +183,13 @@ def test_undo_of_what_another_tab_has_changed_is_refused(client):
 
 def test_tabs_and_other_writers_lose_nothing(client):
     """Choices from many requests at once, and lines that somebody else writes into the file meanwhile."""
-    path = Path("data/sets/mine/decisions.csv")
     files = [f"good/{k:02d}.jpg" for k in range(40)]
 
     def one(k: int) -> None:
         if k % 4:
             choose(client, files[k], verdict="drop")
         else:
-            write_decision(path, Decision(files[k], sha_of(files[k]), "keep", "", "by hand"))
+            write_decision(DECISIONS, Decision(files[k], sha_of(files[k]), "keep", "", "by hand"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(40)))
@@ -204,18 +197,16 @@ def test_tabs_and_other_writers_lose_nothing(client):
 
 
 def test_a_note_that_somebody_wrote_stays(client):
-    path = Path("data/sets/mine/decisions.csv")
-    write_decision(path, Decision("good/01.jpg", sha_of("good/01.jpg"), "keep", "", "a rare one"))
+    write_decision(DECISIONS, Decision("good/01.jpg", sha_of("good/01.jpg"), "keep", "", "a rare one"))
     choose(client, "good/01.jpg", verdict="drop")
     assert decided()[sha_of("good/01.jpg")].note == "a rare one"
 
 
 def test_a_broken_file_is_told_and_left_alone(client):
-    path = Path("data/sets/mine/decisions.csv")
-    path.write_text("file,sha256,verdict,view,note\nx,12,drop,,\n")
+    DECISIONS.write_text("file,sha256,verdict,view,note\nx,12,drop,,\n")
     answer = client.post("/choices", json={"sha256": sha_of("good/01.jpg"), "verdict": "drop"})
     assert answer.status_code == 409 and "line 2: sha256" in answer.json()["error"]
-    assert path.read_text().endswith("x,12,drop,,\n")
+    assert DECISIONS.read_text().endswith("x,12,drop,,\n")
 
 
 @pytest.mark.parametrize(
@@ -336,17 +327,12 @@ def test_headers_allow_nothing_foreign(client):
 
 
 def wait_for_end(client: TestClient) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        said = client.get("/status").json()
-        if said["state"] != "running":
-            return said
-        time.sleep(0.05)
-    raise AssertionError("the rebuild does not end")
+    wait_until(lambda: client.get("/status").json()["state"] != "running", "the end of the rebuild")
+    return client.get("/status").json()
 
 
 def test_a_rebuild_shows_what_changed(client, session):
-    lines = [json.loads(text) for text in SetPlan.of(make_config().data).manifest.read_text().splitlines()]
+    lines = read_manifest(make_config().data)
     lines[0] |= {"verdict": "drop", "reason": "person: dropped by hand", "decided_by": "person", "split": None}
     lines[1] |= {"view": "rear"}
     Path("next.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
@@ -383,10 +369,8 @@ def test_one_rebuild_at_a_time_and_none_is_left_behind(client, session):
 
 def test_while_the_manifest_is_exchanged_the_old_one_is_shown(client, session):
     """The set on disk is new already, and the clinic has not taken it over yet."""
-    manifest = SetPlan.of(make_config().data).manifest
-    new = manifest.with_name("new")
-    new.write_text('{"short": 1}\n')
-    os.replace(new, manifest)
+    Path("new").write_text('{"short": 1}\n')
+    Path("new").replace(SetPlan.of(make_config().data).manifest)
     assert client.get("/?sheet=kept").status_code == 200
     assert client.get(f"/picture/{sha_of('good/50.jpg')}/small").status_code == 200
 
@@ -409,7 +393,7 @@ def test_by_name_the_same_set_is_built_again(session):
     assert config.data.model_copy(update={"src": "photos"}) == make_config().data
     assert config.data.src is not None and Path(config.data.src).is_dir()
     assert "--rebuild" in command and 'data.set="mine"' in command
-    assert set_by_config(ROOT / "configs/base.yaml", ["data.set=x"], "finetune")[0].data.set == "concept"
+    assert set_by_config(BASE, ["data.set=x"], "finetune")[0].data.set == "concept"
 
 
 @pytest.mark.parametrize("name", ["../mine", ".", "..", "a/b"])
@@ -427,17 +411,12 @@ run_command(lambda: clinic_command(sys.argv[1], None, None, "train", None, 0, Fa
 
 
 def test_as_a_process_it_prints_its_address_and_ends_quietly(session):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SERVE, "mine"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        try:
-            assert run.stdout is not None and run.stderr is not None
-            address = run.stdout.readline().strip()
-            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address), run.stderr.read()
-            with urllib.request.urlopen(address, timeout=20) as answer:
-                assert b"Data clinic" in answer.read()
-            run.send_signal(signal.SIGINT)
-            said = run.communicate(timeout=20)[1]
-        finally:
-            run.kill()
+    with python_at_work("-c", SERVE, "mine") as run:
+        assert run.stdout is not None and run.stderr is not None
+        address = run.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address), run.stderr.read()
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            assert b"Data clinic" in answer.read()
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=20)[1]
     assert run.returncode == 0 and "the clinic is closed; 0 choices" in said and "Traceback" not in said

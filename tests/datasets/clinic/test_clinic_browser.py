@@ -1,11 +1,6 @@
 """The clinic as a person uses it, in a headless Chromium."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,25 +12,23 @@ from datasets.clean.manual_labels import read_decisions
 from datasets.pack.recipe import SetPlan
 from harness.config.experiment import load_config
 from harness.storage.hdf5 import open_packed
-from tests.datasets.clinic_set import draw, line, write_set
-from tests.datasets.stand_in import make_config
+from tests.commands import python_at_work, run_python, wait_until
+from tests.datasets.clinic_set import DECISIONS, draw, line, write_set
+from tests.datasets.stand_in import BASE, make_config, read_manifest
 from tests.serving import served
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).resolve().parents[3]
-WAIT_MS = 20_000
 HOSTILE = '"><script>document.title="taken over"</script>.jpg'
 
 
 @pytest.fixture
-def clinic(tmp_path, monkeypatch) -> Iterator[str]:
+def clinic() -> Iterator[str]:
     """A small set made by hand, served in this process; its address."""
     pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
     from datasets.clinic.command import open_session
     from datasets.clinic.server import make_app
 
-    monkeypatch.chdir(tmp_path)
     lines = [line(f"good/{k:02d}.jpg", view_confidence=round(0.3 + k / 100, 2)) for k in range(54)]
     lines += [line("copy.jpg", reason="duplicate: same bytes", duplicate_of="good/05.jpg", decided_by="rule")]
     lines += [line(HOSTILE, reason="blank: one colour", decided_by="rule")]
@@ -48,15 +41,12 @@ def clinic(tmp_path, monkeypatch) -> Iterator[str]:
 
 def choices() -> dict[str, tuple[str, str]]:
     """File → (verdict, view), as on disk."""
-    found = read_decisions(Path("data/sets/mine/decisions.csv"))
-    return {one.file: (one.verdict, one.view) for one in found.values()}
+    return {one.file: (one.verdict, one.view) for one in read_decisions(DECISIONS).values()}
 
 
-def wait_until(true: Any, what: str) -> None:
-    deadline = time.monotonic() + WAIT_MS / 1000
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.03)
+def press(page: Any, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
 
 
 def focused(page: Any) -> str:
@@ -71,25 +61,21 @@ def test_keys(tab, clinic):
     """Keep, drop, views, moving, undo, help, the next page."""
     tab.goto(clinic + "?sheet=kept")
     assert focused(tab) == "good/00.jpg"
-    for key in ("d", "k", "ArrowRight", "7", "d"):
-        tab.keyboard.press(key)
+    press(tab, "d", "k", "ArrowRight", "7", "d")
     wanted = {"good/00.jpg": ("drop", ""), "good/01.jpg": ("keep", ""), "good/03.jpg": ("drop", "rear_left")}
     wait_until(lambda: choices() == wanted, f"{choices()}")
     assert focused(tab) == "good/04.jpg" and tab.inner_text("#count") == "3"
-    tab.keyboard.press("z")
-    tab.keyboard.press("z")
+    press(tab, "z", "z")
     tab.wait_for_selector('.pic[data-file="good/03.jpg"][data-verdict=""][data-view=""]')
     assert "good/03.jpg" not in choices() and focused(tab) == "good/03.jpg"
-    tab.keyboard.press("ArrowLeft")
-    tab.keyboard.press("ArrowDown")
+    press(tab, "ArrowLeft", "ArrowDown")
     columns = tab.evaluate("getComputedStyle(document.querySelector('.pics')).gridTemplateColumns.split(' ').length")
     assert focused(tab) == f"good/{2 + columns:02d}.jpg"
     tab.keyboard.press("ArrowUp")
     assert focused(tab) == "good/02.jpg"
     tab.keyboard.press("/")
     assert tab.locator("#help").is_visible()
-    tab.keyboard.press("d")  # says nothing while the help is read
-    tab.keyboard.press("Escape")
+    press(tab, "d", "Escape")  # the d says nothing while the help is read
     assert not tab.locator("#help").is_visible()
     tab.keyboard.press("n")
     tab.wait_for_url("**page=2")
@@ -112,8 +98,7 @@ def test_click_and_touch(tab, clinic):
     large = tab.locator("#large-picture")
     large.wait_for()
     assert large.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") == 90
-    tab.keyboard.press("ArrowRight")
-    tab.keyboard.press("k")
+    press(tab, "ArrowRight", "k")
     wait_until(lambda: choices().get("good/08.jpg") == ("keep", ""), "keys are dead under the large picture")
     tab.keyboard.press("Escape")
     wait_until(lambda: focused(tab) == "good/09.jpg", "the focus is not where it was under the large picture")
@@ -126,9 +111,7 @@ def test_two_tabs_lose_nothing(tab, clinic):
         page.goto(clinic + "?sheet=kept")
     tab.keyboard.press("d")
     wait_until(lambda: len(choices()) == 1, "first tab")
-    other.keyboard.press("3")
-    other.keyboard.press("ArrowRight")
-    other.keyboard.press("d")
+    press(other, "3", "ArrowRight", "d")
     wait_until(lambda: len(choices()) == 2, "second tab")
     assert choices() == {"good/00.jpg": ("drop", "front_left"), "good/01.jpg": ("drop", "")}
     tab.bring_to_front()
@@ -210,20 +193,13 @@ def test_a_rebuild_that_fails_is_told(tab, clinic):
 
 # ---- the whole way ----
 
-CONFIG = """extends: {root}/configs/base.yaml
+CONFIG = f"""extends: {BASE}
 data: {{set: street, kind: messy, count: 72, img_size: 32, valid_fraction: 0.1}}
 """
 
 
-def run_datasets(*arguments: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command, pipe = [sys.executable, "-m", "datasets", *arguments], subprocess.PIPE
-    return subprocess.Popen(command, env=env, text=True, stdout=pipe, stderr=pipe)
-
-
 def manifest() -> dict[str, dict[str, Any]]:
-    data = load_config("street.yaml").data
-    return {one["file"]: one for one in map(json.loads, SetPlan.of(data).manifest.read_text().splitlines())}
+    return {one["file"]: one for one in read_manifest(load_config("street.yaml").data)}
 
 
 def packed_pictures() -> set[bytes]:
@@ -242,18 +218,16 @@ def packed_picture(said: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.slow
-def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab, tmp_path, monkeypatch):
+def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab):
     """Messy drawn cars, built, looked at, decided, rebuilt: the change is in the manifest and in the HDF5."""
-    monkeypatch.chdir(tmp_path)
-    Path("street.yaml").write_text(CONFIG.format(root=ROOT))
-    built = run_datasets("build", "--config", "street.yaml", "--stage", "train", "--workers", "0")
-    assert built.communicate(timeout=240) and built.returncode == 0
+    Path("street.yaml").write_text(CONFIG)
+    arguments = ("build", "--config", "street.yaml", "--stage", "train", "--workers", "0")
+    assert run_python("-m", "datasets", *arguments).returncode == 0
     before = manifest()
     kept = [file for file, said in before.items() if said["verdict"] == "keep"]
     assert len(kept) > 4
     pictures = {file: packed_picture(before[file]) for file in kept}
-    clinic = run_datasets("clinic", "--config", "street.yaml")
-    try:
+    with python_at_work("-m", "datasets", "clinic", "--config", "street.yaml") as clinic:
         assert clinic.stdout is not None
         address = clinic.stdout.readline().strip()
         tab.goto(address + "?sheet=kept")
@@ -268,7 +242,6 @@ def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab, tmp_pa
         said = tab.inner_text("#rebuilt")
         tab.goto(address + "?sheet=changed")
         changed = set(tab.locator(".pic").evaluate_all("pics => pics.map((pic) => pic.dataset.file)"))
-    finally:
         clinic.terminate()
         closed = clinic.communicate(timeout=60)[1]
     assert clinic.returncode == 0 and "2 choices" in closed

@@ -4,14 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,9 +26,12 @@ from datasets.scan.store import ScanStore
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
+from tests.commands import python_at_work, wait_until
 from tests.datasets.stand_in import (
     StandIn,
     build_set,
+    die_at,
+    died_in_child,
     make_config,
     make_folder,
     paint,
@@ -37,8 +39,6 @@ from tests.datasets.stand_in import (
     write_decision,
 )
 from tests.harness.pictures import fit_picture
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def build(config: Config, **options: Any) -> tuple[list[Path], StandIn]:
@@ -79,8 +79,7 @@ def test_mirrored_pictures_are_packed_mirrored():
     build(make_config("clean.mirror_to=right", valid_fraction=0))
     with open_packed(make_config().data.hdf5_path("train")) as packed:
         pictures = packed.read()
-    for number in range(6):
-        assert np.array_equal(pictures[number], fit_picture(paint(number), 32, 32, "crop")[:, ::-1])
+    assert np.array_equal(pictures[:, :, ::-1], [fit_picture(paint(number), 32, 32, "crop") for number in range(6)])
 
 
 def test_sets_that_are_drawn_are_taken_as_they_are():
@@ -141,16 +140,14 @@ def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
     make_folder(12, logos=2)
     config = make_config()
     build(config)
-    line = read_manifest(config.data)[5]
-    write_decision(SetPlan.of(config.data).decisions_path, Decision(line["file"], line["sha256"], "drop", "", "a note"))
+    line, path = read_manifest(config.data)[5], SetPlan.of(config.data).decisions_path
+    write_decision(path, Decision(line["file"], line["sha256"], "drop", "", "a note"))
     with pytest.raises(UserError, match="decisions.csv: decides otherwise than when it was made"):
         build(config)
     monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
     build(config, rebuild=True)
     assert read_manifest(config.data)[5]["reason"] == "person: a note"
-    write_decision(
-        SetPlan.of(config.data).decisions_path, Decision(line["file"], line["sha256"], "drop", "", "another note")
-    )
+    write_decision(path, Decision(line["file"], line["sha256"], "drop", "", "another note"))
     build(config)  # notes are for people
 
 
@@ -188,12 +185,8 @@ def test_a_lost_summary_is_told_and_made_anew(content: str | None):
 def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
     make_folder(40)
     config = make_config()
-
-    def full(*_: Any) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
     with monkeypatch.context() as patch:
-        patch.setattr(ScanStore, "keep", full)
+        patch.setattr(ScanStore, "keep", Mock(side_effect=sqlite3.OperationalError("database or disk is full")))
         with pytest.raises(UserError, match="scan-32.sqlite: cannot be used .*disk is full.* --rescan"):
             build(config)
     build(config)
@@ -286,20 +279,19 @@ def test_hostile_files_are_accounted_for():
     lines = {line["file"]: line for line in read_manifest(config.data)}
     assert len(lines) == 120 and not any((line["reason"] or "").startswith("crash") for line in lines.values())
     assert all(str(lines[name]["reason"]).startswith("damaged") for name, sha256 in noted.items() if sha256)
-    kept = {
-        name.partition("_")[2]: (line["width"], line["height"])
-        for name, line in lines.items()
-        if line["verdict"] == "keep"
-    }
-    assert kept == {
+    kept = {name: (line["width"], line["height"]) for name, line in lines.items() if line["verdict"] == "keep"}
+    assert {name.partition("_")[2]: size for name, size in kept.items()} == {
         "10000x1.png": (10000, 1), "1x1.png": (1, 1), "cmyk.jpg": (96, 72), "la.png": (96, 72), "p_alpha.png": (96, 72),
         "i16.png": (96, 72), "turned.jpg": (72, 96),
     }  # fmt: skip
     reasons = {name.partition("_")[2]: (line["reason"] or "").partition(":")[0] for name, line in lines.items()}
-    for name in ("gif_named.jpg", "eps.jpg", "psd.jpg", "fits.jpg", "svg.jpg", "tiff_named.jpg", "bmp_named.png"):
-        assert reasons[name] == "format", name
-    assert reasons["60000x60000.png"] == reasons["100_megapixels.png"] == "too_large"
-    assert reasons["flipped_bit.png"] == reasons["no_end.png"] == reasons["bomb.png"] == "damaged"
+    expected = {
+        **dict.fromkeys("gif_named.jpg eps.jpg psd.jpg fits.jpg svg.jpg".split(), "format"),
+        **dict.fromkeys("tiff_named.jpg bmp_named.png".split(), "format"),
+        **dict.fromkeys("60000x60000.png 100_megapixels.png".split(), "too_large"),
+        **dict.fromkeys("flipped_bit.png no_end.png bomb.png".split(), "damaged"),
+    }
+    assert {name: reasons[name] for name in expected} == expected
 
 
 def test_without_a_ledger_no_damaged_png_passes():
@@ -333,36 +325,6 @@ def test_a_file_that_kills_or_stops_its_decoder_is_one_line(monkeypatch):
 # ---- kills ------------------------------------------------------------------------------------------------------
 
 
-def build_in_child(config: Config, prepare: Any) -> int:
-    """The exit code of a build in a process of its own, where `prepare` has been at work before."""
-    child = os.fork()
-    if child == 0:
-        prepare()
-        build(config)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def die_at(owner: Any, name: str, point: int, after: bool) -> Any:
-    """Makes the process end without a word at the `point`-th call, before or after it."""
-
-    def prepare() -> None:
-        real, calls = getattr(owner, name), [0]
-
-        def end_here(*arguments: Any, **options: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == point and not after:
-                os._exit(9)
-            result = real(*arguments, **options)
-            if calls[0] == point:
-                os._exit(9)
-            return result
-
-        setattr(owner, name, end_here)
-
-    return prepare
-
-
 def test_killed_at_many_points_the_end_is_the_same(monkeypatch):
     monkeypatch.setattr("datasets.scan.run.BLOCK_FILES", 8)
     make_folder(40, logos=4)
@@ -370,15 +332,15 @@ def test_killed_at_many_points_the_end_is_the_same(monkeypatch):
     build(config)
     whole = sha256s(config)
     shutil.rmtree("data")
-    points = [(ScanStore, "keep", number, after) for number in (1, 2, 3) for after in (False, True)]
-    points += [
+    points = [
+        *((ScanStore, "keep", number, after) for number in (1, 2, 3) for after in (False, True)),
         (stage, "list_into", 1, True),
         (stage, "decide", 1, False),
         (stage, "assign_splits", 1, True),
+        *((os, "replace", number, after) for number in (1, 2, 3, 4) for after in (False, True)),
     ]
-    points += [(os, "replace", number, after) for number in (1, 2, 3, 4) for after in (False, True)]
     for point in points:
-        if build_in_child(config, die_at(*point)) == 0:
+        if not died_in_child(lambda: build(config), die_at(*point)):
             SetPlan.of(config.data).manifest.unlink()  # it was complete: from here on only deciding and packing
     build(config)
     assert sha256s(config) == whole
@@ -391,15 +353,10 @@ def test_kill_9_while_reading(monkeypatch):
     build(config)
     whole = sha256s(config)
     shutil.rmtree("data")
-    arguments = ["-m", "datasets", "folder", "photos", "--name", "mine", "--size", "32", "--workers", "1"]
-    command = [sys.executable, *arguments, "--set", "clean.apply=false"]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    scanned, deadline = SetPlan.of(config.data).scan, time.monotonic() + 60
-    while not scanned.exists() or scanned.stat().st_size < 300_000:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    arguments = "folder photos --name mine --size 32 --workers 1 --set clean.apply=false".split()
+    scanned = SetPlan.of(config.data).scan
+    with python_at_work("-m", "datasets", *arguments, stderr=subprocess.DEVNULL):
+        wait_until(lambda: scanned.exists() and scanned.stat().st_size >= 300_000, "a part of the files to be read")
     assert not config.data.hdf5_path("train").exists()
     build(config)
     assert sha256s(config) == whole

@@ -1,9 +1,9 @@
 """A folder of pictures becomes a packed set: every file accounted for, nothing half-made, the same every time."""
 
 import hashlib
-import io
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,19 @@ from datasets.pack.recipe import SetPlan
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import build_set, make_config, read_manifest
+from tests.datasets.stand_in import build_set, die_at, died_in_child, make_config, read_manifest
+from tests.harness.pictures import encoded
 
 
 def make_data(**changes: Any) -> Data:
     return make_config(**changes).data
+
+
+def built(**changes: Any) -> Data:
+    """What a set of the photos was made from, in this process."""
+    data = make_data(**changes)
+    build_set(data, workers=0)
+    return data
 
 
 def draw(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -38,6 +46,11 @@ def save(path: Path, picture: np.ndarray, **options: Any) -> None:
 def make_folder(count: int, folder: Path = Path("photos")) -> None:
     for number in range(count):
         save(folder / f"{number:03d}.png", draw(number))
+
+
+def packed_sha256(data: Data, split: Any = "train") -> str:
+    with open_packed(data.hdf5_path(split)) as packed:
+        return packed.sha256
 
 
 def everything_kept(data: Data) -> dict[str, np.ndarray]:
@@ -105,9 +118,7 @@ def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
         return found
 
     monkeypatch.setattr(build, "list_into", list_then_lose)
-    data = make_data()
-    build_set(data, workers=0)
-    assert [line["reason"] for line in read_manifest(data)][2] == "unreadable: No such file or directory"
+    assert read_manifest(built())[2]["reason"] == "unreadable: No such file or directory"
 
 
 def test_letterbox_bars_of_a_dealer_go_before_the_crop():
@@ -116,8 +127,7 @@ def test_letterbox_bars_of_a_dealer_go_before_the_crop():
         framed = np.zeros((128, 128, 3), np.uint8)
         framed[16:112] = draw(number, 96, 128)
         save(Path(f"photos/{number}.jpg"), framed, quality=90)
-    data = make_data(img_size=64)
-    build_set(data, workers=0)
+    data = built(img_size=64)
     for name, picture in everything_kept(data).items():
         assert picture.min() > 40, name  # no black row is left
         whole = Image.fromarray(draw(int(name[0]), 96, 128)).crop((16, 0, 112, 96))
@@ -138,62 +148,47 @@ def test_folders_are_classes():
 def test_a_class_whose_name_is_no_text_is_counted():
     make_folder(4, Path(os.fsdecode(b"photos/caf\xe9")))
     make_folder(3, Path("photos/saab"))
-    build_set(make_data(), workers=0)
-    summary = json.loads(SetPlan.of(make_data()).summary.read_text())
+    summary = json.loads(SetPlan.of(built()).summary.read_text())
     assert summary["classes"] == {"caf\udce9": 4, "saab": 3}
 
 
 def test_non_square():
     make_folder(4)
-    data = make_data(img_size=[128, 224])
-    build_set(data, workers=0)
-    assert {picture.shape for picture in everything_kept(data).values()} == {(128, 224, 3)}
+    assert {picture.shape for picture in everything_kept(built(img_size=[128, 224])).values()} == {(128, 224, 3)}
 
 
 def test_fast_decode_keeps_the_sources_size_and_is_stamped():
+    turned = Image.Exif()
+    turned[0x0112] = 6
     save(Path("photos/a.jpg"), draw(1, 300, 400), quality=95)
-    save(Path("photos/b.jpg"), draw(2, 300, 400), quality=95, exif=_turned())
-    fast = make_data(fast_decode=True, set="fast", valid_fraction=0)
-    exact = make_data(set="exact", valid_fraction=0)
+    save(Path("photos/b.jpg"), draw(2, 300, 400), quality=95, exif=turned)
+    fast = built(fast_decode=True, set="fast", valid_fraction=0)
+    exact = built(set="exact", valid_fraction=0)
     for data in (fast, exact):
-        build_set(data, workers=0)
-    sizes = {line["file"]: (line["width"], line["height"]) for line in read_manifest(fast)}
-    assert sizes == {"a.jpg": (400, 300), "b.jpg": (300, 400)}
-    assert sizes == {line["file"]: (line["width"], line["height"]) for line in read_manifest(exact)}
+        sizes = {line["file"]: (line["width"], line["height"]) for line in read_manifest(data)}
+        assert sizes == {"a.jpg": (400, 300), "b.jpg": (300, 400)}
     with open_packed(fast.hdf5_path("train")) as packed:
         assert packed.attributes["recipe"]["fast_decode"] is True
     for name, picture in everything_kept(fast).items():
         assert 0 < np.abs(picture.astype(int) - everything_kept(exact)[name]).mean() < 4
 
 
-def _turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif.tobytes()
-
-
 def test_the_same_whatever_the_number_of_workers():
     make_folder(30)
     Path("photos/015.png").write_bytes(b"damaged")
-    hashes = set()
+    data, found = make_data(), set()
     for workers in (0, 1, 3):
-        data = make_data()
         build_set(data, workers=workers, rebuild=True)
-        content = SetPlan.of(data).manifest.read_bytes()
-        with open_packed(data.hdf5_path("train")) as train, open_packed(data.hdf5_path("valid")) as valid:
-            hashes.add((hashlib.sha256(content).hexdigest(), train.sha256, valid.sha256))
-    assert len(hashes) == 1
+        found.add((SetPlan.of(data).manifest.read_bytes(), packed_sha256(data), packed_sha256(data, "valid")))
+    assert len(found) == 1
 
 
 def test_the_packed_set_does_not_depend_on_where_the_folder_is():
     make_folder(10)
-    build_set(make_data(), workers=0)
-    with open_packed(make_data().hdf5_path("train")) as packed:
-        before = packed.sha256
+    before = packed_sha256(built())
     os.rename("photos", "moved")
     build_set(make_data(src="moved"), workers=0, rebuild=True)
-    with open_packed(make_data().hdf5_path("train")) as packed:
-        assert packed.sha256 == before
+    assert packed_sha256(make_data()) == before
 
 
 # ---- splits -----------------------------------------------------------------------------------------------------
@@ -211,8 +206,7 @@ def test_same_bytes_are_never_in_both_splits():
         save(Path(f"photos/{number:02d}.png"), draw(number))
         for copy in range(2):
             Path(f"photos/copy{copy}_{number:02d}.png").write_bytes(Path(f"photos/{number:02d}.png").read_bytes())
-    data = make_data(valid_fraction=0.4)
-    build_set(data, workers=0)
+    data = built(valid_fraction=0.4)
     splits: dict[str, set[str]] = {}
     for line in read_manifest(data):
         splits.setdefault(line["sha256"], set()).add(line["split"])
@@ -222,8 +216,7 @@ def test_same_bytes_are_never_in_both_splits():
 
 def test_new_pictures_do_not_move_old_ones():
     make_folder(20)
-    data = make_data(valid_fraction=0.3)
-    build_set(data, workers=0)
+    data = built(valid_fraction=0.3)
     before = {line["file"]: line["split"] for line in read_manifest(data)}
     make_folder(40)
     build_set(data, workers=0, rebuild=True)
@@ -233,14 +226,9 @@ def test_new_pictures_do_not_move_old_ones():
 
 def picture_with_hash(valid_fraction: float, valid: bool, skip: int = 0) -> bytes:
     """A PNG file whose hash falls into the valid share, or does not."""
-    for seed in range(10_000):
-        stream = io.BytesIO()
-        Image.fromarray(draw(seed)).save(stream, "PNG")
-        if is_valid(hashlib.sha256(stream.getvalue()).hexdigest(), valid_fraction) == valid:
-            if skip == 0:
-                return stream.getvalue()
-            skip -= 1
-    raise AssertionError("no such picture")
+    files = (encoded(draw(seed)) for seed in range(10_000))
+    fitting = (file for file in files if is_valid(hashlib.sha256(file).hexdigest(), valid_fraction) == valid)
+    return next(islice(fitting, skip, None))
 
 
 def test_a_small_set_still_keeps_one_picture_aside():
@@ -249,12 +237,10 @@ def test_a_small_set_still_keeps_one_picture_aside():
         content = picture_with_hash(0.1, valid=False, skip=number)
         Path(f"photos/{number}.png").write_bytes(content)
         Path(f"photos/{number}_copy.png").write_bytes(content)
-    data = make_data(valid_fraction=0.1)
-    build_set(data, workers=0)
+    data = built(valid_fraction=0.1)
     lines = read_manifest(data)
     smallest = min(line["sha256"] for line in lines)
-    assert {line["sha256"] for line in lines if line["split"] == "valid"} == {smallest}
-    assert sum(line["split"] == "valid" for line in lines) == 2  # with its copy
+    assert [line["sha256"] for line in lines if line["split"] == "valid"] == [smallest] * 2  # with its copy
     assert sum(line["split"] == "train" for line in lines) == 8
     assert len(everything_kept(data)) == 10
 
@@ -324,10 +310,9 @@ def test_another_recipe_stops_and_says_what_differs(changes, key):
 
 def test_padding_keeps_all_of_a_picture_and_is_stamped():
     make_folder(8)
-    build_set(make_data(valid_fraction=0), workers=0)
-    padded = make_data(fit="pad", set="padded", valid_fraction=0)
-    (path,) = build_set(padded, workers=0)
-    with open_packed(path) as packed, open_packed(make_data().hdf5_path("train")) as cropped:
+    changes: tuple[dict[str, Any], ...] = ({"fit": "pad", "set": "padded"}, {})
+    paths = [built(**some, valid_fraction=0).hdf5_path("train") for some in changes]
+    with open_packed(paths[0]) as packed, open_packed(paths[1]) as cropped:
         assert packed.attributes["recipe"]["fit"] == "pad" and cropped.attributes["recipe"]["fit"] == "crop"
         assert packed.sha256 != cropped.sha256 and packed.count == cropped.count
 
@@ -357,8 +342,8 @@ def test_a_complete_set_needs_no_folder(src):
 
 def test_another_size_is_another_set():
     make_folder(4)
-    build_set(make_data(img_size=32), workers=0)
-    build_set(make_data(img_size=64), workers=0)
+    for size in (32, 64):
+        built(img_size=size)
     assert len(list(Path("data").rglob("*_train.hdf5"))) == 2
 
 
@@ -404,40 +389,21 @@ def test_a_rebuild_without_valid_pictures_removes_the_old_ones():
 def test_killed_at_any_file_operation_of_a_rebuild(operation):
     """There is an old set that is whole, or one that the next call finds incomplete and builds: never a mixture."""
     make_folder(12)
-    data = make_data()
-    build_set(data, workers=0)
+    data = built()
     make_folder(20)
     old_or_new = {12, 20}
-    for point in range(100):
-        if not is_killed_at(operation, point, data):
+    for point in range(1, 101):
+        if not died_in_child(lambda: build_set(data, workers=0, rebuild=True), die_at(os, operation, point)):
             break
         assert len(build_set(data, workers=0)) == 2
         lines = read_manifest(data)
         assert len(lines) in old_or_new and len(everything_kept(data)) == len(lines)
         if len(lines) == 20:
             old_or_new = {20}
-    assert 3 <= point < 100
+    assert 3 < point < 101
     build_set(data, workers=0, rebuild=True)
     names = [path.name for path in Path("data").rglob("*")]
     assert not [name for name in names if name.startswith((".tmp-", "lock")) or "partial" in name]
-
-
-def is_killed_at(operation: str, point: int, data: Data) -> bool:
-    """Rebuilds in a process that ends without a word at its `point`-th operation; False when it got to its end."""
-    child = os.fork()
-    if child == 0:
-        real, calls = getattr(os, operation), [0]
-
-        def end_here(*arguments, **options):
-            calls[0] += 1
-            if calls[0] > point:
-                os._exit(9)
-            return real(*arguments, **options)
-
-        setattr(os, operation, end_here)
-        build_set(data, workers=0, rebuild=True)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 # ---- real photos ------------------------------------------------------------------------------------------------

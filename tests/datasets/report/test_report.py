@@ -9,7 +9,6 @@ import re
 import shutil
 import tracemalloc
 from collections.abc import Iterable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +29,7 @@ from harness.errors import UserError
 from harness.images.decode import PictureError
 from tests.datasets.clinic_set import draw, line, write_set
 from tests.datasets.stand_in import make_config
+from tests.page import Page
 
 HOSTILE = '<script>alert("x")</script>\udcff & co.jpg'
 
@@ -55,31 +55,13 @@ def small_set() -> tuple[Data, list[dict[str, Any]]]:
     return config.data, lines
 
 
-class Page(HTMLParser):
-    """Tags with their attributes, all text, and what it would load from elsewhere."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
+def page_of(data: Data) -> Page:
+    write_report(SetPlan.of(data))
+    return Page(SetPlan.of(data).report)
 
 
-def read_page(data: Data) -> Page:
-    return Page(SetPlan.of(data).report.read_text(encoding="utf-8"))
+def alts_of(page: Page, begin: str = "") -> list[str]:
+    return [one["alt"] for one in page.having("img") if one["alt"].startswith(begin)]
 
 
 def test_funnel_ends_with_what_is_packed_and_names_every_loss():
@@ -108,9 +90,8 @@ def test_every_reason_has_its_place_in_the_funnel(slug, judge, tmp_path):
 
 
 def test_page_says_what_the_manifest_says():
-    data, _ = small_set()
-    assert write_report(SetPlan.of(data)) == Path("data/sets/mine/report-32.html")
-    page = read_page(data)
+    assert write_report(SetPlan.of(small_set()[0])) == Path("data/sets/mine/report-32.html")
+    page = Page(Path("data/sets/mine/report-32.html"))
     for words in (
         "12 of 20 files are in the set mine",
         "11 to train on, 1 kept aside",
@@ -136,56 +117,46 @@ def test_page_is_written_once_for_each_build():
 
 
 def test_page_stands_alone_and_hides_nothing_hostile():
-    data, _ = small_set()
-    write_report(SetPlan.of(data))
-    page = read_page(data)
-    assert not page.all("script")
-    assert HOSTILE.replace("\udcff", "\\udcff") in {one.get("title") for one in page.all("figcaption")}
+    page = page_of(small_set()[0])
+    assert not page.having("script")
+    assert HOSTILE.replace("\udcff", "\\udcff") in {one.get("title") for one in page.having("figcaption")}
     outside = [attributes for _, attributes in page.tags for key in ("src", "href") if key in attributes]
     assert {(one.get("src") or one.get("href") or "")[:1] for one in outside} <= {"#", "d"}  # anchors and data:
-    page_text = SetPlan.of(data).report.read_text()
-    assert set(re.findall(r"url\((.)", page_text)) == {"#"}  # inside its own charts
-    assert "@import" not in page_text
-    assert str(Path.cwd()) not in page_text  # it may be sent: no place on this machine
-    policy = [one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    assert set(re.findall(r"url\((.)", page.html)) == {"#"}  # inside its own charts
+    assert "@import" not in page.html
+    assert str(Path.cwd()) not in page.html  # it may be sent: no place on this machine
+    policy = [one["content"] for one in page.having("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
 def test_page_can_be_used_without_seeing_it():
-    data, _ = small_set()
-    write_report(SetPlan.of(data))
-    page = read_page(data)
-    assert page.all("html")[0]["lang"] == "en" and len(page.all("h1")) == 1
-    assert all(one.get("alt") for one in page.all("img")) and page.all("img")
-    assert all(one.get("aria-label") for one in page.all("svg")) and page.all("svg")
+    page = page_of(small_set()[0])
+    assert page.having("html")[0]["lang"] == "en" and len(page.having("h1")) == 1
+    assert all(one.get("alt") for one in page.having("img")) and page.having("img")
+    assert all(one.get("aria-label") for one in page.having("svg")) and page.having("svg")
     headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
     targets = {one["id"] for _, one in page.tags if one.get("id")}
-    assert {(one["href"] or "")[1:] for one in page.all("a")} <= targets
+    assert {one["href"][1:] for one in page.having("a")} <= targets
 
 
-def decoded(uri: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
+def levels_of(file: Any) -> np.ndarray:
+    return np.asarray(Image.open(file).convert("RGB")).astype(int)
 
 
 def picture_of(page: Page, alt: str) -> np.ndarray:
-    (uri,) = {one["src"] for one in page.all("img") if one["alt"] == alt}
-    return decoded(uri or "")
+    (uri,) = {one["src"] for one in page.having("img") if one["alt"] == alt}
+    return levels_of(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
 def test_pictures_are_those_of_their_lines():
     """Kept ones as packed, dropped ones from their files, copies beside the one that counts."""
-    data, lines = small_set()
-    write_report(SetPlan.of(data))
-    page = read_page(data)
-    kept = picture_of(page, "Kept, left: good/03.jpg")
-    assert kept.shape == (32, 32, 3)
-    logo = np.asarray(Image.open("photos/logo.jpg").convert("RGB")).astype(int)
-    assert np.abs(picture_of(page, "Dropped, Logo: logo.jpg") - logo).mean() < 4
-    best = np.asarray(Image.open("photos/good/01.jpg")).astype(int)
-    assert np.abs(picture_of(page, "The copy that counts: good/01.jpg") - best).mean() < 4
-    alts = [one["alt"] for one in page.all("img")]
-    assert not any("cut.jpg" in (alt or "") for alt in alts)  # what could not be decoded is not tried again
+    page = page_of(small_set()[0])
+    assert picture_of(page, "Kept, left: good/03.jpg").shape == (32, 32, 3)
+    for alt, file in {"Dropped, Logo: ": "logo.jpg", "The copy that counts: ": "good/01.jpg"}.items():
+        assert np.abs(picture_of(page, alt + file) - levels_of(f"photos/{file}")).mean() < 4
+    alts = alts_of(page)
+    assert not any("cut.jpg" in alt for alt in alts)  # what could not be decoded is not tried again
     assert alts.index("Left out: near.jpg") == alts.index("The copy that counts: good/02.jpg") + 1
 
 
@@ -194,23 +165,20 @@ def test_mirrored_pictures_are_counted_where_they_point_now():
     views = ("right", "front_left", "rear_right", "front")
     lines = [line(f"{k}.jpg", view=view, mirrored=view != "front_left") for k, view in enumerate(views)]
     write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
-    write_report(SetPlan.of(config.data))
-    alts = [str(one["alt"]) for one in read_page(config.data).all("img") if str(one["alt"]).startswith("Kept")]
-    assert sorted(alts) == [
+    page = page_of(config.data)
+    assert sorted(alts_of(page, "Kept")) == [
         "Kept, front: 3.jpg",
         "Kept, front_left: 1.jpg",
         "Kept, left: 0.jpg",
         "Kept, rear_left: 2.jpg",
     ]
-    assert "3 of them mirrored" in read_page(config.data).text
+    assert "3 of them mirrored" in page.text
 
 
 def test_borderline_is_nearest_first():
-    data, _ = small_set()
-    write_report(SetPlan.of(data))
-    unsure = [one["alt"] for one in read_page(data).all("img") if str(one["alt"]).startswith("View least sure")]
-    assert unsure == [f"View least sure: good/{k:02d}.jpg" for k in range(12)]
-    assert any(one["alt"] == "Just dropped: logo.jpg" for one in read_page(data).all("img"))
+    page = page_of(small_set()[0])
+    assert alts_of(page, "View least sure") == [f"View least sure: good/{k:02d}.jpg" for k in range(12)]
+    assert "Just dropped: logo.jpg" in alts_of(page)
 
 
 def test_a_file_that_has_changed_since_the_build_is_not_shown():
@@ -218,17 +186,15 @@ def test_a_file_that_has_changed_since_the_build_is_not_shown():
     Path("photos/logo.jpg").write_bytes(draw(99))
     with pytest.raises(PictureError, match="changed"):
         read_thumbnail(Path("photos"), next(one for one in lines if one["file"] == "logo.jpg"), 100, 100)
-    write_report(SetPlan.of(data))
-    assert "logo.jpg" in read_page(data).text
-    assert not any("logo.jpg" in str(one["alt"]) for one in read_page(data).all("img"))
+    page = page_of(data)
+    assert "logo.jpg" in page.text and not any("logo.jpg" in alt for alt in alts_of(page))
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "a/../../secret.jpg", "", "."])
 def test_no_name_leads_out_of_the_folder(name, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(draw(1))
     (tmp_path / "photos").mkdir()
-    absolute = str(tmp_path / "secret.jpg")
-    for file in (name, absolute):
+    for file in (name, str(tmp_path / "secret.jpg")):
         said = line(file, sha256=hashlib.sha256(draw(1)).hexdigest())
         with pytest.raises(PictureError, match="leads out|Is a directory"):
             read_thumbnail(tmp_path / "photos", said, 100, 100)
@@ -243,18 +209,16 @@ def test_a_set_that_came_decoded_and_was_never_judged():
     SetPlan.of(config.data).manifest.write_text("".join(json.dumps({k: one[k] for k in few}) + "\n" for one in lines))
     SetPlan.of(config.data).summary.write_text('{"recipe": {"source": "cifar10"}}')
     shutil.rmtree("photos/row")
-    write_report(SetPlan.of(config.data))
-    page = read_page(config.data)
-    assert "4 of 4 files" in page.text and len(page.all("img")) == 4
+    page = page_of(config.data)
+    assert "4 of 4 files" in page.text and len(page.having("img")) == 4
 
 
 def test_page_stays_light(monkeypatch):
     monkeypatch.setattr(pictures, "MOST_PAGE_BYTES", 20_000)
-    data, _ = small_set()
-    write_report(SetPlan.of(data))
-    uris = [one["src"] or "" for one in read_page(data).all("img")]
+    page = page_of(small_set()[0])
+    uris = [one["src"] for one in page.having("img")]
     assert uris and sum(map(len, uris)) <= 20_000
-    assert "example pictures were left out to keep the page light" in read_page(data).text
+    assert "example pictures were left out to keep the page light" in page.text
 
 
 def write_manifest(path: Path, lines: Iterable[dict[str, Any]]) -> Path:

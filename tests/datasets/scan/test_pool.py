@@ -2,31 +2,21 @@
 
 import os
 import time
+from collections.abc import Container, Mapping
+from functools import partial
 
 import pytest
 
 from datasets.scan import pool
 from datasets.scan.pool import Lost, map_in_order
 
-
-def square(number: int) -> int:
-    return number * number
+NEVER: dict[int, float] = {}
 
 
-def square_or_die(number: int) -> int:
-    if number == 13:
+def square(number: int, dies_at: Container[int] = (), sleeps_sec: Mapping[int, float] = NEVER) -> int:
+    if number in dies_at:
         os._exit(9)
-    return number * number
-
-
-def square_after_a_second(number: int) -> int:
-    time.sleep(1)
-    return number * number
-
-
-def square_or_hang(number: int) -> int:
-    if number == 5:
-        time.sleep(600)
+    time.sleep(sleeps_sec.get(number, 0))
     return number * number
 
 
@@ -45,23 +35,17 @@ def test_nothing_to_do():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_death_loses_one_item(count):
-    results = list(map_in_order(square_or_die, range(40), count))
+    results = list(map_in_order(partial(square, dies_at=[13]), range(40), count))
     assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [13]
     assert results[13].reason == "crash: the decoder ended with code 9"
     assert [r for n, r in enumerate(results) if n != 13] == [n * n for n in range(40) if n != 13]
 
 
-def die_at_many(number: int) -> int:
-    if number % 7 == 3:
-        os._exit(9)
-    return number
-
-
 def test_many_deaths_each_lose_the_item_that_was_under_way():
     """Answers of a chunk come together; what a dying process had not sent is done again, and nobody else is blamed."""
-    results = list(map_in_order(die_at_many, range(60), 2))
+    results = list(map_in_order(partial(square, dies_at=range(3, 60, 7)), range(60), 2))
     assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == list(range(3, 60, 7))
-    assert [r for n, r in enumerate(results) if n % 7 != 3] == [n for n in range(60) if n % 7 != 3]
+    assert [r for n, r in enumerate(results) if n % 7 != 3] == [n * n for n in range(60) if n % 7 != 3]
 
 
 def test_slow_items_are_answered_one_by_one(monkeypatch):
@@ -76,13 +60,14 @@ def test_slow_items_are_answered_one_by_one(monkeypatch):
         return found
 
     monkeypatch.setattr(pool._Crew, "_receive", note_and_receive)
-    assert list(map_in_order(square_after_a_second, range(3), 1)) == [0, 1, 4] and answers == [1, 1, 1]
+    slowly = partial(square, sleeps_sec=dict.fromkeys(range(3), 1.0))
+    assert list(map_in_order(slowly, range(3), 1)) == [0, 1, 4] and answers == [1, 1, 1]
     answers.clear()
     assert list(map_in_order(square, range(8), 1)) == [n * n for n in range(8)] and answers == [4, 4]
 
 
 def test_a_hanging_item_is_given_up():
-    results = list(map_in_order(square_or_hang, range(12), 2, timeout_sec=4))
+    results = list(map_in_order(partial(square, sleeps_sec={5: 600}), range(12), 2, timeout_sec=4))
     assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [5]
     assert results[5].reason.startswith("timeout:")
 
@@ -90,11 +75,6 @@ def test_a_hanging_item_is_given_up():
 def test_our_own_bug_is_raised():
     with pytest.raises(RuntimeError, match="ZeroDivisionError: our bug"):
         list(map_in_order(fail, range(3), 1))
-
-
-def square_slowly_at_first(number: int) -> int:
-    time.sleep(1 if number == 0 else 0)
-    return number * number
 
 
 def test_items_are_not_handed_out_far_ahead(monkeypatch):
@@ -108,7 +88,7 @@ def test_items_are_not_handed_out_far_ahead(monkeypatch):
         give(member, chunk)
 
     monkeypatch.setattr(pool._Member, "give", note_and_give)
-    results = map_in_order(square_slowly_at_first, range(400), 2)
+    results = map_in_order(partial(square, sleeps_sec={0: 1}), range(400), 2)
     assert next(results) == 0
     assert max(handed) < 2 * 8
     results.close()

@@ -1,9 +1,8 @@
 """Pictures from a site with faults: all the good ones, each once, and every address accounted for."""
 
 import hashlib
-import json
 import threading
-from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,23 +10,15 @@ from harness.errors import UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally, Wanted
-from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, make_picture, quick_manners
-
-
-def lines_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-
-
-def fetch(folder: Path, urls: list[str], **changes) -> Tally:
-    with Fetcher(folder, quick_manners(**changes)) as fetcher:
-        return fetcher.fetch_pictures([Wanted(url, "list") for url in urls])
+from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_manners
+from tests.scrapers.local.local_set import lines_of
 
 
 def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path):
     pictures = site.add_pictures(300)
     gone = [f"/gone/{number}.jpg" for number in range(6)]
     site.fault_share = 0.3
-    tally = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]], total_concurrency=16)
+    tally, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]], total_concurrency=16)
     assert (tally.done, tally.gone, tally.total) == (300, 6, 306)
     assert site.wholes() == dict.fromkeys(pictures, 1)
     assert {asked.fault for asked in site.asked} == {None, *FAULTS}  # each kind was met
@@ -35,14 +26,14 @@ def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path)
     assert len(lines_of(tmp_path)) == 306
     for path, content in pictures.items():
         line = lines[site.url(path)]
-        assert (line["status"], line["bytes"]) == ("done", len(content))
-        assert line["sha256"] == hashlib.sha256(content).hexdigest()
+        told = (line["status"], line["bytes"], line["sha256"])
+        assert told == ("done", len(content), hashlib.sha256(content).hexdigest())
         assert (tmp_path / line["file"]).read_bytes() == content
     assert {lines[site.url(path)]["reason"] for path in gone} == {"http: 404"}
     assert len(list((tmp_path / "files").rglob("*.*"))) == 300
 
     site.asked.clear()
-    again = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]])
+    again, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]])
     assert again == Tally(skipped=306) and site.asked == []
 
 
@@ -67,7 +58,7 @@ def test_a_fault_that_stays(site, tmp_path, fault, status, slug):
     site.add_pictures(1)
     site.fault_share, site.faults = 1.0, [fault]
     patience = {"slow": {"silence_timeout_sec": 0.4}, "drip": {"request_timeout_sec": 1}}.get(fault, {})
-    tally = fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2, **patience)
+    tally, _ = fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2, **patience)
     (line,) = lines_of(tmp_path)
     assert line["status"] == status and line["reason"].startswith(slug), line
     assert line["attempts"] == 2 and getattr(tally, status) == 1
@@ -78,14 +69,13 @@ def test_a_refusal_among_other_faults_is_not_for_good(site, tmp_path):
     site.add_pictures(1)
     replies = iter([Reply(status=500), Reply(b"", 302, {"Location": "/pictures/0.jpg"})])
     site.pages["/pictures/0.jpg"] = lambda asked: next(replies)
-    assert fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2).failed == 1
+    assert fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2)[0].failed == 1
 
 
 def test_what_failed_is_tried_again_until_it_has_been_often_enough(site, tmp_path):
-    url = site.url("/a.jpg")
     site.pages["/a.jpg"] = Reply(status=500)
     for _ in range(4):
-        fetch(tmp_path, [url], attempts=2, total_attempts=5)
+        fetch(tmp_path, [site.url("/a.jpg")], attempts=2, total_attempts=5)
     assert site.paths().count("/a.jpg") == 6  # 2, 4, 6: no fourth run
     assert [line["attempts"] for line in lines_of(tmp_path)] == [2, 4, 6]
 
@@ -101,20 +91,20 @@ def test_what_failed_is_tried_again_until_it_has_been_often_enough(site, tmp_pat
 )
 def test_only_three_formats_are_kept_whatever_the_server_calls_them(site, tmp_path, body, reason):
     site.pages["/a.jpg"] = Reply(body, content_type="image/jpeg")
-    assert fetch(tmp_path, [site.url("/a.jpg")]).refused == 1
+    assert fetch(tmp_path, [site.url("/a.jpg")])[0].refused == 1
     assert lines_of(tmp_path)[0]["reason"].startswith(reason)
 
 
 def test_the_type_is_taken_from_the_bytes(site, tmp_path):
     site.pages["/a.php?x=../../b.exe"] = Reply(make_picture(1, "webp"), content_type="text/html")
-    assert fetch(tmp_path, [site.url("/a.php?x=../../b.exe")]).done == 1
+    assert fetch(tmp_path, [site.url("/a.php?x=../../b.exe")])[0].done == 1
     (line,) = lines_of(tmp_path)
     assert line["content_type"] == "image/webp" and line["file"] == f"files/{line['sha256'][:2]}/{line['sha256']}.webp"
 
 
 def test_a_declared_size_over_the_cap_is_refused_without_its_body(site, tmp_path):
     site.pages["/a.jpg"] = Reply(b"\xff\xd8\xff", headers={"Content-Length": "999999999"})
-    assert fetch(tmp_path, [site.url("/a.jpg")]).refused == 1
+    assert fetch(tmp_path, [site.url("/a.jpg")])[0].refused == 1
     assert lines_of(tmp_path)[0]["reason"].startswith("too_large: 999999999 bytes")
     assert site.paths().count("/a.jpg") == 1
 
@@ -123,14 +113,14 @@ def test_five_redirects_are_followed_and_a_sixth_is_not(site, tmp_path):
     site.pages["/0.jpg"] = Reply(make_picture(0), content_type="image/jpeg")
     for number in range(1, 7):
         site.pages[f"/{number}.jpg"] = Reply(status=301, headers={"Location": f"/{number - 1}.jpg"})
-    tally = fetch(tmp_path, [site.url("/5.jpg"), site.url("/6.jpg")], attempts=1)
+    tally, _ = fetch(tmp_path, [site.url("/5.jpg"), site.url("/6.jpg")], attempts=1)
     assert (tally.done, tally.refused) == (1, 1)
     assert "more than 5" in "".join(line["reason"] or "" for line in lines_of(tmp_path))
 
 
 def test_the_same_address_and_the_same_picture_twice(site, tmp_path):
     site.pages["/a.jpg"] = site.pages["/b.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    tally = fetch(tmp_path, [site.url(path) for path in ("/a.jpg", "/a.jpg", "/a.jpg#part", "/b.jpg")])
+    tally, _ = fetch(tmp_path, [site.url(path) for path in ("/a.jpg", "/a.jpg", "/a.jpg#part", "/b.jpg")])
     assert (tally.done, tally.skipped) == (2, 2) and site.wholes() == {"/a.jpg": 1, "/b.jpg": 1}
     assert len(list((tmp_path / "files").rglob("*.jpg"))) == 1 and len(lines_of(tmp_path)) == 2
 
@@ -162,13 +152,17 @@ def test_what_the_source_knows_is_in_the_ledger(site, tmp_path):
 
 
 def test_local_pictures_share_store_and_ledger(tmp_path):
+    given = [
+        (make_picture(1), "archive:x.zip#a.jpg"),
+        (make_picture(1), "archive:x.zip#b#c.jpg"),
+        (b"GIF89a", "archive:x.zip#b#d.gif"),
+        (bytes(100_000), "folder:big"),
+        (make_picture(2), "archive:x.zip#a.jpg"),  # it is there
+    ]
     with PictureSet(tmp_path, quick_manners()) as pictures:
-        assert pictures.add_local(make_picture(1), Wanted("archive:x.zip#a.jpg", "archive")) == "done"
-        assert pictures.add_local(make_picture(1), Wanted("archive:x.zip#b#c.jpg", "archive")) == "done"
-        assert pictures.add_local(b"GIF89a", Wanted("archive:x.zip#b#d.gif", "archive")) == "refused"
-        assert pictures.add_local(bytes(100_000), Wanted("folder:big", "folder")) == "refused"
-        assert pictures.add_local(make_picture(2), Wanted("archive:x.zip#a.jpg", "archive")) == "done"  # it is there
-    assert [line["status"] for line in lines_of(tmp_path)] == ["done", "done", "refused", "refused"]
+        said = [pictures.add_local(content, Wanted(url, url.partition(":")[0])) for content, url in given]
+    assert said == ["done", "done", "refused", "refused", "done"]
+    assert [line["status"] for line in lines_of(tmp_path)] == said[:-1]
     assert len(list((tmp_path / "files").rglob("*.*"))) == 1
 
 
@@ -232,10 +226,7 @@ def test_a_source_that_fails_does_not_wait_for_a_host_that_wants_pauses(site, tm
 
 def test_a_full_disk_ends_the_crawl_and_keeps_the_ledger_whole(site, tmp_path, monkeypatch):
     pictures = site.add_pictures(6)
-
-    def full(path, content):
-        raise OSError(28, "No space left on device", str(path))
-
+    full = Mock(side_effect=OSError(28, "No space left on device", "files"))
     with Fetcher(tmp_path, quick_manners()) as fetcher:
         fetcher.fetch_pictures([Wanted(site.url("/pictures/0.jpg"), "list")])
         monkeypatch.setattr("scrapers.crawl.store.atomic_write", full)

@@ -1,18 +1,16 @@
 """A crawl that is stopped or killed, and goes on: the same set in the end, nothing it has is fetched again."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from tests.commands import python_at_work, run_python
 from tests.scrapers.faulty_site import Reply, Site
 
-ROOT = Path(__file__).resolve().parents[3]
 CRAWL = """
 import os, signal, sys
 from pathlib import Path
@@ -48,22 +46,8 @@ run_command(crawl)
 """
 
 
-STARTED: list[subprocess.Popen] = []
-
-
-@pytest.fixture(autouse=True)
-def none_left_behind():
-    yield
-    while STARTED:
-        STARTED.pop().kill()  # ended long ago, unless a test failed
-
-
-def start(site: Site, folder: Path, paths, at: int = 0, how: str = "") -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    urls = " ".join(site.url(path) for path in paths)
-    command = [sys.executable, "-c", CRAWL, str(folder), urls, str(at), how]
-    STARTED.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    return STARTED[-1]
+def arguments(site: Site, folder: Path, paths: Iterable[str], at: int = 0, how: str = "") -> list[str]:
+    return ["-c", CRAWL, str(folder), " ".join(map(site.url, paths)), str(at), how]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -72,12 +56,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def settled(folder: Path) -> dict[str, str]:
     """The addresses that a whole line says are settled."""
-    found = {}
-    for line in (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            fields = json.loads(line)
-            found[fields["url"]] = fields["status"]
-    return {url: status for url, status in found.items() if status != "failed"}
+    lines = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    found = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    last = {fields["url"]: fields["status"] for fields in found}
+    return {url: status for url, status in last.items() if status != "failed"}
 
 
 # At which file operation of a run (about six a picture, 360 in all), and whether in the middle of a write.
@@ -101,23 +83,19 @@ def test_killed_at_10_points_ends_with_the_same_set_and_fetches_nothing_it_has(s
     site.fault_share, site.faults = 0.3, ["500", "reset", "short", "html"]
     had: list[tuple[set[str], int]] = []
     for at, how in KILLS:
-        crawl = start(site, tmp_path / "killed", paths, at, how)
-        crawl.communicate(timeout=60)
+        crawl = run_python(*arguments(site, tmp_path / "killed", paths, at, how))
         assert crawl.returncode == -signal.SIGKILL, (at, how)
         had.append((set(settled(tmp_path / "killed")), len(site.asked)))
-    crawl = start(site, tmp_path / "killed", paths)
-    out, err = crawl.communicate(timeout=60)
-    assert crawl.returncode == 0, err
-    assert f"{60 - sum(url.startswith(site.url('/pictures')) for url in had[-1][0])} good" in out
+    crawl = run_python(*arguments(site, tmp_path / "killed", paths))
+    assert crawl.returncode == 0, crawl.stderr
+    assert f"{60 - sum(url.startswith(site.url('/pictures')) for url in had[-1][0])} good" in crawl.stdout
     for urls, asked_before in had:  # what the ledger had at a kill is never asked for again
-        later = {site.url(asked.path) for asked in site.asked[asked_before:]}
-        assert not later & urls
+        assert urls.isdisjoint(site.url(asked.path) for asked in site.asked[asked_before:])
     assert 10 < len(had[-1][0]) < 62  # some of the kills came late enough to leave something
     assert set(settled(tmp_path / "killed")) == {site.url(path) for path in paths}
     # At most what was in flight at each kill (8 at once) was delivered again.
     assert sum(site.wholes().values()) <= 60 + 8 * len(KILLS) and set(site.wholes()) == set(pictures)
-    clean = start(site, tmp_path / "clean", paths)
-    clean.communicate(timeout=60)
+    run_python(*arguments(site, tmp_path / "clean", paths))
     assert contents(tmp_path / "killed") == contents(tmp_path / "clean")
     assert len(contents(tmp_path / "clean")) == 60
 
@@ -132,17 +110,15 @@ def test_a_signal_ends_the_crawl_soon_with_75_and_all_is_written(site, tmp_path,
 
     signalled: list = []
     site.after_reply = stop_after_ten
-    crawl = start(site, tmp_path, pictures)
-    _, err = crawl.communicate(timeout=60)
+    with python_at_work(*arguments(site, tmp_path, pictures)) as crawl:
+        _, err = crawl.communicate(timeout=60)
     assert crawl.returncode == 75, err
     assert "finishing what is in flight" in err and "the same command goes on" in err and "Traceback" not in err
     delivered = {site.url(path) for path in site.wholes()}
     assert set(settled(tmp_path)) == delivered and 10 <= len(delivered) < 40
     site.asked.clear()
-    crawl = start(site, tmp_path, pictures)
-    crawl.communicate(timeout=60)
-    assert crawl.returncode == 0 and len(contents(tmp_path)) == 40
-    assert not delivered & {site.url(path) for path in site.paths()}
+    assert run_python(*arguments(site, tmp_path, pictures)).returncode == 0 and len(contents(tmp_path)) == 40
+    assert delivered.isdisjoint(map(site.url, site.paths()))
 
 
 def test_a_signal_does_not_wait_for_a_host_that_wants_pauses(site, tmp_path):
@@ -150,14 +126,14 @@ def test_a_signal_does_not_wait_for_a_host_that_wants_pauses(site, tmp_path):
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 250")
     # A moment later, when all wait for their turn.
     site.after_reply = lambda asked: threading.Timer(0.7, crawl.send_signal, [signal.SIGTERM]).start()
-    crawl = start(site, tmp_path, pictures)
-    _, err = crawl.communicate(timeout=60)  # 250 s otherwise
+    with python_at_work(*arguments(site, tmp_path, pictures)) as crawl:
+        _, err = crawl.communicate(timeout=60)  # 250 s otherwise
     assert crawl.returncode == 75 and site.paths() == ["/robots.txt"], err
 
 
 def test_stopped_hosts_end_with_75(site, tmp_path):
     pictures = site.add_pictures(3)
     site.pages["/robots.txt"] = Reply(status=503, headers={"Retry-After": "4000"})
-    crawl = start(site, tmp_path, pictures)
-    out, err = crawl.communicate(timeout=60)
-    assert crawl.returncode == 75 and "3 left for later" in out and "asks to be left alone for 4000 s" in err
+    crawl = run_python(*arguments(site, tmp_path, pictures))
+    assert crawl.returncode == 75 and "3 left for later" in crawl.stdout
+    assert "asks to be left alone for 4000 s" in crawl.stderr

@@ -12,7 +12,7 @@ from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import Ledger, picture_line, url_key, valid_line
 from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.store import PictureFiles
-from tests.scrapers.faulty_site import make_picture, quick_manners
+from tests.scrapers.faulty_site import fetch, make_picture, quick_manners
 
 NOTHING = Wanted("http://a.example/1.jpg", "list")
 
@@ -107,14 +107,11 @@ def test_lines_that_make_no_sense(line):
 
 
 def test_a_picture_that_has_gone_from_the_disk_is_asked_for_again(site, tmp_path, capsys):
-    pictures = site.add_pictures(4)
-    wanted = [Wanted(site.url(path), "list") for path in pictures]
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
-        fetcher.fetch_pictures(wanted)
+    urls = [site.url(path) for path in site.add_pictures(4)]
+    fetch(tmp_path, urls)
     files = sorted((tmp_path / "files").rglob("*.*"))
     files[0].unlink()
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
-        assert fetcher.fetch_pictures(wanted) == Tally(done=1, skipped=3)
+    assert fetch(tmp_path, urls)[0] == Tally(done=1, skipped=3)
     assert sorted((tmp_path / "files").rglob("*.*")) == files
     assert "1 pictures are not in files/ any more" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from email.utils import formatdate
+from itertools import pairwise
 
 import httpx2
 import pytest
@@ -11,7 +12,7 @@ from stamina.instrumentation import set_on_retry_hooks
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.response import retry_after_sec
-from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, make_picture, quick_manners
+from tests.scrapers.faulty_site import Asked, FakeClock, Reply, Site, SiteNetwork, fetch, make_picture, quick_manners
 
 
 @pytest.fixture
@@ -25,14 +26,9 @@ def site(clock):
         yield running
 
 
-def fetch(site: Site, folder, paths, clock, **changes) -> tuple[Tally, Fetcher]:
-    with Fetcher(folder, quick_manners(**changes), clock=clock) as fetcher:
-        return fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in paths]), fetcher
-
-
-def gaps(site: Site) -> list[float]:
-    times = [asked.at for asked in site.asked]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+def gaps(asked: list[Asked]) -> list[float]:
+    """Seconds between one request and the next."""
+    return [later.at - earlier.at for earlier, later in pairwise(asked)]
 
 
 @pytest.mark.parametrize(
@@ -46,38 +42,33 @@ def gaps(site: Site) -> list[float]:
 )
 def test_requests_of_a_host_keep_their_distance(site, tmp_path, clock, rules, rate, gap_sec):
     site.pages["/robots.txt"] = Reply(rules)
-    tally, _ = fetch(site, tmp_path, site.add_pictures(6), clock, per_host_rate=rate, per_host_concurrency=1)
+    tally, _ = fetch(tmp_path, map(site.url, site.add_pictures(6)), clock, per_host_rate=rate, per_host_concurrency=1)
     assert tally.done == 6 and len(site.asked) == 7
-    assert min(gaps(site)) >= gap_sec - 1e-6
+    assert min(gaps(site.asked)) >= gap_sec - 1e-6
 
 
 def test_a_delay_that_is_too_long_stops_the_host(site, tmp_path, clock):
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 86400")
-    tally, fetcher = fetch(site, tmp_path, site.add_pictures(3), clock)
+    tally, fetcher = fetch(tmp_path, map(site.url, site.add_pictures(3)), clock)
     assert tally == Tally(left=3) and site.paths() == ["/robots.txt"]
     assert "86400 s between requests" in "".join(fetcher.stopped.values())
 
 
 def test_retry_after_pauses_the_whole_host(site, tmp_path, clock):
     pictures = site.add_pictures(4)
-    first = []
-
-    def once(asked):
-        first.append(asked)
-        busy = Reply(status=503, headers={"Retry-After": "120"})
-        return busy if len(first) == 1 else Reply(make_picture(0), content_type="image/jpeg")
-
-    site.pages["/pictures/0.jpg"] = once
-    tally, _ = fetch(site, tmp_path, pictures, clock, per_host_concurrency=1)
+    replies = iter([Reply(status=503, headers={"Retry-After": "120"}), site.pages["/pictures/0.jpg"]])
+    site.pages["/pictures/0.jpg"] = lambda asked: next(replies)
+    tally, _ = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
     assert tally.done == 4 and max(clock.slept) == pytest.approx(120, abs=1)
-    refused_at = first[0].at
+    refused_at = min(asked.at for asked in site.asked if asked.path == "/pictures/0.jpg")
     assert all(asked.at <= refused_at or asked.at >= refused_at + 120 for asked in site.asked)
 
 
 def test_too_many_requests_without_a_time_pauses_the_host_too(site, tmp_path, clock):
     pictures = list(site.add_pictures(3))
     site.pages[pictures[0]] = Reply(status=429)
-    fetch(site, tmp_path, pictures, clock, per_host_concurrency=1, backoff_sec=0.02, max_backoff_sec=0.02, attempts=2)
+    manners = {"per_host_concurrency": 1, "backoff_sec": 0.02, "max_backoff_sec": 0.02, "attempts": 2}
+    fetch(tmp_path, map(site.url, pictures), clock, **manners)
     refused_at = [asked.at for asked in site.asked if asked.path == pictures[0]]
     after = min(asked.at for asked in site.asked if asked.at > refused_at[0])
     assert len(refused_at) == 2 and after >= refused_at[0] + 0.02 - 1e-9
@@ -86,7 +77,7 @@ def test_too_many_requests_without_a_time_pauses_the_host_too(site, tmp_path, cl
 def test_a_very_long_retry_after_stops_the_host(site, tmp_path, clock):
     pictures = site.add_pictures(5)
     site.pages["/pictures/0.jpg"] = Reply(status=429, headers={"Retry-After": "7200"})
-    tally, fetcher = fetch(site, tmp_path, pictures, clock, per_host_concurrency=1)
+    tally, fetcher = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
     assert tally == Tally(left=5) and site.paths() == ["/robots.txt", "/pictures/0.jpg"]
     assert "left alone for 7200 s" in "".join(fetcher.stopped.values()) and max(clock.slept) < 1
     assert not (tmp_path / "ledger.jsonl").read_text()
@@ -150,8 +141,7 @@ def test_a_slow_host_does_not_hold_up_another(tmp_path):
         wanted = [Wanted(f"http://{host}.example{path}", "list") for path in names for host in ("slow", "quick")]
         with Fetcher(tmp_path, quick_manners(allow_private=False, total_concurrency=1), network, clock) as fetcher:
             assert fetcher.fetch_pictures(wanted).done == 40
-    slow = [asked.at for asked in site.asked if asked.host == "slow.example"]
-    assert min(later - earlier for earlier, later in zip(slow, slow[1:], strict=False)) >= 100 - 1e-6
+    assert min(gaps([asked for asked in site.asked if asked.host == "slow.example"])) >= 100 - 1e-6
 
 
 def test_backoff_doubles_with_jitter_up_to_its_limit(tmp_path):

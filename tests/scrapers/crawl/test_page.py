@@ -1,5 +1,6 @@
 """Pages: cached, asked for again only if they have changed, decoded by what they say."""
 
+import gzip
 import json
 
 import pytest
@@ -81,8 +82,8 @@ def test_a_spoiled_cache_is_asked_for_again(site, tmp_path):
 
 def test_a_key_goes_to_the_first_host_alone_and_is_written_nowhere(site, tmp_path):
     network = SiteNetwork(site, {"api.example": ["151.101.1.1"], "other.example": ["151.101.1.2"]})
-    site.pages["api.example/q"] = Reply(status=302, headers={"Location": "/r"})
-    site.pages["api.example/r"] = Reply(status=302, headers={"Location": "http://other.example/s"})
+    for path, target in (("q", "/r"), ("r", "http://other.example/s")):
+        site.pages[f"api.example/{path}"] = Reply(status=302, headers={"Location": target})
     site.pages["other.example/s"] = Reply(b'{"a": 1}', content_type="application/json")
     with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
         page = fetcher.get_page("http://api.example/q", headers={"X-Key": "secret-7"})
@@ -111,8 +112,6 @@ def test_what_is_no_page_is_refused(site, tmp_path):
 
 
 def test_a_packed_page_is_unpacked_and_a_bomb_is_not(site, tmp_path):
-    import gzip
-
     packed = {"Content-Encoding": "gzip"}
     site.pages["/a"] = Reply(gzip.compress("süß".encode()), headers=packed)
     site.pages["/bomb"] = Reply(gzip.compress(bytes(8 << 20)), headers=packed)

@@ -7,11 +7,6 @@ from harness.errors import UserError
 from scrapers.crawl.politeness import make_manners, version
 
 
-@pytest.fixture(autouse=True)
-def no_contact(monkeypatch):
-    monkeypatch.delenv("CARFORGE_CONTACT", raising=False)
-
-
 def test_without_a_contact_nothing_goes():
     with pytest.raises(UserError, match="contact: found none.*CARFORGE_CONTACT.*nothing was fetched"):
         make_manners({})

@@ -1,7 +1,5 @@
 """robots.txt before everything, and wishes that come with an answer."""
 
-import json
-
 import pytest
 
 from harness.errors import Interrupted
@@ -9,7 +7,8 @@ from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.optout import header_opt_out, page_opt_out
 from scrapers.crawl.records import FetchError, HostStopped, Tally, Wanted, raise_if_left
 from scrapers.crawl.robots import MAX_ROBOTS_BYTES, rules_of_answer
-from tests.scrapers.faulty_site import FakeClock, Reply, Site, SiteNetwork, make_picture, quick_manners
+from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_manners
+from tests.scrapers.local.local_set import lines_of
 
 RULES = b"""\xef\xbb\xbfUser-agent: otherbot
 Disallow: /open/  # a mark of UTF-8 before the first line
@@ -25,26 +24,21 @@ ALLOWED = ["/open/1.jpg", "/closed/but/2.jpg", "/3.png.jpg", "/4.png?x=1", "/clo
 DISALLOWED = ["/closed/1.jpg", "/closed/", "/x/y.png", "/5.jpg?size=big", "/a%3Cb.jpg", "/closed/buT/1.jpg"]
 
 
-def fetch(site: Site, folder, paths, **changes) -> tuple[Tally, list[dict]]:
-    with Fetcher(folder, quick_manners(**changes)) as fetcher:
-        tally = fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in paths])
-    ledger = folder / "ledger.jsonl"
-    return tally, [json.loads(line) for line in ledger.read_text().splitlines()]
-
-
 def test_nothing_disallowed_is_fetched(site, tmp_path):
     site.pages["/robots.txt"] = Reply(RULES)
     for path in (*ALLOWED, *DISALLOWED):
         site.pages[path] = Reply(make_picture(1), content_type="image/jpeg")
-    tally, lines = fetch(site, tmp_path, [*ALLOWED, *DISALLOWED])
-    assert (tally.done, tally.refused) == (len(ALLOWED), len(DISALLOWED))
+    tally, _ = fetch(tmp_path, map(site.url, [*ALLOWED, *DISALLOWED]))
+    assert tally == Tally(done=len(ALLOWED), refused=len(DISALLOWED))
     assert site.paths()[0] == "/robots.txt" and sorted(site.paths()[1:]) == sorted(ALLOWED)
-    assert {line["reason"] for line in lines if line["status"] == "refused"} == {"robots: robots.txt disallows it"}
+    assert {line["reason"] for line in lines_of(tmp_path) if line["status"] == "refused"} == {
+        "robots: robots.txt disallows it"
+    }
 
 
 def test_rules_for_us_by_name_go_before_those_for_all(site, tmp_path):
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nAllow: /\n\nUser-agent: CarForge\nDisallow: /\n")
-    assert fetch(site, tmp_path, ["/a.jpg"])[0].refused == 1 and site.paths() == ["/robots.txt"]
+    assert fetch(tmp_path, [site.url("/a.jpg")])[0].refused == 1 and site.paths() == ["/robots.txt"]
 
 
 def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
@@ -68,8 +62,8 @@ def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
 def test_no_rules_and_hidden_rules(site, tmp_path, status, expected):
     site.pages["/robots.txt"] = Reply(status=status)
     site.pages["/a.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    tally, (line,) = fetch(site, tmp_path, ["/a.jpg"])
-    assert line["status"] == expected and getattr(tally, expected) == 1
+    assert fetch(tmp_path, [site.url("/a.jpg")])[0] == Tally(**{expected: 1})
+    assert [line["status"] for line in lines_of(tmp_path)] == [expected]
     assert ("/a.jpg" in site.paths()) == (expected == "done")
 
 
@@ -86,8 +80,7 @@ def test_rules_that_cannot_be_had_stop_the_host_until_another_run(site, tmp_path
     with pytest.raises(Interrupted, match="the same command goes on"):
         raise_if_left(tally, fetcher.stopped)
     site.fault_for = lambda path, before: None
-    tally, _ = fetch(site, tmp_path, pictures)
-    assert tally == Tally(done=3)
+    assert fetch(tmp_path, map(site.url, pictures))[0] == Tally(done=3)
 
 
 def test_rules_are_asked_for_once_a_day(site, tmp_path):
@@ -110,13 +103,13 @@ def test_only_the_beginning_of_huge_rules_is_read(site, tmp_path):
     rules = b"User-agent: *\nDisallow: /a\n" + filler * (MAX_ROBOTS_BYTES // 100 + 10) + b"Disallow: /b\n"
     site.pages["/robots.txt"] = Reply(rules)
     site.pages["/b.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    assert fetch(site, tmp_path, ["/a.jpg", "/b.jpg"])[0] == Tally(done=1, refused=1)
+    assert fetch(tmp_path, [site.url("/a.jpg"), site.url("/b.jpg")])[0] == Tally(done=1, refused=1)
 
 
 def test_rules_without_an_end_are_read_up_to_there(site, tmp_path):
     site.add_pictures(1)
     site.fault_for = lambda path, before: "endless" if path == "/robots.txt" else None
-    assert fetch(site, tmp_path, ["/pictures/0.jpg"], request_timeout_sec=5)[0] == Tally(done=1)
+    assert fetch(tmp_path, [site.url("/pictures/0.jpg")], request_timeout_sec=5)[0] == Tally(done=1)
 
 
 def test_half_a_rule_at_the_cut_is_no_rule():
@@ -188,16 +181,15 @@ def test_wishes_in_pages(html, refused):
 
 def test_pictures_and_pages_with_wishes_are_refused_with_the_reason(site, tmp_path):
     for name, tags in {"a": "noai", "b": "otherbot: noindex\nnoimageai", "c": "otherbot: noai"}.items():
-        body = make_picture(1)
-        site.pages[f"/{name}.jpg"] = Reply(body, headers={"X-Robots-Tag": tags}, content_type="image/jpeg")
+        site.pages[f"/{name}.jpg"] = Reply(make_picture(1), 200, {"X-Robots-Tag": tags}, "image/jpeg")
     site.pages["/d.jpg"] = Reply(status=404, headers={"X-Robots-Tag": "noindex"})
     site.pages["/page"] = Reply(b'<meta name="robots" content="noai">')
-    tally, lines = fetch(site, tmp_path / "1", ["/a.jpg", "/b.jpg", "/c.jpg", "/d.jpg"])
-    reasons = {line["url"][-5]: line["reason"] for line in lines}
+    fetch(tmp_path / "1", [site.url(f"/{name}.jpg") for name in "abcd"])
+    reasons = {line["url"][-5]: line["reason"] for line in lines_of(tmp_path / "1")}
     wish = "optout: X-Robots-Tag: "
     assert reasons == {"a": f"{wish}noai", "b": f"{wish}noimageai", "c": None, "d": "http: 404"}
     with Fetcher(tmp_path / "1", quick_manners()) as fetcher:
         with pytest.raises(FetchError, match="optout: <meta") as refusal:
             fetcher.get_page(site.url("/page"))
         assert refusal.value.status == "refused"
-    assert fetch(site, tmp_path / "2", ["/a.jpg", "/b.jpg"], obey_optout=False)[0].done == 2
+    assert fetch(tmp_path / "2", [site.url("/a.jpg"), site.url("/b.jpg")], obey_optout=False)[0].done == 2

@@ -1,7 +1,6 @@
 """Where the fetcher may connect: not one connection to a private address, whatever is tried."""
 
 import asyncio
-import json
 
 import httpcore2
 import pytest
@@ -9,7 +8,8 @@ import pytest
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import FetchError, Wanted
 from scrapers.crawl.ssrf_guard import GuardedNetwork, PrivateAddress, check_url, is_public
-from tests.scrapers.faulty_site import Reply, SiteNetwork, make_picture, quick_manners
+from tests.scrapers.faulty_site import Reply, SiteNetwork, fetch, make_picture, quick_manners
+from tests.scrapers.local.local_set import lines_of
 
 PRIVATE = """127.0.0.1 127.255.255.254 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0
  0.1.2.3 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 192.0.0.1 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1
@@ -96,12 +96,10 @@ def test_no_connection_to_a_private_address_whatever_is_tried(site, tmp_path):
     with Fetcher(tmp_path, quick_manners(allow_private=False, attempts=2), network) as fetcher:
         tally = fetcher.fetch_pictures([Wanted(url, "list") for url in urls])
     assert set(network.connected) == {"151.101.1.1", "151.101.2.2", "151.101.4.4"}
-    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
-    done = {line["url"] for line in lines if line["status"] == "done"}
+    by_url = {line["url"]: line for line in lines_of(tmp_path)}
     # Relative redirects ("/a", "a", "//cars.example/a") stay where they are and find nothing.
-    assert done == {"http://cars.example/good.jpg"}
-    assert {asked.path for asked in site.asked if asked.whole} == {"/good.jpg"} and tally.done == 1
-    by_url = {line["url"]: line for line in lines}
+    assert [url for url, line in by_url.items() if line["status"] == "done"] == ["http://cars.example/good.jpg"]
+    assert set(site.wholes()) == {"/good.jpg"} and tally.done == 1
     assert (by_url["http://empty.example/good.jpg"]["status"], fetcher.stopped) == ("failed", {})
     for name in ("rebind", "mixed", "inside", "mapped", "nat64"):
         assert by_url[f"http://{name}.example/good.jpg"]["reason"].startswith(f"address: {name}.example leads to")
@@ -155,6 +153,5 @@ def test_nothing_of_the_environment_is_used(site, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     site.pages["/good.jpg"] = Reply(make_picture(0), content_type="image/jpeg")
-    with Fetcher(tmp_path / "set", quick_manners(attempts=1)) as fetcher:
-        assert fetcher.fetch_pictures([Wanted(site.url("/good.jpg"), "list")]).done == 1
+    assert fetch(tmp_path / "set", [site.url("/good.jpg")], attempts=1)[0].done == 1
     assert not any("Authorization" in asked.headers for asked in site.asked)

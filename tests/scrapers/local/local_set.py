@@ -4,18 +4,24 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Manners
+from scrapers.crawl.records import Tally
+from tests.harness.pictures import encoded
 
 NOBODY = Manners.model_validate({"contact": "nobody@localhost.invalid"})
+GOOD = "data/audi/good.jpg"
+SEED_NAME = "Audi_A5_2013_43_18_210_20_4_73_54_182_24_FWD_4_2_Convertible_eUH.jpg"  # as the dump calls its files
 
 
 class LocalSet:
-    """`with local.pictures() as pictures: import_…(path, pictures)`; then `lines`, by the name inside the source."""
+    """After `local.take(import_…, path)`: `lines`, by the name inside the source."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -23,9 +29,13 @@ class LocalSet:
     def pictures(self) -> PictureSet:
         return PictureSet(self.folder, NOBODY)
 
+    def take(self, import_from: Callable[..., Tally], path: Path, **options: Any) -> Tally:
+        with self.pictures() as held:
+            return import_from(path, held, **options)
+
     @property
     def lines(self) -> list[dict]:
-        return [json.loads(line) for line in (self.folder / "ledger.jsonl").read_text().splitlines()]
+        return lines_of(self.folder)
 
     @property
     def last(self) -> dict[str, dict]:
@@ -46,10 +56,21 @@ class LocalSet:
         return sorted(path.name for path in (self.folder / "files").rglob("*") if path.is_file())
 
 
+def lines_of(folder: Path) -> list[dict]:
+    """A set's ledger."""
+    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+
+
 def a_picture(shade: int = 0, kind: str = "JPEG", size: tuple[int, int] = (24, 16)) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", size, (shade % 256, shade // 256, 90)).save(content, kind)
-    return content.getvalue()
+    return encoded(Image.new("RGB", size, (shade % 256, shade // 256, 90)), kind)
+
+
+def write_pictures(folder: Path, *names: str) -> None:
+    """Pictures of these names, each another, of the kinds that the endings say."""
+    kinds = {".png": "PNG", ".webp": "WEBP"}
+    for shade, path in enumerate(folder / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(a_picture(shade, kinds.get(path.suffix, "JPEG")))
 
 
 def tree_of(folder: Path) -> dict[str, int]:

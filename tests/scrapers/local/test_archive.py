@@ -1,25 +1,10 @@
 """Archives: their classes and file names are read, a second import adds nothing, and what is cut short is told."""
 
-from pathlib import Path
-
 import pytest
 
 from harness.errors import UserError
 from scrapers.local.archive import import_archive
-from tests.scrapers.local.local_set import LocalSet, a_picture, tar_of, zip_of
-
-SEED_NAME = "Audi_A5_2013_43_18_210_20_4_73_54_182_24_FWD_4_2_Convertible_eUH.jpg"
-GOOD = "data/audi/good.jpg"
-
-
-@pytest.fixture
-def local(tmp_path):
-    return LocalSet(tmp_path / "set")
-
-
-def run(local: LocalSet, path: Path, **options):
-    with local.pictures() as held:
-        return import_archive(path, held, **options)
+from tests.scrapers.local.local_set import GOOD, SEED_NAME, a_picture, tar_of, zip_of
 
 
 @pytest.mark.parametrize("form", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
@@ -35,7 +20,7 @@ def test_pictures_with_their_classes(local, tmp_path, form):
     ]
     path = zip_of(tmp_path / form, *members) if form.endswith("zip") else None
     path = path or tar_of(tmp_path / form, *members, mode=f"w:{form.removeprefix('a.tar').lstrip('.')}")
-    tally = run(local, path)
+    tally = local.take(import_archive, path)
     assert (tally.done, tally.refused) == (5, 2)
     assert len(local.files) == 4  # one file for the picture that stands twice
     assert {name: line["class"] for name, line in local.last.items() if line["status"] == "done"} == {
@@ -53,46 +38,43 @@ def test_pictures_with_their_classes(local, tmp_path, form):
 
 def test_a_dump_s_file_names_are_read(local, tmp_path):
     members = [(f"pictures/{SEED_NAME}", a_picture(1)), ("pictures/other.jpg", a_picture(2))]
-    run(local, zip_of(tmp_path / "dump.zip", *members))
+    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members))
     found = local.last[f"pictures/{SEED_NAME}"]
     assert found["class"] == "Audi" and found["specs"]["horsepower"] == 210 and found["specs"]["drivetrain"] == "FWD"
     assert local.last["pictures/other.jpg"]["specs"] is None
 
 
 def test_of_a_dump_in_folders_the_make_is_the_class_when_asked_for(local, tmp_path):
-    path = zip_of(
-        tmp_path / "dump.zip", (f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))
-    )
-    run(local, path, always_make=True)
+    members = [(f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))]
+    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), always_make=True)
     assert {line["class"] for line in local.lines} == {"Audi"}
 
 
 def test_imported_again_nothing_is_added_and_other_content_of_the_same_name_is(local, tmp_path):
     path = zip_of(tmp_path / "a.zip", (GOOD, a_picture(1)), ("notes.txt", b"x"))
-    run(local, path)
+    local.take(import_archive, path)
     before = local.lines
-    tally = run(local, path)
+    tally = local.take(import_archive, path)
     assert (tally.done, tally.skipped, tally.refused) == (0, 1, 1)
     assert local.lines == before
-    run(local, zip_of(path, (GOOD, a_picture(2))))
-    assert run(local, path).skipped == 1
+    local.take(import_archive, zip_of(path, (GOOD, a_picture(2))))
+    assert local.take(import_archive, path).skipped == 1
     assert len(local.good) == 2 and len(local.files) == 2
 
 
 def test_a_limit(local, tmp_path):
     path = zip_of(tmp_path / "a.zip", ("notes.txt", b"x"), *[(f"{k}.jpg", a_picture(k)) for k in range(9)])
-    assert run(local, path, limit=3).done == 3
-    assert run(local, path, limit=5).done == 2
+    assert local.take(import_archive, path, limit=3).done == 3
+    assert local.take(import_archive, path, limit=5).done == 2
 
 
 @pytest.mark.parametrize("form", ["w", "w:gz", "w:xz"])
 def test_a_tar_that_is_cut_short_is_taken_as_far_as_it_goes_and_told(local, tmp_path, form):
     members = [(f"{k}.jpg", a_picture(k, size=(200, 200 + k))) for k in range(30)]
     path = tar_of(tmp_path / "a.tar", *members, mode=form)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"is damaged after \d+ members"):
-        run(local, path)
+        local.take(import_archive, path)
     assert 0 < len(local.good) < 30 or form == "w:xz"  # xz packs in large blocks
 
 
@@ -103,7 +85,7 @@ def test_garbage_in_a_tar_is_not_taken_for_its_end(local, tmp_path):
     content[at : at + 100] = b"\x7f" * 100
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged after 1 members"):
-        run(local, path)
+        local.take(import_archive, path)
     assert local.good == [GOOD]
 
 
@@ -111,13 +93,13 @@ def test_a_zip_that_is_cut_short(local, tmp_path):
     path = zip_of(tmp_path / "a.zip", (GOOD, a_picture(1)))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match="is no zip and no tar"):
-        run(local, path)
+        local.take(import_archive, path)
 
 
 def test_a_tar_with_a_zip_at_its_end_is_a_tar(local, tmp_path):
     inner = zip_of(tmp_path / "inner.zip", ("0.jpg", a_picture(1)))
     path = tar_of(tmp_path / "a.tar", (GOOD, a_picture(2)), ("inner.zip", inner.read_bytes()))
-    run(local, path)
+    local.take(import_archive, path)
     assert local.good == [GOOD] and local.refused == {"inner.zip": "nested_archive"}
 
 
@@ -126,6 +108,6 @@ def test_no_archive(local, tmp_path, content):
     path = tmp_path / "a.zip"
     path.write_bytes(content)
     with pytest.raises(UserError, match="^SRC: .* is no "):
-        run(local, path)
+        local.take(import_archive, path)
     with pytest.raises(UserError, match="SOURCE=folder"):
-        run(local, tmp_path)
+        local.take(import_archive, tmp_path)

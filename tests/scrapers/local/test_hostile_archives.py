@@ -10,28 +10,16 @@ import time
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import UserError
 from scrapers.local import tar
 from scrapers.local.archive import Caps, import_archive
-from tests.scrapers.local.local_set import LocalSet, a_picture, tar_of, tree_of, zip_of
-
-GOOD = "data/audi/good.jpg"
-
-
-@pytest.fixture
-def local(tmp_path):
-    """The set, in a folder of its own; nothing beside it may change."""
-    (tmp_path / "work").mkdir()
-    return LocalSet(tmp_path / "work" / "set")
-
-
-def run(local: LocalSet, path: Path, **options):
-    with local.pictures() as held:
-        return import_archive(path, held, **options)
+from tests.scrapers.local.local_set import GOOD, a_picture, tar_of, tree_of, zip_of
 
 
 def special(name: str, kind: int, target: bytes = b"") -> tuple[zipfile.ZipInfo, bytes]:
@@ -46,6 +34,15 @@ def tar_special(name: str, kind: bytes, target: str = "") -> tuple[tarfile.TarIn
     return info, b""
 
 
+def with_good(pack: Callable[..., Path], *members: tuple[Any, bytes]) -> Callable[[Path], Path]:
+    """Makes an archive of a good picture and these."""
+    return lambda path: pack(path, (GOOD, a_picture(1)), *members)
+
+
+def pictures_of(*names: str) -> list[tuple[str, bytes]]:
+    return [(name, a_picture(2)) for name in names]
+
+
 def encrypted_zip(path: Path) -> Path:
     """zipfile cannot encrypt; the flag alone is what tells."""
     zip_of(path, (GOOD, a_picture(1)), ("secret.jpg", a_picture(2)), method=zipfile.ZIP_STORED)
@@ -56,18 +53,8 @@ def encrypted_zip(path: Path) -> Path:
     return path
 
 
-def zip_with_raw_names(path: Path, *names: bytes) -> Path:
-    """Names that zipfile would not write."""
-    stand_ins = [f"{k:0{len(name)}d}" for k, name in enumerate(names)]
-    zip_of(path, (GOOD, a_picture(1)), *[(name, a_picture(2)) for name in stand_ins])
-    content = path.read_bytes()
-    for stand_in, name in zip(stand_ins, names, strict=True):
-        content = content.replace(stand_in.encode(), name)
-    path.write_bytes(content)
-    return path
-
-
 def hostile_zip_paths(path: Path) -> Path:
+    """Names that zipfile would not write."""
     names = (
         b"../up.jpg",
         b"a/../../up.jpg",
@@ -77,24 +64,12 @@ def hostile_zip_paths(path: Path) -> Path:
         b"..\\back.jpg",
         b"nul\0.jpg",
     )
-    return zip_with_raw_names(path, *names)
-
-
-def hostile_zip_kinds(path: Path) -> Path:
-    members = [
-        special("link.jpg", stat.S_IFLNK, b"/etc/passwd"),
-        special("pipe.jpg", stat.S_IFIFO),
-        special("disk.jpg", stat.S_IFBLK),
-        special("tty.jpg", stat.S_IFCHR),
-        special("sock.jpg", stat.S_IFSOCK),
-    ]
-    return zip_of(path, (GOOD, a_picture(1)), *members)
-
-
-def zip_bomb(path: Path) -> Path:
-    png = a_picture(2, "PNG")
-    big = png[:-12] + bytes(24 << 20) + png[-12:]  # a picture's beginning and end, and 24 MB of nothing between
-    return zip_of(path, (GOOD, a_picture(1)), ("bomb.png", big), ("huge.jpg", a_picture(3) + bytes(33 << 20)))
+    stand_ins = [f"{k:0{len(name)}d}" for k, name in enumerate(names)]
+    content = with_good(zip_of, *pictures_of(*stand_ins))(path).read_bytes()
+    for stand_in, name in zip(stand_ins, names, strict=True):
+        content = content.replace(stand_in.encode(), name)
+    path.write_bytes(content)
+    return path
 
 
 def nested(path: Path) -> Path:
@@ -105,12 +80,12 @@ def nested(path: Path) -> Path:
     members = [(f"{place.name}.jpg", place.read_bytes()) for place in inner.values()]
     for place in inner.values():
         place.unlink()
-    return zip_of(path, (GOOD, a_picture(1)), *members)
+    return with_good(zip_of, *members)(path)
 
 
 def doubled_names(path: Path) -> Path:
     with pytest.warns(UserWarning, match="Duplicate name"):
-        return zip_of(path, (GOOD, a_picture(1)), (GOOD, a_picture(2)), (GOOD, a_picture(3)))
+        return with_good(zip_of, (GOOD, a_picture(2)), (GOOD, a_picture(3)))(path)
 
 
 def damaged_zip(path: Path) -> Path:
@@ -121,40 +96,41 @@ def damaged_zip(path: Path) -> Path:
     return path
 
 
-def hostile_tar_paths(path: Path) -> Path:
-    names = ("../up.jpg", "a/../../up.jpg", "/etc/abs.jpg", "C:\\win.jpg", "..\\back.jpg")
-    return tar_of(path, (GOOD, a_picture(1)), *[(name, a_picture(2)) for name in names])
+def zip_bombs(path: Path) -> Path:
+    png = a_picture(2, "PNG")
+    big = png[:-12] + bytes(24 << 20) + png[-12:]  # a picture's beginning and end, and 24 MB of nothing between
+    return with_good(zip_of, ("bomb.png", big), ("huge.jpg", a_picture(3) + bytes(33 << 20)))(path)
 
 
-def hostile_tar_kinds(path: Path) -> Path:
-    members = [
-        tar_special("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
-        tar_special("hard.jpg", tarfile.LNKTYPE, GOOD),
-        tar_special("hard_out.jpg", tarfile.LNKTYPE, "../../secret"),
-        tar_special("pipe.jpg", tarfile.FIFOTYPE),
-        tar_special("disk.jpg", tarfile.BLKTYPE),
-        tar_special("tty.jpg", tarfile.CHRTYPE),
-        tar_special("holes.jpg", tarfile.GNUTYPE_SPARSE),
-    ]
-    return tar_of(path, (GOOD, a_picture(1)), *members)
-
-
-def odd_names(path: Path) -> Path:
-    names = ("new\nline.jpg", "esc\x1b[31m.jpg", "umlaut_ü.jpg", "x" * 5000 + ".jpg", "half\udcff.jpg")
-    return tar_of(path, (GOOD, a_picture(1)), *[(name, b"no picture") for name in names])
-
-
+ZIP_KINDS = [
+    special("link.jpg", stat.S_IFLNK, b"/etc/passwd"),
+    special("pipe.jpg", stat.S_IFIFO),
+    special("disk.jpg", stat.S_IFBLK),
+    special("tty.jpg", stat.S_IFCHR),
+    special("sock.jpg", stat.S_IFSOCK),
+]
+TAR_PATHS = pictures_of("../up.jpg", "a/../../up.jpg", "/etc/abs.jpg", "C:\\win.jpg", "..\\back.jpg")
+TAR_KINDS = [
+    tar_special("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+    tar_special("hard.jpg", tarfile.LNKTYPE, GOOD),
+    tar_special("hard_out.jpg", tarfile.LNKTYPE, "../../secret"),
+    tar_special("pipe.jpg", tarfile.FIFOTYPE),
+    tar_special("disk.jpg", tarfile.BLKTYPE),
+    tar_special("tty.jpg", tarfile.CHRTYPE),
+    tar_special("holes.jpg", tarfile.GNUTYPE_SPARSE),
+]
+ODD_NAMES = ("new\nline.jpg", "esc\x1b[31m.jpg", "umlaut_ü.jpg", "x" * 5000 + ".jpg", "half\udcff.jpg")
 HOSTILE = {
     "zip_paths": (hostile_zip_paths, {"unsafe_path"}, 7),
-    "zip_kinds": (hostile_zip_kinds, {"link", "not_a_file"}, 5),
+    "zip_kinds": (with_good(zip_of, *ZIP_KINDS), {"link", "not_a_file"}, 5),
     "zip_encrypted": (encrypted_zip, {"encrypted"}, 1),
-    "zip_bomb": (zip_bomb, {"bomb", "too_large"}, 2),
+    "zip_bomb": (zip_bombs, {"bomb", "too_large"}, 2),
     "zip_nested": (nested, {"nested_archive"}, 3),
     "zip_doubled": (doubled_names, {"duplicate_name"}, 2),
     "zip_damaged": (damaged_zip, {"damaged"}, 1),
-    "tar_paths": (hostile_tar_paths, {"unsafe_path"}, 5),
-    "tar_kinds": (hostile_tar_kinds, {"link", "not_a_file"}, 7),
-    "tar_names": (odd_names, {"not_a_picture"}, 5),
+    "tar_paths": (with_good(tar_of, *TAR_PATHS), {"unsafe_path"}, 5),
+    "tar_kinds": (with_good(tar_of, *TAR_KINDS), {"link", "not_a_file"}, 7),
+    "tar_names": (with_good(tar_of, *((name, b"no picture") for name in ODD_NAMES)), {"not_a_picture"}, 5),
 }
 
 
@@ -162,8 +138,8 @@ HOSTILE = {
 def test_hostile_members_are_refused_one_by_one_and_the_rest_is_taken(local, tmp_path, name):
     make, slugs, count = HOSTILE[name]
     path = make(tmp_path / "work" / "hostile.bin")
-    before = {place: size for place, size in tree_of(tmp_path).items()}
-    tally = run(local, path)
+    before = tree_of(tmp_path)
+    tally = local.take(import_archive, path)
     assert local.good == [GOOD] and (tally.done, tally.refused) == (1, count)
     assert set(local.refused.values()) == slugs and len(local.refused) == count
     after = tree_of(tmp_path)
@@ -193,8 +169,7 @@ def zip_of_many(path: Path, count: int) -> Path:
 
 
 def tar_of_many(path: Path, count: int) -> Path:
-    header = tarfile.TarInfo("x.txt").tobuf()
-    path.write_bytes(gzip.compress(header * count + bytes(1024), 1))
+    path.write_bytes(gzip.compress(tarfile.TarInfo("x.txt").tobuf() * count + bytes(1024), 1))
     return path
 
 
@@ -203,7 +178,7 @@ def test_100_000_members_are_too_many_where_fewer_are_allowed(local, tmp_path, m
     path = make(tmp_path / name, 100_000)
     began = time.process_time()
     with pytest.raises(UserError, match="has more than 20000 members"):
-        run(local, path, caps=Caps(members=20_000))
+        local.take(import_archive, path, caps=Caps(members=20_000))
     assert time.process_time() - began < 20 and local.lines == []
 
 
@@ -211,7 +186,7 @@ def test_members_that_add_up_to_too_much(local, tmp_path):
     members = [(f"{k}.jpg", a_picture(k, size=(300, 300))) for k in range(9)]
     for path in (zip_of(tmp_path / "a.zip", *members), tar_of(tmp_path / "a.tar", *members)):
         with pytest.raises(UserError, match="unpacks to over"):
-            run(local, path, caps=Caps(total_bytes=5000))
+            local.take(import_archive, path, caps=Caps(total_bytes=5000))
     assert local.lines == []
 
 
@@ -219,25 +194,21 @@ def test_a_zip_whose_members_share_their_bytes(local, tmp_path):
     """The kind of bomb that needs no archive inside: a hundred headers that point at one member."""
     path = zip_of(tmp_path / "a.zip", ("0.jpg", a_picture(1) * 500), method=zipfile.ZIP_STORED)
     content = path.read_bytes()
-    start = content.index(b"PK\1\2")
-    end = content.index(b"PK\5\6")
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
     entries = b"".join(content[start:end].replace(b"0.jpg", b"%d.jpg" % k) for k in range(9))
     last = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 9, 9, len(entries), start, 0)
     path.write_bytes(content[:start] + entries + last)
-    run(local, path)
+    local.take(import_archive, path)
     assert set(local.refused.values()) <= {"damaged"} and len(local.files) <= 1
 
 
 @pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])
 def test_a_packed_tar_of_nothing_is_a_bomb(local, tmp_path, monkeypatch, packer):
     monkeypatch.setattr(tar, "FREE_BYTES", 4 << 20)
-    info = tarfile.TarInfo("zeros.jpg")
-    info.size = 8 << 20
-    path = tmp_path / "bomb.tar.gz"
-    blocks = info.tobuf() + bytes(info.size) + bytes(1024)
-    path.write_bytes(packer(blocks, *([1] if packer is not lzma.compress else [])))
+    path = tar_of(tmp_path / "bomb.tar", ("zeros.jpg", bytes(8 << 20)))
+    path.write_bytes(packer(path.read_bytes(), *([1] if packer is not lzma.compress else [])))
     with pytest.raises(UserError, match="is a bomb"):
-        run(local, path)
+        local.take(import_archive, path)
     assert local.lines == []
 
 
@@ -252,7 +223,7 @@ def test_a_header_of_a_gigabyte_costs_no_memory(local, tmp_path):
     path.write_bytes(b"".join([*parts, squeezer.flush()]))
     tracemalloc.start()
     with pytest.raises(UserError, match="is a bomb"):
-        run(local, path)
+        local.take(import_archive, path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 << 20
@@ -267,5 +238,5 @@ def test_a_size_that_leads_back_does_not_go_round_and_round(local, tmp_path):
     blocks = 512 + -(-len(a_picture(1)) // 512) * 512
     (tmp_path / "a.tar").write_bytes(good[:blocks] + bytes(header) + bytes(1024))
     with pytest.raises(UserError, match="damaged after 1 members"):
-        run(local, tmp_path / "a.tar")
+        local.take(import_archive, tmp_path / "a.tar")
     assert local.good == [GOOD]

@@ -3,49 +3,36 @@
 import pytest
 
 from harness.errors import UserError
-from scrapers.crawl.records import FetchError, HostStopped
+from scrapers.crawl.records import FetchError, HostStopped, Wanted
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.source import PageChanged
-from tests.scrapers.sites.static_pages import StaticPages, page_text
+from tests.scrapers.sites.static_pages import CAR_PAGES, StaticPages, page_text
 
 SITE, PICTURES = "https://cars.example", "https://pictures.example"
 STUDIO = "2013-audi-a5-2-door-cabriolet"
 
 
-def table(**changes) -> dict:
-    """Address → page; `changes` by the page's file name, with _ for what is not a letter."""
-    files = {
-        f"{SITE}/new-cars": "new-cars",
-        f"{SITE}/make/new,audi": "make_new_audi",
-        f"{SITE}/cars/audi_a5": "cars_audi_a5",
-        f"{SITE}/specifications/audi_a5_2013": "specifications_audi_a5_2013",
-        f"{SITE}/photos/audi_a5_2013": "photos_audi_a5_2013",
-        f"{SITE}/photos/audi_a5_2014": "photos_audi_a5_2014",
-    }
-    return {url: changes.get(name.replace("-", "_"), page_text(f"{name}.html")) for url, name in files.items()}
+def audi_pages(**changes) -> StaticPages:
+    """`changes` by the page's file name, with _ for what is not a letter."""
+    texts = {path: changes.get(name.replace("-", "_"), page_text(f"{name}.html")) for path, name in CAR_PAGES.items()}
+    return StaticPages({SITE + path: text for path, text in texts.items()})
 
 
-def walk(pages, **options) -> tuple[list, CarConnection]:
+def walk(pages=None, **options) -> tuple[list, CarConnection]:
     source = CarConnection(site=SITE, pictures=PICTURES, **{"makes": ("audi",), **options})
-    return list(source.find(pages)), source
+    return list(source.find(pages or audi_pages())), source
 
 
 def test_makes_models_years_specifications_and_photos():
-    wanted, source = walk(StaticPages(table()), years=frozenset({2013}))
+    wanted, source = walk(years=frozenset({2013}))
     assert [item.url for item in wanted] == [
         f"{PICTURES}/lrg/{STUDIO}-angular-front-exterior-view_100418701_l.jpg",
         f"{PICTURES}/lrg/2013-audi-a5_100418702_l.webp",
         f"{PICTURES}/lrg/{STUDIO}-steering-wheel_100418703_l.jpg",
         f"{PICTURES}/lrg/{STUDIO}-rear-exterior-view_100418704_l.jpg",
     ]  # each once, in the page's order, none of other cars
-    first = wanted[0]
-    assert (first.source, first.class_name, first.page) == (
-        "car_connection",
-        "Audi",
-        f"{SITE}/photos/audi_a5_2013",
-    )
-    assert first.title == "2013 audi a5 2 door cabriolet angular front exterior view"
-    assert first.specs == {
+    title = "2013 audi a5 2 door cabriolet angular front exterior view"
+    specs = {
         "make": "Audi",
         "model": "A5",
         "year": 2013,
@@ -63,53 +50,54 @@ def test_makes_models_years_specifications_and_photos():
         "doors": 2,
         "body_style": "Convertible",
     }
+    page = f"{SITE}/photos/audi_a5_2013"
+    assert wanted[0] == Wanted(wanted[0].url, "car_connection", page, "Audi", specs, title=title)
     assert source.unread == []
 
 
 @pytest.mark.parametrize(("size", "letter"), [("sml", "s"), ("med", "m"), ("lrg", "l")])
 def test_the_pictures_size_is_chosen(size, letter):
-    wanted, _ = walk(StaticPages(table()), years=frozenset({2014}), picture_size=size)
+    wanted, _ = walk(years=frozenset({2014}), picture_size=size)
     assert wanted[0].url == f"{PICTURES}/{size}/2014-audi-a5_100440001_{letter}.jpg"
 
 
 def test_newest_years_first_and_only_so_many():
-    pages = StaticPages(table())
+    pages = audi_pages()
     wanted, _ = walk(pages, years_per_model=2, pictures_per_car=1)
     assert [item.url.rpartition("/")[2] for item in wanted] == [
         "2014-audi-a5_100440001_l.jpg",
         f"{STUDIO}-angular-front-exterior-view_100418701_l.jpg",
     ]
     assert f"{SITE}/photos/audi_a5_2012" not in pages.asked
-    assert wanted[0].specs["year"] == 2014 and wanted[0].specs["make"] == "Audi"  # its specifications are not there
-    assert wanted[0].specs["length_in"] is None
+    known = [wanted[0].specs[name] for name in ("year", "make", "length_in")]
+    assert known == [2014, "Audi", None]  # its specifications are not there
 
 
 def test_years_are_chosen_before_any_page_of_theirs_is_asked_for():
-    pages = StaticPages(table())
+    pages = audi_pages()
     walk(pages, years=frozenset({2014}))
     assert not [url for url in pages.asked if "2013" in url or "2012" in url]
 
 
 def test_pictures_of_parts_are_left_out_by_name(capsys):
-    wanted, _ = walk(StaticPages(table()), years=frozenset({2013}), leave_out=("steering-wheel", "wheel"))
+    wanted, _ = walk(years=frozenset({2013}), leave_out=("steering-wheel", "wheel"))
     assert len(wanted) == 3 and not [item for item in wanted if "steering" in item.url]
     assert "1 picture left out for its name" in capsys.readouterr().err
-    wanted, _ = walk(StaticPages(table()), years=frozenset({2013}), leave_out=("teering", "exterior-vie"))
+    wanted, _ = walk(years=frozenset({2013}), leave_out=("teering", "exterior-vie"))
     assert len(wanted) == 4  # whole words alone
 
 
 def test_makes_are_found_however_they_are_written_and_unknown_ones_are_told():
     source = CarConnection(site=SITE, makes=("land rover", "TESLA"))
-    chosen = source._chosen_makes(StaticPages(table()))
+    chosen = source._chosen_makes(audi_pages())
     assert chosen == [("Land Rover", f"{SITE}/make/new,land-rover"), ("Tesla", f"{SITE}/make/new,tesla")]
     with pytest.raises(UserError, match="MAKES: found trabant, allowed Audi, Land Rover, Tesla$"):
-        walk(StaticPages(table()), makes=("trabant", "audi"))
+        walk(makes=("trabant", "audi"))
 
 
 def test_pictures_are_found_while_they_are_wanted():
-    pages = StaticPages(table())
-    found = CarConnection(site=SITE, pictures=PICTURES, makes=("audi",)).find(pages)
-    next(found)
+    pages = audi_pages()
+    next(CarConnection(site=SITE, pictures=PICTURES, makes=("audi",)).find(pages))
     assert f"{SITE}/cars/audi_e-tron" not in pages.asked  # a limit cuts the walk short
 
 
@@ -124,27 +112,22 @@ def test_pictures_are_found_while_they_are_wanted():
     ],
 )
 def test_a_page_of_another_shape_is_named_with_what_was_looked_for(page, looked_for):
-    pages = StaticPages(table(**{page: "<html><body><h1>All new!</h1><a href='/make/new,audi'>Audi</a></body></html>"}))
+    pages = audi_pages(**{page: "<html><body><h1>All new!</h1><a href='/make/new,audi'>Audi</a></body></html>"})
     del pages.table[f"{SITE}/photos/audi_a5_2014"]
-    with pytest.raises(PageChanged) as raised:
+    (path,) = (path for path, name in CAR_PAGES.items() if name.replace("-", "_") == page)
+    with pytest.raises(PageChanged, match=f"^{SITE}{path}.*shape has probably changed") as raised:
         walk(pages)
-    text = str(raised.value)
-    assert looked_for in text and "shape has probably changed" in text
-    assert text.startswith(next(url for url in pages.asked if page.replace("_", "") in _letters(url)))
-
-
-def _letters(url: str) -> str:
-    return "".join(c for c in url.removeprefix(SITE) if c.isalnum())
+    assert looked_for in str(raised.value)
 
 
 def test_one_odd_page_among_good_ones_is_told_and_passed_over(capsys):
-    wanted, _ = walk(StaticPages(table(photos_audi_a5_2014="<html><body>no pictures yet</body></html>")))
+    wanted, _ = walk(audi_pages(photos_audi_a5_2014="<html><body>no pictures yet</body></html>"))
     assert len(wanted) == 4
     assert "1 of 2 photos pages have no pictures" in capsys.readouterr().err
 
 
 def test_three_odd_pages_before_a_good_one_stop_the_walk():
-    pages = StaticPages(table())
+    pages = audi_pages()
     pages.table |= {f"{SITE}/photos/audi_a5_{year}": "<p>moved</p>" for year in (2012, 2013, 2014)}
     pages.table[f"{SITE}/cars/audi_e-tron"] = page_text("cars_audi_a5.html")
     with pytest.raises(PageChanged, match="photos/audi_a5_2014"):
@@ -153,20 +136,17 @@ def test_three_odd_pages_before_a_good_one_stop_the_walk():
 
 
 def test_a_page_that_cannot_be_had_now_is_remembered_and_one_that_is_gone_is_not(capsys):
-    pages = StaticPages(table(photos_audi_a5_2014=FetchError("x", "failed", "http: 503")))
-    wanted, source = walk(pages)
-    assert len(wanted) == 4
-    assert source.unread == [f"{SITE}/photos/audi_a5_2014"]
+    wanted, source = walk(audi_pages(photos_audi_a5_2014=FetchError("x", "failed", "http: 503")))
+    assert (len(wanted), source.unread) == (4, [f"{SITE}/photos/audi_a5_2014"])
     told = capsys.readouterr().err
     assert "photos/audi_a5_2014: http: 503" in told and "cars/audi_e-tron: http: 404" in told
 
 
 def test_without_the_first_page_there_is_nothing():
     with pytest.raises(FetchError, match="robots: disallowed"):
-        walk(StaticPages(table(new_cars=FetchError("x", "refused", "robots: disallowed"))))
+        walk(audi_pages(new_cars=FetchError("x", "refused", "robots: disallowed")))
 
 
 def test_a_host_that_stops_us_ends_the_walk():
-    pages = StaticPages(table(cars_audi_a5=HostStopped("x", "asks for a pause")))
     with pytest.raises(HostStopped):
-        walk(pages)
+        walk(audi_pages(cars_audi_a5=HostStopped("x", "asks for a pause")))

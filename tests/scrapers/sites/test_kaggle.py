@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -10,7 +11,8 @@ from harness.errors import Interrupted, UserError
 from scrapers.__main__ import run_plan
 from scrapers.plan import make_plan
 from scrapers.sites.kaggle import download_dataset
-from tests.scrapers.local.local_set import LocalSet, a_picture
+from tests.refusals import refused
+from tests.scrapers.local.local_set import LocalSet, write_pictures
 
 HANDLE = "yamaerenay/100-images-of-top-50-car-brands"
 
@@ -19,10 +21,8 @@ HANDLE = "yamaerenay/100-images-of-top-50-car-brands"
 def hub(monkeypatch, tmp_path):
     """A kagglehub whose `dataset_download` is `hub.download`."""
     cache = tmp_path / "cache" / "versions" / "1"
-    for number, name in enumerate(("audi/audi 1.jpg", "audi/audi 2.jpg", "bmw/bmw 1.jpg", "volvo/volvo 1.jpg")):
-        path = cache / "imgs_zip" / "imgs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(a_picture(number))
+    names = ("audi/audi 1.jpg", "audi/audi 2.jpg", "bmw/bmw 1.jpg", "volvo/volvo 1.jpg")
+    write_pictures(cache / "imgs_zip" / "imgs", *names)
     (cache / "companies.csv").write_text("name\naudi\n")
     stand_in = SimpleNamespace(asked=[], cache=cache)
 
@@ -33,7 +33,6 @@ def hub(monkeypatch, tmp_path):
 
     stand_in.download = lambda handle: str(cache)
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=dataset_download))
-    monkeypatch.chdir(tmp_path)
     return stand_in
 
 
@@ -72,21 +71,13 @@ class KaggleApiHTTPError(Exception):
     ],
 )
 def test_a_failure_is_one_line_that_says_what_else_there_is(hub, error):
-    def fail(handle: str) -> str:
-        raise error
-
-    hub.download = fail
-    with pytest.raises(UserError) as raised:
+    hub.download = Mock(side_effect=error)
+    with refused(HANDLE, "SOURCE=archive SRC=", type(error).__name__):
         download_dataset(HANDLE)
-    text = str(raised.value)
-    assert "\n" not in text and HANDLE in text and "SOURCE=archive SRC=" in text and type(error).__name__ in text
 
 
 def test_being_stopped_is_no_failure(hub):
-    def stop(handle: str) -> str:
-        raise Interrupted("stopped")
-
-    hub.download = stop
+    hub.download = Mock(side_effect=Interrupted("stopped"))
     with pytest.raises(Interrupted):
         download_dataset(HANDLE)
 
