@@ -21,11 +21,12 @@ from harness.native.state import build_training
 from harness.native.step import Training, train_step
 from harness.networks.build import build_networks
 from harness.networks.spectral_norm import SpectralNorm
-from harness.runtime.device import prepare_hardware
+from harness.runtime.device import one_thread, prepare_hardware
 from harness.runtime.dist import World
 from harness.storage.hdf5 import PackedWriter, open_packed
 from harness.studiogan.checkout import find_python
-from tests.golden.loop_case import Inputs, LoopCase, make_config, make_leaves
+from tests.golden.loop_case import LoopCase, make_config, make_leaves
+from tests.golden.parity_case import Inputs
 
 CHILD = Path(__file__).with_name("studiogan_loop.py")
 State = dict[str, Tensor]
@@ -132,15 +133,13 @@ class GivenDraws:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    before, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
     torch.set_default_dtype(dtype)
-    torch.set_num_threads(1)
     try:
-        yield
+        with one_thread():
+            yield
     finally:
         torch.set_default_dtype(before)
-        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
 
 

@@ -12,6 +12,7 @@ import pytest
 import harness.checkpoints.sampling
 import harness.native.train
 from harness.metrics import evaluate
+from harness.networks import resample
 from tests.harness.native.evaluated_runs import ScriptedEvaluator
 from tests.harness.tiny_runs import tiny_config, write_set
 
@@ -32,6 +33,11 @@ def packed_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def torch_settings(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Also: few pictures for standing statistics, which would take most of a tiny run's time."""
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+
+
+@pytest.fixture
+def fuse_small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resample, "FUSE_FROM_PLACES", 0)
 
 
 @pytest.fixture

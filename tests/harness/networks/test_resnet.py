@@ -9,7 +9,6 @@ from harness.config import checks
 from harness.config.experiment import load_config
 from harness.errors import UserError
 from harness.native.losses import d_loss, g_loss
-from harness.networks import resample
 from harness.networks.arch import ArchSpec
 from harness.networks.build import config_to_spec
 from harness.networks.resnet import (
@@ -26,11 +25,6 @@ FULL = replace(
     SMALL, img_height=64, img_width=112, num_classes=3, g_cond_mtd="cBN", d_cond_mtd="PD", apply_g_sn=True,
     apply_attn=True, g_conv_dim=8, d_conv_dim=8,
 )  # fmt: skip
-
-
-@pytest.fixture
-def fuse_small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resample, "FUSE_FROM_PLACES", 0)
 
 
 def cars128() -> ArchSpec:
