@@ -23,10 +23,11 @@ from harness.networks.build import build_networks
 from harness.networks.spectral_norm import SpectralNorm
 from harness.runtime.device import one_thread, prepare_hardware
 from harness.runtime.dist import World
-from harness.storage.hdf5 import PackedWriter, open_packed
+from harness.storage.hdf5 import open_packed
 from harness.studiogan.checkout import find_python
 from tests.golden.loop_case import LoopCase, make_config, make_leaves
 from tests.golden.parity_case import Inputs
+from tests.harness.tiny_runs import pack_pictures
 
 CHILD = Path(__file__).with_name("studiogan_loop.py")
 State = dict[str, Tensor]
@@ -146,9 +147,9 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def build_run(case: LoopCase, start: Mapping[str, State], folder: Path, built_for: str, **train: Any) -> Training:
     """The engine as a run builds it, from a config; only its pictures are another matter."""
     config = make_config(case, numerics=built_for, **train)
-    with PackedWriter(folder / "one.hdf5", 32, 32, [str(k) for k in range(max(1, case.num_classes))], {}) as writer:
-        writer.append(np.zeros((32, 32, 3), np.uint8), 0)
-    with open_packed(folder / "one.hdf5") as packed:
+    classes = [str(k) for k in range(max(1, case.num_classes))]
+    path = pack_pictures(folder / "one.hdf5", np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1), classes)
+    with open_packed(path) as packed:
         run = build_training(config, prepare_hardware(config.train), World(), packed)
     run.config = make_config(case, **train)
     for name, network in networks_of(run).items():

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 import torch
 
 import harness.native.train
+from tests.harness.packing import raw
 from tests.harness.tiny_runs import (
     BASE,
     REPOSITORY,
@@ -84,10 +84,8 @@ def half_a_file() -> None:
 
 def a_flipped_pixel() -> None:
     """In the middle of the pictures: found by the row's sha256 when it is read."""
-    with h5py.File("data/hdf5/tiny/custom_32_train.hdf5", "r+") as file:
-        images = file["imgs"]
-        assert isinstance(images, h5py.Dataset)
-        images[7, 0, 3, 3] ^= 1
+    with raw(Path("data/hdf5/tiny/custom_32_train.hdf5"), "r+") as file:
+        file["imgs"][7, 0, 3, 3] ^= 1
 
 
 def another_size() -> None:

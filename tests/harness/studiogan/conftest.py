@@ -64,8 +64,8 @@ def stand_in(
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grids and curves are left out where a test is about something else: they take most of its time."""
+def no_pictures(no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this engine neither."""
     monkeypatch.setattr(follow_log, "save_samples", lambda *_: None)
     monkeypatch.setattr(follow_log, "save_curves", lambda *_: None)
     monkeypatch.setattr(supervise, "save_reals", lambda *_: None)

@@ -3,6 +3,7 @@
 Each ends in a clear state with one clear line, loses no save, and leaves no process behind.
 """
 
+import errno
 import os
 import random
 import re
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 import harness.native.train
-from harness.errors import Interrupted, UserError
+from harness.errors import Interrupted
 from harness.native.evaluate_while_training import Evaluations
 from harness.runtime import progress
 from harness.runtime.child import LineCutter, group_members
@@ -29,6 +30,8 @@ from harness.studiogan.engine import train_run
 from harness.studiogan.follow_log import FollowedRun, Follower
 from harness.studiogan.process import Heard, StudioganProcess
 from harness.studiogan.workdir import list_saves
+from tests.harness.refusals import refusal_of
+from tests.harness.sabotage import fail_with
 from tests.harness.studiogan.engine_runs import STAND_IN, TINY, StandIn, checkpoint_names, tiny_config
 from tests.harness.studiogan.mutated_lines import mutated
 from tests.harness.tiny_runs import overrides_of
@@ -41,11 +44,9 @@ QUICK = {"studiogan__silent_after_sec": 1}
 def failure(stand_in: StandIn, mode: str, **changes: Any) -> str:
     """The one line that a start in this mode fails with; nothing of it is left running."""
     stand_in.behave(mode)
-    with pytest.raises(UserError) as caught:
-        train_run(tiny_config(**changes))
+    text = refusal_of(train_run, tiny_config(**changes))
     assert not stand_in.left_running()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return text
 
 
 def assert_goes_on(stand_in: StandIn, from_step: int) -> None:
@@ -99,8 +100,7 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
     (tmp_path / "configs").symlink_to(root / "configs")
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, timeout=100)
     assert done.returncode == -signal.SIGKILL
-    pid = stand_in.starts[0]["pid"]
-    while group_members(pid):  # it gets its signal at the parent's end
+    while group_members(stand_in.starts[0]["pid"]):  # it gets its signal at the parent's end
         pass
     assert not (RUN / "checkpoints/step-00000002").exists()
     assert_goes_on(stand_in, 2)
@@ -235,10 +235,7 @@ def test_strange_output_stops_nothing(stand_in: StandIn, status: Any) -> None:
 
 
 def test_a_full_disk_ends_it_and_is_told(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(follow_log, "import_checkpoint", full)
+    monkeypatch.setattr(follow_log, "import_checkpoint", fail_with(errno.ENOSPC))
     assert "runs/tiny: cannot write or read: No space left on device" in failure(stand_in, "hang:3")
     assert status()["state"] == "failed"
 
@@ -248,11 +245,10 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
     lines = (RUN / "studiogan.log").read_text().splitlines()
     rng = random.Random(1)
     rundir, run = RunDir(RUN), FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2, 0)
-    scratch = RUN / "studiogan"
     with run_life(rundir) as life:
         life.aim(6, None)
         life.begin(run)
-        follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), scratch)
+        follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
         for number in range(1000):
             part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
             follower.hear([Heard(line, float(number)) for line in LineCutter().feed(part)])

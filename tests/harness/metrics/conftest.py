@@ -1,0 +1,31 @@
+"""A tiny run on drawn cars, made once for each file of tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.procedural.sets import render_many
+from harness.checkpoints import sampling
+from harness.config.experiment import load_config
+from harness.native.train import train_run
+from tests.harness.metrics.evaluated_cars import TINY
+from tests.harness.tiny_runs import BASE, pack_cars
+
+
+@pytest.fixture(scope="module")
+def renders() -> np.ndarray:
+    return np.stack([picture for _, _, picture in render_many("ordinary", 40, 9, 32)])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, renders: np.ndarray) -> Path:
+    """A folder with a run of two steps, 25 training pictures and 15 held-out ones."""
+    place = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sampling, "STANDING_BATCHES", 1)
+        config = load_config(BASE, TINY)
+        pack_cars(config, renders, 25)
+        train_run(config)
+    return place
