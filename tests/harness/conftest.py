@@ -14,7 +14,7 @@ import harness.native.train
 from harness.metrics import evaluate
 from harness.networks import resample
 from tests.harness.native.evaluated_runs import ScriptedEvaluator
-from tests.harness.tiny_runs import tiny_config, write_set
+from tests.harness.tiny_runs import SHORT, SHORT_LAST, tiny_config, write_set
 
 PICTURES = ("save_samples", "save_reals", "save_curves")
 
@@ -78,6 +78,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, packed_sets: Path) -
         return folder / "runs/tiny"
 
     return train
+
+
+@pytest.fixture
+def short_whole(uninterrupted: Callable[..., Path]) -> Path:
+    """The last checkpoint of a run of SHORT that nothing happened to."""
+    return uninterrupted(**SHORT) / "checkpoints" / SHORT_LAST.name
 
 
 @pytest.fixture

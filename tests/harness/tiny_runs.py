@@ -5,8 +5,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
@@ -18,6 +20,10 @@ import torch
 import harness.checkpoints.sampling
 import harness.native.train
 from harness.config.experiment import Config, load_config
+from harness.native.state import build_training, open_training_set
+from harness.native.step import Training
+from harness.runtime.device import prepare_hardware
+from harness.runtime.dist import World
 from harness.storage.hdf5 import PackedWriter
 from tests.conftest import ROOT
 
@@ -101,9 +107,43 @@ def tiny_config(settings: dict[str, Any] = TINY, /, **changes: Any) -> Config:
     return load_config(BASE, overrides_of(settings, **changes))
 
 
+@contextmanager
+def training(world: World | None = None, **changes: Any) -> Iterator[Training]:
+    """A run that is built and has not begun."""
+    config = tiny_config(**changes)
+    run = build_training(config, prepare_hardware(config.train), world or World(), open_training_set(config))
+    try:
+        yield run
+    finally:
+        run.source.close()
+
+
 def make_config(*overrides: str, file: str = "base.yaml") -> Config:
     """A shipped config with `--set` texts, as a run named `run`."""
     return load_config(BASE.with_name(file), ["name=run", *overrides])
+
+
+# ---- what runs leave --------------------------------------------------------------------------------------------
+
+RUN = Path("runs/tiny")
+SHORT_LAST = RUN / "checkpoints/step-00000004"
+
+
+def status(name: str = "tiny") -> dict[str, Any]:
+    return json.loads((Path("runs") / name / "status.json").read_text())
+
+
+def checkpoint_names(name: str = "tiny") -> list[str]:
+    return sorted(path.name for path in (Path("runs") / name / "checkpoints").iterdir())
+
+
+def rows_logged(name: str = "tiny") -> list[dict[str, Any]]:
+    """Every line of stats.jsonl, none of which may be half a line."""
+    return [json.loads(line) for line in (Path("runs") / name / "stats.jsonl").read_text().splitlines()]
+
+
+def steps_logged(name: str = "tiny") -> list[int]:
+    return [row["step"] for row in rows_logged(name)]
 
 
 # ---- comparing --------------------------------------------------------------------------------------------------
@@ -203,6 +243,12 @@ def _run_command(folder: str, arguments: list[str], before: Callable[[], Any] | 
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def run_module(module: str, *words: str, folder: Path = ROOT, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`python -m module words` as from a shell, in a folder; what is below `path` is imported first."""
+    env = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", module, *words], cwd=folder, env=env, text=True, capture_output=True)
 
 
 def run_harness(folder: Path, *words: str, before: Callable[[], Any] | None = None, **changes: Any) -> HarnessProcess:

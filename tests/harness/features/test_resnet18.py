@@ -190,8 +190,7 @@ def test_the_pinned_file_is_torchvisions():
 
 def test_imagenet_is_downloaded_once(source, tmp_path):
     first = imagenet_state("imagenet")
-    cached = tmp_path / "hub/hub/checkpoints" / source.name
-    assert [p.name for p in cached.parent.iterdir()] == [source.name]
+    assert [path.name for path in (tmp_path / "hub/hub/checkpoints").iterdir()] == [source.name]
     source.unlink()
     assert all(torch.equal(value, first[name]) for name, value in imagenet_state("imagenet").items())
 

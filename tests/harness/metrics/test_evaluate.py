@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.features import load_reader
 from harness.metrics.evaluate import picture_figures, read_run, sample_with_labels
 from harness.storage.rundir import RunDir
-from tests.harness.metrics.evaluated_cars import TINY
+from tests.harness.metrics.conftest import TINY
 from tests.harness.tiny_runs import BASE
 
 

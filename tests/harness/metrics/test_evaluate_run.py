@@ -24,7 +24,7 @@ from harness.metrics.precision_recall import manifold_figures
 from harness.networks.build import build_networks
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
-from tests.harness.metrics.evaluated_cars import TINY
+from tests.harness.metrics.conftest import TINY
 from tests.harness.sabotage import raising
 from tests.harness.tiny_runs import BASE, pack_pictures
 

@@ -66,7 +66,3 @@ def make_weights(folder: Path) -> None:
             if "step" in content:
                 content["step"] = step
             torch.save(content, made / path.name.replace(f"step={STEP}.", f"step={step}."))
-
-
-def checkpoint_names(name: str = "tiny") -> list[str]:
-    return sorted(path.name for path in (Path("runs") / name / "checkpoints").iterdir())
