@@ -84,7 +84,7 @@ def pack_pictures(
     path: Path, pictures: np.ndarray, labels: np.ndarray, class_names: Sequence[str] = ("ordinary", "concept")
 ) -> Path:
     """A packed set of these pictures, uint8 (N, H, W, 3), and labels."""
-    with PackedWriter(path, *pictures.shape[1:3], list(class_names), {"made_by": "tests"}) as writer:
+    with PackedWriter(path, pictures.shape[1], pictures.shape[2], list(class_names), {"made_by": "tests"}) as writer:
         for picture, label in zip(pictures, labels, strict=True):
             writer.append(picture, int(label))
     return path
@@ -108,7 +108,7 @@ def tiny_config(settings: dict[str, Any] = TINY, /, **changes: Any) -> Config:
 
 
 @contextmanager
-def training(world: World | None = None, **changes: Any) -> Iterator[Training]:
+def training(world: World | None = None, /, **changes: Any) -> Iterator[Training]:
     """A run that is built and has not begun."""
     config = tiny_config(**changes)
     run = build_training(config, prepare_hardware(config.train), world or World(), open_training_set(config))

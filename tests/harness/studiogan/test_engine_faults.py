@@ -152,9 +152,7 @@ def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> N
             process.wait()
 
 
-def test_what_it_said_and_saved_last_is_heard_after_its_end(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_said_and_saved_last_is_heard_after_its_end(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAND_IN_PACED")
     real = StudioganProcess.read
     monkeypatch.setattr(StudioganProcess, "read", lambda self, sec: [] if self.running else real(self, sec))

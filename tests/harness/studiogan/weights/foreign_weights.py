@@ -60,9 +60,7 @@ def pth(folder: Path, letter: str, when: str = "current", step: int = STEP) -> P
     return folder / f"model={letter}-{when}-weights-step={step}.pth"
 
 
-def make_exported(
-    folder: Path, config: Config, classes: int = 0, frozen: int = 0, **options: Any
-) -> tuple[Path, Path]:
+def make_exported(folder: Path, config: Config, classes: int = 0, frozen: int = 0, **options: Any) -> tuple[Path, Path]:
     """(a checkpoint of ours in `folder/ours`, StudioGAN's files of it in `folder/files`)."""
     ours = make_checkpoint(folder / "ours", config, classes, frozen)
     how: dict[str, Any] = {"version": "0.2.0", "seed": 42, "run_name": "r", **options}

@@ -37,8 +37,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files_of(version: str = "0.2.0", classes: int = 0, **changes: Any) -> Path:
-    how = {"version": version, "seed": 7, "run_name": "SNGAN_cars-train-2022"}
-    return make_exported(Path(), small_config(**changes), classes, **how)[1]
+    config = small_config(**changes)
+    return make_exported(Path(), config, classes, version=version, seed=7, run_name="SNGAN_cars-train-2022")[1]
 
 
 @pytest.mark.parametrize(
