@@ -21,11 +21,13 @@ from harness.native.state import build_training
 from harness.native.step import Training, train_step
 from harness.networks.build import build_networks
 from harness.networks.spectral_norm import SpectralNorm
-from harness.runtime.device import prepare_hardware
+from harness.runtime.device import one_thread, prepare_hardware
 from harness.runtime.dist import World
-from harness.storage.hdf5 import PackedWriter, open_packed
+from harness.storage.hdf5 import open_packed
 from harness.studiogan.checkout import find_python
-from tests.golden.loop_case import Inputs, LoopCase, make_config, make_leaves
+from tests.golden.loop_case import LoopCase, make_config, make_leaves
+from tests.golden.parity_case import Inputs
+from tests.harness.tiny_runs import pack_pictures
 
 CHILD = Path(__file__).with_name("studiogan_loop.py")
 State = dict[str, Tensor]
@@ -132,24 +134,22 @@ class GivenDraws:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    before, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
     torch.set_default_dtype(dtype)
-    torch.set_num_threads(1)
     try:
-        yield
+        with one_thread():
+            yield
     finally:
         torch.set_default_dtype(before)
-        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
 
 
 def build_run(case: LoopCase, start: Mapping[str, State], folder: Path, built_for: str, **train: Any) -> Training:
     """The engine as a run builds it, from a config; only its pictures are another matter."""
     config = make_config(case, numerics=built_for, **train)
-    with PackedWriter(folder / "one.hdf5", 32, 32, [str(k) for k in range(max(1, case.num_classes))], {}) as writer:
-        writer.append(np.zeros((32, 32, 3), np.uint8), 0)
-    with open_packed(folder / "one.hdf5") as packed:
+    classes = [str(k) for k in range(max(1, case.num_classes))]
+    path = pack_pictures(folder / "one.hdf5", np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1), classes)
+    with open_packed(path) as packed:
         run = build_training(config, prepare_hardware(config.train), World(), packed)
     run.config = make_config(case, **train)
     for name, network in networks_of(run).items():

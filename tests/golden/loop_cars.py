@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from datasets.procedural.sets import render_many
-from tests.golden.loop_case import Inputs, LoopCase
+from tests.golden.loop_case import LoopCase
+from tests.golden.parity_case import Inputs
 
 
 def car_inputs(case: LoopCase, pictures: int, seed: int = 0) -> Inputs:
@@ -14,8 +15,7 @@ def car_inputs(case: LoopCase, pictures: int, seed: int = 0) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     d, g, batch = case.d_calls, case.g_calls, case.batch
     epochs = -(-d * batch // pictures)
-    rows = torch.cat([torch.randperm(pictures, generator=generator) for _ in range(epochs)])[: d * batch]
-    real = tensor[rows]
+    real = tensor[torch.cat([torch.randperm(pictures, generator=generator) for _ in range(epochs)])[: d * batch]]
     mirrored = torch.rand(d * batch, 1, 1, 1, generator=generator) < 0.5
     real = torch.where(mirrored, real.flip(3), real).view(d, batch, 3, 32, 32).contiguous()
 

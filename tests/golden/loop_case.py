@@ -1,7 +1,7 @@
 """What StudioGAN's own training loop and ours are compared on: settings, the start, and everything random, in order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from harness.config.experiment import Config, load_config
 from tests.golden import parity_case as pc
+from tests.golden.parity_case import BETAS, EPS, Inputs
+from tests.harness.tiny_runs import BASE
 
 GOLDEN_LOOP = Path(__file__).with_name("parity_loop.npz")
-BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
-BETAS, EPS = (0.0, 0.9), 1e-6
 
 
 @dataclass(frozen=True)
@@ -47,51 +47,8 @@ class LoopCase:
         return self.steps * self.acml_steps
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Everything that a training takes from outside, by discriminator batch (D) and by generator batch (G).
-
-    `real` (D, B, 3, 32, 32) in [-1, 1], `real_y` int64 (D, B); latents and labels `d_z` (D, B, z_dim), `d_y` (D, B),
-    `g_z`, `g_y`; numbers that DiffAugment's draws are made of, float64 (D or G, B, 7) in [0, 1).
-    """
-
-    real: Tensor
-    real_y: Tensor
-    d_z: Tensor
-    d_y: Tensor
-    g_z: Tensor
-    g_y: Tensor
-    d_real_numbers: Tensor
-    d_fake_numbers: Tensor
-    g_fake_numbers: Tensor
-
-    def reversed_in_batch(self) -> "Inputs":
-        """The same examples in every batch, in the opposite order: another order of summation."""
-        return replace(self, **{name: values.flip(1) for name, values in vars(self).items()})
-
-
 def make_inputs(case: LoopCase) -> Inputs:
-    """Inputs by formula: the same on every machine."""
-    d, g, batch, name = case.d_calls, case.g_calls, case.batch, case.name
-
-    def numbers(purpose: str, *shape: int) -> Tensor:
-        count = int(torch.tensor(shape).prod())
-        return torch.from_numpy(pc.uniforms(f"{name}.{purpose}", count)).view(shape)
-
-    def labels(purpose: str, calls: int) -> Tensor:
-        return (numbers(purpose, calls, batch) * max(1, case.num_classes)).long()
-
-    return Inputs(
-        real=torch.tanh(pc.spread(f"{name}.real", d, batch, 3, 32, 32)),
-        real_y=labels("real_y", d),
-        d_z=pc.spread(f"{name}.d_z", d, batch, case.z_dim),
-        d_y=labels("d_y", d),
-        g_z=pc.spread(f"{name}.g_z", g, batch, case.z_dim),
-        g_y=labels("g_y", g),
-        d_real_numbers=numbers("d_real", d, batch, 7),
-        d_fake_numbers=numbers("d_fake", d, batch, 7),
-        g_fake_numbers=numbers("g_fake", g, batch, 7),
-    )
+    return pc.make_inputs(case, torch.float64, 32, (case.d_calls,), (case.g_calls,))
 
 
 def make_config(case: LoopCase, **train: Any) -> Config:

@@ -7,10 +7,9 @@ Without --full it writes parity.npz and state_keys.json beside this file; with i
 
 import argparse
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from harness.studiogan.reference_modules import Modules
 from tests.golden import parity_case as pc
-
-POLICY = "color,translation,cutout"
+from tests.golden.studiogan_loop import GivenDraws
 
 
 def build(sg: Modules, case: pc.Case) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -28,77 +26,28 @@ def build(sg: Modules, case: pc.Case) -> tuple[torch.nn.Module, torch.nn.Module]
     return g, sg.discriminator(**same, sn=case.d_sn, attention_loc=1 if case.attention else 0)
 
 
-@contextmanager
-def given_draws(diff_aug: Any, numbers: Tensor) -> Iterator[None]:
-    """Lets DiffAugment draw from `numbers` (B, 7), one column a draw, instead of from torch."""
-    columns = iter(numbers.unbind(1))
-
-    class Draws:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(torch, name)
-
-        def rand(self, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-            return next(columns).view(shape).to(dtype)
-
-        def randint(self, low: int, high: int, size: list[int], device: torch.device) -> Tensor:
-            return (low + (next(columns) * (high - low)).floor()).long().view(size)
-
-    diff_aug.torch = Draws()
-    try:
-        yield
-    finally:
-        diff_aug.torch = torch
-    assert next(columns, None) is None, "DiffAugment drew less often than expected"
-
-
 def update_both(sg: Modules, case: pc.Case, dtype: torch.dtype) -> dict[str, dict[str, Tensor]]:
-    """One D update, then one G update, as StudioGAN's worker.train does them; everything worth comparing, by kind."""
-    g, d = build(sg, case)
-    g.load_state_dict(pc.fill("G", g.state_dict()))
-    d.load_state_dict(pc.fill("D", d.state_dict(), case.logit_shift))
-    g.to(dtype).train()
-    d.to(dtype).train()
-    inputs = pc.make_inputs(case, dtype)
-    g_adam, d_adam = pc.adam(g, pc.G_LR), pc.adam(d, pc.D_LR)
-    augment, losses = sg.diff_aug.DiffAugment, sg.losses
+    def augment(x: Tensor, numbers: Tensor) -> Tensor:
+        """DiffAugment, which draws from the numbers (B, 7), one column a draw, instead of from torch."""
+        draws = GivenDraws([numbers])
+        with patch.object(sg.diff_aug, "torch", draws):
+            augmented = sg.diff_aug.DiffAugment(x, policy="color,translation,cutout")
+        assert not draws.left, "DiffAugment drew less often than expected"
+        return augmented
 
-    g.requires_grad_(False)
-    with given_draws(sg.diff_aug, inputs.d_real_numbers):
-        real = augment(inputs.real, policy=POLICY)
-    fake = g(inputs.d_z, inputs.d_y)
-    outputs = {"g_fake": fake}
-    with given_draws(sg.diff_aug, inputs.d_fake_numbers):
-        fake = augment(fake, policy=POLICY)
-    real_logits, fake_logits = d(real, inputs.real_y), d(fake, inputs.d_y)
-    outputs |= {"augmented_real": real, "augmented_fake": fake, "real_logits": real_logits, "fake_logits": fake_logits}
-    outputs |= pc.running_statistics_of(g)
-    d_loss = losses.loss_hinge_dis(real_logits, fake_logits) + lecam_of_040(real_logits, fake_logits)
-    d_loss.backward()
-    d_gradients = pc.gradients_of(d)
-    d_adam.step()
+    def loss_of_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return sg.losses.loss_hinge_dis(real_logits, fake_logits) + lecam_of_040(real_logits, fake_logits)
 
-    g.requires_grad_(True)
-    d.requires_grad_(False)
-    fake = g(inputs.g_z, inputs.g_y)
-    with given_draws(sg.diff_aug, inputs.g_fake_numbers):
-        fake = augment(fake, policy=POLICY)
-    g_loss = losses.loss_hinge_gen(d(fake, inputs.g_y))
-    g_loss.backward()
-    g_adam.step()
-    return {
-        "outputs": outputs,
-        "losses": {"d_loss": d_loss, "g_loss": g_loss},
-        **{"d_gradients": d_gradients, "g_gradients": pc.gradients_of(g)},
-        **{"d_after": dict(d.state_dict()), "g_after": dict(g.state_dict())},
-    }
+    return pc.update_both(case, dtype, build(sg, case), augment, loss_of_d, sg.losses.loss_hinge_gen)
 
 
 def lecam_of_040(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """LeCam as in StudioGAN 0.4.0: scalar averages take the batch in first."""
     ema_real = pc.LECAM_DECAY * pc.LECAM_EMA_REAL + (1 - pc.LECAM_DECAY) * real_logits.mean().item()
     ema_fake = pc.LECAM_DECAY * pc.LECAM_EMA_FAKE + (1 - pc.LECAM_DECAY) * fake_logits.mean().item()
-    penalty = (real_logits - ema_fake).relu().pow(2).mean() + (ema_real - fake_logits).relu().pow(2).mean()
-    return pc.LECAM_LAMBDA * penalty
+    return pc.LECAM_LAMBDA * (
+        (real_logits - ema_fake).relu().pow(2).mean() + (ema_real - fake_logits).relu().pow(2).mean()
+    )
 
 
 def state_keys(sg: Modules) -> dict[str, list[list[Any]]]:

@@ -2,10 +2,12 @@
 a tensor is boiled down to a few numbers.
 """
 
+import math
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +60,7 @@ def uniforms(name: str, count: int) -> np.ndarray:
 
 def spread(name: str, *shape: int) -> Tensor:
     """float64, mean 0, standard deviation 1."""
-    flat = (uniforms(name, int(np.prod(shape))) * 2 - 1) * 3**0.5
-    return torch.from_numpy(flat).view(shape)
+    return torch.from_numpy((uniforms(name, math.prod(shape)) * 2 - 1) * 3**0.5).view(shape)
 
 
 def fill(prefix: str, state: Mapping[str, Tensor], logit_shift: float = 0.0) -> dict[str, Tensor]:
@@ -103,7 +104,11 @@ def _settle_power_iteration(state: dict[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything random in one update of each network. Draws of DiffAugment: numbers float64 (B, 7) in [0, 1)."""
+    """Everything that an update of each network takes from outside; of a training, by D's and by G's batch.
+
+    `real` (..., B, 3, H, W) in [-1, 1], `real_y` int64 (..., B); latents and labels `d_z` (..., B, z_dim),
+    `d_y` (..., B), `g_z`, `g_y`; numbers that DiffAugment's draws are made of, float64 (..., B, 7) in [0, 1).
+    """
 
     real: Tensor
     real_y: Tensor
@@ -115,31 +120,81 @@ class Inputs:
     d_fake_numbers: Tensor
     g_fake_numbers: Tensor
 
+    def reversed_in_batch(self) -> "Inputs":
+        """The same examples in every batch of a training, in the opposite order: another order of summation."""
+        return replace(self, **{name: values.flip(1) for name, values in vars(self).items()})
 
-def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
-    batch, name = case.batch, case.name
 
-    def numbers(purpose: str) -> Tensor:
-        return torch.from_numpy(uniforms(f"{name}.{purpose}", batch * 7)).view(batch, 7)
+def make_inputs(
+    case: Any, dtype: torch.dtype, size: int, d_calls: tuple[int, ...] = (), g_calls: tuple[int, ...] = ()
+) -> Inputs:
+    """Inputs by formula: the same on every machine. `d_calls`, `g_calls`: the dimensions before that of the batch."""
+    name, d, g = case.name, (*d_calls, case.batch), (*g_calls, case.batch)
 
-    def labels(purpose: str) -> Tensor:
-        return (torch.from_numpy(uniforms(f"{name}.{purpose}", batch)) * max(1, case.num_classes)).long()
+    def numbers(purpose: str, *shape: int) -> Tensor:
+        return torch.from_numpy(uniforms(f"{name}.{purpose}", math.prod(shape))).view(shape)
+
+    def labels(purpose: str, *shape: int) -> Tensor:
+        return (numbers(purpose, *shape) * max(1, case.num_classes)).long()
 
     return Inputs(
-        real=torch.tanh(spread(f"{name}.real", batch, 3, case.size, case.size)).to(dtype),
-        real_y=labels("real_y"),
-        d_z=spread(f"{name}.d_z", batch, case.z_dim).to(dtype),
-        d_y=labels("d_y"),
-        g_z=spread(f"{name}.g_z", batch, case.z_dim).to(dtype),
-        g_y=labels("g_y"),
-        d_real_numbers=numbers("d_real"),
-        d_fake_numbers=numbers("d_fake"),
-        g_fake_numbers=numbers("g_fake"),
+        real=torch.tanh(spread(f"{name}.real", *d, 3, size, size)).to(dtype),
+        real_y=labels("real_y", *d),
+        d_z=spread(f"{name}.d_z", *d, case.z_dim).to(dtype),
+        d_y=labels("d_y", *d),
+        g_z=spread(f"{name}.g_z", *g, case.z_dim).to(dtype),
+        g_y=labels("g_y", *g),
+        d_real_numbers=numbers("d_real", *d, 7),
+        d_fake_numbers=numbers("d_fake", *d, 7),
+        g_fake_numbers=numbers("g_fake", *g, 7),
     )
 
 
-def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), lr, BETAS, EPS)
+def update_both(
+    case: Case,
+    dtype: torch.dtype,
+    networks: tuple[torch.nn.Module, torch.nn.Module],
+    augment: Callable[[Tensor, Tensor], Tensor],
+    loss_of_d: Callable[[Tensor, Tensor], Tensor],
+    loss_of_g: Callable[[Tensor], Tensor],
+) -> dict[str, dict[str, Tensor]]:
+    """One D update, then one G update, as StudioGAN's worker.train does them; everything worth comparing, by kind.
+
+    Args:
+        networks: G and D; their weights are those of the case.
+        augment: DiffAugment of pictures, made of these numbers (B, 7).
+        loss_of_d, loss_of_g: of real and drawn pictures' logits, of drawn ones'.
+    """
+    g, d = networks
+    g.load_state_dict(fill("G", g.state_dict()))
+    d.load_state_dict(fill("D", d.state_dict(), case.logit_shift))
+    for network in networks:
+        network.to(dtype).train()
+    inputs = make_inputs(case, dtype, case.size)
+    g_adam, d_adam = (torch.optim.Adam(n.parameters(), lr, BETAS, EPS) for n, lr in ((g, G_LR), (d, D_LR)))
+
+    g.requires_grad_(False)
+    outputs = {"g_fake": g(inputs.d_z, inputs.d_y)}
+    real = outputs["augmented_real"] = augment(inputs.real, inputs.d_real_numbers)
+    fake = outputs["augmented_fake"] = augment(outputs["g_fake"], inputs.d_fake_numbers)
+    outputs |= {"real_logits": d(real, inputs.real_y), "fake_logits": d(fake, inputs.d_y)}
+    outputs |= running_statistics_of(g)
+    d_loss = loss_of_d(outputs["real_logits"], outputs["fake_logits"])
+    d_loss.backward()
+    d_gradients = gradients_of(d)
+    d_adam.step()
+
+    g.requires_grad_(True)
+    d.requires_grad_(False)
+    g_loss = loss_of_g(d(augment(g(inputs.g_z, inputs.g_y), inputs.g_fake_numbers), inputs.g_y))
+    g_loss.backward()
+    g_adam.step()
+    return {
+        "outputs": outputs,
+        "losses": {"d_loss": d_loss, "g_loss": g_loss},
+        **{"d_gradients": d_gradients, "g_gradients": gradients_of(g)},
+        **{"d_after": dict(d.state_dict()), "g_after": dict(g.state_dict())},
+    }
 
 
 def gradients_of(network: torch.nn.Module) -> dict[str, Tensor]:
@@ -150,6 +205,11 @@ def running_statistics_of(network: torch.nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in network.state_dict().items() if "running_" in key}
 
 
+def read_golden(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as stored:
+        return dict(stored)
+
+
 def boil_down(tensors: Mapping[str, Tensor]) -> np.ndarray:
     """float64 (tensors, 1 + PROBES): each tensor's norm, and its products with fixed vectors of random numbers.
 
@@ -158,15 +218,13 @@ def boil_down(tensors: Mapping[str, Tensor]) -> np.ndarray:
     rows = []
     for name, tensor in tensors.items():
         flat = tensor.detach().double().flatten().cpu()
-        probes = spread(f"probe.{name}", PROBES, flat.numel())
-        rows.append([float(flat.norm()), *(probes @ flat).tolist()])
+        rows.append([float(flat.norm()), *(spread(f"probe.{name}", PROBES, flat.numel()) @ flat).tolist()])
     return np.array(rows)
 
 
 def boiled_difference(ours: np.ndarray, golden: np.ndarray, exact_norms: np.ndarray) -> np.ndarray:
     """(tensors,): estimated norm of each tensor's difference, relative as `scale_of` says."""
-    difference = np.sqrt(((ours - golden)[:, 1:] ** 2).mean(axis=1))
-    return difference / scale_of(golden[:, 0], exact_norms)
+    return np.sqrt(((ours - golden)[:, 1:] ** 2).mean(axis=1)) / scale_of(golden[:, 0], exact_norms)
 
 
 def scale_of(norms: np.ndarray, exact_norms: np.ndarray) -> np.ndarray:

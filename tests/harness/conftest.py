@@ -12,8 +12,9 @@ import pytest
 import harness.checkpoints.sampling
 import harness.native.train
 from harness.metrics import evaluate
+from harness.networks import resample
 from tests.harness.native.evaluated_runs import ScriptedEvaluator
-from tests.harness.tiny_runs import tiny_config, write_set
+from tests.harness.tiny_runs import SHORT, SHORT_LAST, tiny_config, write_set
 
 PICTURES = ("save_samples", "save_reals", "save_curves")
 
@@ -32,6 +33,11 @@ def packed_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def torch_settings(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Also: few pictures for standing statistics, which would take most of a tiny run's time."""
     monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
+
+
+@pytest.fixture
+def fuse_small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resample, "FUSE_FROM_PLACES", 0)
 
 
 @pytest.fixture
@@ -72,6 +78,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, packed_sets: Path) -
         return folder / "runs/tiny"
 
     return train
+
+
+@pytest.fixture
+def short_whole(uninterrupted: Callable[..., Path]) -> Path:
+    """The last checkpoint of a run of SHORT that nothing happened to."""
+    return uninterrupted(**SHORT) / "checkpoints" / SHORT_LAST.name
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from harness.images.letterbox import remove_letterbox
 def scene(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
     """uint8 (H, W, 3): smooth colours with some texture, as photos have."""
     noise = np.random.default_rng(seed).integers(40, 216, (6, 8, 3), dtype=np.uint8)
-    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(image)
+    return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:

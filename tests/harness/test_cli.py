@@ -3,9 +3,9 @@
 import errno
 import os
 import shutil
-import subprocess
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,23 +16,13 @@ from harness import __main__ as command_line
 from harness.cli import run_command
 from harness.errors import Interrupted, UserError
 from harness.launch import launch
+from tests.conftest import ROOT
+from tests.harness.sabotage import raising
+from tests.harness.tiny_runs import BASE as BASE_PATH
+from tests.harness.tiny_runs import run_module
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = str(ROOT / "configs" / "base.yaml")
-NO_TORCH = "raise RuntimeError('a broken torch')\n"
-
-
-def harness(*arguments: str, folder: Path = ROOT, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], cwd=folder, env=env, text=True, capture_output=True
-    )
-
-
-@pytest.fixture
-def broken_torch(tmp_path) -> Path:
-    (tmp_path / "torch.py").write_text(NO_TORCH)
-    return tmp_path
+BASE = str(BASE_PATH)
+harness = partial(run_module, "harness")
 
 
 @pytest.mark.parametrize(
@@ -50,12 +40,8 @@ def broken_torch(tmp_path) -> Path:
 )
 def test_what_is_not_our_bug_ends_without_a_traceback(error, code, text, capsys, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def command() -> None:
-        raise error
-
     with pytest.raises(SystemExit) as ended:
-        run_command(command)
+        run_command(raising(error))
     assert ended.value.code == code and capsys.readouterr().err == text
 
 
@@ -69,19 +55,16 @@ def test_our_bugs_keep_their_traceback(monkeypatch):
 
 def test_odd_file_names_can_be_told(capsys, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def command() -> None:
-        raise UserError(os.fsdecode(b"\xff.png: unreadable"))
-
     with pytest.raises(SystemExit):
-        run_command(command)
+        run_command(raising(UserError(os.fsdecode(b"\xff.png: unreadable"))))
     assert "udcff.png" in capsys.readouterr().err
 
 
-def test_help_and_dry_run_need_no_torch(broken_torch):
-    shown = harness("--help", path=broken_torch)
+def test_help_and_dry_run_need_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('a broken torch')\n")
+    shown = harness("--help", path=tmp_path)
     assert shown.returncode == 0 and "finetune" in shown.stdout
-    planned = harness("train", "--config", BASE, "--dry-run", folder=broken_torch, path=broken_torch)
+    planned = harness("train", "--config", BASE, "--dry-run", folder=tmp_path, path=tmp_path)
     assert planned.returncode == 0, planned.stderr
 
 
@@ -118,8 +101,7 @@ def engine(monkeypatch) -> dict:
 
 def test_options_reach_the_engine_and_its_folder_is_printed(engine):
     arguments = ["train", "--config", BASE, "--set", "name=a", "--limit-steps", "3", "--allow-config-change"]
-    result = CliRunner().invoke(command_line.app, arguments)
-    assert result.output.splitlines()[-1] == "runs/a"
+    assert CliRunner().invoke(command_line.app, arguments).output.splitlines()[-1] == "runs/a"
     assert engine == {"name": "a", "limit_steps": 3, "allow_config_change": True}
     arguments = ["finetune", "--config", BASE, "--set", "name=a", "--from-checkpoint", "step_000100"]
     CliRunner().invoke(command_line.app, arguments)
@@ -139,8 +121,8 @@ def test_the_launcher_keeps_exit_codes(code, tmp_path):
     # One write: print() makes several, and two processes would mix theirs.
     main = "import os, sys\nos.write(1, f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n"
     (tmp_path / "harness" / "__main__.py").write_text(f"{main}sys.exit({code})\n")
-    command = [sys.executable, "-m", "harness.launch", "2", "train", "--config", "configs/demo.yaml"]
-    result = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+    words = ("harness.launch", "2", "train", "--config", "configs/demo.yaml")
+    result = run_module(*words, folder=tmp_path, path=tmp_path)
     assert result.returncode == code, result.stderr
     assert "rank 0 ['train', '--config', 'configs/demo.yaml']" in result.stdout and "Traceback" not in result.stderr
 
@@ -159,6 +141,5 @@ def test_studiogan_starts_its_processes_itself(monkeypatch):
 
 
 def test_a_wrong_number_of_processes_is_exit_2():
-    command = [sys.executable, "-m", "harness.launch", "many", "train"]
-    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    result = run_module("harness.launch", "many", "train")
     assert result.returncode == 2 and result.stderr.startswith("error: NPROC: found 'many'")

@@ -1,15 +1,12 @@
 """`make doctor`: what it says of packages that are there, missing, too old or broken, and the command that mends it."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from harness import doctor
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+from tests.harness.tiny_runs import run_module
 
 
 def test_requirements_come_from_pyproject():
@@ -69,18 +66,12 @@ def test_the_mending_command_names_pins_and_nothing_else():
     assert "--force" not in doctor.mending_command({"typer>=0.15": "MISSING"})
 
 
-def run_doctor(folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "harness.doctor"]
-    return subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
-
-
 def test_a_whole_core_is_exit_0_and_a_broken_one_exit_2(tmp_path):
-    whole = run_doctor(tmp_path)
+    whole = run_module("harness.doctor", path=tmp_path)
     assert whole.returncode == 0 and whole.stdout.splitlines()[-1] == "core: complete"
     for name in ("torch", "typer"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('built for something else')\n")
-    broken = run_doctor(tmp_path)
+    broken = run_module("harness.doctor", path=tmp_path)
     assert broken.returncode == 2 and broken.stderr == ""
     assert "BROKEN: RuntimeError: built for something else" in broken.stdout
     last = broken.stdout.splitlines()[-1]

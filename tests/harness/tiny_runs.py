@@ -5,8 +5,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
@@ -18,10 +20,14 @@ import torch
 import harness.checkpoints.sampling
 import harness.native.train
 from harness.config.experiment import Config, load_config
+from harness.native.state import build_training, open_training_set
+from harness.native.step import Training
+from harness.runtime.device import prepare_hardware
+from harness.runtime.dist import World
 from harness.storage.hdf5 import PackedWriter
+from tests.conftest import ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BASE = REPOSITORY / "configs/base.yaml"
+BASE = ROOT / "configs/base.yaml"
 COUNT = 40
 # Everything that makes a step hard to repeat is on: accumulation, two D updates, EMA, LeCam (acting), DiffAugment.
 TINY: dict[str, Any] = {
@@ -68,14 +74,26 @@ def write_set(
 
     `size`: the height, and the width unless that is given too.
     """
-    rng = np.random.default_rng(seed)
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    pictures = np.kron(coarse, np.ones((1, size // 4, (width or size) // 4, 1), np.uint8))
     path = Path(f"data/hdf5/{name}/custom_{f'{size}x{width}' if width else size}_{split}.hdf5")
-    with PackedWriter(path, size, width or size, ["ordinary", "concept"], {"made_by": "tests"}) as writer:
-        for number in range(count):
-            coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            fine = np.ones((size // 4, (width or size) // 4, 1), np.uint8)
-            writer.append(np.kron(coarse, fine), number % classes)
+    return pack_pictures(path, pictures, np.arange(count) % classes)
+
+
+def pack_pictures(
+    path: Path, pictures: np.ndarray, labels: np.ndarray, class_names: Sequence[str] = ("ordinary", "concept")
+) -> Path:
+    """A packed set of these pictures, uint8 (N, H, W, 3), and labels."""
+    with PackedWriter(path, pictures.shape[1], pictures.shape[2], list(class_names), {"made_by": "tests"}) as writer:
+        for picture, label in zip(pictures, labels, strict=True):
+            writer.append(picture, int(label))
     return path
+
+
+def pack_cars(config: Config, pictures: np.ndarray, train_count: int) -> None:
+    """The sets of a config, without classes: so many pictures to train on, the others held out."""
+    for split, rows in zip(("train", "valid"), np.split(pictures, [train_count]), strict=True):
+        pack_pictures(config.data.hdf5_path(split), rows, np.zeros(len(rows)), ["cars"])
 
 
 def overrides_of(settings: dict[str, Any] = TINY, /, **changes: Any) -> list[str]:
@@ -84,8 +102,48 @@ def overrides_of(settings: dict[str, Any] = TINY, /, **changes: Any) -> list[str
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def tiny_config(**changes: Any) -> Config:
-    return load_config(BASE, overrides_of(**changes))
+def tiny_config(settings: dict[str, Any] = TINY, /, **changes: Any) -> Config:
+    """These settings with changes; `__` in a name stands for the dot."""
+    return load_config(BASE, overrides_of(settings, **changes))
+
+
+@contextmanager
+def training(world: World | None = None, /, **changes: Any) -> Iterator[Training]:
+    """A run that is built and has not begun."""
+    config = tiny_config(**changes)
+    run = build_training(config, prepare_hardware(config.train), world or World(), open_training_set(config))
+    try:
+        yield run
+    finally:
+        run.source.close()
+
+
+def make_config(*overrides: str, file: str = "base.yaml") -> Config:
+    """A shipped config with `--set` texts, as a run named `run`."""
+    return load_config(BASE.with_name(file), ["name=run", *overrides])
+
+
+# ---- what runs leave --------------------------------------------------------------------------------------------
+
+RUN = Path("runs/tiny")
+SHORT_LAST = RUN / "checkpoints/step-00000004"
+
+
+def status(name: str = "tiny") -> dict[str, Any]:
+    return json.loads((Path("runs") / name / "status.json").read_text())
+
+
+def checkpoint_names(name: str = "tiny") -> list[str]:
+    return sorted(path.name for path in (Path("runs") / name / "checkpoints").iterdir())
+
+
+def rows_logged(name: str = "tiny") -> list[dict[str, Any]]:
+    """Every line of stats.jsonl, none of which may be half a line."""
+    return [json.loads(line) for line in (Path("runs") / name / "stats.jsonl").read_text().splitlines()]
+
+
+def steps_logged(name: str = "tiny") -> list[int]:
+    return [row["step"] for row in rows_logged(name)]
 
 
 # ---- comparing --------------------------------------------------------------------------------------------------
@@ -98,7 +156,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def assert_same_state(one: Any, other: Any, where: str = "state") -> None:
-    """Nested dicts and lists of tensors and values, bit for bit."""
+    """Nested dicts and lists of tensors and values, bit for bit; tensors are laid out alike too."""
     assert type(one) is type(other), where
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
@@ -109,7 +167,7 @@ def assert_same_state(one: Any, other: Any, where: str = "state") -> None:
         for number, (a, b) in enumerate(zip(one, other, strict=True)):
             assert_same_state(a, b, f"{where}.{number}")
     elif isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype and torch.equal(one, other), where
+        assert one.dtype == other.dtype and one.stride() == other.stride() and torch.equal(one, other), where
     else:
         assert one == other, where
 
@@ -159,7 +217,7 @@ def start_forkserver() -> None:
     preload = ["tiny_runs", "harness.__main__", "harness.native.train", *torch_imports_late, *we_import_late]
     multiprocessing.set_forkserver_preload(preload)
     path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent), *filter(None, [path])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *filter(None, [path])])
     try:
         forkserver.ensure_running()
     finally:
@@ -185,6 +243,12 @@ def _run_command(folder: str, arguments: list[str], before: Callable[[], Any] | 
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def run_module(module: str, *words: str, folder: Path = ROOT, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`python -m module words` as from a shell, in a folder; what is below `path` is imported first."""
+    env = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", module, *words], cwd=folder, env=env, text=True, capture_output=True)
 
 
 def run_harness(folder: Path, *words: str, before: Callable[[], Any] | None = None, **changes: Any) -> HarnessProcess:

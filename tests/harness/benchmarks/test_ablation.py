@@ -1,7 +1,6 @@
 """The ablation: equal runs but for the two switches, measured at marks, and not done twice."""
 
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from harness.benchmarks import ablation
 from harness.benchmarks.ablation import arm_changes, default_arms, rows_to_markdown
 from harness.config.experiment import Config, config_differences, config_to_dict, load_config
 from harness.errors import UserError
-from harness.storage.hdf5 import PackedWriter, open_packed
+from harness.storage.hdf5 import open_packed
+from tests.harness.tiny_runs import BASE, pack_cars
 
-BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 TINY = (
     "data.img_size=32", "model.g_conv_dim=8", "model.d_conv_dim=8", "model.z_dim=16", "optim.batch_size=4",
     "optim.d_updates_per_step=1", "train.sample_count=4", "train.precision=fp32", "loss.lecam_ema_start_iter=1",
@@ -25,12 +24,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A config whose sets are packed in a folder that is the current one."""
     monkeypatch.chdir(tmp_path)
     config = load_config(BASE, TINY)
-    pictures = [picture for _, _, picture in render_many("ordinary", 30, 4, 32)]
-    parts: tuple[tuple[Literal["train", "valid"], Any], ...] = (("train", pictures[:24]), ("valid", pictures[24:]))
-    for split, rows in parts:
-        with PackedWriter(config.data.hdf5_path(split), 32, 32, ["cars"], {}) as writer:
-            for picture in rows:
-                writer.append(picture, 0)
+    pack_cars(config, np.stack([picture for _, _, picture in render_many("ordinary", 30, 4, 32)]), 24)
     return config
 
 

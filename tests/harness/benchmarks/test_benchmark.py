@@ -19,10 +19,11 @@ from harness.errors import UserError
 from harness.features import Featurizer, inception
 from harness.metrics import evaluate
 from harness.native.train import train_run
-from harness.storage.hdf5 import PackedWriter
 from harness.studiogan.dialects.convert import config_to_text
+from tests.harness.refusals import refusal_of
+from tests.harness.sabotage import raising
+from tests.harness.tiny_runs import BASE, pack_pictures
 
-ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["model.z_dim=8", "model.g_conv_dim=4", "model.d_conv_dim=4", "optim.batch_size=4", "optim.total_steps=6"]
 SMALL += ["model.g_cond_mtd=cBN", "model.d_cond_mtd=PD", "optim.d_updates_per_step=2", "data.img_size=32"]
 SMALL += ["loss.apply_lecam=false", "augment.apply_diffaug=false", "model.apply_g_ema=false", "optim.beta1=0.5"]
@@ -34,7 +35,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "stand-in"
     for version, suffix, dataset in (("0.2.0", ".json", "cifar10"), ("0.4.0", ".yaml", "CIFAR10")):
-        config = load_config(ROOT / "configs" / "base.yaml", [*SMALL, f"studiogan.version='{version}'"])
+        config = load_config(BASE, [*SMALL, f"studiogan.version='{version}'"])
         text = config_to_text(config, 10)[1].replace("custom", dataset).replace("name: cars", "name: CIFAR10")
         for name in ("SNGAN", "SAGAN", "BigGAN-Deep"):
             path = home / "src/configs/CIFAR10" / f"{name}{suffix}"
@@ -49,9 +50,9 @@ def packed(checkout) -> None:
     """A small set in the place of CIFAR-10's."""
     draws = np.random.default_rng(0)
     for split, count in (("train", 24), ("valid", 22)):
-        with PackedWriter(Path(f"data/hdf5/cifar10/custom_32_{split}.hdf5"), 32, 32, list("abcdefghij"), {}) as writer:
-            for k in range(count):
-                writer.append(draws.integers(0, 256, (32, 32, 3), np.uint8), k % 10)
+        pictures = draws.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        path = Path(f"data/hdf5/cifar10/custom_32_{split}.hdf5")
+        pack_pictures(path, pictures, np.arange(count) % 10, "abcdefghij")
 
 
 @pytest.fixture
@@ -81,13 +82,11 @@ def no_inception(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
-    nowhere = replace(inception.PUBLISHED, url="http://127.0.0.1:9/absent.pth")
-    monkeypatch.setattr(inception, "PUBLISHED", nowhere)
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url="http://127.0.0.1:9/absent.pth"))
 
 
 def cells(table: str, title: str) -> list[str]:
-    line = next(line for line in table.splitlines() if line.startswith(title + "  "))
-    return re.split(r"\s{2,}", line)[1:]
+    return next(re.split(r"\s{2,}", line)[1:] for line in table.splitlines() if line.startswith(title + "  "))
 
 
 # ---- what is run ----
@@ -132,9 +131,7 @@ def test_the_other_version_has_folders_of_its_own(checkout):
     ],
 )
 def test_a_mistake_is_one_line(checkout, bench, engine, more, said):
-    with pytest.raises(UserError, match=re.escape(said)) as caught:
-        make_plan(bench, engine, **more)
-    assert "\n" not in str(caught.value) and not Path("runs").exists()
+    assert said in refusal_of(make_plan, bench, engine, **more) and not Path("runs").exists()
 
 
 def test_no_configuration_at_all(tmp_path):
@@ -152,15 +149,7 @@ def test_a_feature_that_is_not_covered_is_named(checkout):
 # ---- training and the table ----
 
 
-@pytest.fixture
-def quick(monkeypatch) -> None:
-    """The statistics of batch norm from fewer pictures than the real thing."""
-    from harness.checkpoints import sampling
-
-    monkeypatch.setattr(sampling, "STANDING_BATCHES", 2)
-
-
-def test_both_engines_go_from_one_start_and_on(checkout, packed, engines, no_inception, quick):
+def test_both_engines_go_from_one_start_and_on(checkout, packed, engines, no_inception):
     table = run_benchmark("CIFAR10/SNGAN", "both", limit_steps=2)
     assert engines == [("native", 0), ("studiogan", 0)]
     weights = [
@@ -191,7 +180,7 @@ def test_both_engines_go_from_one_start_and_on(checkout, packed, engines, no_inc
     assert cells(run_benchmark("CIFAR10/SNGAN", "native", limit_steps=4), "steps") == ["6", "4 of 6"]
 
 
-def test_other_weights_than_the_published_are_no_fid(checkout, packed, engines, monkeypatch, quick):
+def test_other_weights_than_the_published_are_no_fid(checkout, packed, engines, monkeypatch):
     """The name of the extractor decides; the whole path runs."""
     reader = evaluate.load_featurizer("reader")
 
@@ -215,9 +204,7 @@ def test_a_set_of_its_own_folder_needs_no_cifar(checkout, engines):
 
 
 def test_studiogan_is_looked_for_before_the_other_engine_trains(checkout, packed, engines, monkeypatch):
-    def lacking() -> Path:
-        raise UserError("STUDIOGAN_PYTHON: found no interpreter")
-
+    lacking = raising(UserError("STUDIOGAN_PYTHON: found no interpreter"))
     monkeypatch.setattr(benchmark, "find_python", lacking)
     with pytest.raises(UserError, match="STUDIOGAN_PYTHON"):
         run_benchmark("CIFAR10/SNGAN", "both", limit_steps=1)

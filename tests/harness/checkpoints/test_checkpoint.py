@@ -4,8 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.errors import UserError
 from harness.storage.atomic import clean_leftovers
+from tests.harness.sabotage import in_a_fork
 from tests.harness.tiny_runs import assert_same_state, die_at_operation, file_hashes
 
 
@@ -88,17 +88,6 @@ def test_equal_states_give_equal_files(tmp_path: Path) -> None:
 # ---- killed and full --------------------------------------------------------------------------------------------
 
 
-def in_a_fork(action: Callable[[], Any]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        with suppress(BaseException):
-            action()
-            code = 0
-        os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def test_killed_at_every_file_operation_of_a_save(checkpoints: Path, tmp_path: Path, monkeypatch) -> None:
     """Before each operation, and half-way through each write: what loads next is the old state or the new one."""
     monkeypatch.setattr(harness.storage.atomic, "WRITE_BYTES", 1024)
@@ -109,12 +98,7 @@ def test_killed_at_every_file_operation_of_a_save(checkpoints: Path, tmp_path: P
     outcomes, point, code = {"old": 0, "new": 0}, 0, 9
     while code == 9:
         point += 1
-
-        def killed(point: int = point) -> None:
-            die_at_operation(point)
-            save(checkpoints, 3, keep=1)
-
-        code = in_a_fork(killed)
+        code = in_a_fork(partial(die_at_operation, point), partial(save, checkpoints, 3, keep=1))
         name, said = newest(checkpoints)
         clean_leftovers(checkpoints)
         assert code in (0, 9) and said == [], (point, code, said)

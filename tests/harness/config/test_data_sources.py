@@ -9,8 +9,9 @@ from harness.config.data_sources import SOURCES_PATH, CarConnectionRecipe, Kaggl
 from harness.config.data_sources import recipe_to_changes as to_changes
 from harness.config.experiment import load_config
 from harness.errors import UserError
+from tests.conftest import ROOT
+from tests.harness.tiny_runs import BASE
 
-ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = load_sources()
 
 
@@ -45,7 +46,7 @@ def test_every_data_set_of_the_project_has_a_recipe_and_a_card():
 @pytest.mark.parametrize("name", list(SHIPPED.sources))
 def test_a_recipe_makes_a_config_that_is_allowed(name):
     changes = {key: value for key, value in to_changes(SHIPPED.recipe(name)).items() if value is not None}
-    config = load_config(ROOT / "configs" / "base.yaml", [f"{key}={value}" for key, value in changes.items()])
+    config = load_config(BASE, [f"{key}={value}" for key, value in changes.items()])
     assert config.data.source == {"cifar10": "cifar10", "procedural": "procedural"}.get(name, "folder")
 
 
@@ -82,8 +83,7 @@ def test_all_faults_are_told_at_once(tmp_path, content):
     sources["car_connection"] |= {"picture_size": "huge", "img_size": "big"}
     del sources["folder"]["card"]
     faults = faults_of(tmp_path, content)
-    keys = [fault.partition(":")[0] for fault in faults]
-    assert keys == [
+    assert [fault.partition(":")[0] for fault in faults] == [
         "sources.brands50.views.0",
         "sources.brands50.handle",
         "sources.brands50.colour",

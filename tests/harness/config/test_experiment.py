@@ -22,9 +22,9 @@ from harness.config.experiment import (
     source_folder,
 )
 from harness.errors import UserError
+from tests.conftest import ROOT
+from tests.harness.tiny_runs import BASE
 
-ROOT = Path(__file__).resolve().parents[3]
-BASE = ROOT / "configs" / "base.yaml"
 SHIPPED = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.name != "sources.yaml"]
 
 
@@ -106,8 +106,7 @@ def test_extends_goes_up_and_set_goes_on_top(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["/pictures: of #1", "2024", "~/cars", "no", "a=b"])
 def test_a_path_given_with_set_is_taken_as_it_stands(text: str):
-    config = load_config(BASE, ["data.source=folder", f"data.src={text}"])
-    assert config.data.src == text
+    assert load_config(BASE, ["data.source=folder", f"data.src={text}"]).data.src == text
     over = load_config(BASE, [f"finetune.override.data.src={text}", "finetune.override.data.source=folder"])
     assert finetune_config(over).data.src == text
     assert load_config(BASE, ["data.src="]).data.src is None
@@ -253,8 +252,7 @@ def test_a_file_without_extends_is_told_so(tmp_path: Path):
 def test_the_floor_imports_no_torch():
     names = ("errors", "config.experiment", "storage.rundir", "storage.hdf5", "storage.lock", "images.decode")
     modules = ", ".join(f"harness.{name}" for name in names)
-    forbidden = "{'torch', 'datasets', 'blend', 'scrapers'}"
-    code = f"import {modules}, sys; assert not {forbidden} & set(sys.modules)"
+    code = f"import {modules}, sys; assert not {{'torch', 'datasets', 'blend', 'scrapers'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.config.experiment import load_config
-from harness.errors import UserError
-
-BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
+from tests.harness.refusals import refusal_of
+from tests.harness.tiny_runs import BASE
 
 TRICKS = {
     "empty": b"",
@@ -45,27 +44,21 @@ def test_bad_yaml_is_one_clear_line(content: bytes, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        load_config(path)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value) and len(str(caught.value)) < 400
+    text = refusal_of(load_config, path)
+    assert str(path) in text and len(text) < 400
     assert list(tmp_path.iterdir()) == [path], "nothing in it was executed"
 
 
 @pytest.mark.parametrize("value", ["[1, 2", "!!python/name:os.system", "*x", "{a: 1, a: 2}", "[" * 3000])
 def test_bad_yaml_after_set_is_one_clear_line(value: str):
-    with pytest.raises(UserError, match=r"^--set optim\.g_lr: ") as caught:
-        load_config(BASE, [f"optim.g_lr={value}"])
-    assert "\n" not in str(caught.value)
+    assert refusal_of(load_config, BASE, [f"optim.g_lr={value}"]).startswith("--set optim.g_lr: ")
 
 
 @pytest.mark.parametrize("text", ["optim.g_lr", "=3", "optim..g_lr=3", ".g_lr=3", ""])
 def test_set_without_key_or_value_is_refused(text: str):
-    with pytest.raises(UserError, match="--set: found"):
-        load_config(BASE, [text])
+    assert "--set: found" in refusal_of(load_config, BASE, [text])
 
 
 def test_missing_files_and_folders_are_one_line(tmp_path: Path):
     for path in (tmp_path / "no.yaml", tmp_path):
-        with pytest.raises(UserError, match=f"cannot read {path}") as caught:
-            load_config(path)
-        assert "\n" not in str(caught.value)
+        assert f"cannot read {path}" in refusal_of(load_config, path)

@@ -58,8 +58,7 @@ def test_spoiled_cars_are_refused(reader: Reader) -> None:
     spoiled = spoil(
         torch.from_numpy(cars.pictures).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(cars.masks[:, None]), rng
     )
-    pictures = (spoiled.permute(0, 2, 3, 1) * 255).byte().numpy()
-    assert reader.accepts(pictures).mean() <= 0.15
+    assert reader.accepts((spoiled.permute(0, 2, 3, 1) * 255).byte().numpy()).mean() <= 0.15
 
 
 def test_a_mirrored_car_is_read_alike_but_for_its_nose(reader: Reader, cars32) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from harness.errors import UserError
 from harness.features import resnet18
 from harness.features.resnet18 import ResNet18, imagenet_state
+from tests.harness.refusals import refusal_of
+from tests.harness.sabotage import Trap
 
 FC = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 
@@ -46,12 +48,7 @@ def write_state(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
-def refusal(path_or_name: str | Path) -> str:
-    with pytest.raises(UserError) as caught:
-        imagenet_state(path_or_name)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+refusal = partial(refusal_of, imagenet_state)
 
 
 # ---- the network ------------------------------------------------------------------------------------------------
@@ -151,15 +148,13 @@ def test_old_files_without_counters_are_read(tmp_path):
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
-    whole = write_state(tmp_path / "whole.pth", random_state())
-    content = whole.read_bytes()
+    content = write_state(tmp_path / "whole.pth", random_state()).read_bytes()
     (tmp_path / "half.pth").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("half.pth", "text.pth", "empty.safetensors", "list.pth"):
-        text = refusal(tmp_path / name)
-        assert text.startswith(str(tmp_path / name)), text
+        assert refusal(tmp_path / name).startswith(str(tmp_path / name))
     assert "found no file" in refusal(tmp_path / "absent.pth")
     assert "found (32, 3, 7, 7) as conv1.weight, allowed (64, 3, 7, 7)" in refusal(
         write_state(tmp_path / "narrow.pth", {**random_state(), "conv1.weight": torch.zeros(32, 3, 7, 7)})
@@ -172,11 +167,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
 
 
 def test_a_pickled_program_is_not_run(tmp_path):
-    class Program:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
-    torch.save({"conv1.weight": Program()}, tmp_path / "evil.pth")
+    torch.save({"conv1.weight": Trap(tmp_path / "ran")}, tmp_path / "evil.pth")
     refusal(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -199,8 +190,7 @@ def test_the_pinned_file_is_torchvisions():
 
 def test_imagenet_is_downloaded_once(source, tmp_path):
     first = imagenet_state("imagenet")
-    cached = tmp_path / "hub/hub/checkpoints" / source.name
-    assert [p.name for p in cached.parent.iterdir()] == [source.name]
+    assert [path.name for path in (tmp_path / "hub/hub/checkpoints").iterdir()] == [source.name]
     source.unlink()
     assert all(torch.equal(value, first[name]) for name, value in imagenet_state("imagenet").items())
 

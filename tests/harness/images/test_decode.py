@@ -1,5 +1,6 @@
 """Pictures of strangers: every one is decoded as defined or refused with a reason, and bars go where they are bars."""
 
+import errno
 import io
 import os
 import resource
@@ -28,6 +29,7 @@ from harness.images.decode import (
     save_png,
 )
 from tests.harness.pictures import encoded, fit_picture, png_header, scene, without_bars
+from tests.harness.sabotage import fail_with
 
 SLUGS = ("unreadable", "format", "too_large", "damaged")
 
@@ -341,11 +343,7 @@ def test_a_png_keeps_pixels_and_text_and_is_whole(tmp_path: Path, monkeypatch: p
         assert image.text == {"recipe": "näh 漢", "step": "7"}  # pyright: ignore[reportAttributeAccessIssue]
     content = (tmp_path / "x.png").read_bytes()
     assert (read_png_text(content, "recipe"), read_png_text(content, "x")) == ("näh 漢", "")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
     with pytest.raises(OSError, match="No space"):
         save_png(tmp_path / "x.png", scene(seed=1))
     monkeypatch.undo()

@@ -19,8 +19,7 @@ def through_jpeg(picture: np.ndarray, quality: int = 70) -> np.ndarray:
 )
 def test_bars_go(bars: tuple[int, int, int, int], colour: int):
     top, bottom, left, right = bars
-    inside = scene(120, 160)
-    picture = np.pad(inside, ((top, bottom), (left, right), (0, 0)), constant_values=colour)
+    picture = np.pad(scene(120, 160), ((top, bottom), (left, right), (0, 0)), constant_values=colour)
     kept = without_bars(through_jpeg(picture))
     assert 112 <= kept.shape[0] <= 120 and 152 <= kept.shape[1] <= 160, "no bar stays, little of the picture goes"
     assert kept.shape[0] == 120 or top + bottom

@@ -22,8 +22,7 @@ def test_spread_is_the_mean_distance_of_pairs():
 
 def test_copies_are_nearer_to_training_than_nearly_all_real_pictures_are():
     rng = np.random.default_rng(0)
-    train, held_out = rng.normal(size=(300, 6)), rng.normal(size=(300, 6))
-    fresh = rng.normal(size=(300, 6))
+    train, held_out, fresh = rng.normal(size=(3, 300, 6))
     near, limit = copy_shares(np.concatenate([train[:50] + 1e-3, fresh]), held_out, train)
     assert near[:50].all() and near[50:].mean() < 0.05 and limit > 0
 

@@ -8,8 +8,7 @@ from harness.errors import UserError
 from harness.metrics import class_net, classifier
 from harness.metrics.class_evaluate import brands_to_text
 from harness.metrics.classifier import load_classifier
-from harness.storage.hdf5 import PackedWriter
-from tests.harness.tiny_runs import BASE
+from tests.harness.tiny_runs import BASE, pack_pictures
 
 NAMES = ["across", "down", "blank"]
 
@@ -31,9 +30,8 @@ def pack(name: str, counts=(150, 60), names=NAMES) -> classifier.Data:
     data = load_config(BASE, [f"data.set={name}", "data.img_size=[32, 48]"]).data
     for seed, (split, count) in enumerate(zip(("train", "valid"), counts, strict=True)):
         if count:
-            with PackedWriter(data.hdf5_path(split), 32, 48, names, {"made_by": "tests"}) as writer:
-                for picture, label in zip(*draw(count, seed), strict=True):
-                    writer.append(picture, int(label) % len(names))
+            pictures, labels = draw(count, seed)
+            pack_pictures(data.hdf5_path(split), pictures, labels % len(names), names)
     return data
 
 
@@ -79,8 +77,8 @@ def test_what_cannot_be_learnt_from_is_told():
 
 
 def test_two_classes_by_regression():
-    data = pack("two", (60, 30), names=["x", "y"])  # across and blank against down: three kinds in two classes
-    found = load_classifier([data], "reader")
+    # Across and blank against down: three kinds in two classes.
+    found = load_classifier([pack("two", (60, 30), names=["x", "y"])], "reader")
     assert found.scores(draw(4, 3)[0]).shape == (4, 2) and found.accuracy > 0.8
 
 

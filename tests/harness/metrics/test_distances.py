@@ -38,10 +38,8 @@ def test_kid_is_zero_on_average_for_one_distribution_and_grows_with_the_shift() 
 
 
 def test_kid_keeps_float64_precision_for_large_features() -> None:
-    a = features(50, 0) + 1000.0
-    b = features(50, 1) + 1000.0
-    expected = kid_by_loops(a, b)
-    assert kid(a, b) == pytest.approx(expected, rel=1e-3)
+    a, b = features(50, 0) + 1000.0, features(50, 1) + 1000.0
+    assert kid(a, b) == pytest.approx(kid_by_loops(a, b), rel=1e-3)
     assert kid(a, b) == pytest.approx(kid(b, a), rel=1e-6)
 
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.procedural.sets import render_many
-from harness.checkpoints import sampling
 from harness.checkpoints.checkpoint import load_weights, read_meta, save_checkpoint
 from harness.checkpoints.load import find_checkpoint, load_checkpoint
 from harness.config.experiment import Config, Evaluate, config_to_dict, load_config
@@ -23,33 +21,19 @@ from harness.metrics.evaluate import EvaluationStopped, Evaluator, evaluate_run,
 from harness.metrics.f_beta import prd_f8
 from harness.metrics.frechet import frechet_distance, statistics_of
 from harness.metrics.precision_recall import manifold_figures
-from harness.native.train import train_run
 from harness.networks.build import build_networks
-from harness.storage.hdf5 import PackedWriter, open_packed
+from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
-from tests.harness.metrics.test_evaluate import TINY, pack
+from tests.harness.metrics.conftest import TINY
+from tests.harness.sabotage import raising
+from tests.harness.tiny_runs import BASE, pack_pictures
 
-BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 NAMES = ["fd", "kid", "f8", "f1_8", "precision", "recall", "density", "coverage"]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of two steps, 25 training pictures and 15 held-out ones."""
-    place = tmp_path_factory.mktemp("evaluate")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        patch.setattr(sampling, "STANDING_BATCHES", 1)
-        config = load_config(BASE, TINY)
-        pack(config, np.stack([picture for _, _, picture in render_many("ordinary", 40, 9, 32)]))
-        train_run(config)
-    return place
 
 
 @pytest.fixture(autouse=True)
 def workplace(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sampling, "STANDING_BATCHES", 1)
     yield place
     for name in ("metrics.json", "metrics.jsonl"):
         (place / "runs/tiny" / name).unlink(missing_ok=True)
@@ -91,8 +75,7 @@ def test_what_the_figures_depend_on_stands_with_them() -> None:
     loaded = load_checkpoint(find_checkpoint(Path("runs/tiny/checkpoints")))
     with open_packed(load_config(BASE, TINY).data.hdf5_path("valid")) as packed:
         sha256 = packed.sha256
-    facts = {key: evaluation[key] for key in evaluation if key not in ("figures", "seconds", "resizer")}
-    assert facts == {
+    assert {key: evaluation[key] for key in evaluation if key not in ("figures", "seconds", "resizer")} == {
         "run": "tiny",
         "checkpoint": "step-00000002",
         "step": 2,
@@ -162,8 +145,7 @@ def test_too_few_pictures_leave_out_what_needs_more() -> None:
 
 def test_one_real_picture_is_no_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = load_config(BASE, [*TINY, "data.set=single"])
-    with PackedWriter(config.data.hdf5_path("valid"), 32, 32, ["cars"], {}) as writer:
-        writer.append(np.zeros((32, 32, 3), np.uint8), 0)
+    pack_pictures(config.data.hdf5_path("valid"), np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1), ["cars"])
     monkeypatch.setattr(evaluate, "load_featurizer", lambda *_: logits_featurizer("inception"))
     loaded = load_checkpoint(find_checkpoint(Path("runs/tiny/checkpoints")))
     evaluation = Evaluator(config.data, settings(count=10), torch.device("cpu")).evaluate(loaded)
@@ -203,8 +185,7 @@ def test_a_generator_alone_is_enough(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "step-00000002", weights, {}, read_meta(folder))
     alone = load_checkpoint(tmp_path / "step-00000002")
     evaluator = Evaluator(load_config(BASE, TINY).data, settings(), torch.device("cpu"))
-    whole = evaluator.evaluate(load_checkpoint(folder))
-    assert evaluator.evaluate(alone)["figures"] == whole["figures"]
+    assert evaluator.evaluate(alone)["figures"] == evaluator.evaluate(load_checkpoint(folder))["figures"]
     with pytest.raises(UserError, match="has no discriminator"):
         _ = alone.discriminator
 
@@ -221,9 +202,7 @@ def test_a_run_of_a_gpu_is_evaluated_without_one(tmp_path: Path, capsys, changes
 
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(*words: Any) -> np.ndarray:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
+    fill = raising(torch.OutOfMemoryError("CUDA out of memory"))
     monkeypatch.setattr(evaluate, "latents_to_pictures", fill)
     with pytest.raises(UserError, match="out of memory on cpu with 8 pictures .* --set evaluate.batch_size=4"):
         evaluate_run("tiny", settings(batch_size=8))

@@ -1,6 +1,7 @@
 """Precision, recall, density, coverage, F_8, F_1/8, Inception Score: against plain re-tellings and StudioGAN's own."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from harness.metrics.inception_score import inception_score
 from harness.metrics.precision_recall import manifold_figures
 from harness.studiogan.checkout import find_checkout
 from tests.golden import metrics_case as case
+from tests.harness.refusals import refusal_of
 
 
 def features(count: int, seed: int, shift: float = 0.0, dim: int = 6) -> np.ndarray:
@@ -34,8 +36,7 @@ def manifold_by_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> dict[s
         return NearestNeighbors(n_neighbors=k).fit(x).kneighbors()[0][:, -1]  # without the point itself
 
     def balls(centres: np.ndarray, x: np.ndarray) -> np.ndarray:
-        tree = NearestNeighbors(n_neighbors=len(centres)).fit(centres)
-        gaps, order = tree.kneighbors(x)
+        gaps, order = NearestNeighbors(n_neighbors=len(centres)).fit(centres).kneighbors(x)
         return np.take_along_axis(gaps <= radii(centres)[order], np.argsort(order, 1), 1)  # (len(x), len(centres))
 
     inside_real, inside_fake = balls(real, fake), balls(fake, real)
@@ -60,13 +61,12 @@ def test_manifold_figures_are_those_of_a_neighbour_search(k: int, monkeypatch: p
 def test_manifold_figures_of_known_sets() -> None:
     real = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
     left = np.array([[0.15], [0.2], [0.3], [0.4]])  # true to life, half of it missing
-    found = manifold_figures(real, left, 1)
-    assert found == pytest.approx({"precision": 1, "recall": 0, "density": 2.0, "coverage": 2 / 6})
+    expected = {"precision": 1, "recall": 0, "density": 2.0, "coverage": 2 / 6}
+    assert manifold_figures(real, left, 1) == pytest.approx(expected)
     assert manifold_figures(real, real, 1) == pytest.approx(
         {"precision": 1, "recall": 1, "density": 14 / 6, "coverage": 1}
     )
-    away = manifold_figures(real, real + 100, 1)
-    assert set(away.values()) == {0.0}
+    assert set(manifold_figures(real, real + 100, 1).values()) == {0.0}
 
 
 def test_more_neighbours_than_pictures_are_refused() -> None:
@@ -103,8 +103,7 @@ def test_f8_leans_on_variety_and_its_inverse_on_quality() -> None:
     half = features(400, 2)  # every picture true to life, half of the kinds missing
     f8, inverse = prd_f8(real, half, runs=3)
     assert inverse > 0.75 > 0.6 > f8
-    mirrored = prd_f8(half, real, runs=3)
-    assert mirrored == pytest.approx((inverse, f8), abs=0.1)
+    assert prd_f8(half, real, runs=3) == pytest.approx((inverse, f8), abs=0.1)
     assert min(prd_f8(real, real, runs=3)) == pytest.approx(1, abs=1e-3)
     assert max(prd_f8(real, real + 500, runs=3)) < 1e-6
     assert prd_f8(real, half, runs=2, seed=3) == prd_f8(real, half, runs=2, seed=3)
@@ -140,8 +139,7 @@ def test_inception_score_of_splits_that_are_not_of_one_size() -> None:
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     scores = []
     for part in (shares[:2], shares[2:5], shares[5:8], shares[8:]):
-        gaps = [sum(row * np.log(row / part.mean(0))) for row in part]
-        scores.append(np.exp(np.mean(gaps)))
+        scores.append(np.exp(np.mean([sum(row * np.log(row / part.mean(0))) for row in part])))
     assert inception_score(logits, 4) == pytest.approx((np.mean(scores), np.std(scores) * (4 / 3) ** 0.5))
 
 
@@ -220,9 +218,7 @@ BAD = {
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("message", BAD)
 def test_too_few_broken_and_constant_features_are_refused(metric: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        METRICS[metric](BAD[message])
-    assert "\n" not in str(error.value)
+    assert re.search(message, refusal_of(METRICS[metric], BAD[message]))
 
 
 def test_one_varying_dimension_is_enough() -> None:

@@ -1,7 +1,7 @@
 """Batches: the right pictures in the right range, each once an epoch, the same resident and lazy and for any share."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,8 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def source(where: str, *, flip: bool = True, share: slice = slice(None)) -> Iterator[PictureSource]:
-    made = PictureSource(open_packed(PATH), PictureOrder(3, COUNT, 6), flip, CPU, where, share)
-    try:
+    with closing(PictureSource(open_packed(PATH), PictureOrder(3, COUNT, 6), flip, CPU, where, share)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_pictures_come_back_as_they_were() -> None:
@@ -50,8 +47,7 @@ def test_every_picture_once_an_epoch(batch_size: int) -> None:
 
 def test_a_batch_is_its_rows(workplace: Path) -> None:
     with source("resident") as made, open_packed(PATH) as packed:
-        flips = np.concatenate([made.order.flips(k) for k in range(20)])
-        assert 40 < flips.sum() < 80
+        assert 40 < np.concatenate([made.order.flips(k) for k in range(20)]).sum() < 80
         for k in (0, 5, 6, 13):
             x, labels = made.batch(k)
             assert x.dtype == torch.float32 and x.shape == (6, 3, 32, 32) and labels.dtype == torch.int64
@@ -96,8 +92,7 @@ def test_a_damaged_picture_is_never_trained_on(workplace: Path, where: str) -> N
     content = bytearray(PATH.read_bytes())
     with open_packed(PATH) as packed:
         picture = packed.read(np.array([11]))[0].transpose(2, 0, 1).tobytes()
-    place = bytes(content).index(picture)
-    content[place + 100] ^= 4
+    content[content.index(picture) + 100] ^= 4
     PATH.write_bytes(content)
     with pytest.raises(UserError, match="rows 11: damaged"), source(where) as made:
         for k in range(COUNT // 6 + 1):

@@ -1,10 +1,8 @@
 """The best checkpoint of a run that is evaluated while it trains: it stays, and every step is evaluated once."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +25,7 @@ from harness.runtime.run_life import run_life
 from harness.storage.atomic import clean_leftovers
 from harness.storage.rundir import RunDir
 from tests.harness.native.evaluated_runs import CHECKPOINTS, evaluations, names, quick_config, steps_evaluated
+from tests.harness.sabotage import in_a_fork
 from tests.harness.tiny_runs import die_at_operation, tiny_config
 
 # ---- the best one -----------------------------------------------------------------------------------------------
@@ -138,9 +137,9 @@ def test_an_unreadable_record_is_told(workplace: Path, no_pictures, scripted) ->
 # ---- killed at every file operation -----------------------------------------------------------------------------
 
 
-def save(config: Config, step: int, checkpoints: Path) -> None:
+def save(step: int) -> None:
     weights = {"generator": {"a": torch.full((8, 4), float(step))}}
-    save_checkpoint(checkpoint_folder(checkpoints, step), weights, {"step": step}, {"step": step, "config": {}})
+    save_checkpoint(checkpoint_folder(CHECKPOINTS, step), weights, {"step": step}, {"step": step, "config": {}})
 
 
 def start(config: Config, step: int) -> None:
@@ -152,17 +151,6 @@ def start(config: Config, step: int) -> None:
         Evaluations(run, life).catch_up()
 
 
-def in_a_fork(action: Callable[[], Any]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        with suppress(BaseException):
-            action()
-            code = 0
-        os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 @pytest.mark.parametrize("figure", [1.0, 9.0], ids=["better", "worse"])
 def test_killed_at_every_file_operation_of_an_evaluation(tmp_path: Path, monkeypatch, scripted, figure: float) -> None:
     """Steps 2 and 4 are done, 6 is evaluated. The best (2, or 6 when better) and the newest are always there, and
@@ -171,28 +159,23 @@ def test_killed_at_every_file_operation_of_an_evaluation(tmp_path: Path, monkeyp
     monkeypatch.setattr(
         evaluate_while_training,
         "load_checkpoint",
-        lambda folder, device: SimpleNamespace(folder=folder, **meta(folder)),
+        lambda folder, device: SimpleNamespace(folder=folder, step=read_meta(folder)["step"]),
     )
     monkeypatch.setattr(harness.storage.atomic, "WRITE_BYTES", 256)
     scripted.figures = {2: 3.0, 4: 4.0, 6: figure}
     config = tiny_config(evaluate__every_steps=2, train__keep_last=1)
     CHECKPOINTS.mkdir(parents=True)
     for step in (2, 4):
-        save(config, step, CHECKPOINTS)
+        save(step)
         start(config, step)
-    save(config, 6, CHECKPOINTS)
+    save(6)
     template = shutil.copytree("runs", tmp_path / "template")
     outcomes, point, code = set(), 0, 9
     while code == 9:
         point += 1
         shutil.rmtree("runs")
         shutil.copytree(template, "runs")
-
-        def killed(point: int = point) -> None:
-            die_at_operation(point)
-            start(config, 6)
-
-        code = in_a_fork(killed)
+        code = in_a_fork(partial(die_at_operation, point), partial(start, config, 6))
         found = best_checkpoint(CHECKPOINTS)
         assert found is not None and read_meta(found)["step"] in ((2, 6) if figure == 1.0 else (2,)), point
         assert read_meta(CHECKPOINTS / "step-00000006"), point
@@ -203,11 +186,6 @@ def test_killed_at_every_file_operation_of_an_evaluation(tmp_path: Path, monkeyp
         start(config, 6)
         assert steps_evaluated() == [2, 4, 6], point
         assert json.loads(Path("runs/tiny/metrics.json").read_text())["evaluate"] == evaluations()[-1], point
-        expected = "step-00000006" if figure == 1.0 else "step-00000002"
-        assert best_checkpoint(CHECKPOINTS) == CHECKPOINTS / expected, point
+        assert best_checkpoint(CHECKPOINTS) == checkpoint_folder(CHECKPOINTS, 6 if figure == 1.0 else 2), point
         assert not [path for path in Path("runs").rglob("*") if ".tmp-" in path.name], point
     assert code == 0 and point > 30 and len(outcomes) >= 2, (code, point, outcomes)
-
-
-def meta(folder: Path) -> dict[str, Any]:
-    return {"step": read_meta(folder)["step"]}

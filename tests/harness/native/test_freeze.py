@@ -46,8 +46,7 @@ def test_a_copy_is_frozen_too() -> None:
     d = ResNetDiscriminator(SPEC)
     freeze_discriminator(d, 2)
     copied = copy.deepcopy(d)
-    before = copied.blocks[:2].state_dict()
-    before = {name: value.clone() for name, value in before.items()}
+    before = {name: value.clone() for name, value in copied.blocks[:2].state_dict().items()}
     train(copied, 2)
     assert all(torch.equal(value, before[name]) for name, value in copied.blocks[:2].state_dict().items())
 

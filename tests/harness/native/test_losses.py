@@ -1,5 +1,6 @@
 import copy
 import math
+from statistics import mean
 
 import pytest
 import torch
@@ -25,10 +26,6 @@ REAL, FAKE = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-2.0, 0.25, 3.0])
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 BY_HAND = {
@@ -209,8 +206,7 @@ def test_r1_is_the_slope_at_real_pictures() -> None:
             return 1.5 * x.flatten(1).square().sum(1)
 
     x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
-    wanted = 0.5 * (3 * x).flatten(1).square().sum(1).mean()
-    torch.testing.assert_close(r1_penalty(Bowl(), x, None), wanted)
+    torch.testing.assert_close(r1_penalty(Bowl(), x, None), 0.5 * (3 * x).flatten(1).square().sum(1).mean())
     d = ResNetDiscriminator(ArchSpec(32, 32, d_conv_dim=2))
     r1_penalty(d, torch.randn(2, 3, 32, 32), None).backward()
     assert all(p.grad is not None for p in d.blocks.parameters() if p.dim() > 1)
@@ -220,9 +216,8 @@ def test_similarity_is_felt_by_pictures_that_are_more_alike_than_their_latents()
     z = torch.eye(6)
     sides = torch.tensor([[1.0, 0.1, 0, 0], [1, 0, 0.1, 0], [1, 0, 0, 0.1]])
     collapsed = (1 + 0.01 * torch.cat([sides, -sides])).requires_grad_()  # two kinds of pictures, whatever the latent
-    apart = torch.eye(6)
     loss = similarity_loss(collapsed, z)
-    assert float(loss.detach()) > 0.3 and float(similarity_loss(apart, z)) < 1e-6
+    assert float(loss.detach()) > 0.3 and float(similarity_loss(torch.eye(6), z)) < 1e-6
     (slope,) = torch.autograd.grad(loss, collapsed)
     assert float(slope.abs().max()) > 0  # the first seed detached it
     assert float(similarity_loss(collapsed.detach(), torch.ones(6, 3))) < 1e-6  # equal latents may look alike

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.native.diffaug import apply_diffaug, numbers_to_draws
 from harness.native.losses import LeCam, d_loss, g_loss
-from harness.networks import resample
 from harness.networks.arch import ArchSpec
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from harness.studiogan.checkout import ROOT, find_checkout
 from tests.golden import parity_case as pc
 
+pytestmark = pytest.mark.usefixtures("fuse_small_maps_too")
+GOLDEN = pc.read_golden(pc.GOLDEN_NUMBERS)
 POLICY = ("color", "translation", "cutout")
 DTYPES = (torch.float32, torch.float64)
 # Relative to each tensor's norm. float32: outputs 1e-5, everything that a backward pass made 1e-4.
@@ -52,15 +53,8 @@ def spec_of(case: pc.Case, commute: bool = True, fuse: bool = True) -> ArchSpec:
 
 
 def update_both(case: pc.Case, dtype: torch.dtype, way: str) -> dict[str, dict[str, Tensor]]:
-    """One D update and one G update by our modules; the same kinds as `make_parity_golden.update_both`."""
+    """By our modules."""
     spec = spec_of(case, *WAYS[way])
-    g, d = ResNetGenerator(spec), ResNetDiscriminator(spec)
-    g.load_state_dict(pc.fill("G", g.state_dict()))
-    d.load_state_dict(pc.fill("D", d.state_dict(), case.logit_shift))
-    g.to(dtype).train()
-    d.to(dtype).train()
-    inputs = pc.make_inputs(case, dtype)
-    g_adam, d_adam = pc.adam(g, pc.G_LR), pc.adam(d, pc.D_LR)
     lecam = LeCam("standard", pc.LECAM_LAMBDA, pc.LECAM_DECAY, pc.LECAM_START)
     ema_real, ema_fake = torch.tensor([pc.LECAM_EMA_REAL, pc.LECAM_EMA_FAKE], dtype=dtype)
     lecam.load_state_dict({"ema_real": ema_real, "ema_fake": ema_fake})
@@ -68,39 +62,11 @@ def update_both(case: pc.Case, dtype: torch.dtype, way: str) -> dict[str, dict[s
     def augment(x: Tensor, numbers: Tensor) -> Tensor:
         return apply_diffaug(x, numbers_to_draws(numbers, x.shape, POLICY, x.dtype))
 
-    with torch.no_grad():
-        fake = g(inputs.d_z, inputs.d_y)
-    outputs = {"g_fake": fake}
-    real, fake = augment(inputs.real, inputs.d_real_numbers), augment(fake, inputs.d_fake_numbers)
-    real_logits, fake_logits = d(real, inputs.real_y), d(fake, inputs.d_y)
-    outputs |= {"augmented_real": real, "augmented_fake": fake, "real_logits": real_logits, "fake_logits": fake_logits}
-    outputs |= pc.running_statistics_of(g)
-    loss_of_d = d_loss("hinge", real_logits, fake_logits) + lecam.penalty(real_logits, fake_logits, pc.STEP)
-    loss_of_d.backward()
-    d_gradients = pc.gradients_of(d)
-    d_adam.step()
+    def loss_of_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return d_loss("hinge", real_logits, fake_logits) + lecam.penalty(real_logits, fake_logits, pc.STEP)
 
-    d.requires_grad_(False)
-    loss_of_g = g_loss("hinge", d(augment(g(inputs.g_z, inputs.g_y), inputs.g_fake_numbers), inputs.g_y))
-    loss_of_g.backward()
-    g_adam.step()
-    return {
-        "outputs": outputs,
-        "losses": {"d_loss": loss_of_d, "g_loss": loss_of_g},
-        **{"d_gradients": d_gradients, "g_gradients": pc.gradients_of(g)},
-        **{"d_after": dict(d.state_dict()), "g_after": dict(g.state_dict())},
-    }
-
-
-@cache
-def golden() -> dict[str, np.ndarray]:
-    with np.load(pc.GOLDEN_NUMBERS) as stored:
-        return dict(stored)
-
-
-@pytest.fixture(autouse=True)
-def fuse_small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resample, "FUSE_FROM_PLACES", 0)
+    networks = ResNetGenerator(spec), ResNetDiscriminator(spec)
+    return pc.update_both(case, dtype, networks, augment, loss_of_d, partial(g_loss, "hinge"))
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -116,8 +82,8 @@ RUNS = [(case, way) for case in pc.CASES for way in WAYS if way == "fused" or ca
 def test_one_update_of_each_network_equals_studiogans(case: pc.Case, dtype: torch.dtype, way: str) -> None:
     result = update_both(case, dtype, way)
     for kind, tolerance in TOLERANCE[dtype].items():
-        expected = golden()[f"{case.name}/{dtype_name(dtype)}/{kind}"]
-        exact_norms = golden()[f"{case.name}/float64/{kind}"][:, 0]
+        expected = GOLDEN[f"{case.name}/{dtype_name(dtype)}/{kind}"]
+        exact_norms = GOLDEN[f"{case.name}/float64/{kind}"][:, 0]
         assert len(expected) == len(result[kind]), kind
         difference = pc.boiled_difference(pc.boil_down(result[kind]), expected, exact_norms)
         worst = int(difference.argmax())
@@ -146,8 +112,7 @@ def test_state_dicts_have_studiogans_names_shapes_and_order() -> None:
             full = bool(rest)
             case = pc.Case("", int(size), 64, 1, num_classes=5 if full else 0, attention=full, z_dim=128)
             network = {"G": ResNetGenerator, "D": ResNetDiscriminator}[letter](spec_of(case))
-            ours = [[key, list(value.shape)] for key, value in network.state_dict().items()]
-            assert ours == expected, name
+            assert [[key, list(value.shape)] for key, value in network.state_dict().items()] == expected, name
 
 
 @pytest.mark.studiogan
@@ -162,7 +127,7 @@ def test_a_checkout_gives_the_golden_numbers_and_equals_ours_in_full(tmp_path: P
 
     assert (tmp_path / pc.GOLDEN_KEYS.name).read_text() == pc.GOLDEN_KEYS.read_text()
     with np.load(tmp_path / pc.GOLDEN_NUMBERS.name) as recomputed:
-        for name, expected in golden().items():
+        for name, expected in GOLDEN.items():
             if "/float64/" in name or name.endswith("/outputs"):
                 assert pc.boiled_difference(recomputed[name], expected, expected[:, 0]).max() <= 1e-5, name
     for case in pc.CASES:
@@ -172,7 +137,7 @@ def test_a_checkout_gives_the_golden_numbers_and_equals_ours_in_full(tmp_path: P
             for kind, tolerance in TOLERANCE[dtype].items():
                 assert list(ours[kind]) == list(theirs[kind])
                 norms = np.array([float(t.detach().double().norm()) for t in theirs[kind].values()])
-                scales = pc.scale_of(norms, golden()[f"{case.name}/float64/{kind}"][:, 0])
+                scales = pc.scale_of(norms, GOLDEN[f"{case.name}/float64/{kind}"][:, 0])
                 for (name, expected), scale in zip(theirs[kind].items(), scales, strict=True):
                     off = float((ours[kind][name] - expected).detach().double().norm()) / scale
                     assert off <= tolerance, (case.name, dtype, kind, name, off)

@@ -1,8 +1,6 @@
 """The arithmetic of one step: nothing waits for the device, few operations, and switches that change no result."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.schema import SPEED_SWITCHES
 from harness.native.freeze import freeze_discriminator
-from harness.native.state import build_training, open_training_set
 from harness.native.step import Fakes, Training, d_update, ema_decay, g_update, train_step, update_ema
 from harness.runtime.device import cpu_has_bf16, prepare_hardware
-from harness.runtime.dist import World
 from harness.runtime.rng import Draws
-from tests.harness.tiny_runs import CONDITIONAL, assert_same_state, tiny_config, write_set
-
-
-@contextmanager
-def training(**changes: Any) -> Iterator[Training]:
-    config = tiny_config(**changes)
-    packed = open_training_set(config)
-    run = build_training(config, prepare_hardware(config.train), World(), packed)
-    try:
-        yield run
-    finally:
-        run.source.close()
-
+from tests.golden.parity_case import gradients_of
+from tests.harness.tiny_runs import CONDITIONAL, assert_same_state, tiny_config, training, write_set
 
 SWITCHES = [f"train__{name}" for name in SPEED_SWITCHES]
 
@@ -102,20 +87,23 @@ def test_no_switch_of_speed_rounds_in_studiogans_order(workplace: Path) -> None:
             train_step(run)
             states.append([dict(network.state_dict()) for network in (run.generator, run.discriminator)])
             assert all(weight.is_contiguous() for state in states[-1] for weight in state.values())
-    for one, other in zip(*states, strict=True):
-        assert_same_state(one, other)
+    assert_same_state(*states)
 
 
 def test_both_numerics_are_equal_where_vectors_stand_still(workplace: Path) -> None:
     results = []
     for numerics in ("fast", "studiogan"):
         with training(train__numerics=numerics) as run:
-            for module in run.discriminator.modules():
-                module.frozen = True  # type: ignore[assignment]
+            hold_vectors(run)
             d_update(run, 0)
             results.append([p.detach().clone() for p in run.discriminator.parameters()])
-    for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+
+
+def hold_vectors(run: Training) -> None:
+    """Those of D's spectral norm."""
+    for module in run.discriminator.modules():
+        module.frozen = True  # type: ignore[assignment]
 
 
 def test_a_discriminator_with_batch_norm_never_mixes(workplace: Path) -> None:
@@ -126,8 +114,7 @@ def test_a_discriminator_with_batch_norm_never_mixes(workplace: Path) -> None:
             train_step(run)
             states.append({k: v.clone() for k, v in run.discriminator.named_buffers()})
     assert any("num_batches_tracked" in name for name in states[0])
-    for name, value in states[0].items():
-        torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=1e-3, msg=name)
+    torch.testing.assert_close(*states, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("precision", "text"), [("fp32", "fp32"), ("auto", "bf16" if cpu_has_bf16() else "fp32")])
@@ -173,27 +160,21 @@ def test_no_draw_is_used_twice(workplace: Path, monkeypatch) -> None:
 
 def test_accumulation_is_the_mean_of_its_batches(workplace: Path) -> None:
     """Two batches of 4, accumulated, give the gradient of both: no LeCam, as its anchors move between them."""
-    with training(loss__apply_lecam=False, optim__acml_steps=2) as run:
-        for module in run.discriminator.modules():
-            module.frozen = True  # type: ignore[assignment]
-        run.d_optimizer.step = lambda *_: None  # type: ignore[method-assign]
-        d_update(run, 0)
-        both = [p.grad.clone() for p in run.discriminator.parameters() if p.grad is not None]
-    singles = []
-    for index in (0, 1):
-        with training(loss__apply_lecam=False, optim__acml_steps=1) as run:
-            for module in run.discriminator.modules():
-                module.frozen = True  # type: ignore[assignment]
+
+    def gradients(acml_steps: int, index: int) -> dict[str, torch.Tensor]:
+        with training(loss__apply_lecam=False, optim__acml_steps=acml_steps) as run:
+            hold_vectors(run)
             run.d_optimizer.step = lambda *_: None  # type: ignore[method-assign]
             d_update(run, index)
-            singles.append([p.grad.clone() for p in run.discriminator.parameters() if p.grad is not None])
-    for mean, one, other in zip(both, *singles, strict=True):
-        assert torch.allclose(mean, (one + other) / 2, rtol=1e-4, atol=1e-5)
+            return gradients_of(run.discriminator)
+
+    one, other = gradients(1, 0), gradients(1, 1)
+    mean = {name: (gradient + other[name]) / 2 for name, gradient in one.items()}
+    torch.testing.assert_close(gradients(2, 0), mean, rtol=1e-4, atol=1e-5)
 
 
 def test_moving_average(workplace: Path) -> None:
-    config = tiny_config()
-    assert [ema_decay(config, step) for step in (0, 1, 2, 3)] == [0, 0, 0.9, 0.9]
+    assert [ema_decay(tiny_config(), step) for step in (0, 1, 2, 3)] == [0, 0, 0.9, 0.9]
     warm = tiny_config(model__g_ema_warmup=True, model__g_ema_start=0)
     assert [round(ema_decay(warm, step), 3) for step in (0, 8, 10_000)] == [0.1, 0.5, 0.9]
     with training() as run:

@@ -31,7 +31,8 @@ from tests.harness.native.evaluated_runs import (
     steps_evaluated,
 )
 from tests.harness.runtime.test_dist import FEWER, run_ranks, train_rank
-from tests.harness.tiny_runs import step_after, tiny_config
+from tests.harness.sabotage import raising
+from tests.harness.tiny_runs import status, step_after, tiny_config
 
 # ---- the real evaluation ----------------------------------------------------------------------------------------
 
@@ -52,8 +53,7 @@ def test_evaluation_changes_no_weight_and_finds_what_the_command_finds(
     lowest = min(rows, key=lambda row: row["figures"]["fd_reader"])
     assert best_checkpoint(CHECKPOINTS) == CHECKPOINTS / lowest["checkpoint"]
 
-    again = evaluate_run("tiny", checkpoint="step-00000008")
-    assert {**again, "seconds": 0} == {**rows[1], "seconds": 0}
+    assert {**evaluate_run("tiny", checkpoint="step-00000008"), "seconds": 0} == {**rows[1], "seconds": 0}
     assert evaluate_run("tiny", checkpoint="best")["step"] == lowest["step"]
 
 
@@ -90,7 +90,7 @@ def test_a_signal_ends_an_evaluation_which_comes_first_next_time(
         with pytest.raises(Interrupted, match="saved at step 4"):
             train_run(config)
     assert steps_evaluated() == [] and names() == ["04"]
-    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "interrupted"
+    assert status()["state"] == "interrupted"
     train_run(config, limit_steps=5)
     assert steps_evaluated() == [4]
     assert_same_training(uninterrupted(train__keep_last=9) / "checkpoints/step-00000005", CHECKPOINTS / "step-00000005")
@@ -110,10 +110,7 @@ def test_a_signal_during_a_step_does_not_wait_for_the_evaluation(
 
 
 def test_out_of_memory_becomes_advice(workplace: Path, no_pictures, scripted, monkeypatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("too much")
-
-    monkeypatch.setattr(scripted, "evaluate", full)
+    monkeypatch.setattr(scripted, "evaluate", raising(torch.OutOfMemoryError("too much")))
     with pytest.raises(UserError, match="step 4 was evaluated, which is saved; try --set evaluate.batch_size=64"):
         train_run(quick_config(evaluate__every_steps=4))
     assert names() == ["04"]

@@ -4,7 +4,6 @@ Each ends with one clear line and the right exit code, loses nothing, and goes o
 """
 
 import errno
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -18,32 +17,25 @@ import torch
 import harness.native.state
 import harness.native.step
 import harness.native.train
+from harness.checkpoints.checkpoint import load_state
 from harness.errors import UserError
 from harness.native.train import train_run
+from tests.harness.sabotage import raising
 from tests.harness.tiny_runs import (
     SHORT,
+    SHORT_LAST,
     assert_one_clear_error,
     assert_same_checkpoint,
     assert_same_state,
+    checkpoint_names,
     fail_writes_below,
     file_hashes,
     run_harness,
+    status,
     step_after,
+    steps_logged,
     tiny_config,
 )
-
-LAST = Path("runs/tiny/checkpoints/step-00000004")
-
-
-@pytest.fixture
-def whole(uninterrupted: Callable[..., Path]) -> Path:
-    """The last checkpoint of a run that nothing happened to."""
-    return uninterrupted(**SHORT) / "checkpoints/step-00000004"
-
-
-def status() -> dict[str, Any]:
-    return json.loads(Path("runs/tiny/status.json").read_text())
-
 
 # ---- signals ----------------------------------------------------------------------------------------------------
 
@@ -81,13 +73,13 @@ def test_a_signal_saves_and_exits_75(workplace: Path, number: int) -> None:
     assert not Path("runs/tiny/lock.json").exists()
 
 
-def test_more_signals_during_the_save_do_not_stop_it(workplace: Path, whole: Path, no_pictures) -> None:
+def test_more_signals_during_the_save_do_not_stop_it(workplace: Path, short_whole: Path, no_pictures) -> None:
     child = run_harness(workplace, "train", before=signals_in_save, **SHORT)
     assert child.process.exitcode == 75 and "Traceback" not in child.stderr, child.stderr
     assert child.stderr.count("SIGINT") > 10
-    assert sorted(p.name for p in Path("runs/tiny/checkpoints").iterdir()) == ["step-00000002", "step-00000003"]
+    assert checkpoint_names() == ["step-00000002", "step-00000003"]
     train_run(tiny_config(**SHORT))
-    assert_same_checkpoint(whole, LAST)
+    assert_same_checkpoint(short_whole, SHORT_LAST)
 
 
 # ---- disks ------------------------------------------------------------------------------------------------------
@@ -102,38 +94,34 @@ PARTS = ("checkpoints", "stats.jsonl", "samples", "tensorboard", "log.txt", "cur
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-def test_a_disk_that_fails_loses_nothing(workplace: Path, whole: Path, no_pictures, part: str, code: int) -> None:
+def test_a_disk_that_fails_loses_nothing(workplace: Path, short_whole: Path, no_pictures, part: str, code: int) -> None:
     child = run_harness(workplace, "train", before=partial(disk_fails_in_step_3, part, code), **SHORT)
     assert_one_clear_error(child, "runs/tiny", os.strerror(code))
-    kept = [path.name for path in Path("runs/tiny/checkpoints").iterdir()]
-    assert "step-00000002" in kept and not [name for name in kept if ".tmp" in name]
+    assert "step-00000002" in checkpoint_names() and not [name for name in checkpoint_names() if ".tmp" in name]
     assert part == "status" or status()["state"] == "failed" and os.strerror(code) in status()["message"]
     train_run(tiny_config(**SHORT))
-    assert_same_checkpoint(whole, LAST)
-    rows = [json.loads(line) for line in Path("runs/tiny/stats.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [2, 4]
+    assert_same_checkpoint(short_whole, SHORT_LAST)
+    assert steps_logged() == [2, 4]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("part", ["noise.pt", "env.json", "config.yaml", "lock.json", "reals.png"])
-def test_a_disk_that_fails_at_the_start(workplace: Path, whole: Path, no_pictures, part: str, code: int) -> None:
+def test_a_disk_that_fails_at_the_start(workplace: Path, short_whole: Path, no_pictures, part: str, code: int) -> None:
     child = run_harness(workplace, "train", before=partial(fail_writes_below, part, code), **SHORT)
     assert_one_clear_error(child, "runs/tiny", os.strerror(code))
     train_run(tiny_config(**SHORT))
-    assert_same_checkpoint(whole, LAST)
+    assert_same_checkpoint(short_whole, SHORT_LAST)
 
 
-def test_damaged_checkpoints_are_told_and_replaced(workplace: Path, whole: Path, no_pictures, capsys) -> None:
+def test_damaged_checkpoints_are_told_and_replaced(workplace: Path, short_whole: Path, no_pictures, capsys) -> None:
     """keep_last 1, and the newest damaged: the run goes on from the older one, and what it saves later stays."""
     train_run(tiny_config(**SHORT), limit_steps=3)
     damaged = Path("runs/tiny/checkpoints/step-00000003/generator.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-1])
     train_run(tiny_config(**SHORT, train__keep_last=1))
     assert "step-00000003 cannot be used: generator.safetensors is damaged" in capsys.readouterr().err
-    names = sorted(path.name for path in Path("runs/tiny/checkpoints").iterdir())
-    assert names == ["damaged-step-00000003", "step-00000004"]
-    one, other = (torch.load(folder / "state.pt", weights_only=True) for folder in (whole, LAST))
-    assert_same_state(one, other)
+    assert checkpoint_names() == ["damaged-step-00000003", "step-00000004"]
+    assert_same_state(load_state(short_whole), load_state(SHORT_LAST))
 
 
 def test_all_checkpoints_damaged_is_told(workplace: Path, no_pictures) -> None:
@@ -181,7 +169,7 @@ def test_not_finite_is_caught_before_the_update(
     after = [*runs[0].generator.parameters(), *(runs[0].discriminator.parameters() if network == "d" else ())]
     assert all(torch.equal(was, now) for was, now in zip(weights[-1], after, strict=True))
     assert not torch.equal(weights[-2][0], weights[-1][0])
-    assert [path.name for path in Path("runs/tiny/checkpoints").iterdir()] == ["step-00000002"]
+    assert checkpoint_names() == ["step-00000002"]
     assert status()["state"] == "failed" and "step 4" in status()["message"]
 
 
@@ -204,16 +192,14 @@ def loss_is_nan() -> None:
 
 
 def out_of_memory() -> None:
-    def step(run):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    harness.native.train.train_step = step
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    harness.native.train.train_step = raising(error)
 
 
 def test_a_broken_loss_ends_the_command(workplace: Path) -> None:
     child = run_harness(workplace, "train", before=loss_is_nan, **SHORT)
     assert_one_clear_error(child, "step 1: g_loss not finite", "g_lr")
-    assert not list(Path("runs/tiny/checkpoints").iterdir())
+    assert checkpoint_names() == []
 
 
 def test_out_of_memory_becomes_advice(workplace: Path) -> None:

@@ -32,13 +32,11 @@ def test_freezed_run(go_to, no_pictures) -> None:
     moved = load_weights(source, "generator"), load_weights(TUNED_LAST, "generator")
     assert all(not torch.equal(moved[0][key], moved[1][key]) for key in moved[0] if "weight" in key)
     state, meta = load_state(TUNED_LAST), read_meta(TUNED_LAST)
-    rates = [state[name]["param_groups"][0]["lr"] for name in ("g_optimizer", "d_optimizer")]
-    assert rates == [1e-3, 4e-4]
+    assert [state[name]["param_groups"][0]["lr"] for name in ("g_optimizer", "d_optimizer")] == [1e-3, 4e-4]
     assert meta["finetuned_from"] == str(source)
     assert meta["finetuned_from_sha256"] == read_meta(source)["sha256"]
 
-    folder = go_to("cut")
-    shutil.copytree(whole / "runs/tiny", folder / "runs/tiny")
+    shutil.copytree(whole / "runs/tiny", go_to("cut") / "runs/tiny")
     finetune_run(tiny_config(), limit_steps=2)
     shutil.rmtree("runs/tiny")  # what it started from is in its own checkpoints now
     finetune_run(tiny_config())

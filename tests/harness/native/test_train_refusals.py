@@ -3,39 +3,28 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 import torch
 
 import harness.native.train
+from tests.harness.packing import raw
 from tests.harness.tiny_runs import (
     BASE,
-    REPOSITORY,
     SHORT,
+    SHORT_LAST,
     HarnessProcess,
     assert_one_clear_error,
     assert_same_checkpoint,
     file_hashes,
     overrides_of,
     run_harness,
+    run_module,
     write_set,
 )
-
-LAST = Path("runs/tiny/checkpoints/step-00000004")
-
-
-@pytest.fixture
-def whole(uninterrupted: Callable[..., Path]) -> Path:
-    """The last checkpoint of a run that nothing happened to."""
-    return uninterrupted(**SHORT) / "checkpoints/step-00000004"
-
 
 # ---- two processes ----------------------------------------------------------------------------------------------
 
@@ -48,7 +37,7 @@ def wait_in_step() -> None:
     harness.native.train.train_step = step
 
 
-def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path, whole: Path) -> None:
+def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path, short_whole: Path) -> None:
     first = HarnessProcess(workplace, "train", before=wait_in_step, **SHORT)
     try:
         deadline = time.monotonic() + 60
@@ -58,8 +47,8 @@ def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path
         (other := workplace / "other").mkdir()
         for name in ("data", "runs"):
             (other / name).symlink_to(workplace / name)
-        second = run_harness(other, "train", **SHORT)
-        assert_one_clear_error(second, f"process {first.process.pid}", "at work here")
+        words = f"process {first.process.pid}", "at work here"
+        assert_one_clear_error(run_harness(other, "train", **SHORT), *words)
         assert file_hashes(Path("runs")) == before
     finally:
         first.process.kill()
@@ -67,7 +56,7 @@ def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path
     assert Path("runs/tiny/lock.json").exists()
     third = run_harness(workplace, "train", **SHORT)
     assert third.process.exitcode == 0 and "took over the lock" in third.stderr
-    assert_same_checkpoint(whole, LAST)
+    assert_same_checkpoint(short_whole, SHORT_LAST)
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------
@@ -84,10 +73,8 @@ def half_a_file() -> None:
 
 def a_flipped_pixel() -> None:
     """In the middle of the pictures: found by the row's sha256 when it is read."""
-    with h5py.File("data/hdf5/tiny/custom_32_train.hdf5", "r+") as file:
-        images = file["imgs"]
-        assert isinstance(images, h5py.Dataset)
-        images[7, 0, 3, 3] ^= 1
+    with raw(Path("data/hdf5/tiny/custom_32_train.hdf5"), "r+") as file:
+        file["imgs"][7, 0, 3, 3] ^= 1
 
 
 def another_size() -> None:
@@ -131,9 +118,7 @@ def test_bad_input_is_told_in_one_message(workplace: Path, before, changes: dict
 def test_bad_input_through_the_real_command(workplace: Path) -> None:
     """The same from a shell's point of view, once."""
     sets = [word for text in overrides_of(data__set="nothing") for word in ("--set", text)]
-    command = [sys.executable, "-m", "harness", "train", "--config", str(BASE), *sets]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = run_module("harness", "train", "--config", str(BASE), *sets, folder=workplace)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: data/hdf5/nothing/custom_32_train.hdf5: not there")
     assert len(done.stderr.splitlines()) == 1

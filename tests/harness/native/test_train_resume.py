@@ -15,27 +15,25 @@ import harness.native.train
 from harness.checkpoints.checkpoint import load_state, load_weights
 from harness.errors import UserError
 from harness.native.train import train_run
+from tests.harness.native.evaluated_runs import LAST
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
     HarnessProcess,
     assert_same_checkpoint,
     assert_same_state,
+    checkpoint_names,
     die_at_operation,
     file_hashes,
+    rows_logged,
     run_harness,
+    status,
     step_after,
+    steps_logged,
     tiny_config,
 )
 
 ATTENTION = {"model__apply_attn": True, "model__attn_g_loc": 1, "model__g_conv_dim": 8, "model__d_conv_dim": 8}
-LAST = Path("runs/tiny/checkpoints/step-00000012")
-
-
-def rows_of(run: str = "tiny") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(f"runs/{run}/stats.jsonl").read_text().splitlines()]
-
-
 # ---- exact resume -----------------------------------------------------------------------------------------------
 
 
@@ -50,11 +48,10 @@ def test_six_cuts_change_nothing(go_to, whole: Path, no_pictures) -> None:
     for cut in (1, 3, 4, 5, 7, 11):
         go_to(f"cut_{cut}")
         train_run(tiny_config(), limit_steps=cut)
-        assert [p.name for p in sorted(Path("runs/tiny/checkpoints").iterdir())][-1] == f"step-{cut:08d}"
+        assert checkpoint_names()[-1] == f"step-{cut:08d}"
         train_run(tiny_config())
         assert_same_checkpoint(whole, LAST)
-        steps = [row["step"] for row in rows_of()]
-        assert steps == sorted({cut, 3, 6, 9, 12}), cut
+        assert steps_logged() == sorted({cut, 3, 6, 9, 12}), cut
 
 
 def test_a_cut_before_the_first_step_changes_nothing(workplace: Path, whole: Path, no_pictures, monkeypatch) -> None:
@@ -62,7 +59,7 @@ def test_a_cut_before_the_first_step_changes_nothing(workplace: Path, whole: Pat
         patch.setattr(harness.native.train, "train_step", lambda run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_run(tiny_config())
-    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "failed"
+    assert status()["state"] == "failed"
     train_run(tiny_config())
     assert_same_checkpoint(whole, LAST)
 
@@ -109,8 +106,7 @@ def test_a_real_sigterm_changes_nothing(workplace: Path, whole: Path, no_picture
     child.process.terminate()
     assert child.wait() == 75, child.stderr
     assert "Traceback" not in child.stderr and "SIGTERM: finishing this step and saving" in child.stderr
-    status = json.loads(Path("runs/tiny/status.json").read_text())
-    assert status["state"] == "interrupted" and 3 <= status["step"] < 12
+    assert status()["state"] == "interrupted" and 3 <= status()["step"] < 12
     assert not Path("runs/tiny/lock.json").exists()
     train_run(tiny_config())
     assert_same_checkpoint(whole, LAST)
@@ -121,18 +117,16 @@ def test_kills_spread_over_a_whole_run_change_nothing(go_to) -> None:
     changes = {"optim__total_steps": 6, "train__save_every_steps": 2, "train__log_every_steps": 1, **ONE_UPDATE}
     whole = go_to("whole") / "runs/tiny/checkpoints/step-00000006"
     assert run_harness(Path.cwd(), "train", **changes).process.exitcode == 0
-    folder = go_to("killed")
-    codes = []
+    folder, codes = go_to("killed"), []
     for point in (3, 20, 45, 70, 100, 130, 160, 200, 10_000):
         child = run_harness(folder, "train", before=partial(die_at_operation, point), **changes)
         codes.append(child.process.exitcode)
         assert "Traceback" not in child.stderr, child.stderr
     assert codes.count(9) >= 6 and codes[-1] == 0, codes
     assert_same_checkpoint(whole, Path("runs/tiny/checkpoints/step-00000006"))
-    assert [row["step"] for row in rows_of()] == [1, 2, 3, 4, 5, 6]
+    assert steps_logged() == [1, 2, 3, 4, 5, 6]
     assert not [p for p in Path("runs/tiny").rglob("*") if ".tmp-" in p.name]
-    whole_samples = file_hashes(whole.parents[1] / "samples")
-    assert file_hashes(Path("runs/tiny/samples")) == whole_samples
+    assert file_hashes(Path("runs/tiny/samples")) == file_hashes(whole.parents[1] / "samples")
 
 
 # ---- what a run leaves ------------------------------------------------------------------------------------------
@@ -141,14 +135,14 @@ def test_kills_spread_over_a_whole_run_change_nothing(go_to) -> None:
 def test_what_a_run_leaves(workplace: Path) -> None:
     config = tiny_config(optim__total_steps=7, train__save_every_steps=2, train__keep_last=2)
     assert train_run(config) == Path("runs/tiny")
-    assert [row["step"] for row in rows_of()] == [3, 6, 7]
-    assert all(row[name] is not None for row in rows_of() for name in ("d_loss", "g_loss", "lecam", "sec_per_step"))
-    assert [p.name for p in sorted(Path("runs/tiny/checkpoints").iterdir())] == ["step-00000006", "step-00000007"]
+    assert steps_logged() == [3, 6, 7]
+    names = ("d_loss", "g_loss", "lecam", "sec_per_step")
+    assert all(row[name] is not None for row in rows_logged() for name in names)
+    assert checkpoint_names() == ["step-00000006", "step-00000007"]
     samples = sorted(p.name for p in Path("runs/tiny/samples").iterdir())
     assert samples == ["reals.png", "step-00000000.png", "step-00000004.png", "step-00000007.png"]
     assert Image.open("runs/tiny/curves.png").width > 300
-    status = json.loads(Path("runs/tiny/status.json").read_text())
-    assert (status["state"], status["step"], status["total_steps"]) == ("done", 7, 7)
+    assert [status()[key] for key in ("state", "step", "total_steps")] == ["done", 7, 7]
     env = json.loads(Path("runs/tiny/env.json").read_text())
     assert env["device"].startswith("cpu, 1 thread") and len(env["data_sha256"]) == 64
     assert "fp32" in Path("runs/tiny/log.txt").read_text()
@@ -168,8 +162,8 @@ def test_tensorboard_reads_the_events_and_forgets_what_was_taken_back(workplace:
     train_run(tiny_config(train__log_every_steps=1), limit_steps=6)
     events = EventAccumulator("runs/tiny/tensorboard").Reload()
     assert [event.step for event in events.Scalars("d_loss")] == [1, 2, 3, 4, 5, 6]
-    assert [row["step"] for row in rows_of()] == [1, 2, 3, 4, 5, 6]
-    assert events.Scalars("g_loss")[-1].value == pytest.approx(rows_of()[-1]["g_loss"], rel=1e-5)
+    assert steps_logged() == [1, 2, 3, 4, 5, 6]
+    assert events.Scalars("g_loss")[-1].value == pytest.approx(rows_logged()[-1]["g_loss"], rel=1e-5)
 
 
 def test_samples_are_a_function_of_the_weights(workplace: Path, monkeypatch) -> None:
@@ -226,15 +220,14 @@ def test_more_steps_go_on(workplace: Path, no_pictures, capsys) -> None:
     train_run(tiny_config(optim__total_steps=3))
     assert "already at step 3 of 3" in capsys.readouterr().err
     train_run(tiny_config(optim__total_steps=5, train__save_every_steps=1, train__keep_last=3))
-    assert [p.name[-1] for p in sorted(Path("runs/tiny/checkpoints").iterdir())] == ["3", "4", "5"]
+    assert [name[-1] for name in checkpoint_names()] == ["3", "4", "5"]
 
 
 def test_a_run_killed_after_its_last_save_is_done(workplace: Path, no_pictures) -> None:
     train_run(tiny_config(optim__total_steps=2))
-    status = json.loads(Path("runs/tiny/status.json").read_text())
-    Path("runs/tiny/status.json").write_text(json.dumps(status | {"state": "running"}))
+    Path("runs/tiny/status.json").write_text(json.dumps(status() | {"state": "running"}))
     train_run(tiny_config(optim__total_steps=2))
-    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "done"
+    assert status()["state"] == "done"
 
 
 def test_a_replaced_set_is_refused(workplace: Path, no_pictures) -> None:

@@ -19,9 +19,9 @@ from harness.networks.layers import (
     round_as_studiogan,
 )
 from harness.networks.spectral_norm import SN_EPS, SpectralNorm
+from tests.conftest import ROOT
 from tests.harness.networks.batch_norm_ranks import evaluate
-
-ROOT = Path(__file__).parents[3]
+from tests.harness.tiny_runs import assert_same_state
 
 PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], Tensor]] = {
     "conv": (lambda: SNConv2d(4, 6, 3, padding=1), lambda: nn.Conv2d(4, 6, 3, padding=1), torch.randn(2, 4, 5, 5)),
@@ -139,8 +139,7 @@ def test_init_kinds() -> None:
     assert drawn("N02")["conv.weight_orig"].std().item() == pytest.approx(0.02, rel=0.05)
     bound = (6 / (20 * 9 + 40 * 9)) ** 0.5
     assert bound * 0.98 < drawn("glorot")["conv.weight_orig"].abs().max().item() <= bound
-    glorot = drawn("glorot")
-    assert all(torch.equal(value, glorot[name]) for name, value in drawn("xavier").items())
+    assert_same_state(drawn("glorot"), drawn("xavier"))
     for name, value in drawn("ortho", seed=2).items():  # vectors of power iteration included
         assert torch.equal(value, ortho[name]) == ("bias" in name), name
 

@@ -20,8 +20,10 @@ SCHEDULE = {
     "optim__total_steps": 9,
     "optim__z_schedule": [[0, 2], [3, 5], [6, 8]],
     "train__save_every_steps": 1,
+    "train__keep_last": 99,
+    "model__backbone": "conv",
+    "model__apply_g_sn": True,
 }
-SCHEDULE |= {"train__keep_last": 99, "model__backbone": "conv", "model__apply_g_sn": True}
 CPU = torch.device("cpu")
 
 
@@ -44,8 +46,7 @@ def test_the_same_latent_draws_the_same_picture_across_a_switch(workplace: Path)
     generator.load_state_dict(load_weights(run / "checkpoints/step-00000003", "generator"))
     generator.requires_grad_(False)
     z = torch.randn(4, 8)
-    old = torch.nn.functional.pad(z[:, :2], (0, 6))
-    assert float((generator(z) - generator(old)).abs().max()) <= 1e-6
+    assert float((generator(z) - generator(torch.nn.functional.pad(z[:, :2], (0, 6)))).abs().max()) <= 1e-6
     assert float((generator(z) - generator(torch.randn(4, 8))).abs().max()) > 1e-3
 
 
@@ -60,8 +61,7 @@ def test_a_run_that_is_cut_at_every_step_is_the_same(go_to: Callable[..., Any], 
 
 def test_first_steps_of_new_columns_are_of_the_usual_length() -> None:
     """Without the moments that open_columns gives them they would be 1 / sqrt(1 - beta2) times too long."""
-    config = tiny_config(model__g_conv_dim=16)
-    generator = build_networks(config, 0, CPU)[0]
+    generator = build_networks(tiny_config(model__g_conv_dim=16), 0, CPU)[0]
     weight = generator.linear0.get_parameter("weight")
     close_columns(generator, 4)
     adam = torch.optim.Adam([weight], 1e-3, (0.5, 0.999), fused=True)
@@ -100,8 +100,7 @@ def test_a_run_of_so_many_epochs(workplace: Path) -> None:
 def test_a_fine_tuning_run_uses_all_components(workplace: Path) -> None:
     config = tiny_config(**SCHEDULE)
     train_run(config, limit_steps=2)
-    tuned = finetune_config(config)
-    assert tuned.optim.z_schedule is None
+    assert finetune_config(config).optim.z_schedule is None
     run = finetune_run(config, limit_steps=1)
     weights = load_weights(run / "checkpoints/step-00000001", "generator")["linear0.weight_orig"]
     assert bool((weights.abs().sum(0) > 0).all())

@@ -9,7 +9,6 @@ from harness.config import checks
 from harness.config.experiment import load_config
 from harness.errors import UserError
 from harness.native.losses import d_loss, g_loss
-from harness.networks import resample
 from harness.networks.arch import ArchSpec
 from harness.networks.build import config_to_spec
 from harness.networks.resnet import (
@@ -26,11 +25,6 @@ FULL = replace(
     SMALL, img_height=64, img_width=112, num_classes=3, g_cond_mtd="cBN", d_cond_mtd="PD", apply_g_sn=True,
     apply_attn=True, g_conv_dim=8, d_conv_dim=8,
 )  # fmt: skip
-
-
-@pytest.fixture
-def fuse_small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resample, "FUSE_FROM_PLACES", 0)
 
 
 def cars128() -> ArchSpec:
@@ -179,8 +173,7 @@ def test_both_networks_trace_whole() -> None:
     """No graph break, and the power iteration moves on in a traced network too."""
     torch._dynamo.reset()
     d, g = ResNetDiscriminator(SMALL), ResNetGenerator(SMALL)
-    z = torch.randn(2, 8)
-    x = torch.compile(g, backend="eager", fullgraph=True)(z)
+    x = torch.compile(g, backend="eager", fullgraph=True)(torch.randn(2, 8))
     before = {name: value.clone() for name, value in d.state_dict().items()}
     traced = torch.compile(d, backend="eager", fullgraph=True)(x.detach())
     moved = {name: value.clone() for name, value in d.state_dict().items()}
@@ -194,6 +187,5 @@ def test_logits_by_class_are_those_under_each_name() -> None:
     d = ResNetDiscriminator(FULL).eval()
     x = torch.randn(2, 3, 64, 112)
     with torch.no_grad():
-        by_class = d.logits_by_class(d.features(x))
-        for name in range(3):
-            torch.testing.assert_close(by_class[:, name], d(x, torch.full((2,), name)))
+        under_each_name = torch.stack([d(x, torch.full((2,), name)) for name in range(3)], dim=1)
+        torch.testing.assert_close(d.logits_by_class(d.features(x)), under_each_name)

@@ -4,7 +4,8 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ import harness.native.step
 import harness.native.train
 from harness.checkpoints.checkpoint import load_state
 from harness.errors import UserError
-from harness.native.state import build_training, lecam_state, open_training_set
+from harness.native.state import lecam_state
 from harness.native.step import Training, d_update, g_update, train_step
 from harness.native.train import train_run
-from harness.runtime.device import prepare_hardware
 from harness.runtime.dist import World, average_gradients, join_world, leave_world
+from tests.golden.parity_case import gradients_of
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
     assert_same_checkpoint,
     assert_same_state,
+    checkpoint_names,
     start_forkserver,
+    status,
     step_after,
+    steps_logged,
     tiny_config,
+    training,
 )
 
 # Everything that could differ between ranks is on.
@@ -72,8 +77,7 @@ def _rank(rank: int, size: int, port: int, folder: str, action: Callable[..., No
 
 def in_float64(run: Training) -> None:
     """Weights, pictures and latents in double precision."""
-    networks = [run.generator, run.discriminator, run.generator_ema]
-    for network in networks:
+    for network in (run.generator, run.discriminator, run.generator_ema):
         if network is not None:
             network.double()
     batch, generator = run.source.batch, run.generator
@@ -86,32 +90,30 @@ def in_float64(run: Training) -> None:
     run.source.batch = doubled  # type: ignore[method-assign]
 
 
-def built_run(changes: dict[str, Any]) -> Training:
-    config = tiny_config(**changes)
-    return build_training(config, prepare_hardware(config.train), join_world("cpu"), open_training_set(config))
+@contextmanager
+def joined_run(changes: dict[str, Any]) -> Iterator[Training]:
+    world = join_world("cpu")
+    with training(world, **changes) as run:
+        yield run
+    leave_world(world)
 
 
 def steps_to_file(rank: int, changes: dict[str, Any], dtype: str) -> None:
     """Five steps; the state of this rank goes to `<world size>_<rank>.pt`."""
-    run = built_run(changes)
-    if dtype == "float64":
-        in_float64(run)
-    gradients = {}
-    for step in range(5):
-        values = train_step(run)
-        if step == 0:
-            gradients = {name: p.grad for name, p in run.generator.named_parameters()}
-    assert run.generator_ema is not None and run.lecam is not None
-    state = {
-        "generator": dict(run.generator.state_dict()),
-        "ema": dict(run.generator_ema.state_dict()),
-        "discriminator": dict(run.discriminator.state_dict()),
-        "lecam": lecam_state(run),
-        "optimizer": run.d_optimizer.state_dict(),
-    }
-    torch.save({"state": state, "gradients": gradients, "values": values}, f"{run.world.size}_{rank}.pt")
-    run.source.close()
-    leave_world(run.world)
+    with joined_run(changes) as run:
+        if dtype == "float64":
+            in_float64(run)
+        for _ in range(5):
+            train_step(run)
+        assert run.generator_ema is not None and run.lecam is not None
+        state = {
+            "generator": dict(run.generator.state_dict()),
+            "ema": dict(run.generator_ema.state_dict()),
+            "discriminator": dict(run.discriminator.state_dict()),
+            "lecam": lecam_state(run),
+            "optimizer": run.d_optimizer.state_dict(),
+        }
+        torch.save(state, f"{run.world.size}_{rank}.pt")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -137,25 +139,22 @@ def test_two_ranks_are_one_process_in_float64(workplace: Path, changes: dict[str
     assert run_ranks(steps_to_file, changes, "float64") == [0, 0], Path("rank_0.txt").read_text()
     steps_to_file(0, changes, "float64")
     one, first, second = load("1_0.pt"), load("2_0.pt"), load("2_1.pt")
-    assert_same_state(first["state"], second["state"])
+    assert_same_state(first, second)
     for name in ("generator", "ema", "discriminator", "lecam"):
-        assert largest_difference(one["state"][name], first["state"][name]) <= 1e-8, name
-    moved = load("1_0.pt")["state"]["generator"]
-    assert any(value.abs().max() > 1e-3 for value in moved.values())
+        assert largest_difference(one[name], first[name]) <= 1e-8, name
+    assert any(value.abs().max() > 1e-3 for value in one["generator"].values())
 
 
 def gradients_to_file(rank: int, changes: dict[str, Any]) -> None:
     """The averaged gradients of the first D and the first G update, before any weight has moved."""
-    run = built_run(changes)
-    for optimizer in (run.g_optimizer, run.d_optimizer):
-        optimizer.step = lambda *_: None  # type: ignore[method-assign]
-    d_update(run, 0)
-    found = {f"d.{name}": p.grad.clone() for name, p in run.discriminator.named_parameters() if p.grad is not None}
-    g_update(run)
-    found |= {f"g.{name}": p.grad.clone() for name, p in run.generator.named_parameters() if p.grad is not None}
-    torch.save(found, f"gradients_{run.world.size}_{rank}.pt")
-    run.source.close()
-    leave_world(run.world)
+    with joined_run(changes) as run:
+        for optimizer in (run.g_optimizer, run.d_optimizer):
+            optimizer.step = lambda *_: None  # type: ignore[method-assign]
+        d_update(run, 0)
+        found = {f"d.{name}": gradient for name, gradient in gradients_of(run.discriminator).items()}
+        g_update(run)
+        found |= {f"g.{name}": gradient for name, gradient in gradients_of(run.generator).items()}
+        torch.save(found, f"gradients_{run.world.size}_{rank}.pt")
 
 
 def test_fp32_gradients_of_the_first_step(workplace: Path) -> None:
@@ -175,7 +174,7 @@ def test_fp32_gradients_of_the_first_step(workplace: Path) -> None:
 
 def test_ranks_are_identical_in_float32(workplace: Path) -> None:
     assert run_ranks(steps_to_file, FEWER, "float32") == [0, 0]
-    assert_same_state(load("2_0.pt")["state"], load("2_1.pt")["state"])
+    assert_same_state(load("2_0.pt"), load("2_1.pt"))
 
 
 # ---- one run folder ---------------------------------------------------------------------------------------------
@@ -206,10 +205,8 @@ def test_the_world_may_change_on_the_way(workplace: Path, no_pictures) -> None:
     train_run(tiny_config(**changes, name="alone"))
     alone = load_state(Path("runs/alone/checkpoints/step-00000006"))["lecam"]["ema_real"]
     assert torch.allclose(anchors, alone, rtol=0.02, atol=0.02) and anchors.std() > 0.02
-    rows = [json.loads(line)["step"] for line in Path("runs/tiny/stats.jsonl").read_text().splitlines()]
-    assert rows == [1, 2, 3, 4, 5, 6]
+    assert steps_logged() == [1, 2, 3, 4, 5, 6] and status()["state"] == "done"
     assert json.loads(Path("runs/tiny/env.json").read_text())["processes"] == 2
-    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "done"
 
 
 def dying_rank(rank: int, changes: dict[str, Any]) -> None:
@@ -219,11 +216,10 @@ def dying_rank(rank: int, changes: dict[str, Any]) -> None:
 
 def test_when_a_process_dies_the_other_ends_and_the_run_goes_on(workplace: Path, no_pictures) -> None:
     changes = {**FEWER, "optim__total_steps": 4, "train__save_every_steps": 2}
-    codes = run_ranks(dying_rank, changes)
-    assert codes == [2, 9]
+    assert run_ranks(dying_rank, changes) == [2, 9]
     text = Path("rank_0.txt").read_text()
     assert "another process of this run is gone" in text and "Traceback" not in text
-    assert json.loads(Path("runs/tiny/status.json").read_text())["state"] == "failed"
+    assert status()["state"] == "failed"
     assert not Path("runs/tiny/lock.json").exists()
     train_run(tiny_config(**changes))
     assert Path("runs/tiny/checkpoints/step-00000004/meta.json").exists()
@@ -245,7 +241,7 @@ def failing_rank(rank: int, changes: dict[str, Any], network: str) -> None:
 
 def test_all_stop_together(workplace: Path, no_pictures) -> None:
     assert run_ranks(stopped_rank, FEWER) == [75, 75]
-    assert [p.name for p in Path("runs/tiny/checkpoints").iterdir()] == ["step-00000003"]
+    assert checkpoint_names() == ["step-00000003"]
 
 
 def test_one_speaks_for_all(workplace: Path, no_pictures) -> None:

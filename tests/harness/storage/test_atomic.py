@@ -1,15 +1,15 @@
 """Files and folders that are there whole or not at all, at whichever operation the process fails or dies."""
 
 import errno
-import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from harness.storage.atomic import atomic_file, atomic_folder, atomic_write, clean_leftovers, remove_folder
-from tests.harness.sabotage import Saboteur, die, fail_with, write_half_and_die
+from tests.harness.sabotage import Saboteur, die, fail_with, in_a_fork, write_half_and_die
 
 OLD, NEW = b"old" * 1000, b"new" * 1_000_000  # three writes of at most 1 MiB
 
@@ -84,24 +84,15 @@ def test_a_kill_at_any_operation_keeps_old_or_new(save: Callable, act: Callable,
     for at in range(1, 100):
         folder = tmp_path / str(at)
         prepare(folder, save)
-        child = os.fork()
-        if child == 0:
-            try:
-                with pytest.MonkeyPatch.context() as patch:
-                    Saboteur(patch, at, act)
-                    save(folder)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
+        code = in_a_fork(lambda at=at: Saboteur(pytest.MonkeyPatch(), at, act), partial(save, folder))
         assert whole(folder, save), "nothing is left"
         for leftover in clean_leftovers(folder):
             assert leftover.name.startswith(".tmp-")
         assert not [path for path in folder.iterdir() if path.name not in ("kept", "old", "new")]
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0 and whole(folder, save) == {NEW}
+        if code == 0:
+            assert whole(folder, save) == {NEW}
             break
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert code == -signal.SIGKILL
     assert at > 6
 
 

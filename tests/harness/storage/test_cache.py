@@ -8,6 +8,7 @@ import safetensors
 import safetensors.numpy
 
 from harness.storage.cache import Arrays, cached, read_cached
+from tests.harness.sabotage import raising
 
 KEY = {"version": 1, "names": ["a", "ü\udcff"], "size": (32, 48), "lr": 0.1}
 ARRAYS: Arrays = {
@@ -101,9 +102,6 @@ def test_a_file_without_a_hash_is_made_again_with_one_line(
 
 
 def test_nothing_is_kept_of_a_making_that_failed(tmp_path: Path) -> None:
-    def broken() -> Arrays:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path / "cache" / "kept.safetensors", KEY, broken)
+        cached(tmp_path / "cache" / "kept.safetensors", KEY, raising(KeyboardInterrupt()))
     assert not (tmp_path / "cache").exists()

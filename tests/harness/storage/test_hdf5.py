@@ -1,9 +1,10 @@
 """Packed sets: complete or absent, and never a wrong pixel without a row number."""
 
+import errno
 import os
 import resource
 import signal
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from harness.errors import UserError
 from harness.storage.hdf5 import PackedWriter, open_packed
 from tests.harness.packing import ATTRIBUTES, CLASSES, pack, pictures_of, raw, refusal
+from tests.harness.sabotage import fail_with, in_a_fork
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (8, 12), (16, 10)])
@@ -66,20 +68,6 @@ def test_many_classes_fit(tmp_path: Path):
 # ---- interrupted writing ----
 
 
-def in_child(act: Callable[[], object]) -> int:
-    """Runs it in a forked process; the status as waitpid has it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            act()
-            os._exit(0)
-        except OSError:
-            os._exit(28)
-        finally:
-            os._exit(1)
-    return os.waitpid(child, 0)[1]
-
-
 def test_a_kill_between_appends_leaves_no_file_and_the_next_build_is_equal(tmp_path: Path):
     with open_packed(pack(tmp_path / "whole.hdf5")) as packed:
         expected = packed.sha256
@@ -90,7 +78,7 @@ def test_a_kill_between_appends_leaves_no_file_and_the_next_build_is_equal(tmp_p
             if k == at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        assert os.WTERMSIG(in_child(lambda die=die: pack(path, before=die))) == signal.SIGKILL
+        assert in_a_fork(lambda die=die: pack(path, before=die)) == -signal.SIGKILL
         assert not path.exists()
         assert "interrupted" in refusal(path)
     with open_packed(pack(path)) as packed:
@@ -101,12 +89,8 @@ def test_a_kill_between_appends_leaves_no_file_and_the_next_build_is_equal(tmp_p
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
 def test_a_kill_at_the_end_leaves_the_old_file(operation: str, tmp_path: Path):
     path = pack(tmp_path / "x.hdf5", 3)
-
-    def act() -> None:
-        setattr(os, operation, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        pack(path, 5)
-
-    assert os.WTERMSIG(in_child(act)) == signal.SIGKILL
+    killing = partial(setattr, os, operation, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    assert in_a_fork(killing, partial(pack, path, 5)) == -signal.SIGKILL
     with open_packed(path) as packed:
         assert packed.count == 3
 
@@ -114,12 +98,8 @@ def test_a_kill_at_the_end_leaves_the_old_file(operation: str, tmp_path: Path):
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
 def test_an_error_at_the_end_leaves_the_old_file(operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = pack(tmp_path / "x.hdf5", 3)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, operation, full)
+        patch.setattr(os, operation, fail_with(errno.ENOSPC))
         with pytest.raises(OSError, match="No space"):
             pack(path, 5)
     assert os.listdir(tmp_path) == ["x.hdf5"]
@@ -130,10 +110,12 @@ def test_an_error_at_the_end_leaves_the_old_file(operation: str, tmp_path: Path,
 def test_a_file_that_may_not_grow_is_an_error_and_leaves_none(tmp_path: Path):
     def act() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # as a full disk: the write fails
-        pack(tmp_path / "x.hdf5", 700, 32, 32)
+        try:
+            pack(tmp_path / "x.hdf5", 700, 32, 32)
+        except OSError:
+            os._exit(28)  # at once: HDF5 cannot close a file that it could not write
 
-    status = in_child(act)
-    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 28, status
+    assert in_a_fork(act) == 28
     assert os.listdir(tmp_path) == []
 
 

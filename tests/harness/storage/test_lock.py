@@ -14,19 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.experiment import Config, load_config
 from harness.errors import UserError
 from harness.storage import lock
 from harness.storage.lock import hold_lock, process_start
 from harness.storage.rundir import RunDir
 from tests.harness.sabotage import Saboteur
+from tests.harness.tiny_runs import make_config
 
-BASE = Path(__file__).resolve().parents[3] / "configs" / "base.yaml"
 fork = multiprocessing.get_context("fork")
-
-
-def make_config(*overrides: str) -> Config:
-    return load_config(BASE, ["name=run", *overrides])
 
 
 def held_by_child(run: RunDir, seconds: float) -> Iterator[int]:

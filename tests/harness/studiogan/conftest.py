@@ -1,12 +1,10 @@
 """A stand-in checkout in place of StudioGAN, with a tiny packed set to train on, in an empty working directory."""
 
-import json
 import shutil
 import subprocess
 import sys
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -50,13 +48,13 @@ def stand_in(
     monkeypatch.setattr(supervise, "POLL_SEC", 0.02)
     monkeypatch.setattr(supervise, "HANG_GRACE_SEC", 0.3)
     monkeypatch.setattr(convert, "networks_on_meta", lambda *_: network_shapes)
-    variables = {"HOME": stand_in_parts / "checkout", "PYTHON": sys.executable}
+    variables = {
+        "STUDIOGAN_HOME": stand_in_parts / "checkout", "STUDIOGAN_PYTHON": sys.executable, "STAND_IN_PACED": 1,
+        "STAND_IN_WEIGHTS": stand_in_parts / "weights", "STAND_IN_RECORD": tmp_path / "record.jsonl",
+        "PYTHONDONTWRITEBYTECODE": 1,
+    }  # fmt: skip
     for name, value in variables.items():
-        monkeypatch.setenv(f"STUDIOGAN_{name}", str(value))
-    monkeypatch.setenv("STAND_IN_WEIGHTS", str(stand_in_parts / "weights"))
-    monkeypatch.setenv("STAND_IN_RECORD", str(tmp_path / "record.jsonl"))
-    monkeypatch.setenv("STAND_IN_PACED", "1")
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("STAND_IN_MODE", raising=False)
     shutil.copytree(stand_in_parts / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
@@ -64,13 +62,8 @@ def stand_in(
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grids and curves are left out where a test is about something else: they take most of its time."""
+def no_pictures(no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this engine neither."""
     monkeypatch.setattr(follow_log, "save_samples", lambda *_: None)
     monkeypatch.setattr(follow_log, "save_curves", lambda *_: None)
     monkeypatch.setattr(supervise, "save_reals", lambda *_: None)
-
-
-@pytest.fixture
-def status() -> Any:
-    return lambda name="tiny": json.loads((Path("runs") / name / "status.json").read_text())

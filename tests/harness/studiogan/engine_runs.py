@@ -9,12 +9,9 @@ from typing import Any
 
 import torch
 
-from harness.config.experiment import Config, load_config
 from harness.runtime.child import group_members
-from harness.studiogan.weights.convert import export_checkpoint
 from tests.harness import tiny_runs
-from tests.harness.studiogan.weights.foreign_weights import STEP, make_checkpoint, small_config
-from tests.harness.tiny_runs import BASE, overrides_of
+from tests.harness.studiogan.weights.foreign_weights import STEP, make_exported, small_config
 
 STAND_IN = Path(__file__).with_name("stand_in")
 COUNT, LAST_STEP = 12, 12
@@ -55,18 +52,12 @@ class StandIn:
 
 
 write_set = partial(tiny_runs.write_set, count=COUNT)
-
-
-def tiny_config(**changes: Any) -> Config:
-    """TINY with changes; `__` in a name stands for the dot."""
-    return load_config(BASE, overrides_of(TINY, **changes))
+tiny_config = partial(tiny_runs.tiny_config, TINY)
 
 
 def make_weights(folder: Path) -> None:
     """StudioGAN's files as of every step up to LAST_STEP: folder/step-<N>/model=..."""
-    networks = {key.replace(".", "__"): TINY[key] for key in TINY if key.startswith("model.")}
-    ours = make_checkpoint(folder / "ours", small_config(**networks))
-    files = export_checkpoint(ours, folder / "files", version="0.2.0", seed=42, run_name="run")
+    _, files = make_exported(folder, small_config(), run_name="run")
     for step in range(1, LAST_STEP + 1):
         made = folder / f"step-{step}"
         made.mkdir()
@@ -75,7 +66,3 @@ def make_weights(folder: Path) -> None:
             if "step" in content:
                 content["step"] = step
             torch.save(content, made / path.name.replace(f"step={STEP}.", f"step={step}."))
-
-
-def checkpoint_names(name: str = "tiny") -> list[str]:
-    return sorted(path.name for path in (Path("runs") / name / "checkpoints").iterdir())

@@ -6,6 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.studiogan import checkout
+from tests.harness.refusals import refusal_of
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -34,11 +35,6 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return repository
 
 
-def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 def stand_in(folder: Path, code: int) -> str:
     """An interpreter that answers everything with this exit code."""
     python = folder / "python"
@@ -53,8 +49,7 @@ def test_clones_the_right_commit_once(upstream: Path, tmp_path: Path, monkeypatc
     home, newer = checkout.prepare(), checkout.prepare("0.4.0")
     assert home == checkout.THIRD_PARTY / "PyTorch-StudioGAN" == checkout.find_checkout()
     assert newer == checkout.THIRD_PARTY / "PyTorch-StudioGAN-0.4.0" == checkout.find_checkout("0.4.0")
-    heads = [git(folder, "rev-parse", "HEAD") for folder in (home, newer)]
-    assert heads == list(checkout.COMMITS.values())
+    assert [git(folder, "rev-parse", "HEAD") for folder in (home, newer)] == list(checkout.COMMITS.values())
     monkeypatch.setenv("STUDIOGAN_URL", "/nowhere")
     assert checkout.prepare() == home
 
@@ -62,9 +57,7 @@ def test_clones_the_right_commit_once(upstream: Path, tmp_path: Path, monkeypatc
 def test_an_unfinished_clone_does_not_count(upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIOGAN_PYTHON", stand_in(tmp_path, 0))
     monkeypatch.setenv("STUDIOGAN_URL", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError) as error:
-        checkout.prepare()
-    assert "STUDIOGAN_URL: cannot clone" in one_line(error)
+    assert "STUDIOGAN_URL: cannot clone" in refusal_of(checkout.prepare)
     partial = checkout.THIRD_PARTY / "PyTorch-StudioGAN.partial"
     partial.mkdir(parents=True)
     (partial / "junk").write_text("")
@@ -73,14 +66,11 @@ def test_an_unfinished_clone_does_not_count(upstream: Path, tmp_path: Path, monk
 
 
 def test_a_checkout_that_is_missing_or_of_another_version(upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError) as error:
-        checkout.find_checkout()
-    assert "try `make studiogan`" in one_line(error)
+    assert "try `make studiogan`" in refusal_of(checkout.find_checkout)
     monkeypatch.setenv("STUDIOGAN_HOME", str(upstream))
-    with pytest.raises(UserError) as error:
-        checkout.find_checkout()
-    assert git(upstream, "rev-parse", "--short=7", "HEAD") in one_line(error)
-    assert f"allowed {checkout.COMMITS['0.2.0'][:7]} (0.2.0)" in one_line(error)
+    text = refusal_of(checkout.find_checkout)
+    assert git(upstream, "rev-parse", "--short=7", "HEAD") in text
+    assert f"allowed {checkout.COMMITS['0.2.0'][:7]} (0.2.0)" in text
     git(upstream, "checkout", "--quiet", checkout.COMMITS["0.2.0"])
     assert checkout.find_checkout() == upstream
     with pytest.raises(UserError, match="found StudioGAN 0.2.0 .* --set studiogan.version=0.2.0"):
@@ -96,10 +86,9 @@ def test_a_checkout_with_changed_files(upstream: Path, monkeypatch: pytest.Monke
     for command in ((), ("add", "src/main.py")):
         if command:
             git(upstream, *command)
-        with pytest.raises(UserError) as error:
-            checkout.find_checkout()
-        assert f"found 1 changed files in {upstream} (src/main.py ...)" in one_line(error)
-    assert f"try `git -C {upstream} stash`" in one_line(error)
+        text = refusal_of(checkout.find_checkout)
+        assert f"found 1 changed files in {upstream} (src/main.py ...)" in text
+        assert f"try `git -C {upstream} stash`" in text
     git(upstream, "stash", "--quiet")
     assert checkout.find_checkout() == upstream
 
@@ -133,6 +122,4 @@ def test_interpreters(upstream: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert checkout.find_python() == Path(sys.executable)
     monkeypatch.setenv("STUDIOGAN_URL", str(upstream))
     monkeypatch.setenv("STUDIOGAN_PYTHON", stand_in(tmp_path, 1))
-    with pytest.raises(UserError) as error:
-        checkout.prepare()
-    assert "seaborn" in one_line(error)
+    assert "seaborn" in refusal_of(checkout.prepare)

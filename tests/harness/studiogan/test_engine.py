@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,16 +11,15 @@ from harness.checkpoints.load import find_checkpoint
 from harness.errors import UserError
 from harness.storage.rundir import RunDir
 from harness.studiogan.engine import finetune_run, train_run
-from tests.harness.studiogan.engine_runs import StandIn, checkpoint_names, tiny_config, write_set
-
-RUN = Path("runs/tiny")
+from tests.harness.studiogan.engine_runs import StandIn, tiny_config, write_set
+from tests.harness.tiny_runs import RUN, checkpoint_names, status, steps_logged
 
 
 def file_times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_a_whole_run_leaves_what_the_native_engine_leaves(stand_in: StandIn, status: Any) -> None:
+def test_a_whole_run_leaves_what_the_native_engine_leaves(stand_in: StandIn) -> None:
     assert train_run(tiny_config(train__sample_every_steps=2)) == RUN
     assert status() | {"updated_at": ""} == {
         "state": "done", "step": 6, "total_steps": 6, "message": "", "updated_at": "",
@@ -61,7 +59,7 @@ def test_what_a_start_is_given(stand_in: StandIn, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_limit_stops_and_the_same_command_goes_on(stand_in: StandIn, status: Any) -> None:
+def test_a_limit_stops_and_the_same_command_goes_on(stand_in: StandIn) -> None:
     train_run(tiny_config(), limit_steps=3)
     assert (status()["state"], status()["step"]) == ("interrupted", 3)
     train_run(tiny_config(), limit_steps=3)  # nothing to do
@@ -72,11 +70,11 @@ def test_a_limit_stops_and_the_same_command_goes_on(stand_in: StandIn, status: A
     assert "source/model=G-current-weights-step=3.pth" in second["files"]
     # The first batches do not come again.
     assert first["job"]["seed"] == 42 != second["job"]["seed"]
-    assert [row["step"] for row in RunDir(RUN).read_stats()] == [1, 2, 3, 4, 5, 6]
+    assert steps_logged() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_the_native_engine_and_studiogan_go_on_from_each_other(stand_in: StandIn, status: Any) -> None:
+def test_the_native_engine_and_studiogan_go_on_from_each_other(stand_in: StandIn) -> None:
     quick = {"optim__d_updates_per_step": 1, "train__sample_every_steps": 100}
     harness.native.train.train_run(tiny_config(engine="native", **quick), limit_steps=2)
     train_run(tiny_config(**quick), limit_steps=4)
@@ -87,7 +85,7 @@ def test_the_native_engine_and_studiogan_go_on_from_each_other(stand_in: StandIn
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_fine_tuning_begins_at_the_source_and_leaves_it_alone(stand_in: StandIn, status: Any) -> None:
+def test_fine_tuning_begins_at_the_source_and_leaves_it_alone(stand_in: StandIn) -> None:
     config = tiny_config()
     train_run(config)
     before = file_times(RUN)

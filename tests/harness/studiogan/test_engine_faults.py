@@ -3,6 +3,7 @@
 Each ends in a clear state with one clear line, loses no save, and leaves no process behind.
 """
 
+import errno
 import os
 import random
 import re
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 import harness.native.train
-from harness.errors import Interrupted, UserError
+from harness.errors import Interrupted
 from harness.native.evaluate_while_training import Evaluations
 from harness.runtime import progress
 from harness.runtime.child import LineCutter, group_members
@@ -29,23 +30,23 @@ from harness.studiogan.engine import train_run
 from harness.studiogan.follow_log import FollowedRun, Follower
 from harness.studiogan.process import Heard, StudioganProcess
 from harness.studiogan.workdir import list_saves
-from tests.harness.studiogan.engine_runs import STAND_IN, TINY, StandIn, checkpoint_names, tiny_config
+from tests.conftest import ROOT
+from tests.harness.refusals import refusal_of
+from tests.harness.sabotage import fail_with
+from tests.harness.studiogan.engine_runs import STAND_IN, TINY, StandIn, tiny_config
 from tests.harness.studiogan.mutated_lines import mutated
-from tests.harness.tiny_runs import overrides_of
+from tests.harness.tiny_runs import RUN, checkpoint_names, overrides_of, status, steps_logged
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-RUN = Path("runs/tiny")
 QUICK = {"studiogan__silent_after_sec": 1}
 
 
 def failure(stand_in: StandIn, mode: str, **changes: Any) -> str:
     """The one line that a start in this mode fails with; nothing of it is left running."""
     stand_in.behave(mode)
-    with pytest.raises(UserError) as caught:
-        train_run(tiny_config(**changes))
+    text = refusal_of(train_run, tiny_config(**changes))
     assert not stand_in.left_running()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return text
 
 
 def assert_goes_on(stand_in: StandIn, from_step: int) -> None:
@@ -53,16 +54,15 @@ def assert_goes_on(stand_in: StandIn, from_step: int) -> None:
     stand_in.behave("")
     train_run(tiny_config())
     assert stand_in.starts[-1]["job"]["first_step"] == from_step
-    assert (RunDir(RUN).read_status() or {})["state"] == "done"
-    rows = [row["step"] for row in RunDir(RUN).read_stats()]
-    assert rows[-(6 - from_step) :] == list(range(from_step + 1, 7))
-    assert sorted(set(rows)) == rows
+    assert status()["state"] == "done"
+    steps = steps_logged()
+    assert steps[-(6 - from_step) :] == list(range(from_step + 1, 7)) and sorted(set(steps)) == steps
 
 
 # ---- signals and kills --------------------------------------------------------------------------------------------
 
 
-def test_a_signal_is_passed_on_and_what_is_saved_then_is_kept(stand_in: StandIn, status: Any) -> None:
+def test_a_signal_is_passed_on_and_what_is_saved_then_is_kept(stand_in: StandIn) -> None:
     stand_in.behave("signal-parent:3,wait-for-signal:3")
     with pytest.raises(Interrupted, match="saved at step 3"):
         train_run(tiny_config())
@@ -72,7 +72,7 @@ def test_a_signal_is_passed_on_and_what_is_saved_then_is_kept(stand_in: StandIn,
     assert_goes_on(stand_in, 3)
 
 
-def test_one_that_will_not_stop_is_killed(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_will_not_stop_is_killed(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "STOP_GRACE_SEC", 0.3)
     stand_in.behave("signal-parent:3,hang-deaf:3")
     with pytest.raises(Interrupted, match="did not stop within 0 s and was killed; saved at step 2"):
@@ -95,12 +95,10 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
     )
     monkeypatch.delenv("STAND_IN_PACED")
     stand_in.behave("kill-parent:3,hang:3")
-    root = STAND_IN.parents[3]
-    (tmp_path / "configs").symlink_to(root / "configs")
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, timeout=100)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=100)
     assert done.returncode == -signal.SIGKILL
-    pid = stand_in.starts[0]["pid"]
-    while group_members(pid):  # it gets its signal at the parent's end
+    while group_members(stand_in.starts[0]["pid"]):  # it gets its signal at the parent's end
         pass
     assert not (RUN / "checkpoints/step-00000002").exists()
     assert_goes_on(stand_in, 2)
@@ -154,21 +152,19 @@ def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> N
             process.wait()
 
 
-def test_what_it_said_and_saved_last_is_heard_after_its_end(
-    stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_said_and_saved_last_is_heard_after_its_end(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAND_IN_PACED")
     real = StudioganProcess.read
     monkeypatch.setattr(StudioganProcess, "read", lambda self, sec: [] if self.running else real(self, sec))
     train_run(tiny_config())
     assert status()["state"] == "done" and checkpoint_names() == ["step-00000004", "step-00000006"]
-    assert [row["step"] for row in RunDir(RUN).read_stats()] == [1, 2, 3, 4, 5, 6]
+    assert steps_logged() == [1, 2, 3, 4, 5, 6]
 
 
 # ---- failures -----------------------------------------------------------------------------------------------------
 
 
-def test_a_crash(stand_in: StandIn, status: Any) -> None:
+def test_a_crash(stand_in: StandIn) -> None:
     text = failure(stand_in, "crash:3")
     assert "StudioGAN ended with exit code 1: RuntimeError: the weights of pt_inception" in text
     assert "goes on from step 2" in text and "runs/tiny/studiogan.log" in text
@@ -178,7 +174,7 @@ def test_a_crash(stand_in: StandIn, status: Any) -> None:
     assert_goes_on(stand_in, 2)
 
 
-def test_a_slow_one_is_not_taken_for_a_hang(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_one_is_not_taken_for_a_hang(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its log would have a line after two iterations, longer than it may be silent; each step is told by the shim."""
     monkeypatch.setattr(progress, "QUIET_SEC", 0.0)
     slow = {"train__log_every_steps": 2, "train__save_every_steps": 6} | QUICK
@@ -187,18 +183,18 @@ def test_a_slow_one_is_not_taken_for_a_hang(stand_in: StandIn, status: Any, monk
     assert status()["state"] == "done"
     log = (RUN / "log.txt").read_text()
     assert re.search(r"step 3/6 +\d\.\d+ s/step, \d+ pictures/s, [1-9] s left", log)  # between two rows
-    assert [row["step"] for row in RunDir(RUN).read_stats()] == [2, 4, 6]
+    assert steps_logged() == [2, 4, 6]
 
 
 @pytest.mark.parametrize("mode", ["hang:3", "hang-deaf:3", "hang-with-child:3"])
-def test_a_hang(stand_in: StandIn, status: Any, mode: str) -> None:
+def test_a_hang(stand_in: StandIn, mode: str) -> None:
     text = failure(stand_in, mode, **QUICK)
     assert "ended no step and said nothing for 1 s and was ended (studiogan.silent_after_sec)" in text
     assert status()["state"] == "failed" and status()["step"] in (2, 3)  # one that hears the signal saves step 3
     assert_goes_on(stand_in, status()["step"])
 
 
-def test_processes_that_it_leaves_are_ended(stand_in: StandIn, status: Any) -> None:
+def test_processes_that_it_leaves_are_ended(stand_in: StandIn) -> None:
     stand_in.behave("leave-child:3")
     train_run(tiny_config())
     assert status()["state"] == "done" and not stand_in.left_running()
@@ -215,13 +211,13 @@ def test_processes_that_it_leaves_are_ended(stand_in: StandIn, status: Any) -> N
         ("damage:4", "weights-step=4.pth: is damaged or no file of weights"),
     ],
 )
-def test_other_failures(stand_in: StandIn, status: Any, mode: str, words: str) -> None:
+def test_other_failures(stand_in: StandIn, mode: str, words: str) -> None:
     assert re.search(words, failure(stand_in, mode))
     assert status()["state"] == "failed"
     assert_goes_on(stand_in, status()["step"])
 
 
-def test_strange_output_stops_nothing(stand_in: StandIn, status: Any) -> None:
+def test_strange_output_stops_nothing(stand_in: StandIn) -> None:
     stand_in.behave("flood:2,strange-bytes:3,nan:4")
     train_run(tiny_config())
     assert status()["state"] == "done"
@@ -234,11 +230,8 @@ def test_strange_output_stops_nothing(stand_in: StandIn, status: Any) -> None:
     assert (RUN / "studiogan.log").stat().st_size > 2_900_000
 
 
-def test_a_full_disk_ends_it_and_is_told(stand_in: StandIn, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(follow_log, "import_checkpoint", full)
+def test_a_full_disk_ends_it_and_is_told(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow_log, "import_checkpoint", fail_with(errno.ENOSPC))
     assert "runs/tiny: cannot write or read: No space left on device" in failure(stand_in, "hang:3")
     assert status()["state"] == "failed"
 
@@ -247,15 +240,14 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
     train_run(tiny_config(), limit_steps=2)
     lines = (RUN / "studiogan.log").read_text().splitlines()
     rng = random.Random(1)
-    rundir, run = RunDir(RUN), FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2, 0)
-    scratch = RUN / "studiogan"
-    with run_life(rundir) as life:
+    run = FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2, 0)
+    with run_life(RunDir(RUN)) as life:
         life.aim(6, None)
         life.begin(run)
-        follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), scratch)
+        follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
         for number in range(1000):
             part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
             follower.hear([Heard(line, float(number)) for line in LineCutter().feed(part)])
-    steps = [row["step"] for row in rundir.read_stats()]
+    steps = steps_logged()
     assert steps == sorted(set(steps)) and steps[-1] <= 6
     assert run.step == 2 and follower.unknown_lines > 100

@@ -1,11 +1,11 @@
 """What a start of StudioGAN is refused for, before anything is written; and what its working folder holds."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,16 +19,17 @@ from harness.studiogan.engine import _check_weights, finetune_run, train_run
 from harness.studiogan.preflight import check_setting, ignored_keys, job_of
 from harness.studiogan.supervise import _begin_average
 from harness.studiogan.workdir import copy_channels_last, make_scratch, place_packed, write_valid
+from tests.harness.packing import raw
+from tests.harness.refusals import refusal_of
+from tests.harness.sabotage import fail_with
 from tests.harness.studiogan.engine_runs import COUNT, StandIn, tiny_config, write_set
 
 
 def refusal(stand_in: StandIn, **changes: Any) -> str:
     """The one line; nothing was started and no run folder made."""
-    with pytest.raises(UserError) as caught:
-        train_run(tiny_config(**changes))
+    text = refusal_of(train_run, tiny_config(**changes))
     assert not stand_in.starts and not Path("runs").exists()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return text
 
 
 def test_a_missing_checkout_or_another_commit(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,10 +57,8 @@ def test_pictures_that_it_cannot_draw(stand_in: StandIn) -> None:
 
 
 def test_a_damaged_set(stand_in: StandIn) -> None:
-    path = Path("data/hdf5/tiny/custom_32_train.hdf5")
-    with h5py.File(path, "r+") as file:
-        imgs: Any = file["imgs"]
-        imgs[3, 0, 0, 0] ^= 1
+    with raw(Path("data/hdf5/tiny/custom_32_train.hdf5"), "r+") as file:
+        file["imgs"][3, 0, 0, 0] ^= 1
     assert "rows 3: damaged (sha256 differs)" in refusal(stand_in)
 
 
@@ -73,8 +72,8 @@ def test_too_many_frozen_blocks_or_processes(stand_in: StandIn, monkeypatch: pyt
 
 
 def test_lecam_that_0_4_0_does_not_have(stand_in: StandIn) -> None:
-    text = refusal(stand_in, studiogan__version="0.4.0", loss__lecam_type="gsrgan", optim__d_updates_per_step=1)
-    assert text.startswith("loss.lecam_type: found gsrgan")
+    changes = {"studiogan__version": "0.4.0", "loss__lecam_type": "gsrgan", "optim__d_updates_per_step": 1}
+    assert refusal(stand_in, **changes).startswith("loss.lecam_type: found gsrgan")
 
 
 def test_what_several_processes_cannot_do(stand_in: StandIn) -> None:
@@ -88,8 +87,8 @@ def test_what_several_processes_cannot_do(stand_in: StandIn) -> None:
 
 def test_a_class_without_a_picture_to_compare_with(stand_in: StandIn) -> None:
     write_set("tiny", split="valid", classes=1)
-    text = refusal(stand_in, studiogan__evaluate=True)
-    assert "custom_32_valid.hdf5: holds no picture of concept, which StudioGAN's own evaluation needs" in text
+    told = "custom_32_valid.hdf5: holds no picture of concept, which StudioGAN's own evaluation needs"
+    assert told in refusal(stand_in, studiogan__evaluate=True)
 
 
 def test_weights_that_it_cannot_go_on_with(stand_in: StandIn) -> None:
@@ -155,12 +154,10 @@ def test_the_set_for_0_4_0_is_channels_last(packed_set: Path, tmp_path: Path) ->
     with open_packed(packed_set) as packed:
         copy_channels_last(packed, tmp_path / "copy.hdf5")
         wanted, labels = packed.read(), packed.labels
-    with h5py.File(tmp_path / "copy.hdf5") as file:
-        imgs: Any = file["imgs"]
-        assert imgs.dtype == np.uint8 and imgs.shape == (COUNT, 32, 32, 3)
-        assert np.array_equal(imgs[:], wanted)
-        kept: Any = file["labels"]
-        assert kept.dtype == np.int64 and np.array_equal(kept[:], labels)
+    with raw(tmp_path / "copy.hdf5", "r") as file:
+        imgs, kept = file["imgs"][:], file["labels"][:]
+    assert imgs.dtype == np.uint8 and imgs.shape == (COUNT, 32, 32, 3) and np.array_equal(imgs, wanted)
+    assert kept.dtype == np.int64 and np.array_equal(kept, labels)
 
 
 def test_the_set_is_linked_or_where_that_cannot_be_pointed_to(
@@ -168,11 +165,7 @@ def test_the_set_is_linked_or_where_that_cannot_be_pointed_to(
 ) -> None:
     place_packed(packed_set, tmp_path / "hard")
     assert (tmp_path / "hard").samefile(packed_set) and not (tmp_path / "hard").is_symlink()
-
-    def refuse(*_: Any) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", fail_with(errno.EXDEV))
     place_packed(packed_set, tmp_path / "soft")
     assert (tmp_path / "soft").is_symlink() and (tmp_path / "soft").samefile(packed_set)
 

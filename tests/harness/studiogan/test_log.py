@@ -60,8 +60,7 @@ def test_a_thousand_mutated_lines_are_read_without_an_error() -> None:
     rng, understood, lost = random.Random(0), 0, 0
     lines = list(KNOWN)
     for number in range(1000):
-        cutter = LineCutter()
-        for line in cutter.feed(mutated(lines[number % len(lines)], lines, rng) + b"\n"):
+        for line in LineCutter().feed(mutated(lines[number % len(lines)], lines, rng) + b"\n"):
             event = parse_line(line)
             understood, lost = understood + isinstance(event, Losses | Figure), lost + isinstance(event, Unknown)
             if isinstance(event, Losses | Figure):

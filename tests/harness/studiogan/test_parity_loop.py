@@ -18,38 +18,29 @@ import torch
 from harness.errors import UserError
 from harness.native import step
 from harness.native.losses import LeCam
-from harness.networks import resample
 from harness.studiogan.checkout import ROOT, find_checkout, find_python
 from tests.golden import both_loops, loop_case
 from tests.golden.both_loops import NETWORKS, Loop, farthest, fresh_start, native_loop, relative_to_movement
 from tests.golden.loop_cars import car_inputs
 from tests.golden.loop_case import GOLDEN_LOOP, LoopCase, fill_start, make_inputs, settle_vectors
 from tests.golden.make_loop_golden import CASES, boil_loop, golden_start
+from tests.golden.parity_case import read_golden
 
 # In StudioGAN's order of operations, and with the networks and optimisers that every speed switch makes.
 WAYS: dict[str, dict[str, Any]] = {"studiogan": {}, "every-switch": {"built_for": "fast"}}
 TOLERANCE = 1e-6
-
-
-@pytest.fixture(autouse=True)
-def fuse_small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resample, "FUSE_FROM_PLACES", 0)
+GOLDEN = read_golden(GOLDEN_LOOP)
+pytestmark = pytest.mark.usefixtures("fuse_small_maps_too")
 
 
 # ---- Always: StudioGAN's numbers -------------------------------------------------------------------------------------
-
-
-@cache
-def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN_LOOP) as stored:
-        return dict(stored)
 
 
 def off_golden(case: LoopCase, ours: dict[str, np.ndarray]) -> dict[str, float]:
     """By network and loss: the largest of the tensors' estimated differences, or of the losses'."""
     result = {}
     for kind, values in ours.items():
-        expected = golden()[f"{case.name}/{kind}"]
+        expected = GOLDEN[f"{case.name}/{kind}"]
         assert values.shape == expected.shape, kind
         apart = values - expected
         result[kind] = float(np.sqrt((apart**2).mean(axis=1)).max() if apart.ndim == 2 else np.abs(apart).max())
@@ -156,8 +147,8 @@ def test_a_checkout_gives_the_golden_numbers(checkout: Path, tmp_path: Path) -> 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "again.npz") as again:
-        assert set(again) == set(golden())
-        for name, expected in golden().items():
+        assert set(again) == set(GOLDEN)
+        for name, expected in GOLDEN.items():
             assert np.abs(again[name] - expected).max() <= 1e-8, name
 
 
@@ -218,8 +209,8 @@ def in_float32(home: Path, name: str) -> tuple[Loop, Loop]:
     case = FLOAT32[name]
     inputs, start = car_inputs(case, 64), fresh_start(case)
     theirs = both_loops.studiogan_loop(home, case, inputs, start, **SINGLE)
-    turned = inputs.reversed_in_batch()
-    return theirs, both_loops.studiogan_loop(home, case, turned, start, put_back=theirs, **SINGLE)
+    again = both_loops.studiogan_loop(home, case, inputs.reversed_in_batch(), start, put_back=theirs, **SINGLE)
+    return theirs, again
 
 
 def distances_in_float32(home: Path, name: str, way: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -4,19 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
-from harness.config.experiment import Config, check_config, load_config
+from harness.config.experiment import Config, check_config
 from harness.config.yaml_files import merge, read_yaml
 from harness.errors import UserError
+from harness.studiogan.dialects.convert import read_foreign
+from tests.harness.tiny_runs import BASE
 
-ROOT = Path(__file__).resolve().parents[4]
-CONFIGS = ROOT / "configs"
-BASE = read_yaml(CONFIGS / "base.yaml")
-
-
-def make_config(*overrides: str, file: str = "base.yaml") -> Config:
-    return load_config(CONFIGS / file, ["name=run", *overrides])
+CONTENT = read_yaml(BASE)
 
 
 def meaning(config: Config) -> dict[str, Any]:
@@ -66,7 +63,7 @@ def any_config(draw: st.DrawFn, lecam_types: tuple[str, ...], adv_losses: tuple[
     augment = {"apply_rflip": draw(st.booleans()), "apply_diffaug": draw(st.booleans())}
     content = {"name": "run", "model": model, "loss": loss, "optim": optim, "augment": augment}
     content["data"] = {"img_size": draw(st.sampled_from([32, 64, 128, 256]))}
-    return check_config(merge(BASE, content), "test")
+    return check_config(merge(CONTENT, content), "test")
 
 
 SCALARS = (
@@ -78,12 +75,42 @@ GARBAGE = st.recursive(
 )
 
 
-def assert_only_user_errors(read: Callable[[Any], Config], *contents: Any) -> None:
-    for content in contents:
+def assert_only_user_errors(
+    read: Callable[[Any], Config], content: dict[str, Any], data: st.DataObject, garbage: Any, unknown: Any
+) -> None:
+    """Of garbage alone, in the place of any value of `content`, and under an unknown key."""
+    path = data.draw(st.sampled_from(list(leaves(content))))
+    for spoiled in (garbage, replaced(content, path, garbage), {**content, unknown: garbage}):
         try:
-            read(content)
+            read(spoiled)
         except UserError as error:
             assert all(len(line) < 2000 for line in str(error).splitlines())
+
+
+def not_covered(read: Callable[[Any], Config], content: Any) -> str:
+    """What the one fault in the refusal says that we lack."""
+    with pytest.raises(UserError) as caught:
+        read(content)
+    assert len(str(caught.value).splitlines()) == 2
+    return str(caught.value).partition("not covered: ")[2]
+
+
+def read_published(
+    files: list[Path], values_there_and_back: Callable[[Path, Config], tuple[dict, dict]], transport: set[str]
+) -> set[str]:
+    """Names of those that come back as they were, but for how the pictures come; the others are refused by name."""
+    translated = set()
+    for file in files:
+        try:
+            config = read_foreign(file)
+        except UserError as error:
+            assert all("; not covered: " in line for line in str(error).splitlines()[1:]), error
+            continue
+        theirs, again = values_there_and_back(file, config)
+        different = {key for key in theirs.keys() | again.keys() if theirs.get(key) != again.get(key)}
+        assert different <= transport, (file, different)
+        translated.add(f"{file.parent.name}/{file.stem}")
+    return translated
 
 
 def leaves(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from harness.errors import UserError
-from harness.storage.hdf5 import PackedWriter
 from harness.studiogan.dialects.convert import config_to_020, count_classes, read_foreign, write_configs
-from tests.harness.studiogan.dialects.dialect_cases import make_config
+from tests.harness.tiny_runs import make_config, pack_pictures
 
 FREEZED = ("finetune.override={data: {set: concept}, optim: {g_lr: 2.5e-5, total_steps: 77}}",)
 CONDITIONAL = ("model.g_cond_mtd=cBN", "model.d_cond_mtd=PD")
@@ -18,9 +17,7 @@ CONDITIONAL = ("model.g_cond_mtd=cBN", "model.d_cond_mtd=PD")
 
 def pack(path: Path) -> None:
     """A set of two pictures, one of each class."""
-    with PackedWriter(path, 64, 64, ["coupe", "van"], {}) as writer:
-        for label in (0, 1):
-            writer.append(np.full((64, 64, 3), label, np.uint8), label)
+    pack_pictures(path, np.zeros((2, 64, 64, 3), np.uint8), np.arange(2))
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +78,25 @@ def test_a_file_that_is_not_there_or_of_another_kind(tmp_path: Path):
     for name, text in (("a.json", "cannot read"), ("folder.json", "cannot read"), ("a.toml", "found .toml, allowed")):
         with pytest.raises(UserError, match=text):
             read_foreign(tmp_path / name)
+
+
+BROKEN_JSON = (
+    b"", b"null", b"[]", b'"x"', b"{", b"\xff\xfe", b"[" * 100_000, b"[" * 500 + b"]" * 500,
+    b'{"data_processing": [1], "train": {"model": 3}}', b"9" * 5000, b" " * 1_000_001,
+)  # fmt: skip
+BROKEN_YAML = (
+    b"", b"[]", b"DATA", b"DATA: [", b"\xff\xfe\x00", b"DATA: .nan", b"DATA: &a [*a]", b"DATA: 1\nDATA: 2",
+    b"DATA: " + b"[" * 2000, b"? [a, b]\n: 1", b"DATA: {? {a: 1} : 2}", b"DATA: 2020-99-99",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [*(("a.json", text) for text in BROKEN_JSON), *(("a.yaml", text) for text in BROKEN_YAML)]
+)
+def test_broken_files_are_one_user_error(name: str, text: bytes, tmp_path: Path):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(UserError, match=name):
+        read_foreign(tmp_path / name)
 
 
 def test_a_file_becomes_a_config_of_its_name(tmp_path: Path):

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[4]
+from tests.conftest import ROOT
+
 SHIM = ROOT / "harness" / "studiogan" / "shim" / "main.py"
 SIZE = 32
 LECAM = {"type": "standard", "lambda": 0.3, "ema_decay": 0.9, "start_iter": 2}
@@ -57,9 +58,8 @@ SETTINGS_040 = {
 
 @dataclass
 class Ran:
-    """What one start of the shim left: exit code, stdout, stderr."""
+    """What one start of the shim left: stdout, stderr."""
 
-    code: int
     out: str
     err: str
 
@@ -141,7 +141,10 @@ def start_shim(python: Path, folder: Path) -> "subprocess.Popen[str]":
         )  # fmt: skip
 
 
-def run_shim(python: Path, folder: Path) -> Ran:
+def run_shim(python: Path, folder: Path, code: int = 0) -> Ran:
+    """A start that ends with this exit code."""
     process = start_shim(python, folder)
     out, _ = process.communicate()
-    return Ran(process.returncode, out, (folder / "stderr").read_text())
+    ran = Ran(out, (folder / "stderr").read_text())
+    assert process.returncode == code, ran.err
+    return ran

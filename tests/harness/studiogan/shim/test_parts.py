@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from harness.studiogan.shim import process, run, v020, v040
 from harness.studiogan.shim.job import ShimJob, read_job
 from harness.studiogan.shim.run import CpuRank
 from harness.studiogan.shim.step_loop import Course, Finished, Stopped
+from tests.harness.sabotage import raising
 from tests.harness.studiogan.shim.shim_jobs import LECAM, change_job
 
 
@@ -29,14 +29,12 @@ def job(folder: Path) -> ShimJob:
 
 
 @pytest.fixture
-def kept_torch() -> Iterator[None]:
+def kept_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What patch_torch() changes is put back."""
     names = [(torch, "load"), (torch.Tensor, "cuda")]
     names += [(torch.cuda, name) for name in ("device_count", "current_device", "set_device")]
-    kept = [(owner, name, getattr(owner, name)) for owner, name in names]
-    yield
-    for owner, name, value in kept:
-        setattr(owner, name, value)
+    for owner, name in names:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
 
 
 def course_of(job: ShimJob) -> tuple[Course, list[int]]:
@@ -191,8 +189,7 @@ def test_lecam_goes_on_where_it_was_but_not_into_a_fine_tune(folder: Path) -> No
 
 
 def test_the_optimisers_get_the_rates_of_the_job(job: ShimJob) -> None:
-    parameter = torch.nn.Parameter(torch.ones(2))
-    g, d = (torch.optim.Adam([parameter], lr=0.5, betas=(0.9, 0.99)) for _ in range(2))
+    g, d = (torch.optim.Adam([torch.nn.Parameter(torch.ones(2))], lr=0.5, betas=(0.9, 0.99)) for _ in range(2))
     run.set_optimizers(g, d, job.optimizer)
     assert (g.param_groups[0]["lr"], d.param_groups[0]["lr"]) == (2e-4, 4e-4)
     assert d.param_groups[0]["betas"] == (0.0, 0.9)
@@ -258,11 +255,7 @@ def test_only_files_of_the_source_are_unpickled(job: ShimJob, folder: Path, kept
 def test_each_end_has_its_exit_code(
     raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train() -> None:
-        if raised is not None:
-            raise raised
-
-    assert run.run_to_exit_code(train) == code
+    assert run.run_to_exit_code(raising(raised) if raised else lambda: None) == code
     assert said in "".join(capsys.readouterr())
 
 
@@ -312,10 +305,5 @@ def test_another_data_set_than_custom_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
 def test_each_version_has_a_module_that_trains(job: ShimJob, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named in text alone, so no import fails where it has moved."""
-
-    def finish(job: ShimJob) -> None:
-        raise Finished
-
-    chosen = {"0.2.0": v020, "0.4.0": v040}[version]
-    monkeypatch.setattr(chosen, "train", finish)
+    monkeypatch.setattr({"0.2.0": v020, "0.4.0": v040}[version], "train", raising(Finished()))
     assert run.start(replace(job, version=version, threads=0)) == 0

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
-from harness.config.experiment import Config, config_to_dict, load_config
+from harness.config.experiment import Config, config_to_dict
 from harness.native.freeze import freeze_discriminator
 from harness.networks.build import build_networks
-from tests.harness.tiny_runs import BASE, overrides_of
+from harness.studiogan.weights.convert import export_checkpoint
+from tests.harness.tiny_runs import tiny_config
 
 STEP = 7
 SMALL: dict[str, Any] = {
@@ -52,7 +53,18 @@ CASES = [
 
 
 def small_config(name: Any = "small", **changes: Any) -> Config:
-    return load_config(BASE, [f"name={name}", *overrides_of(SMALL, **changes)])
+    return tiny_config(SMALL, name=name, **changes)
+
+
+def pth(folder: Path, letter: str, when: str = "current", step: int = STEP) -> Path:
+    return folder / f"model={letter}-{when}-weights-step={step}.pth"
+
+
+def make_exported(folder: Path, config: Config, classes: int = 0, frozen: int = 0, **options: Any) -> tuple[Path, Path]:
+    """(a checkpoint of ours in `folder/ours`, StudioGAN's files of it in `folder/files`)."""
+    ours = make_checkpoint(folder / "ours", config, classes, frozen)
+    how: dict[str, Any] = {"version": "0.2.0", "seed": 42, "run_name": "r", **options}
+    return ours, export_checkpoint(ours, folder / "files", **how)
 
 
 def make_checkpoint(folder: Path, config: Config, classes: int = 0, frozen: int = 0) -> Path:
@@ -74,8 +86,7 @@ def make_checkpoint(folder: Path, config: Config, classes: int = 0, frozen: int 
             adam.step()
     weights = {"generator": g.state_dict(), "discriminator": d.state_dict()}
     if config.model.apply_g_ema:
-        changed = {name: p.detach() * 0.8 for name, p in g.named_parameters()}
-        weights["generator_ema"] = {**g.state_dict(), **changed}
+        weights["generator_ema"] = g.state_dict() | {name: p.detach() * 0.8 for name, p in g.named_parameters()}
     anchors: dict[str, Tensor | None] = {"ema_real": torch.tensor(0.25), "ema_fake": torch.tensor(-0.125)}
     state = {
         "step": STEP,

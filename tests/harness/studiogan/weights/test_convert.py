@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-import harness.checkpoints.sampling
-import harness.native.train
 from harness.checkpoints.checkpoint import load_state, load_weights, read_meta
 from harness.config.experiment import Config
+from harness.native.train import train_run
 from harness.networks.build import build_networks
-from harness.storage.hdf5 import PackedWriter
 from harness.studiogan.weights.convert import export_checkpoint, import_checkpoint
 from harness.studiogan.weights.names import parameter_names
-from tests.harness.studiogan.weights.foreign_weights import CASES, STEP, Case, make_checkpoint, small_config
+from tests.harness.studiogan.weights.foreign_weights import CASES, STEP, Case, make_exported, pth, small_config
+from tests.harness.tiny_runs import assert_same_state, write_set
 
 VERSIONS = ("0.2.0", "0.4.0")
 NETWORKS = {"G": "generator", "G_ema": "generator_ema", "D": "discriminator"}
@@ -29,28 +27,11 @@ def config_of(case: Case, **changes: Any) -> Config:
     return small_config(**{**case.changes, **changes})
 
 
-def pth(folder: Path, letter: str, when: str = "current") -> Path:
-    return folder / f"model={letter}-{when}-weights-step={STEP}.pth"
-
-
-def assert_equal_states(one: Any, other: Any, where: str = "state") -> None:
-    """Nested values bit for bit; tensors laid out alike too."""
-    if isinstance(one, dict):
-        assert set(one) == set(other), where
-        for key in one:
-            assert_equal_states(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, Tensor):
-        assert one.dtype == other.dtype and one.stride() == other.stride() and torch.equal(one, other), where
-    else:
-        assert one == other, where
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_there_and_back_is_bit_for_bit(case: Case, version: str, tmp_path: Path) -> None:
     config = config_of(case)
-    ours = make_checkpoint(tmp_path / "ours", config, case.classes)
-    files = export_checkpoint(ours, tmp_path / "files", version=version, seed=42, run_name="a-run")
+    ours, files = make_exported(tmp_path, config, case.classes, version=version, run_name="a-run")
     facts = {key: read_meta(ours)[key] for key in ("data_sha256", "class_names")}
     back = import_checkpoint(files, config, tmp_path / "back", facts)
 
@@ -62,12 +43,12 @@ def test_there_and_back_is_bit_for_bit(case: Case, version: str, tmp_path: Path)
     one, other = load_state(ours), load_state(back)
     for optimizer in ("g_optimizer", "d_optimizer"):
         assert len(one[optimizer]["state"]) > 10
-        assert_equal_states(one[optimizer]["state"], other[optimizer]["state"], optimizer)
+        assert_same_state(one[optimizer]["state"], other[optimizer]["state"], optimizer)
         mine, theirs = one[optimizer]["param_groups"][0], other[optimizer]["param_groups"][0]
         assert {k: mine[k] for k in ("lr", "betas", "eps", "params")} == {
             k: theirs[k] for k in ("lr", "betas", "eps", "params")
         }
-    assert_equal_states(one["lecam"], other["lecam"])
+    assert_same_state(one["lecam"], other["lecam"])
     kept = read_meta(back)
     assert {key: kept[key] for key in facts} == facts and kept["config"] == read_meta(ours)["config"]
     assert kept["num_classes"] == case.classes and kept["step"] == other["step"] == STEP
@@ -77,8 +58,7 @@ def test_there_and_back_is_bit_for_bit(case: Case, version: str, tmp_path: Path)
 
 def test_020_has_our_names_in_our_order_and_all_that_it_reads(tmp_path: Path) -> None:
     case = CASES[2]
-    ours = make_checkpoint(tmp_path / "ours", config_of(case), case.classes)
-    files = export_checkpoint(ours, tmp_path / "files", version="0.2.0", seed=3, run_name="a-run")
+    _, files = make_exported(tmp_path, config_of(case), case.classes, seed=3)
     generator, _ = build_networks(config_of(case), case.classes, torch.device("cpu"))
     contents = {letter: torch.load(pth(files, letter), weights_only=True) for letter in NETWORKS}
     assert list(contents["G"]["state_dict"]) == list(generator.state_dict())
@@ -98,8 +78,7 @@ def test_020_has_our_names_in_our_order_and_all_that_it_reads(tmp_path: Path) ->
 def test_040_has_the_class_tables_as_linear_layers_of_the_same_function(spectral: bool, tmp_path: Path) -> None:
     case = CASES[2]
     config = config_of(case, **{"model.apply_g_sn": spectral})
-    ours = make_checkpoint(tmp_path / "ours", config, case.classes)
-    files = export_checkpoint(ours, tmp_path / "files", version="0.4.0", seed=3, run_name="a-run")
+    ours, files = make_exported(tmp_path, config, case.classes, version="0.4.0")
     content = torch.load(pth(files, "G"), weights_only=True)
     assert set(content) == {"state_dict", "optimizer"}
     state = content["state_dict"]
@@ -122,8 +101,7 @@ def test_040_has_the_class_tables_as_linear_layers_of_the_same_function(spectral
 
 def test_040_keeps_anchors_with_d_and_orders_its_batch_norms_its_own_way(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "32-no-sn")
-    ours = make_checkpoint(tmp_path / "ours", config_of(case))
-    files = export_checkpoint(ours, tmp_path / "files", version="0.4.0", seed=3, run_name="a-run")
+    ours, files = make_exported(tmp_path, config_of(case), version="0.4.0")
     content = torch.load(pth(files, "D"), weights_only=True)
     assert content["lecam_emas"]["D_real"] == 0.25 and content["lecam_emas"]["D_fake"] == -0.125
     assert not list(files.glob("*.pt"))
@@ -140,19 +118,17 @@ def test_040_keeps_anchors_with_d_and_orders_its_batch_norms_its_own_way(tmp_pat
 @pytest.mark.parametrize("version", VERSIONS)
 def test_frozen_blocks_have_no_moments_on_either_side(version: str, tmp_path: Path) -> None:
     config = small_config()
-    ours = make_checkpoint(tmp_path / "ours", config, frozen=2)
-    files = export_checkpoint(ours, tmp_path / "files", version=version, seed=42, run_name="r")
+    ours, files = make_exported(tmp_path, config, frozen=2, version=version)
     there = torch.load(pth(files, "D"), weights_only=True)["optimizer"]
     kept = load_state(ours)["d_optimizer"]
     assert set(there["state"]) == set(kept["state"]) and 0 not in there["state"] and len(there["state"]) > 5
     assert len(there["param_groups"][0]["params"]) == len(kept["param_groups"][0]["params"])
     back = load_state(import_checkpoint(files, config, tmp_path / "back", {}))
-    assert_equal_states(back["d_optimizer"]["state"], kept["state"])
+    assert_same_state(back["d_optimizer"]["state"], kept["state"])
 
 
 def test_best_fid_as_numpy_keeps_it_is_read(tmp_path: Path) -> None:
-    ours = make_checkpoint(tmp_path / "ours", small_config())
-    files = export_checkpoint(ours, tmp_path / "files", version="0.2.0", seed=42, run_name="r", when="best")
+    _, files = make_exported(tmp_path, small_config(), when="best")
     content = torch.load(pth(files, "D", "best"), weights_only=True)
     torch.save({**content, "best_fid": np.float64(12.5), "best_step": 6}, pth(files, "D", "best"))
     with pytest.raises(Exception, match="numpy"):
@@ -180,8 +156,7 @@ def _rename_in_pickle(path: Path, old: bytes, new: bytes) -> None:
 
 def test_a_checkpoint_that_is_there_stays(tmp_path: Path) -> None:
     config = small_config()
-    ours = make_checkpoint(tmp_path / "ours", config)
-    files = export_checkpoint(ours, tmp_path / "files", version="0.2.0", seed=42, run_name="r")
+    ours, files = make_exported(tmp_path, config)
     before = (ours / "meta.json").read_bytes()
     assert import_checkpoint(files, config, tmp_path / "ours", {"data_sha256": "other"}) == ours
     assert (ours / "meta.json").read_bytes() == before
@@ -189,24 +164,17 @@ def test_a_checkpoint_that_is_there_stays(tmp_path: Path) -> None:
 
 def test_the_newest_step_is_taken(tmp_path: Path) -> None:
     config = small_config()
-    files = tmp_path / "files"
-    export_checkpoint(make_checkpoint(tmp_path / "ours", config), files, version="0.2.0", seed=42, run_name="r")
+    _, files = make_exported(tmp_path, config)
     for letter in NETWORKS:
         content = torch.load(pth(files, letter), weights_only=True)
-        newer = {**content, "step": 10} if "step" in content else content
-        torch.save(newer, files / f"model={letter}-current-weights-step=10.pth")
+        torch.save({**content, "step": 10} if "step" in content else content, pth(files, letter, step=10))
     assert import_checkpoint(files, config, tmp_path / "back", {}).name == "step-00000010"
 
 
-def test_without_statistics_they_are_fresh_and_marked_and_exported_as_computed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_statistics_they_are_fresh_and_marked_and_exported_as_computed(tmp_path: Path) -> None:
     """The first seed's fork keeps none."""
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     config = small_config(**{"model.apply_g_ema": False})
-    files = tmp_path / "files"
-    ours = make_checkpoint(tmp_path / "ours", config)
-    export_checkpoint(ours, files, version="0.2.0", seed=42, run_name="r")
+    ours, files = make_exported(tmp_path, config)
     content = torch.load(pth(files, "G"), weights_only=True)
     pattern = re.compile(r".*(running_mean|running_var|num_batches_tracked)")
     kept = {key: value for key, value in content["state_dict"].items() if not pattern.fullmatch(key)}
@@ -216,7 +184,7 @@ def test_without_statistics_they_are_fresh_and_marked_and_exported_as_computed(
     assert read_meta(back)["batch_norm_statistics"] == "none"
     weights = load_weights(back, "generator")
     assert float(weights["bn4.running_mean"].abs().max()) == 0 and float(weights["bn4.running_var"].min()) == 1
-    assert_equal_states(load_state(back)["g_optimizer"]["state"], load_state(ours)["g_optimizer"]["state"])
+    assert_same_state(load_state(back)["g_optimizer"]["state"], load_state(ours)["g_optimizer"]["state"])
 
     again = export_checkpoint(back, tmp_path / "again", version="0.2.0", seed=42, run_name="r")
     exported = torch.load(pth(again, "G"), weights_only=True)["state_dict"]
@@ -224,37 +192,29 @@ def test_without_statistics_they_are_fresh_and_marked_and_exported_as_computed(
     assert all(torch.equal(exported[key], kept[key]) for key in kept)
 
 
-def test_the_native_engine_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_native_engine_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
+) -> None:
     """Two steps, to StudioGAN's files and back, two more: as four in one go."""
     monkeypatch.chdir(tmp_path)
-    for name in ("save_samples", "save_reals", "save_curves"):
-        monkeypatch.setattr(harness.native.train, name, lambda *_: None)
-    rng = np.random.default_rng(0)
-    with PackedWriter(Path("data/hdf5/tiny/custom_32_train.hdf5"), 32, 32, ["a", "b"], {"made_by": "tests"}) as writer:
-        for number in range(12):
-            writer.append(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), number % 2)
+    write_set("tiny", count=12)
     changes = {
         "data.set": "tiny", "optim.batch_size": 2, "optim.d_updates_per_step": 1, "optim.total_steps": 4,
         "model.g_ema_start": 0, "loss.lecam_ema_start_iter": 1,
         "model.g_cond_mtd": "cBN", "model.d_cond_mtd": "PD", "train.precision": "fp32",
     }  # fmt: skip
-    threads = torch.get_num_threads()
-    try:
-        whole = harness.native.train.train_run(small_config("whole", **changes))
-        config = small_config("halves", **changes)
-        halves = harness.native.train.train_run(config, limit_steps=2)
-        half = halves / "checkpoints/step-00000002"
-        meta = read_meta(half)
-        files = export_checkpoint(half, tmp_path / "files", version="0.2.0", seed=42, run_name="r")
-        half.rename(tmp_path / "away")
-        facts = {key: meta[key] for key in ("data_sha256", "class_names")}
-        assert import_checkpoint(files, config, halves / "checkpoints", facts) == half
-        harness.native.train.train_run(config)
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(False)
+    whole = train_run(small_config("whole", **changes))
+    config = small_config("halves", **changes)
+    halves = train_run(config, limit_steps=2)
+    half = halves / "checkpoints/step-00000002"
+    meta = read_meta(half)
+    files = export_checkpoint(half, tmp_path / "files", version="0.2.0", seed=42, run_name="r")
+    half.rename(tmp_path / "away")
+    facts = {key: meta[key] for key in ("data_sha256", "class_names")}
+    assert import_checkpoint(files, config, halves / "checkpoints", facts) == half
+    train_run(config)
     one, other = (run / "checkpoints/step-00000004" for run in (whole, halves))
     for name in NETWORKS.values():
-        assert_equal_states(load_weights(one, name), load_weights(other, name), name)
-    assert_equal_states(load_state(one), load_state(other))
+        assert_same_state(load_weights(one, name), load_weights(other, name), name)
+    assert_same_state(load_state(one), load_state(other))
     assert json.loads((other / "meta.json").read_text())["config"]["name"] == "halves"

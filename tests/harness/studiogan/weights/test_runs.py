@@ -4,25 +4,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import harness.checkpoints.sampling
 from harness.checkpoints.checkpoint import load_state, load_weights, read_meta
 from harness.checkpoints.load import find_checkpoint, load_checkpoint
 from harness.config.experiment import config_to_yaml
 from harness.errors import UserError
 from harness.storage.rundir import RunDir
 from harness.studiogan.dialects.convert import config_to_text
-from harness.studiogan.weights.convert import export_checkpoint
 from harness.studiogan.weights.runs import export_run, import_run
 from tests.harness.studiogan.weights.foreign_weights import (
     ATTENTION,
     CASES,
     CONDITIONAL,
     STEP,
-    make_checkpoint,
+    make_exported,
+    pth,
     small_config,
 )
 
@@ -35,17 +33,12 @@ SHAPE_KEYS = (
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     return tmp_path
 
 
 def files_of(version: str = "0.2.0", classes: int = 0, **changes: Any) -> Path:
-    ours = make_checkpoint(Path("ours"), small_config(**changes), classes)
-    return export_checkpoint(ours, Path("files"), version=version, seed=7, run_name="SNGAN_cars-train-2022")
-
-
-def generator_file() -> Path:
-    return Path(f"files/model=G-current-weights-step={STEP}.pth")
+    config = small_config(**changes)
+    return make_exported(Path(), config, classes, version=version, seed=7, run_name="SNGAN_cars-train-2022")[1]
 
 
 @pytest.mark.parametrize(
@@ -97,14 +90,13 @@ def test_a_generator_alone_draws_and_what_needs_d_is_told_apart(capsys: pytest.C
     files_of(**ATTENTION)
     Path("files").rename("elsewhere")
     Path("alone").mkdir()
-    Path(f"elsewhere/{generator_file().name}").rename("alone/weights.pth")
+    pth(Path("elsewhere"), "G").rename("alone/weights.pth")
     run = import_run(Path("alone/weights.pth"), "alone")
     capsys.readouterr()
     loaded = load_checkpoint(find_checkpoint(run / "checkpoints"))
     assert not loaded.config.model.apply_g_ema and loaded.config.model.apply_attn and loaded.step == STEP
-    z = torch.randn(2, 8)
     with torch.no_grad():
-        assert np.isfinite(loaded.generator(z).numpy()).all()
+        assert loaded.generator(torch.randn(2, 8)).isfinite().all()
     with pytest.raises(UserError, match="no discriminator"):
         _ = loaded.discriminator
     assert not (loaded.folder / "discriminator.safetensors").exists()
@@ -113,7 +105,7 @@ def test_a_generator_alone_draws_and_what_needs_d_is_told_apart(capsys: pytest.C
 
 def test_a_bare_state_dict_is_step_0() -> None:
     files_of()
-    torch.save(torch.load(generator_file(), weights_only=True)["state_dict"], "bare.pth")
+    torch.save(torch.load(pth(Path("files"), "G"), weights_only=True)["state_dict"], "bare.pth")
     run = import_run(Path("bare.pth"))
     assert run == Path("runs/imported") and [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000000"]
 
@@ -137,8 +129,7 @@ def test_studiogans_own_config_is_understood(version: str) -> None:
     original = small_config(**{"studiogan.version": version, "loss.apply_lecam": version == "0.4.0"})
     name, text = config_to_text(original, 1)
     Path(name).write_text(text)
-    run = import_run(Path("files"), "theirs", Path(name))
-    config = RunDir(run).read_config()
+    config = RunDir(import_run(Path("files"), "theirs", Path(name))).read_config()
     assert config.model.g_conv_dim == 4 and config.optim.d_updates_per_step == original.optim.d_updates_per_step
     assert config.loss.adv_loss == "hinge" and config.data.img_size == (32, 32)
 
@@ -162,7 +153,7 @@ def test_a_refusal_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_networks_of_another_kind_are_told() -> None:
     files_of()
-    content = torch.load(generator_file(), weights_only=True)
+    content = torch.load(pth(Path("files"), "G"), weights_only=True)
     for edit, word in (
         (lambda s: [s.pop(k) for k in list(s) if k.startswith("blocks.2.")], "2 residual blocks"),
         (lambda s: s.pop("linear0.weight"), "found no linear0.weight"),
@@ -180,10 +171,10 @@ def test_networks_of_another_kind_are_told() -> None:
 
 def test_an_optimiser_that_is_not_adam_is_left_out_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     files_of()
-    content = torch.load(generator_file(), weights_only=True)
+    content = torch.load(pth(Path("files"), "G"), weights_only=True)
     group = {"lr": 0.1, "params": content["optimizer"]["param_groups"][0]["params"]}
     content["optimizer"] = {"state": {0: {"momentum_buffer": torch.zeros(1)}}, "param_groups": [group]}
-    torch.save(content, generator_file())
+    torch.save(content, pth(Path("files"), "G"))
     run = import_run(Path("files"), "sgd")
     assert "is not Adam" in capsys.readouterr().err
     state = load_state(find_checkpoint(run / "checkpoints"))
@@ -196,12 +187,10 @@ def test_an_imported_run_goes_out_again_with_a_config_beside_it() -> None:
     out = export_run("foreign", Path("out"))
     for letter in ("G", "D", "G_ema"):
         one, other = (
-            torch.load(folder / f"model={letter}-current-weights-step={STEP}.pth", weights_only=True)["state_dict"]
-            for folder in (Path("files"), out)
+            torch.load(pth(folder, letter), weights_only=True)["state_dict"] for folder in (Path("files"), out)
         )
         assert list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
-    content = json.loads((out / "config.json").read_text())
-    assert content["train"]["model"]["z_dim"] == 8
+    assert json.loads((out / "config.json").read_text())["train"]["model"]["z_dim"] == 8
     assert (export_run("foreign", Path("out4"), "0.4.0", f"step-{STEP:08d}") / "config.yaml").is_file()
     with pytest.raises(UserError, match="version"):
         export_run("foreign", Path("out5"), "0.3.0")

@@ -15,9 +15,9 @@ from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.networks.build import build_networks
 from harness.studiogan.checkout import find_checkout, find_python
-from harness.studiogan.weights.convert import export_checkpoint, import_checkpoint
+from harness.studiogan.weights.convert import import_checkpoint
 from harness.studiogan.weights.names import to_name_040
-from tests.harness.studiogan.weights.foreign_weights import CASES, STEP, Case, make_checkpoint, small_config
+from tests.harness.studiogan.weights.foreign_weights import CASES, STEP, Case, make_exported, small_config
 
 SCRIPT = Path(__file__).with_name("studiogan_networks.py")
 TOLERANCE = 1e-5
@@ -39,8 +39,7 @@ Exported = tuple[Path, dict[str, Any]]  # the folder with ours, files and out; w
 def export_case(case: Case, version: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(job for StudioGAN's side, the inputs in it) of a fresh checkpoint in `folder`."""
     config, classes, count = small_config(**case.changes), case.classes, 3
-    ours = make_checkpoint(folder / "ours", config, classes)
-    files = export_checkpoint(ours, folder / "files", version=version, seed=42, run_name="a-run")
+    _, files = make_exported(folder, config, classes, version=version, run_name="a-run")
     torch.manual_seed(3)
     y = torch.tensor([i % classes for i in range(count)]) if classes else None
     size = config.data.img_size[0]
