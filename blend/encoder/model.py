@@ -8,70 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
 from harness.config.experiment import Config, EncoderSettings
 from harness.errors import UserError
-from harness.features.resnet18 import IMAGENET_WIDTH, ResNet18, imagenet_state
+from harness.features.resnet18 import imagenet_state
 from harness.images.tensors import pictures_to_tensor
 from harness.messages import say
-from harness.networks.autocast import without_autocast
+from harness.networks.encoder import Encoder
+from harness.networks.resnet18 import IMAGENET_WIDTH, ResNet18
 from harness.runtime.rng import seed_for
 
 ENCODE_BATCH_SIZE = 64
-HALVINGS = {"imagenet": 5, "small": 4}
-SKIP_PIXELS = 2048  # the skip sees the picture reduced to at most so many
-
-
-class Encoder(nn.Module):
-    """x float32 (B, 3, H, W) in [-1, 1] → z float32 (B, z_dim), class logits float32 (B, num_classes) or None.
-
-    z is the sum of a skip, linear in the pixels and fitted in closed form (`ridge_init.py`), and of what the
-    ResNet adds to it. Most directions of z change a generator's pictures little, and nearly linearly: a network needs
-    very many updates to see them in the midst of everything else, and least squares none.
-
-    Attributes:
-        sha256: of the file that the weights came from; "" for fresh ones.
-        step: updates that it has learned for.
-    """
-
-    def __init__(self, settings: EncoderSettings, z_dim: int, num_classes: int, height: int, width: int) -> None:
-        super().__init__()
-        self.height, self.width, self.num_classes = height, width, num_classes
-        self.sha256, self.step = "", 0
-        self.trunk = ResNet18(settings.stem, settings.width)
-        factor = 2 ** HALVINGS[settings.stem]
-        # Where something stands in the picture is half of what z says: the last map is taken whole, not averaged.
-        features = 8 * settings.width * -(-height // factor) * -(-width // factor)
-        hidden: list[nn.Module] = []
-        for count in settings.head_dims:
-            hidden += [nn.Linear(features, count), nn.ReLU()]
-            features = count
-        self.hidden = nn.Sequential(*hidden)
-        self.to_z = nn.Linear(features, z_dim)
-        self.shrink = 1
-        while (height // self.shrink) * (width // self.shrink) > SKIP_PIXELS:
-            self.shrink *= 2
-        self.skip = nn.Linear(3 * (height // self.shrink) * (width // self.shrink), z_dim).requires_grad_(False)
-        for layer in (self.skip, self.to_z):  # both begin by saying nothing
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        self.to_class = nn.Linear(features, num_classes) if num_classes else None
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        assert x.shape[1:] == (3, self.height, self.width), x.shape
-        h = self.hidden(self.trunk(x).flatten(1))
-        with without_autocast(x):
-            z = self.skip(self.reduced(x)) + self.to_z(h.float())
-        return z, None if self.to_class is None else self.to_class(h).float()
-
-    def reduced(self, x: Tensor) -> Tensor:
-        """What the skip sees: float32 (B, 3 * h * w)."""
-        x = x.float()
-        return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)
 
 
 def build_encoder(config: Config, generator: StyledGenerator) -> Encoder:
@@ -91,7 +41,8 @@ def build_encoder(config: Config, generator: StyledGenerator) -> Encoder:
 
 
 def _empty_encoder(settings: EncoderSettings, generator: StyledGenerator) -> Encoder:
-    return Encoder(settings, generator.z_dim, generator.num_classes, generator.height, generator.width)
+    trunk = ResNet18(settings.stem, settings.width)
+    return Encoder(trunk, generator.z_dim, generator.num_classes, generator.height, generator.width, settings.head_dims)
 
 
 def _placed(encoder: Encoder, config: Config, generator: StyledGenerator) -> Encoder:

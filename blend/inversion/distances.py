@@ -13,8 +13,9 @@ from torch import Tensor
 
 from harness.checkpoints.load import LoadedCheckpoint
 from harness.errors import UserError
-from harness.features.resnet18 import ResNet18, imagenet_state
+from harness.features.resnet18 import imagenet_state
 from harness.networks.autocast import to_full_precision
+from harness.networks.resnet18 import ResNet18
 
 # x float (B, 3, H, W) in [-1, 1] → maps of features (B, C, h, w).
 FeatureMaps = Callable[[Tensor], list[Tensor]]

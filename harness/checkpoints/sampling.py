@@ -24,6 +24,8 @@ def standing_copy(generator: nn.Module, z_dim: int, num_classes: int, seed: int 
     """
     standing = copy.deepcopy(generator).train()
     norms = [m for m in standing.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return standing.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean

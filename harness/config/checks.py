@@ -246,6 +246,29 @@ def _training_faults(config: Config) -> Iterator[Fault]:
             f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2",
         )
     yield from _schedule_faults(config)
+    yield from _reconstruction_faults(config)
+
+
+def _reconstruction_faults(config: Config) -> Iterator[Fault]:
+    """What does not go with an encoder that learns together with the networks."""
+    if not config.reconstruction.apply:
+        return
+    loss, optim = config.loss, config.optim
+    for key, found, allowed in (
+        ("engine", config.engine, "native"),
+        ("train.numerics", config.train.numerics, "fast"),
+        ("optim.d_updates_per_step", optim.d_updates_per_step, 1),
+        ("optim.z_schedule", optim.z_schedule, None),
+        ("loss.adv_loss", loss.adv_loss, "hinge"),
+        ("loss.apply_gp", loss.apply_gp, False),
+        ("loss.apply_r1_reg", loss.apply_r1_reg, False),
+        ("loss.apply_mismatch", loss.apply_mismatch, False),
+        ("loss.apply_similarity", loss.apply_similarity, False),
+        ("model.apply_d_sn", config.model.apply_d_sn, True),
+    ):
+        if found != allowed:
+            text = f"{key}: found {shown(found)}, allowed {shown(allowed)} with reconstruction.apply, "
+            yield (key, "reconstruction.apply"), text + f"try --set {key}={shown(allowed)}"
 
 
 def _schedule_faults(config: Config) -> Iterator[Fault]:

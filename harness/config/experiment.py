@@ -23,6 +23,7 @@ from harness.config.schema import (
     Loss,
     Model,
     Optim,
+    ReconstructionSettings,
     Studiogan,
     Train,
 )
@@ -32,9 +33,9 @@ from harness.errors import UserError
 
 __all__ = [
     "Augment", "Blend", "Config", "Data", "EncoderSettings", "Evaluate", "Finetune", "Inversion", "Loss", "Model",
-    "Optim", "Studiogan", "Train", "all_keys", "check_config", "complete_config", "config_differences",
-    "config_to_dict", "config_to_yaml", "d_block_count", "epochs_to_steps", "expand_path", "finetune_config",
-    "load_config", "read_yaml", "source_folder",
+    "Optim", "ReconstructionSettings", "Studiogan", "Train", "all_keys", "check_config", "complete_config",
+    "config_differences", "config_to_dict", "config_to_yaml", "d_block_count", "epochs_to_steps", "expand_path",
+    "finetune_config", "load_config", "read_yaml", "source_folder",
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class Clean(Section):
 
 
 class Model(Section):
-    backbone: Literal["resnet", "conv"]
+    backbone: Literal["resnet", "conv", "subpixel"]
     z_dim: Width
     g_conv_dim: Width
     d_conv_dim: Width
@@ -133,6 +133,20 @@ class Optim(Section):
     total_epochs: Count | None
     z_schedule: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_lists_to_tuples), Field(min_length=1)] | None
     z_schedule_unit: Literal["steps", "epochs"]
+
+
+class ReconstructionSettings(Section):
+    apply: bool
+    features: Literal["efficientnet_lite0", "reader"]
+    encoder_width: Annotated[int, Field(ge=8, le=4096)]
+    e_lr: Rate
+    pixel_lambda: Positive
+    gradient_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    features_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    class_lambda: Positive
+    decorrelation_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    adversarial_share: Positive
 
 
 class Augment(Section):
@@ -255,6 +269,7 @@ class Config(Section):
     model: Model
     loss: Loss
     optim: Optim
+    reconstruction: ReconstructionSettings
     augment: Augment
     train: Train
     finetune: Finetune

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError, reason_of
-from harness.features.featurizer import Normalise
+from harness.networks.layers import Normalise
 
 HOW = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
 CELLS = 4

@@ -3,7 +3,7 @@
 In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from harness.images.tensors import pictures_to_tensor
 
-# What torchvision's training took from pictures in [0, 1].
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Network = Callable[[Tensor], Tensor]
 
 
@@ -78,24 +76,6 @@ def batches(
 ) -> Iterator[Tensor]:
     for start in range(0, len(pictures), batch_size):
         yield to_input(pictures[start : start + batch_size], size_px)
-
-
-class Normalise(nn.Module):
-    """x float32 (B, 3, H, W) in [-1, 1] → what a network was trained on: pictures in [0, 1], less `mean`, over `std`.
-
-    Adds nothing to a state dict, and has its numbers even where a network is made without any (on the meta device).
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
-        super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ((x + 1) / 2 - self.mean) / self.std
 
 
 def both_ways(network: Network) -> Network:

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.features.download_weights import Published, fill_network
-from harness.features.featurizer import Featurizer, Normalise, both_ways, linear_head
+from harness.features.featurizer import Featurizer, both_ways, linear_head
+from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_batch_norm
+from harness.networks.layers import Normalise
 
 SIZE_PX, DIM = 224, 1280
 FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # the float tensors of TensorFlow's 8-bit file, to be placed
@@ -25,37 +27,6 @@ PUBLISHED = Published(
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 KEPT_BLOCKS = (12, 15)  # the last ones with 96 and with 160 channels
 EPSILON = 1e-5  # of torchvision's batch norms
-
-
-class PaddedConv(nn.Conv2d):
-    """Padded evenly (torchvision), or by what the stride leaves, more of it behind (TensorFlow's "SAME")."""
-
-    same = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if not self.same:
-            return F.conv2d(x, self.weight, self.bias, stride, kernel // 2, 1, self.groups)
-        down, across = (max(kernel - (side % stride or stride), 0) for side in x.shape[2:])
-        x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
-        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
-
-
-class Bottleneck(nn.Module):
-    """Widen, look at each channel alone, narrow without a nonlinearity (the paper's table 1)."""
-
-    def __init__(self, inside: int, outside: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        width = inside * expansion
-        self.expand = PaddedConv(inside, width, 1) if expansion > 1 else None
-        self.depthwise = PaddedConv(width, width, 3, stride, groups=width)
-        self.project = PaddedConv(width, outside, 1)
-        self.adds = stride == 1 and inside == outside
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x if self.expand is None else F.relu6(self.expand(x))
-        narrow = self.project(F.relu6(self.depthwise(wide)))
-        return x + narrow if self.adds else narrow
 
 
 class MobileNetV2(nn.Module):
@@ -111,9 +82,7 @@ def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     folded = {"classifier.weight": weights["classifier.1.weight"], "classifier.bias": weights["classifier.1.bias"]}
 
     def fold(name: str, convolution: str, norm: str) -> None:
-        scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
-        folded[f"{name}.weight"] = weights[f"{convolution}.weight"] * scale[:, None, None, None]
-        folded[f"{name}.bias"] = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+        folded.update(fold_batch_norm(weights, name, convolution, norm, EPSILON))
 
     fold("stem", "features.0.0", "features.0.1")
     fold("head", "features.18.0", "features.18.1")

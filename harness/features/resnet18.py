@@ -1,18 +1,15 @@
-"""ResNet-18 (He et al. 2016, §4.1) without its classifier, in torchvision's parameter names; ImageNet weights for it.
-
-In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps. torchvision itself is not needed.
-"""
+"""ImageNet weights for ResNet-18, and features from it."""
 
 from pathlib import Path
 
 import safetensors.torch
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.errors import UserError, reason_of
 from harness.features.download_weights import Published, frozen
-from harness.features.featurizer import Featurizer, Normalise, both_ways
+from harness.features.featurizer import Featurizer, both_ways
+from harness.networks.resnet18 import IMAGENET_WIDTH, ResNet18
 
 # ResNet18_Weights.IMAGENET1K_V1 of torchvision.
 WEIGHTS_FILE = "resnet18-f37072fd.pth"
@@ -20,72 +17,6 @@ WEIGHTS_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07
 PUBLISHED = Published(
     (WEIGHTS_FILE,), f"https://download.pytorch.org/models/{WEIGHTS_FILE}", {WEIGHTS_FILE: WEIGHTS_SHA256}
 )
-STAGES = 4
-IMAGENET_WIDTH = 64
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = None
-        if stride > 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, h, w) → (B, C_out, h / stride, w / stride), rounded up."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + shortcut)
-
-
-class ResNet18(nn.Module):
-    """x float32 (B, 3, H, W) in [-1, 1] → float (B, 8 * width, h, w).
-
-    h, w are a 32nd of H, W, with the small stem a 16th; always rounded up.
-
-    Args:
-        stem: imagenet = convolution and max-pooling, each halving the picture; small = without the pooling. The
-            weights have the same shapes either way.
-        width: channels of the first stage; ImageNet weights need 64.
-    """
-
-    def __init__(self, stem: str = "imagenet", width: int = IMAGENET_WIDTH) -> None:
-        super().__init__()
-        assert stem in ("imagenet", "small"), stem
-        self.width = width
-        self.scale = Normalise()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
-        channels = width
-        for number in range(STAGES):
-            out_channels, stride = width << number, 1 if number == 0 else 2
-            blocks = BasicBlock(channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1)
-            setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))
-            channels = out_channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """The outputs of the four stages, from the first (B, width, h, w) to the last (B, 8 * width, h / 8, w / 8)."""
-        x = self.pool(F.relu(self.bn1(self.conv1(self.scale(x)))))
-        maps = []
-        for number in range(STAGES):
-            x = getattr(self, f"layer{number + 1}")(x)
-            maps.append(x)
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.feature_maps(x)[-1]
-
-
-# ---- ImageNet weights -------------------------------------------------------------------------------------------
 
 
 def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """From a config to networks and optimisers, and between these and a checkpoint folder."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,20 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.config.experiment import Config, Loss, config_to_dict
 from harness.errors import UserError
+from harness.features.frozen_maps import load_frozen_maps
 from harness.native.data import PictureOrder, Pictures, PictureSource
 from harness.native.losses import LeCam
+from harness.native.reconstruction import SHARE_START, Reconstruction
 from harness.native.step import Training
-from harness.networks.build import build_networks
+from harness.networks.build import build_encoder_and_heads, build_networks
 from harness.networks.layers import synchronise_batch_norm
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
+
+N = TypeVar("N", bound=nn.Module)
 
 
 def open_training_set(config: Config) -> PackedSet:
@@ -48,7 +53,7 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
     if world.size > 1:
         synchronise_batch_norm(generator)
         synchronise_batch_norm(discriminator)  # it has some where it has no spectral norm
-    ema = copy.deepcopy(generator).requires_grad_(False) if config.model.apply_g_ema else None
+    ema = averaged(generator, config)
 
     def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
         betas = (optim.beta1, optim.beta2)
@@ -63,9 +68,29 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
         adam(discriminator, optim.d_lr), lecam, source, Draws(config.seed, device, share), num_classes,
         broken=torch.zeros((), device=device), broken_steps=torch.zeros((), device=device),
     )  # fmt: skip
+    if config.reconstruction.apply:
+        run.reconstruction = _build_reconstruction(run, adam)
     if config.train.compile:
         run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator.judge)
     return run
+
+
+def averaged(network: N, config: Config) -> N | None:
+    """The start of its moving average; None where there is none."""
+    return copy.deepcopy(network).requires_grad_(False) if config.model.apply_g_ema else None
+
+
+def _build_reconstruction(run: Training, adam: Callable[[nn.Module, float], torch.optim.Optimizer]) -> Reconstruction:
+    config, device = run.config, run.hardware.device
+    maps = load_frozen_maps(config.reconstruction.features, device)
+    encoder, heads = build_encoder_and_heads(config, run.num_classes, maps.channels, device)
+    if run.world.size > 1:
+        synchronise_batch_norm(encoder)
+    return Reconstruction(
+        encoder, averaged(encoder, config), heads, maps, adam(encoder, config.reconstruction.e_lr),
+        adam(heads, config.optim.d_lr), torch.tensor(SHARE_START, device=device),
+        torch.eye(config.model.z_dim, device=device),
+    )  # fmt: skip
 
 
 def make_lecam(loss: Loss) -> LeCam:
@@ -77,7 +102,16 @@ def make_lecam(loss: Loss) -> LeCam:
 
 def networks_of(run: Training) -> dict[str, nn.Module]:
     named = {"generator": run.generator, "generator_ema": run.generator_ema, "discriminator": run.discriminator}
+    if (rec := run.reconstruction) is not None:
+        named |= {"encoder": rec.encoder, "encoder_ema": rec.encoder_ema, "feature_heads": rec.heads}
     return {name: network for name, network in named.items() if network is not None}
+
+
+def optimizers_of(run: Training) -> dict[str, torch.optim.Optimizer]:
+    named = {"g_optimizer": run.g_optimizer, "d_optimizer": run.d_optimizer}
+    if (rec := run.reconstruction) is not None:
+        named |= {"e_optimizer": rec.e_optimizer, "h_optimizer": rec.h_optimizer}
+    return named
 
 
 def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Path:
@@ -88,10 +122,12 @@ def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Pa
     folder = checkpoint_folder(checkpoints, run.step)
     state = {
         "step": run.step,
-        "g_optimizer": run.g_optimizer.state_dict(),
-        "d_optimizer": run.d_optimizer.state_dict(),
+        **{name: optimizer.state_dict() for name, optimizer in optimizers_of(run).items()},
         "lecam": lecam_state(run),
     }
+    if (rec := run.reconstruction) is not None:
+        state["reconstruction"] = {"share": rec.share, "correlation": rec.correlation}
+        facts = facts | {"feature_maps": {"name": rec.maps.name, "sha256": rec.maps.sha256}}
     meta = {"step": run.step, "num_classes": run.num_classes, "config": config_to_dict(run.config), **facts}
     weights = {name: network.state_dict() for name, network in networks_of(run).items()}
 
@@ -134,12 +170,15 @@ def load_training(run: Training, folder: Path) -> None:
     load_networks(run, folder)
     state = load_state(folder)
     run.step = state["step"]
-    for optimizer, name in ((run.g_optimizer, "g_optimizer"), (run.d_optimizer, "d_optimizer")):
+    for name, optimizer in optimizers_of(run).items():
         # Moments as they were; rates and the rest as the config says, also after an allowed change of it.
         pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)
         groups = [{**now, "params": stored["params"]} for now, stored in pairs]
         optimizer.load_state_dict({**state[name], "param_groups": groups})
         _lay_moments_out(optimizer)
+    if (rec := run.reconstruction) is not None:
+        kept = {name: value.to(run.hardware.device) for name, value in state["reconstruction"].items()}
+        rec.share, rec.correlation = kept["share"], kept["correlation"]
     if run.lecam is not None and state["lecam"] is not None:
         share, device = run.draws.share, run.hardware.device
         anchors = {name: a.to(device) if a is not None else None for name, a in state["lecam"].items()}

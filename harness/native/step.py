@@ -5,7 +5,7 @@ Nothing here waits for the device: losses stay tensors, a non-finite one stops t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from harness.networks.progressive_latents import active_size, open_columns
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World, average_gradients
 from harness.runtime.rng import Draws
+
+if TYPE_CHECKING:
+    from harness.native.reconstruction import Reconstruction
 
 
 class Fakes(NamedTuple):
@@ -52,6 +55,7 @@ class Training:
     broken_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then, which changed no weight
     g_call: Callable[..., Tensor] | None = None  # the compiled networks, where the config asks for it
     d_call: Callable[..., Judgement] | None = None
+    reconstruction: "Reconstruction | None" = None  # where an encoder learns with them
 
     def draw_fakes(self, purpose: str, index: int) -> Fakes:
         """Fresh pictures of the generator."""

@@ -24,6 +24,7 @@ from harness.errors import EXIT_USER_ERROR, UserError
 from harness.messages import say
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.freeze import freeze_discriminator
+from harness.native.reconstruction import reconstruction_step
 from harness.native.sample_grids import save_reals, save_samples
 from harness.native.state import (
     build_training,
@@ -172,8 +173,9 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     life.begin(run, out_of_memory_text(run.config, run.hardware))
     reporter = _begin(run, life, packed, facts) if first else None
     evaluations.catch_up()  # killed before this step was evaluated
+    one_step = train_step if run.reconstruction is None else reconstruction_step
     while run.step < life.target:
-        values = train_step(run)
+        values = one_step(run)
 
         # Caught before the update on the device; here a person is told. Reading a CUDA scalar waits, so not every step.
         if run.hardware.device.type == "cpu" or run.step % train.log_every_steps == 0:
@@ -208,12 +210,15 @@ def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
     env = {"device": run.hardware.text, "processes": run.world.size, **facts}
     reporter = life.report(pictures, train.log_every_steps, **env)
-    count = {n: sum(p.numel() for p in net.parameters()) for n, net in (("G", run.generator), ("D", run.discriminator))}
+    networks = {"G": run.generator, "D": run.discriminator}
+    if run.reconstruction is not None:
+        networks |= {"E": run.reconstruction.encoder, "heads": run.reconstruction.heads}
+    counts = [f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in networks.items()]
     where = "resident" if run.source.resident else "read when needed"
     layout = "channels-last" if train.channels_last else "channels-first"
     life.say(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
     life.say(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
-    life.say(f"G {count['G']:,} and D {count['D']:,} parameters")
+    life.say(f"parameters: {', '.join(counts)}")
     if run.step == 0:
         save_reals(life.rundir, packed, train.sample_count)
         save_samples(run, run.generator_ema or run.generator, life.rundir)

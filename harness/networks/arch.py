@@ -54,7 +54,7 @@ class ArchSpec:
 
     def __post_init__(self) -> None:
         check_size(self.img_height, self.img_width)
-        assert self.backbone in ("resnet", "conv")
+        assert self.backbone in ("resnet", "conv", "subpixel")
         assert self.g_cond_mtd in (None, "cBN", "concat") and self.d_cond_mtd in (None, "PD", "concat", "acgan")
         if (self.g_cond_mtd or self.d_cond_mtd) and self.num_classes < 1:
             raise UserError(

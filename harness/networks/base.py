@@ -67,12 +67,16 @@ class Generator(nn.Module):
         assert y is not None or self.spec.g_cond_mtd is None, "a conditional generator needs labels"
         if self.spec.g_cond_mtd == "concat" and y is not None:
             z = torch.cat([z, embed(self.embedding, y)], dim=1)
-        x = self.linear0(z).unflatten(1, self.base_shape)
+        x, condition = self.linear0(z).unflatten(1, self.base_shape), self.condition(z, y)
         for group in self.blocks:
             assert isinstance(group, nn.ModuleList)
             block = group[0]
-            x = block(x) if isinstance(block, SelfAttention) else block(x, y)
+            x = block(x) if isinstance(block, SelfAttention) else block(x, condition)
         return x
+
+    def condition(self, latent: Tensor, y: Tensor | None) -> Tensor | None:
+        """What each block takes beside its map: labels; `latent` is z with the class's embedding, if that is concat."""
+        return y
 
 
 class Discriminator(nn.Module):
@@ -120,7 +124,11 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
     def judge(self, x: Tensor, y: Tensor | None = None) -> Judgement:
-        h, how = self.features(x), self.spec.d_cond_mtd
+        return self.judge_features(self.features(x), y)
+
+    def judge_features(self, h: Tensor, y: Tensor | None) -> Judgement:
+        """The head: features float32 (B, d), labels -> what it says of them."""
+        how = self.spec.d_cond_mtd
         with without_autocast(h):
             assert how in (None, "acgan") or y is not None, "a conditional discriminator needs labels"
             if how == "concat":

@@ -1,14 +1,20 @@
 """From a config to freshly initialised networks."""
 
+from collections.abc import Sequence
+
 import torch
 
 from harness.config.experiment import Config
 from harness.networks.arch import ArchSpec
 from harness.networks.base import Discriminator, Generator
 from harness.networks.conv import ConvDiscriminator, ConvGenerator
+from harness.networks.encoder import Encoder
+from harness.networks.feature_heads import FeatureHeads
 from harness.networks.layers import round_as_studiogan
 from harness.networks.progressive_latents import active_size, close_columns
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from harness.networks.resnet18 import ResNet18
+from harness.networks.subpixel import SubpixelDiscriminator, SubpixelGenerator, pixel_factor
 from harness.runtime.device import one_thread
 from harness.runtime.rng import seed_for
 
@@ -39,7 +45,30 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
     return generator, discriminator
 
 
+def build_encoder_and_heads(
+    config: Config, num_classes: int, map_channels: Sequence[int], device: torch.device
+) -> tuple[Encoder, FeatureHeads]:
+    """Freshly initialised: a function of config.seed alone, whatever the number of threads."""
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.seed, "reconstruction.weights"))
+        encoder = empty_encoder(config, num_classes)
+        heads = FeatureHeads(map_channels)
+    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
+    for network in (encoder, heads):
+        network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
+    return encoder, heads
+
+
+def empty_encoder(config: Config, num_classes: int) -> Encoder:
+    """The encoder that learns together with the networks, with weights of no meaning."""
+    height, width = config.data.img_size
+    trunk = ResNet18(f"unshuffle{pixel_factor(height)}", config.reconstruction.encoder_width)
+    return Encoder(trunk, config.model.z_dim, num_classes, height, width, standardised=True)
+
+
 def spec_to_networks(spec: ArchSpec) -> tuple[Generator, Discriminator]:
     if spec.backbone == "conv":
         return ConvGenerator(spec), ConvDiscriminator(spec)
+    if spec.backbone == "subpixel":
+        return SubpixelGenerator(spec), SubpixelDiscriminator(spec)
     return ResNetGenerator(spec), ResNetDiscriminator(spec)

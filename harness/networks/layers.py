@@ -3,6 +3,8 @@
 Parameter and buffer names and order are StudioGAN 0.2.0's (`utils/model_ops.py`), so its weights load as they are.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -13,6 +15,8 @@ from harness.networks.spectral_norm import SpectralNorm
 
 BN_EPS = 1e-4
 BN_MOMENTUM = 0.1
+# What torchvision's training took from pictures in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class SNConv2d(SpectralNorm, nn.Conv2d):
@@ -131,8 +135,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     synchronised: bool = False
     frozen: bool = False
 
-    def __init__(self, num_features: int, affine: bool = True):
-        super().__init__(num_features, eps=BN_EPS, momentum=BN_MOMENTUM, affine=affine)
+    def __init__(self, num_features: int, affine: bool = True, eps: float = BN_EPS):
+        super().__init__(num_features, eps=eps, momentum=BN_MOMENTUM, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and self.synchronised and dist.is_initialized() and dist.get_world_size() > 1:
@@ -193,3 +197,24 @@ def round_as_studiogan(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, SpectralNorm | ConditionalBatchNorm2d):
             layer.stepwise = True
+
+
+# ---- Input ---------------------------------------------------------------------------------------
+
+
+class Normalise(nn.Module):
+    """x float32 (B, 3, H, W) in [-1, 1] → what a network was trained on: pictures in [0, 1], less `mean`, over `std`.
+
+    Adds nothing to a state dict, and has its numbers even where a network is made without any (on the meta device).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x + 1) / 2 - self.mean) / self.std

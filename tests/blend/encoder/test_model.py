@@ -14,7 +14,7 @@ from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
-from harness.features.resnet18 import ResNet18
+from harness.networks.resnet18 import ResNet18
 from tests.blend.tiny_blend import CONDITIONAL, SIZE, Z_DIM, make_tiny_runs, quick_work, tiny_config, write_run
 from tests.refusals import refused
 

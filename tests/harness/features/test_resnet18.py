@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.features import resnet18
-from harness.features.resnet18 import ResNet18, imagenet_state
+from harness.features.resnet18 import imagenet_state
+from harness.networks.resnet18 import ResNet18
 from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Trap
 

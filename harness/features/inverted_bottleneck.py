@@ -1,0 +1,48 @@
+"""The block of mobile networks (inverted bottleneck), and batch norm folded into the convolution before it."""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PaddedConv(nn.Conv2d):
+    """Padded evenly (torchvision), or by what the stride leaves, more of it behind (TensorFlow's "SAME")."""
+
+    same = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if not self.same:
+            return F.conv2d(x, self.weight, self.bias, stride, kernel // 2, 1, self.groups)
+        down, across = (max(kernel - (side % stride or stride), 0) for side in x.shape[2:])
+        x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+
+
+class Bottleneck(nn.Module):
+    """Widen, look at each channel alone, narrow without a nonlinearity (Sandler et al. 2018, table 1)."""
+
+    def __init__(self, inside: int, outside: int, expansion: int, stride: int, kernel: int = 3) -> None:
+        super().__init__()
+        width = inside * expansion
+        self.expand = PaddedConv(inside, width, 1) if expansion > 1 else None
+        self.depthwise = PaddedConv(width, width, kernel, stride, groups=width)
+        self.project = PaddedConv(width, outside, 1)
+        self.adds = stride == 1 and inside == outside
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if self.expand is None else F.relu6(self.expand(x))
+        narrow = self.project(F.relu6(self.depthwise(wide)))
+        return x + narrow if self.adds else narrow
+
+
+def fold_batch_norm(
+    weights: Mapping[str, Tensor], name: str, convolution: str, norm: str, epsilon: float
+) -> dict[str, Tensor]:
+    """`name`.weight and .bias: the layer `convolution` of a state dict with the batch norm `norm` folded into it."""
+    scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + epsilon).sqrt()
+    return {
+        f"{name}.weight": weights[f"{convolution}.weight"] * scale[:, None, None, None],
+        f"{name}.bias": weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale,
+    }

@@ -1,0 +1,172 @@
+"""Training in which an encoder learns together with the two networks: pictures are redrawn from their own latents.
+
+A family that is well understood: VAE/GAN (Larsen et al. 2016), alpha-GAN (Rosca et al. 2017), ALAE (Pidhorskyi et al.
+2020). Beside the discriminator on pixels, heads judge the maps of a frozen network (Projected GAN, Sauer et al. 2021).
+
+In each step a batch of training pictures is redrawn, and as many pictures are drawn from normal latents. The gradients
+of both losses are taken with respect to the pictures; there the adversarial one is scaled to a share of the redrawing
+one. The share follows the discriminator: it falls where that is beaten, and rises where that wins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.features.frozen_maps import FrozenMaps
+from harness.native.losses import d_loss, g_loss
+from harness.native.step import Training, apply_update, ema_decay, update_ema
+from harness.networks.encoder import Encoder
+from harness.networks.feature_heads import FeatureHeads
+from harness.runtime.dist import World
+
+SCALES = 4  # at which pictures are compared: whole, and halved three times
+SHARE_START, SHARE_LEAST = 0.05, 0.003
+SHARE_RATE, HINGE_TARGET = 0.1, 1.2  # a step multiplies the share by exp(rate * (target - D's hinge loss)); 2 = beaten
+CORRELATION_MOMENTUM = 0.05
+
+
+@dataclass
+class Reconstruction:
+    """What this kind of training has beside the run's generator and discriminator.
+
+    Attributes:
+        share: (), of the redrawing gradient, that the adversarial one has now.
+        correlation: (z_dim, z_dim), running mean of z z' over the batches.
+    """
+
+    encoder: Encoder
+    encoder_ema: Encoder | None
+    heads: FeatureHeads
+    maps: FrozenMaps
+    e_optimizer: torch.optim.Optimizer
+    h_optimizer: torch.optim.Optimizer
+    share: Tensor
+    correlation: Tensor
+
+
+def reconstruction_step(run: Training) -> dict[str, Tensor]:
+    """One update of all networks. Returns scalars on the device, means over the accumulated batches: g_loss (the
+    redrawing loss), pixel, features, correlation, and once D has joined d_loss, d_real, d_fake, adversarial, share."""
+    rec, optim = run.reconstruction, run.config.optim
+    assert rec is not None
+    joined = run.step >= run.config.reconstruction.warmup_steps
+    updates = [(run.g_optimizer, "g_loss"), (rec.e_optimizer, "g_loss")]
+    updates += [(run.d_optimizer, "d_loss"), (rec.h_optimizer, "d_loss")] if joined else []
+    for optimizer, _ in updates:
+        optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for micro in range(optim.acml_steps):
+        parts = _batch(run, rec, run.step * optim.acml_steps + micro, joined)
+        sums = {name: sums.get(name, 0) + part / optim.acml_steps for name, part in parts.items()}
+    for optimizer, loss in updates:
+        apply_update(run, optimizer, sums[loss])
+    decay = ema_decay(run.config, run.step)
+    for average, network in ((run.generator_ema, run.generator), (rec.encoder_ema, rec.encoder)):
+        if average is not None:
+            update_ema(average, network, decay)
+    run.broken_steps = run.broken_steps + run.broken
+    run.step += 1
+    return sums
+
+
+def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict[str, Tensor]:
+    """Adds the gradients of one batch to all networks. Returns its detached losses."""
+    settings, share_of_step = run.config.reconstruction, 1 / run.config.optim.acml_steps
+    real, real_y = run.source.batch(index)
+    real_y, count = real_y if run.num_classes else None, len(real)
+    with run.hardware.autocast():
+        z, class_logits = rec.encoder(real)
+    parts = {"correlation": _decorrelation(rec, z, run.world)}
+    side_loss = settings.decorrelation_lambda * parts["correlation"]
+    if class_logits is not None and real_y is not None:
+        parts["e_class"] = F.cross_entropy(class_logits, real_y)
+        side_loss = side_loss + settings.class_lambda * parts["e_class"]
+    y = real_y
+    if joined:
+        optim = run.config.optim
+        drawn, drawn_y = run.draws.latents(
+            "g.latents", index, optim.batch_size, run.config.model.z_dim, run.num_classes
+        )
+        z, y = torch.cat([z, drawn]), None if real_y is None or drawn_y is None else torch.cat([real_y, drawn_y])
+    with run.hardware.autocast():
+        pictures = (run.g_call or run.generator)(z, y)
+
+    # What follows sees pictures that come from nowhere; its gradient goes on through the networks at the end.
+    seen = pictures.detach().requires_grad_(True)
+    with torch.no_grad():
+        real_maps = rec.maps(real)
+    maps = rec.maps(seen)
+    gradient_of_game = torch.zeros_like(seen)
+    if joined:
+        parts |= _game(run, rec, index, real, real_y, real_maps, seen, y, maps)
+        (gradient_of_game,) = torch.autograd.grad(parts["adversarial"], seen, retain_graph=True)
+    parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda)
+    parts["features"] = feature_loss([part[:count] for part in maps], real_maps)
+    parts["g_loss"] = settings.pixel_lambda * parts["pixel"] + settings.features_lambda * parts["features"]
+    (gradient,) = torch.autograd.grad(parts["g_loss"], seen)
+    if joined:
+        rec.share = _steered(rec.share, run.world.mean(parts["d_loss"].detach()), settings.adversarial_share)
+        parts["share"] = rec.share
+        redrawing = run.world.mean(gradient[:count].square().sum()).sqrt()
+        game = run.world.mean(gradient_of_game[:count].square().sum()).sqrt()
+        gradient = gradient + rec.share * redrawing / (game + 1e-12) * gradient_of_game
+    torch.autograd.backward(
+        [pictures, side_loss], [share_of_step * gradient, share_of_step * torch.ones_like(side_loss)]
+    )
+    return {name: part.detach() for name, part in parts.items()}
+
+
+def _game(
+    run: Training, rec: Reconstruction, index: int, real: Tensor, real_y: Tensor | None, real_maps: list[Tensor],
+    seen: Tensor, y: Tensor | None, maps: list[Tensor],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Adds the gradients of both discriminators to them; what the generator is to lower is `adversarial`."""
+    kind, discriminator = run.config.loss.adv_loss, run.discriminator
+    of_real = run.judge(run.augment(real, "d.real", index), real_y)
+    of_seen = run.judge(run.augment(seen, "d.fake", index), y)
+    head_real, head_seen = rec.heads(real_maps), rec.heads(maps)
+    on_pixels = d_loss(kind, of_real.logits, of_seen.logits)
+    on_maps = d_loss(kind, head_real.flatten(), head_seen.flatten())
+    parts = {"d_real": of_real.logits.mean(), "d_fake": of_seen.logits.mean(), "d_loss": (on_pixels + on_maps) / 2}
+    loss = parts["d_loss"]
+    if run.lecam is not None:
+        parts["lecam"] = run.lecam.penalty(of_real.logits, of_seen.logits, run.step, run.world.mean)
+        loss = loss + parts["lecam"]
+    parameters = [p for p in [*discriminator.parameters(), *rec.heads.parameters()] if p.requires_grad]
+    (loss / run.config.optim.acml_steps).backward(inputs=parameters, retain_graph=True)
+    parts["adversarial"] = (g_loss(kind, of_seen.logits) + g_loss(kind, head_seen.flatten())) / 2
+    return parts
+
+
+def _steered(share: Tensor, hinge: Tensor, most: float) -> Tensor:
+    return (share * torch.exp(SHARE_RATE * (HINGE_TARGET - hinge))).clamp(SHARE_LEAST, most)
+
+
+def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:
+    """Mean square of the correlations between components of z, from a running mean; its gradient reaches this batch."""
+    momentum = CORRELATION_MOMENTUM
+    now = z.t() @ z / len(z)
+    running = (1 - momentum) * rec.correlation + momentum * now
+    rec.correlation = (1 - momentum) * rec.correlation + momentum * world.mean(now.detach())
+    between = running - torch.diag(running.diagonal())
+    return between.square().sum() / len(running) / momentum
+
+
+def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float) -> Tensor:
+    """Mean absolute difference of float (B, 3, H, W) and of their slopes, over SCALES sizes."""
+    loss = x.new_zeros(())
+    for scale in range(SCALES):
+        if scale:
+            x, target = F.avg_pool2d(x, 2), F.avg_pool2d(target, 2)
+        difference = x - target
+        slopes = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+        loss = loss + difference.abs().mean() + gradient_lambda * slopes / 2
+    return loss / SCALES
+
+
+def feature_loss(maps: list[Tensor], target_maps: list[Tensor]) -> Tensor:
+    """Mean over the maps of their absolute difference, relative to the target's size."""
+    pairs = zip(maps, target_maps, strict=True)
+    return torch.stack([(a - b).abs().mean() / b.abs().mean().clamp(min=1e-6) for a, b in pairs]).mean()

@@ -1,0 +1,83 @@
+"""The encoder: from a picture to the latent from which the generator would draw it."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.networks.autocast import to_full_precision, without_autocast
+from harness.networks.layers import BatchNorm2d
+from harness.networks.resnet18 import HALVINGS, ResNet18
+
+SKIP_PIXELS = 2048  # the skip sees the picture reduced to at most so many
+
+
+class Encoder(nn.Module):
+    """x float32 (B, 3, H, W) in [-1, 1] → z float32 (B, z_dim), class logits float32 (B, num_classes) or None.
+
+    One that learns from a finished generator has a skip, linear in the pixels and fitted in closed form
+    (`blend/encoder/ridge_init.py`); z is the sum of it and of what the ResNet adds. Most directions of z change a
+    generator's pictures little, and nearly linearly: a network needs very many updates to see them in the midst of
+    everything else, and least squares none.
+
+    One that learns together with the generator has none; batch norm without gain gives each component of z mean 0 and
+    variance 1 over the training pictures.
+
+    Attributes:
+        sha256: of the file that the weights came from; "" for fresh ones.
+        step: updates that it has learned for.
+    """
+
+    def __init__(
+        self,
+        trunk: ResNet18,
+        z_dim: int,
+        num_classes: int,
+        height: int,
+        width: int,
+        head_dims: Sequence[int] = (),
+        standardised: bool = False,
+    ) -> None:
+        super().__init__()
+        self.height, self.width, self.num_classes = height, width, num_classes
+        self.sha256, self.step = "", 0
+        self.trunk = trunk
+        factor = 2 ** HALVINGS[trunk.stem]
+        # Where something stands in the picture is half of what z says: the last map is taken whole, not averaged.
+        features = 8 * trunk.width * -(-height // factor) * -(-width // factor)
+        hidden: list[nn.Module] = []
+        for count in head_dims:
+            hidden += [nn.Linear(features, count), nn.ReLU()]
+            features = count
+        self.hidden = nn.Sequential(*hidden)
+        self.to_z = nn.Linear(features, z_dim)
+        nn.init.zeros_(self.to_z.bias)
+        self.skip = None
+        self.standardise = BatchNorm2d(z_dim, affine=False) if standardised else None
+        if standardised:
+            nn.init.normal_(self.to_z.weight, std=features**-0.5)
+        else:
+            self.shrink = 1
+            while (height // self.shrink) * (width // self.shrink) > SKIP_PIXELS:
+                self.shrink *= 2
+            pixels = 3 * (height // self.shrink) * (width // self.shrink)
+            self.skip = nn.Linear(pixels, z_dim).requires_grad_(False)
+            for values in (self.skip.weight, self.skip.bias, self.to_z.weight):  # both begin by saying nothing
+                nn.init.zeros_(values)
+        self.to_class = nn.Linear(features, num_classes) if num_classes else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        assert x.shape[1:] == (3, self.height, self.width), x.shape
+        h = self.hidden(self.trunk(x).flatten(1))
+        with without_autocast(x):
+            z = self.to_z(h.float())
+            if self.skip is not None:
+                z = self.skip(self.reduced(x)) + z
+            if self.standardise is not None:
+                z = self.standardise(z[:, :, None, None]).flatten(1)
+        return z, None if self.to_class is None else to_full_precision(self.to_class(h))
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """What the skip sees: float32 (B, 3 * h * w)."""
+        x = x.float()
+        return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)
