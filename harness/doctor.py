@@ -23,7 +23,6 @@ MODULES = {  # where the module's name is not the package's
     "scikit-learn": "sklearn",
     "python-multipart": "python_multipart",
     "pytest-timeout": "pytest_timeout",
-    "pytest-httpserver": "pytest_httpserver",
     "torch-fidelity": "torch_fidelity",
 }
 

@@ -14,13 +14,14 @@ import numpy as np
 
 from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, invert_pairs, load_parents
-from blend.generator.dial import Pairs, Setting, draw_designs, refuse_out_of_reach, setting_at, solve
+from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, setting_at, solve
 from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config
 from harness.errors import UserError
+from harness.messages import say
 from harness.storage.cache import key_sha256
 from harness.web.embed import save_sweep_webp
 
@@ -61,7 +62,18 @@ class ResolvedRequest:
     names: list[str]
     parents: np.ndarray | None  # uint8 (N, H, W, 3): the ordinary parent of each design
     facts: dict[str, Any]
-    columns: int
+    columns: int | None
+
+    def take(self, found: dict[int, Setting], futurism: float) -> "ResolvedRequest":
+        """The designs that can have this futurism, each at the setting where it has it."""
+        rows = list(found)
+        designs = [
+            replace(self.designs[row], setting=setting, intensity=None, asked_futurism=futurism)
+            for row, setting in found.items()
+        ]
+        names, parents = [self.names[row] for row in rows], None if self.parents is None else self.parents[rows]
+        columns = self.columns if len(rows) == len(self.designs) else None
+        return ResolvedRequest(self.pairs.take(rows), designs, names, parents, self.facts, columns)
 
 
 def blend_command(config: Config, request: Request) -> Path:
@@ -84,15 +96,14 @@ def blend_command(config: Config, request: Request) -> Path:
         raise UserError(f"name: found {name!r}, which holds other designs, allowed a new name; or move {folder} away")
     measures = load_measures(config, generator)
     how = config.blend.interpolation
-    designs = asked.designs
     if request.futurism is not None:
-        wanted = np.full(len(designs), request.futurism)
+        wanted = np.full(len(asked.designs), request.futurism)
         solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
-        refuse_out_of_reach(solved, request.futurism, asked.names)
-        designs = [
-            replace(design, setting=setting, intensity=None, asked_futurism=request.futurism)
-            for design, setting in zip(designs, solved.found.values(), strict=True)
-        ]
+        if missing := out_of_reach(solved, request.futurism, asked.names):
+            head = f"futurism {request.futurism:g}: within reach of {len(solved.found)} of {len(wanted)}; not of"
+            say("\n  ".join([head, *missing]))
+        asked = asked.take(solved.found, request.futurism)
+    designs = asked.designs
     pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)
     save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)
     if request.range:

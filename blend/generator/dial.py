@@ -161,15 +161,19 @@ def _nearer(
     return np.where(first, a, b), np.where(first, a_score, b_score)
 
 
-def refuse_out_of_reach(solved: Solved, asked: float, names: list[str]) -> None:
-    """UserError that names the first pair that cannot have this score, with the range that it can have."""
-    missing = [k for k, setting in enumerate(solved.settings) if setting is None]
-    if missing:
-        low, high = solved.reach[missing[0]]
-        more = f" (and {len(missing) - 1} more of {len(names)})" if len(missing) > 1 else ""
-        common = solved.reach[:, 0].max(), solved.reach[:, 1].min()
-        near = min(max(asked, common[0]), common[1]) if common[0] <= common[1] else 0.5 * (low + high)
+def out_of_reach(solved: Solved, asked: float, names: list[str]) -> list[str]:
+    """A line for each pair that cannot have this score, with the range that it can have. UserError when none can."""
+    lines = [
+        f"{name}: out of reach, {low:.0f} to {high:.0f}"
+        for name, setting, (low, high) in zip(names, solved.settings, solved.reach, strict=True)
+        if setting is None
+    ]
+    if len(lines) == len(names):
+        low, high = solved.reach[0]
+        more = f" (and {len(names) - 1} more, none of which reaches it)" if len(names) > 1 else ""
+        nearest = solved.reach.flat[np.abs(solved.reach - asked).argmin()]
         raise UserError(
-            f"futurism: found {asked:g}, allowed {low:.0f} to {high:.0f} for {names[missing[0]]}{more}; "
-            f"try --futurism {near:.0f}, or other parents"
+            f"futurism: found {asked:g}, allowed {low:.0f} to {high:.0f} for {names[0]}{more}; "
+            f"try --futurism {nearest:.0f}, or other parents"
         )
+    return lines

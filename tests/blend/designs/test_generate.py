@@ -113,6 +113,19 @@ def test_a_futurism_that_is_asked_for(config):
         blend_command(config, Request(*parents, futurism=1e6))
 
 
+def test_pairs_within_reach_are_drawn_and_the_others_told(config, capsys):
+    parents = folder_of("today", 3), folder_of("show", 2)
+    whole = read_designs(blend_command(config, Request(*parents, intensity=0.0)))
+    highest = max(row["futurism"] for row in whole)
+    capsys.readouterr()
+    rows = read_designs(blend_command(config, Request(*parents, futurism=highest)))
+    assert 0 < len(rows) < 6 and {row["asked_futurism"] for row in rows} == {highest}
+    said = capsys.readouterr().err
+    assert f"within reach of {len(rows)} of 6" in said and said.count("out of reach, ") == 6 - len(rows)
+    drawn = {f"{row['ordinary']} with {row['concept']}" for row in rows}
+    assert not any(name in said for name in drawn)
+
+
 def test_cars_by_seed(config):
     folder = blend_command(config, Request(seeds=(3, 5), intensity=0.0))
     rows = read_designs(folder)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from blend.generator.dial import Pairs, Setting, draw_designs, path_at, refuse_out_of_reach, setting_at, solve
+from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, path_at, setting_at, solve
 from harness.errors import UserError
 
 SHARE = 0.25
@@ -83,12 +83,19 @@ def test_without_a_second_parent_only_the_style_moves():
     assert solved.reach.tolist() == [[20, 120]]
 
 
-def test_out_of_reach_is_refused_with_the_range():
+def test_what_is_out_of_reach_is_told_with_its_range():
     some = pairs((0, 0), (1, 2))
     solved = solve(Stand(), some, np.array([130.0, 130.0]), grey, SHARE, "linear")  # type: ignore[arg-type]
     assert solved.settings[0] is None and np.isnan(solved.scores[0]) and solved.settings[1] is not None
     assert solved.reach.tolist() == [[0, 100], [20, 140]]
-    with pytest.raises(UserError, match=r"^futurism: found 130, allowed 0 to 100 for a with b; try --futurism 100"):
-        refuse_out_of_reach(solved, 130, ["a with b", "c with d"])
+    assert out_of_reach(solved, 130, ["a with b", "c with d"]) == ["a with b: out of reach, 0 to 100"]
     fine = solve(Stand(), some, np.array([50.0, 50.0]), grey, SHARE, "linear")  # type: ignore[arg-type]
-    refuse_out_of_reach(fine, 50, ["a with b", "c with d"])
+    assert out_of_reach(fine, 50, ["a with b", "c with d"]) == []
+
+
+def test_out_of_everybodys_reach_is_refused_with_what_is_nearest():
+    some = pairs((0, 0), (1, 2))
+    solved = solve(Stand(), some, np.array([150.0, 150.0]), grey, SHARE, "linear")  # type: ignore[arg-type]
+    refusal = r"^futurism: found 150, allowed 0 to 100 for a with b \(and 1 more.*\); try --futurism 140,"
+    with pytest.raises(UserError, match=refusal):
+        out_of_reach(solved, 150, ["a with b", "c with d"])
