@@ -1,13 +1,13 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD RESCAN ARGS PYTHON
-VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N
+VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N TRUNCATION
 VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
 # What recipes read as "$$NAME": no quoting of spaces or braces is needed.
 export CONFIG := $(or $(CONFIG),configs/demo.yaml)
-export SET SOURCE CONTACT LIMIT MAKES YEARS PROVIDER PORT HOST BRAND N
+export SET SOURCE CONTACT LIMIT MAKES YEARS PROVIDER PORT HOST BRAND N TRUNCATION
 export BENCH ENGINE OUT CHECKPOINT RUN VERSION SRC NAME SIZE COUNT NPROC LIMIT_STEPS KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 
 STAMP := .venv/.installed-requirements
@@ -122,8 +122,8 @@ draw: $(READY) ## SRC=design.json [OUT=] a design that the studio exported, draw
 evaluate: $(READY) ## RUN= [CHECKPOINT=best] FID or FD, KID, F_8, precision and recall of a run, beside real pictures
 	@exec $(PY) -m harness evaluate "$$RUN" $(AT) $(SETS) $(ARGS)
 
-sample: $(READY) ## RUN= [BRAND=name|number|random|all|audi:0.6,porsche:0.4 N=36 CHECKPOINT=best] cars of a chosen class, as a grid
-	@exec $(PY) -m harness sample "$$RUN" $(if $(BRAND),--brand "$$BRAND") $(if $(N),--count "$$N") $(AT) $(ARGS)
+sample: $(READY) ## RUN= [BRAND=name|number|random|all|audi:0.6,porsche:0.4 N=36 TRUNCATION=0.7 OUT=folder CHECKPOINT=best] cars, as a grid or one by one
+	@exec $(PY) -m harness sample "$$RUN" $(if $(BRAND),--brand "$$BRAND") $(if $(N),--count "$$N") $(if $(OUT),--out "$$OUT") $(if $(TRUNCATION),--truncation "$$TRUNCATION") $(AT) $(ARGS)
 
 configs: $(READY) ## CONFIG= [VERSION=0.4.0] write what StudioGAN would be given: runs/<name>/studiogan.json
 	@exec $(PY) -m harness configs --config "$$CONFIG" $(SETS) $(if $(VERSION),--set studiogan.version="$$VERSION") $(ARGS)

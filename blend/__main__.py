@@ -83,7 +83,7 @@ def blend(
     """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
     if resolved := _resolved(config, overrides, dry_run):
         from blend.designs.generate import Request, blend_command, text_to_range
-        from blend.generator.latents import text_to_seeds
+        from blend.designs.seeds import text_to_seeds
 
         asked = Request(
             ordinary, concept, intensity, style, futurism,

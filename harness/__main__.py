@@ -147,11 +147,15 @@ def sample(
     ] = None,
     checkpoint: CheckpointOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder: PNG files one by one, no grid.")] = None,
+    truncation: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Towards the mean car: 1 = not at all, 0 = all the way.")
+    ] = 1.0,
 ) -> None:
-    """Draw cars, of a chosen class where the run has classes. Prints the grid's path."""
+    """Draw cars, of a chosen class where the run has classes. Prints the path of the grid or folder."""
     from harness.checkpoints.sample import sample_run
 
-    print(sample_run(run, brand, count, checkpoint, seed))
+    print(sample_run(run, brand, count, checkpoint, seed, out, truncation))
 
 
 @app.command()

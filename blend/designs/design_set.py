@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from blend.generator.dial import Setting
-from harness.images.decode import picture_grid, save_png
+from harness.images.decode import TEXT_KEY, picture_grid, save_png
 from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers, remove_folder, sync_folder
 from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json_lines, read_json_or_none
 
 SWEEP_SET = "sweep"  # what `make measure` leaves
-TEXT_KEY = "carforge"  # of the PNG text chunk
 
 
 @dataclass(frozen=True)

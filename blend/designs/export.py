@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from blend.designs.design_recipe import DesignRecipe
-from blend.designs.design_set import TEXT_KEY
 from blend.designs.session import DesignSession, open_session, picture_sha256
 from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
-from harness.images.decode import encode_png, read_png_text
+from harness.images.decode import TEXT_KEY, encode_png, read_png_text
 from harness.images.magic_bytes import picture_kind
+from harness.networks.latent_space import LatentSpace
 from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
 
@@ -55,7 +55,7 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
             "anew), allowed the same; put that run back"
         )
     try:
-        latents = {key: _tensor(document["latents"][key], session.generator.z_dim) for key in document["latents"]}
+        latents = {key: _tensor(document["latents"][key], session.generator.latents) for key in document["latents"]}
         setting = Setting(float(document["setting"]["latent_weight"]), float(document["setting"]["style"]))
         y = _label(document["class"], session.generator.num_classes)
         pairs = Pairs(latents["ordinary"], latents["concept"], y, latents["restyled"])  # type: ignore[arg-type]
@@ -143,10 +143,5 @@ def _label(said: Any, num_classes: int) -> Tensor | None:
     return torch.tensor([said])
 
 
-def _tensor(values: list[float] | None, z_dim: int) -> Tensor | None:
-    if values is None:
-        return None
-    tensor = torch.tensor([values], dtype=torch.float64).float()
-    if tensor.shape != (1, z_dim):
-        raise ValueError(f"{len(values)} numbers, not {z_dim}")
-    return tensor
+def _tensor(values: list[float] | None, latents: LatentSpace) -> Tensor | None:
+    return None if values is None else latents.from_numbers(values)

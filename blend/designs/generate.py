@@ -14,8 +14,8 @@ import numpy as np
 
 from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, invert_pairs, load_parents
+from blend.designs.seeds import DESIGN_SEEDS
 from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, setting_at, solve
-from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
 from harness.checkpoints.sampling import label_to_y
@@ -195,7 +195,7 @@ def _inverted_pairs(
 
 def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     seeds = list(request.seeds or ())
-    z, y = seeds_to_latents(seeds, generator.z_dim, generator.num_classes)
+    z, y = generator.latents.draw_by_seed(DESIGN_SEEDS, seeds)
     label = label_of(generator, request.label)
     y = y if label is None else label_to_y(label, len(seeds))
     designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]

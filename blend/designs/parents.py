@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blend.designs.seeds import DESIGN_SEEDS
 from blend.encoder.model import Encoder, load_encoder
 from blend.generator.dial import Pairs
 from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out, read_parent
 from blend.generator.kinds import Kind
-from blend.generator.latents import seeds_to_latents
 from blend.generator.styled_generator import StyledGenerator, label_of
 from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
 from blend.inversion.figures import picture_errors
@@ -280,7 +280,7 @@ class ParentStore:
         return self._usual_errors.get(side)
 
     def _drawn(self, side: Kind, seed: int, label: str | None) -> InvertedParent:
-        z, y = seeds_to_latents([seed], self.generator.z_dim, self.generator.num_classes)
+        z, y = self.generator.latents.draw_by_seed(DESIGN_SEEDS, [seed])
         code = label_of(self.generator, label) if side == "ordinary" else None
         y = y if code is None else label_to_y(code, 1)
         style = float(STYLES[side]) if self.generator.tuned is not None else 0.0

@@ -18,7 +18,6 @@ from blend.encoder.model import Encoder, encoder_folder, load_encoder
 from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
 from blend.generator.input_pictures import read_pictures
 from blend.generator.kinds import Kind
-from blend.generator.latents import average_latents
 from blend.generator.styled_generator import StyledGenerator, load_generator
 from blend.measures.measures import Measures, load_measures
 from harness.config.experiment import Config, base_name, finetune_config
@@ -87,7 +86,7 @@ class DesignSession:
 
     def pairs(self, recipe: DesignRecipe) -> Pairs:
         """The latents of a recipe, one row. NeedsParent for one that is not inverted yet."""
-        how = self.config.blend.interpolation
+        how, average = self.config.blend.interpolation, self.generator.latents.average
         ordinary = [
             (self._inverted_parent("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary
         ]
@@ -95,13 +94,13 @@ class DesignSession:
         shares = [share for _, share in ordinary]
         second = None
         if concept:
-            second = average_latents([found.z for found, _ in concept], [share for _, share in concept], how)
+            second = average([found.z for found, _ in concept], [share for _, share in concept], how)
         heaviest = max(ordinary, key=lambda each: each[1])[0]
         return Pairs(
-            average_latents([found.z for found, _ in ordinary], shares, how),
+            average([found.z for found, _ in ordinary], shares, how),
             second,
             heaviest.y,
-            average_latents([found.restyled for found, _ in ordinary], shares, how),
+            average([found.restyled for found, _ in ordinary], shares, how),
         )
 
     def _inverted_parent(self, side: Kind, parent: Parent, label: str | None) -> InvertedParent:

@@ -21,7 +21,7 @@ def measure_encoder(
     explained_mean, and class_accuracy where there are classes.
     """
     draws = Draws(seed, torch.device("cpu"))  # one set of latents, whatever the device
-    z, y = draws.latents("encoder.valid", 0, count, generator.z_dim, generator.num_classes)
+    z, y = generator.latents.draw(draws, "encoder.valid", 0, count)
     mses, explained, right = {}, [], []
     for style in styles:
         guess, classes = encode(encoder, generator.draw(z, style, y))

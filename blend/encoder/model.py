@@ -42,7 +42,7 @@ def build_encoder(config: Config, generator: StyledGenerator) -> Encoder:
 
 def _empty_encoder(settings: EncoderSettings, generator: StyledGenerator) -> Encoder:
     trunk = ResNet18(settings.stem, settings.width)
-    return Encoder(trunk, generator.z_dim, generator.num_classes, generator.height, generator.width, settings.head_dims)
+    return Encoder(trunk, generator.latents, generator.height, generator.width, settings.head_dims)
 
 
 def _placed(encoder: Encoder, config: Config, generator: StyledGenerator) -> Encoder:
@@ -58,6 +58,11 @@ def encoder_folder(generator: StyledGenerator) -> Path:
 def generator_keys(generator: StyledGenerator, with_finetuned: bool) -> dict[str, str]:
     """Style in percent → key of the weights that drew what the encoder learned from."""
     return {str(percent): generator.key(percent) for percent in ([0, STYLE_STEPS] if with_finetuned else [0])}
+
+
+def generator_shape(generator: StyledGenerator) -> list[int]:
+    """What an encoder must fit: the latent's, the number of classes, the height and the width."""
+    return [*generator.latents.shape, generator.num_classes, generator.height, generator.width]
 
 
 def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
@@ -82,7 +87,7 @@ def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
 
 
 def _check_generator(meta: dict[str, Any], generator: StyledGenerator, folder: Path) -> None:
-    shape = [generator.z_dim, generator.num_classes, generator.height, generator.width]
+    shape = generator_shape(generator)
     learned_from = dict(meta["generator"])
     if generator.tuned is None:  # then nobody asks for what the other style taught it
         learned_from.pop(str(STYLE_STEPS), None)

@@ -21,9 +21,9 @@ def fit_skip(run: Learning) -> None:
     inputs, z_dim = skip.in_features + 1, skip.out_features
     gram = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
     moments = torch.zeros(inputs, z_dim, dtype=torch.float64, device=device)
-    count, classes = run.settings.skip_pictures, run.generator.num_classes
+    count = run.settings.skip_pictures
     for index in range(-(-count // CHUNK)):
-        z, y = run.draws.latents("encoder.skip", index, min(CHUNK, count - index * CHUNK), z_dim, classes)
+        z, y = run.generator.latents.draw(run.draws, "encoder.skip", index, min(CHUNK, count - index * CHUNK))
         generator = run.draws.stream("encoder.skip.augment", index)
         pixels = run.encoder.reduced(disturb(run.draw(z, y).float(), run.settings.augment_strength, generator))
         pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1).to(dtype)

@@ -73,7 +73,7 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
     Only the picture that the encoder sees is disturbed; what its guess is measured against is not.
     """
     settings, draws, count = run.settings, run.draws, run.settings.batch_size
-    z, y = draws.latents("encoder", run.step, count, run.generator.z_dim, run.generator.num_classes)
+    z, y = run.generator.latents.draw(draws, "encoder", run.step, count)
     redraws = bool(settings.picture_lambda) and (run.step + 1) % settings.picture_every_steps == 0
     with torch.no_grad():
         clean = run.draw(z, y)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from blend.encoder.measure import SEED_LATENT_MSE, measure_encoder
-from blend.encoder.model import build_encoder, encoder_folder, generator_keys
+from blend.encoder.model import build_encoder, encoder_folder, generator_keys, generator_shape
 from blend.encoder.ridge_init import fit_skip
 from blend.encoder.step import BETA2, Learning, encoder_step
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
@@ -87,7 +87,7 @@ def _facts(config: Config, generator: StyledGenerator) -> dict[str, Any]:
     return {
         "config": {"seed": config.seed, "encoder": config.encoder.model_dump(mode="json")},
         "generator": generator_keys(generator, config.encoder.with_finetuned),
-        "shape": [generator.z_dim, generator.num_classes, generator.height, generator.width],
+        "shape": generator_shape(generator),
     }
 
 
@@ -217,7 +217,7 @@ def _write_figures(run: Learning, rundir: RunDir) -> str:
     figures = _measure(run, run.settings.valid_count)
     spent_sec = round(run.cpu_sec, 1)
     figures |= {
-        "z_dim": run.generator.z_dim,
+        "z_dim": run.generator.latents.z_dim,
         "steps": run.step,
         "cpu_sec": spent_sec,
         "seed_latent_mse": SEED_LATENT_MSE,

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blend.generator.latents import mix_latents
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.errors import UserError
 
@@ -78,7 +77,7 @@ def draw_designs(generator: StyledGenerator, pairs: Pairs, settings: list[Settin
         z = torch.lerp(z, pairs.restyled, torch.tensor([[float(setting.style)] for setting in settings]))
     if pairs.concept is not None:
         weights = torch.tensor([float(setting.weight) for setting in settings])
-        z = mix_latents(z, pairs.concept, weights, how)
+        z = generator.latents.mix(z, pairs.concept, weights, how)
     pictures = np.empty((len(pairs), generator.height, generator.width, 3), np.uint8)
     for style in sorted({setting.style for setting in settings}):
         rows = [k for k, setting in enumerate(settings) if setting.style == style]

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.checkpoints.load import LoadedCheckpoint, load_run
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
+from harness.networks.base import Generator
 from harness.storage.cache import Arrays, cached
 from harness.storage.lru import LruCache
 
@@ -41,11 +42,11 @@ class StyledGenerator:
 
     def __init__(self, base: LoadedCheckpoint, tuned: LoadedCheckpoint | None) -> None:
         self.base, self.tuned = base, tuned
-        self.z_dim, self.num_classes = base.config.model.z_dim, base.num_classes
+        self.latents, self.num_classes = base.generator.latents, base.num_classes
         self.height, self.width = base.config.data.img_size
         self.device = next(base.generator.parameters()).device
         size_mb = sum(v.nbytes for v in base.generator.state_dict().values()) / 2**20
-        self._networks: LruCache[int, nn.Module] = LruCache(max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
+        self._networks: LruCache[int, Generator] = LruCache(max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
         self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
             _check_same_shape(base, tuned)
@@ -60,7 +61,7 @@ class StyledGenerator:
         """Of both generators' weights."""
         return {"base": self.base.sha256, "tuned": self.tuned.sha256 if self.tuned else None}
 
-    def at(self, style: float) -> nn.Module:
+    def at(self, style: float) -> Generator:
         """The network of this style (rounded to whole percents): z (B, z_dim), y (B,) or None → (B, 3, H, W)."""
         percent = round(style * STYLE_STEPS)
         assert 0 <= percent <= STYLE_STEPS, style
@@ -114,7 +115,7 @@ class StyledGenerator:
             def make() -> Arrays:
                 network = copy.deepcopy(self.base.generator)
                 network.load_state_dict(self._weights(percent))
-                found = standing_copy(network, self.z_dim, self.num_classes).state_dict()
+                found = standing_copy(network).state_dict()
                 return {name: found[name].cpu().numpy() for name in names}
 
             key = {"generator": self.key(percent), "buffers": names}

@@ -55,7 +55,7 @@ def inversion_figures(inversions: Inversions, generator: StyledGenerator, config
 
 def _random_samples(generator: StyledGenerator, kind: Kind, seed: int) -> np.ndarray:
     draws = Draws(seed, torch.device("cpu"))
-    z, y = draws.latents("best of random samples", 0, RANDOM_SAMPLES, generator.z_dim, generator.num_classes)
+    z, y = generator.latents.draw(draws, "best of random samples", 0, RANDOM_SAMPLES)
     return generator.draw(z, STYLES[kind], y)
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blend.inversion.distances import FeatureMaps, feature_distance, picture_error, pixel_distance
 from harness.config.experiment import Inversion
 from harness.networks.autocast import to_full_precision
+from harness.networks.base import Generator
 
 # The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
 # usual memory of a thousand steps would go on dividing by the first gradients until the end.
@@ -48,7 +49,7 @@ class Inverted:
 
 def invert(
     targets: Tensor,
-    network: nn.Module,
+    network: Generator,
     first_z: Tensor,
     settings: Inversion,
     features: FeatureMaps,
@@ -80,7 +81,7 @@ def invert(
 
 def _invert_batch(
     targets: Tensor,
-    network: nn.Module,
+    network: Generator,
     first_z: Tensor,
     settings: Inversion,
     features: FeatureMaps,
@@ -117,7 +118,7 @@ def _invert_batch(
 
 def make_objective(
     targets: Tensor,
-    network: nn.Module,
+    network: Generator,
     settings: Inversion,
     features: FeatureMaps,
     y: Tensor | None = None,
@@ -131,8 +132,7 @@ def make_objective(
         with autocast():
             x = network(z, y)
             maps = features(x) if settings.features_lambda else []
-        # The length of a normal latent is sqrt(z_dim), give or take 0.7, however many directions it has.
-        value = settings.prior_lambda * (z.norm(dim=1) / z.shape[1] ** 0.5 - 1).square()
+        value = settings.prior_lambda * network.latents.prior_distance(z)
         if settings.pixel_lambda:
             value = value + settings.pixel_lambda * pixel_distance(to_full_precision(x), targets)
         if settings.features_lambda:

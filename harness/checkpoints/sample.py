@@ -1,9 +1,11 @@
-"""`make sample`: pictures of a chosen class from a run's checkpoint, as one grid.
+"""`make sample`: pictures of a chosen class from a run's checkpoint, as one grid or one by one.
 
-In: a run, a choice of classes. Out: runs/<name>/samples/<choice>-….png. The same call draws the same pictures.
+In: a run, a choice of classes. Out: runs/<name>/samples/<choice>-….png, or a folder of PNG files. The same call draws
+the same pictures.
 """
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from harness.checkpoints.load import LoadedCheckpoint, load_run
 from harness.checkpoints.sampling import label_to_y, latents_to_pictures, standing_copy
 from harness.config.class_choice import Choice, text_to_choice
-from harness.images.decode import picture_grid, save_png
+from harness.errors import UserError
+from harness.images.decode import TEXT_KEY, picture_grid, save_png
 from harness.images.tensors import grid_columns
 from harness.runtime.rng import Draws
 
@@ -29,42 +32,80 @@ def sample_run(
     count: int | None = None,
     checkpoint: str | None = None,
     seed: int = 0,
+    out: Path | None = None,
+    truncation: float = 1.0,
     root: Path = Path("runs"),
 ) -> Path:
-    """Draws pictures of a run's checkpoint; returns the grid's path.
+    """Draws pictures of a run's checkpoint; returns the grid's path, or the folder of single pictures.
 
     Args:
         brand: as `text_to_choice` reads it. `all`: a row a class, the same latents in each.
         count: of pictures, with `all` of each class; None = 36, and 8.
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
         seed: of the latents, and of the classes with `random`.
+        out: folder for single pictures instead of a grid; each PNG says where it comes from in a text chunk.
+        truncation: 0 to 1, see `LatentSpace.truncate`.
     """
     loaded = load_run(run, root, checkpoint)
     names = loaded.class_names if loaded.num_classes else []
     choice = text_to_choice(brand, names)
     count = count or (COUNT_EACH if choice.kind == "all" else COUNT)
-    pictures = draw_choice(loaded, choice, count, seed)
+    pictures, y = draw_choice(loaded, choice, count, seed, truncation)
+    if out is not None:
+        return _save_single(out, loaded, pictures, y, seed, truncation)
     if choice.kind == "all":
         grid = name_rows(picture_grid(pictures, count), names)
     else:
         grid = picture_grid(pictures, grid_columns(count))
     label = brand if choice.kind != "mix" else "_".join(_part(names[number], share) for number, share in choice.mix)
-    path = loaded.run.samples / f"{_file_name(label)}-{count}-{loaded.folder.name}-seed-{seed}.png"
+    truncated = f"-truncation-{truncation:g}" if truncation != 1 else ""
+    path = loaded.run.samples / f"{_file_name(label)}-{count}-{loaded.folder.name}-seed-{seed}{truncated}.png"
     path.parent.mkdir(exist_ok=True)
     save_png(path, grid)
     return path
 
 
-def draw_choice(loaded: LoadedCheckpoint, choice: Choice, count: int, seed: int) -> np.ndarray:
-    """uint8 (N, H, W, 3): N = count, with `all` count for every class, class after class on the same latents."""
-    z_dim, classes = loaded.config.model.z_dim, loaded.num_classes
+def draw_choice(
+    loaded: LoadedCheckpoint, choice: Choice, count: int, seed: int, truncation: float = 1.0
+) -> tuple[np.ndarray, torch.Tensor | None]:
+    """uint8 (N, H, W, 3), and what the generator took as labels, (N,) or (N, classes) or None.
+
+    N = count, with `all` count for every class, class after class on the same latents.
+    """
+    classes, latents = loaded.num_classes, loaded.generator.latents
     # Latents are drawn before classes: every choice draws the same ones.
-    z, y = Draws(seed, torch.device("cpu")).latents("sample", 0, count, z_dim, classes)
+    z, y = latents.draw(Draws(seed, torch.device("cpu")), "sample", 0, count)
     if choice.kind == "all":
         z, y = z.repeat(classes, 1), torch.arange(classes).repeat_interleave(count)
     elif choice.kind == "mix":
         y = label_to_y(choice.label(classes), count)
-    return latents_to_pictures(standing_copy(loaded.generator, z_dim, classes), z, y)
+    return latents_to_pictures(standing_copy(loaded.generator), latents.truncate(z, truncation), y), y
+
+
+def _save_single(
+    folder: Path, loaded: LoadedCheckpoint, pictures: np.ndarray, y: torch.Tensor | None, seed: int, truncation: float
+) -> Path:
+    """`<run>-<checkpoint>-seed-<seed>-00000.png` and so on."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"OUT: found {folder}, which is or lies in a file, allowed a folder") from error
+    digits = max(5, len(str(len(pictures) - 1)))
+    for number, picture in enumerate(pictures):
+        origin = {"run": loaded.name, "checkpoint": loaded.folder.name, "generator_sha256": loaded.sha256}
+        origin |= {"seed": seed, "number": number, "truncation": truncation}
+        if y is not None:
+            origin["class"] = _class_text(y[number], loaded.class_names)
+        name = f"{loaded.name}-{loaded.folder.name}-seed-{seed}-{number:0{digits}d}.png"
+        save_png(folder / name, picture, {TEXT_KEY: json.dumps(origin)})
+    return folder
+
+
+def _class_text(label: torch.Tensor, names: list[str]) -> str:
+    """A class's name, or those of a mix with their shares."""
+    if label.dim() == 0:
+        return names[int(label)]
+    return ",".join(f"{name}:{share:g}" for name, share in zip(names, label.tolist(), strict=True) if share)
 
 
 def name_rows(grid: np.ndarray, names: list[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.config.class_choice import Label
 from harness.images.tensors import tensor_to_pictures
+from harness.networks.base import Generator
 from harness.networks.layers import synchronise_batch_norm
 from harness.runtime.rng import Draws
 
@@ -16,7 +17,7 @@ STANDING_BATCH_SIZE = 64
 
 
 @torch.no_grad()
-def standing_copy(generator: nn.Module, z_dim: int, num_classes: int, seed: int = 0) -> nn.Module:
+def standing_copy(generator: Generator, seed: int = 0) -> Generator:
     """A copy in eval mode whose batch-norm statistics are plain means over fixed noise ("standing statistics").
 
     One latent then gives one picture, alone or in any batch. Running statistics lag behind the weights while a run
@@ -33,7 +34,7 @@ def standing_copy(generator: nn.Module, z_dim: int, num_classes: int, seed: int 
     device = next(generator.parameters()).device
     draws = Draws(seed, device)
     for index in range(STANDING_BATCHES):
-        standing(*draws.latents("standing", index, STANDING_BATCH_SIZE, z_dim, num_classes))
+        standing(*generator.latents.draw(draws, "standing", index, STANDING_BATCH_SIZE))
     return standing.eval()
 
 

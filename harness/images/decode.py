@@ -274,6 +274,9 @@ def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_
     return grid
 
 
+TEXT_KEY = "carforge"  # of the PNG text chunk that says where a picture comes from
+
+
 def save_png(path: Path, picture: np.ndarray, text: dict[str, str] | None = None) -> None:
     """A PNG file, whole or not at all: see `encode_png`."""
     atomic_write(Path(path), encode_png(picture, text))

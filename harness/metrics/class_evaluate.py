@@ -42,7 +42,7 @@ def _figures(
     names, count = classifier.class_names, settings.brand_count
     if loaded.num_classes != len(names):
         raise UserError(f"{data.set}: has {len(names)} classes, the run was trained with {loaded.num_classes}")
-    pictures = draw_choice(loaded, Choice("all"), count, seed)
+    pictures, _ = draw_choice(loaded, Choice("all"), count, seed)
     labels = np.repeat(np.arange(len(names)), count)
     (train, _), (held_out, real_labels) = (_real_features(data, split, featurizer) for split in ("train", "valid"))
     rows, whole = brand_rows(

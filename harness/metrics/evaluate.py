@@ -137,9 +137,8 @@ class Evaluator:
         self, loaded: LoadedCheckpoint, count: int, seed: int, stopped: Callable[[], bool]
     ) -> Iterator[np.ndarray]:
         """Features (B, d), a batch at a time: the pictures themselves would fill the memory."""
-        z_dim, size = loaded.config.model.z_dim, self.settings.batch_size
-        generator = standing_copy(loaded.generator, z_dim, loaded.num_classes)
-        z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, z_dim, loaded.num_classes)
+        size, generator = self.settings.batch_size, standing_copy(loaded.generator)
+        z, y = loaded.generator.latents.draw(Draws(seed, torch.device("cpu")), "evaluate", 0, count)
         for start in range(0, count, size):
             _leave_if(stopped)
             part = slice(start, start + size)
@@ -237,9 +236,8 @@ def sample_with_labels(folder: Path, count: int, seed: int = SEED) -> tuple[np.n
     """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one), and the classes
     int64 (count,) that they were drawn of; None where the run has none."""
     loaded = load_checkpoint(folder)
-    z_dim, classes = loaded.config.model.z_dim, loaded.num_classes
-    z, y = Draws(seed, torch.device("cpu")).latents("evaluate", 0, count, z_dim, classes)
-    pictures = latents_to_pictures(standing_copy(loaded.generator, z_dim, classes), z, y)
+    z, y = loaded.generator.latents.draw(Draws(seed, torch.device("cpu")), "evaluate", 0, count)
+    pictures = latents_to_pictures(standing_copy(loaded.generator), z, y)
     return pictures, None if y is None else y.numpy()
 
 

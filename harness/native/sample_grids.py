@@ -7,13 +7,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import grid_columns
+from harness.networks.base import Generator
 from harness.runtime.rng import Draws
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedSet
@@ -35,10 +35,10 @@ def save_reals(rundir: RunDir, packed: PackedSet, count: int) -> None:
     save_png(rundir.samples / "reals.png", picture_grid(packed.read(rows), grid_columns(count)))
 
 
-def save_samples(run: Sampled, generator: nn.Module, rundir: RunDir) -> None:
+def save_samples(run: Sampled, generator: Generator, rundir: RunDir) -> None:
     """A grid of the generator's samples on the run's fixed noise (noise.pt), so that grids of all steps compare."""
     z, y = fixed_noise(run, rundir)
-    standing = standing_copy(generator, run.config.model.z_dim, run.num_classes)
+    standing = standing_copy(generator)
     pictures = latents_to_pictures(standing, z, y)
     save_png(rundir.samples / f"step-{run.step:08d}.png", picture_grid(pictures, grid_columns(len(pictures))))
 

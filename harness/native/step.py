@@ -43,7 +43,7 @@ class Training:
     world: World
     generator: Generator
     discriminator: Discriminator
-    generator_ema: nn.Module | None
+    generator_ema: Generator | None
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     lecam: LeCam | None

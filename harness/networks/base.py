@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from harness.networks.arch import ArchSpec, doublings
 from harness.networks.attention import SelfAttention
 from harness.networks.autocast import without_autocast
+from harness.networks.latent_space import LatentSpace
 from harness.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, embed, embedding, linear
 
 
@@ -47,6 +48,7 @@ class Generator(nn.Module):
     def __init__(self, spec: ArchSpec, base_channels: int):
         super().__init__()
         self.spec = spec
+        self.latents = LatentSpace(spec.z_dim, spec.num_classes)
         factor = 2 ** doublings(spec.img_height)
         self.base_shape = (base_channels, spec.img_height // factor, spec.img_width // factor)
         concat = spec.g_cond_mtd == "concat"

@@ -10,6 +10,7 @@ from harness.networks.base import Discriminator, Generator
 from harness.networks.conv import ConvDiscriminator, ConvGenerator
 from harness.networks.encoder import Encoder
 from harness.networks.feature_heads import FeatureHeads
+from harness.networks.latent_space import LatentSpace
 from harness.networks.layers import round_as_studiogan
 from harness.networks.progressive_latents import active_size, close_columns
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
@@ -63,7 +64,7 @@ def empty_encoder(config: Config, num_classes: int) -> Encoder:
     """The encoder that learns together with the networks, with weights of no meaning."""
     height, width = config.data.img_size
     trunk = ResNet18(f"unshuffle{pixel_factor(height)}", config.reconstruction.encoder_width)
-    return Encoder(trunk, config.model.z_dim, num_classes, height, width, standardised=True)
+    return Encoder(trunk, LatentSpace(config.model.z_dim, num_classes), height, width, standardised=True)
 
 
 def spec_to_networks(spec: ArchSpec) -> tuple[Generator, Discriminator]:

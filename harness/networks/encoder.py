@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.networks.autocast import to_full_precision, without_autocast
+from harness.networks.latent_space import LatentSpace
 from harness.networks.layers import BatchNorm2d
 from harness.networks.resnet18 import HALVINGS, ResNet18
 
@@ -31,15 +32,15 @@ class Encoder(nn.Module):
     def __init__(
         self,
         trunk: ResNet18,
-        z_dim: int,
-        num_classes: int,
+        latents: LatentSpace,
         height: int,
         width: int,
         head_dims: Sequence[int] = (),
         standardised: bool = False,
     ) -> None:
         super().__init__()
-        self.height, self.width, self.num_classes = height, width, num_classes
+        self.height, self.width, self.num_classes = height, width, latents.num_classes
+        (z_dim,) = latents.shape
         self.sha256, self.step = "", 0
         self.trunk = trunk
         factor = 2 ** HALVINGS[trunk.stem]
@@ -64,7 +65,7 @@ class Encoder(nn.Module):
             self.skip = nn.Linear(pixels, z_dim).requires_grad_(False)
             for values in (self.skip.weight, self.skip.bias, self.to_z.weight):  # both begin by saying nothing
                 nn.init.zeros_(values)
-        self.to_class = nn.Linear(features, num_classes) if num_classes else None
+        self.to_class = nn.Linear(features, self.num_classes) if self.num_classes else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         assert x.shape[1:] == (3, self.height, self.width), x.shape

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-import blend.encoder.model
 import blend.encoder.train
 import harness.checkpoints.sampling
+import harness.networks.encoder
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, config_to_dict, config_to_yaml, finetune_config, load_config
 from harness.networks.build import build_networks
@@ -66,7 +66,7 @@ def tiny_config(**changes: Any) -> Config:
 def make_quick(patch: pytest.MonkeyPatch) -> None:
     """Short standing statistics, a small skip and no curves: they would cost more than the tiny steps."""
     patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-    patch.setattr(blend.encoder.model, "SKIP_PIXELS", 64)
+    patch.setattr(harness.networks.encoder, "SKIP_PIXELS", 64)
     patch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
 
 

@@ -227,7 +227,7 @@ def _check_empty(out: Path, when: When, step: int) -> None:
 def _with_standing_statistics(weights: dict[str, Tensor], config: Config, num_classes: int) -> dict[str, Tensor]:
     network, _ = build_networks(config, num_classes, torch.device("cpu"))
     network.load_state_dict(weights)
-    standing = standing_copy(network, config.model.z_dim, num_classes).state_dict()
+    standing = standing_copy(network).state_dict()
     return {name: standing[name] if leaf(name) in BATCH_NORM_STATISTICS else weights[name] for name in weights}
 
 

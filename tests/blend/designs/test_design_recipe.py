@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference, query_to_recipe
-from blend.generator.latents import average_latents, mix_latents
 from harness.errors import UserError
+from harness.networks.latent_space import LatentSpace
 from tests.refusals import refused
 
 FILE = "file-" + "ab" * 32
@@ -70,7 +70,7 @@ def test_references_have_one_form(text):
 def test_several_latents_are_averaged_in_proportion():
     z = [torch.randn(1, 8) for _ in range(3)]
     expected = (2 * z[0] + z[1] + z[2]) / 4
-    assert torch.allclose(average_latents(z, [2.0, 1.0, 1.0]), expected, atol=1e-6)
-    assert torch.equal(average_latents(z[:1], [0.3]), z[0])
-    half = mix_latents(z[0], z[1], torch.tensor([0.5]), "slerp")
-    assert torch.allclose(average_latents(z[:2], [1.0, 1.0], "slerp"), half, atol=1e-6)
+    assert torch.allclose(LatentSpace(8).average(z, [2.0, 1.0, 1.0]), expected, atol=1e-6)
+    assert torch.equal(LatentSpace(8).average(z[:1], [0.3]), z[0])
+    half = LatentSpace(8).mix(z[0], z[1], torch.tensor([0.5]), "slerp")
+    assert torch.allclose(LatentSpace(8).average(z[:2], [1.0, 1.0], "slerp"), half, atol=1e-6)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from blend.encoder.model import Encoder, build_encoder, encode, load_encoder
+from blend.encoder.model import build_encoder, encode, load_encoder
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
+from harness.networks.encoder import Encoder
+from harness.networks.latent_space import LatentSpace
 from harness.networks.resnet18 import ResNet18
 from tests.blend.tiny_blend import CONDITIONAL, SIZE, Z_DIM, make_tiny_runs, quick_work, tiny_config, write_run
 from tests.refusals import refused
@@ -54,13 +56,20 @@ def assert_refused(config: Config, *words: str) -> None:
 # ---- the network ------------------------------------------------------------------------------------------------
 
 
+def tiny_encoder(num_classes: int = 0) -> Encoder:
+    settings = tiny_config().encoder
+    trunk = ResNet18(settings.stem, settings.width)
+    return Encoder(trunk, LatentSpace(Z_DIM, num_classes), SIZE, SIZE, settings.head_dims)
+
+
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 @pytest.mark.parametrize("size", [(32, 32), (32, 64), (48, 40)])
 @pytest.mark.parametrize("head_dims", [[], [12, 6]])
 def test_any_size_and_head_gives_latents_and_logits(stem, size, head_dims):
     settings = tiny_config(encoder__stem=stem, encoder__head_dims=head_dims).encoder
     for num_classes in (0, 3):
-        encoder = Encoder(settings, Z_DIM, num_classes, *size)
+        trunk = ResNet18(settings.stem, settings.width)
+        encoder = Encoder(trunk, LatentSpace(Z_DIM, num_classes), *size, settings.head_dims)
         z, logits = encoder(torch.rand(2, 3, *size))
         assert z.shape == (2, Z_DIM) and z.dtype == torch.float32
         assert (logits is None) if not num_classes else (logits is not None and logits.shape == (2, 3))
@@ -68,7 +77,7 @@ def test_any_size_and_head_gives_latents_and_logits(stem, size, head_dims):
 
 
 def test_a_picture_has_one_latent_alone_and_beside_others():
-    encoder = Encoder(tiny_config().encoder, Z_DIM, 2, SIZE, SIZE)
+    encoder = tiny_encoder(2)
     encoder.train()
     pictures = pictures_of(70)
     z, y = encode(encoder, pictures)
@@ -85,11 +94,11 @@ def test_a_picture_has_one_latent_alone_and_beside_others():
         mine, logits = encoder(x)
     torch.testing.assert_close(mine, z[:2], rtol=0, atol=1e-5)
     assert torch.equal(logits.argmax(1), y[:2])
-    assert encode(Encoder(tiny_config().encoder, Z_DIM, 0, SIZE, SIZE), pictures[:1])[1] is None
+    assert encode(tiny_encoder(), pictures[:1])[1] is None
 
 
 def test_pictures_of_another_size_are_our_bug():
-    encoder = Encoder(tiny_config().encoder, Z_DIM, 0, SIZE, SIZE)
+    encoder = tiny_encoder()
     with pytest.raises(AssertionError):
         encode(encoder, pictures_of(1, SIZE, 2 * SIZE))
 

@@ -6,6 +6,7 @@ import torch
 
 from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, path_at, setting_at, solve
 from harness.errors import UserError
+from harness.networks.latent_space import LatentSpace
 
 SHARE = 0.25
 
@@ -13,7 +14,7 @@ SHARE = 0.25
 class Stand:
     """Draws grey: 100 * style + 20 * the latent's only number. What it was asked for is counted."""
 
-    height, width = 2, 2
+    height, width, latents = 2, 2, LatentSpace(1)
 
     def __init__(self):
         self.calls: list[tuple[float, int]] = []

@@ -75,7 +75,7 @@ def test_statistics_are_those_of_each_mix_and_are_computed_once(config, tmp_path
 def test_between_knots_statistics_are_nearly_those_of_the_mix(config):
     generator, z = load_generator(config), latents(32)
     between = generator.draw(z, 0.52).astype(int)
-    exact = blend.generator.styled_generator.standing_copy(generator.at(0.52), 8, 0)
+    exact = blend.generator.styled_generator.standing_copy(generator.at(0.52))
     with torch.no_grad():
         drawn = blend.generator.styled_generator.latents_to_pictures(exact, z, None)
     apart = np.abs(between - drawn)

@@ -13,6 +13,7 @@ from blend.inversion.optimise import Inverted, invert, learning_rate, make_objec
 from harness.checkpoints.sampling import standing_copy
 from harness.config.experiment import Inversion, load_config
 from harness.networks.arch import ArchSpec
+from harness.networks.latent_space import LatentSpace
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from tests.blend.tiny_blend import BASE
 
@@ -36,7 +37,7 @@ def networks(dtype: torch.dtype, num_classes: int = 0) -> tuple[nn.Module, Featu
         )
     with torch.no_grad():
         generator.conv2d5.weight.mul_(3)
-    network = standing_copy(generator, Z_DIM, num_classes).requires_grad_(False).to(dtype)
+    network = standing_copy(generator).requires_grad_(False).to(dtype)
     return network, lambda x: [unit_length(m) for m in discriminator.feature_maps(x)]
 
 
@@ -118,6 +119,8 @@ def test_targets_are_reached_and_errors_are_those_of_the_latents():
 
 class Wavy(nn.Module):
     """Flat pictures, as bright as a sine of the latent: far too large a step jumps from hill to hill."""
+
+    latents = LatentSpace(3)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return torch.sin(7 * z[:, :1, None, None]).expand(-1, 3, 4, 4)

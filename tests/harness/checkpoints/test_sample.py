@@ -1,5 +1,7 @@
 """`make sample`: the class that is asked for, mixes of classes, and grids that repeat."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,34 @@ def test_a_class_by_name_and_number_and_in_all(run):
     assert np.array_equal(every, np.stack(rows))
     assert len({row.tobytes() for row in rows}) == 3
     assert np.array_equal(tiles(sample_run(name, "audi:3", 4), 2, 2).reshape(4, 32, 32, 3), rows[0])
+
+
+def test_single_pictures_are_those_of_the_grid_and_say_where_they_come_from(run, tmp_path):
+    name = run(**CONDITIONAL)
+    grid = tiles(sample_run(name, "audi", 4), 2, 2).reshape(4, 32, 32, 3)
+    folder = sample_run(name, "audi", 4, seed=0, out=tmp_path / "cars")
+    paths = sorted(folder.iterdir())
+    assert [path.name for path in paths] == [f"{name}-step-00000004-seed-0-0000{k}.png" for k in range(4)]
+    for number, (path, tile) in enumerate(zip(paths, grid, strict=True)):
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), tile)
+            origin = json.loads(image.info["carforge"])
+        assert (origin["run"], origin["seed"], origin["number"], origin["class"]) == (name, 0, number, "audi")
+    mixed = sample_run(name, "audi:0.75,porsche:0.25", 1, out=tmp_path / "mixed")
+    with Image.open(next(mixed.iterdir())) as image:
+        assert json.loads(image.info["carforge"])["class"] == "audi:0.75,porsche:0.25"
+    with pytest.raises(UserError, match="^OUT: found .*, allowed a folder"):
+        sample_run(name, "audi", 1, out=paths[0])
+
+
+def test_truncation_draws_towards_the_mean_car(run):
+    name = run()
+    plain = sample_run(name, count=4)
+    whole, half, none = (tiles(sample_run(name, count=4, truncation=share), 2, 2) for share in (1.0, 0.5, 0.0))
+    assert np.array_equal(whole, tiles(plain, 2, 2)) and not np.array_equal(whole, half)
+    assert np.ptp(none.reshape(4, -1), axis=0).max() <= 1, "the mean latent draws one car"
+    spread = [pictures.reshape(4, -1).astype(float).std(axis=0).mean() for pictures in (whole, half, none)]
+    assert spread[0] > spread[1] > spread[2]
 
 
 def test_a_mix_lies_between_and_random_draws_several(run):

@@ -213,8 +213,8 @@ def test_one_latent_gives_one_picture(workplace: Path, changes: dict[str, Any]) 
     with training(**changes) as run:
         train_step(run)
         before = {name: value.clone() for name, value in run.generator.state_dict().items()}
-        generator = standing_copy(run.generator, 8, run.num_classes)
-        again = standing_copy(run.generator, 8, run.num_classes)
+        generator = standing_copy(run.generator)
+        again = standing_copy(run.generator)
         assert_same_state(dict(generator.state_dict()), dict(again.state_dict()))
         assert_same_state(dict(run.generator.state_dict()), before)
         assert run.generator.training and not generator.training
