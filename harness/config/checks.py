@@ -20,6 +20,7 @@ from harness.errors import UserError
 
 BASE_PATH = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
 BLOCKS_OF_HEIGHT = {32: 3, 64: 4, 128: 5, 256: 6}  # of G; the ResNet's D has one more
+SUBPIXEL_D_BLOCKS = {32: 3, 64: 4, 128: 4, 256: 4}
 FIXED_IN_FINETUNE = ("name", "seed", "engine", "model", "finetune")
 ATTENTION_CHANNELS = 8  # the attention block works on an eighth of them
 ALLOWED = {
@@ -207,12 +208,35 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             ("model.g_cond_mtd", "model.d_cond_mtd"),
             f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD",
         )
+    if model.backbone == "subpixel":
+        yield from _subpixel_faults(config)
     for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
         if not conv and found != "ReLU":
             yield (
                 (key, "model.backbone"),
                 f"{key}: found {found}, allowed ReLU in the ResNet, try --set model.backbone=conv",
             )
+
+
+def _subpixel_faults(config: Config) -> Iterator[Fault]:
+    model = config.model
+    if model.apply_attn:
+        yield (
+            ("model.apply_attn", "model.backbone"),
+            "model.apply_attn: found true, allowed false with the subpixel backbone, try --set model.apply_attn=false",
+        )
+    if model.g_cond_mtd == "cBN":
+        yield (
+            ("model.g_cond_mtd", "model.backbone"),
+            "model.g_cond_mtd: found cBN, allowed concat or null where there is no batch norm (subpixel), "
+            "try --set model.g_cond_mtd=concat",
+        )
+    if config.optim.z_schedule is not None:
+        yield (
+            ("optim.z_schedule", "model.backbone"),
+            f"optim.z_schedule: found {shown([list(pair) for pair in config.optim.z_schedule])}, allowed null with the "
+            "subpixel backbone, try --set optim.z_schedule=null",
+        )
 
 
 def _training_faults(config: Config) -> Iterator[Fault]:
@@ -288,7 +312,10 @@ def _schedule_faults(config: Config) -> Iterator[Fault]:
 
 def d_block_count(config: Config) -> int | None:
     """Blocks of the discriminator (its attention counts as one); None at a height that is not allowed."""
-    blocks = BLOCKS_OF_HEIGHT.get(config.data.img_size[0])
+    height = config.data.img_size[0]
+    if config.model.backbone == "subpixel":
+        return SUBPIXEL_D_BLOCKS.get(height)
+    blocks = BLOCKS_OF_HEIGHT.get(height)
     return None if blocks is None else blocks + (config.model.backbone == "resnet") + config.model.apply_attn
 
 

@@ -131,6 +131,7 @@ class Optim(Section):
     d_updates_per_step: Annotated[int, Field(ge=1, le=100)]
     total_steps: Count
     total_epochs: Count | None
+    cosine_from: Fraction | None
     z_schedule: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_lists_to_tuples), Field(min_length=1)] | None
     z_schedule_unit: Literal["steps", "epochs"]
 

@@ -1,8 +1,5 @@
 """Frozen feature maps that training looks through: what compares a picture with its redrawing, and what is judged."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +13,7 @@ ROWS = 64  # pictures are seen at so many rows at most
 LITE0_BLOCKS = (2, 4, 10, 14)  # at strides 4, 8, 16 and 32
 
 
-@dataclass(frozen=True)
-class FrozenMaps:
+class FrozenMaps(nn.Module):
     """x float32 (B, 3, H, W) in [-1, 1] -> maps (B, C_i, h_i, w_i), differentiable in x.
 
     Attributes:
@@ -25,15 +21,29 @@ class FrozenMaps:
         channels: C_i of each map.
     """
 
-    name: str
-    sha256: str
-    channels: tuple[int, ...]
-    network: Callable[[Tensor], list[Tensor]]
+    def __init__(self, name: str, sha256: str, channels: tuple[int, ...], network: nn.Module) -> None:
+        super().__init__()
+        self.name, self.sha256, self.channels, self.network = name, sha256, channels, network
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        if x.shape[2] > ROWS:
-            x = F.avg_pool2d(x, x.shape[2] // ROWS)
-        return self.network(x)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.network(F.avg_pool2d(x, x.shape[2] // ROWS) if x.shape[2] > ROWS else x)
+
+
+class ReaderMaps(nn.Module):
+    """The outputs of every second convolution of the reader's trunk, rectified."""
+
+    def __init__(self, trunk: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([part for part in trunk if isinstance(part, nn.Conv2d | nn.BatchNorm2d | nn.ReLU)])
+        self.channels = tuple(part.out_channels for part in trunk if isinstance(part, nn.Conv2d))[::2]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rectified = []
+        for layer in self.layers:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                rectified.append(x)
+        return rectified[::2]
 
 
 def load_frozen_maps(name: str, device: torch.device) -> FrozenMaps:
@@ -46,20 +56,7 @@ def load_frozen_maps(name: str, device: torch.device) -> FrozenMaps:
         name = "reader"
     if name == "reader":
         reader = load_reader()
-        trunk = reader.network.trunk
-        layers = [module for module in trunk if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.ReLU)]
-        network = frozen(nn.Sequential(*layers)).to(device)
-        kept = [index for index, layer in enumerate(layers) if isinstance(layer, nn.ReLU)][::2]
-
-        def maps(x: Tensor) -> list[Tensor]:
-            found = []
-            for index, layer in enumerate(network):
-                x = layer(x)
-                if index in kept:
-                    found.append(x)
-            return found
-
-        channels = [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)][::2]
-        return FrozenMaps("reader", reader.sha256, tuple(channels), maps)
-    net, sha256 = load_efficientnet_lite0(LITE0_BLOCKS)
-    return FrozenMaps(name, sha256, tuple(CHANNELS[block] for block in LITE0_BLOCKS), net.to(device))
+        maps = frozen(ReaderMaps(reader.network.trunk))
+        return FrozenMaps(name, reader.sha256, maps.channels, maps).to(device)
+    network, sha256 = load_efficientnet_lite0(LITE0_BLOCKS)
+    return FrozenMaps(name, sha256, tuple(CHANNELS[block] for block in LITE0_BLOCKS), network).to(device)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.features.frozen_maps import FrozenMaps
 from harness.native.losses import d_loss, g_loss
-from harness.native.step import Training, apply_update, ema_decay, update_ema
+from harness.native.step import Training, apply_update, ema_decay, set_rates, update_ema
 from harness.networks.encoder import Encoder
 from harness.networks.feature_heads import FeatureHeads
 from harness.runtime.dist import World
@@ -52,6 +52,9 @@ def reconstruction_step(run: Training) -> dict[str, Tensor]:
     rec, optim = run.reconstruction, run.config.optim
     assert rec is not None
     joined = run.step >= run.config.reconstruction.warmup_steps
+    e_lr = run.config.reconstruction.e_lr
+    set_rates(run, [(run.g_optimizer, optim.g_lr), (rec.e_optimizer, e_lr), (run.d_optimizer, optim.d_lr),
+                    (rec.h_optimizer, optim.d_lr)])  # fmt: skip
     updates = [(run.g_optimizer, "g_loss"), (rec.e_optimizer, "g_loss")]
     updates += [(run.d_optimizer, "d_loss"), (rec.h_optimizer, "d_loss")] if joined else []
     for optimizer, _ in updates:
@@ -125,7 +128,8 @@ def _game(
     """Adds the gradients of both discriminators to them; what the generator is to lower is `adversarial`."""
     kind, discriminator = run.config.loss.adv_loss, run.discriminator
     of_real = run.judge(run.augment(real, "d.real", index), real_y)
-    of_seen = run.judge(run.augment(seen, "d.fake", index), y)
+    halves = zip(seen.chunk(2), ("d.redrawn", "d.fake"), strict=True)
+    of_seen = run.judge(torch.cat([run.augment(half, purpose, index) for half, purpose in halves]), y)
     head_real, head_seen = rec.heads(real_maps), rec.heads(maps)
     on_pixels = d_loss(kind, of_real.logits, of_seen.logits)
     on_maps = d_loss(kind, head_real.flatten(), head_seen.flatten())
@@ -146,10 +150,10 @@ def _steered(share: Tensor, hinge: Tensor, most: float) -> Tensor:
 
 def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:
     """Mean square of the correlations between components of z, from a running mean; its gradient reaches this batch."""
-    momentum = CORRELATION_MOMENTUM
-    now = z.t() @ z / len(z)
-    running = (1 - momentum) * rec.correlation + momentum * now
-    rec.correlation = (1 - momentum) * rec.correlation + momentum * world.mean(now.detach())
+    momentum, own = CORRELATION_MOMENTUM, z.t() @ z / len(z)
+    now = world.mean(own.detach()) + own - own.detach()  # of all processes; the gradient is this one's
+    running = torch.lerp(rec.correlation, now, momentum)
+    rec.correlation = running.detach()
     between = running - torch.diag(running.diagonal())
     return between.square().sum() / len(running) / momentum
 
@@ -167,6 +171,7 @@ def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float) -> Tensor:
 
 
 def feature_loss(maps: list[Tensor], target_maps: list[Tensor]) -> Tensor:
-    """Mean over the maps of their absolute difference, relative to the target's size."""
-    pairs = zip(maps, target_maps, strict=True)
-    return torch.stack([(a - b).abs().mean() / b.abs().mean().clamp(min=1e-6) for a, b in pairs]).mean()
+    """Mean over the maps and pictures of the absolute difference, relative to the target's size."""
+    sizes = [target.abs().mean((1, 2, 3)).clamp(min=1e-6) for target in target_maps]
+    triples = zip(maps, target_maps, sizes, strict=True)
+    return torch.stack([((a - b).abs().mean((1, 2, 3)) / size).mean() for a, b, size in triples]).mean()

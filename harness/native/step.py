@@ -3,7 +3,8 @@
 Nothing here waits for the device: losses stay tensors, a non-finite one stops the updates on the device itself.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.experiment import Config
+from harness.config.experiment import Config, Optim
 from harness.native.data import PictureSource
 from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
 from harness.native.freeze import set_trainable
@@ -24,6 +25,9 @@ from harness.runtime.rng import Draws
 
 if TYPE_CHECKING:
     from harness.native.reconstruction import Reconstruction
+
+
+LAST_RATE = 0.05  # of a learning rate that falls
 
 
 class Fakes(NamedTuple):
@@ -94,6 +98,7 @@ def train_step(run: Training) -> dict[str, Tensor]:
     before, now = (active_size(optim, z_dim, step) for step in (max(0, run.step - 1), run.step))
     if now > before:
         open_columns(run.generator, run.g_optimizer, before, now)
+    set_rates(run, [(run.g_optimizer, optim.g_lr), (run.d_optimizer, optim.d_lr)])
     updates = [d_update(run, update) for update in range(run.config.optim.d_updates_per_step)]
     values = {name: torch.stack([values[name] for values in updates]).mean() for name in updates[0]}
     return values | g_update(run)
@@ -214,6 +219,25 @@ def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) 
         optimizer.step()
     elif not run.broken:
         optimizer.step()
+
+
+def rate_factor(optim: Optim, step: int) -> float:
+    """By what learning rates are multiplied in update number `step` (0-based)."""
+    done = step / optim.total_steps
+    if optim.cosine_from is None or done <= optim.cosine_from:
+        return 1.0
+    progress = (done - optim.cosine_from) / (1 - optim.cosine_from)
+    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def set_rates(run: Training, rates: Iterable[tuple[torch.optim.Optimizer, float]]) -> None:
+    """What the config's schedule says for the run's step; nothing is touched where there is none."""
+    if run.config.optim.cosine_from is None:
+        return
+    factor = rate_factor(run.config.optim, run.step)
+    for optimizer, rate in rates:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * rate
 
 
 def ema_decay(config: Config, step: int) -> float:

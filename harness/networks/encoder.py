@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         assert x.shape[1:] == (3, self.height, self.width), x.shape
         h = self.hidden(self.trunk(x).flatten(1))
         with without_autocast(x):
-            z = self.to_z(h.float())
+            z = self.to_z(to_full_precision(h))
             if self.skip is not None:
                 z = self.skip(self.reduced(x)) + z
             if self.standardise is not None:
@@ -80,5 +80,5 @@ class Encoder(nn.Module):
 
     def reduced(self, x: Tensor) -> Tensor:
         """What the skip sees: float32 (B, 3 * h * w)."""
-        x = x.float()
+        x = to_full_precision(x)
         return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)

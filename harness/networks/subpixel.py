@@ -15,6 +15,7 @@ from harness.networks.autocast import to_full_precision
 from harness.networks.base import Discriminator, Generator, Judgement
 from harness.networks.layers import conv2d, init_weights, linear
 from harness.networks.resample import ConvThenHalve, DoubleThenConv, double, halve
+from harness.networks.spectral_norm import SpectralNorm
 
 G_WIDTHS = (1.0, 4 / 3, 8 / 3)  # channels of the last map, the one before, and all before that, times g_conv_dim
 D_WIDTHS = (1, 2, 3, 4)  # of each halving, times d_conv_dim
@@ -81,6 +82,32 @@ class SubpixelGeneratorBlock(nn.Module):
         return torch.addcmul(shortcut, out, self.gain.to(out.dtype))
 
 
+class SubpixelHead(nn.Module):
+    """(B, C, h, w) -> (B, 3, factor * h, factor * w); factor 2, or 4 in two steps."""
+
+    def __init__(self, channels: int, factor: int, sn: bool) -> None:
+        super().__init__()
+        assert factor in (2, 4), factor
+        inner = [max(8, channels // 3)] * (factor == 4)
+        widths = [channels, *inner, 3]
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.convs = nn.ModuleList([conv2d(inside, 4 * outside, 3, sn=sn) for inside, outside in pairs])
+
+    @torch.no_grad()
+    def start_without_grid(self) -> None:
+        """The four pixels that a place becomes start as equals (Aitken et al. 2017): else a grid shows for long."""
+        for conv in self.convs:
+            weight = conv.weight_orig if isinstance(conv, SpectralNorm) else conv.weight
+            assert isinstance(weight, nn.Parameter)
+            weight.copy_(weight[::4].repeat_interleave(4, dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *inner, last = self.convs
+        for conv in inner:
+            x = leaky(F.pixel_shuffle(conv(x), 2))
+        return F.pixel_shuffle(last(x), 2)
+
+
 class SubpixelGenerator(Generator):
     """Conditional by `concat` alone: what a class adds to the latent reaches every block."""
 
@@ -88,13 +115,13 @@ class SubpixelGenerator(Generator):
         channels = g_channels(spec.img_height, spec.g_conv_dim)
         super().__init__(spec, channels[0])
         latent_dim = self.linear0.in_features
-        self.factor = pixel_factor(spec.img_height)
         self.add_block(SubpixelGeneratorBlock(channels[0], channels[0], latent_dim, False, spec), channels[0])
         for in_channels, out_channels in zip(channels[:-1], channels[1:], strict=True):
             block = SubpixelGeneratorBlock(in_channels, out_channels, latent_dim, True, spec)
             self.add_block(block, out_channels)
-        self.head = conv2d(channels[-1], 3 * self.factor**2, 3, sn=spec.apply_g_sn)
+        self.head = SubpixelHead(channels[-1], pixel_factor(spec.img_height), sn=spec.apply_g_sn)
         init_weights(self, spec.g_init)
+        self.head.start_without_grid()
         for layer in self.modules():
             if isinstance(layer, Modulation) and not spec.apply_g_sn:
                 nn.init.normal_(layer.linear.weight, std=MODULATION_STD * latent_dim**-0.5)
@@ -103,8 +130,7 @@ class SubpixelGenerator(Generator):
         return latent
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = F.pixel_shuffle(self.head(leaky(self.grow(z, y))), self.factor)
-        return torch.tanh(to_full_precision(x))
+        return torch.tanh(to_full_precision(self.head(leaky(self.grow(z, y)))))
 
 
 class SubpixelDiscriminatorBlock(nn.Module):

@@ -25,6 +25,8 @@ OURS_ALONE: dict[str, Any] = {
     "loss.apply_similarity": False,
     "augment.d_input_noise": 0.0,
     "optim.z_schedule": None,
+    "optim.cosine_from": None,
+    "reconstruction.apply": False,
 }
 CONDITIONED = {"model.g_cond_mtd": "cBN", "model.d_cond_mtd": "PD"}
 SHOWN_CHARACTERS, SHOWN_KEYS, LARGEST_INT = 40, 12, 2**62

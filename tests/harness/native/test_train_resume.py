@@ -19,6 +19,7 @@ from tests.harness.native.evaluated_runs import LAST
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
+    RECONSTRUCTION,
     HarnessProcess,
     assert_same_checkpoint,
     assert_same_state,
@@ -70,8 +71,9 @@ def test_a_cut_before_the_first_step_changes_nothing(workplace: Path, whole: Pat
         CONDITIONAL,
         {"loss__adv_loss": "wasserstein", "loss__apply_gp": True, "train__numerics": "studiogan", **ATTENTION},
         {"loss__lecam_type": "gsrgan", "train__precision": "bf16", "train__fused_adam": False},
+        {**RECONSTRUCTION, "model__g_cond_mtd": "concat", "model__d_cond_mtd": "PD", "optim__cosine_from": 0.5},
     ],
-    ids=["conditional", "penalty-attention-studiogan", "gsrgan-bf16-loop"],
+    ids=["conditional", "penalty-attention-studiogan", "gsrgan-bf16-loop", "reconstruction"],
 )
 def test_other_models_resume_exactly(go_to, no_pictures, changes: dict[str, Any]) -> None:
     whole = go_to("whole") / "runs/tiny/checkpoints/step-00000005"

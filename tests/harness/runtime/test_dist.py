@@ -17,7 +17,8 @@ import harness.native.step
 import harness.native.train
 from harness.checkpoints.checkpoint import load_state
 from harness.errors import UserError
-from harness.native.state import lecam_state
+from harness.native.reconstruction import reconstruction_step
+from harness.native.state import lecam_state, networks_of
 from harness.native.step import Training, d_update, g_update, train_step
 from harness.native.train import train_run
 from harness.runtime.dist import World, average_gradients, join_world, leave_world
@@ -25,6 +26,7 @@ from tests.golden.parity_case import gradients_of
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     ONE_UPDATE,
+    RECONSTRUCTION,
     assert_same_checkpoint,
     assert_same_state,
     checkpoint_names,
@@ -77,9 +79,12 @@ def _rank(rank: int, size: int, port: int, folder: str, action: Callable[..., No
 
 def in_float64(run: Training) -> None:
     """Weights, pictures and latents in double precision."""
-    for network in (run.generator, run.discriminator, run.generator_ema):
-        if network is not None:
-            network.double()
+    networks = list(networks_of(run).values())
+    if (rec := run.reconstruction) is not None:
+        rec.share, rec.correlation = rec.share.double(), rec.correlation.double()
+        networks.append(rec.maps)
+    for network in networks:
+        network.double()
     batch, generator = run.source.batch, run.generator
     run.g_call = lambda z, y: generator(z.double(), y)
 
@@ -104,15 +109,10 @@ def steps_to_file(rank: int, changes: dict[str, Any], dtype: str) -> None:
         if dtype == "float64":
             in_float64(run)
         for _ in range(5):
-            train_step(run)
+            (train_step if run.reconstruction is None else reconstruction_step)(run)
         assert run.generator_ema is not None and run.lecam is not None
-        state = {
-            "generator": dict(run.generator.state_dict()),
-            "ema": dict(run.generator_ema.state_dict()),
-            "discriminator": dict(run.discriminator.state_dict()),
-            "lecam": lecam_state(run),
-            "optimizer": run.d_optimizer.state_dict(),
-        }
+        state = {name: dict(network.state_dict()) for name, network in networks_of(run).items()}
+        state |= {"lecam": lecam_state(run), "optimizer": run.d_optimizer.state_dict()}
         torch.save(state, f"{run.world.size}_{rank}.pt")
 
 
@@ -132,15 +132,16 @@ def largest_difference(one: Any, other: Any) -> float:
         FULL,
         {**FEWER, "loss__lecam_type": "gsrgan", "train__numerics": "studiogan"},
         {**FEWER, "model__apply_d_sn": False, "train__pictures": "lazy", "loss__apply_gp": True},
+        {**FULL, **RECONSTRUCTION, "model__g_cond_mtd": "concat"},
     ],
-    ids=["standard-fast", "gsrgan-studiogan", "batch-norm-in-D"],
+    ids=["standard-fast", "gsrgan-studiogan", "batch-norm-in-D", "reconstruction"],
 )
 def test_two_ranks_are_one_process_in_float64(workplace: Path, changes: dict[str, Any]) -> None:
     assert run_ranks(steps_to_file, changes, "float64") == [0, 0], Path("rank_0.txt").read_text()
     steps_to_file(0, changes, "float64")
     one, first, second = load("1_0.pt"), load("2_0.pt"), load("2_1.pt")
     assert_same_state(first, second)
-    for name in ("generator", "ema", "discriminator", "lecam"):
+    for name in one.keys() - {"optimizer"}:
         assert largest_difference(one[name], first[name]) <= 1e-8, name
     assert any(value.abs().max() > 1e-3 for value in one["generator"].values())
 

@@ -1,0 +1,174 @@
+"""Training with an encoder that learns beside the networks: its losses, its steps, and what goes with it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from harness.checkpoints.checkpoint import load_state, load_weights
+from harness.errors import UserError
+from harness.native import reconstruction
+from harness.native.reconstruction import feature_loss, pixel_loss, reconstruction_step
+from harness.native.step import Training, rate_factor
+from harness.native.train import finetune_run, train_run
+from tests.harness.tiny_runs import RECONSTRUCTION, RUN, checkpoint_names, rows_logged, tiny_config, training, write_set
+
+CLASSES: dict[str, Any] = {"model__g_cond_mtd": "concat", "model__d_cond_mtd": "PD"}
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch, one_thread) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_set("tiny")
+    write_set("other", seed=1)
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------
+
+
+def test_equal_pictures_and_maps_cost_nothing():
+    x = torch.randn(2, 3, 16, 16)
+    assert pixel_loss(x, x, 4.0) == 0 and feature_loss([x, x], [x, x]) == 0
+
+
+def test_a_flat_difference_has_no_slope():
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(pixel_loss(x + 0.5, x, 4.0), torch.tensor(0.5))
+    noise = 0.5 * torch.randn(2, 3, 16, 16).sign()
+    assert pixel_loss(x + noise, x, 4.0) > pixel_loss(x + noise, x, 0.0) > 0
+
+
+def test_the_feature_loss_is_relative():
+    maps = [torch.rand(2, 4, 5, 5) + 1, torch.rand(2, 8, 3, 3) + 1]
+    losses = [feature_loss([1.1 * part * scale for part in maps], [part * scale for part in maps]) for scale in (1, 50)]
+    assert losses == [pytest.approx(0.1, abs=1e-5)] * 2
+
+
+@pytest.mark.parametrize(("hinge", "direction"), [(0.2, 1), (1.2, 0), (1.9, -1)], ids=["d wins", "even", "d is beaten"])
+def test_the_share_follows_the_discriminator(hinge: float, direction: int):
+    before = torch.tensor(0.1)
+    after = reconstruction._steered(before, torch.tensor(hinge), 0.4)
+    assert torch.sign((after - before).round(decimals=6)) == direction
+    for _ in range(100):
+        after = reconstruction._steered(after, torch.tensor(hinge), 0.4)
+    assert reconstruction.SHARE_LEAST <= after <= 0.4 + 1e-6
+
+
+def test_rates_fall_along_half_a_cosine():
+    optim = tiny_config(optim__cosine_from=0.5, optim__total_steps=100).optim
+    factors = [rate_factor(optim, step) for step in range(101)]
+    assert factors[:51] == [1.0] * 51 and factors[75] == pytest.approx(0.525) and factors[100] == pytest.approx(0.05)
+    assert all(a >= b for a, b in zip(factors[:-1], factors[1:], strict=True))
+    assert rate_factor(tiny_config().optim, 11) == 1.0
+
+
+# ---- steps ------------------------------------------------------------------------------------------------------
+
+
+def weights_of(run: Training) -> dict[str, list[torch.Tensor]]:
+    rec = run.reconstruction
+    assert rec is not None
+    networks = {"g": run.generator, "d": run.discriminator, "e": rec.encoder, "heads": rec.heads}
+    return {name: [p.detach().clone() for p in network.parameters()] for name, network in networks.items()}
+
+
+def moved(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    return {
+        name for name in before if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
+    }
+
+
+def test_the_discriminators_join_after_the_warm_up():
+    with training(**RECONSTRUCTION) as run:
+        for step in range(4):
+            before = weights_of(run)
+            values = reconstruction_step(run)
+            joined = step >= 2
+            assert moved(before, weights_of(run)) == ({"g", "e", "d", "heads"} if joined else {"g", "e"})
+            assert ("d_loss" in values) is joined and all(value.isfinite() for value in values.values())
+    assert run.step == 4
+
+
+def test_pictures_are_learned_by_heart():
+    rates = {"optim__g_lr": 5e-3, "reconstruction__e_lr": 5e-3, "optim__beta1": 0.5, "optim__beta2": 0.99}
+    changes = {"reconstruction__warmup_steps": 200, "optim__acml_steps": 1, "optim__batch_size": 8}
+    changes |= {"model__z_dim": 32, "augment__apply_rflip": False, **rates}
+    with training(**RECONSTRUCTION | changes) as run:
+        losses = [float(reconstruction_step(run)["pixel"]) for _ in range(120)]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5]), losses
+
+
+def test_the_adversarial_gradient_reaches_the_generator_in_its_share(monkeypatch):
+    """Without it the same step moves the generator otherwise."""
+    moves = []
+    for share in (0.003, 0.4):
+        monkeypatch.setattr(reconstruction, "SHARE_START", share)
+        changes = RECONSTRUCTION | {"reconstruction__warmup_steps": 0, "reconstruction__adversarial_share": share}
+        with training(**changes) as run:
+            assert run.reconstruction is not None
+            run.reconstruction.share.fill_(share)
+            reconstruction_step(run)
+            moves.append(weights_of(run)["g"])
+    assert any(not torch.equal(a, b) for a, b in zip(*moves, strict=True))
+
+
+def test_components_of_the_latent_are_driven_apart():
+    strengths = []
+    for strength in (0.0, 1.0):
+        changes = RECONSTRUCTION | {
+            "reconstruction__warmup_steps": 100,
+            "reconstruction__decorrelation_lambda": strength,
+        }
+        with training(**changes, optim__batch_size=16, optim__acml_steps=1) as run:
+            strengths.append([float(reconstruction_step(run)["correlation"]) for _ in range(40)][-1])
+    assert strengths[1] < 0.7 * strengths[0], strengths
+
+
+def test_with_everything_that_goes_with_it():
+    changes = RECONSTRUCTION | CLASSES | {"augment__apply_diffaug": True, "loss__apply_lecam": True}
+    with training(**changes | {"reconstruction__warmup_steps": 0}) as run:
+        for _ in range(3):
+            values = reconstruction_step(run)
+    assert {"lecam", "e_class", "d_loss", "share"} <= values.keys()
+    assert all(value.isfinite() for value in values.values())
+
+
+def test_a_run_and_its_fine_tuning_keep_the_encoder():
+    train_run(tiny_config(**RECONSTRUCTION))
+    folder = RUN / "checkpoints" / checkpoint_names()[-1]
+    kept = {name: load_weights(folder, name) for name in ("encoder", "encoder_ema", "feature_heads", "generator")}
+    assert set(load_state(folder)["reconstruction"]) == {"share", "correlation"}
+    assert {"pixel", "features", "share"} <= rows_logged()[-1].keys()
+    config = tiny_config(**RECONSTRUCTION, finetune__freeze_layers=1)
+    tuned = finetune_run(config) / "checkpoints"
+    first, last = load_weights(folder, "discriminator"), load_weights(sorted(tuned.iterdir())[-1], "discriminator")
+    assert all(torch.equal(first[name], last[name]) for name in first if name.startswith("blocks.0."))
+    after = load_weights(sorted(tuned.iterdir())[-1], "encoder")
+    assert any(not torch.equal(after[name], kept["encoder"][name]) for name in after)
+
+
+def test_a_run_without_it_has_no_encoder():
+    train_run(tiny_config(optim__total_steps=2))
+    names = {path.name for path in (RUN / "checkpoints" / checkpoint_names()[-1]).iterdir()}
+    assert names == {
+        "generator.safetensors",
+        "generator_ema.safetensors",
+        "discriminator.safetensors",
+        "state.pt",
+        "meta.json",
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__numerics": "studiogan"}, {"optim__d_updates_per_step": 2}, {"loss__adv_loss": "vanilla"},
+        {"loss__apply_r1_reg": True}, {"engine": "studiogan"}, {"model__apply_d_sn": False},
+        {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}, {"model__apply_attn": True},
+        {"optim__z_schedule": [[0, 4], [5, 8]]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)  # fmt: skip
+def test_what_does_not_go_with_it_is_refused_in_a_line(changes: dict[str, Any]):
+    with pytest.raises(UserError, match=rf"(?m)^\s*{next(iter(changes)).replace('__', '.')}: found .*allowed .*try "):
+        tiny_config(**(RECONSTRUCTION | changes))
