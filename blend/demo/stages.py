@@ -55,6 +55,11 @@ def _inside(name: str) -> Callable[[Config], list[Path]]:
     return lambda config: [run_folder(config) / name]
 
 
+def _encoder_files(config: Config) -> list[Path]:
+    """One that learned together with the generator lies in the run's own checkpoints; then its figures are left."""
+    return [run_folder(config) / ("metrics.json" if config.reconstruction.apply else "encoder/checkpoints")]
+
+
 STAGES = (
     Stage(
         "dataset",
@@ -71,7 +76,7 @@ STAGES = (
         160,
         lambda config: [RUNS / finetune_config(config).name / "checkpoints"],
     ),
-    Stage("encoder", "learns to read a picture back", ("-m", "blend", "encoder"), 80, _inside("encoder/checkpoints")),
+    Stage("encoder", "learns to read a picture back", ("-m", "blend", "encoder"), 80, _encoder_files),
     Stage("invert", "finds the latents of cars never seen", ("-m", "blend", "invert"), 90, _inside("inversions")),
     Stage(
         "measure",

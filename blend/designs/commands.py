@@ -7,7 +7,7 @@ import numpy as np
 
 from blend.designs.design_set import SWEEP_SET, Design, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, load_parents
-from blend.encoder.model import load_encoder
+from blend.encoder.model import load_encoders
 from blend.generator.dial import draw_designs, setting_at
 from blend.generator.input_pictures import load_held_out
 from blend.generator.kinds import Kind
@@ -39,11 +39,11 @@ HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
 def invert_command(config: Config, src: Path | None, kind: Kind, label: str | None = None) -> list[Path]:
     """Inverts a folder of pictures, or the held-out pictures of both sets with their figures; returns the sheets."""
     generator = load_generator(config, need_tuned=src is None or kind == "concept")
-    encoder = load_encoder(config, generator)
+    encoders = load_encoders(config, generator)
     if src is not None:
         parents = load_parents(config, generator, src, label)
-        return [invert_parents(config, generator, encoder, parents, kind).path.with_suffix(".png")]
-    measure_inversion(config, generator, encoder)
+        return [invert_parents(config, generator, encoders, parents, kind).path.with_suffix(".png")]
+    measure_inversion(config, generator, encoders)
     inverted = held_out_pairs(config, generator)
     return [found.path.with_suffix(".png") for found in (inverted.ordinary, inverted.concept)]
 

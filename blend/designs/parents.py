@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blend.designs.seeds import DESIGN_SEEDS
-from blend.encoder.model import Encoder, load_encoder
+from blend.encoder.model import Encoders, load_encoders
 from blend.generator.dial import Pairs
 from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out, read_parent
 from blend.generator.kinds import Kind
@@ -85,12 +85,12 @@ def load_parents(config: Config, generator: StyledGenerator, source: Path, label
 
 def invert_pairs(config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents) -> InvertedPairs:
     """Latents of both sets of parents, found anew or on disk."""
-    encoder = load_encoder(config, generator)
-    found = invert_parents(config, generator, encoder, ordinary, "ordinary")
+    encoders = load_encoders(config, generator)
+    found = invert_parents(config, generator, encoders, ordinary, "ordinary")
     return InvertedPairs(
         found,
-        invert_parents(config, generator, encoder, ordinary, "ordinary", start=found),
-        invert_parents(config, generator, encoder, concept, "concept"),
+        invert_parents(config, generator, encoders, ordinary, "ordinary", start=found),
+        invert_parents(config, generator, encoders, concept, "concept"),
         config.blend.tuned_share,
     )
 
@@ -126,10 +126,10 @@ class InvertedParent:
 
 
 class ParentStore:
-    """`uploads`: folder of files named by the sha256 of their bytes. `encoder`: None = only seeds can be parents."""
+    """`uploads`: folder of files named by the sha256 of their bytes. `encoders`: None = only seeds can be parents."""
 
-    def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None) -> None:
-        self.config, self.generator, self.encoder = config, generator, encoder
+    def __init__(self, config: Config, generator: StyledGenerator, encoders: Encoders | None) -> None:
+        self.config, self.generator, self.encoders = config, generator, encoders
         self.uploads = generator.folder / "studio" / "uploads"
         self._known: LruCache[tuple[str, str, str | None], InvertedParent] = LruCache(KEPT_IN_MEMORY)
         self._usual_errors: dict[Kind, float] = {}
@@ -211,15 +211,15 @@ class ParentStore:
         known = self.find(side, reference, label)
         if known is not None:
             return known
-        encoder, parents = self._needed_encoder(), self._labelled(side, reference, label)
+        encoders, parents = self._needed_encoders(), self._labelled(side, reference, label)
         whole = self.config.inversion.steps
         twice = side == "ordinary" and self.generator.tuned is not None
         watch = self._watch(parents, STYLES[side], 0, whole * (1 + twice), tell)
-        first = invert_parents(self.config, self.generator, encoder, parents, side, watch=watch)
+        first = invert_parents(self.config, self.generator, encoders, parents, side, watch=watch)
         second = None
         if twice:
             watch = self._watch(parents, 1 - STYLES[side], whole, 2 * whole, tell)
-            second = invert_parents(self.config, self.generator, encoder, parents, side, start=first, watch=watch)
+            second = invert_parents(self.config, self.generator, encoders, parents, side, start=first, watch=watch)
         found = self._inverted_parent(first, second, 0)
         self._known.keep((side, reference, label if side == "ordinary" else None), found)
         return found
@@ -232,17 +232,17 @@ class ParentStore:
 
         return watch
 
-    def _needed_encoder(self) -> Encoder:
-        if self.encoder is None:
+    def _needed_encoders(self) -> Encoders:
+        if self.encoders is None:
             raise UserError("encoder: this run has none, so pictures cannot be read; try `make encoder`")
-        return self.encoder
+        return self.encoders
 
     def _labelled(self, side: Kind, reference: str, label: str | None) -> Parents:
         parents = self._parents(side, reference)
         return replace(parents, label=label_of(self.generator, label)) if side == "ordinary" else parents
 
     def _kept(self, side: Kind, reference: str, label: str | None) -> InvertedParent | None:
-        if self.encoder is None:
+        if self.encoders is None:
             return None
         alone = self._kept_rows(side, self._labelled(side, reference, label))
         if alone is not None or not reference.startswith("valid-") or label is not None:
@@ -253,7 +253,7 @@ class ParentStore:
         )
 
     def _kept_rows(self, side: Kind, parents: Parents) -> tuple[Inversions, Inversions | None] | None:
-        at = self.config, self.generator, self._needed_encoder(), parents, side
+        at = self.config, self.generator, self._needed_encoders(), parents, side
         if side == "concept" and self.generator.tuned is None:
             return None
         first = kept_inversions(*at)
@@ -273,8 +273,8 @@ class ParentStore:
         """Median picture error of the pictures that were kept aside, where `make invert` or `make measure` has redrawn
         them: what another picture's can be held against."""
         parents = self.held_out[side]
-        if side not in self._usual_errors and self.encoder is not None and parents.names:
-            kept = kept_inversions(self.config, self.generator, self.encoder, parents, side)
+        if side not in self._usual_errors and self.encoders is not None and parents.names:
+            kept = kept_inversions(self.config, self.generator, self.encoders, parents, side)
             if kept is not None:
                 self._usual_errors[side] = float(kept.error.median())
         return self._usual_errors.get(side)

@@ -14,7 +14,7 @@ import numpy as np
 
 from blend.designs.design_recipe import DesignRecipe, Parent
 from blend.designs.parents import InvertedParent, ParentStore
-from blend.encoder.model import Encoder, encoder_folder, load_encoder
+from blend.encoder.model import Encoders, encoder_folder, load_encoders
 from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
 from blend.generator.input_pictures import read_pictures
 from blend.generator.kinds import Kind
@@ -54,9 +54,9 @@ class DesignSession:
         lacking: what is missing ("finetune", "encoder", "measures") → why, and the command that makes it.
     """
 
-    def __init__(self, config: Config, generator: StyledGenerator, encoder: Encoder | None, lacking: dict[str, str]):
+    def __init__(self, config: Config, generator: StyledGenerator, encoders: Encoders | None, lacking: dict[str, str]):
         self.config, self.generator, self.lacking = config, generator, lacking
-        self.parent_store = ParentStore(config, generator, encoder)
+        self.parent_store = ParentStore(config, generator, encoders)
         self.measures: Measures | None = None
         self._scans: LruCache[str, Scan] = LruCache(SCANS_IN_MEMORY)
         self._measures_lock = threading.Lock()
@@ -189,18 +189,18 @@ def open_session(name: str, root: Path = Path("runs")) -> DesignSession:
             f"RUN: found {name}, which was fine-tuned from {base_name(config)}, allowed the run that it began with; "
             f"try RUN={base_name(config)}"
         )
-    generator, lacking, encoder = load_generator(config, need_tuned=False, root=root), {}, None
+    generator, lacking, encoders = load_generator(config, need_tuned=False, root=root), {}, None
     again = f"CONFIG={root / name / 'config.yaml'}"
     if generator.tuned is None:
         lacking["finetune"] = f"This run has not met concept cars yet; try `make finetune {again}`"
         lacking["measures"] = f"Futurism is measured beside concept cars; try `make finetune {again}`"
     try:
-        encoder = load_encoder(config, generator)
+        encoders = load_encoders(config, generator)
     except UserError as error:
         yet = f"This run cannot read pictures yet, only draw by seed; try `make encoder {again}`"
         has_one = any(encoder_folder(generator).glob("checkpoints/*"))
         lacking["encoder"] = f"This run's encoder cannot be used: {error}" if has_one else yet
-    return DesignSession(config, generator, encoder, lacking)
+    return DesignSession(config, generator, encoders, lacking)
 
 
 def picture_sha256(picture: np.ndarray) -> str:

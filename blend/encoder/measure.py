@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from blend.encoder.model import Encoder, encode
+from blend.encoder.model import Encoders, encode
+from blend.generator.kinds import KINDS
 from blend.generator.styled_generator import StyledGenerator
 from harness.runtime.rng import Draws
 
@@ -13,7 +14,7 @@ SEED_LATENT_MSE = 0.970  # what the first seed's encoder reached, on its own dat
 
 
 def measure_encoder(
-    encoder: Encoder, generator: StyledGenerator, styles: list[int], count: int, seed: int
+    encoders: Encoders, generator: StyledGenerator, styles: list[int], count: int, seed: int
 ) -> dict[str, Any]:
     """Errors on `count` fresh undisturbed pictures of each style; the same latents for all styles, always the same.
 
@@ -24,7 +25,7 @@ def measure_encoder(
     z, y = generator.latents.draw(draws, "encoder.valid", 0, count)
     mses, explained, right = {}, [], []
     for style in styles:
-        guess, classes = encode(encoder, generator.draw(z, style, y))
+        guess, classes = encode(encoders.of(KINDS[style]), generator.draw(z, style, y))
         mses[str(style)] = float((guess - z).square().mean())
         explained.append(explained_shares(z.double().numpy(), guess.double().numpy()))
         if classes is not None:

@@ -3,6 +3,7 @@
 In: pictures of the generator's size. Out: latents, and class logits where the generator is conditional.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blend.generator.kinds import Kind
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
+from harness.checkpoints.load import load_own_encoder
 from harness.config.experiment import Config, EncoderSettings
 from harness.errors import UserError
 from harness.features.resnet18 import imagenet_state
@@ -63,6 +66,33 @@ def generator_keys(generator: StyledGenerator, with_finetuned: bool) -> dict[str
 def generator_shape(generator: StyledGenerator) -> list[int]:
     """What an encoder must fit: the latent's, the number of classes, the height and the width."""
     return [*generator.latents.shape, generator.num_classes, generator.height, generator.width]
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What reads pictures for a generator, by their kind: one network for both, or that of each run."""
+
+    ordinary: Encoder
+    concept: Encoder
+
+    def of(self, kind: Kind) -> Encoder:
+        return self.ordinary if kind == "ordinary" else self.concept
+
+
+def has_own_encoder(generator: StyledGenerator) -> bool:
+    """Whether encoders learned together with this generator."""
+    return generator.base.config.reconstruction.apply
+
+
+def load_encoders(config: Config, generator: StyledGenerator) -> Encoders:
+    """The runs' own ones, or the one that was taught afterwards. UserError as `load_encoder`."""
+    if not has_own_encoder(generator):
+        encoder = load_encoder(config, generator)
+        return Encoders(encoder, encoder)
+    ordinary = load_own_encoder(generator.base)
+    tuned = generator.tuned
+    own = tuned is not None and tuned.config.reconstruction.apply
+    return Encoders(ordinary, load_own_encoder(tuned) if tuned is not None and own else ordinary)
 
 
 def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:

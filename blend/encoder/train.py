@@ -13,7 +13,15 @@ from typing import Any
 import torch
 
 from blend.encoder.measure import SEED_LATENT_MSE, measure_encoder
-from blend.encoder.model import build_encoder, encoder_folder, generator_keys, generator_shape
+from blend.encoder.model import (
+    Encoders,
+    build_encoder,
+    encoder_folder,
+    generator_keys,
+    generator_shape,
+    has_own_encoder,
+    load_encoders,
+)
 from blend.encoder.ridge_init import fit_skip
 from blend.encoder.step import BETA2, Learning, encoder_step
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
@@ -28,6 +36,7 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.config.experiment import Config, config_differences
 from harness.errors import UserError
+from harness.messages import say
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
@@ -53,6 +62,8 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     generator = load_generator(config, need_tuned=config.encoder.with_finetuned, root=root)
+    if has_own_encoder(generator):
+        return _measure_own(config, generator)
     rundir = RunDir(encoder_folder(generator))
     with run_life(rundir) as life:
         rundir.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -77,6 +88,17 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
             fit_skip(run)
         _learn(run, life)
     return rundir.path
+
+
+def _measure_own(config: Config, generator: StyledGenerator) -> Path:
+    """Figures of encoders that learned together with the generators: nothing is left to teach."""
+    figures = measure_encoder(
+        load_encoders(config, generator), generator, _styles(config), config.encoder.valid_count, config.seed
+    )
+    figures |= {"z_dim": generator.latents.z_dim, "steps": generator.base.step, "seed_latent_mse": SEED_LATENT_MSE}
+    generator.base.run.write_metrics("encoder", figures)
+    say(f"{generator.base.name}: its encoder learned with it; latent MSE of fresh pictures {figures['latent_mse']:.3f}")
+    return generator.folder
 
 
 # ---- what it begins with ----------------------------------------------------------------------------------------
@@ -202,7 +224,8 @@ def _check_finite(run: Learning, values: dict[str, torch.Tensor]) -> None:
 
 
 def _measure(run: Learning, count: int) -> dict[str, Any]:
-    return measure_encoder(run.encoder, run.generator, _styles(run.config), count, run.config.seed)
+    encoders = Encoders(run.encoder, run.encoder)
+    return measure_encoder(encoders, run.generator, _styles(run.config), count, run.config.seed)
 
 
 def _save(run: Learning, checkpoints: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blend.encoder.model import Encoder, encode
+from blend.encoder.model import Encoder, Encoders, encode
 from blend.generator.input_pictures import Parents
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
@@ -74,7 +74,7 @@ class Inversions:
 def invert_parents(
     config: Config,
     generator: StyledGenerator,
-    encoder: Encoder,
+    encoders: Encoders,
     parents: Parents,
     kind: Kind,
     start: "Inversions | None" = None,
@@ -93,7 +93,7 @@ def invert_parents(
             f"parents: found {size[0]}x{size[1]} pictures, allowed {generator.height}x{generator.width} as "
             f"{generator.base.name} draws; try another CONFIG"
         )
-    search = _Search(config, generator, encoder, parents, kind, start)
+    search = _Search(config, generator, encoders.of(kind), parents, kind, start)
     path = search.path
     found = search.to_inversions(cached(path, search.stamp, lambda: search.in_parts(watch), ENTRY))
     for part in path.parent.glob(f"{path.stem}.*.part"):
@@ -106,13 +106,13 @@ def invert_parents(
 def kept_inversions(
     config: Config,
     generator: StyledGenerator,
-    encoder: Encoder,
+    encoders: Encoders,
     parents: Parents,
     kind: Kind,
     start: "Inversions | None" = None,
 ) -> Inversions | None:
     """What `invert_parents` left for these parents; None where it has yet to search."""
-    search = _Search(config, generator, encoder, parents, kind, start)
+    search = _Search(config, generator, encoders.of(kind), parents, kind, start)
     arrays = read_cached(search.path, search.stamp, ENTRY)
     return None if arrays is None else search.to_inversions(arrays)
 

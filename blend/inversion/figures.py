@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blend.encoder.model import Encoder
+from blend.encoder.model import Encoders
 from blend.generator.input_pictures import load_held_out
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator
@@ -21,7 +21,7 @@ RANDOM_SAMPLES = 1000
 READ_ROWS = 512
 
 
-def measure_inversion(config: Config, generator: StyledGenerator, encoder: Encoder) -> dict[str, Any]:
+def measure_inversion(config: Config, generator: StyledGenerator, encoders: Encoders) -> dict[str, Any]:
     """Inverts held-out pictures of both kinds; metrics["inversion"]: errors beside those of simpler ways to redraw.
 
     The figures themselves are those of ordinary pictures; those of concept pictures are below "concept".
@@ -31,7 +31,7 @@ def measure_inversion(config: Config, generator: StyledGenerator, encoder: Encod
         kinds.append(("concept", finetune_config(config)))
     figures = {}
     for kind, part in kinds:
-        inversions = invert_parents(config, generator, encoder, load_held_out(part.data, config.inversion.count), kind)
+        inversions = invert_parents(config, generator, encoders, load_held_out(part.data, config.inversion.count), kind)
         figures[kind] = inversion_figures(inversions, generator, part)
     whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
     generator.base.run.write_metrics("inversion", whole)

@@ -13,7 +13,8 @@ from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.messages import say
 from harness.networks.base import Discriminator, Generator
-from harness.networks.build import build_networks
+from harness.networks.build import build_networks, empty_encoder
+from harness.networks.encoder import Encoder
 from harness.runtime.device import prepare_hardware
 from harness.storage.rundir import RunDir
 
@@ -101,6 +102,21 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedC
         judge.requires_grad_(False).eval()
     sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
     return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256)
+
+
+def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
+    """The encoder that learned together with a checkpoint's generator (`reconstruction.apply`).
+
+    The moving average where there is one; in eval mode, on the generator's device.
+    """
+    meta = read_meta(loaded.folder)
+    stored = "encoder_ema" if (loaded.folder / "encoder_ema.safetensors").exists() else "encoder"
+    encoder = empty_encoder(loaded.config, loaded.num_classes)
+    encoder.load_state_dict(load_weights(loaded.folder, stored))
+    encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
+    layout = torch.channels_last if loaded.config.train.channels_last else torch.contiguous_format
+    device = next(loaded.generator.parameters()).device
+    return encoder.to(device=device, memory_format=layout).requires_grad_(False).eval()  # type: ignore[call-overload]
 
 
 def _find_device(config: Config) -> torch.device:

@@ -74,7 +74,7 @@ def load_efficientnet_lite0(kept: Sequence[int]) -> tuple[EfficientNetLite0, str
         raise UserError(f"efficientnet_lite0: found no package {PACKAGE} with its weights; {REMEDY}")
     content, sha256 = PUBLISHED.content_of(path)
     if sha256 != PUBLISHED.sha256[WEIGHTS_NAME]:
-        raise UserError(f"{path}: found sha256 {sha256[:8]}…, allowed 57934424…; {REMEDY}")
+        raise UserError(f"{path}: found sha256 {sha256[:8]}…, allowed {PUBLISHED.sha256[WEIGHTS_NAME][:8]}…; {REMEDY}")
     with torch.device("meta"):
         network = EfficientNetLite0(kept)
 

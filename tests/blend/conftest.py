@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import harness.checkpoints.sampling
-from blend.encoder.model import build_encoder, encoder_folder, generator_keys
+from blend.encoder.model import build_encoder, encoder_folder, generator_keys, generator_shape
 from blend.generator.styled_generator import load_generator
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import config_to_dict
@@ -42,7 +42,7 @@ def made_run(tmp_path_factory) -> Path:
             "step": config.encoder.total_steps,
             "config": config_to_dict(config),
             "generator": generator_keys(generator, with_finetuned=True),
-            "shape": [generator.z_dim, generator.num_classes, generator.height, generator.width],
+            "shape": generator_shape(generator),
         }
         place = checkpoint_folder(encoder_folder(generator) / "checkpoints", config.encoder.total_steps)
         place.parent.mkdir(parents=True)

@@ -15,7 +15,7 @@ import torch
 import blend.encoder.ridge_init
 import blend.encoder.train
 from blend.encoder.measure import explained_shares, measure_encoder
-from blend.encoder.model import encode, load_encoder
+from blend.encoder.model import Encoders, encode, load_encoder
 from blend.encoder.step import disturb, encoder_step, latent_loss, one_cycle
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
@@ -262,10 +262,8 @@ class Step:
 
         self.run.encoder.forward = watched
         self.values = {name: float(value) for name, value in encoder_step(self.run).items()}
-        z_dim, count = self.generator.z_dim, config.encoder.batch_size
-        self.z, self.y = Draws(config.seed, torch.device("cpu")).latents(
-            "encoder", 0, count, z_dim, self.generator.num_classes
-        )
+        draws = Draws(config.seed, torch.device("cpu"))
+        self.z, self.y = self.generator.latents.draw(draws, "encoder", 0, config.encoder.batch_size)
 
     def drawn(self, z: torch.Tensor) -> np.ndarray:
         """Half of the batch by the base generator, half by the fine-tuned one."""
@@ -406,7 +404,10 @@ def test_the_latent_error_is_that_of_fresh_pictures(workplace):
     assert found["cpu_sec"] > 0 and len(found["explained"]) == 8
     assert found["explained"] == sorted(found["explained"], reverse=True)
     assert found["explained_mean"] == pytest.approx(np.mean(found["explained"]), abs=1e-4)
-    assert measure_encoder(encoder, generator, [0, 1], 16, config.seed)["latent_mse"] == found["latent_mse"]
+    assert (
+        measure_encoder(Encoders(encoder, encoder), generator, [0, 1], 16, config.seed)["latent_mse"]
+        == found["latent_mse"]
+    )
 
 
 def test_explained_shares_find_the_directions_that_are_known():

@@ -15,7 +15,7 @@ from PIL import Image
 
 import blend.inversion.cached
 import blend.inversion.figures
-from blend.encoder.model import build_encoder, encode
+from blend.encoder.model import Encoders, build_encoder, encode
 from blend.generator.input_pictures import Parents, load_held_out
 from blend.generator.styled_generator import load_generator
 from blend.inversion.cached import draw_sheet, invert_parents, kept_inversions
@@ -41,7 +41,7 @@ def place(tmp_path: Path) -> Callable[..., Any]:
         generator = load_generator(config, need_tuned=False)
         encoder = build_encoder(config, generator).eval()
         encoder.sha256 = "first"
-        return SimpleNamespace(config=config, generator=generator, encoder=encoder)
+        return SimpleNamespace(config=config, generator=generator, encoders=Encoders(encoder, encoder))
 
     return make
 
@@ -68,9 +68,9 @@ def errors_of(at: Any, z: torch.Tensor, pictures: np.ndarray, style: int) -> tor
 def test_each_kind_is_redrawn_by_its_own_generator(kind: Any, style: int, place: Callable):
     at = place()
     parents = load_held_out(at.config.data, 3)
-    found = invert_parents(at.config, at.generator, at.encoder, parents, kind)
+    found = invert_parents(at.config, at.generator, at.encoders, parents, kind)
     assert len(found) == 3 and found.names == parents.names and np.array_equal(found.targets, parents.pictures)
-    assert torch.equal(found.z_first, encode(at.encoder, parents.pictures)[0])
+    assert torch.equal(found.z_first, encode(at.encoders.ordinary, parents.pictures)[0])
     assert np.array_equal(found.encoder, at.generator.draw(found.z_first, style))
     assert np.array_equal(found.refined, at.generator.draw(found.z, style))
     assert torch.allclose(found.error, errors_of(at, found.z, parents.pictures, style), atol=1e-6)
@@ -85,16 +85,16 @@ def test_features_are_those_of_the_run_that_draws(place: Callable, monkeypatch: 
         blend.inversion.cached, "make_features", lambda name, run: runs.append(run.name) or real(name, run)
     )
     for kind in ("ordinary", "concept"):
-        invert_parents(at.config, at.generator, at.encoder, load_held_out(at.config.data, 1), kind)
+        invert_parents(at.config, at.generator, at.encoders, load_held_out(at.config.data, 1), kind)
     assert runs == ["tiny", "tiny-freezed"]
 
 
 def test_equal_inputs_are_inverted_once(place: Callable, calls: list[int]):
     at = place()
     parents = load_held_out(at.config.data, 3)
-    first = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+    first = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     other_speed = tiny_config(inversion__batch_size=1, inversion__count=99)
-    again = invert_parents(other_speed, at.generator, at.encoder, parents, "ordinary")
+    again = invert_parents(other_speed, at.generator, at.encoders, parents, "ordinary")
     assert calls == [3] and again.path == first.path and again.names == first.names
     for name in ("z", "z_first", "error", "first_error"):
         assert torch.equal(getattr(again, name), getattr(first, name))
@@ -108,10 +108,10 @@ def test_whatever_decides_the_result_leads_to_another_file(place: Callable):
     dimmer = Parents(parents.names, parents.sha256s, parents.pictures // 2)
 
     def path(parents: Parents = parents, kind: Any = "ordinary", **changes: Any) -> Path:
-        return invert_parents(tiny_config(**changes), at.generator, at.encoder, parents, kind).path
+        return invert_parents(tiny_config(**changes), at.generator, at.encoders, parents, kind).path
 
     paths = [path(), path(dimmer), path(kind="concept"), path(inversion__steps=4), path(inversion__pixel_lambda=0.5)]
-    at.encoder.sha256 = "second"
+    at.encoders.ordinary.sha256 = "second"
     paths.append(path())
     assert len(set(paths)) == 6
     assert all(p.parent == Path("runs/tiny/inversions") for p in paths)
@@ -122,7 +122,7 @@ def test_a_damaged_or_old_file_is_made_again(
     kind: str, place: Callable, calls: list[int], capsys: pytest.CaptureFixture
 ):
     at = place()
-    words = at.config, at.generator, at.encoder, load_held_out(at.config.data, 2), "ordinary"
+    words = at.config, at.generator, at.encoders, load_held_out(at.config.data, 2), "ordinary"
     first = invert_parents(*words)
     content = first.path.read_bytes()
     flipped = bytearray(content)
@@ -144,7 +144,7 @@ def test_a_damaged_or_old_file_is_made_again(
 
 def test_what_is_kept_names_its_parents_and_settings(place: Callable):
     at = place()
-    found = invert_parents(at.config, at.generator, at.encoder, load_held_out(at.config.data, 2), "ordinary")
+    found = invert_parents(at.config, at.generator, at.encoders, load_held_out(at.config.data, 2), "ordinary")
     with safetensors.safe_open(found.path, "np") as file:
         told = json.loads(file.metadata()["inversion"])
         assert set(file.keys()) == {"targets", "encoder", "refined", "z_first", "z", "first_error", "error"}
@@ -170,7 +170,7 @@ def test_a_sheet_has_target_guess_and_refined_under_each_other():
 def test_stopped_half_way_the_whole_parts_stay(place: Callable, calls: list[int], monkeypatch: pytest.MonkeyPatch):
     at = place()
     parents = load_held_out(at.config.data, 5)
-    whole = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+    whole = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     whole.path.unlink()
     calls.clear()
     monkeypatch.setattr(blend.inversion.cached, "PART_TARGETS", 2)
@@ -183,10 +183,10 @@ def test_stopped_half_way_the_whole_parts_stay(place: Callable, calls: list[int]
 
     monkeypatch.setattr(blend.inversion.cached, "invert", stop_at_third)
     with pytest.raises(Interrupted):
-        invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+        invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     assert not whole.path.exists()
     monkeypatch.setattr(blend.inversion.cached, "invert", counted)
-    again = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+    again = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     assert calls == [2, 2, 1]
     assert torch.allclose(again.z, whole.z, atol=1e-4) and np.array_equal(again.targets, whole.targets)
     assert sorted(p.suffix for p in again.path.parent.iterdir()) == [".png", ".safetensors"]
@@ -196,7 +196,7 @@ def test_parents_of_another_size_are_refused(place: Callable, calls: list[int]):
     at = place()
     parents = Parents(["a"], ["b"], np.zeros((1, 32, 64, 3), np.uint8))
     with pytest.raises(UserError, match="found 32x64 pictures, allowed 32x32") as caught:
-        invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+        invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     assert "\n" not in str(caught.value) and calls == []
 
 
@@ -204,19 +204,19 @@ def test_concept_pictures_need_a_fine_tuned_run(place: Callable, calls: list[int
     at = place(tuned=False)
     parents = load_held_out(at.config.data, 1)
     with pytest.raises(UserError, match="make finetune") as caught:
-        invert_parents(at.config, at.generator, at.encoder, parents, "concept")
+        invert_parents(at.config, at.generator, at.encoders, parents, "concept")
     assert "\n" not in str(caught.value) and calls == []
-    assert invert_parents(at.config, at.generator, at.encoder, parents, "ordinary").y is None
+    assert invert_parents(at.config, at.generator, at.encoders, parents, "ordinary").y is None
 
 
 def test_classes_are_predicted_and_kept(place: Callable):
     at = place(**CONDITIONAL)
     parents = load_held_out(at.config.data, 4)
-    found = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
-    expected = encode(at.encoder, parents.pictures)[1]
+    found = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
+    expected = encode(at.encoders.ordinary, parents.pictures)[1]
     assert found.y is not None and expected is not None and torch.equal(found.y, expected)
     assert np.array_equal(found.refined, at.generator.draw(found.z, 0, expected))
-    again = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+    again = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     assert again.y is not None and torch.equal(again.y, expected)
 
 
@@ -225,12 +225,12 @@ def test_classes_are_predicted_and_kept(place: Callable):
 
 def test_figures_are_means_over_the_targets(place: Callable):
     at = place()
-    whole = measure_inversion(at.config, at.generator, at.encoder)
+    whole = measure_inversion(at.config, at.generator, at.encoders)
     assert json.loads(Path("runs/tiny/metrics.json").read_text())["inversion"] == whole
     with open_packed(at.config.data.hdf5_path("train")) as packed:
         mean = packed.read().astype(np.float64).mean(0)
     parents = load_held_out(at.config.data, at.config.inversion.count)
-    found = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary")
+    found = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
     levels = found.targets / 127.5 - 1
     expected = {
         "targets": 4,
@@ -248,14 +248,14 @@ def test_figures_are_means_over_the_targets(place: Callable):
 
 def test_the_best_of_random_samples_is_sought_for_each_target(place: Callable, monkeypatch: pytest.MonkeyPatch):
     at = place()
-    samples = at.generator.draw(torch.randn(5, at.generator.z_dim), 0)
+    samples = at.generator.draw(torch.randn(5, at.generator.latents.z_dim), 0)
     monkeypatch.setattr(blend.inversion.figures, "load_held_out", lambda data, count: Parents(
         ["a", "b"], ["c", "d"], samples[[3, 1]]))  # fmt: skip
     monkeypatch.setattr(blend.inversion.figures, "_random_samples", lambda *_: samples)
-    whole = measure_inversion(at.config, at.generator, at.encoder)
+    whole = measure_inversion(at.config, at.generator, at.encoders)
     assert whole["best_of_1000_error"] == pytest.approx(0, abs=1e-12)
     monkeypatch.setattr(blend.inversion.figures, "_random_samples", lambda *_: samples[:3])
-    assert measure_inversion(at.config, at.generator, at.encoder)["best_of_1000_error"] > 1e-6
+    assert measure_inversion(at.config, at.generator, at.encoders)["best_of_1000_error"] > 1e-6
 
 
 def test_random_samples_are_many_and_of_the_style(place: Callable, monkeypatch: pytest.MonkeyPatch):
@@ -267,7 +267,7 @@ def test_random_samples_are_many_and_of_the_style(place: Callable, monkeypatch: 
 
 def test_without_a_fine_tuned_run_ordinary_pictures_are_measured_alone(place: Callable):
     at = place(tuned=False)
-    whole = measure_inversion(at.config, at.generator, at.encoder)
+    whole = measure_inversion(at.config, at.generator, at.encoders)
     assert "concept" not in whole and whole["targets"] == 4
 
 
@@ -295,18 +295,18 @@ def test_what_watches_sees_the_best_so_far_and_can_stop(place: Callable):
     at = place()
     parents = load_held_out(at.config.data, 2)
     seen: list[tuple[int, float]] = []
-    assert kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary") is None
+    assert kept_inversions(at.config, at.generator, at.encoders, parents, "ordinary") is None
 
     def stop(step: int, z: torch.Tensor, values: torch.Tensor, y: torch.Tensor | None) -> None:
         if step == 2:
             raise Interrupted("enough")
 
     with pytest.raises(Interrupted):
-        invert_parents(at.config, at.generator, at.encoder, parents, "ordinary", watch=stop)
-    assert kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary") is None
+        invert_parents(at.config, at.generator, at.encoders, parents, "ordinary", watch=stop)
+    assert kept_inversions(at.config, at.generator, at.encoders, parents, "ordinary") is None
     watch = lambda step, z, values, y: seen.append((step, float(values.sum())))  # noqa: E731
-    made = invert_parents(at.config, at.generator, at.encoder, parents, "ordinary", watch=watch)
+    made = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary", watch=watch)
     assert [step for step, _ in seen] == list(range(at.config.inversion.steps + 1))
     assert all(after <= before for (_, before), (_, after) in zip(seen, seen[1:], strict=False))
-    kept = kept_inversions(at.config, at.generator, at.encoder, parents, "ordinary")
+    kept = kept_inversions(at.config, at.generator, at.encoders, parents, "ordinary")
     assert kept is not None and torch.equal(kept.z, made.z)

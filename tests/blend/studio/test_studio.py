@@ -79,7 +79,7 @@ def test_a_picture_error_stands_beside_the_run_s_usual_one(make_studio):
     assert searched(client, "ordinary", dropped(client, 1))["result"]["usual_error"] is None
     session = studio.session
     parent_store, parents = session.parent_store, session.parent_store.held_out["ordinary"]
-    kept = invert_parents(session.config, parent_store.generator, parent_store.encoder, parents, "ordinary")
+    kept = invert_parents(session.config, parent_store.generator, parent_store.encoders, parents, "ordinary")
     found = searched(client, "ordinary", dropped(client, 3))["result"]
     assert found["usual_error"] == pytest.approx(float(kept.error.median()), abs=1e-4) and found["error"] is not None
 
