@@ -15,7 +15,7 @@ import harness.checkpoints.sampling
 import harness.networks.encoder
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, config_to_dict, config_to_yaml, finetune_config, load_config
-from harness.networks.build import build_networks
+from harness.networks.build import build_encoder_and_heads, build_networks
 from harness.runtime.device import one_thread
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.rundir import RunDir
@@ -120,12 +120,15 @@ def write_run(root: Path, config: Config, start: Config, moved_by: float, step: 
     rundir.config_path.write_text(config_to_yaml(config))
     num_classes = len(CLASS_NAMES) if config.model.conditional else 0
     generator, discriminator = build_networks(start, num_classes, torch.device("cpu"))
-    for number, network in enumerate([generator, discriminator]):
+    weights: dict[str, torch.nn.Module] = {"generator": generator, "discriminator": discriminator}
+    if start.reconstruction.apply:
+        weights["encoder"], _ = build_encoder_and_heads(start, num_classes, (4,), torch.device("cpu"))
+    for number, network in enumerate(weights.values()):
         rng = torch.Generator().manual_seed(number)
         with torch.no_grad():
             for weight in network.parameters():
                 weight.add_(moved_by * weight.std(correction=0) * torch.randn(weight.shape, generator=rng))
-    weights = {"generator": generator, "generator_ema": generator, "discriminator": discriminator}
+    weights["generator_ema"] = generator
     facts = {"step": step, "num_classes": num_classes, "config": config_to_dict(config), "class_names": CLASS_NAMES}
     folder = checkpoint_folder(rundir.checkpoints, step)
     save_checkpoint(folder, {k: v.state_dict() for k, v in weights.items()}, {"step": step}, facts)

@@ -1,0 +1,68 @@
+"""Runs whose encoder learned with the generator: each reads its own kind of pictures, all the way to designs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from blend.designs.commands import invert_command, measure_command
+from blend.designs.generate import Request, blend_command
+from blend.encoder.model import encode, load_encoders
+from blend.encoder.train import train_encoder
+from blend.generator.styled_generator import load_generator
+from harness.config.experiment import Config
+from harness.errors import UserError
+from harness.storage.rundir import RunDir
+from tests.blend.tiny_blend import coarse_pictures, make_tiny_runs
+
+OWN = {
+    "model__backbone": "subpixel", "model__g_conv_dim": 8, "model__d_conv_dim": 8, "reconstruction__apply": True,
+    "reconstruction__encoder_width": 8, "optim__d_updates_per_step": 1,
+}  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_tiny_runs(tmp_path, **OWN)
+
+
+def test_each_kind_is_read_by_the_encoder_of_its_run(config: Config):
+    encoders = load_encoders(config, load_generator(config))
+    pictures = np.stack(list(coarse_pictures(3, 0, 32, 32)))
+    (ordinary, _), (concept, _) = (encode(encoders.of(kind), pictures) for kind in ("ordinary", "concept"))
+    assert ordinary.shape == (3, 8) and not torch.allclose(ordinary, concept)
+    assert encoders.ordinary.sha256 and encoders.ordinary.sha256 != encoders.concept.sha256
+
+
+def test_without_a_fine_tuned_run_one_encoder_reads_both(tmp_path: Path):
+    config = make_tiny_runs(tmp_path, tuned=False, **OWN)
+    encoders = load_encoders(config, load_generator(config, need_tuned=False))
+    assert encoders.ordinary is encoders.concept
+
+
+def test_nothing_is_left_to_teach_but_much_to_measure(config: Config, capsys):
+    assert train_encoder(config) == Path("runs/tiny")
+    figures = RunDir(Path("runs/tiny")).read_metrics()["encoder"]
+    assert set(figures["latent_mse_styles"]) == {"0", "1"} and figures["steps"] == 4
+    assert "its encoder learned with it" in capsys.readouterr().err
+    assert not Path("runs/tiny/encoder").exists()
+
+
+def test_the_whole_way_to_designs(config: Config):
+    sheets = invert_command(config, None, "ordinary")
+    assert len(sheets) == 2 and all(sheet.is_file() for sheet in sheets)
+    measure_command(config)
+    metrics = RunDir(Path("runs/tiny")).read_metrics()
+    assert {"inversion", "blend"} <= metrics.keys()
+    folder = blend_command(config, Request(intensity=0.5))
+    assert len(list(folder.glob("0*.png"))) == 16
+
+
+def test_a_checkpoint_without_its_encoder_is_told(config: Config):
+    for path in Path("runs").glob("*/checkpoints/*/encoder.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError):
+        load_encoders(config, load_generator(config))
