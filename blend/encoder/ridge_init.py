@@ -4,7 +4,7 @@ In: a fresh encoder. Out: the weights of its `skip`, a function of the seed and 
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blend.encoder.step import Learning, disturb
 
@@ -14,7 +14,8 @@ CHUNK = 512
 @torch.no_grad()
 def fit_skip(run: Learning) -> None:
     """Least squares over pictures disturbed like those that the encoder learns from."""
-    skip: nn.Linear = run.encoder.skip
+    skip = run.encoder.skip
+    assert skip is not None
     device = skip.weight.device
     # On a CPU float32 is exact enough for a chunk; a GPU would round it to TF32.
     dtype = torch.float32 if device.type == "cpu" else torch.float64

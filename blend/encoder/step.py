@@ -12,6 +12,7 @@ from blend.encoder.model import Encoder
 from blend.generator.styled_generator import StyledGenerator
 from harness.config.experiment import Config, EncoderSettings
 from harness.native.data import PictureSource
+from harness.networks.base import Generator
 from harness.runtime.device import Hardware
 from harness.runtime.rng import Draws
 
@@ -33,7 +34,7 @@ class Learning:
     config: Config
     generator: StyledGenerator
     hardware: Hardware
-    drawers: list[nn.Module]  # frozen generators, one for each style; each draws its part of every batch
+    drawers: list[Generator]  # frozen generators, one for each style; each draws its part of every batch
     encoder: Encoder
     optimizer: torch.optim.Optimizer
     draws: Draws
@@ -61,7 +62,7 @@ class Learning:
         return torch.cat(pictures), torch.cat(labels) if self.generator.num_classes else None
 
 
-def split_batch(values: Tensor | None, drawers: list[nn.Module]) -> list[Tensor | None]:
+def split_batch(values: Tensor | None, drawers: list[Generator]) -> list[Tensor | None]:
     if values is None:
         return [None] * len(drawers)
     return list(values.tensor_split(len(drawers)))

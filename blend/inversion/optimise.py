@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from blend.inversion.distances import FeatureMaps, feature_distance, picture_error, pixel_distance
 from harness.config.experiment import Inversion
 from harness.networks.autocast import to_full_precision
-from harness.networks.base import Generator
+from harness.networks.latent_space import LatentSpace
 
 # The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
 # usual memory of a thousand steps would go on dividing by the first gradients until the end.
@@ -26,6 +26,15 @@ RAMP_SHARE = 0.1
 # Told after each update: how many there were, the best latents so far (B, z_dim), their objective (B,) and classes (B,)
 # or None, of those targets that are refined at present. What it raises ends the search.
 Watch = Callable[[int, Tensor, Tensor, Tensor | None], None]
+
+
+class Drawer(Protocol):
+    """A generator, or what draws like one: z (B, z_dim), labels or None → pictures (B, 3, H, W)."""
+
+    latents: LatentSpace
+    training: bool
+
+    def __call__(self, z: Tensor, y: Tensor | None, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Inverted:
 
 def invert(
     targets: Tensor,
-    network: Generator,
+    network: Drawer,
     first_z: Tensor,
     settings: Inversion,
     features: FeatureMaps,
@@ -81,7 +90,7 @@ def invert(
 
 def _invert_batch(
     targets: Tensor,
-    network: Generator,
+    network: Drawer,
     first_z: Tensor,
     settings: Inversion,
     features: FeatureMaps,
@@ -118,7 +127,7 @@ def _invert_batch(
 
 def make_objective(
     targets: Tensor,
-    network: Generator,
+    network: Drawer,
     settings: Inversion,
     features: FeatureMaps,
     y: Tensor | None = None,

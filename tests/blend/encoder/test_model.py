@@ -69,7 +69,7 @@ def test_any_size_and_head_gives_latents_and_logits(stem, size, head_dims):
     settings = tiny_config(encoder__stem=stem, encoder__head_dims=head_dims).encoder
     for num_classes in (0, 3):
         trunk = ResNet18(settings.stem, settings.width)
-        encoder = Encoder(trunk, LatentSpace(Z_DIM, num_classes), *size, settings.head_dims)
+        encoder = Encoder(trunk, LatentSpace(Z_DIM, num_classes), size[0], size[1], settings.head_dims)
         z, logits = encoder(torch.rand(2, 3, *size))
         assert z.shape == (2, Z_DIM) and z.dtype == torch.float32
         assert (logits is None) if not num_classes else (logits is not None and logits.shape == (2, 3))

@@ -371,7 +371,9 @@ def test_the_skip_is_ridge_regression_on_disturbed_pictures(workplace):
     reduced = seen.double().numpy().reshape(256, 3, 8, 4, 8, 4).mean((3, 5)).reshape(256, -1)
     pixels = np.concatenate([reduced, np.ones((256, 1))], axis=1)
     solution = np.linalg.solve(pixels.T @ pixels + 2.56 * np.eye(193), pixels.T @ z.double().numpy())
-    weight, bias = run.encoder.skip.weight.clone(), run.encoder.skip.bias.clone()
+    skip = run.encoder.skip
+    assert skip is not None
+    weight, bias = skip.weight.clone(), skip.bias.clone()
     np.testing.assert_allclose(weight.numpy(), solution[:-1].T, atol=1e-4)
     np.testing.assert_allclose(bias.numpy(), solution[-1], atol=1e-4)
     with torch.no_grad():
@@ -379,7 +381,7 @@ def test_the_skip_is_ridge_regression_on_disturbed_pictures(workplace):
     np.testing.assert_allclose(guess.numpy(), pixels @ solution, atol=1e-3)
     assert np.mean((guess.numpy() - z.numpy()) ** 2) < 0.7
     encoder_step(run)
-    assert torch.equal(run.encoder.skip.weight, weight) and torch.equal(run.encoder.skip.bias, bias)
+    assert torch.equal(skip.weight, weight) and torch.equal(skip.bias, bias)
     assert run.encoder.to_z.weight.abs().sum() > 0
 
 

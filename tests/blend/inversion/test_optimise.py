@@ -13,6 +13,7 @@ from blend.inversion.optimise import Inverted, invert, learning_rate, make_objec
 from harness.checkpoints.sampling import standing_copy
 from harness.config.experiment import Inversion, load_config
 from harness.networks.arch import ArchSpec
+from harness.networks.base import Generator
 from harness.networks.latent_space import LatentSpace
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from tests.blend.tiny_blend import BASE
@@ -25,7 +26,7 @@ def settings_of(**changes: Any) -> Inversion:
     return load_config(BASE, [f"inversion.{key}={json.dumps(value)}" for key, value in values.items()]).inversion
 
 
-def networks(dtype: torch.dtype, num_classes: int = 0) -> tuple[nn.Module, FeatureMaps]:
+def networks(dtype: torch.dtype, num_classes: int = 0) -> tuple[Generator, FeatureMaps]:
     """A generator with statistics of its own, whose pictures fill the range, and the features of a discriminator."""
     conditional = {"num_classes": num_classes, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"} if num_classes else {}
     spec = ArchSpec(SIZE, SIZE, z_dim=Z_DIM, g_conv_dim=4, d_conv_dim=4, **conditional)

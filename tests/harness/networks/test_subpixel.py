@@ -5,7 +5,13 @@ import torch
 
 from harness.networks.arch import ArchSpec
 from harness.networks.build import spec_to_networks
-from harness.networks.subpixel import SubpixelDiscriminator, SubpixelGenerator, g_channels, pixel_factor
+from harness.networks.subpixel import (
+    SubpixelDiscriminator,
+    SubpixelGenerator,
+    SubpixelGeneratorBlock,
+    g_channels,
+    pixel_factor,
+)
 
 
 def networks(height: int = 64, width: int = 128, **more) -> tuple[SubpixelGenerator, SubpixelDiscriminator]:
@@ -62,10 +68,12 @@ def test_one_latent_gives_one_picture_in_any_batch_while_training():
 
 def test_every_block_hears_the_latent():
     generator, _ = networks()
-    for block in generator.blocks:
-        x = torch.randn(1, block[0].conv1.in_channels, 4, 8)
-        one, other = (block[0](x, z) for z in torch.randn(2, 1, 8))
+    blocks = [module for module in generator.modules() if isinstance(module, SubpixelGeneratorBlock)]
+    for block in blocks:
+        x = torch.randn(1, block.conv1.in_channels, 4, 8)
+        one, other = (block(x, z) for z in torch.randn(2, 1, 8))
         assert not torch.allclose(one, other)
+    assert len(blocks) == 4
 
 
 def test_classes_change_pictures_and_verdicts():
