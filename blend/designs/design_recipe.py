@@ -18,7 +18,12 @@ MOST_PARENTS = 4  # of a side
 MOST_TEXT = 200
 MOST_FIELDS = 50  # of an address
 PARENT_KEYS: dict[str, Kind] = {"o": "ordinary", "c": "concept"}
-DIAL_KEYS = {"i": ("intensity", 0.0, 1.0), "s": ("style", 0.0, 1.0), "f": ("futurism", -1000.0, 1000.0)}
+DIAL_KEYS = {
+    "i": ("intensity", 0.0, 1.0),
+    "s": ("style", 0.0, 1.0),
+    "f": ("futurism", -1000.0, 1000.0),
+    "t": ("truncation", 0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class DesignRecipe:
         style: None = it follows the intensity.
         futurism: the score to solve for, in place of intensity and style; None = not asked for.
         label: class of the ordinary parents where a generator has classes; None = predicted, or drawn by the seed.
+        truncation: 1 = the latents as they are; less = so far towards the mean car.
     """
 
     ordinary: tuple[Parent, ...]
@@ -46,6 +52,7 @@ class DesignRecipe:
     style: float | None = None
     futurism: float | None = None
     label: str | None = None
+    truncation: float = 1.0
 
     def side(self, side: Kind) -> tuple[Parent, ...]:
         return self.ordinary if side == "ordinary" else self.concept
@@ -57,7 +64,8 @@ class DesignRecipe:
             for key, side in PARENT_KEYS.items()
             for parent in self.side(side)
         ]
-        values = {"i": self.intensity, "s": self.style, "f": self.futurism}
+        truncation = None if self.truncation == 1 else self.truncation
+        values = {"i": self.intensity, "s": self.style, "f": self.futurism, "t": truncation}
         pairs += [(key, f"{value:g}") for key, value in values.items() if value is not None]
         return urlencode([*pairs, *([("l", self.label)] if self.label is not None else [])], safe=":")
 
@@ -84,8 +92,8 @@ def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> DesignRecipe:
             raise UserError(f"{side}: found {len(found)} parents, allowed up to {MOST_PARENTS}")
     if not parents["ordinary"]:
         raise UserError("o: found no ordinary parent, allowed one or more; drop a picture, or try o=seed-1")
-    intensity, style, futurism = values.get("intensity", 0.5), values.get("style"), values.get("futurism")
-    return DesignRecipe(tuple(parents["ordinary"]), tuple(parents["concept"]), intensity, style, futurism, label)
+    values.setdefault("intensity", 0.5)
+    return DesignRecipe(tuple(parents["ordinary"]), tuple(parents["concept"]), label=label, **values)
 
 
 def text_to_recipe(text: str) -> DesignRecipe:

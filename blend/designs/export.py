@@ -17,8 +17,8 @@ from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
 from harness.images.decode import TEXT_KEY, encode_png, read_png_text
 from harness.images.magic_bytes import picture_kind
-from harness.networks.latent_space import LatentSpace
 from harness.runtime.device import one_thread
+from harness.runtime.latent_space import LatentSpace
 from harness.storage.atomic import atomic_write
 
 FORM = "carforge-design-1"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from blend.designs.design_recipe import DesignRecipe, Parent
 from blend.designs.parents import InvertedParent, ParentStore
@@ -86,7 +87,11 @@ class DesignSession:
 
     def pairs(self, recipe: DesignRecipe) -> Pairs:
         """The latents of a recipe, one row. NeedsParent for one that is not inverted yet."""
-        how, average = self.config.blend.interpolation, self.generator.latents.average
+        how, latents = self.config.blend.interpolation, self.generator.latents
+
+        def mixed(found: list[Tensor], shares: list[float]) -> Tensor:
+            return latents.truncate(latents.average(found, shares, how), recipe.truncation)
+
         ordinary = [
             (self._inverted_parent("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary
         ]
@@ -94,13 +99,13 @@ class DesignSession:
         shares = [share for _, share in ordinary]
         second = None
         if concept:
-            second = average([found.z for found, _ in concept], [share for _, share in concept], how)
+            second = mixed([found.z for found, _ in concept], [share for _, share in concept])
         heaviest = max(ordinary, key=lambda each: each[1])[0]
         return Pairs(
-            average([found.z for found, _ in ordinary], shares, how),
+            mixed([found.z for found, _ in ordinary], shares),
             second,
             heaviest.y,
-            average([found.restyled for found, _ in ordinary], shares, how),
+            mixed([found.restyled for found, _ in ordinary], shares),
         )
 
     def _inverted_parent(self, side: Kind, parent: Parent, label: str | None) -> InvertedParent:

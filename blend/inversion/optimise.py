@@ -15,7 +15,7 @@ from torch import Tensor
 from blend.inversion.distances import FeatureMaps, feature_distance, picture_error, pixel_distance
 from harness.config.experiment import Inversion
 from harness.networks.autocast import to_full_precision
-from harness.networks.latent_space import LatentSpace
+from harness.runtime.latent_space import LatentSpace
 
 # The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
 # usual memory of a thousand steps would go on dividing by the first gradients until the end.

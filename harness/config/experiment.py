@@ -39,13 +39,30 @@ __all__ = [
 ]  # fmt: skip
 
 
+# Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
+LATER_KEYS = ("reconstruction", "optim.cosine_from")
+
+
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
     """Reads and checks one experiment. Raises UserError that names every fault, one a line."""
     path = Path(path)
-    content = merge(read_with_extends(path), parse_overrides(overrides))
+    content = merge(_with_later_keys(read_with_extends(path)), parse_overrides(overrides))
     if content.get("name") is None:
         content["name"] = path.stem
     return check_config(content, str(path))
+
+
+def _with_later_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """With base.yaml's values, which ask for nothing, for what an earlier version's whole config does not have."""
+    base = read_yaml(BASE_PATH) if BASE_PATH.is_file() else {}
+    for key in LATER_KEYS:
+        section, _, leaf = key.partition(".")
+        inside = content.get(section)
+        if not leaf and section in base:
+            content = {section: base[section], **content}
+        elif leaf and isinstance(inside, dict) and section in base:
+            content = {**content, section: {leaf: base[section][leaf], **inside}}
+    return content
 
 
 def check_config(content: dict[str, Any], origin: str) -> Config:

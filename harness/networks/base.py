@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from harness.networks.arch import ArchSpec, doublings
 from harness.networks.attention import SelfAttention
 from harness.networks.autocast import without_autocast
-from harness.networks.latent_space import LatentSpace
 from harness.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, embed, embedding, linear
+from harness.runtime.latent_space import LatentSpace
 
 
 class Judgement(NamedTuple):

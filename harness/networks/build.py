@@ -10,13 +10,13 @@ from harness.networks.base import Discriminator, Generator
 from harness.networks.conv import ConvDiscriminator, ConvGenerator
 from harness.networks.encoder import Encoder
 from harness.networks.feature_heads import FeatureHeads
-from harness.networks.latent_space import LatentSpace
 from harness.networks.layers import round_as_studiogan
 from harness.networks.progressive_latents import active_size, close_columns
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from harness.networks.resnet18 import ResNet18
 from harness.networks.subpixel import SubpixelDiscriminator, SubpixelGenerator, pixel_factor
 from harness.runtime.device import one_thread
+from harness.runtime.latent_space import LatentSpace
 from harness.runtime.rng import seed_for
 
 

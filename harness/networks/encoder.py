@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.networks.autocast import to_full_precision, without_autocast
-from harness.networks.latent_space import LatentSpace
 from harness.networks.layers import BatchNorm2d
 from harness.networks.resnet18 import HALVINGS, ResNet18
+from harness.runtime.latent_space import LatentSpace
 
 SKIP_PIXELS = 2048  # the skip sees the picture reduced to at most so many
 

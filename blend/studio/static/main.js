@@ -19,6 +19,8 @@ function dials(setting) {
   at("style").value = setting.style;
   at("intensity-out").textContent = percent(setting.intensity);
   at("style-out").textContent = percent(setting.style);
+  at("truncation").value = state.truncation;
+  at("truncation-out").textContent = percent(state.truncation);
   at("follow").checked = state.style === null && state.futurism === null;
   if (at("label")) { at("label").value = state.label; }
 }
@@ -156,6 +158,11 @@ for (const id of ["intensity", "style", "futurism"]) {
   });
   at(id).addEventListener("change", () => { dragging = false; });
 }
+at("truncation").addEventListener("input", () => {
+  state.truncation = Number(at("truncation").value);
+  at("truncation-out").textContent = percent(state.truncation);
+  change(false);
+});
 at("follow").addEventListener("change", () => {
   state.style = at("follow").checked ? null : Number(at("style").value);
   state.futurism = null;

@@ -1,12 +1,12 @@
 // What the address bar holds: parents with their shares, and where the dials stand.
 "use strict";
 
-export const state = { ordinary: [], concept: [], intensity: 0.5, style: null, futurism: null, label: "" };
+export const state = { ordinary: [], concept: [], intensity: 0.5, style: null, futurism: null, label: "", truncation: 1 };
 
 const KEYS = { o: "ordinary", c: "concept" };
 
 export function read(query) {
-  const found = { ordinary: [], concept: [], intensity: 0.5, style: null, futurism: null, label: "" };
+  const found = { ordinary: [], concept: [], intensity: 0.5, style: null, futurism: null, label: "", truncation: 1 };
   for (const [key, text] of new URLSearchParams(query)) {
     if (KEYS[key]) {
       const [reference, share] = text.split(":");
@@ -15,6 +15,7 @@ export function read(query) {
     else if (key === "s") { found.style = Number(text); }
     else if (key === "f") { found.futurism = Number(text); }
     else if (key === "l") { found.label = text; }
+    else if (key === "t") { found.truncation = Number(text); }
   }
   Object.assign(state, found);
   return state.ordinary.length > 0;
@@ -28,6 +29,7 @@ export function query() {
   parts.push(`i=${state.intensity}`);
   if (state.style !== null) { parts.push(`s=${state.style}`); }
   if (state.futurism !== null) { parts.push(`f=${state.futurism}`); }
+  if (state.truncation !== 1) { parts.push(`t=${state.truncation}`); }
   if (state.label) { parts.push(`l=${encodeURIComponent(state.label)}`); }
   return parts.join("&");
 }

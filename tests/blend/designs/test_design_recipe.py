@@ -7,7 +7,7 @@ import torch
 
 from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference, query_to_recipe
 from harness.errors import UserError
-from harness.networks.latent_space import LatentSpace
+from harness.runtime.latent_space import LatentSpace
 from tests.refusals import refused
 
 FILE = "file-" + "ab" * 32
@@ -21,6 +21,7 @@ FILE = "file-" + "ab" * 32
             (Parent(FILE, 0.5), Parent("valid-00003")), (Parent("seed-9", 2.0),), 0.25, 1.0, None, "Audi & Söhne"
         ),
         DesignRecipe((Parent("valid-00003"),), (), 0.5, None, -12.5),
+        DesignRecipe((Parent("seed-1"),), truncation=0.7),
     ],
 )
 def test_a_query_and_its_recipe_are_one(recipe):
@@ -35,11 +36,14 @@ def test_equal_recipes_have_equal_names_and_others_have_not():
         "o=seed-1&i=0.4",
         "o=seed-1&s=0.5",
         "o=seed-1&f=50",
+        "o=seed-1&t=0.7",
         "c=seed-1&o=seed-2",
     ]
     assert len({query_to_recipe(parse_qsl(text)).sha256 for text in texts}) == len(texts)
-    first, second = (query_to_recipe(parse_qsl(text)) for text in ("i=0.50&o=seed-1:1&tab=x", "o=seed-1"))
-    assert first.sha256 == second.sha256
+    first, second = (query_to_recipe(parse_qsl(text)) for text in ("i=0.50&o=seed-1:1&tab=x&t=1", "o=seed-1"))
+    assert first.sha256 == second.sha256 and "t=" not in second.to_query(), (
+        "links of before truncation stay as they were"
+    )
 
 
 @pytest.mark.parametrize(

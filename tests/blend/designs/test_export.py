@@ -1,6 +1,7 @@
 """An exported design is drawn again bit for bit, by the command alone; by other weights it is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_the_png_alone_and_a_whole_shelf_are_drawn_again(exported):
     assert Path("a-drawn.png").read_bytes() == Path("a.png").read_bytes()
     Path("shelf.json").write_text(json.dumps([document, document]))
     assert draw_command(Path("shelf.json"), Path("out/d.png")) == [Path("out/d-00.png"), Path("out/d-01.png")]
+
+
+def test_truncation_is_in_the_design_and_in_what_draws_it_again(exported):
+    session, picture, _ = exported
+    drawn = {share: session.draw(replace(RECIPE, truncation=share)).picture for share in (1.0, 0.5, 0.0)}
+    assert np.array_equal(drawn[1.0], picture) and not np.array_equal(drawn[0.5], picture)
+    others = DesignRecipe((Parent("seed-8"),), (Parent("seed-9"),), RECIPE.intensity, truncation=0.0)
+    assert np.array_equal(session.draw(others).picture, drawn[0.0]), "all cars end as the mean car"
+    document = design_document(session, replace(RECIPE, truncation=0.5), None, "")
+    assert "t=0.5" in document["recipe"]
+    assert np.array_equal(document_to_picture(session, document), drawn[0.5])
 
 
 def test_what_differs_is_refused(exported):

@@ -15,8 +15,8 @@ from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
 from harness.networks.encoder import Encoder
-from harness.networks.latent_space import LatentSpace
 from harness.networks.resnet18 import ResNet18
+from harness.runtime.latent_space import LatentSpace
 from tests.blend.tiny_blend import CONDITIONAL, SIZE, Z_DIM, make_tiny_runs, quick_work, tiny_config, write_run
 from tests.refusals import refused
 

@@ -6,7 +6,7 @@ import torch
 
 from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, path_at, setting_at, solve
 from harness.errors import UserError
-from harness.networks.latent_space import LatentSpace
+from harness.runtime.latent_space import LatentSpace
 
 SHARE = 0.25
 

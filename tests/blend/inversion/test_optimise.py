@@ -14,8 +14,8 @@ from harness.checkpoints.sampling import standing_copy
 from harness.config.experiment import Inversion, load_config
 from harness.networks.arch import ArchSpec
 from harness.networks.base import Generator
-from harness.networks.latent_space import LatentSpace
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from harness.runtime.latent_space import LatentSpace
 from tests.blend.tiny_blend import BASE
 
 Z_DIM, SIZE = 16, 32

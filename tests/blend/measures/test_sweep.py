@@ -6,6 +6,7 @@ import torch
 
 from blend.generator.dial import Pairs
 from blend.measures.sweep import INTENSITIES, asked_figures, equal_futurism_figures, reader_scale, sweep_figures
+from harness.runtime.latent_space import LatentSpace
 
 
 class Reads:
@@ -23,7 +24,7 @@ class Reads:
 class Draws:
     """Futurism is the style, hue and yaw follow the latent's two numbers."""
 
-    height, width = 1, 1
+    height, width, latents = 1, 1, LatentSpace(2)
 
     def draw(self, z, style, y=None):
         levels = np.stack([np.full(len(z), 100 * style), *(100 * z.numpy()).T], 1)

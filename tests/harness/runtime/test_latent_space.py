@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from harness.networks.latent_space import LatentSpace
+from harness.runtime.latent_space import LatentSpace
 
 LATENTS = LatentSpace(64)
 
