@@ -12,12 +12,15 @@ from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
-from harness.images.tensors import grid_columns
+from harness.images.tensors import grid_columns, pictures_to_tensor
 from harness.networks.base import Generator
+from harness.networks.encoder import Encoder
 from harness.runtime.rng import Draws
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
+
+REDRAWN = 16  # training pictures beside their redrawings
 
 
 class Sampled(Protocol):
@@ -41,6 +44,26 @@ def save_samples(run: Sampled, generator: Generator, rundir: RunDir) -> None:
     standing = standing_copy(generator)
     pictures = latents_to_pictures(standing, z, y)
     save_png(rundir.samples / f"step-{run.step:08d}.png", picture_grid(pictures, grid_columns(len(pictures))))
+
+
+@torch.no_grad()
+def save_redrawn(run: Sampled, encoder: Encoder, generator: Generator, packed: PackedSet, rundir: RunDir) -> None:
+    """`redrawn-step-….png`: strips of training pictures, and below each strip the same pictures redrawn in one pass."""
+    count = min(REDRAWN, packed.count)
+    pictures = packed.read(np.linspace(0, packed.count - 1, count).astype(np.int64))
+    device, was_training = next(encoder.parameters()).device, encoder.training
+    z, logits = encoder.eval()(pictures_to_tensor(torch.from_numpy(pictures).to(device)))
+    encoder.train(was_training)
+    y = None if logits is None else logits.argmax(1)
+    redrawn = latents_to_pictures(standing_copy(generator), z, y)
+    columns = grid_columns(count)
+    blank = [np.full_like(pictures[0], 255)] * (-count % columns)
+    cells: list[np.ndarray] = []
+    for start in range(0, count, columns):
+        for kind in (pictures, redrawn):
+            strip = [*kind[start : start + columns]]
+            cells += strip + blank[: columns - len(strip)]
+    save_png(rundir.samples / f"redrawn-step-{run.step:08d}.png", picture_grid(cells, columns))
 
 
 def fixed_noise(run: Sampled, rundir: RunDir) -> tuple[torch.Tensor, torch.Tensor | None]:

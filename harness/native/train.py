@@ -25,7 +25,7 @@ from harness.messages import say
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.freeze import freeze_discriminator
 from harness.native.reconstruction import reconstruction_step
-from harness.native.sample_grids import save_reals, save_samples
+from harness.native.sample_grids import save_reals, save_redrawn, save_samples
 from harness.native.state import (
     build_training,
     load_networks,
@@ -187,7 +187,10 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
         stop = run.world.any(bool(life.stopping))
         at_end = run.step == life.target
         if first and (at_end or run.step % train.sample_every_steps == 0):
-            save_samples(run, run.generator_ema or run.generator, life.rundir)
+            generator = run.generator_ema or run.generator
+            save_samples(run, generator, life.rundir)
+            if (rec := run.reconstruction) is not None:
+                save_redrawn(run, rec.encoder_ema or rec.encoder, generator, packed, life.rundir)
         if at_end or stop or evaluations.due() or run.step % train.save_every_steps == 0:
             _check_finite(run, values)
             save_training(run, life.rundir.checkpoints, facts)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from harness.checkpoints.checkpoint import load_state, load_weights
 from harness.errors import UserError
@@ -139,6 +140,8 @@ def test_a_run_and_its_fine_tuning_keep_the_encoder():
     kept = {name: load_weights(folder, name) for name in ("encoder", "encoder_ema", "feature_heads", "generator")}
     assert set(load_state(folder)["reconstruction"]) == {"share", "correlation"}
     assert {"pixel", "features", "share"} <= rows_logged()[-1].keys()
+    with Image.open(RUN / "samples/redrawn-step-00000012.png") as grid:
+        assert grid.size == (4 * 34 - 2, 8 * 34 - 2), "16 pictures in four strips, each above its redrawings"
     config = tiny_config(**RECONSTRUCTION, finetune__freeze_layers=1)
     tuned = finetune_run(config) / "checkpoints"
     first, last = load_weights(folder, "discriminator"), load_weights(sorted(tuned.iterdir())[-1], "discriminator")
