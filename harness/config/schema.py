@@ -147,6 +147,7 @@ class ReconstructionSettings(Section):
     class_lambda: Positive
     decorrelation_lambda: Annotated[float, Field(ge=0, le=1e6)]
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    adversarial_every_steps: Count
     adversarial_share: Positive
 
 

@@ -47,13 +47,16 @@ class Reconstruction:
 
 
 def reconstruction_step(run: Training) -> dict[str, Tensor]:
-    """One update of all networks. Returns scalars on the device, means over the accumulated batches: g_loss (the
-    redrawing loss), pixel, features, correlation, and once D has joined d_loss, d_real, d_fake, adversarial, share."""
+    """One update of encoder and generator and, in steps with the adversarial part, of the discriminators.
+
+    Returns scalars on the device, means over the accumulated batches: g_loss (the redrawing loss), pixel, features,
+    correlation, and of the adversarial part d_loss, d_real, d_fake, adversarial, share.
+    """
     rec, optim = run.reconstruction, run.config.optim
     assert rec is not None
-    joined = run.step >= run.config.reconstruction.warmup_steps
-    e_lr = run.config.reconstruction.e_lr
-    set_rates(run, [(run.g_optimizer, optim.g_lr), (rec.e_optimizer, e_lr), (run.d_optimizer, optim.d_lr),
+    settings = run.config.reconstruction
+    joined = run.step >= settings.warmup_steps and run.step % settings.adversarial_every_steps == 0
+    set_rates(run, [(run.g_optimizer, optim.g_lr), (rec.e_optimizer, settings.e_lr), (run.d_optimizer, optim.d_lr),
                     (rec.h_optimizer, optim.d_lr)])  # fmt: skip
     updates = [(run.g_optimizer, "g_loss"), (rec.e_optimizer, "g_loss")]
     updates += [(run.d_optimizer, "d_loss"), (rec.h_optimizer, "d_loss")] if joined else []

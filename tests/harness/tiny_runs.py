@@ -67,6 +67,7 @@ RECONSTRUCTION: dict[str, Any] = {
     "reconstruction__features": "reader",
     "reconstruction__encoder_width": 8,
     "reconstruction__warmup_steps": 2,
+    "reconstruction__adversarial_every_steps": 1,
 }
 
 

@@ -90,6 +90,12 @@ def test_the_discriminators_join_after_the_warm_up():
     assert run.step == 4
 
 
+def test_the_adversarial_part_may_come_in_every_other_step():
+    with training(**RECONSTRUCTION | {"reconstruction__adversarial_every_steps": 2}) as run:
+        joined = ["d_loss" in reconstruction_step(run) for _ in range(6)]
+    assert joined == [False, False, True, False, True, False]
+
+
 def test_pictures_are_learned_by_heart():
     rates = {"optim__g_lr": 5e-3, "reconstruction__e_lr": 5e-3, "optim__beta1": 0.5, "optim__beta2": 0.99}
     changes = {"reconstruction__warmup_steps": 200, "optim__acml_steps": 1, "optim__batch_size": 8}
