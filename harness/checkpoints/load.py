@@ -13,7 +13,7 @@ from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.messages import say
 from harness.networks.base import Discriminator, Generator
-from harness.networks.build import build_networks, empty_encoder
+from harness.networks.build import build_networks, empty_encoder, place
 from harness.networks.encoder import Encoder
 from harness.runtime.device import prepare_hardware
 from harness.storage.rundir import RunDir
@@ -114,9 +114,7 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
     encoder = empty_encoder(loaded.config, loaded.num_classes)
     encoder.load_state_dict(load_weights(loaded.folder, stored))
     encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
-    layout = torch.channels_last if loaded.config.train.channels_last else torch.contiguous_format
-    device = next(loaded.generator.parameters()).device
-    return encoder.to(device=device, memory_format=layout).requires_grad_(False).eval()  # type: ignore[call-overload]
+    return place(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()
 
 
 def _find_device(config: Config) -> torch.device:

@@ -22,6 +22,24 @@ BASE_PATH = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
 BLOCKS_OF_HEIGHT = {32: 3, 64: 4, 128: 5, 256: 6}  # of G; the ResNet's D has one more
 SUBPIXEL_D_BLOCKS = {32: 3, 64: 4, 128: 4, 256: 4}
 FIXED_IN_FINETUNE = ("name", "seed", "engine", "model", "finetune")
+# The values that go with a sub-pixel backbone (it has no batch norm), and with an encoder that learns beside it.
+WITH_SUBPIXEL: dict[str, tuple[Any, ...]] = {
+    "model.apply_attn": (False,),
+    "model.g_cond_mtd": ("concat", None),
+    "optim.z_schedule": (None,),
+}
+WITH_RECONSTRUCTION: dict[str, tuple[Any, ...]] = {
+    "engine": ("native",),
+    "train.numerics": ("fast",),
+    "optim.d_updates_per_step": (1,),
+    "optim.z_schedule": (None,),
+    "loss.adv_loss": ("hinge",),
+    "loss.apply_gp": (False,),
+    "loss.apply_r1_reg": (False,),
+    "loss.apply_mismatch": (False,),
+    "loss.apply_similarity": (False,),
+    "model.apply_d_sn": (True,),
+}
 ATTENTION_CHANNELS = 8  # the attention block works on an eighth of them
 ALLOWED = {
     "data.img_size": "a height of 32, 64, 128 or 256, or [height, width]",
@@ -209,7 +227,7 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD",
         )
     if model.backbone == "subpixel":
-        yield from _subpixel_faults(config)
+        yield from _fixed_faults(config, "model.backbone=subpixel", WITH_SUBPIXEL)
     for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
         if not conv and found != "ReLU":
             yield (
@@ -218,25 +236,15 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             )
 
 
-def _subpixel_faults(config: Config) -> Iterator[Fault]:
-    model = config.model
-    if model.apply_attn:
-        yield (
-            ("model.apply_attn", "model.backbone"),
-            "model.apply_attn: found true, allowed false with the subpixel backbone, try --set model.apply_attn=false",
-        )
-    if model.g_cond_mtd == "cBN":
-        yield (
-            ("model.g_cond_mtd", "model.backbone"),
-            "model.g_cond_mtd: found cBN, allowed concat or null where there is no batch norm (subpixel), "
-            "try --set model.g_cond_mtd=concat",
-        )
-    if config.optim.z_schedule is not None:
-        yield (
-            ("optim.z_schedule", "model.backbone"),
-            f"optim.z_schedule: found {shown([list(pair) for pair in config.optim.z_schedule])}, allowed null with the "
-            "subpixel backbone, try --set optim.z_schedule=null",
-        )
+def _fixed_faults(config: Config, switch: str, fixed: dict[str, tuple[Any, ...]]) -> Iterator[Fault]:
+    """Of what else is on with the key `switch`: key → the values that go with it, of which the first is tried."""
+    for key, allowed in fixed.items():
+        section, _, leaf = key.partition(".")
+        found = getattr(getattr(config, section), leaf) if leaf else getattr(config, section)
+        if found not in allowed:
+            choices = [value if isinstance(value, str) else shown(value) for value in allowed]
+            text = f"{key}: found {shown(found)}, allowed {' or '.join(choices)} with {switch}"
+            yield (key, switch.partition("=")[0]), f"{text}, try --set {key}={choices[0]}"
 
 
 def _training_faults(config: Config) -> Iterator[Fault]:
@@ -270,29 +278,8 @@ def _training_faults(config: Config) -> Iterator[Fault]:
             f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2",
         )
     yield from _schedule_faults(config)
-    yield from _reconstruction_faults(config)
-
-
-def _reconstruction_faults(config: Config) -> Iterator[Fault]:
-    """What does not go with an encoder that learns together with the networks."""
-    if not config.reconstruction.apply:
-        return
-    loss, optim = config.loss, config.optim
-    for key, found, allowed in (
-        ("engine", config.engine, "native"),
-        ("train.numerics", config.train.numerics, "fast"),
-        ("optim.d_updates_per_step", optim.d_updates_per_step, 1),
-        ("optim.z_schedule", optim.z_schedule, None),
-        ("loss.adv_loss", loss.adv_loss, "hinge"),
-        ("loss.apply_gp", loss.apply_gp, False),
-        ("loss.apply_r1_reg", loss.apply_r1_reg, False),
-        ("loss.apply_mismatch", loss.apply_mismatch, False),
-        ("loss.apply_similarity", loss.apply_similarity, False),
-        ("model.apply_d_sn", config.model.apply_d_sn, True),
-    ):
-        if found != allowed:
-            text = f"{key}: found {shown(found)}, allowed {shown(allowed)} with reconstruction.apply, "
-            yield (key, "reconstruction.apply"), text + f"try --set {key}={shown(allowed)}"
+    if config.reconstruction.apply:
+        yield from _fixed_faults(config, "reconstruction.apply=true", WITH_RECONSTRUCTION)
 
 
 def _schedule_faults(config: Config) -> Iterator[Fault]:

@@ -104,15 +104,13 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
     with torch.no_grad():
         real_maps = rec.maps(real)
     maps = rec.maps(seen)
-    gradient_of_game = torch.zeros_like(seen)
-    if joined:
-        parts |= _game(run, rec, index, real, real_y, real_maps, seen, y, maps)
-        (gradient_of_game,) = torch.autograd.grad(parts["adversarial"], seen, retain_graph=True)
     parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda)
     parts["features"] = feature_loss([part[:count] for part in maps], real_maps)
     parts["g_loss"] = settings.pixel_lambda * parts["pixel"] + settings.features_lambda * parts["features"]
-    (gradient,) = torch.autograd.grad(parts["g_loss"], seen)
+    (gradient,) = torch.autograd.grad(parts["g_loss"], seen, retain_graph=joined)
     if joined:
+        parts |= _game(run, rec, index, real, real_y, real_maps, seen, y, maps)
+        (gradient_of_game,) = torch.autograd.grad(parts["adversarial"], seen)
         rec.share = _steered(rec.share, run.world.mean(parts["d_loss"].detach()), settings.adversarial_share)
         parts["share"] = rec.share
         redrawing = run.world.mean(gradient[:count].square().sum()).sqrt()

@@ -153,11 +153,16 @@ def load_networks(run: Training, folder: Path) -> None:
     for name, network in networks_of(run).items():
         stored = name
         if not (folder / f"{name}.safetensors").exists():
+            stored = name.removesuffix("_ema")
+        if not (folder / f"{stored}.safetensors").exists():
             if name == "discriminator":
                 raise UserError(
                     f"{folder}: has a generator alone, and training needs a discriminator too; start from both"
                 )
-            stored = "generator"
+            raise UserError(
+                f"{folder}: has no {stored}, which reconstruction.apply needs; start from a run that learned with it, "
+                "or try --set reconstruction.apply=false"
+            )
         try:
             network.load_state_dict(load_weights(folder, stored))
         except RuntimeError as error:

@@ -1,8 +1,10 @@
 """From a config to freshly initialised networks."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from harness.config.experiment import Config
 from harness.networks.arch import ArchSpec
@@ -18,6 +20,8 @@ from harness.networks.subpixel import SubpixelDiscriminator, SubpixelGenerator, 
 from harness.runtime.device import one_thread
 from harness.runtime.latent_space import LatentSpace
 from harness.runtime.rng import seed_for
+
+N = TypeVar("N", bound=nn.Module)
 
 
 def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
@@ -38,12 +42,16 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
         torch.manual_seed(seed_for(config.seed, "weights"))
         generator, discriminator = spec_to_networks(spec)
     close_columns(generator, active_size(config.optim, spec.z_dim, step=0))
-    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
     for network in (generator, discriminator):
         if config.train.as_studiogan:
             round_as_studiogan(network)
-        network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-    return generator, discriminator
+    return place(generator, config, device).train(), place(discriminator, config, device).train()
+
+
+def place(network: N, config: Config, device: torch.device) -> N:
+    """On the device, in the memory layout that the config asks for."""
+    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
+    return network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def build_encoder_and_heads(
@@ -54,10 +62,7 @@ def build_encoder_and_heads(
         torch.manual_seed(seed_for(config.seed, "reconstruction.weights"))
         encoder = empty_encoder(config, num_classes)
         heads = FeatureHeads(map_channels)
-    layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
-    for network in (encoder, heads):
-        network.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
-    return encoder, heads
+    return place(encoder, config, device).train(), place(heads, config, device).train()
 
 
 def empty_encoder(config: Config, num_classes: int) -> Encoder:

@@ -12,7 +12,6 @@ from blend.encoder.model import encode, load_encoders
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config
-from harness.errors import UserError
 from harness.storage.rundir import RunDir
 from tests.blend.tiny_blend import coarse_pictures, make_tiny_runs
 
@@ -59,10 +58,3 @@ def test_the_whole_way_to_designs(config: Config):
     assert {"inversion", "blend"} <= metrics.keys()
     folder = blend_command(config, Request(intensity=0.5))
     assert len(list(folder.glob("0*.png"))) == 16
-
-
-def test_a_checkpoint_without_its_encoder_is_told(config: Config):
-    for path in Path("runs").glob("*/checkpoints/*/encoder.safetensors"):
-        path.unlink()
-    with pytest.raises(UserError):
-        load_encoders(config, load_generator(config))

@@ -105,11 +105,10 @@ def test_pictures_are_learned_by_heart():
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5]), losses
 
 
-def test_the_adversarial_gradient_reaches_the_generator_in_its_share(monkeypatch):
+def test_the_adversarial_gradient_reaches_the_generator_in_its_share():
     """Without it the same step moves the generator otherwise."""
     moves = []
     for share in (0.003, 0.4):
-        monkeypatch.setattr(reconstruction, "SHARE_START", share)
         changes = RECONSTRUCTION | {"reconstruction__warmup_steps": 0, "reconstruction__adversarial_share": share}
         with training(**changes) as run:
             assert run.reconstruction is not None
@@ -154,6 +153,14 @@ def test_a_run_and_its_fine_tuning_keep_the_encoder():
     assert all(torch.equal(first[name], last[name]) for name in first if name.startswith("blocks.0."))
     after = load_weights(sorted(tuned.iterdir())[-1], "encoder")
     assert any(not torch.equal(after[name], kept["encoder"][name]) for name in after)
+
+
+def test_fine_tuning_needs_the_encoder_that_it_goes_on_with():
+    plain = RECONSTRUCTION | {"reconstruction__apply": False, "optim__total_steps": 2}
+    train_run(tiny_config(**plain))
+    override = {"data": {"set": "other"}, "reconstruction": {"apply": True}}
+    with pytest.raises(UserError, match="has no encoder, which reconstruction.apply needs"):
+        finetune_run(tiny_config(**plain, finetune__override=override, finetune__freeze_layers=1))
 
 
 def test_a_run_without_it_has_no_encoder():
