@@ -141,6 +141,7 @@ class ReconstructionSettings(Section):
     features: Literal["efficientnet_lite0", "reader"]
     encoder_width: Annotated[int, Field(ge=8, le=4096)]
     e_lr: Rate
+    muon_lr: Rate | None
     pixel_lambda: Positive
     gradient_lambda: Annotated[float, Field(ge=0, le=1e6)]
     features_lambda: Annotated[float, Field(ge=0, le=1e6)]

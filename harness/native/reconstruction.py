@@ -52,12 +52,10 @@ def reconstruction_step(run: Training) -> dict[str, Tensor]:
     Returns scalars on the device, means over the accumulated batches: g_loss (the redrawing loss), pixel, features,
     correlation, and of the adversarial part d_loss, d_real, d_fake, adversarial, share.
     """
-    rec, optim = run.reconstruction, run.config.optim
+    rec, optim, settings = run.reconstruction, run.config.optim, run.config.reconstruction
     assert rec is not None
-    settings = run.config.reconstruction
     joined = run.step >= settings.warmup_steps and run.step % settings.adversarial_every_steps == 0
-    set_rates(run, [(run.g_optimizer, optim.g_lr), (rec.e_optimizer, settings.e_lr), (run.d_optimizer, optim.d_lr),
-                    (rec.h_optimizer, optim.d_lr)])  # fmt: skip
+    set_rates(run, [run.g_optimizer, rec.e_optimizer, run.d_optimizer, rec.h_optimizer])
     updates = [(run.g_optimizer, "g_loss"), (rec.e_optimizer, "g_loss")]
     updates += [(run.d_optimizer, "d_loss"), (rec.h_optimizer, "d_loss")] if joined else []
     for optimizer, _ in updates:

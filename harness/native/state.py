@@ -1,7 +1,6 @@
 """From a config to networks and optimisers, and between these and a checkpoint folder."""
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from harness.errors import UserError
 from harness.features.frozen_maps import load_frozen_maps
 from harness.native.data import PictureOrder, Pictures, PictureSource
 from harness.native.losses import LeCam
+from harness.native.muon import MuonAdam
 from harness.native.reconstruction import SHARE_START, Reconstruction
 from harness.native.step import Training
 from harness.networks.build import build_encoder_and_heads, build_networks
@@ -55,24 +55,37 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
         synchronise_batch_norm(discriminator)  # it has some where it has no spectral norm
     ema = averaged(generator, config)
 
-    def adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
-        betas = (optim.beta1, optim.beta2)
-        return torch.optim.Adam(network.parameters(), lr, betas, optim.eps, fused=config.train.applied.fused_adam)
-
     loss = config.loss
     lecam = make_lecam(loss) if loss.apply_lecam else None
     order = PictureOrder(config.seed, packed.count, optim.batch_size)
     source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, share)
     run = Training(
-        config, hardware, world, generator, discriminator, ema, adam(generator, optim.g_lr),
-        adam(discriminator, optim.d_lr), lecam, source, Draws(config.seed, device, share), num_classes,
+        config, hardware, world, generator, discriminator, ema, _redrawing_optimizer(generator, optim.g_lr, config),
+        _adam(discriminator, optim.d_lr, config), lecam, source, Draws(config.seed, device, share), num_classes,
         broken=torch.zeros((), device=device), broken_steps=torch.zeros((), device=device),
     )  # fmt: skip
     if config.reconstruction.apply:
-        run.reconstruction = _build_reconstruction(run, adam)
+        run.reconstruction = _build_reconstruction(run)
     if config.train.compile:
         run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator.judge)
     return run
+
+
+def _adam(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr, **_adam_settings(config))
+
+
+def _redrawing_optimizer(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimizer:
+    """Of generator and encoder: Muon where they learn together and the config says so."""
+    muon_lr = config.reconstruction.muon_lr if config.reconstruction.apply else None
+    if muon_lr is None:
+        return _adam(network, lr, config)
+    return MuonAdam(network, lr, muon_lr, **_adam_settings(config))
+
+
+def _adam_settings(config: Config) -> dict[str, Any]:
+    optim = config.optim
+    return {"betas": (optim.beta1, optim.beta2), "eps": optim.eps, "fused": config.train.applied.fused_adam}
 
 
 def averaged(network: N, config: Config) -> N | None:
@@ -80,17 +93,17 @@ def averaged(network: N, config: Config) -> N | None:
     return copy.deepcopy(network).requires_grad_(False) if config.model.apply_g_ema else None
 
 
-def _build_reconstruction(run: Training, adam: Callable[[nn.Module, float], torch.optim.Optimizer]) -> Reconstruction:
+def _build_reconstruction(run: Training) -> Reconstruction:
     config, device = run.config, run.hardware.device
     maps = load_frozen_maps(config.reconstruction.features, device)
     encoder, heads = build_encoder_and_heads(config, run.num_classes, maps.channels, device)
     if run.world.size > 1:
         synchronise_batch_norm(encoder)
-    return Reconstruction(
-        encoder, averaged(encoder, config), heads, maps, adam(encoder, config.reconstruction.e_lr),
-        adam(heads, config.optim.d_lr), torch.tensor(SHARE_START, device=device),
-        torch.eye(config.model.z_dim, device=device),
-    )  # fmt: skip
+    e_optimizer = _redrawing_optimizer(encoder, config.reconstruction.e_lr, config)
+    h_optimizer = _adam(heads, config.optim.d_lr, config)
+    share, correlation = torch.tensor(SHARE_START, device=device), torch.eye(config.model.z_dim, device=device)
+    ema = averaged(encoder, config)
+    return Reconstruction(encoder, ema, heads, maps, e_optimizer, h_optimizer, share, correlation)
 
 
 def make_lecam(loss: Loss) -> LeCam:
@@ -195,9 +208,9 @@ def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            for name in ("exp_avg", "exp_avg_sq"):
-                if name in state:
-                    state[name] = torch.empty_like(parameter).copy_(state[name])
+            for name, moment in state.items():
+                if moment.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter).copy_(moment)
 
 
 def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def train_step(run: Training) -> dict[str, Tensor]:
     before, now = (active_size(optim, z_dim, step) for step in (max(0, run.step - 1), run.step))
     if now > before:
         open_columns(run.generator, run.g_optimizer, before, now)
-    set_rates(run, [(run.g_optimizer, optim.g_lr), (run.d_optimizer, optim.d_lr)])
+    set_rates(run, [run.g_optimizer, run.d_optimizer])
     updates = [d_update(run, update) for update in range(run.config.optim.d_updates_per_step)]
     values = {name: torch.stack([values[name] for values in updates]).mean() for name in updates[0]}
     return values | g_update(run)
@@ -230,14 +230,14 @@ def rate_factor(optim: Optim, step: int) -> float:
     return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def set_rates(run: Training, rates: Iterable[tuple[torch.optim.Optimizer, float]]) -> None:
+def set_rates(run: Training, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """What the config's schedule says for the run's step; nothing is touched where there is none."""
     if run.config.optim.cosine_from is None:
         return
     factor = rate_factor(run.config.optim, run.step)
-    for optimizer, rate in rates:
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = factor * rate
+            group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
 
 
 def ema_decay(config: Config, step: int) -> float:
