@@ -20,11 +20,15 @@ from harness.native.step import Training, apply_update, ema_decay, set_rates, up
 from harness.networks.encoder import Encoder
 from harness.networks.feature_heads import FeatureHeads
 from harness.runtime.dist import World
+from harness.runtime.rng import numpy_rng
 
 SCALES = 4  # at which pictures are compared: whole, and halved three times
 SHARE_START, SHARE_LEAST = 0.05, 0.003
 SHARE_RATE, HINGE_TARGET = 0.1, 1.2  # a step multiplies the share by exp(rate * (target - D's hinge loss)); 2 = beaten
 CORRELATION_MOMENTUM = 0.05
+# What judges pictures works at strides of 4 pixels and more, and its gradient shows the grid. All pictures of a batch
+# are shifted by the same 0 to 3 pixels before, so that no pixel always has the same place in the grid.
+SHIFTS = 4
 
 
 @dataclass
@@ -99,15 +103,17 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
 
     # What follows sees pictures that come from nowhere; its gradient goes on through the networks at the end.
     seen = pictures.detach().requires_grad_(True)
+    down, right = numpy_rng(run.config.seed, "shift", index).integers(0, SHIFTS, 2).tolist()
+    real_shifted, seen_shifted = shift(real, down, right), shift(seen, down, right)
     with torch.no_grad():
-        real_maps = rec.maps(real)
-    maps = rec.maps(seen)
+        real_maps = rec.maps(real_shifted)
+    maps = rec.maps(seen_shifted)
     parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda)
     parts["features"] = feature_loss([part[:count] for part in maps], real_maps)
     parts["g_loss"] = settings.pixel_lambda * parts["pixel"] + settings.features_lambda * parts["features"]
     (gradient,) = torch.autograd.grad(parts["g_loss"], seen, retain_graph=joined)
     if joined:
-        parts |= _game(run, rec, index, real, real_y, real_maps, seen, y, maps)
+        parts |= _game(run, rec, index, real_shifted, real_y, real_maps, seen_shifted, y, maps)
         (gradient_of_game,) = torch.autograd.grad(parts["adversarial"], seen)
         rec.share = _steered(rec.share, run.world.mean(parts["d_loss"].detach()), settings.adversarial_share)
         parts["share"] = rec.share
@@ -155,6 +161,11 @@ def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:
     rec.correlation = running.detach()
     between = running - torch.diag(running.diagonal())
     return between.square().sum() / len(running) / momentum
+
+
+def shift(x: Tensor, down: int, right: int) -> Tensor:
+    """(B, C, H, W) moved by so many pixels, the edge repeated."""
+    return F.pad(x, (right, 0, down, 0), mode="replicate")[:, :, : x.shape[2], : x.shape[3]]
 
 
 def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float) -> Tensor:

@@ -39,6 +39,12 @@ def test_a_flat_difference_has_no_slope():
     assert pixel_loss(x + noise, x, 4.0) > pixel_loss(x + noise, x, 0.0) > 0
 
 
+def test_a_shift_repeats_the_edge():
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    assert reconstruction.shift(x, 1, 2)[0, 0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [4, 4, 4, 5]]
+    assert torch.equal(reconstruction.shift(x, 0, 0), x)
+
+
 def test_the_feature_loss_is_relative():
     maps = [torch.rand(2, 4, 5, 5) + 1, torch.rand(2, 8, 3, 3) + 1]
     losses = [feature_loss([1.1 * part * scale for part in maps], [part * scale for part in maps]) for scale in (1, 50)]
