@@ -281,7 +281,7 @@ def _cell(values: list[float], form: str) -> str:
 
 
 def main(
-    config: ConfigOption = Path("configs/demo.yaml"),
+    config: ConfigOption = Path("configs/sngan_demo.yaml"),
     overrides: SetOption = None,
     work: Annotated[Path | None, typer.Option(help="Scratch folder; default: runs/.ablation/<config>.")] = None,
     out: Annotated[Path | None, typer.Option(help="The table; default: ablation.md in the scratch folder.")] = None,

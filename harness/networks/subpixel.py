@@ -83,29 +83,32 @@ class SubpixelGeneratorBlock(nn.Module):
 
 
 class SubpixelHead(nn.Module):
-    """(B, C, h, w) -> (B, 3, factor * h, factor * w); factor 2, or 4 in two steps."""
+    """(B, C, h, w) -> (B, 3, factor * h, factor * w); factor 2, or 4 in two steps with a convolution between them."""
 
     def __init__(self, channels: int, factor: int, sn: bool) -> None:
         super().__init__()
         assert factor in (2, 4), factor
-        inner = [max(8, channels // 3)] * (factor == 4)
-        widths = [channels, *inner, 3]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.convs = nn.ModuleList([conv2d(inside, 4 * outside, 3, sn=sn) for inside, outside in pairs])
+        self.inner = None
+        if factor == 4:
+            width = max(8, channels // 3)
+            # The one between them sees neighbours that the first has made apart: without it a grid of 4 pixels shows.
+            self.inner = nn.ModuleList([conv2d(channels, 4 * width, 3, sn=sn), conv2d(width, width, 3, sn=sn)])
+            channels = width
+        self.to_pixels = conv2d(channels, 4 * 3, 3, sn=sn)
 
     @torch.no_grad()
     def start_without_grid(self) -> None:
         """The four pixels that a place becomes start as equals (Aitken et al. 2017): else a grid shows for long."""
-        for conv in self.convs:
+        for conv in [self.to_pixels, *([] if self.inner is None else self.inner[:1])]:
             weight = conv.weight_orig if isinstance(conv, SpectralNorm) else conv.weight
             assert isinstance(weight, nn.Parameter)
             weight.copy_(weight[::4].repeat_interleave(4, dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        *inner, last = self.convs
-        for conv in inner:
-            x = leaky(F.pixel_shuffle(conv(x), 2))
-        return F.pixel_shuffle(last(x), 2)
+        if self.inner is not None:
+            widen, between = self.inner
+            x = leaky(between(leaky(F.pixel_shuffle(widen(x), 2))))
+        return F.pixel_shuffle(self.to_pixels(x), 2)
 
 
 class SubpixelGenerator(Generator):
