@@ -43,7 +43,7 @@ from harness.runtime.precision import faster_format
 from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
-from harness.storage.rundir import RunDir
+from harness.storage.rundir import RunDir, refuse_other_size
 
 # Keys of `model` that decide the shapes of weights and what they compute.
 SHAPE_KEYS = tuple(sorted(set(ArchSpec.__dataclass_fields__) - {"g_init", "d_init"}))
@@ -113,6 +113,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
 
     None where the fine-tuning has begun and none is named: then the source is not needed any more.
     """
+    refuse_other_size(config)
     run = Path("runs") / base_name(config)
     if not checkpoint and list_checkpoints(Path("runs") / finetune_config(config).name / "checkpoints"):
         return None
