@@ -12,6 +12,7 @@ import typer
 from blend.generator.kinds import Kind
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
 from harness.config.experiment import Config, config_to_yaml, load_config
+from harness.storage.rundir import refuse_other_size
 
 app = make_app("From a photo to futuristic designs.")
 
@@ -149,8 +150,10 @@ def drag(
 
 
 def _resolved(config: Path, overrides: list[str] | None, dry_run: bool) -> Config | None:
-    """The config with its overrides; printed on a dry run, which is all then."""
+    """The config with its overrides; printed on a dry run, which is all then. UserError where its run is of another
+    size."""
     resolved = load_config(config, overrides or ())
+    refuse_other_size(resolved)
     if not dry_run:
         return resolved
     print(config_to_yaml(resolved), end="")

@@ -11,6 +11,7 @@ from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_com
 from harness.config.data_sources import load_sources, recipe_to_changes, to_set_name
 from harness.config.experiment import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
 from harness.errors import UserError
+from harness.storage.rundir import refuse_other_size
 
 app = make_app("From pictures to training sets.")
 BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
@@ -44,6 +45,8 @@ def build(
 ) -> None:
     """Build the sets of an experiment unless they are there."""
     resolved = load_config(config, overrides or ())
+    if stage != "all":  # a training is next
+        refuse_other_size(resolved)
     configs = {"train": resolved, "finetune": finetune_config(resolved)}
     wanted = [found for name, found in configs.items() if stage in (name, "all")]
     if src:

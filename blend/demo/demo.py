@@ -21,7 +21,7 @@ from harness.messages import say
 from harness.runtime.progress import duration_text
 from harness.storage.atomic import clean_leftovers
 from harness.storage.lock import hold_lock
-from harness.storage.rundir import RunDir
+from harness.storage.rundir import RunDir, refuse_other_size
 
 SAME_COMMAND = "the same command goes on from there"
 
@@ -30,9 +30,10 @@ def demo_run(config_path: Path, overrides: list[str], dry_run: bool, stages: Seq
     """Runs what is not done yet, then prints the page's path and the figures that matter. Returns that path.
 
     Raises Interrupted (exit code 75) when it was stopped or a stage was, SystemExit with the code of a stage that
-    failed, UserError for a faulty config and while another demo is at work in the same run.
+    failed, UserError for a faulty config, for a run of another size, and while another demo is at work in the same run.
     """
     config = load_config(config_path, overrides)
+    refuse_other_size(config)
     record = DemoRecord(config, stages)
     if dry_run:
         record.read()

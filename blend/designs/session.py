@@ -188,7 +188,7 @@ class DesignSession:
 
 def open_session(name: str, root: Path = Path("runs")) -> DesignSession:
     """UserError when there is no such run, or no checkpoint in it."""
-    config = RunDir.existing(name, root).read_config()
+    config = RunDir.existing(name, root).read_config().model_copy(update={"name": name})  # its folder may be renamed
     if base_name(config) != name:
         raise UserError(
             f"RUN: found {name}, which was fine-tuned from {base_name(config)}, allowed the run that it began with; "

@@ -1,8 +1,9 @@
 """One update of the encoder: fresh pictures, light disturbances, losses. The arithmetic of learning, nothing else."""
 
+import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from harness.config.experiment import Config, EncoderSettings
 from harness.native.data import PictureSource
 from harness.networks.base import Generator
 from harness.runtime.device import Hardware
+from harness.runtime.precision import MAX_PICTURES, Pass
 from harness.runtime.rng import Draws
 
 # One cycle (Smith & Topin 2018): the rate rises from peak / 25 over a tenth of the steps and falls to nearly nothing;
@@ -103,6 +105,25 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
     if loss.device.type == "cuda" or torch.isfinite(loss + norm):  # asking a CUDA device would wait for it
         run.optimizer.step()
     return {name: value.detach() for name, value in {"loss": loss, **parts, "grad_norm": norm}.items()}
+
+
+def trial_pass(run: Learning) -> Pass:
+    """A forward and backward pass through a copy of the encoder, to be timed; the run stays as it is."""
+    encoder, count = copy.deepcopy(run.encoder), min(MAX_PICTURES, run.settings.batch_size)
+    z, y = run.generator.latents.draw(run.draws, "precision", 0, count)
+
+    def one_pass(hardware: Hardware) -> None:
+        trial = replace(run, hardware=hardware)
+        with torch.no_grad():
+            seen = trial.draw(z, y)
+        with hardware.autocast():
+            guess, _ = encoder(seen)
+        loss = guess.square().mean()
+        if run.settings.picture_lambda:
+            loss = loss + trial.draw(guess, y).square().mean()
+        loss.backward()
+
+    return one_pass
 
 
 def latent_loss(kind: str, guess: Tensor, z: Tensor) -> Tensor:

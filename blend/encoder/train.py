@@ -7,6 +7,7 @@ and a curve, and the figures in runs/<base>/metrics.json.
 import json
 import time
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from blend.encoder.model import (
     load_encoders,
 )
 from blend.encoder.ridge_init import fit_skip
-from blend.encoder.step import BETA2, Learning, encoder_step
+from blend.encoder.step import BETA2, Learning, encoder_step, trial_pass
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
 from harness.checkpoints.checkpoint import (
     checkpoint_folder,
@@ -40,6 +41,7 @@ from harness.messages import say
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
+from harness.runtime.precision import faster_format, format_as_begun
 from harness.runtime.progress import save_curves
 from harness.runtime.rng import Draws
 from harness.runtime.run_life import RunLife, run_life
@@ -83,9 +85,11 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
             life.held.callback(source.close)
         if newest is not None:
             _restore(run, newest)
-        elif config.encoder.skip_pictures:
-            life.say(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
-            fit_skip(run)
+        else:
+            run.hardware = faster_format(run.hardware, config.train, partial(trial_pass, run))
+            if config.encoder.skip_pictures:
+                life.say(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
+                fit_skip(run)
         _learn(run, life)
     return rundir.path
 
@@ -172,6 +176,7 @@ def _restore(run: Learning, newest: Path) -> None:
     run.encoder.load_state_dict(load_weights(newest, "encoder"))
     state = load_state(newest)
     run.step = state["step"]
+    run.hardware = format_as_begun(run.hardware, run.config.train, state.get("precision"))
     run.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -229,7 +234,7 @@ def _measure(run: Learning, count: int) -> dict[str, Any]:
 
 
 def _save(run: Learning, checkpoints: Path) -> None:
-    state = {"step": run.step, "optimizer": run.optimizer.state_dict()}
+    state = {"step": run.step, "optimizer": run.optimizer.state_dict(), "precision": run.hardware.precision}
     meta = {"step": run.step, "cpu_sec": run.cpu_sec, **_facts(run.config, run.generator)}
     save_checkpoint(checkpoint_folder(checkpoints, run.step), {"encoder": run.encoder.state_dict()}, state, meta)
     purge_checkpoints(checkpoints, run.config.train.keep_last)

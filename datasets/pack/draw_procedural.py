@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from datasets.pack.recipe import recipe_differences
+from datasets.pack.recipe import drawing_recipe, recipe_differences
 from datasets.procedural.messy import render_messy
 from datasets.procedural.sets import render_set
 from harness.config.experiment import Data
@@ -27,7 +27,7 @@ def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool
     """Draws a procedural set's pictures and their table of factors into `folder`, unless they are there.
 
     `redraw`: even if they are there. `replace`: others, drawn otherwise, may go."""
-    recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "img_size": list(data.img_size)}
+    recipe = drawing_recipe(data) | {"img_size": list(data.img_size)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         found = read_json_or_none(folder / RECIPE_FILE)
@@ -78,4 +78,4 @@ def _draw(folder: Path, data: Data, workers: int) -> None:
     if data.kind == "messy":  # files of many sizes and faults, as they come from outside
         render_messy(data.count, data.seed, folder, max(MESSY_PX, *data.img_size))
     else:
-        render_set(data.kind, data.count, data.seed, data.img_size, folder, max(1, workers))
+        render_set(data.kind, data.count, data.seed, data.img_size, folder, max(1, workers), looseness=data.looseness)

@@ -20,6 +20,7 @@ from harness.storage.json_files import read_json
 STAGE_VERSION = 2  # rises when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
 BEFORE = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
+UNSAID = {"looseness": 1.0}  # not in a recipe where it is this: such sets keep the hash of before there was a choice
 PLACE_IN_CLEAN = "decisions"  # a path: what it holds is compared instead
 
 
@@ -103,7 +104,7 @@ class SetPlan:
 def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: dict[str, Decision]) -> dict[str, Any]:
     recipe: dict[str, Any] = {"source": data.source}
     if data.source == "procedural":
-        recipe |= {"kind": data.kind, "count": data.count, "seed": data.seed}
+        recipe |= drawing_recipe(data)
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
@@ -115,6 +116,12 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
         recipe["clean"] = clean.model_dump(mode="json", exclude={PLACE_IN_CLEAN})
         recipe["decisions_sha256"] = _decisions_sha256(decisions)
     return recipe | {"stage_version": STAGE_VERSION}
+
+
+def drawing_recipe(data: Data) -> dict[str, Any]:
+    """What decides which cars are drawn, at any size."""
+    recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "looseness": data.looseness}
+    return {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
 
 
 def _decisions_sha256(decisions: dict[str, Decision]) -> str | None:
@@ -203,6 +210,7 @@ def _refuse_other_recipe(plan: SetPlan) -> None:
 
 def recipe_differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
     """One line for each key that differs."""
+    found, wanted = {**UNSAID, **found}, {**UNSAID, **wanted}
     lines = []
     for key in sorted({*found, *wanted}):
         old, new = found.get(key), wanted.get(key)

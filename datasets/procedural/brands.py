@@ -153,7 +153,7 @@ HOUSES = (
     ),
 )  # fmt: skip
 BRANDS = tuple(house.name for house in HOUSES)
-# How far cars of one brand differ from one another, as a share of how far all cars differ.
+# How far cars of one brand differ from one another, as a share of how far all cars of a set differ.
 LOOSENESS = 0.6
 # From where they are seen, in degrees as `yaw_deg`: so far to the front that the face is always in the picture.
 YAW_DEG = (35.0, 62.0)

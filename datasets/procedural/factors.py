@@ -111,7 +111,7 @@ def draw_factors(
 
     Args:
         bodies: one of them is drawn.
-        looseness: how far the body may differ from it; 1 = as cars do.
+        looseness: 0 or more, how far the body may differ from it; 1 = as cars do.
     """
     low, high = futurism_range or FUTURISM_RANGES[kind]
     assert 0.0 <= low <= high <= 1.0, (low, high)

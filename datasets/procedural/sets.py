@@ -1,6 +1,6 @@
 """Whole sets of pictures with their true factors in a table.
 
-Picture i of a set is a function of (kind, set seed, i, size) alone, whatever the number of workers.
+Picture i of a set is a function of (kind, set seed, i, size, looseness) alone, whatever the number of workers.
 """
 
 import csv
@@ -28,24 +28,28 @@ def house_of(kind: Kind, index: int) -> House | None:
 
 
 def picture_draw(
-    kind: Kind, set_seed: int, index: int, futurism_range: tuple[float, float] | None = None
+    kind: Kind,
+    set_seed: int,
+    index: int,
+    futurism_range: tuple[float, float] | None = None,
+    looseness: float = 1.0,
 ) -> tuple[Factors, int]:
     """The factors of picture `index` and the seed of its backdrop, light and noise: two unrelated streams."""
     root = [set_seed, index, list(FUTURISM_RANGES).index(kind)]
     rng, house = np.random.default_rng([*root, 0]), house_of(kind, index)
     if house is None:
-        factors = draw_factors(kind, rng, futurism_range)
+        factors = draw_factors(kind, rng, futurism_range, looseness=looseness)
     else:
-        factors = draw_factors(kind, rng, futurism_range, (house.body,), LOOSENESS)
+        factors = draw_factors(kind, rng, futurism_range, (house.body,), LOOSENESS * looseness)
         yaw_deg = float(np.interp(factors.yaw_deg, RANGES["yaw_deg"][:2], YAW_DEG))
         factors = replace(factors, yaw_deg=yaw_deg)
     return factors, int(np.random.SeedSequence([*root, 1]).generate_state(1)[0])
 
 
 def render_index(job: tuple) -> tuple[Factors, int, np.ndarray]:
-    """(kind, set seed, index, height, width, futurism range) → factors, seed, uint8 (H, W, 3)."""
-    kind, set_seed, index, height, width, futurism_range = job
-    factors, seed = picture_draw(kind, set_seed, index, futurism_range)
+    """(kind, set seed, index, height, width, futurism range, looseness) → factors, seed, uint8 (H, W, 3)."""
+    kind, set_seed, index, height, width, futurism_range, looseness = job
+    factors, seed = picture_draw(kind, set_seed, index, futurism_range, looseness)
     return factors, seed, render(factors, height, width, seed, house_of(kind, index))
 
 
@@ -56,6 +60,7 @@ def render_many(
     size_px: int | tuple[int, int],
     workers: int = 1,
     futurism_range: tuple[float, float] | None = None,
+    looseness: float = 1.0,
 ) -> Iterator[tuple[Factors, int, np.ndarray]]:
     """Pictures 0 … count-1 in order: (factors, seed, uint8 (H, W, 3)); `size_px` is a side or (height, width)."""
     height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
@@ -68,7 +73,7 @@ def render_many(
         raise UserError(f"count: found {count}, allowed 1 or more")
     if min(height, width) < 16 or max(height, width) > 1024:
         raise UserError(f"size_px: found {height}x{width}, allowed 16 to 1024 a side")
-    jobs = [(kind, seed, index, height, width, futurism_range) for index in range(count)]
+    jobs = [(kind, seed, index, height, width, futurism_range, looseness) for index in range(count)]
     yield from map_jobs(render_index, jobs, workers)
 
 
@@ -95,6 +100,7 @@ def render_set(
     out: Path,
     workers: int = 1,
     futurism_range: tuple[float, float] | None = None,
+    looseness: float = 1.0,
 ) -> Path:
     """Write PNG files and `factors.csv` (file, kind, seed, every factor) into `out`; returns the table.
 
@@ -107,7 +113,7 @@ def render_set(
     with open(partial, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "kind", "seed", *FACTOR_NAMES])
-        for index, drawn in enumerate(render_many(kind, count, seed, size_px, workers, futurism_range)):
+        for index, drawn in enumerate(render_many(kind, count, seed, size_px, workers, futurism_range, looseness)):
             factors, picture_seed, picture = drawn
             name = picture_name(kind, index)
             Image.fromarray(picture).save(out / name, compress_level=1)

@@ -183,6 +183,11 @@ def _data_faults(config: Config) -> Iterator[Fault]:
             ("data.src", "data.source"),
             f"data.src: found {data.src!r}, allowed null where pictures are drawn, try --set data.source=folder",
         )
+    if data.source == "procedural" and data.kind == "messy" and data.looseness != 1:
+        yield (
+            ("data.looseness", "data.kind", "data.source"),
+            f"data.looseness: found {data.looseness:g}, allowed 1 with data.kind=messy, try --set data.looseness=1",
+        )
     clean = config.clean
     if clean.min_aspect > clean.max_aspect:
         yield (

@@ -39,6 +39,7 @@ class Data(Section):
     kind: Literal["ordinary", "concept", "brands", "brand_concepts", "messy"]
     count: Count
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    looseness: Annotated[float, Field(ge=0, le=5)]
     img_size: Size
     valid_fraction: Annotated[float, Field(ge=0, le=0.5)]
     fit: Literal["crop", "pad"]

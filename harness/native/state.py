@@ -27,6 +27,7 @@ from harness.networks.build import build_encoder_and_heads, build_networks
 from harness.networks.layers import synchronise_batch_norm
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World
+from harness.runtime.precision import format_as_begun
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
@@ -137,6 +138,7 @@ def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Pa
         "step": run.step,
         **{name: optimizer.state_dict() for name, optimizer in optimizers_of(run).items()},
         "lecam": lecam_state(run),
+        "precision": run.hardware.precision,
     }
     if (rec := run.reconstruction) is not None:
         state["reconstruction"] = {"share": rec.share, "correlation": rec.correlation}
@@ -188,6 +190,7 @@ def load_training(run: Training, folder: Path) -> None:
     load_networks(run, folder)
     state = load_state(folder)
     run.step = state["step"]
+    run.hardware = format_as_begun(run.hardware, run.config.train, state.get("precision"))
     for name, optimizer in optimizers_of(run).items():
         # Moments as they were; rates and the rest as the config says, also after an allowed change of it.
         pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)

@@ -3,6 +3,7 @@
 Nothing here waits for the device: losses stay tensors, a non-finite one stops the updates on the device itself.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from harness.networks.base import Discriminator, Generator, Judgement
 from harness.networks.progressive_latents import active_size, open_columns
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World, average_gradients
+from harness.runtime.precision import MAX_PICTURES, Pass
 from harness.runtime.rng import Draws
 
 if TYPE_CHECKING:
@@ -265,3 +267,21 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float, stepwise: b
     for a, b in pairs:
         if not a.is_floating_point():
             a.copy_(b)
+
+
+def trial_pass(run: Training) -> Pass:
+    """A forward and backward pass through copies of the run's networks, to be timed; the run stays as it is."""
+    generator, discriminator = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
+    encoder = None if run.reconstruction is None else copy.deepcopy(run.reconstruction.encoder)
+    optim, z_dim = run.config.optim, run.config.model.z_dim
+    z, y = run.draws.latents("precision", 0, optim.batch_size, z_dim, run.num_classes)
+    z, y = z[:MAX_PICTURES], None if y is None else y[:MAX_PICTURES]
+
+    def one_pass(hardware: Hardware) -> None:
+        with hardware.autocast():
+            pictures = generator(z, y)
+            outputs = [discriminator.judge(pictures, y).logits]
+            outputs += [] if encoder is None else [encoder(pictures)[0]]
+        torch.autograd.backward([output.float().sum() for output in outputs])
+
+    return one_pass

@@ -4,6 +4,7 @@ In: a Config and its packed pictures. Out: runs/<name>/ with checkpoints, sample
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,15 @@ from harness.native.state import (
     read_origin,
     save_training,
 )
-from harness.native.step import Training, train_step
+from harness.native.step import Training, train_step, trial_pass
 from harness.networks.arch import ArchSpec
 from harness.runtime.device import Hardware, device_kind, prepare_hardware
 from harness.runtime.dist import join_world, leave_world
+from harness.runtime.precision import faster_format
 from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
-from harness.storage.rundir import RunDir
+from harness.storage.rundir import RunDir, refuse_other_size
 
 # Keys of `model` that decide the shapes of weights and what they compute.
 SHAPE_KEYS = tuple(sorted(set(ArchSpec.__dataclass_fields__) - {"g_init", "d_init"}))
@@ -85,6 +87,8 @@ def train_run(
         facts = _restore(run, rundir, packed, source)
         if freeze:
             freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
+        if run.step == 0:
+            run.hardware = faster_format(hardware, config.train, partial(trial_pass, run), world)
         life.aim(run.config.optim.total_steps, limit_steps)
         _train(run, life, packed, facts)
     return rundir.path
@@ -109,6 +113,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
 
     None where the fine-tuning has begun and none is named: then the source is not needed any more.
     """
+    refuse_other_size(config)
     run = Path("runs") / base_name(config)
     if not checkpoint and list_checkpoints(Path("runs") / finetune_config(config).name / "checkpoints"):
         return None

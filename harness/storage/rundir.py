@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from harness.config.experiment import (
     Config,
+    base_name,
     check_config,
     complete_config,
     config_differences,
@@ -77,6 +78,7 @@ class RunDir:
     @classmethod
     def open(cls, config: Config, root: Path = Path("runs"), allow_config_change: bool = False) -> "RunDir":
         """The run of this config, made or found again. UserError when it was begun with another config."""
+        refuse_other_size(config, root)
         run = cls(Path(root) / config.name)
         run.config, run.allow_config_change = config, allow_config_change
         with disk_errors_told(run.path):
@@ -201,6 +203,34 @@ class RunDir:
         if not self.stats_path.exists():
             return []
         return [(_row_from(line), line) for line in self.stats_path.read_bytes().splitlines(keepends=True)]
+
+
+def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:
+    """UserError where the config's run, or the one fine-tuned from it, is there with pictures of another size.
+
+    Nothing that is made with this config would fit it, so this is said before any work.
+    """
+    base, size = base_name(config), config.data.img_size
+    runs = [RunDir(root / name) for name in dict.fromkeys((base, f"{base}-freezed", config.name))]
+    others = {run.path: found for run in runs if (found := _picture_size(run)) not in (None, size)}
+    if not others:
+        return
+    path, (height, width) = next(iter(others.items()))
+    key = "finetune.from_run" if config.finetune.from_run else "name"
+    setting = f"{key}={base}-{config.data.size_name}"
+    raise UserError(
+        f"{path}: found a run of {height}x{width} pictures, this config's are {size[0]}x{size[1]}. To keep it, name "
+        f"the new one otherwise: --set {setting} (make: OVERRIDE={setting}); the old one goes on with --config "
+        f"{path}/config.yaml (make: CONFIG={path}/config.yaml). To replace it: rm -r {' '.join(map(str, others))}"
+    )
+
+
+def _picture_size(run: RunDir) -> tuple[int, int] | None:
+    """(height, width); None where there is no such run, or its config cannot be read: whoever opens it says why."""
+    try:
+        return run.read_config().data.img_size if run.config_path.is_file() else None
+    except UserError:
+        return None
 
 
 def _row_from(line: bytes) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from harness.config.yaml_files import MAX_BYTES
 from harness.errors import UserError, reason_of
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import refuse_other_size
 from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.dialects.v020 import config_from_020, config_to_020
 from harness.studiogan.dialects.v040 import TEMPLATE as TEMPLATE_040
@@ -33,6 +34,7 @@ def write_configs(config: Config, root: Path = Path("runs")) -> list[Path]:
 
     Both or none. Neither run needs to exist, nor its set, unless it has classes: they are counted there.
     """
+    refuse_other_size(config, root)
     texts = {}
     for each in (config, finetune_config(config)):
         name, text = config_to_text(each, count_classes(each))

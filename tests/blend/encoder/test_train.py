@@ -23,6 +23,7 @@ from harness.checkpoints.checkpoint import load_state, load_weights
 from harness.errors import Interrupted, UserError
 from harness.images.tensors import tensor_to_pictures
 from harness.native.data import PictureOrder
+from harness.runtime import precision
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
@@ -100,6 +101,21 @@ def test_an_interrupted_encoder_equals_an_uninterrupted_one(go_to, tmp_path, mon
         measured = [(row["step"], row["latent_mse"]) for row in rows() if "latent_mse" in row]
         assert measured == [(row["step"], row["latent_mse"]) for row in whole_rows if "latent_mse" in row]
     assert [p.name for p in sorted((ENCODER / "checkpoints").iterdir())] == ["step-00000011", "step-00000012"]
+
+
+def test_auto_precision_is_chosen_once(go_to, tmp_path, monkeypatch):
+    """The real passes change nothing, and a resumed encoder goes on in what it began in."""
+    monkeypatch.setattr("harness.runtime.device.cpu_has_bf16", lambda: True)
+    real = precision.pass_seconds
+    monkeypatch.setattr(precision, "pass_seconds", lambda *words: [real(*words)[0]] * 2)
+    go_to("whole")
+    train_encoder(tiny_config())
+    go_to("cut")
+    train_encoder(tiny_config(train__precision="auto"), limit_steps=6)
+    assert "fp32 (auto: " in (ENCODER / "log.txt").read_text()
+    monkeypatch.setattr(precision, "pass_seconds", lambda *_: [2.0, 1.0])
+    train_encoder(tiny_config(train__precision="auto"))
+    assert_same(tmp_path / "whole" / LAST, LAST)
 
 
 def test_a_signal_in_the_midst_of_a_step_changes_nothing(go_to, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from PIL import Image
 from datasets.clean.split import is_valid
 from datasets.pack import build_set as build
 from datasets.pack.recipe import SetPlan
+from datasets.procedural.sets import render_many
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
@@ -326,6 +327,23 @@ def test_a_set_that_was_packed_before_there_was_a_choice_is_a_cropped_one():
     assert build_set(make_data(), workers=0) == paths
     with pytest.raises(UserError, match="fit: found 'crop', the config says 'pad'"):
         build_set(make_data(fit="pad"), workers=0)
+
+
+def test_a_looseness_of_1_leaves_the_set_that_it_was_before_there_was_a_choice():
+    cars: dict[str, Any] = {"source": "procedural", "src": None, "count": 6, "valid_fraction": 0, "img_size": 32}
+    with open_packed(built(**cars).hdf5_path("train")) as packed:
+        assert "looseness" not in packed.attributes["recipe"]  # its hash, which runs keep, has the recipe in it
+    assert "looseness" not in Path("data/raw/mine-32/.recipe.json").read_text()
+    with pytest.raises(UserError, match=r"looseness: found 1.0, the config says 3.0"):
+        built(**cars, looseness=3.0)
+    build_set(make_data(**cars, looseness=3.0), workers=0, rebuild=True)
+    with open_packed(built(**cars, looseness=3.0).hdf5_path("train")) as packed:
+        drawn = [picture for _, _, picture in render_many("ordinary", 6, 0, 32, looseness=3.0)]
+        assert {row.tobytes() for row in packed.read()} == {picture.tobytes() for picture in drawn}
+    for path in Path("data/hdf5/mine").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"drawn otherwise[\s\S]*looseness: found 3.0, the config says 1.0"):
+        built(**cars)
 
 
 @pytest.mark.parametrize("src", [None, "$NO_SUCH_VARIABLE/photos"])

@@ -2,14 +2,16 @@
 
 import hashlib
 import io
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from datasets.procedural.factors import BODIES, FACTOR_NAMES
 from datasets.procedural.messy import DAMAGED, SCHEDULE, make_messy, read_messy, render_messy
 from datasets.procedural.render import render
-from datasets.procedural.sets import picture_draw, read_factors, render_many, render_set
+from datasets.procedural.sets import house_of, picture_draw, read_factors, render_many, render_set
 from harness.errors import UserError
 
 
@@ -40,6 +42,29 @@ def test_set_is_the_same_with_more_workers_or_more_pictures(tmp_path):
 def test_futurism_range_is_kept():
     drawn = [factors.futurism for factors, _, _ in render_many("ordinary", 12, 0, 16, futurism_range=(0.45, 0.55))]
     assert 0.45 <= min(drawn) < max(drawn) <= 0.55
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "concept", "brands"])
+def test_looser_bodies_under_the_same_paint_from_the_same_side(kind):
+    def drawn(looseness: float) -> np.ndarray:
+        return np.array([astuple(picture_draw(kind, 3, 8 * k, None, looseness)[0]) for k in range(60)])
+
+    house, as_they_are, loose = drawn(0.0), drawn(1.0), drawn(3.0)
+    assert np.array_equal(as_they_are, [astuple(picture_draw(kind, 3, 8 * k)[0]) for k in range(60)])
+    for column, name in enumerate(FACTOR_NAMES):
+        one, other = (np.abs(factors - house)[:, column] for factors in (as_they_are, loose))
+        if name in ("futurism", "yaw_deg", "pitch_deg", "distance", "framing", "spokes") or name.startswith("paint"):
+            assert not one.any() and not other.any(), name
+        else:
+            assert other.mean() > 2 * one.mean(), name  # 3 times, but for the limits of a measure
+    (loose_car, seed, picture), *_ = render_many(kind, 1, 3, (24, 48), looseness=3.0)
+    assert (loose_car, seed) == picture_draw(kind, 3, 0, None, 3.0)
+    assert np.array_equal(picture, render(loose_car, 24, 48, seed, house_of(kind, 0)))
+
+
+def test_bodies_of_no_looseness_follow_from_futurism():
+    bodies = [picture_draw("concept", 3, k, (0.8, 0.8), 0.0)[0] for k in range(40)]
+    assert len({(car.bonnet, car.roof_height, car.wheelbase) for car in bodies}) == len(BODIES)
 
 
 @pytest.mark.parametrize(

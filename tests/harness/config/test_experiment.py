@@ -176,6 +176,8 @@ BAD = [
     ("optim.batch_size=true", "optim.batch_size", "a valid integer"),
     ("optim=5", "optim", "keys below it"),
     ("data.count=3.5", "data.count", "a valid integer"),
+    ("data.looseness=5.1", "data.looseness", "less than or equal to 5"),
+    ("data.looseness=-1", "data.looseness", "greater than or equal to 0"),
     ("data.img_size=48", "data.img_size", "32, 64, 128 or 256"),
     ("data.img_size=[64, 160]", "data.img_size", "multiples of 16 from 32 to 128"),
     ("data.img_size=[64]", "data.img_size", "[height, width]"),
@@ -254,6 +256,21 @@ def test_the_floor_imports_no_torch():
     modules = ", ".join(f"harness.{name}" for name in names)
     code = f"import {modules}, sys; assert not {{'torch', 'datasets', 'blend', 'scrapers'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_looseness_is_of_cars_alone():
+    (line,) = faults_of("data.kind=messy", "data.looseness=3")
+    assert line == "data.looseness: found 3, allowed 1 with data.kind=messy, try --set data.looseness=1"
+    load_config(BASE, ["data.kind=messy", "data.source=folder", "data.looseness=3"])  # says nothing about a folder
+    assert finetune_config(load_config(BASE, ["data.looseness=3"])).data.looseness == 3
+
+
+def test_a_whole_config_from_before_is_whole(tmp_path: Path):
+    """A run's config.yaml, which is read as a config too, without what came later."""
+    kept = config_to_dict(load_config(BASE))
+    del kept["data"]["looseness"], kept["optim"]["cosine_from"], kept["reconstruction"]
+    (tmp_path / "old.yaml").write_text(json.dumps(kept))
+    assert load_config(tmp_path / "old.yaml") == load_config(BASE)
 
 
 def test_a_config_kept_before_a_key_existed_gets_the_keys_value_of_base():

@@ -78,6 +78,6 @@ def test_finetuning_refuses_what_cannot_be(workplace: Path, no_pictures) -> None
     assert "g_ema_decay" not in str(caught.value)
     write_set("large", size=64)
     large = {"data": {"set": "large"}}
-    with pytest.raises(UserError, match=r"data.img_size: the run has \[32, 32\], this config \[64, 64\]"):
+    with pytest.raises(UserError, match="runs/tiny: found a run of 32x32 pictures, this config's are 64x64"):
         finetune_run(tiny_config(data__img_size=64, finetune__override=large))
     assert not Path("runs/tiny-freezed").exists()

@@ -15,6 +15,8 @@ import torch
 import harness.checkpoints.sampling
 import harness.native.step
 import harness.native.train
+import harness.runtime.device
+import harness.runtime.precision
 from harness.checkpoints.checkpoint import load_state
 from harness.errors import UserError
 from harness.native.reconstruction import reconstruction_step
@@ -192,6 +194,35 @@ def test_two_ranks_resume_exactly(workplace: Path, no_pictures) -> None:
         assert run_ranks(train_rank, FEWER, steps) == [0, 0]
     whole, cut = (Path(f"runs/{name}/checkpoints/step-00000003") for name in ("whole", "tiny"))
     assert_same_checkpoint(whole, cut)
+
+
+def train_rank_timed(rank: int, seconds: list[list[float]]) -> None:
+    """Each rank measures something else."""
+    harness.runtime.device.cpu_has_bf16 = lambda: True
+    harness.runtime.precision.pass_seconds = lambda *_: seconds[rank]
+    rank_hardware = harness.native.train.faster_format
+
+    def noted(*words: Any) -> Any:
+        found = rank_hardware(*words)
+        Path(f"format_{rank}.txt").write_text(found.precision)
+        return found
+
+    harness.native.train.faster_format = noted
+    train_run(tiny_config(**FEWER, train__precision="auto"), limit_steps=1)
+
+
+@pytest.mark.parametrize(("first", "taken"), [([1.0, 1.0], "fp32"), ([2.0, 1.0], "bf16")])
+def test_all_ranks_take_the_number_format_of_the_first(
+    workplace: Path, no_pictures, first: list[float], taken: str
+) -> None:
+    assert run_ranks(train_rank_timed, [first, first[::-1]]) == [0, 0], Path("rank_0.txt").read_text()
+    assert [Path(f"format_{rank}.txt").read_text() for rank in (0, 1)] == [taken, taken]
+    assert load_state(Path("runs/tiny/checkpoints/step-00000001"))["precision"] == taken
+
+
+def test_ranks_time_together(workplace: Path, no_pictures) -> None:
+    """Batch statistics span the ranks in the timed passes too."""
+    assert run_ranks(train_rank, {**FEWER, "train__precision": "auto"}, 1) == [0, 0], Path("rank_0.txt").read_text()
 
 
 def test_the_world_may_change_on_the_way(workplace: Path, no_pictures) -> None:

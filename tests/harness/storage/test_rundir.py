@@ -14,10 +14,11 @@ import pytest
 
 from harness.errors import UserError
 from harness.storage import rundir
-from harness.storage.rundir import RunDir
+from harness.storage.rundir import RunDir, refuse_other_size
 from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Saboteur, fail_with, real_write
 from tests.harness.tiny_runs import make_config
+from tests.refusals import refused
 
 # ---- opening and resuming ----
 
@@ -44,6 +45,38 @@ def test_a_changed_config_is_refused_with_every_key(tmp_path: Path):
     with RunDir.open(changed, tmp_path, allow_config_change=True).lock():
         assert run.read_config() == changed
     assert "optim.g_lr changed from 0.0002 to 0.001" in run.log_path.read_text()
+
+
+def test_a_run_of_another_size_is_told_in_one_line_and_stays(tmp_path: Path):
+    """Also where another config is allowed: no checkpoint of it could go on."""
+    run = RunDir.open(make_config(), tmp_path)
+    before, other = run.config_path.read_bytes(), make_config("data.img_size=[32, 64]")
+    for allowed in (False, True):
+        with refused(
+            f"{run.path}: found a run of 64x64 pictures, this config's are 32x64.",
+            "--set name=run-32x64 (make: OVERRIDE=name=run-32x64)",
+            f"CONFIG={run.path}/config.yaml",
+            f"To replace it: rm -r {run.path}",
+        ):
+            RunDir.open(other, tmp_path, allow_config_change=allowed)
+    assert run.config_path.read_bytes() == before
+    RunDir.open(make_config("name=run-32x64", "data.img_size=[32, 64]"), tmp_path)
+
+
+def test_a_fine_tuned_run_of_another_size_is_told_too(tmp_path: Path):
+    other = make_config("data.img_size=128")
+    refuse_other_size(other, tmp_path)
+    tuned = RunDir.open(make_config("name=run-freezed"), tmp_path).path
+    with refused(f"{tuned}: found a run of 64x64 pictures", f"rm -r {tuned}"):
+        refuse_other_size(other, tmp_path)
+    base = RunDir.open(make_config(), tmp_path).path
+    with refused(f"{base}: found", f"rm -r {base} {tuned}"):
+        refuse_other_size(other, tmp_path)
+    with refused(f"{base}: found", "--set finetune.from_run=run-128 "):
+        refuse_other_size(make_config("data.img_size=128", "name=new", "finetune.from_run=run"), tmp_path)
+    (base / "config.yaml").write_text("name: [")  # who opens it says so
+    (tuned / "config.yaml").unlink()
+    refuse_other_size(other, tmp_path)
 
 
 FREE = ["optim.total_steps=9", "train.device=cpu", "train.threads=3", "train.pictures=lazy", "train.keep_last=9"]

@@ -1,0 +1,67 @@
+"""`train.precision: auto` on a CPU: the number format that takes less time, measured on the networks that are to train.
+
+The instructions alone do not say it: bf16 is nearly twice as fast with matrix units or on large maps, and slower than
+fp32 without them or in small networks.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from harness.config.experiment import Train
+from harness.runtime.device import Hardware, one_thread, prepare_hardware
+from harness.runtime.dist import World
+
+Pass = Callable[[Hardware], object]  # forward and backward, with the hardware's autocast
+FORMATS = ("fp32", "bf16")
+LEAST_GAIN = 1.15  # bf16 must be so many times as fast: about equal times must not choose otherwise at another start
+MAX_PICTURES = 8  # in a timed pass: enough to tell, and little beside a step
+WARM_UPS, ROUNDS = 1, 3
+
+
+def faster_format(
+    hardware: Hardware, train: Train, make_pass: Callable[[], Pass], world: World | None = None
+) -> Hardware:
+    """The hardware that a run begins with: where `auto` asks for bf16 on a CPU, fp32 unless bf16 is clearly faster.
+
+    All processes take what the first one measures. `text` says both times.
+
+    Args:
+        make_pass: makes the pass that is timed; it and the pass must change nothing of the run.
+    """
+    world = world or World()
+    if train.precision != "auto" or hardware.device.type != "cpu" or not world.any(hardware.precision == "bf16"):
+        return hardware
+    fp32_sec, bf16_sec = pass_seconds(make_pass(), hardware)
+    takes_bf16 = world.any(world.first and fp32_sec >= LEAST_GAIN * bf16_sec)
+    chosen = hardware if takes_bf16 else _in_fp32(train)
+    return replace(chosen, text=f"{chosen.text} (auto: {fp32_sec:.3g} CPU-s a pass in fp32, {bf16_sec:.3g} in bf16)")
+
+
+def format_as_begun(hardware: Hardware, train: Train, begun_in: str | None) -> Hardware:
+    """The hardware that a run goes on with: on a CPU, `auto` stays at the fp32 that it began in.
+
+    `begun_in`: kept with the run; None = it began before formats were timed, so `auto` is what the hardware has.
+    """
+    stays = train.precision == "auto" and hardware.device.type == "cpu" and begun_in == "fp32"
+    return _in_fp32(train) if stays else hardware
+
+
+def _in_fp32(train: Train) -> Hardware:
+    return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"}))
+
+
+def pass_seconds(one_pass: Pass, hardware: Hardware, clock: Callable[[], float] = time.process_time) -> list[float]:
+    """Seconds of a pass in each of FORMATS: the least of ROUNDS, which alternate.
+
+    CPU time of one thread, so that what else is at work on the machine hardly changes it.
+    """
+    least = [float("inf")] * len(FORMATS)
+    with one_thread():
+        for number in range(WARM_UPS + ROUNDS):
+            for place, precision in enumerate(FORMATS):
+                began = clock()
+                one_pass(replace(hardware, precision=precision))
+                if number >= WARM_UPS:
+                    least[place] = min(least[place], clock() - began)
+    return least
