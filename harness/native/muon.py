@@ -58,7 +58,10 @@ class MuonAdam(torch.optim.Adam):
 
     def _update(self, weight: Tensor, lr: float) -> None:
         assert weight.grad is not None
-        momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+        state = self.state[weight]
+        if not state:
+            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}  # Adam reads no state without `step`
+        momentum = state["momentum"]
         now = momentum.lerp(weight.grad, 1 - MOMENTUM)
         direction = orthogonalise(weight.grad.lerp(now, MOMENTUM).flatten(1)).view_as(weight)  # Nesterov's
         if self.found_inf is not None:
