@@ -60,7 +60,10 @@ class MuonAdam(torch.optim.Adam):
         assert weight.grad is not None
         state = self.state[weight]
         if not state:
-            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}  # Adam reads no state without `step`
+            state |= {
+                "step": torch.zeros(()),
+                "momentum": torch.zeros_like(weight),
+            }  # Adam reads no state without `step`
         momentum = state["momentum"]
         now = momentum.lerp(weight.grad, 1 - MOMENTUM)
         direction = orthogonalise(weight.grad.lerp(now, MOMENTUM).flatten(1)).view_as(weight)  # Nesterov's
