@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from datasets.procedural.brands import BRANDS, HOUSES, LOOSENESS, YAW_DEG, House
 from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANGES, RANGES, Factors, Kind, draw_factors
@@ -82,8 +83,13 @@ def map_jobs(function: Callable[[Any], T], jobs: Iterable[Any], workers: int) ->
     if workers <= 1:
         yield from map(function, jobs)
         return
-    with get_context("spawn").Pool(workers) as pool:
+    with get_context("spawn").Pool(workers, _take_one_thread) as pool:
         yield from pool.imap(function, jobs, chunksize=8)
+
+
+def _take_one_thread() -> None:
+    """In a worker: matrices here are small, and threads of several workers would only wait for each other."""
+    threadpool_limits(1)
 
 
 def picture_name(kind: Kind, index: int) -> str:
