@@ -28,6 +28,7 @@ from harness.config.experiment import Config, finetune_config
 from harness.features import load_reader
 from harness.images.decode import picture_grid
 from harness.storage.cache import key_sha256
+from harness.storage.splits import reported
 from harness.web.embed import save_sweep_webp
 
 VERSION = 1  # of what is measured: raise it when the same parents would give other figures
@@ -83,16 +84,18 @@ def _figures(
     pairs, seed_pairs, parents = inverted.pairs(rows, rows), inverted.seed_pairs(rows, rows), inverted.parents(rows)
     reader = load_reader()
     how, share = config.blend.interpolation, config.blend.latent_share
-    held_out = [load_held_out(part.data, HELD_OUT_LIMIT).pictures for part in (config, finetune_config(config))]
+    held_out = [load_held_out(part.data, HELD_OUT_LIMIT) for part in (config, finetune_config(config))]
+    read_score = reader_scale(reader, *(part.pictures for part in held_out))
     sweep, brand = draw_sweep(generator, pairs, how), {}
     if pairs.y is not None:
         brand = {"brand": brand_kept_figures(config, sweep, parents, pairs.y.numpy(), INTENSITIES)}
-    return {
+    figures = {
         **sweep_figures(sweep, reader, measures.futurism),
         **brand,
-        **asked_figures(generator, pairs, measures.futurism, reader_scale(reader, *held_out), share, how),
+        **asked_figures(generator, pairs, measures.futurism, read_score, share, how),
         "equal_futurism": equal_futurism_figures(generator, pairs, seed_pairs, parents, reader, share, how),
     }
+    return reported(figures, [part.note for part in held_out])
 
 
 def _save_sweep(

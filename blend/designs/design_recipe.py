@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 from blend.generator.kinds import Kind
 from harness.errors import UserError
 
-REFERENCE = re.compile(r"file-[0-9a-f]{64}|valid-[0-9]{5,9}|seed-(0|[1-9][0-9]{0,8})")
+REFERENCE = re.compile(r"file-[0-9a-f]{64}|(valid|train)-[0-9]{5,9}|seed-(0|[1-9][0-9]{0,8})")
 MOST_PARENTS = 4  # of a side
 MOST_TEXT = 200
 MOST_FIELDS = 50  # of an address
@@ -28,8 +28,8 @@ DIAL_KEYS = {
 
 @dataclass(frozen=True)
 class Parent:
-    """`reference`: `file-<sha256 of an upload>`, `valid-<row of the held-out set>`, or `seed-<number>`. `share`: of its
-    side, in proportion to the others there."""
+    """`reference`: `file-<sha256 of an upload>`, `valid-<row of the held-out set>`, `train-<row of the training set>`
+    where nothing is held out, or `seed-<number>`. `share`: of its side, in proportion to the others there."""
 
     reference: str
     share: float = 1.0
@@ -108,7 +108,9 @@ def text_to_recipe(text: str) -> DesignRecipe:
 def check_reference(text: str) -> str:
     """The reference itself; UserError for anything else, paths among it."""
     if not REFERENCE.fullmatch(text):
-        raise UserError(f"parent: found {text[:80]!r}, allowed file-<sha256>, valid-<row> or seed-<number>")
+        raise UserError(
+            f"parent: found {text[:80]!r}, allowed file-<sha256>, valid-<row>, train-<row> or seed-<number>"
+        )
     return text
 
 

@@ -96,7 +96,7 @@ def invert_pairs(config: Config, generator: StyledGenerator, ordinary: Parents, 
 
 
 def held_out_pairs(config: Config, generator: StyledGenerator) -> InvertedPairs:
-    """The held-out pictures of both sets, `inversion.count` of each."""
+    """The pictures of both sets that measures are taken on, `inversion.count` of each."""
     count = config.inversion.count
     sets = load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
     return invert_pairs(config, generator, *sets)
@@ -138,7 +138,7 @@ class ParentStore:
 
     @cached_property
     def held_out(self) -> dict[Kind, Parents]:
-        """Pictures of both sets that training never saw; empty where a set is not at hand."""
+        """Pictures of both sets that measures are taken on; empty where a set is not at hand."""
         count = self.config.inversion.count
         found: dict[Kind, Parents] = {}
         kinds: list[tuple[Kind, Config]] = [("ordinary", self.config), ("concept", finetune_config(self.config))]
@@ -175,12 +175,10 @@ class ParentStore:
 
     def _parents(self, side: Kind, reference: str) -> Parents:
         kind, _, text = reference.partition("-")
-        if kind == "valid":
+        if kind != "file":
             held_out = self.held_out[side]
             if reference not in held_out.names:
-                raise UserError(
-                    f"{reference}: found no such held-out picture of this run, allowed those of its gallery"
-                )
+                raise UserError(f"{reference}: found no such picture of this run, allowed those of its gallery")
             row = held_out.names.index(reference)
             return Parents([reference], [held_out.sha256s[row]], held_out.pictures[row : row + 1])
         path = self.uploads / text
@@ -245,7 +243,7 @@ class ParentStore:
         if self.encoders is None:
             return None
         alone = self._kept_rows(side, self._labelled(side, reference, label))
-        if alone is not None or not reference.startswith("valid-") or label is not None:
+        if alone is not None or reference.startswith("file-") or label is not None:
             return None if alone is None else self._inverted_parent(*alone, 0)
         together = self._kept_rows(side, self.held_out[side])  # as `make invert` and `make measure` leave them
         return (
@@ -270,8 +268,8 @@ class ParentStore:
         return InvertedParent(z, restyled, y, first.targets[row], first.refined[row], *errors)
 
     def usual_error(self, side: Kind) -> float | None:
-        """Median picture error of the pictures that were kept aside, where `make invert` or `make measure` has redrawn
-        them: what another picture's can be held against."""
+        """Median picture error of the run's gallery, where `make invert` or `make measure` has redrawn it: what another
+        picture's can be held against."""
         parents = self.held_out[side]
         if side not in self._usual_errors and self.encoders is not None and parents.names:
             kept = kept_inversions(self.config, self.generator, self.encoders, parents, side)

@@ -1,14 +1,15 @@
-"""Parents: pictures from a folder, from one file, or from a set's held-out part, fitted like training pictures.
+"""Parents: pictures from a folder, from one file, or those of a set that measures are taken on, fitted like training
+pictures.
 
 In: files of strangers, packed sets. Out: uint8 (N, H, W, 3) with names and hashes.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
 from harness.messages import say
-from harness.storage.hdf5 import PackedSet, open_packed, spread_rows
+from harness.storage.hdf5 import open_packed, spread_rows
+from harness.storage.splits import PackedRows, open_evaluation_rows
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
+TRAINING_ROW = re.compile(r"train-[0-9]{5,9}")
 LEAST_SIDE_PX = 8  # below, there is no car to be seen
 
 
@@ -28,16 +31,18 @@ class Parents:
     """Pictures to invert.
 
     Attributes:
-        names: of the files below their folder, or `valid-00012` for row 12 of a packed set.
+        names: of the files below their folder, or `valid-00012` (`train-00012`) for row 12 of a packed set.
         sha256s: of the files, or of the packed rows; hex.
         pictures: uint8 (N, H, W, 3).
         label: the class of all of them, or a mix, where it is given; None = the encoder predicts it.
+        note: as in `PackedRows`.
     """
 
     names: list[str]
     sha256s: list[str]
     pictures: np.ndarray
     label: Label | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,24 +80,24 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
     return Parents(names, sha256s, np.stack(pictures))
 
 
-def open_set(data: Data, split: Literal["train", "valid"], height: int, width: int) -> PackedSet:
-    """The packed set. UserError when its pictures have another size than this, that of the generator's."""
-    packed = open_packed(data.hdf5_path(split))
-    if (packed.height, packed.width) == (height, width):
-        return packed
-    packed.close()
-    raise UserError(
-        f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {height}x{width} as the generator "
-        "draws; try `make dataset` with the same CONFIG"
-    )
+def check_size(rows: PackedRows, height: int, width: int) -> None:
+    """UserError when its pictures have another size than this, that of the generator's."""
+    packed = rows.packed
+    if (packed.height, packed.width) != (height, width):
+        raise UserError(
+            f"{packed.path}: found {packed.height}x{packed.width} pictures, allowed {height}x{width} as the generator "
+            "draws; try `make dataset` with the same CONFIG"
+        )
 
 
 def load_held_out(data: Data, count: int) -> Parents:
-    """Up to `count` rows of the packed set that training never sees, evenly spread over it."""
-    with open_set(data, "valid", *data.img_size) as packed:
-        rows = spread_rows(packed.count, count)
-        hashes = [packed.row_sha256[row].tobytes().hex() for row in rows]
-        return Parents([f"valid-{row:05d}" for row in rows], hashes, packed.read(rows))
+    """Up to `count` held-out pictures of a set, or of those that stand in for them, evenly spread."""
+    with open_evaluation_rows(data) as packed:
+        check_size(packed, *data.img_size)
+        numbers = spread_rows(packed.count, count)
+        names = [f"{packed.split}-{row:05d}" for row in packed.rows[numbers]]
+        hashes = [packed.row_sha256(number) for number in numbers]
+        return Parents(names, hashes, packed.read(numbers), note=packed.note)
 
 
 def _picture_files(folder: Path) -> list[Path]:

@@ -16,9 +16,11 @@ from blend.inversion.cached import STYLES, Inversions, invert_parents
 from harness.config.experiment import Config, finetune_config
 from harness.runtime.rng import Draws
 from harness.storage.hdf5 import open_packed
+from harness.storage.splits import reported
 
 RANDOM_SAMPLES = 1000
 READ_ROWS = 512
+OF_UNSEEN = ("encoder_error",)  # the encoder may have learned from training pictures themselves
 
 
 def measure_inversion(config: Config, generator: StyledGenerator, encoders: Encoders) -> dict[str, Any]:
@@ -31,8 +33,9 @@ def measure_inversion(config: Config, generator: StyledGenerator, encoders: Enco
         kinds.append(("concept", finetune_config(config)))
     figures = {}
     for kind, part in kinds:
-        inversions = invert_parents(config, generator, encoders, load_held_out(part.data, config.inversion.count), kind)
-        figures[kind] = inversion_figures(inversions, generator, part)
+        parents = load_held_out(part.data, config.inversion.count)
+        inversions = invert_parents(config, generator, encoders, parents, kind)
+        figures[kind] = reported(inversion_figures(inversions, generator, part), [parents.note], OF_UNSEEN)
     whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
     generator.base.run.write_metrics("inversion", whole)
     return whole

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from blend.generator.input_pictures import open_set
+from blend.generator.input_pictures import check_size
 from blend.generator.styled_generator import StyledGenerator
 from blend.measures.identity import Identity, fit_identity
 from blend.measures.novelty import FeatureSpace, Novelty, ReferenceSet, discriminator_space, find_nearest, reader_space
@@ -21,6 +21,7 @@ from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
 from harness.storage.cache import Arrays, cached
 from harness.storage.hdf5 import spread_rows
+from harness.storage.splits import NEEDS_HELD_OUT, open_evaluation_rows, open_training_rows, reported
 
 PROBE_PICTURES = 2000  # of each kind, at most
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
@@ -28,11 +29,17 @@ VERSION = 1  # of what is kept: raise it when the same pictures would give other
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """One training set, whole. `sha256s`: of the packed sets train and valid."""
+    """One training set, whole: what measures learn from and what they are taken on.
+
+    Attributes:
+        sha256s: of both.
+        note: of the latter, as in `PackedRows`.
+    """
 
     name: str
     pictures: TrainValid
     sha256s: tuple[str, str]
+    note: str
 
 
 class Measures:
@@ -71,7 +78,7 @@ class Measures:
 def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     """The measures of an experiment's designs, fitted or found again. Their quality goes to metrics.json["measures"].
 
-    UserError when a set is missing, holds nothing back, or does not belong to the generator.
+    UserError when a set is missing or does not belong to the generator.
     """
     tuned = generator.tuned.config if generator.tuned else finetune_config(config)
     sets = [_open_set(data, generator) for data in (generator.base.config.data, tuned.data)]
@@ -81,37 +88,35 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
             "is measured with; try another data.set there"
         )
     featurizer, folder = load_featurizer(), generator.folder / "measures"
-    spaces = [reader_space(featurizer), discriminator_space(generator.base.discriminator)]
+    notes = [part.note for part in sets]
+    left_out = NEEDS_HELD_OUT if any(notes) else ""
+    spaces = [reader_space(featurizer)]
+    if not left_out:  # it is there for novelty alone
+        spaces.append(discriminator_space(generator.base.discriminator))
     known, features = zip(*(_known(space, sets, folder) for space in spaces), strict=True)
     ordinary, concept = (_subsampled(part) for part in features[0])
     probe = fit_probe(ordinary, concept)
     identity = fit_identity(ordinary, concept, probe)
     counts = [(part.name, len(part.pictures.train)) for part in sets]
-    novelty = Novelty(known, counts, config.blend.warn_percentile)
+    novelty = Novelty(known, counts, config.blend.warn_percentile, left_out)
     figures = {
         "probe_auc": probe.auc,
         "background_auc": _background_auc(featurizer, sets, folder),
-        **_warn_rates(known, config.blend.warn_percentile),
+        **novelty.warn_rates(),
         "training_pictures": sum(count for _, count in counts),
-        "held_out_pictures": sum(len(part.pictures.valid) for part in sets),
+        "held_out_pictures": sum(len(part.pictures.valid) for part in sets if not part.note),
     }
+    figures = reported(figures, notes, ["novelty"])
     if generator.base.run.read_metrics().get("measures") != figures:
         generator.base.run.write_metrics("measures", figures)
     return Measures(featurizer, probe, identity, novelty, figures)
 
 
 def _open_set(data: Data, generator: StyledGenerator) -> TrainingSet:
-    pictures, hashes = [], []
-    for split in ("train", "valid"):
-        if split == "valid" and data.valid_fraction == 0:
-            raise UserError(
-                f"data.valid_fraction: found 0 for the set {data.set}, allowed more than 0: designs are measured "
-                "beside pictures that training never saw; try 0.1"
-            )
-        with open_set(data, split, generator.height, generator.width) as packed:
-            pictures.append(packed.read())
-            hashes.append(packed.sha256)
-    return TrainingSet(data.set, TrainValid(*pictures), (hashes[0], hashes[1]))
+    with open_training_rows(data) as train, open_evaluation_rows(data) as valid:
+        for rows in (train, valid):
+            check_size(rows, generator.height, generator.width)
+        return TrainingSet(data.set, TrainValid(train.read(), valid.read()), (train.sha256, valid.sha256), valid.note)
 
 
 # ---- what is kept -----------------------------------------------------------------------------------------------
@@ -159,10 +164,3 @@ def _kept(folder: Path, name: str, made_from: str, sets: Sequence[TrainingSet], 
 def _subsampled(halves: TrainValid) -> TrainValid:
     """At most PROBE_PICTURES of each, evenly spread."""
     return TrainValid(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (halves.train, halves.valid)))
-
-
-def _warn_rates(known: Sequence[ReferenceSet], warn_percentile: float) -> dict[str, float]:
-    """Which share of the held-out real pictures would get a WARN, by all spaces and by each: false alarms."""
-    warned = {each.space.name: each.real_percentiles() <= warn_percentile for each in known}
-    rates = {f"warn_rate_{name}": float(values.mean()) for name, values in warned.items()}
-    return {"warn_rate": float(np.any(list(warned.values()), axis=0).mean()), **rates}

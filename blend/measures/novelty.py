@@ -137,17 +137,40 @@ def _percentiles(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 class Novelty:
-    """Verdicts on pictures. `sets`: names and sizes of the training sets, in the order of their features."""
+    """Verdicts on pictures.
 
-    def __init__(self, known: Sequence[ReferenceSet], sets: Sequence[tuple[str, int]], warn_percentile: float) -> None:
-        self.known, self.sets, self.warn_percentile = list(known), list(sets), warn_percentile
+    Args:
+        sets: names and sizes of the training sets, in the order of their features.
+        left_out: why there are no verdicts: real pictures are near the training set if they are in it.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[ReferenceSet],
+        sets: Sequence[tuple[str, int]],
+        warn_percentile: float,
+        left_out: str = "",
+    ) -> None:
+        self.known, self.sets, self.warn_percentile, self.left_out = list(known), list(sets), warn_percentile, left_out
         self._ends = np.cumsum([count for _, count in sets])
 
     def of(self, pictures: np.ndarray) -> list[dict[str, Any]]:
-        """For each: `verdict` PASS or WARN, and per space `percentile`, `distance`, `set` and `row` of the nearest."""
+        """For each: `verdict` PASS or WARN, and per space `percentile`, `distance`, `set` and `row` of the nearest; or
+        `left_out` alone."""
+        if self.left_out:
+            return [{"left_out": self.left_out} for _ in pictures]
         found = {known.space.name: self._lookup(known, pictures) for known in self.known}
         entries = [{name: column[k] for name, column in found.items()} for k in range(len(pictures))]
         return [{"verdict": self._verdict(entry), **entry} for entry in entries]
+
+    def warn_rates(self) -> dict[str, float]:
+        """Which share of the held-out real pictures would get a WARN, by all spaces and by each: false alarms. Empty
+        where verdicts are left out."""
+        if self.left_out:
+            return {}
+        warned = {each.space.name: each.real_percentiles() <= self.warn_percentile for each in self.known}
+        rates = {f"warn_rate_{name}": float(values.mean()) for name, values in warned.items()}
+        return {"warn_rate": float(np.any(list(warned.values()), axis=0).mean()), **rates}
 
     def _verdict(self, entry: dict[str, Any]) -> str:
         return "WARN" if any(near["percentile"] <= self.warn_percentile for near in entry.values()) else "PASS"

@@ -6,7 +6,7 @@ In: metrics.json, and the grids that `evaluate` left in runs/<name>/brands/. Out
 from pathlib import Path
 from typing import Any
 
-from blend.report.design_rows import number_at, numbers_at, picture_or_none
+from blend.report.design_rows import number_at, numbers_at, picture_or_none, text_at
 from blend.report.run_facts import Found, RunFacts, grid_tiles
 from harness.web.charts import CONCEPT, Line, lines_chart
 from harness.web.embed import picture_uri
@@ -35,6 +35,7 @@ def _card(kind: str, facts: RunFacts) -> dict[str, Any] | None:
         "kind": kind,
         "classifier": str(told.get("classifier", "")),
         "count": number_at(told, "count_each"),
+        "copies_left_out": text_at(told, "left_out.copies"),
         **{key: number_at(told, key) for key in WHOLE},
         "rows": [
             {

@@ -90,6 +90,12 @@ def numbers_at(figures: Any, path: str) -> list[float] | None:
     return numbers if numbers and len(numbers) == len(found) else None
 
 
+def text_at(figures: Any, path: str) -> str:
+    """The text at a dotted path of nested dicts, "" where there is none."""
+    found = _value_at(figures, path)
+    return found if isinstance(found, str) else ""
+
+
 def finite(value: Any) -> float | None:
     """The value, if it is a finite number."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)

@@ -51,6 +51,7 @@ def _card(kind: str, facts: RunFacts, colour: str) -> dict[str, Any] | None:
         "extractor": extractor,
         "step": number_at(latest, "step"),
         "remark": _text(latest, "remark"),
+        "measured_on": _text(latest, "measured_on"),
         "svg": _curve(kind, facts, colour),
     }
 

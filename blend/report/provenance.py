@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from blend.report import charts
-from blend.report.design_rows import number_at
+from blend.report.design_rows import number_at, text_at
 from blend.report.run_facts import Found, RunFacts
 from harness.config.experiment import config_to_yaml
 from harness.features import READER_PATH
@@ -95,4 +95,6 @@ def _measures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     found = metrics.get("measures")
     names = found if isinstance(found, dict) else {}
     numbers = [(name.replace("_", " "), number_at(found, name)) for name in names]
-    return [(name, f"{value:,.4g}") for name, value in numbers if value is not None]
+    rows = [(name, f"{value:,.4g}") for name, value in numbers if value is not None]
+    texts = {"measured on": text_at(found, "measured_on"), "novelty is left out": text_at(found, "left_out.novelty")}
+    return [*rows, *((name, text) for name, text in texts.items() if text)]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from blend.designs.design_set import SWEEP_SET
-from blend.generator.input_pictures import read_pictures
+from blend.generator.input_pictures import TRAINING_ROW, read_pictures
 from blend.generator.kinds import KINDS
 from blend.report import charts
-from blend.report.design_rows import InversionPair, NearestPicture, SavedDesign, number_at, parent_picture
+from blend.report.design_rows import InversionPair, NearestPicture, SavedDesign, number_at, parent_picture, text_at
 from blend.report.run_facts import Found, evenly_spread
 from harness.runtime.progress import duration_text
 from harness.storage.hdf5 import spread_rows
@@ -79,14 +79,16 @@ def figures(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
     guess, refined = (number_at(metrics, f"inversion.{key}_error") for key in ("encoder", "refined"))
     gain = f"{guess / refined:.1f}× smaller than" if guess and refined else "beside"
+    beside = f"{gain} the encoder's guess ({at('inversion.encoder_error', '{:.4f}')})"
+    if left_out(metrics)["encoder_error"]:
+        beside = "that of the encoder's guess is left out"
     seconds = number_at(metrics, "demo.seconds")
     rows = [
         ("Encoder", at("encoder.latent_mse", "{:.3f}"), "make encoder",
          f"squared error of a guessed latent, where 1 is knowing nothing; the first system of its kind reached "
          f"{SEED_LATENT_MSE:.3f}"),
         ("Inversion", at("inversion.refined_error", "{:.4f}"), "make invert",
-         f"picture error, {gain} the encoder's guess ({at('inversion.encoder_error', '{:.4f}')}); best of 1,000 random "
-         f"cars: {at('inversion.best_of_1000_error', '{:.4f}')}"),
+         f"picture error, {beside}; best of 1,000 random cars: {at('inversion.best_of_1000_error', '{:.4f}')}"),
         ("Dial follows", at("blend.spearman_mean", "{:.3f}"), "make measure",
          f"rank correlation of intensity and futurism, mean of {at('blend.pairs', '{:.0f}')} pairs; "
          f"worst {at('blend.spearman_worst')}"),
@@ -97,6 +99,21 @@ def figures(metrics: dict[str, Any]) -> list[dict[str, Any]]:
          f"{at('demo.peak_rss_mb', '{:,.0f}')} MB of memory at most"),
     ]  # fmt: skip
     return [{"name": name, "value": value, "command": command, "note": note} for name, value, command, note in rows]
+
+
+def measured_on(metrics: dict[str, Any]) -> str:
+    """What stands in for held-out pictures; "" where these were measured on."""
+    stages = ("blend", "measures", "inversion.ordinary", "inversion.concept")
+    return next(filter(None, (text_at(metrics, f"{stage}.measured_on") for stage in stages)), "")
+
+
+def left_out(metrics: dict[str, Any]) -> dict[str, str]:
+    """Figure that takes held-out pictures → why it is not there, or ""."""
+    stages = {"novelty": ("measures",), "encoder_error": ("inversion.ordinary", "inversion.concept")}
+    return {
+        name: next(filter(None, (text_at(metrics, f"{stage}.left_out.{name}") for stage in places)), "")
+        for name, places in stages.items()
+    }
 
 
 def figure_text(value: float | None, digits: int = 2) -> str:
@@ -129,13 +146,14 @@ def inversion(found: Found) -> dict[str, Any] | None:
         pairs = sorted((pair for pair in found.inversions if pair.source == source), key=lambda p: p.refined_error)
         cards = [_inversion_card(pair) for pair in _spread(pairs, INVERSIONS_A_FILE)]
         first = _spread(range(len(cards)), INVERSIONS_AT_ONCE)
+        seen = all(TRAINING_ROW.fullmatch(pair.name) for pair in pairs)  # their guess tells nothing of other pictures
         groups.append(
             {
                 "kind": pairs[0].kind,
                 "first": [cards[k] for k in first],
                 "rest": [card for k, card in enumerate(cards) if k not in first],
                 "of": len(pairs),
-                "guess": float(np.mean([pair.guess_error for pair in pairs])),
+                "guess": None if seen else float(np.mean([pair.guess_error for pair in pairs])),
                 "refined": float(np.mean([pair.refined_error for pair in pairs])),
             }
         )

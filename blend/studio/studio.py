@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.storage.lru import LruCache
 from harness.web.embed import picture_jpeg, picture_jpeg_uri, sweep_webp
 
+GALLERY = {False: "Cars that training never saw", True: "Training pictures: the sets keep none aside"}
 LARGE_PX, SMALL_PX = 768, 192  # widths, about: pictures are enlarged by whole numbers
 MOTION_FRAMES, MOTION_PX = 21, 512
 ANSWERS_IN_MEMORY_MB = 48
@@ -72,6 +73,7 @@ class Studio:
             "classes": generator.base.class_names if generator.num_classes else [],
             "lacking": {key: lacking.get(key, "") for key in ("finetune", "encoder", "measures")},
             "first": self.first_recipe().to_query(),
+            "gallery": GALLERY[any(parents.note for parents in self.session.parent_store.held_out.values())],
             "step": generator.base.step,
         }
         return {**facts, "run": run}
@@ -146,13 +148,15 @@ class Studio:
             measures = session.measure(recipe, session.draw(recipe).picture)
             if measures is None:
                 return {"lacking": session.lacking["measures"]}
-            near = {name: found for name, found in measures["novelty"].items() if isinstance(found, dict)}
+            novelty = measures["novelty"]
+            near = {name: found for name, found in novelty.items() if isinstance(found, dict)}
             pictures = {name: session.training_picture(found["set"], found["row"]) for name, found in near.items()}
             shown = {
                 name: {**near[name], "picture": None if picture is None else picture_jpeg_uri(picture, SMALL_PX)}
                 for name, picture in pictures.items()
             }
-            return {**measures, "novelty": {"verdict": measures["novelty"]["verdict"], "nearest": shown}}
+            said = {key: value for key, value in novelty.items() if key not in near}
+            return {**measures, "novelty": {**said, "nearest": shown}}
 
         return self._answer("measure", recipe, make)
 

@@ -22,6 +22,7 @@ from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
 from harness.storage.json_files import read_json
+from harness.storage.splits import open_evaluation_rows, open_training_rows
 
 MARKS = 4  # a run is measured so often, at even distances
 SAMPLES = 1000
@@ -138,23 +139,24 @@ def arm_config(config: Config, arm: str, seed: int, steps: int) -> Config:
 def pack_pictures(config: Config, work: Path, pictures: int | None) -> dict[str, Any]:
     """The first training rows for the runs; the valid rows and all others are held out. Packed under `work`, once."""
     train, held_out = work / config.data.hdf5_path("train"), work / config.data.hdf5_path("valid")
-    with open_packed(config.data.hdf5_path("train")) as source, open_packed(config.data.hdf5_path("valid")) as valid:
+    with open_training_rows(config.data) as source, open_evaluation_rows(config.data) as valid:
         count = pictures or source.count
         if source.count < count:
-            raise UserError(f"--pictures: found {count}, allowed up to the {source.count} rows of {source.path}")
+            raise UserError(f"--pictures: found {count}, allowed up to the {source.count} rows of {source.packed.path}")
         facts = {"data_sha256": source.sha256, "pictures": count}
         for path, parts in (
             (train, [(source, np.arange(count))]),
             (held_out, [(valid, np.arange(valid.count)), (source, np.arange(count, source.count))]),
         ):
-            rows = [(packed, row) for packed, numbers in parts for row in numbers]
+            rows = [(part, row) for part, numbers in parts for row in numbers]
             rows = rows if path == train else rows[:HELD_OUT]
             if path.exists() and _made_from(path) == [facts["data_sha256"], len(rows)]:
                 continue
             made_from = {"made_from": facts["data_sha256"]}
-            with PackedWriter(path, source.height, source.width, source.class_names, made_from) as writer:
-                for packed, row in rows:
-                    writer.append(packed.read(np.array([row]))[0], int(packed.labels[row]))
+            whole = source.packed
+            with PackedWriter(path, whole.height, whole.width, whole.class_names, made_from) as writer:
+                for part, row in rows:
+                    writer.append(part.read(np.array([row]))[0], int(part.labels[row]))
     return facts
 
 

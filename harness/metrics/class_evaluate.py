@@ -19,9 +19,10 @@ from harness.images.decode import picture_grid, save_png
 from harness.metrics.class_figures import brand_rows
 from harness.metrics.classifier import load_classifier
 from harness.metrics.real_features import RealKey, real_side
-from harness.storage.hdf5 import open_packed
+from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows, reported
 
 SHOWN = 6  # pictures of each brand in the grids
+OF_UNSEEN = ("copies", "copy_distance")  # near is what is nearer than held-out pictures are
 GRIDS = {"drawn": "drawn.png", "real": "real.png"}
 
 
@@ -44,41 +45,40 @@ def _figures(
         raise UserError(f"{data.set}: has {len(names)} classes, the run was trained with {loaded.num_classes}")
     pictures, _ = draw_choice(loaded, Choice("all"), count, seed)
     labels = np.repeat(np.arange(len(names)), count)
-    (train, _), (held_out, real_labels) = (_real_features(data, split, featurizer) for split in ("train", "valid"))
-    rows, whole = brand_rows(
-        names, classifier.scores(pictures), labels, featurizer(pictures), (held_out, real_labels), train,
-        classifier.by_class,
-    )  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    shown = min(SHOWN, count)
-    drawn = pictures.reshape(len(names), count, *pictures.shape[1:])[:, :shown]
-    save_png(folder / GRIDS["drawn"], picture_grid(drawn.reshape(-1, *pictures.shape[1:]), shown))
-    save_png(folder / GRIDS["real"], picture_grid(_some_real(data, real_labels, len(names), shown), shown))
-    return {**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name, "seed": seed,
-            "shown": shown, "rows": rows}  # fmt: skip
+    with open_evaluation_rows(data) as real, open_training_rows(data) as training:
+        train = None if real.note else _features_of(training, featurizer)
+        rows, whole = brand_rows(
+            names, classifier.scores(pictures), labels, featurizer(pictures),
+            (_features_of(real, featurizer), real.labels), train, classifier.by_class,
+        )  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        shown = min(SHOWN, count)
+        drawn = pictures.reshape(len(names), count, *pictures.shape[1:])[:, :shown]
+        save_png(folder / GRIDS["drawn"], picture_grid(drawn.reshape(-1, *pictures.shape[1:]), shown))
+        save_png(folder / GRIDS["real"], picture_grid(_some_real(real, len(names), shown), shown))
+        return reported({**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name,
+                         "seed": seed, "shown": shown, "rows": rows}, [real.note], OF_UNSEEN)  # fmt: skip
 
 
-def _real_features(data: Data, split: Any, featurizer: Featurizer) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of a split, the features from where they are kept."""
-    with open_packed(data.hdf5_path(split)) as packed:
-        key = RealKey(packed.sha256, split, featurizer.name, featurizer.sha256, featurizer.resizer, packed.count)
-        return real_side(key, lambda: featurizer(packed.read())).features, packed.labels
+def _features_of(packed: PackedRows, featurizer: Featurizer) -> np.ndarray:
+    """Features of these pictures, from where they are kept."""
+    key = RealKey(packed.sha256, packed.split, featurizer.name, featurizer.sha256, featurizer.resizer, packed.count)
+    return real_side(key, lambda: featurizer(packed.read())).features
 
 
-def _some_real(data: Data, labels: np.ndarray, classes: int, shown: int) -> list[np.ndarray]:
-    """Held-out pictures, `shown` of each class; white where there are fewer."""
-    with open_packed(data.hdf5_path("valid")) as packed:
-        blank = np.full((packed.height, packed.width, 3), 255, np.uint8)
-        cells: list[np.ndarray] = []
-        for c in range(classes):
-            rows = np.flatnonzero(labels == c)[:shown]
-            cells += [*(packed.read(rows) if len(rows) else []), *[blank] * (shown - len(rows))]
+def _some_real(real: PackedRows, classes: int, shown: int) -> list[np.ndarray]:
+    """Real pictures, `shown` of each class; white where there are fewer."""
+    blank = np.full((real.packed.height, real.packed.width, 3), 255, np.uint8)
+    cells: list[np.ndarray] = []
+    for c in range(classes):
+        numbers = np.flatnonzero(real.labels == c)[:shown]
+        cells += [*(real.read(numbers) if len(numbers) else []), *[blank] * (shown - len(numbers))]
     return cells
 
 
 def brands_to_text(brands: dict[str, Any]) -> str:
     """The table that `evaluate` prints."""
-    if "left_out" in brands:
+    if "rows" not in brands:
         return f"brands: left out: {brands['left_out']}"
     width = max(5, *(len(row["brand"]) for row in brands["rows"]))
     head = f"  {'brand':<{width}}  top-1 (real)   top-5  diversity (real)  copies      KID"
@@ -91,9 +91,10 @@ def brands_to_text(brands: dict[str, Any]) -> str:
     for row in brands["rows"]:
         lines.append(
             f"  {row['brand']:<{width}}  {row['top1']:5.3f} ({_shown(row['real_top1'])})   {row['top5']:5.3f}  "
-            f"{_shown(row['diversity'], 2)} ({_shown(row['real_diversity'], 2)})     {row['copies']:6.3f}  "
+            f"{_shown(row['diversity'], 2)} ({_shown(row['real_diversity'], 2)})      {_shown(row['copies'])}  "
             + ("  pooled" if row["pooled"] else f"{row['kid']:8.4f}")
         )
+    lines += [f"  {name}: left out: {reason}" for name, reason in brands.get("left_out", {}).items()]
     if brands["kid_pooled"] is not None:
         lines.append(f"  KID of the brands with few held-out pictures, pooled: {brands['kid_pooled']:.4f}")
     return "\n".join(lines)

@@ -62,7 +62,7 @@ def brand_rows(
     labels: np.ndarray,
     features: np.ndarray,
     real: tuple[np.ndarray, np.ndarray],
-    train: np.ndarray,
+    train: np.ndarray | None,
     real_accuracy: np.ndarray,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One row a brand, and what holds for all.
@@ -70,13 +70,13 @@ def brand_rows(
     Args:
         scores, labels, features: of drawn pictures; labels are the brands that were asked for.
         real: features and labels of the held-out real pictures.
-        train: features of the training pictures.
+        train: features of the training pictures; None = copies are not looked for.
         real_accuracy: of held-out pictures by brand.
     """
     classes = len(class_names)
     top1, top5 = (hits_by_class(scores, labels, classes, k) for k in (1, 5))
     kids, pooled_kid, pooled = kid_by_class(features, labels, *real, classes)
-    copies, limit = copy_shares(features, real[0], train)
+    copies, limit = (None, None) if train is None else copy_shares(features, real[0], train)
     rows = []
     for c, name in enumerate(class_names):
         mine, theirs = features[labels == c], real[0][real[1] == c]
@@ -89,7 +89,7 @@ def brand_rows(
             "real_top1": None if np.isnan(real_accuracy[c]) else float(real_accuracy[c]),
             "diversity": spread(mine),
             "real_diversity": spread(theirs),
-            "copies": float(copies[labels == c].mean()),
+            "copies": None if copies is None else float(copies[labels == c].mean()),
             "kid": kids[c],
             "pooled": c in pooled,
         })  # fmt: skip
@@ -98,7 +98,7 @@ def brand_rows(
         "top1": hit_rate(scores, labels, 1),
         "top5": hit_rate(scores, labels, 5),
         "diversity_ratio": float(np.mean(ratios)) if ratios else None,
-        "copies": float(copies.mean()),
+        "copies": None if copies is None else float(copies.mean()),
         "copy_distance": limit,
         "kid_mean": float(np.mean([k for k in kids if k is not None])) if len(pooled) < classes else None,
         "kid_pooled": pooled_kid,

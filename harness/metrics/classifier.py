@@ -18,7 +18,7 @@ from harness.features import Featurizer, load_featurizer, view_features
 from harness.metrics import class_net
 from harness.metrics.class_figures import hit_rate, hits_by_class
 from harness.storage.cache import cached, key_sha256
-from harness.storage.hdf5 import PackedSet, open_packed
+from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows
 
 VERSION = 1  # of how it learns: another one is another key
 FOLDER = Path("data/cache/brands")
@@ -67,8 +67,8 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
         drawn = all(data.source == "procedural" for data in sets)
         name = PIXELS if drawn or not view_features.at_hand("mobilenet_v2") else "mobilenet_v2"
     featurizer = None if name == PIXELS else load_featurizer(name)
-    train, class_names = _read(sets, "train")
-    held_out, _ = _read(sets, "valid")
+    train, held_out = ([opened(data) for data in sets] for opened in (open_training_rows, open_evaluation_rows))
+    class_names = _class_names([*train, *held_out])
     taught_by = class_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
     key = key_sha256([VERSION, name, taught_by, *(packed.sha256 for packed in train)])
     tensors = cached(
@@ -84,26 +84,18 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
     return Classifier(name, class_names, scores, key, top1, top5, by_class, len(labels))
 
 
-def _read(sets: Sequence[Data], split: Any) -> tuple[list[PackedSet], list[str]]:
-    found, names = [], []
-    for data in sets:
-        path = data.hdf5_path(split)
-        if not path.exists():
-            raise UserError(
-                f"{path}: not there, and brands are read beside held-out pictures; try `make dataset`, with "
-                "data.valid_fraction above 0"
-            )
-        packed = open_packed(path)
-        found.append(packed)
-        names = names or packed.class_names
+def _class_names(parts: Sequence[PackedRows]) -> list[str]:
+    names = parts[0].packed.class_names
+    for packed in (part.packed for part in parts):
         if packed.class_names != names:
-            raise UserError(f"{path}: has the classes {', '.join(packed.class_names)}, allowed {', '.join(names)}")
+            found, allowed = ", ".join(packed.class_names), ", ".join(names)
+            raise UserError(f"{packed.path}: has the classes {found}, allowed {allowed}")
     if len(names) < 2:
-        raise UserError(f"{found[0].path}: has one class, and a brand is told from others; allowed two or more")
-    return found, names
+        raise UserError(f"{parts[0].packed.path}: has one class, and a brand is told from others; allowed two or more")
+    return names
 
 
-def _whole(parts: Sequence[PackedSet]) -> tuple[np.ndarray, np.ndarray]:
+def _whole(parts: Sequence[PackedRows]) -> tuple[np.ndarray, np.ndarray]:
     pictures = np.concatenate([packed.read() for packed in parts])
     return pictures, np.concatenate([packed.labels for packed in parts])
 

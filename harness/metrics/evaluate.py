@@ -15,7 +15,7 @@ from harness.checkpoints import sampling
 from harness.checkpoints.checkpoint import read_meta
 from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
-from harness.config.experiment import Config, Data, Evaluate
+from harness.config.experiment import Data, Evaluate
 from harness.errors import UserError
 from harness.features import Reader, load_featurizer, load_reader
 from harness.metrics.class_evaluate import brands_to_text, evaluate_brands
@@ -27,8 +27,9 @@ from harness.metrics.precision_recall import MANIFOLD, manifold_figures
 from harness.metrics.real_features import RealKey, RealSide, real_side
 from harness.networks.autocast import full_precision
 from harness.runtime.rng import Draws
-from harness.storage.hdf5 import open_packed, spread_rows
+from harness.storage.hdf5 import spread_rows
 from harness.storage.rundir import RunDir
+from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows, reported
 
 SEED = 0  # of the latents: equal ones for every checkpoint
 
@@ -80,18 +81,12 @@ class Evaluator:
 
     def __init__(self, data: Data, settings: Evaluate, device: torch.device) -> None:
         self.data, self.settings, self.device = data, settings, device
-        self.path = data.hdf5_path(settings.split)
-        if not self.path.exists():
-            other = "valid" if settings.split == "train" else "train"
-            raise UserError(
-                f"evaluate.split: found no {self.path}, allowed a packed set; try `make dataset`, or "
-                f"--set evaluate.split={other}"
-            )
-        self.featurizer = load_featurizer(settings.features, str(device))
-        with open_packed(self.path) as packed:
+        with self._open_real() as real:
+            self.note = real.note
+            self.featurizer = load_featurizer(settings.features, str(device))
             self.key = RealKey(
-                packed.sha256, settings.split, self.featurizer.name, self.featurizer.sha256, self.featurizer.resizer,
-                packed.count,
+                real.sha256, real.split, self.featurizer.name, self.featurizer.sha256, self.featurizer.resizer,
+                real.count,
             )  # fmt: skip
         self._real: RealSide | UserError | None = None
 
@@ -110,7 +105,7 @@ class Evaluator:
             figures, left_out = self._compare(fake, stopped)
         verified = self.featurizer.name in ("reader", "inception")
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        return {
+        evaluation = {
             "checkpoint": loaded.folder.name,
             "step": loaded.step,
             "checkpoint_sha256": loaded.sha256,
@@ -121,7 +116,7 @@ class Evaluator:
             "extractor_sha256": self.featurizer.sha256,
             "resizer": self.featurizer.resizer,
             "set": self.data.set,
-            "split": settings.split,
+            "split": self.key.split,
             "data_sha256": self.key.set_sha256,
             "real_count": self.key.count,
             "count": count,
@@ -132,6 +127,10 @@ class Evaluator:
             "device": name,
             "seconds": round(time.monotonic() - began, 2),
         }
+        return {**evaluation, **reported({}, [self.note])}
+
+    def _open_real(self) -> PackedRows:
+        return open_evaluation_rows(self.data, self.settings.split)
 
     def _drawn_features(
         self, loaded: LoadedCheckpoint, count: int, seed: int, stopped: Callable[[], bool]
@@ -154,11 +153,11 @@ class Evaluator:
     def _read_features(self, stopped: Callable[[], bool]) -> np.ndarray:
         """Features (N, d) of all real pictures."""
         parts = []
-        with open_packed(self.path) as packed:
-            for start in range(0, packed.count, self.settings.batch_size):
+        with self._open_real() as real:
+            for start in range(0, real.count, self.settings.batch_size):
                 _leave_if(stopped)
-                rows = np.arange(start, min(start + self.settings.batch_size, packed.count))
-                parts.append(self.featurizer(packed.read(rows), self.settings.batch_size))
+                rows = np.arange(start, min(start + self.settings.batch_size, real.count))
+                parts.append(self.featurizer(real.read(rows), self.settings.batch_size))
         return np.concatenate(parts)
 
     def _compare(self, fake: np.ndarray, stopped: Callable[[], bool]) -> tuple[dict[str, float], dict[str, str]]:
@@ -205,7 +204,7 @@ def evaluation_to_text(evaluation: dict[str, Any]) -> str:
         *(f"  {name:<{width}}  {value:12.4f}" for name, value in figures.items()),
         *(f"  {name:<{width}}  left out: {reason}" for name, reason in left_out.items()),
     ]
-    lines += [evaluation["remark"]] if evaluation["remark"] else []
+    lines += [text for text in (evaluation["remark"], evaluation.get("measured_on")) if text]
     return "\n".join([*lines, brands_to_text(evaluation["brands"])] if "brands" in evaluation else lines)
 
 
@@ -213,11 +212,15 @@ def evaluation_to_text(evaluation: dict[str, Any]) -> str:
 
 
 def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs")) -> dict[str, Any]:
-    """Figures of `count` samples of the run's newest checkpoint, beside those of real pictures it never saw."""
+    """Figures of `count` samples of the run's newest checkpoint, beside those of real pictures it never saw (or, where
+    there are none, of a sample of its training pictures)."""
     rundir, reader = RunDir.existing(name, root), load_reader()
     folder = find_checkpoint(rundir.checkpoints)
     config = rundir.read_config()
-    held_out, train = (_read_rows(config, split, count) for split in ("valid", "train"))
+    with open_evaluation_rows(config.data) as packed:
+        held_out, note = _read_some(packed, count), packed.note
+    with open_training_rows(config.data) as packed:
+        train = _read_some(packed, count)
     samples = sample_with_labels(folder, count, seed)[0]
     figures = {
         "run": name,
@@ -228,6 +231,7 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
         "training_pictures": picture_figures(reader, train, held_out),
         "held_out_pictures": picture_figures(reader, held_out),
     }
+    figures = reported(figures, [note])
     rundir.write_metrics("reader", figures)
     return figures
 
@@ -259,7 +263,6 @@ def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | Non
     return figures
 
 
-def _read_rows(config: Config, split: Any, count: int) -> np.ndarray:
-    """Up to `count` pictures of a packed set, evenly spread over it: uint8 (N, H, W, 3)."""
-    with open_packed(config.data.hdf5_path(split)) as packed:
-        return packed.read(spread_rows(packed.count, count))
+def _read_some(packed: PackedRows, count: int) -> np.ndarray:
+    """Up to `count` of these pictures, evenly spread over them: uint8 (N, H, W, 3)."""
+    return packed.read(spread_rows(packed.count, count))

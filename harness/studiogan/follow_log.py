@@ -22,6 +22,7 @@ from harness.runtime.dist import World
 from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
+from harness.storage.splits import open_evaluation_rows, reported
 from harness.studiogan.log import STEP, Figure, Losses, Said, Unknown, parse_line
 from harness.studiogan.process import Heard
 from harness.studiogan.weights.convert import import_checkpoint
@@ -164,8 +165,12 @@ class Follower:
     def _keep_figures(self, best: bool) -> None:
         """What it measured itself before it saved; `best` is of the newest."""
         config, steps = self.run.config, sorted(self.figures)
+        if not steps:
+            return
+        with open_evaluation_rows(config.data, config.evaluate.split) as real:
+            split, said = real.split, reported({}, [real.note])
         for step in steps:
-            head = {"step": step, "studiogan": config.studiogan.version, "split": config.evaluate.split}
+            head = {"step": step, "studiogan": config.studiogan.version, "split": split, **said}
             self.rundir.write_metrics(OWN, {**head, "best": best and step == steps[-1], **self.figures.pop(step)})
 
     @property

@@ -11,7 +11,8 @@ import torch
 from harness.config.experiment import Config, config_to_dict
 from harness.errors import UserError
 from harness.runtime.device import Hardware, device_kind
-from harness.storage.hdf5 import PackedSet, open_packed
+from harness.storage.hdf5 import PackedSet
+from harness.storage.splits import open_evaluation_rows
 from harness.studiogan import checkout
 from harness.studiogan.dialects.convert import config_to_text
 
@@ -100,8 +101,8 @@ def _check_own_evaluation(config: Config, packed: PackedSet, processes: int) -> 
     """StudioGAN numbers classes by the folders of pictures to compare with, so each has one. 0.2.0 fails at its first
     evaluation, before it saves, where these pictures fill no batch, or more batches than an epoch of training has
     (src/metrics/Accuracy.py)."""
-    with open_packed(config.data.hdf5_path(config.evaluate.split)) as real:
-        path, count, labels = real.path, real.count, set(real.labels.tolist())
+    with open_evaluation_rows(config.data, config.evaluate.split) as real:
+        path, count, labels = real.packed.path, real.count, set(real.labels.tolist())
     if missing := sorted(set(packed.labels.tolist()) - labels):
         raise UserError(
             f"{path}: holds no picture of {', '.join(packed.class_names[label] for label in missing)}, which "

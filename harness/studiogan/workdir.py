@@ -19,9 +19,10 @@ import yaml
 from harness.config.experiment import Config
 from harness.images.decode import save_png
 from harness.storage.atomic import atomic_write, remove_folder
-from harness.storage.hdf5 import PackedSet, open_packed
+from harness.storage.hdf5 import PackedSet
 from harness.storage.json_files import read_json_or_none
 from harness.storage.rundir import RunDir
+from harness.storage.splits import open_evaluation_rows
 
 SAVE_NAME = re.compile(r"step-([0-9]{8})")
 FACTS = "facts.json"
@@ -80,11 +81,9 @@ def write_valid(config: Config, packed: PackedSet, folder: Path) -> None:
     """
     if not config.studiogan.evaluate:
         _write_pngs(packed, np.unique(packed.labels, return_index=True)[1], folder)  # one of each class
-    elif config.evaluate.split == "train":
-        _write_pngs(packed, np.arange(packed.count), folder)
     else:
-        with open_packed(config.data.hdf5_path("valid")) as valid:
-            _write_pngs(valid, np.arange(valid.count), folder)
+        with open_evaluation_rows(config.data, config.evaluate.split) as real:
+            _write_pngs(real.packed, real.rows, folder)
 
 
 def _write_pngs(packed: PackedSet, rows: np.ndarray, folder: Path) -> None:

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 
 import harness.checkpoints.sampling
-from blend.encoder.model import build_encoder, encoder_folder, generator_keys, generator_shape
-from blend.generator.styled_generator import load_generator
-from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
-from harness.config.experiment import config_to_dict
 from harness.runtime.device import one_thread
-from tests.blend.tiny_blend import BASE, make_quick, make_tiny_runs
+from tests.blend.tiny_blend import BASE, add_encoder, make_quick, make_tiny_runs
 from tests.serving import served
 
 
@@ -35,18 +31,7 @@ def made_run(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.chdir(folder)
         patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
-        config = make_tiny_runs(folder)
-        generator = load_generator(config)
-        encoder = build_encoder(config, generator)  # has learned nothing; where it leads, the search begins
-        facts = {
-            "step": config.encoder.total_steps,
-            "config": config_to_dict(config),
-            "generator": generator_keys(generator, with_finetuned=True),
-            "shape": generator_shape(generator),
-        }
-        place = checkpoint_folder(encoder_folder(generator) / "checkpoints", config.encoder.total_steps)
-        place.parent.mkdir(parents=True)
-        save_checkpoint(place, {"encoder": encoder.state_dict()}, {"step": 12}, facts)
+        add_encoder(make_tiny_runs(folder))
     return folder
 
 

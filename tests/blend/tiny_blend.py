@@ -13,6 +13,8 @@ import torch
 import blend.encoder.train
 import harness.checkpoints.sampling
 import harness.networks.encoder
+from blend.encoder.model import build_encoder, encoder_folder, generator_keys, generator_shape
+from blend.generator.styled_generator import load_generator
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, config_to_dict, config_to_yaml, finetune_config, load_config
 from harness.networks.build import build_encoder_and_heads, build_networks
@@ -84,16 +86,35 @@ def quick_work(folder: Path) -> Iterator[None]:
 def make_tiny_runs(root: Path, tuned: bool = True, **changes: Any) -> Config:
     """Writes below `root`, whatever the working directory is: runs/tiny, runs/tiny-freezed and the sets of both.
 
-    Commands find them once the working directory is `root`. With CONDITIONAL as changes there are two classes.
+    Commands find them once the working directory is `root`. With CONDITIONAL as changes there are two classes, with
+    `data__valid_fraction=0` no pictures are kept aside (and concept ones are dark: a few must tell the kinds apart).
     """
     config = tiny_config(**changes)
     for seed, part in enumerate([config, finetune_config(config)]):
-        write_packed(root, part, "train", TRAIN_COUNT, seed=10 + seed)
-        write_packed(root, part, "valid", VALID_COUNT, seed=20 + seed)
+        light = 1.0 if config.data.valid_fraction else 1 - 0.6 * seed
+        write_packed(root, part, "train", TRAIN_COUNT, seed=10 + seed, light=light)
+        if part.data.valid_fraction:
+            write_packed(root, part, "valid", VALID_COUNT, seed=20 + seed, light=light)
     write_run(root, config, config, moved_by=0.0)
     if tuned:
         write_run(root, finetune_config(config), config, moved_by=0.1)
     return config
+
+
+def add_encoder(config: Config) -> None:
+    """To the runs of the working directory: one that has learned nothing; where it leads, a search begins."""
+    generator = load_generator(config)
+    encoder = build_encoder(config, generator)
+    steps = config.encoder.total_steps
+    facts = {
+        "step": steps,
+        "config": config_to_dict(config),
+        "generator": generator_keys(generator, with_finetuned=True),
+        "shape": generator_shape(generator),
+    }
+    place = checkpoint_folder(encoder_folder(generator) / "checkpoints", steps)
+    place.parent.mkdir(parents=True)
+    save_checkpoint(place, {"encoder": encoder.state_dict()}, {"step": steps}, facts)
 
 
 def coarse_pictures(count: int, seed: int, height: int, width: int) -> Iterator[np.ndarray]:
@@ -104,12 +125,12 @@ def coarse_pictures(count: int, seed: int, height: int, width: int) -> Iterator[
         yield np.kron(coarse, np.ones((height // 4, width // 4, 1), np.uint8))
 
 
-def write_packed(root: Path, config: Config, split: Any, count: int, seed: int) -> Path:
+def write_packed(root: Path, config: Config, split: Any, count: int, seed: int, light: float = 1.0) -> Path:
     """Smooth random pictures in two classes, where data.set and data.img_size say."""
     path = root / config.data.hdf5_path(split)
     with PackedWriter(path, *config.data.img_size, CLASS_NAMES, {"made_by": "tests"}) as writer:
         for number, picture in enumerate(coarse_pictures(count, seed, *config.data.img_size)):
-            writer.append(picture, number % 2)
+            writer.append((light * picture).astype(np.uint8), number % 2)
     return path
 
 

@@ -65,9 +65,9 @@ const measure = new Latest("/measure", (said) => {
   at("identity-read").textContent = kept === null ? "–" : Math.round(kept);
   at("identity-bar").setAttribute("width", kept ?? 0);
   at("identity-meter").setAttribute("aria-valuenow", Math.round(kept ?? 0));
-  const warned = said.novelty.verdict === "WARN";
-  at("novelty-read").textContent = warned ? "Near a training picture" : "New";
-  at("novelty-says").textContent = warned ? "Nearer than almost all real pictures are to each other: look below." : "Not nearer to a training picture than real pictures are.";
+  const leftOut = said.novelty.left_out, warned = said.novelty.verdict === "WARN";
+  at("novelty-read").textContent = leftOut ? "Not measured" : warned ? "Near a training picture" : "New";
+  at("novelty-says").textContent = leftOut ? `Left out: ${leftOut}.` : warned ? "Nearer than almost all real pictures are to each other: look below." : "Not nearer to a training picture than real pictures are.";
   const items = Object.entries(said.novelty.nearest).map(([space, near]) => {
     const item = document.createElement("li"), picture = document.createElement("img"), text = document.createElement("span");
     text.textContent = `${space === "reader" ? "by what it shows" : "by how it looks"}: nearer than ${Math.round(100 - near.percentile)} of 100 real pictures`;

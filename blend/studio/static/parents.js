@@ -9,6 +9,7 @@ const POOR = 2; // times the usual error of this run
 const NO_ENCODER = document.body.dataset.noEncoder === "yes";
 const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
 const gallery = document.getElementById("gallery");
+const GALLERY_TITLE = document.getElementById("gallery-h").textContent;
 export const panels = {};
 let changed = () => {}, complain = () => {};
 let last = "ordinary"; // the panel that a paste goes to
@@ -17,7 +18,7 @@ export function seed() { return `seed-${Math.floor(Math.random() * 1e6)}`; }
 
 function name(reference) {
   const [kind, text] = reference.split("-");
-  return kind === "seed" ? `random car ${text}` : kind === "valid" ? `car ${Number(text)} of the gallery` : "your picture";
+  return kind === "seed" ? `random car ${text}` : kind === "file" ? "your picture" : `car ${Number(text)} of the gallery`;
 }
 
 class Panel {
@@ -83,7 +84,7 @@ class Panel {
     const says = document.getElementById("gallery-says"), place = document.getElementById("gallery-pictures");
     says.textContent = "";
     place.replaceChildren();
-    document.getElementById("gallery-h").textContent = this.adding ? "Mix in another car" : "Cars that training never saw";
+    document.getElementById("gallery-h").textContent = this.adding ? "Mix in another car" : GALLERY_TITLE;
     gallery.onclose = () => { this.adding = false; };
     gallery.showModal();
     try {
@@ -205,7 +206,7 @@ export function start(onChange, onComplaint) {
   });
 }
 
-// How well a picture was redrawn, beside how well this run usually redraws pictures that it was not trained on.
+// How well a picture was redrawn, beside how well this run redraws those of its gallery.
 function redrawnText({ error, first_error: first, usual_error: usual }) {
   const beside = usual === null ? "" : ` (usual here: ${usual.toFixed(4)})`;
   const found = `Redrawn with picture error ${error.toFixed(4)}${beside}`;

@@ -128,6 +128,16 @@ def test_held_out_rows_are_evenly_spread(tmp_path: Path):
     assert spread_rows(5, 1).tolist() == [0]
 
 
+def test_of_a_set_that_keeps_none_aside_training_rows_stand_in(tmp_path: Path):
+    config = tiny_config(data__valid_fraction=0)
+    write_packed(tmp_path, config, "train", 60, seed=3)
+    parents = load_held_out(config.data, 9)
+    with open_packed(config.data.hdf5_path("train")) as packed:
+        rows = np.array([int(name.removeprefix("train-")) for name in parents.names])
+        assert len(rows) == 3 and np.array_equal(parents.pictures, packed.read(rows))
+    assert parents.note == "3 of the 60 of cars"
+
+
 def test_a_set_of_another_size_is_refused(tmp_path: Path):
     config, other = tiny_config(), tiny_config(data__img_size=[32, 64])
     path = write_packed(tmp_path, other, "valid", 4, seed=3)

@@ -246,6 +246,16 @@ def test_figures_are_means_over_the_targets(place: Callable):
     assert whole["refined_error"] <= whole["encoder_error"]
 
 
+def test_the_encoder_s_error_is_none_on_training_pictures(place: Callable):
+    at = place(data__valid_fraction=0)
+    whole = measure_inversion(at.config, at.generator, at.encoders)
+    assert json.loads(Path("runs/tiny/metrics.json").read_text())["inversion"] == whole
+    for figures, name in ((whole, "cars"), (whole["ordinary"], "cars"), (whole["concept"], "concept")):
+        assert "encoder_error" not in figures and figures["refined_error"] > 0 and figures["targets"] == 2
+        assert "training never saw" in figures["left_out"]["encoder_error"]
+        assert figures["measured_on"] == f"a seeded sample of the training pictures: 2 of the 40 of {name}"
+
+
 def test_the_best_of_random_samples_is_sought_for_each_target(place: Callable, monkeypatch: pytest.MonkeyPatch):
     at = place()
     samples = at.generator.draw(torch.randn(5, at.generator.latents.z_dim), 0)

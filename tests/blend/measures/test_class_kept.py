@@ -103,6 +103,21 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch, quick):
     assert make_report(config).read_text().count('alt="Drawn as concept"') == 5
 
 
+def test_copies_are_not_looked_for_beside_training_pictures(tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(class_net, "LEAST_UPDATES", 10)
+    monkeypatch.setattr(class_net, "EPOCHS", 1)
+    config = make_tiny_runs(tmp_path, **CONDITIONAL, data__valid_fraction=0, evaluate__brand_count=5)
+    evaluation = evaluate_run("tiny")
+    brands, text = evaluation["brands"], evaluation_to_text(evaluation)
+    assert (evaluation["split"], evaluation["real_count"], brands["real_held_out"]) == ("train", 2, 2)
+    assert evaluation["measured_on"] == "a seeded sample of the training pictures: 2 of the 40 of cars"
+    assert evaluation["measured_on"] == brands["measured_on"] in text
+    assert set(brands["left_out"]) == {"copies", "copy_distance"} and "copies: left out: it takes" in text
+    assert [row["copies"] for row in brands["rows"]] == [None, None] and "copies" not in brands
+    page = make_report(config).read_text()
+    assert "Copies are not looked for: it takes" in page and f"The real ones are {evaluation['measured_on']}." in page
+
+
 def test_a_run_without_classes_has_no_brands(tmp_path, quick):
     config = make_tiny_runs(tmp_path, tuned=False)
     assert "brands" not in evaluate_run("tiny")

@@ -10,6 +10,7 @@ from blend.measures.measures import load_measures
 from blend.measures.novelty import FeatureSpace
 from harness.config.experiment import Config, finetune_config
 from harness.storage.hdf5 import open_packed
+from harness.storage.splits import open_evaluation_rows
 from tests.blend.tiny_blend import make_tiny_runs, tiny_config, write_packed
 from tests.refusals import refused
 
@@ -133,5 +134,26 @@ def test_sets_that_cannot_be_measured_with_are_refused(config):
     assert_refused(config, "again")
 
 
-def test_a_set_that_holds_nothing_back_is_refused(tmp_path):
-    assert_refused(make_tiny_runs(tmp_path, data__valid_fraction=0), "valid_fraction")
+def test_sets_that_hold_nothing_back_are_measured_on_a_sample_that_no_probe_learned_from(tmp_path, looked):
+    config = make_tiny_runs(tmp_path, data__valid_fraction=0)
+    measures, figures = measured(config), json.loads(Path("runs/tiny/metrics.json").read_text())["measures"]
+    assert set(looked) == {"reader"} and figures == measures.figures
+    assert set(figures) == {
+        "probe_auc", "background_auc", "training_pictures", "held_out_pictures", "measured_on", "left_out",
+    }  # fmt: skip
+    assert (figures["training_pictures"], figures["held_out_pictures"]) == (2 * 38, 0)
+    assert figures["measured_on"].endswith("training pictures: 2 of the 40 of cars, 2 of the 40 of concept")
+    assert "training never saw" in figures["left_out"]["novelty"]
+    for part, end in ((config, 0), (finetune_config(config), 100)):
+        with open_evaluation_rows(part.data) as sample:
+            assert np.median(measures.futurism(sample.read())) == pytest.approx(end, abs=1.0)
+    (design,) = measures.of(rows(config, count=1), rows(config, count=1))
+    assert design["identity"] == pytest.approx(100)
+    assert design["novelty"] == {"left_out": figures["left_out"]["novelty"]}
+
+
+def test_one_set_that_holds_nothing_back_is_enough(tmp_path):
+    override = {"data": {"set": "concept", "kind": "concept", "valid_fraction": 0.1}}
+    figures = measured(make_tiny_runs(tmp_path, data__valid_fraction=0, finetune__override=override)).figures
+    assert figures["held_out_pictures"] == 16 and "concept" not in figures["measured_on"]
+    assert "warn_rate" not in figures and "novelty" in figures["left_out"]

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blend.generator.kinds import KINDS
+from tests.blend.tiny_blend import add_encoder, make_tiny_runs
 from tests.commands import python_at_work, wait_until
 from tests.harness.pictures import picture_file, png_header
 
@@ -82,6 +84,23 @@ def test_a_picture_error_stands_beside_the_run_s_usual_one(make_studio):
     kept = invert_parents(session.config, parent_store.generator, parent_store.encoders, parents, "ordinary")
     found = searched(client, "ordinary", dropped(client, 3))["result"]
     assert found["usual_error"] == pytest.approx(float(kept.error.median()), abs=1e-4) and found["error"] is not None
+
+
+def test_of_sets_that_keep_none_aside_training_pictures_are_the_gallery(make_studio, monkeypatch):
+    folder = Path("without").absolute()
+    config = make_tiny_runs(folder, data__valid_fraction=0)
+    monkeypatch.chdir(folder)
+    add_encoder(config)
+    client = client_of(make_studio())
+    assert "Training pictures: the sets keep none aside" in client.get("/").text
+    names = {side: client.get(f"/gallery/{side}").json()["references"][0] for side in KINDS}
+    for side, name in names.items():
+        assert name.startswith("train-") and searched(client, side, name)["state"] == "done"
+        assert client.get(f"/parent/{side}/{name}").status_code == 200
+    said = client.get(f"/measure?o={names['ordinary']}&c={names['concept']}").json()
+    assert said["futurism"] is not None and said["identity"] is not None
+    assert said["novelty"]["nearest"] == {} and "training never saw" in said["novelty"]["left_out"]
+    assert client.get("/parent/ordinary/train-99999").status_code == 409
 
 
 # ---- designs ----

@@ -1,5 +1,6 @@
 """The ablation: equal runs but for the two switches, measured at marks, and not done twice."""
 
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,20 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     config = load_config(BASE, TINY)
     pack_cars(config, np.stack([picture for _, _, picture in render_many("ordinary", 30, 4, 32)]), 24)
     return config
+
+
+def test_of_a_set_that_keeps_none_aside_the_arms_do(config: Config) -> None:
+    config.data.hdf5_path("valid").unlink()
+    config = config.model_copy(update={"data": config.data.model_copy(update={"valid_fraction": 0.0})})
+    assert ablation.pack_pictures(config, Path("work"), 20)["pictures"] == 20
+    with open_packed(config.data.hdf5_path("train")) as packed:
+        whole = {row.tobytes() for row in packed.row_sha256}
+    with chdir("work"):
+        parts = []
+        for split in ("train", "valid"):
+            with open_packed(config.data.hdf5_path(split)) as packed:
+                parts.append({row.tobytes() for row in packed.row_sha256})
+    assert [len(part) for part in parts] == [20, 4] and not parts[0] & parts[1] and parts[0] | parts[1] == whole
 
 
 def test_arms_differ_in_their_switches_alone(config: Config) -> None:

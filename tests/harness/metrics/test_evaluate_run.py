@@ -173,7 +173,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         evaluate_run("tiny", checkpoint="best")
     valid = load_config(BASE, TINY).data.hdf5_path("valid")
     valid.rename(tmp_path / "away")
-    with pytest.raises(UserError, match="evaluate.split: found no data/hdf5/cars.*--set evaluate.split=train"):
+    with pytest.raises(UserError, match="data/hdf5/cars.*valid.hdf5: not there.*make dataset"):
         evaluate_run("tiny")
     (tmp_path / "away").rename(valid)
     assert not Path("runs/tiny/metrics.json").exists()

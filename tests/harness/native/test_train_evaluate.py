@@ -67,7 +67,7 @@ def test_two_processes_evaluate_once(workplace: Path, no_pictures) -> None:
 
 
 def test_what_cannot_be_evaluated_is_refused_before_the_first_step(workplace: Path, no_pictures) -> None:
-    with pytest.raises(UserError, match=r"evaluate.split: found no .*valid.hdf5.*evaluate.split=train"):
+    with pytest.raises(UserError, match=r"valid.hdf5: not there.*make dataset"):
         train_run(tiny_config(evaluate__every_steps=4))
     assert not list_checkpoints(CHECKPOINTS)
 

@@ -1,17 +1,23 @@
 """Runs of a few steps by the stand-in for StudioGAN: their config, set, and the weights that it claims to make."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from harness.config.experiment import Config
 from harness.runtime.child import group_members
+from harness.studiogan import checkout, supervise
 from tests.harness import tiny_runs
-from tests.harness.studiogan.weights.foreign_weights import STEP, make_exported, small_config
+from tests.harness.studiogan.weights.foreign_weights import STEP, make_exported
 
 STAND_IN = Path(__file__).with_name("stand_in")
 COUNT, LAST_STEP = 12, 12
@@ -55,10 +61,38 @@ write_set = partial(tiny_runs.write_set, count=COUNT)
 tiny_config = partial(tiny_runs.tiny_config, TINY)
 
 
-def make_weights(folder: Path) -> None:
-    """StudioGAN's files as of every step up to LAST_STEP: folder/step-<N>/model=..."""
-    _, files = make_exported(folder, small_config(), run_name="run")
-    for step in range(1, LAST_STEP + 1):
+def make_stand_in(folder: Path, config: Config, last_step: int = LAST_STEP) -> None:
+    """folder/checkout, a git repository, and folder/weights: StudioGAN's files of such a run as of every step, as
+    step-<N>/model=..."""
+    shutil.copytree(STAND_IN / "src", folder / "checkout/src", ignore=shutil.ignore_patterns("__pycache__"))
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "0.2.0"]):
+        subprocess.run(["git", "-C", str(folder / "checkout"), *identity, *words], check=True)
+    _make_weights(folder / "weights", config, last_step)
+
+
+def place_stand_in(patch: pytest.MonkeyPatch, parts: Path, record: Path) -> StandIn:
+    """Everything that the engine looks for is what `make_stand_in` made; times are short."""
+    head = ["git", "-C", str(parts / "checkout"), "rev-parse", "HEAD"]
+    commit = subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
+    patch.setattr(checkout, "COMMITS", {**checkout.COMMITS, "0.2.0": commit})
+    patch.setattr(checkout, "MODULES", ("json",))
+    patch.setattr(supervise, "SHIM", STAND_IN / "shim.py")
+    patch.setattr(supervise, "POLL_SEC", 0.02)
+    patch.setattr(supervise, "HANG_GRACE_SEC", 0.3)
+    variables = {
+        "STUDIOGAN_HOME": parts / "checkout", "STUDIOGAN_PYTHON": sys.executable, "STAND_IN_PACED": 1,
+        "STAND_IN_WEIGHTS": parts / "weights", "STAND_IN_RECORD": record, "PYTHONDONTWRITEBYTECODE": 1,
+    }  # fmt: skip
+    for name, value in variables.items():
+        patch.setenv(name, str(value))
+    patch.delenv("STAND_IN_MODE", raising=False)
+    return StandIn(record, lambda mode: patch.setenv("STAND_IN_MODE", mode))
+
+
+def _make_weights(folder: Path, config: Config, last_step: int) -> None:
+    _, files = make_exported(folder, config, run_name="run")
+    for step in range(1, last_step + 1):
         made = folder / f"step-{step}"
         made.mkdir()
         for path in files.iterdir():

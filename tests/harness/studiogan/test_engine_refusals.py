@@ -14,6 +14,7 @@ import harness.native.train
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
+from harness.storage.splits import open_evaluation_rows
 from harness.studiogan import checkout, workdir
 from harness.studiogan.engine import _check_weights, finetune_run, train_run
 from harness.studiogan.preflight import check_setting, ignored_keys, job_of
@@ -194,6 +195,14 @@ def test_pictures_to_measure_against_are_the_splits_own(packed_set: Path, tmp_pa
             files = sorted(folder.glob("*/*.png"), key=lambda path: path.name)
             assert [int(path.parent.name) for path in files] == packed.labels.tolist()
             assert np.array_equal(np.stack([np.asarray(Image.open(path)) for path in files]), packed.read())
+
+
+def test_without_held_out_pictures_it_measures_against_a_sample(packed_set: Path, tmp_path: Path) -> None:
+    config = tiny_config(studiogan__evaluate=True, data__valid_fraction=0.0)
+    with open_packed(packed_set) as train, open_evaluation_rows(config.data) as sample:
+        write_valid(config, train, tmp_path / "valid")
+    names = sorted(path.stem for path in (tmp_path / "valid").glob("*/*.png"))
+    assert names == [f"{row:08d}" for row in sample.rows] and len(names) == 2
 
 
 def test_saves_are_found_whole_and_in_order(tmp_path: Path) -> None:
