@@ -114,8 +114,11 @@ def _print_outcome(config: Config) -> None:
         return "unknown" if value is None else format(value, form)
 
     demo = metrics["demo"]
+    encoder = f"latent error {figure('encoder.latent_mse', '.3f')} (0 = exact, 1 = blind; the seed: 0.970)"
+    if config.reconstruction.apply:
+        encoder = f"picture error {figure('encoder.picture_error', '.4f')} in one pass"
     rows = {
-        "encoder": f"latent error {figure('encoder.latent_mse', '.3f')} (0 = exact, 1 = blind; the seed: 0.970)",
+        "encoder": encoder,
         "inversion": f"picture error {figure('inversion.refined_error', '.4f')}, "
         f"from the encoder's {figure('inversion.encoder_error', '.4f')}",
         "intensity": f"Spearman {figure('blend.spearman_mean', '.3f')} with the futurism that is read",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from blend.encoder.measure import SEED_LATENT_MSE, measure_encoder
+from blend.encoder.measure import SEED_LATENT_MSE, measure_encoder, measure_redrawing
 from blend.encoder.model import (
     Encoders,
     build_encoder,
@@ -96,12 +96,14 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
 
 def _measure_own(config: Config, generator: StyledGenerator) -> Path:
     """Figures of encoders that learned together with the generators: nothing is left to teach."""
-    figures = measure_encoder(
-        load_encoders(config, generator), generator, _styles(config), config.encoder.valid_count, config.seed
-    )
+    encoders, settings = load_encoders(config, generator), config.encoder
+    figures = measure_encoder(encoders, generator, _styles(config), settings.valid_count, config.seed)
     figures |= {"z_dim": generator.latents.z_dim, "steps": generator.base.step, "seed_latent_mse": SEED_LATENT_MSE}
+    figures |= measure_redrawing(config, encoders, generator)
     generator.base.run.write_metrics("encoder", figures)
-    say(f"{generator.base.name}: its encoder learned with it; latent MSE of fresh pictures {figures['latent_mse']:.3f}")
+    error = figures.get("picture_error")
+    found = "" if error is None else f"; picture error of held-out pictures in one pass {error:.4f}"
+    say(f"{generator.base.name}: its encoder learned with it{found}")
     return generator.folder
 
 

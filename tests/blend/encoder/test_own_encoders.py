@@ -46,7 +46,9 @@ def test_nothing_is_left_to_teach_but_much_to_measure(config: Config, capsys):
     assert train_encoder(config) == Path("runs/tiny")
     figures = RunDir(Path("runs/tiny")).read_metrics()["encoder"]
     assert set(figures["latent_mse_styles"]) == {"0", "1"} and figures["steps"] == 4
-    assert "its encoder learned with it" in capsys.readouterr().err
+    assert 0 < figures["picture_error"] < 4 and figures["picture_error"] != figures["picture_error_concept"]
+    said = f"its encoder learned with it; picture error of held-out pictures in one pass {figures['picture_error']:.4f}"
+    assert said in capsys.readouterr().err
     assert not Path("runs/tiny/encoder").exists()
 
 
@@ -56,5 +58,8 @@ def test_the_whole_way_to_designs(config: Config):
     measure_command(config)
     metrics = RunDir(Path("runs/tiny")).read_metrics()
     assert {"inversion", "blend"} <= metrics.keys()
+    train_encoder(config)
+    one_pass = RunDir(Path("runs/tiny")).read_metrics()["encoder"]["picture_error"]
+    assert one_pass == pytest.approx(metrics["inversion"]["encoder_error"], rel=1e-2)  # that is of unrounded pictures
     folder = blend_command(config, Request(intensity=0.5))
     assert len(list(folder.glob("0*.png"))) == 16
