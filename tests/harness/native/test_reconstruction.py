@@ -102,6 +102,24 @@ def test_the_adversarial_part_may_come_in_every_other_step():
     assert joined == [False, False, True, False, True, False]
 
 
+def test_real_and_drawn_pictures_are_judged_at_the_same_shift(monkeypatch):
+    seen: list[tuple[int, int, int]] = []
+    shift = reconstruction.shift
+
+    def spy(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
+        seen.append((len(x), down, right))
+        return shift(x, down, right)
+
+    monkeypatch.setattr(reconstruction, "shift", spy)
+    with training(**RECONSTRUCTION | {"optim__acml_steps": 1}) as run:
+        batch = run.config.optim.batch_size
+        for _ in range(8):
+            reconstruction_step(run)
+    reals, drawn = seen[::2], seen[1::2]
+    assert [row[1:] for row in reals] == [row[1:] for row in drawn] and len({row[1:] for row in reals}) > 3
+    assert [row[0] for row in drawn] == [batch] * 2 + [2 * batch] * 6  # redrawn alone, then with as many from the prior
+
+
 def test_pictures_are_learned_by_heart():
     rates = {"optim__g_lr": 5e-3, "reconstruction__e_lr": 5e-3, "optim__beta1": 0.5, "optim__beta2": 0.99}
     changes = {"reconstruction__warmup_steps": 200, "optim__acml_steps": 1, "optim__batch_size": 8}
