@@ -24,7 +24,7 @@ def orthogonalise(x: Tensor) -> Tensor:
     if x.shape[0] > x.shape[1]:
         return orthogonalise(x.t()).t()
     x = x / torch.linalg.vector_norm(x).clamp(min=1e-12)
-    gram, identity = x @ x.t(), torch.eye(len(x), device=x.device)
+    gram, identity = x @ x.t(), torch.eye(len(x), dtype=x.dtype, device=x.device)
     factor, (a, b, c) = identity, NEWTON_SCHULZ
     for _ in range(ITERATIONS):
         polynomial = a * identity + b * gram + c * gram @ gram
