@@ -115,7 +115,7 @@ def _print_outcome(config: Config) -> None:
 
     demo = metrics["demo"]
     encoder = f"latent error {figure('encoder.latent_mse', '.3f')} (0 = exact, 1 = blind; the seed: 0.970)"
-    if config.reconstruction.apply:
+    if number_at(metrics, "encoder.picture_error") is not None:
         encoder = f"picture error {figure('encoder.picture_error', '.4f')} in one pass"
     rows = {
         "encoder": encoder,

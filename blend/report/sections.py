@@ -83,18 +83,16 @@ def figures(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     if left_out(metrics)["encoder_error"]:
         beside = "that of the encoder's guess is left out"
     seconds = number_at(metrics, "demo.seconds")
-    encoder = (
-        at("encoder.latent_mse", "{:.3f}"),
-        "make encoder",
-        f"squared error of a guessed latent, where 1 is knowing nothing; the first system of its kind reached "
-        f"{SEED_LATENT_MSE:.3f}",
+    found = at("encoder.latent_mse", "{:.3f}")
+    meaning = (
+        "squared error of a guessed latent, where 1 is knowing nothing; the first system of its kind reached "
+        f"{SEED_LATENT_MSE:.3f}"
     )
-    if number_at(metrics, "encoder.picture_error") is not None:
-        mean_picture = at("inversion.mean_picture_error", "{:.4f}")
-        note = f"picture error of held-out cars redrawn in one pass; the mean picture has {mean_picture}"
-        encoder = at("encoder.picture_error", "{:.4f}"), "make encoder", note
+    if number_at(metrics, "encoder.picture_error") is not None:  # it learned to redraw, not to guess latents
+        found, mean = at("encoder.picture_error", "{:.4f}"), at("inversion.mean_picture_error", "{:.4f}")
+        meaning = f"picture error of held-out cars redrawn in one pass; the mean picture has {mean}"
     rows = [
-        ("Encoder", *encoder),
+        ("Encoder", found, "make encoder", meaning),
         ("Inversion", at("inversion.refined_error", "{:.4f}"), "make invert",
          f"picture error, {beside}; best of 1,000 random cars: {at('inversion.best_of_1000_error', '{:.4f}')}"),
         ("Dial follows", at("blend.spearman_mean", "{:.3f}"), "make measure",

@@ -85,12 +85,17 @@ def complete_config(kept: dict[str, Any]) -> dict[str, Any]:
 def finetune_config(config: Config) -> Config:
     """The config of the fine-tuning run: `finetune.override` laid over this one, named `<source run>-freezed`."""
     content = finetune_content(config, config.finetune.override)
-    return check_config({**content, "name": f"{base_name(config)}-freezed"}, "finetune")
+    return check_config({**content, "name": finetuned_name(config)}, "finetune")
 
 
 def base_name(config: Config) -> str:
     """The run that fine-tuning starts from: of ordinary cars, whose folder holds all that is made with both."""
     return config.finetune.from_run or config.name
+
+
+def finetuned_name(config: Config) -> str:
+    """The run that fine-tuning makes."""
+    return f"{base_name(config)}-freezed"
 
 
 def epochs_to_steps(config: Config, pictures: int) -> Config:

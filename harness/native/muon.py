@@ -4,7 +4,6 @@ The momentum of a convolution, as a matrix (C_out, C_in * 3 * 3), is replaced by
 orthonormal rows or columns: every direction of the weights learns at the same pace, whatever the size of its gradient.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ ITERATIONS = 5
 
 
 def orthogonalise(x: Tensor) -> Tensor:
-    """Float32 (m, n) -> (m, n) with the same singular vectors and singular values of about 1.
+    """Float (m, n) -> (m, n) with the same singular vectors and singular values of about 1.
 
     The iteration runs on the smaller Gram matrix alone: all its factors commute, so x is multiplied once.
     """
@@ -46,24 +45,21 @@ class MuonAdam(torch.optim.Adam):
         super().__init__([{"params": others}, {"params": convolutions, "lr": muon_lr}], lr, **adam)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         group = self.param_groups[1]
         for weight in group["params"]:
             if weight.grad is not None:
                 self._update(weight, group["lr"])
         convolutions, group["params"] = group["params"], []
-        result = super().step(closure)
+        super().step()
         group["params"] = convolutions
-        return result
 
     def _update(self, weight: Tensor, lr: float) -> None:
         assert weight.grad is not None
         state = self.state[weight]
         if not state:
-            state |= {
-                "step": torch.zeros(()),
-                "momentum": torch.zeros_like(weight),
-            }  # Adam reads no state without `step`
+            # Adam, which reads the state of both groups back, takes none without `step`.
+            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
         momentum = state["momentum"]
         now = momentum.lerp(weight.grad, 1 - MOMENTUM)
         direction = orthogonalise(weight.grad.lerp(now, MOMENTUM).flatten(1)).view_as(weight)  # Nesterov's

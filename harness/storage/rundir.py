@@ -27,6 +27,7 @@ from harness.config.experiment import (
     config_differences,
     config_to_dict,
     config_to_yaml,
+    finetuned_name,
     read_yaml,
 )
 from harness.errors import UserError
@@ -211,7 +212,7 @@ def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:
     Nothing that is made with this config would fit it, so this is said before any work.
     """
     base, size = base_name(config), config.data.img_size
-    runs = [RunDir(root / name) for name in dict.fromkeys((base, f"{base}-freezed", config.name))]
+    runs = [RunDir(root / name) for name in dict.fromkeys((base, finetuned_name(config), config.name))]
     others = {run.path: found for run in runs if (found := _picture_size(run)) not in (None, size)}
     if not others:
         return

@@ -51,7 +51,7 @@ def test_it_tells_what_it_does_and_ends_with_the_page_and_five_figures():
     assert told.count("a line on stdout") == 8
     assert lines[0] == "runs/demo/report.html"
     assert [line.split()[0] for line in lines[1:]] == ["encoder", "inversion", "intensity", "futurism", "time"]
-    assert "picture error unknown in one pass" in lines[1] and "picture error unknown" in lines[2]
+    assert "latent error 0.771" in lines[1] and "picture error unknown" in lines[2]
     assert "CPU-seconds" in lines[5]
 
 
