@@ -4,6 +4,7 @@ In: the packed sets of a run and of its fine-tuned run. Out: one dict a design. 
 kept in runs/<base>/measures/ under the hashes of all that it depends on.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +20,40 @@ from blend.measures.probe import FuturismProbe, TrainValid, background_auc, fit_
 from harness.config.experiment import Config, Data, finetune_config
 from harness.errors import UserError
 from harness.features import Featurizer, load_featurizer
+from harness.storage.atomic import atomic_write
 from harness.storage.cache import Arrays, cached
 from harness.storage.hdf5 import spread_rows
+from harness.storage.json_files import read_json
 from harness.storage.splits import NEEDS_HELD_OUT, open_evaluation_rows, open_training_rows, reported
 
 PROBE_PICTURES = 2000  # of each kind, at most
+SETS_FILE = "sets.json"
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """One training set, whole: what measures learn from and what they are taken on.
+    """One training set: what measures learn from (train) and what they are taken on (valid).
 
     Attributes:
-        sha256s: of both.
+        sha256s, counts: of both.
         note: of the latter, as in `PackedRows`.
     """
 
-    name: str
-    pictures: TrainValid
+    data: Data
     sha256s: tuple[str, str]
+    counts: tuple[int, int]
     note: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is kept of it with the run."""
+        return {"sha256s": list(self.sha256s), "counts": list(self.counts), "note": self.note}
+
+    def read(self) -> TrainValid:
+        """All its pictures. UserError where the packed set is not at hand."""
+        with open_training_rows(self.data) as train, open_evaluation_rows(self.data) as valid:
+            return TrainValid(train.read(), valid.read())
 
 
 class Measures:
@@ -78,16 +92,18 @@ class Measures:
 def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     """The measures of an experiment's designs, fitted or found again. Their quality goes to metrics.json["measures"].
 
-    UserError when a set is missing or does not belong to the generator.
+    Packed sets that are no longer at hand are not needed for what has been measured with them before. UserError when
+    one is missing otherwise, or does not belong to the generator.
     """
     tuned = generator.tuned.config if generator.tuned else finetune_config(config)
-    sets = [_open_set(data, generator) for data in (generator.base.config.data, tuned.data)]
+    folder = generator.folder / "measures"
+    sets = [_open_set(data, generator, folder / SETS_FILE) for data in (generator.base.config.data, tuned.data)]
     if sets[0].sha256s == sets[1].sha256s:
         raise UserError(
-            f"finetune.override.data: found the set {sets[0].name} again, allowed one of concept cars, which futurism "
+            f"finetune.override.data: found the set {sets[0].data.set} again, allowed one of concept cars, which futurism "
             "is measured with; try another data.set there"
         )
-    featurizer, folder = load_featurizer(), generator.folder / "measures"
+    featurizer = load_featurizer()
     notes = [part.note for part in sets]
     left_out = NEEDS_HELD_OUT if any(notes) else ""
     spaces = [reader_space(featurizer)]
@@ -97,26 +113,32 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     ordinary, concept = (_subsampled(part) for part in features[0])
     probe = fit_probe(ordinary, concept)
     identity = fit_identity(ordinary, concept, probe)
-    counts = [(part.name, len(part.pictures.train)) for part in sets]
+    counts = [(part.data.set, part.counts[0]) for part in sets]
     novelty = Novelty(known, counts, config.blend.warn_percentile, left_out)
     figures = {
         "probe_auc": probe.auc,
         "background_auc": _background_auc(featurizer, sets, folder),
         **novelty.warn_rates(),
         "training_pictures": sum(count for _, count in counts),
-        "held_out_pictures": sum(len(part.pictures.valid) for part in sets if not part.note),
+        "held_out_pictures": sum(part.counts[1] for part in sets if not part.note),
     }
     figures = reported(figures, notes, ["novelty"])
     if generator.base.run.read_metrics().get("measures") != figures:
         generator.base.run.write_metrics("measures", figures)
+    atomic_write(folder / SETS_FILE, json.dumps({part.data.set: part.facts for part in sets}, indent=1) + "\n")
     return Measures(featurizer, probe, identity, novelty, figures)
 
 
-def _open_set(data: Data, generator: StyledGenerator) -> TrainingSet:
+def _open_set(data: Data, generator: StyledGenerator, known: Path) -> TrainingSet:
+    """A packed set or, where it is not at hand, what `known` says of it."""
+    if not data.hdf5_path("train").is_file():
+        remedy = "remove it, and make the sets again with `make dataset`"
+        if facts := (read_json(known, remedy) or {}).get(data.set):
+            return TrainingSet(data, tuple(facts["sha256s"]), tuple(facts["counts"]), facts["note"])
     with open_training_rows(data) as train, open_evaluation_rows(data) as valid:
         for rows in (train, valid):
             check_size(rows, generator.height, generator.width)
-        return TrainingSet(data.set, TrainValid(train.read(), valid.read()), (train.sha256, valid.sha256), valid.note)
+        return TrainingSet(data, (train.sha256, valid.sha256), (train.count, valid.count), valid.note)
 
 
 # ---- what is kept -----------------------------------------------------------------------------------------------
@@ -126,8 +148,9 @@ def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tu
     """What a space knows of all sets, and the features of each."""
 
     def look() -> Arrays:
-        training = np.concatenate([space.features(part.pictures.train) for part in sets])
-        held_out = np.concatenate([part.pictures.valid for part in sets])
+        pictures = [part.read() for part in sets]
+        training = np.concatenate([space.features(part.train) for part in pictures])
+        held_out = np.concatenate([part.valid for part in pictures])
         near = find_nearest(space, held_out, training)
         return {
             "training": training,
@@ -138,8 +161,8 @@ def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tu
 
     kept = _kept(folder, space.name, space.sha256, sets, look)
     parts = [
-        np.split(kept[key], np.cumsum([len(getattr(part.pictures, half)) for part in sets])[:-1])
-        for key, half in (("training", "train"), ("held_out", "valid"))
+        np.split(kept[key], np.cumsum([part.counts[half] for part in sets])[:-1])
+        for half, key in enumerate(("training", "held_out"))
     ]
     known = ReferenceSet(space, kept["training"], kept["distances"], kept["relative"])
     return known, [TrainValid(*halves) for halves in zip(*parts, strict=True)]
@@ -147,7 +170,7 @@ def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tu
 
 def _background_auc(featurizer: Featurizer, sets: Sequence[TrainingSet], folder: Path) -> float:
     def look() -> Arrays:
-        ordinary, concept = (_subsampled(part.pictures) for part in sets)
+        ordinary, concept = (_subsampled(part.read()) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
 
     return float(_kept(folder, "background", featurizer.sha256, sets, look)["auc"][0])

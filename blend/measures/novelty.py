@@ -6,6 +6,7 @@ In: pictures uint8 (N, H, W, 3). Out: for each a verdict, and per space the near
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from harness.networks.base import Discriminator
 BLOCK_ROWS = 256
 NEIGHBOURS = 5
 GRID_ROWS = 8  # of cells that a feature map is averaged over: finer ones see where JPEG moved a pixel
+MOST_DIMS, PROJECTION_SEED = 96, 0  # of the discriminator's features: a random projection keeps distances
 ROUNDED_TO = np.float16  # as features are kept
 
 
@@ -57,7 +59,8 @@ def reader_space(featurizer: Featurizer) -> FeatureSpace:
 
 
 def discriminator_space(network: Discriminator) -> FeatureSpace:
-    """The first block's map, rectified, averaged over a grid of cells and scaled to length 1.
+    """The first block's map, rectified, averaged over a grid of cells and scaled to length 1; where that is longer than
+    MOST_DIMS, projected onto as many random directions (Johnson and Lindenstrauss 1984).
 
     Its last features, summed over the picture, move further when a picture is saved as a JPEG than from one car to the
     next (of re-encoded photos 6 in 10 were recognised at most, with the first map all).
@@ -70,12 +73,21 @@ def discriminator_space(network: Discriminator) -> FeatureSpace:
         x = pictures_to_tensor(torch.from_numpy(np.ascontiguousarray(pictures)).to(device))
         cells = GRID_ROWS, round(GRID_ROWS * x.shape[3] / x.shape[2])
         pooled = F.adaptive_avg_pool2d(F.relu(block[0](x)), cells).flatten(1)  # type: ignore[index]
-        return F.normalize(pooled.float()).cpu().numpy()
+        features = F.normalize(pooled.float()).cpu().numpy()
+        return features if features.shape[1] <= MOST_DIMS else features @ _projection(features.shape[1])
 
-    weights = hashlib.sha256(f"first map, {GRID_ROWS} rows".encode())
+    weights = hashlib.sha256(f"first map, {GRID_ROWS} rows, {MOST_DIMS} dimensions".encode())
     for name, value in sorted(block.state_dict().items()):
         weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return FeatureSpace("discriminator", weights.hexdigest(), extract)
+
+
+@lru_cache(maxsize=1)
+def _projection(length: int) -> np.ndarray:
+    """float32 (length, MOST_DIMS), orthonormal columns scaled so that distances stay as they are in the mean."""
+    random = np.random.default_rng(PROJECTION_SEED).standard_normal((length, MOST_DIMS))
+    directions, _ = np.linalg.qr(random)
+    return (directions * (length / MOST_DIMS) ** 0.5).astype(np.float32)
 
 
 def find_nearest(space: FeatureSpace, pictures: np.ndarray, training: np.ndarray) -> Nearest:

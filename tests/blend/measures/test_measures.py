@@ -75,6 +75,20 @@ def test_what_was_looked_up_is_found_again(config, looked):
         assert (one.real_percentiles() == two.real_percentiles()).all()
 
 
+def test_sets_that_are_gone_are_not_needed_again(config, looked):
+    first, pictures = measured(config), rows(config)
+    for part in (config, finetune_config(config)):
+        for split in ("train", "valid"):
+            part.data.hdf5_path(split).unlink()
+    looked.clear()
+    again = measured(config)
+    assert looked == [] and again.figures == first.figures
+    assert again.of(pictures, pictures) == first.of(pictures, pictures)
+    (MEASURES / "reader.safetensors").unlink()
+    with refused("make dataset"):
+        measured(config)
+
+
 def test_held_out_pictures_meet_the_distances_that_were_kept(config):
     """An array kept as another one's memory would pass everything else."""
     found = measured(config)
