@@ -1,7 +1,7 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD RESCAN ARGS PYTHON
-VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N TRUNCATION
+VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N TRUNCATION PRETRAINED
 VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
@@ -27,6 +27,7 @@ endif
 PLAN := --config "$$CONFIG" $(foreach o,$(OVERRIDE),--set '$(o)') $(if $(DRY_RUN),--dry-run)
 MADE := $(if $(REBUILD),--rebuild) $(if $(RESCAN),--rescan)
 FROM := $(if $(SRC),--src "$$SRC")
+READY_MADE := $(if $(PRETRAINED),--pretrained)
 STEPS := $(if $(LIMIT_STEPS),--limit-steps "$$LIMIT_STEPS")
 CLASS := $(if $(LABEL),--label "$$LABEL")
 PHOTOS := $(FROM) $(if $(KIND),--kind "$$KIND") $(CLASS)
@@ -56,8 +57,8 @@ help: ## this list
 setup: $(READY) ## make .venv and install what requirements.txt pins (the other targets do it by themselves)
 	@$(PY) -c 'import sys; print(sys.executable)'
 
-demo: $(READY) ## the whole way from nothing to a page of futuristic designs: minutes on a CPU, goes on where it stopped
-	@exec $(PY) -m blend demo $(PLAN) $(ARGS)
+demo: $(READY) ## [PRETRAINED=1] the whole way from nothing to a page of futuristic designs: minutes on a CPU, goes on where it stopped
+	@exec $(PY) -m blend demo $(PLAN) $(READY_MADE) $(ARGS)
 
 test: lint ## lint, then all tests, on up to 4 cores (those that need a GPU, photos or StudioGAN skip where these are absent)
 	@OMP_NUM_THREADS=1 exec $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -90,13 +91,13 @@ clinic: $(READY) ## SET= [SIZE= OPEN=1 PORT=] | CONFIG= look at what cleaning di
 reader: $(READY) ## train the small network that reads a car's factors from a picture
 	@exec $(PY) -m datasets reader $(ARGS)
 
-train: $(READY) ## CONFIG= [SRC=] train; makes the set first where it is missing, goes on where it was interrupted
+train: $(READY) ## CONFIG= [SRC= PRETRAINED=1 start from the ready-made model] train; makes the set first where it is missing, goes on where it was interrupted
 	@$(PY) -m datasets build --stage train $(PLAN) $(FROM)
-	@exec $(PY) $(LAUNCH) train $(PLAN) $(STEPS) $(ARGS)
+	@exec $(PY) $(LAUNCH) train $(PLAN) $(STEPS) $(READY_MADE) $(ARGS)
 
-finetune: $(READY) ## CONFIG= [SRC=] FreezeD: fine-tune the run of `train` on the second set
+finetune: $(READY) ## CONFIG= [SRC= PRETRAINED=1] FreezeD: fine-tune the run of `train` on the second set
 	@$(PY) -m datasets build --stage finetune $(PLAN) $(FROM)
-	@exec $(PY) $(LAUNCH) finetune $(PLAN) $(STEPS) $(ARGS)
+	@exec $(PY) $(LAUNCH) finetune $(PLAN) $(STEPS) $(READY_MADE) $(ARGS)
 
 encoder: $(READY) ## CONFIG= train the network that reads a picture back into a latent
 	@exec $(PY) -m blend encoder $(PLAN) $(STEPS) $(ARGS)
@@ -113,7 +114,7 @@ blend: $(READY) ## CONFIG= [ORDINARY= CONCEPT= folders or pictures | SEEDS=0-31]
 gallery: $(READY) ## CONFIG= write the page: runs/<name>/report.html
 	@exec $(PY) -m blend gallery $(PLAN) $(ARGS)
 
-studio: $(READY) ## [RUN=demo OPEN=1 PORT= HOST=] the page: drop two pictures, move a slider; offers the demo where there is no run
+studio: $(READY) ## [RUN= OPEN=1 PORT= HOST=] the page: drop two pictures, move a slider; opens the demo's run, before that the ready-made model
 	@exec $(PY) -m blend studio $(if $(RUN),--run "$$RUN") $(if $(OPEN),--open) $(if $(PORT),--port "$$PORT") $(if $(HOST),--host "$$HOST") $(ARGS)
 
 draw: $(READY) ## SRC=design.json [OUT=] a design that the studio exported, drawn again bit for bit

@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from blend.generator.kinds import Kind
-from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
+from harness.cli import (
+    PRETRAINED_CHANGES,
+    ConfigOption,
+    DryRunOption,
+    PretrainedOption,
+    SetOption,
+    make_app,
+    run_command,
+)
 from harness.config.experiment import Config, config_to_yaml, load_config
 from harness.storage.rundir import refuse_other_size
 
@@ -103,16 +111,26 @@ def gallery(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOp
 
 
 @app.command()
-def demo(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+def demo(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    pretrained: PretrainedOption = False,
+) -> None:
     """Everything in turn, from drawn cars to the page."""
     from blend.demo.demo import demo_run
+    from blend.demo.stages import STAGES, start_from_pretrained
 
-    demo_run(config, overrides or [], dry_run)
+    changes = [*(PRETRAINED_CHANGES if pretrained else ()), *(overrides or [])]
+    demo_run(config, changes, dry_run, start_from_pretrained(STAGES) if pretrained else STAGES)
 
 
 @app.command()
 def studio(
-    run: Annotated[str, typer.Option(help="A run: its folder in runs/.")] = "demo",
+    run: Annotated[
+        str | None,
+        typer.Option(help="A run: its folder in runs/; if not given, demo or (before that) pretrained."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; all but loopback lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,

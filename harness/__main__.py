@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
+from harness.cli import (
+    PRETRAINED_CHANGES,
+    ConfigOption,
+    DryRunOption,
+    PretrainedOption,
+    SetOption,
+    make_app,
+    run_command,
+)
 from harness.config.experiment import (
     Config,
     base_name,
@@ -46,12 +54,20 @@ def train(
     dry_run: DryRunOption = False,
     allow_config_change: ChangeOption = False,
     processes: ProcessesOption = 1,
+    pretrained: PretrainedOption = False,
 ) -> None:
     """Train a run, or go on with it. Prints the run's folder."""
-    resolved = load_config(config, overrides or ())
+    resolved = load_config(config, [*(PRETRAINED_CHANGES if pretrained else ()), *(overrides or ())])
     if dry_run:
-        return _print_plan(resolved, limit_steps)
-    _start("train_run", resolved, processes, limit_steps=limit_steps, allow_config_change=allow_config_change)
+        more = {"starts from": "the ready-made model"} if pretrained else {}
+        return _print_plan(resolved, limit_steps, **more)
+    options: dict[str, Any] = {"limit_steps": limit_steps, "allow_config_change": allow_config_change}
+    if pretrained:
+        from harness.native.train import pretrained_source
+
+        _refuse_foreign_engine(resolved)
+        options["source"] = pretrained_source(resolved)
+    _start("train_run", resolved, processes, **options)
 
 
 @app.command()
@@ -66,6 +82,7 @@ def finetune(
     dry_run: DryRunOption = False,
     allow_config_change: ChangeOption = False,
     processes: ProcessesOption = 1,
+    pretrained: PretrainedOption = False,
 ) -> None:
     """FreezeD: fine-tune the config's run on its second set. Prints the new run's folder."""
     resolved = load_config(config, overrides or ())
@@ -73,8 +90,20 @@ def finetune(
         tuned = finetune_config(resolved)
         more = {"starts from": f"runs/{base_name(resolved)}, checkpoint {checkpoint or 'newest'}"}
         return _print_plan(tuned, limit_steps, **more)
+    if pretrained and not (Path("runs") / base_name(resolved)).exists():
+        from harness.checkpoints.pretrained import copy_pretrained
+        from harness.native.train import pretrained_source
+
+        _refuse_foreign_engine(resolved)
+        pretrained_source(resolved)
+        copy_pretrained(resolved.model_copy(update={"name": base_name(resolved)}))
     options = {"checkpoint": checkpoint, "limit_steps": limit_steps, "allow_config_change": allow_config_change}
     _start("finetune_run", resolved, processes, **options)
+
+
+def _refuse_foreign_engine(config: Config) -> None:
+    if config.engine != "native":
+        raise UserError(f"--pretrained: found engine: {config.engine}, allowed native; try --set engine=native")
 
 
 def _start(task: str, config: Config, processes: int, **options: Any) -> None:

@@ -18,6 +18,11 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's Y
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
 ]
+PretrainedOption = Annotated[
+    bool, typer.Option("--pretrained", help="Start from the ready-made model's weights, where the networks are alike.")
+]
+# It has learned to redraw already, so the discriminators join at once.
+PRETRAINED_CHANGES = ("reconstruction.warmup_steps=0",)
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
 
 

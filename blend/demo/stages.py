@@ -5,7 +5,7 @@ In: a `Config`. Out: commands to run, and how much of the whole is left. Imports
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.config.experiment import Config, base_name, finetune_config
@@ -88,6 +88,13 @@ STAGES = (
     Stage("blend", "mixes ordinary with concept cars", ("-m", "blend", "blend"), 10, _inside("blends")),
     Stage("gallery", "writes the page", ("-m", "blend", "gallery"), 6, lambda config: [page_path(config)]),
 )
+
+
+def start_from_pretrained(stages: Sequence[Stage]) -> list[Stage]:
+    """The same stages, but training starts from the ready-made model."""
+    return [
+        replace(stage, command=(*stage.command, "--pretrained")) if stage.name == "train" else stage for stage in stages
+    ]
 
 
 def seconds_left(stages: Sequence[Stage], done_count: int, spent_sec: Mapping[str, float]) -> list[float]:

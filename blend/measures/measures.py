@@ -100,8 +100,8 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     sets = [_open_set(data, generator, folder / SETS_FILE) for data in (generator.base.config.data, tuned.data)]
     if sets[0].sha256s == sets[1].sha256s:
         raise UserError(
-            f"finetune.override.data: found the set {sets[0].data.set} again, allowed one of concept cars, which futurism "
-            "is measured with; try another data.set there"
+            f"finetune.override.data: found the set {sets[0].data.set} again, allowed one of concept cars, which "
+            "futurism is measured with; try another data.set there"
         )
     featurizer = load_featurizer()
     notes = [part.note for part in sets]

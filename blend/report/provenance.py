@@ -1,6 +1,7 @@
 """Where everything on the page comes from: configs, hashes, versions, times, and whose weights were used."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from blend.report import charts
@@ -9,6 +10,7 @@ from blend.report.run_facts import Found, RunFacts
 from harness.config.experiment import config_to_yaml
 from harness.features import READER_PATH
 
+PRETRAINED_RUN = "pretrained"
 SHOWN_HEX = 12  # of a sha256 of 64
 
 
@@ -77,10 +79,20 @@ def _weights(found: Found) -> list[tuple[str, str]]:
     start = found.config.encoder.weights
     reader = hashlib.sha256(READER_PATH.read_bytes()).hexdigest() if READER_PATH.is_file() else None
     return [
-        ("Committed checkpoint used", f"no: {_origin(found)}"),
+        ("Committed checkpoint used", _committed(found)),
         ("Encoder began with", "random weights" if start is None else str(start)),
         ("Reader that measures", f"the repository's own, sha256 {_short(reader)}" if reader else "missing"),
     ]
+
+
+def _committed(found: Found) -> str:
+    """Whether the ready-made model had a part in it, and what."""
+    if origin := found.base.env.get("pretrained"):
+        return f"yes: {origin}"
+    source = found.base.env.get("finetuned_from")
+    if isinstance(source, str) and Path(source).parent.parent.name == PRETRAINED_RUN:
+        return f"yes: training began with the ready-made model ({source})"
+    return f"no: {_origin(found)}"
 
 
 def _origin(found: Found) -> str:

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from blend.studio.studio import Studio
 
 DEMO = Path("configs/demo.yaml")
+PRETRAINED = "pretrained"
 MOST_NAME_BYTES = 200  # of a run: folders and files are named after it
 
 
-def studio_command(run: str, host: str, port: int, open_page: bool) -> None:
-    """Serves the studio of a run; says its address on stdout."""
+def studio_command(run: str | None, host: str, port: int, open_page: bool) -> None:
+    """Serves the studio of a run (None = the demo or, as long as there is none, the ready-made model); says its address
+    on stdout."""
+    run = first_run() if run is None else run
     if not run or "/" in run or run.startswith(".") or len(os.fsencode(run)) > MOST_NAME_BYTES:
         raise UserError(f"RUN: found {run[:80]!r}, allowed the name of a folder in runs/, try RUN=demo")
     if not host:
@@ -37,11 +40,20 @@ def studio_command(run: str, host: str, port: int, open_page: bool) -> None:
     say("the studio is closed; designs that were kept are in the run's folder")
 
 
+def first_run() -> str:
+    """The demo's run, or the ready-made model where the demo has not drawn a car yet."""
+    return DEMO.stem if any(Path("runs", DEMO.stem, "checkpoints").glob("step-*")) else PRETRAINED
+
+
 def open_studio(run: str) -> "Studio":
-    """UserError when what the page needs is not installed."""
+    """UserError when what the page needs is not installed, or the ready-made model is asked for and damaged."""
     with ui_extra("studio"):
         from blend.studio import server  # noqa: F401
         from blend.studio.demo_job import DemoChild
         from blend.studio.studio import Studio
+    if run == PRETRAINED:
+        from harness.checkpoints.pretrained import open_pretrained
+
+        open_pretrained()
     command = [sys.executable, "-m", "blend", "demo", "--config", str(DEMO)]
     return Studio(run, DemoChild(DEMO, command))

@@ -21,6 +21,7 @@ from blend.studio.jobs import Job, Jobs
 from blend.studio.latest_only_queue import LatestOnlyQueue
 from blend.studio.shelf import Shelf, check_note
 from harness.errors import UserError
+from harness.storage.json_files import read_json_or_none
 from harness.storage.lru import LruCache
 from harness.web.embed import picture_jpeg, picture_jpeg_uri, sweep_webp
 
@@ -58,14 +59,12 @@ class Studio:
         self.jobs.start("prepare", self._prepare)
 
     def page_facts(self) -> dict[str, Any]:
-        """What the page is filled with: a run's size, classes and what it lacks; without one why, and the demo's
-        stages."""
+        """What the page is filled with: a run's size, classes and what it lacks, or why there is none; and, without one
+        or beside the ready-made model, the demo's stages as `offer`."""
         facts = {"name": self.name, "most_upload_mb": MOST_UPLOAD_BYTES // 2**20, "most_parents": MOST_PARENTS}
         if self.session is None:
-            plan = self.demo.plan()
-            minutes = max(1, round(sum(stage["seconds"] for stage in plan) / 60))
-            at_work = self.demo.is_at_work()
-            return {**facts, "run": None, "fault": self.fault, "plan": plan, "minutes": minutes, "at_work": at_work}
+            return {**facts, "run": None, "fault": self.fault, "offer": self._demo_offer()}
+        origin = (read_json_or_none(self.session.generator.base.run.env_path) or {}).get("pretrained", "")
         generator, lacking = self.session.generator, self.session.lacking
         run = {
             "height": generator.height,
@@ -75,8 +74,14 @@ class Studio:
             "first": self.first_recipe().to_query(),
             "gallery": GALLERY[any(parents.note for parents in self.session.parent_store.held_out.values())],
             "step": generator.base.step,
+            "origin": origin,
         }
-        return {**facts, "run": run}
+        return {**facts, "run": run, "offer": self._demo_offer() if origin else None}
+
+    def _demo_offer(self) -> dict[str, Any]:
+        plan = self.demo.plan()
+        minutes = max(1, round(sum(stage["seconds"] for stage in plan) / 60))
+        return {"plan": plan, "minutes": minutes, "at_work": self.demo.is_at_work()}
 
     def close(self) -> None:
         self.closing.set()

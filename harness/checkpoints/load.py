@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
+from harness.checkpoints.pretrained import BASE, open_pretrained
 from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.messages import say
@@ -58,7 +59,10 @@ class LoadedCheckpoint:
 
 
 def load_run(name: str, root: Path = Path("runs"), checkpoint: str | None = None) -> LoadedCheckpoint:
-    """A checkpoint of a run, see `find_checkpoint`. UserError when there is no such run or checkpoint."""
+    """A checkpoint of a run, see `find_checkpoint`; the ready-made model is opened where it was not yet. UserError when
+    there is no such run or checkpoint."""
+    if name == BASE and not (root / BASE).exists():
+        open_pretrained(root)
     return load_checkpoint(find_checkpoint(RunDir.existing(name, root).checkpoints, checkpoint))
 
 

@@ -191,6 +191,11 @@ def load_training(run: Training, folder: Path) -> None:
     state = load_state(folder)
     run.step = state["step"]
     run.hardware = format_as_begun(run.hardware, run.config.train, state.get("precision"))
+    if missing := [name for name in optimizers_of(run) if name not in state]:
+        raise UserError(
+            f"{folder}: holds weights without the optimisers' state ({', '.join(missing)}), so its training cannot go "
+            "on; try another --set name= (the ready-made model: PRETRAINED=1, which starts from its weights)"
+        )
     for name, optimizer in optimizers_of(run).items():
         # Moments as they were; rates and the rest as the config says, also after an allowed change of it.
         pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)

@@ -12,6 +12,7 @@ import torch
 
 from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, take_newest
 from harness.checkpoints.load import find_checkpoint
+from harness.checkpoints.pretrained import BASE, open_pretrained, pretrained_facts
 from harness.config.experiment import (
     Config,
     base_name,
@@ -125,11 +126,22 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
         stored = complete_config(read_meta(folder)["config"])
     except ValueError as error:
         raise UserError(f"{folder}: cannot be fine-tuned: {error}") from error
-    mine = config_to_dict(config)
-    if differences := config_differences(_shape_of(stored), _shape_of(mine)):
+    if differences := config_differences(_shape_of(stored), _shape_of(config_to_dict(config))):
         lines = [f"  {key}: the run has {old!r}, this config {new!r}" for key, old, new in differences]
         raise UserError("\n".join([f"{folder}: a run of another shape cannot be fine-tuned with this config", *lines]))
     return folder
+
+
+def pretrained_source(config: Config) -> Path:
+    """The ready-made model's checkpoint, to train from, opened and checked to fit this config's networks."""
+    made = pretrained_facts()["runs"][BASE]["config"]
+    if differences := config_differences(_shape_of(complete_config(made)), _shape_of(config_to_dict(config))):
+        told = ", ".join(f"{key}: {new!r} (the model has {old!r})" for key, old, new in differences)
+        raise UserError(
+            f"PRETRAINED: found {told}, allowed networks like those of the ready-made model; try configs/demo.yaml, or "
+            "leave PRETRAINED out"
+        )
+    return open_pretrained()
 
 
 def _shape_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -143,14 +143,16 @@ def write_run(root: Path, config: Config, start: Config, moved_by: float, step: 
     generator, discriminator = build_networks(start, num_classes, torch.device("cpu"))
     weights: dict[str, torch.nn.Module] = {"generator": generator, "discriminator": discriminator}
     if start.reconstruction.apply:
-        weights["encoder"], _ = build_encoder_and_heads(start, num_classes, (4,), torch.device("cpu"))
+        encoder, heads = build_encoder_and_heads(start, num_classes, (4,), torch.device("cpu"))
+        weights |= {"encoder": encoder, "feature_heads": heads}
     for number, network in enumerate(weights.values()):
         rng = torch.Generator().manual_seed(number)
         with torch.no_grad():
             for weight in network.parameters():
                 weight.add_(moved_by * weight.std(correction=0) * torch.randn(weight.shape, generator=rng))
     weights["generator_ema"] = generator
-    facts = {"step": step, "num_classes": num_classes, "config": config_to_dict(config), "class_names": CLASS_NAMES}
+    facts = {"step": step, "num_classes": num_classes, "config": config_to_dict(config)}
+    facts |= {"class_names": CLASS_NAMES, "data_sha256": None}
     folder = checkpoint_folder(rundir.checkpoints, step)
     save_checkpoint(folder, {k: v.state_dict() for k, v in weights.items()}, {"step": step}, facts)
     for number in range(1, step + 1):

@@ -1,10 +1,10 @@
-// No run yet: starts the demo, shows how far it is, and opens the studio when it is there.
+// The offer to make the demo run: starts it, shows how far it is, and opens the studio when it is there.
 "use strict";
 import { follow, post } from "./asking.js";
 
 const start = document.getElementById("start");
 const stop = document.getElementById("stop");
-const message = document.getElementById("message");
+const message = document.getElementById("demo-says");
 
 function show(now) {
   if (now.plan) {
@@ -38,4 +38,4 @@ async function begin() {
 
 start.addEventListener("click", begin);
 stop.addEventListener("click", () => post("/jobs/demo/cancel", {}).catch((error) => { message.textContent = error.message; }));
-if (document.body.dataset.atWork === "yes") { begin(); }
+if (document.getElementById("offer").dataset.atWork === "yes") { begin(); }

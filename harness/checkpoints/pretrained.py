@@ -1,0 +1,129 @@
+"""The ready-made model that comes with the repository, as runs that everything else can open.
+
+In: `harness/weights/pretrained/`, which is only ever read. Out: runs/pretrained, runs/pretrained-freezed and the packed
+sets of a few held-out pictures of each. Made by `harness/checkpoints/pack_pretrained.py`.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from PIL import Image
+from torch import Tensor
+
+from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
+from harness.config.experiment import Config, check_config, complete_config, config_to_dict, config_to_yaml
+from harness.config.yaml_files import merge
+from harness.errors import UserError
+from harness.messages import say
+from harness.storage.atomic import atomic_folder, atomic_write
+from harness.storage.hdf5 import PackedWriter
+from harness.storage.json_files import read_json
+from harness.storage.rundir import RunDir, disk_errors_told
+
+PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained"
+FACTS_FILE = "pretrained.json"
+BASE, TUNED = "pretrained", "pretrained-freezed"
+# Sections of a config that say what is done with a finished model: they change nothing that it was trained with.
+LATER_SECTIONS = ("finetune", "encoder", "inversion", "blend", "evaluate")
+REMEDY = "put it back, say with `git checkout harness/weights`"
+
+
+@cache
+def pretrained_facts(folder: Path = PRETRAINED) -> dict[str, Any]:
+    """What the model is and how it was made: `runs` (config, step, seconds, ...), `sets`, `metrics`, and the sha256 of
+    every file. UserError where a file is missing or damaged."""
+    facts = read_json(folder / FACTS_FILE, REMEDY)
+    if facts is None:
+        raise UserError(f"{folder / FACTS_FILE}: found no ready-made model; {REMEDY}")
+    for name, sha256 in facts["sha256"].items():
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            raise UserError(f"{path}: is missing or damaged (sha256 differs); {REMEDY}")
+    return facts
+
+
+def open_pretrained(root: Path = Path("runs"), folder: Path = PRETRAINED) -> Path:
+    """Makes the runs of the ready-made model, and the sets of its gallery, where they are not there yet. Returns the
+    newest checkpoint's folder of the base run."""
+    facts = pretrained_facts(folder)
+    with disk_errors_told(root / BASE):
+        for name in (TUNED, BASE):  # the base run last: whoever sees it finds all
+            if not (root / name).exists():
+                _write_run(root / name, facts, name, folder, _config_of(facts, name))
+        for set_facts in facts["sets"].values():
+            _write_parents(set_facts, folder)
+    return checkpoint_folder(root / BASE / "checkpoints", facts["runs"][BASE]["step"])
+
+
+def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PRETRAINED) -> None:
+    """The base run once more under this config's name, with what the config says of fine-tuning and designs: for a
+    fine-tuned run of one's own."""
+    facts, later = pretrained_facts(folder), config_to_dict(config)
+    content = merge(config_to_dict(_config_of(facts, BASE)), {key: later[key] for key in LATER_SECTIONS})
+    mine = check_config({**content, "name": config.name}, FACTS_FILE)
+    with disk_errors_told(root / config.name):
+        _write_run(root / config.name, facts, BASE, folder, mine)
+        for set_facts in facts["sets"].values():
+            _write_parents(set_facts, folder)
+    say(f"{root / config.name}: the ready-made model, to be fine-tuned")
+
+
+def _config_of(facts: dict[str, Any], name: str) -> Config:
+    return check_config(complete_config(facts["runs"][name]["config"]), FACTS_FILE)
+
+
+def _write_run(final: Path, facts: dict[str, Any], name: str, folder: Path, config: Config) -> None:
+    """The run's folder, which is there whole or not at all."""
+    made = facts["runs"][name]
+    kept = {key: made[key] for key in ("data_sha256", "class_names", "finetuned_from") if key in made}
+    meta = {"step": made["step"], "num_classes": made["num_classes"], "config": config_to_dict(config), **kept}
+    weights = {path.stem: _to_full(safetensors.torch.load_file(path)) for path in sorted((folder / name).iterdir())}
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(final) as temporary:
+        run = RunDir(temporary)
+        for part in (run.samples, run.checkpoints):
+            part.mkdir()
+        atomic_write(run.config_path, config_to_yaml(config))
+        save_checkpoint(checkpoint_folder(run.checkpoints, made["step"]), weights, {"step": made["step"]}, meta)
+        if name == BASE:
+            _copy_measures(folder / "measures", run.path / "measures")
+            for key, figures in facts["metrics"].items():
+                run.write_metrics(key, figures)
+        origin = f"the ready-made model of the repository, trained in {made['seconds']:,} s on {made['machine']}"
+        run.write_env(pretrained=origin, **kept)
+        run.write_status("done", step=made["step"], total_steps=made["step"], message=origin)
+        run.log(f"opened: {origin}")
+
+
+def _to_full(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+
+
+def _copy_measures(source: Path, target: Path) -> None:
+    target.mkdir()
+    for path in sorted(source.glob("*")):  # none yet while the model is being packed
+        atomic_write(target / path.name, path.read_bytes())
+
+
+def _write_parents(set_facts: dict[str, Any], folder: Path) -> None:
+    """The packed set of a sheet of held-out pictures; nothing where the set has been made, here or from its config."""
+    path, (height, width) = Path(set_facts["path"]), set_facts["img_size"]
+    if path.exists() or path.with_name(path.name.replace("_valid", "_train")).exists():
+        return
+    with Image.open(folder / set_facts["sheet"]) as sheet:  # ours: its sha256 has been compared
+        pixels = np.asarray(sheet.convert("RGB"))
+    about = {"split": "valid", "origin": "held-out pictures that came with the ready-made model"}
+    with PackedWriter(path, height, width, set_facts["class_names"], about) as writer:
+        for picture in cut_sheet(pixels, height, width):
+            writer.append(picture, 0)
+
+
+def cut_sheet(sheet: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (N, height, width, 3) of a sheet without gaps, row by row."""
+    rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
+    cells = sheet.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(cells.reshape(rows * columns, height, width, 3))
