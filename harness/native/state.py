@@ -32,6 +32,7 @@ from harness.runtime.rng import Draws
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
 
+MOST_REASON = 200  # characters: torch names every weight
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -182,7 +183,8 @@ def load_networks(run: Training, folder: Path) -> None:
             network.load_state_dict(load_weights(folder, stored))
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise UserError(f"{folder}: {name} has another shape than this config's model: {reason}") from error
+            short = f"{reason[:MOST_REASON]} ..." if len(reason) > MOST_REASON else reason
+            raise UserError(f"{folder}: {name} has another shape than this config's model: {short}") from error
 
 
 def load_training(run: Training, folder: Path) -> None:

@@ -17,6 +17,8 @@ from blend.encoder.model import build_encoder, encoder_folder, generator_keys, g
 from blend.generator.styled_generator import load_generator
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, config_to_dict, config_to_yaml, finetune_config, load_config
+from harness.features.efficientnet_lite0 import CHANNELS
+from harness.features.frozen_maps import LITE0_BLOCKS
 from harness.networks.build import build_encoder_and_heads, build_networks
 from harness.runtime.device import one_thread
 from harness.storage.hdf5 import PackedWriter
@@ -27,6 +29,7 @@ BASE = ROOT / "configs/base.yaml"
 SIZE, Z_DIM = 32, 8
 CLASS_NAMES = ["ordinary", "concept"]
 TRAIN_COUNT, VALID_COUNT = 40, 16
+MAP_CHANNELS = tuple(CHANNELS[block] for block in LITE0_BLOCKS)
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data.set": "cars",
@@ -143,7 +146,7 @@ def write_run(root: Path, config: Config, start: Config, moved_by: float, step: 
     generator, discriminator = build_networks(start, num_classes, torch.device("cpu"))
     weights: dict[str, torch.nn.Module] = {"generator": generator, "discriminator": discriminator}
     if start.reconstruction.apply:
-        encoder, heads = build_encoder_and_heads(start, num_classes, (4,), torch.device("cpu"))
+        encoder, heads = build_encoder_and_heads(start, num_classes, MAP_CHANNELS, torch.device("cpu"))
         weights |= {"encoder": encoder, "feature_heads": heads}
     for number, network in enumerate(weights.values()):
         rng = torch.Generator().manual_seed(number)
