@@ -40,7 +40,7 @@ __all__ = [
 
 
 # Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
-LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness")
+LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness", "reconstruction.colour_weight")
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:

@@ -145,6 +145,7 @@ class ReconstructionSettings(Section):
     muon_lr: Rate | None
     pixel_lambda: Positive
     gradient_lambda: Annotated[float, Field(ge=0, le=1e6)]
+    colour_weight: Annotated[float, Field(ge=0, le=1e3)]
     features_lambda: Annotated[float, Field(ge=0, le=1e6)]
     class_lambda: Positive
     decorrelation_lambda: Annotated[float, Field(ge=0, le=1e6)]

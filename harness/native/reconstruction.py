@@ -108,7 +108,7 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
     with torch.no_grad():
         real_maps = rec.maps(real_shifted)
     maps = rec.maps(seen_shifted)
-    parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda)
+    parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda, settings.colour_weight)
     parts["features"] = feature_loss([part[:count] for part in maps], real_maps)
     parts["g_loss"] = settings.pixel_lambda * parts["pixel"] + settings.features_lambda * parts["features"]
     (gradient,) = torch.autograd.grad(parts["g_loss"], seen, retain_graph=joined)
@@ -168,13 +168,17 @@ def shift(x: Tensor, down: int, right: int) -> Tensor:
     return F.pad(x, (right, 0, down, 0), mode="replicate")[:, :, : x.shape[2], : x.shape[3]]
 
 
-def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float) -> Tensor:
-    """Mean absolute difference of float (B, 3, H, W) and of their slopes, over SCALES sizes."""
+def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float, colour_weight: float = 1.0) -> Tensor:
+    """Mean absolute difference of float (B, 3, H, W) and of their slopes, over SCALES sizes; what is not grey of a
+    difference counts `colour_weight` times."""
     loss = x.new_zeros(())
     for scale in range(SCALES):
         if scale:
             x, target = F.avg_pool2d(x, 2), F.avg_pool2d(target, 2)
         difference = x - target
+        if colour_weight != 1:
+            grey = difference.mean(1, keepdim=True)
+            difference = grey + colour_weight * (difference - grey)
         slopes = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
         loss = loss + difference.abs().mean() + gradient_lambda * slopes / 2
     return loss / SCALES

@@ -39,6 +39,13 @@ def test_a_flat_difference_has_no_slope():
     assert pixel_loss(x + noise, x, 4.0) > pixel_loss(x + noise, x, 0.0) > 0
 
 
+def test_a_difference_of_colour_counts_more():
+    x = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    tint = torch.tensor([0.2, -0.1, -0.1])[:, None, None]
+    torch.testing.assert_close(pixel_loss(x + 0.5, x, 4.0, 3.0), torch.tensor(0.5))
+    torch.testing.assert_close(pixel_loss(x + tint, x, 4.0, 3.0), 3 * pixel_loss(x + tint, x, 4.0))
+
+
 def test_a_shift_repeats_the_edge():
     x = torch.arange(12.0).view(1, 1, 3, 4)
     assert reconstruction.shift(x, 1, 2)[0, 0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [4, 4, 4, 5]]
