@@ -10,15 +10,7 @@ from typing import Annotated
 import typer
 
 from blend.generator.kinds import Kind
-from harness.cli import (
-    PRETRAINED_CHANGES,
-    ConfigOption,
-    DryRunOption,
-    PretrainedOption,
-    SetOption,
-    make_app,
-    run_command,
-)
+from harness.cli import ConfigOption, DryRunOption, PretrainedOption, SetOption, make_app, run_command
 from harness.config.experiment import Config, config_to_yaml, load_config
 from harness.storage.rundir import refuse_other_size
 
@@ -121,8 +113,11 @@ def demo(
     from blend.demo.demo import demo_run
     from blend.demo.stages import STAGES, start_from_pretrained
 
-    changes = [*(PRETRAINED_CHANGES if pretrained else ()), *(overrides or [])]
-    demo_run(config, changes, dry_run, start_from_pretrained(STAGES) if pretrained else STAGES)
+    if not pretrained:
+        return demo_run(config, overrides or [], dry_run)
+    from harness.checkpoints.pretrained import pretrained_changes
+
+    demo_run(config, [*pretrained_changes(), *(overrides or [])], dry_run, start_from_pretrained(STAGES))
 
 
 @app.command()

@@ -11,15 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import (
-    PRETRAINED_CHANGES,
-    ConfigOption,
-    DryRunOption,
-    PretrainedOption,
-    SetOption,
-    make_app,
-    run_command,
-)
+from harness.cli import ConfigOption, DryRunOption, PretrainedOption, SetOption, make_app, run_command
 from harness.config.experiment import (
     Config,
     base_name,
@@ -57,7 +49,7 @@ def train(
     pretrained: PretrainedOption = False,
 ) -> None:
     """Train a run, or go on with it. Prints the run's folder."""
-    resolved = load_config(config, [*(PRETRAINED_CHANGES if pretrained else ()), *(overrides or ())])
+    resolved = load_config(config, [*_pretrained_changes(pretrained), *(overrides or ())])
     if dry_run:
         more = {"starts from": "the ready-made model"} if pretrained else {}
         return _print_plan(resolved, limit_steps, **more)
@@ -85,7 +77,7 @@ def finetune(
     pretrained: PretrainedOption = False,
 ) -> None:
     """FreezeD: fine-tune the config's run on its second set. Prints the new run's folder."""
-    resolved = load_config(config, overrides or ())
+    resolved = load_config(config, [*_pretrained_changes(pretrained), *(overrides or ())])
     if dry_run:
         tuned = finetune_config(resolved)
         more = {"starts from": f"runs/{base_name(resolved)}, checkpoint {checkpoint or 'newest'}"}
@@ -99,6 +91,14 @@ def finetune(
         copy_pretrained(resolved.model_copy(update={"name": base_name(resolved)}))
     options = {"checkpoint": checkpoint, "limit_steps": limit_steps, "allow_config_change": allow_config_change}
     _start("finetune_run", resolved, processes, **options)
+
+
+def _pretrained_changes(pretrained: bool) -> list[str]:
+    if not pretrained:
+        return []
+    from harness.checkpoints.pretrained import pretrained_changes
+
+    return pretrained_changes()
 
 
 def _refuse_foreign_engine(config: Config) -> None:

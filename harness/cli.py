@@ -19,10 +19,8 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
 ]
 PretrainedOption = Annotated[
-    bool, typer.Option("--pretrained", help="Start from the ready-made model's weights, where the networks are alike.")
+    bool, typer.Option("--pretrained", help="Start from the ready-made model: its networks, its weights.")
 ]
-# It has learned to redraw already, so the discriminators join at once.
-PRETRAINED_CHANGES = ("reconstruction.warmup_steps=0",)
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
 
 

@@ -5,6 +5,7 @@ sets of a few held-out pictures of each. Made by `harness/checkpoints/pack_pretr
 """
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PR
         for set_facts in facts["sets"].values():
             _write_parents(set_facts, folder)
     say(f"{root / config.name}: the ready-made model, to be fine-tuned")
+
+
+def pretrained_changes() -> list[str]:
+    """What `--set` would say for a training that starts from it: its networks; and it has learned to redraw already, so
+    the discriminators join at once."""
+    model = pretrained_facts()["runs"][BASE]["config"]["model"]
+    return ["reconstruction.warmup_steps=0", *(f"model.{key}={json.dumps(value)}" for key, value in model.items())]
 
 
 def _config_of(facts: dict[str, Any], name: str) -> Config:

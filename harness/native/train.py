@@ -138,8 +138,8 @@ def pretrained_source(config: Config) -> Path:
     if differences := config_differences(_shape_of(complete_config(made)), _shape_of(config_to_dict(config))):
         told = ", ".join(f"{key}: {new!r} (the model has {old!r})" for key, old, new in differences)
         raise UserError(
-            f"PRETRAINED: found {told}, allowed networks like those of the ready-made model; try configs/demo.yaml, or "
-            "leave PRETRAINED out"
+            f"PRETRAINED: found {told}, allowed pictures of the ready-made model's size and its networks; try "
+            "configs/demo.yaml, or leave PRETRAINED out"
         )
     return open_pretrained()
 

@@ -26,6 +26,7 @@ from harness.checkpoints.pretrained import (
     copy_pretrained,
     cut_sheet,
     open_pretrained,
+    pretrained_changes,
     pretrained_facts,
 )
 from harness.config.experiment import Config, finetune_config, load_config
@@ -171,7 +172,8 @@ def test_its_config_is_that_of_the_repository():
 
 
 def test_training_starts_from_it(new_clone, one_thread):
-    config = config_of("mine", **{"optim.batch_size": 2, "train.precision": "fp32", "train.threads": 1})
+    sets = ["name=mine", "optim.batch_size=2", "train.precision=fp32", "train.threads=1"]
+    config = load_config(ROOT / "configs/demo.yaml", [*pretrained_changes(), *sets])
     write_packed(Path(), config, "train", 4, seed=1)
     source = pretrained_source(config)
     train_run(config, limit_steps=1, source=source)
@@ -185,6 +187,6 @@ def test_training_starts_from_it(new_clone, one_thread):
 
 
 def test_networks_of_another_shape_cannot_start_from_it(new_clone):
-    with refused("img_size", "allowed networks like those"):
+    with refused("data.img_size", "ready-made model's size"):
         pretrained_source(config_of("mine", "configs/sngan_demo.yaml"))
     assert not Path("runs").exists()
