@@ -113,11 +113,12 @@ def demo(
     from blend.demo.demo import demo_run
     from blend.demo.stages import STAGES, start_from_pretrained
 
-    if not pretrained:
-        return demo_run(config, overrides or [], dry_run)
-    from harness.checkpoints.pretrained import pretrained_changes
+    changes, stages = overrides or [], STAGES
+    if pretrained:
+        from harness.checkpoints.pretrained import pretrained_changes
 
-    demo_run(config, [*pretrained_changes(), *(overrides or [])], dry_run, start_from_pretrained(STAGES))
+        changes, stages = [*pretrained_changes(), *changes], start_from_pretrained(STAGES)
+    demo_run(config, changes, dry_run, stages)
 
 
 @app.command()

@@ -90,11 +90,10 @@ STAGES = (
 )
 
 
-def start_from_pretrained(stages: Sequence[Stage]) -> list[Stage]:
+def start_from_pretrained(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The same stages, but training starts from the ready-made model."""
-    return [
-        replace(stage, command=(*stage.command, "--pretrained")) if stage.name == "train" else stage for stage in stages
-    ]
+    more = {"train": ("--pretrained",)}
+    return tuple(replace(stage, command=stage.command + more.get(stage.name, ())) for stage in stages)
 
 
 def seconds_left(stages: Sequence[Stage], done_count: int, spent_sec: Mapping[str, float]) -> list[float]:
