@@ -3,6 +3,7 @@
 In: pictures of the generator's size. Out: latents, and class logits where the generator is conditional.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blend.generator.kinds import Kind
+from blend.generator.kinds import KINDS, Kind
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
-from harness.checkpoints.load import load_own_encoder
+from harness.checkpoints.load import LoadedCheckpoint, load_own_encoder
 from harness.config.experiment import Config, EncoderSettings
 from harness.errors import UserError
 from harness.features.resnet18 import imagenet_state
@@ -23,7 +24,9 @@ from harness.messages import say
 from harness.networks.encoder import Encoder
 from harness.networks.resnet18 import IMAGENET_WIDTH, ResNet18
 from harness.runtime.rng import seed_for
+from harness.storage.cache import read_cached
 
+POLISHED = "polished"  # entry of a polished encoder's file
 ENCODE_BATCH_SIZE = 64
 
 
@@ -89,10 +92,38 @@ def load_encoders(config: Config, generator: StyledGenerator) -> Encoders:
     if not has_own_encoder(generator):
         encoder = load_encoder(config, generator)
         return Encoders(encoder, encoder)
-    ordinary = load_own_encoder(generator.base)
+    found = [_polished(load_own_encoder(loaded), generator, kind) for kind, loaded in own_runs(generator)]
+    return Encoders(found[0], found[-1])
+
+
+def own_runs(generator: StyledGenerator) -> list[tuple[Kind, LoadedCheckpoint]]:
+    """The runs whose encoder learned with their generator, by the kind of pictures that it reads."""
     tuned = generator.tuned
     own = tuned is not None and tuned.config.reconstruction.apply
-    return Encoders(ordinary, load_own_encoder(tuned) if tuned is not None and own else ordinary)
+    return [("ordinary", generator.base), *([("concept", tuned)] if tuned is not None and own else [])]
+
+
+def polished_path(generator: StyledGenerator, kind: Kind) -> Path:
+    """`runs/<base>/polished/<kind>.safetensors`."""
+    return generator.folder / "polished" / f"{kind}.safetensors"
+
+
+def polished_key(encoder: Encoder, generator: StyledGenerator, kind: Kind) -> dict[str, Any]:
+    """What a polished encoder belongs to: the one that it was, and its generator."""
+    return {"version": 1, "encoder": encoder.sha256, "generator": generator.key(KINDS.index(kind) * STYLE_STEPS)}
+
+
+def _polished(encoder: Encoder, generator: StyledGenerator, kind: Kind) -> Encoder:
+    """The encoder as `blend/encoder/polish.py` left it, where that redraws better; else as it is."""
+    path = polished_path(generator, kind)
+    kept = read_cached(path, polished_key(encoder, generator, kind), POLISHED)
+    if kept is None or not kept["errors"][1] < kept["errors"][0]:
+        return encoder
+    prefix = "weights."
+    weights = {key.removeprefix(prefix): torch.from_numpy(v) for key, v in kept.items() if key.startswith(prefix)}
+    encoder.load_state_dict(weights)
+    encoder.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return encoder
 
 
 def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:

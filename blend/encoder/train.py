@@ -23,6 +23,7 @@ from blend.encoder.model import (
     has_own_encoder,
     load_encoders,
 )
+from blend.encoder.polish import polish_encoders
 from blend.encoder.ridge_init import fit_skip
 from blend.encoder.step import BETA2, Learning, encoder_step, trial_pass
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
@@ -95,7 +96,9 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
 
 
 def _measure_own(config: Config, generator: StyledGenerator) -> Path:
-    """Figures of encoders that learned together with the generators: nothing is left to teach."""
+    """Figures of encoders that learned together with the generators, polished first where the config asks for it."""
+    if config.encoder.polish_steps:
+        polish_encoders(config, generator)
     encoders, settings = load_encoders(config, generator), config.encoder
     figures = measure_encoder(encoders, generator, _styles(config), settings.valid_count, config.seed)
     figures |= {"z_dim": generator.latents.z_dim, "steps": generator.base.step, "seed_latent_mse": SEED_LATENT_MSE}

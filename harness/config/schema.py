@@ -221,6 +221,7 @@ class EncoderSettings(Section):
     log_every_steps: Count
     save_every_steps: Count
     valid_count: Annotated[int, Field(ge=16, le=1_000_000)]
+    polish_steps: Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class Inversion(Section):

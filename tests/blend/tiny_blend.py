@@ -51,6 +51,7 @@ TINY: dict[str, Any] = {
     "encoder.save_every_steps": 5,
     "encoder.picture_every_steps": 2,
     "encoder.valid_count": 16,
+    "encoder.polish_steps": 0,
     "inversion.count": 4,
     "inversion.steps": 5,
     "inversion.lr": 0.05,

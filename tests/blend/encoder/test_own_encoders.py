@@ -12,6 +12,7 @@ from blend.encoder.model import encode, load_encoders
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config
+from harness.networks.encoder import Encoder
 from harness.storage.rundir import RunDir
 from tests.blend.tiny_blend import coarse_pictures, make_tiny_runs
 
@@ -42,6 +43,36 @@ def test_without_a_fine_tuned_run_one_encoder_reads_both(tmp_path: Path):
     assert encoders.ordinary is encoders.concept
 
 
+def polishing(config: Config, steps: int) -> Config:
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"polish_steps": steps})})
+
+
+def test_an_encoder_is_polished_where_it_helps(config: Config, capsys):
+    generator = load_generator(config)
+    before = load_encoders(config, generator)
+    train_encoder(polishing(config, 40))
+    assert capsys.readouterr().err.count(", taken") == 2
+    after = load_encoders(config, generator)
+    assert len({each.sha256 for each in (before.ordinary, before.concept, after.ordinary, after.concept)}) == 4
+    pictures = np.stack(list(coarse_pictures(32, 3, 32, 32)))
+
+    def error(encoder: Encoder) -> float:
+        drawn = generator.draw(encode(encoder, pictures)[0], 0.0)
+        return float(np.square(drawn.astype(float) - pictures).mean())
+
+    assert error(after.ordinary) < error(before.ordinary)
+    train_encoder(polishing(config, 1))  # was polished before: stays
+    assert load_encoders(config, generator).ordinary.sha256 == after.ordinary.sha256
+
+
+def test_a_polishing_that_does_not_help_is_not_taken(config: Config, capsys, monkeypatch):
+    monkeypatch.setattr("blend.encoder.polish.LR", 10.0)
+    before = load_encoders(config, load_generator(config))
+    train_encoder(polishing(config, 3))
+    assert capsys.readouterr().err.count(", not taken") == 2
+    assert load_encoders(config, load_generator(config)).ordinary.sha256 == before.ordinary.sha256
+
+
 def test_nothing_is_left_to_teach_but_much_to_measure(config: Config, capsys):
     assert train_encoder(config) == Path("runs/tiny")
     figures = RunDir(Path("runs/tiny")).read_metrics()["encoder"]
@@ -49,7 +80,7 @@ def test_nothing_is_left_to_teach_but_much_to_measure(config: Config, capsys):
     assert 0 < figures["picture_error"] < 4 and figures["picture_error"] != figures["picture_error_concept"]
     said = f"its encoder learned with it; picture error of held-out pictures in one pass {figures['picture_error']:.4f}"
     assert said in capsys.readouterr().err
-    assert not Path("runs/tiny/encoder").exists()
+    assert not Path("runs/tiny/encoder").exists() and not Path("runs/tiny/polished").exists()
 
 
 def test_the_whole_way_to_designs(config: Config):
