@@ -49,7 +49,7 @@ from harness.runtime.run_life import RunLife, run_life
 from harness.storage.rundir import RunDir
 
 # No update computes anything else with them. total_steps does: the learning rate follows it.
-FREE_KEYS = ("encoder.log_every_steps", "encoder.save_every_steps", "encoder.valid_count")
+FREE_KEYS = ("encoder.log_every_steps", "encoder.save_every_steps", "encoder.valid_count", "encoder.polish_steps")
 CURVES = {"z_loss": "loss on z while learning", "latent_mse": "latent MSE on fresh pictures"}
 CURVE_POINTS, CURVE_COUNT = 10, 128  # so many points over a run, each measured on so many pictures of each style
 
