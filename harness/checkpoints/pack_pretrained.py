@@ -40,8 +40,8 @@ from harness.storage.rundir import RunDir
 # What drawing, reading pictures and training need; the tuned run is only drawn with.
 NETWORKS = {BASE: ("generator", "encoder", "discriminator", "feature_heads"), TUNED: ("generator", "encoder")}
 # Cars that each run draws, kept to compare with: a row a run.
-DRAWN_FILE, DRAWN_COUNT, DRAWN_SEED = "drawn.png", 4, 2026
-PARENTS, SHEET_COLUMNS, JPEG_QUALITY = 24, 4, 95
+DRAWN_FILE, DRAWN_COUNT, DRAWN_SEED = "drawn.png", 2, 2026
+PARENTS, SHEET_COLUMNS, JPEG_QUALITY = 24, 4, 90
 KEPT_METRICS = ("encoder", "inversion", "blend", "measures", "evaluate")
 
 app = make_app("Packs a finished run as the ready-made model.")

@@ -231,11 +231,6 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             ("model.g_cond_mtd", "model.d_cond_mtd"),
             f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD",
         )
-    if model.mapping_layers and model.backbone != "subpixel":
-        yield (
-            ("model.mapping_layers", "model.backbone"),
-            f"model.mapping_layers: found {model.mapping_layers}, allowed 0 but with model.backbone=subpixel, try 0",
-        )
     if model.backbone == "subpixel":
         yield from _fixed_faults(config, "model.backbone=subpixel", WITH_SUBPIXEL)
     for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):

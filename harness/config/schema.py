@@ -78,7 +78,6 @@ class Clean(Section):
 class Model(Section):
     backbone: Literal["resnet", "conv", "subpixel"]
     z_dim: Width
-    mapping_layers: Annotated[int, Field(ge=0, le=16)]
     g_conv_dim: Width
     d_conv_dim: Width
     g_cond_mtd: Literal["cBN", "concat"] | None

@@ -25,16 +25,15 @@ class ArchSpec:
     """Everything that decides the two networks.
 
     `num_classes` 0 = unconditional. Self-attention stands after block `attn_*_loc` (1 = the first). `g_act_fn` and
-    `d_act_fn` are for the conv backbone; the ResNet has ReLU. `mapping_layers` is for the subpixel one.
-    `commute_1x1` computes the 1x1 shortcut convolutions at the smaller size, and `fuse_resampling` the 3x3 ones beside
-    a doubling or halving too (`resample.py`): fewer operations for the same function, up to rounding.
+    `d_act_fn` are for the conv backbone; the ResNet has ReLU. `commute_1x1` computes the 1x1 shortcut convolutions at
+    the smaller size, and `fuse_resampling` the 3x3 ones beside a doubling or halving too (`resample.py`): fewer
+    operations for the same function, up to rounding.
     """
 
     img_height: int
     img_width: int
     backbone: str = "resnet"
     z_dim: int = 128
-    mapping_layers: int = 0
     g_conv_dim: int = 64
     d_conv_dim: int = 64
     num_classes: int = 0

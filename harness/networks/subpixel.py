@@ -6,8 +6,6 @@ batch norm: one latent gives one picture while it trains too, and mixed weights 
 rearranges pixels into channels first; its residual blocks halve the map.
 """
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +22,6 @@ D_WIDTHS = (1, 2, 3, 4)  # of each halving, times d_conv_dim
 SLOPE = 0.2  # of the leaky ReLU
 RESIDUAL_GAIN = 0.3  # of each block at the start: without batch norm the maps would grow from block to block
 MODULATION_STD = 0.5  # of what a normal latent adds to a channel's scale and shift at the start
-MAPPING_WIDTH, MAPPING_GAIN = 256, 0.5  # of a hidden layer; of what the mapping adds to the latent
 LOGIT_GAIN = 8.0  # under spectral norm logits would hardly reach the hinge's margins
 
 
@@ -46,21 +43,6 @@ def g_channels(height: int, conv_dim: int) -> list[int]:
 
 def leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)
-
-
-class Mapping(nn.Module):
-    """z (B, z_dim) -> float32 (B, z_dim): z and what a network adds to it."""
-
-    def __init__(self, z_dim: int, hidden_layers: int, sn: bool) -> None:
-        super().__init__()
-        sizes = [z_dim, *[MAPPING_WIDTH] * hidden_layers, z_dim]
-        self.layers = nn.ModuleList([linear(a, b, sn=sn) for a, b in itertools.pairwise(sizes)])
-
-    def forward(self, z: Tensor) -> Tensor:
-        h = z
-        for layer in self.layers[:-1]:
-            h = leaky(layer(h))
-        return z + MAPPING_GAIN * to_full_precision(self.layers[-1](h))
 
 
 class Modulation(nn.Module):
@@ -141,24 +123,17 @@ class SubpixelGenerator(Generator):
             block = SubpixelGeneratorBlock(in_channels, out_channels, latent_dim, True, spec)
             self.add_block(block, out_channels)
         self.head = SubpixelHead(channels[-1], pixel_factor(spec.img_height), sn=spec.apply_g_sn)
-        layers = spec.mapping_layers
-        self.mapping = Mapping(spec.z_dim, layers, sn=spec.apply_g_sn) if layers else nn.Identity()
         init_weights(self, spec.g_init)
         self.head.start_without_grid()
-        if spec.apply_g_sn:
-            return  # weights are divided by their size
         for layer in self.modules():
-            if isinstance(layer, Modulation):
+            if isinstance(layer, Modulation) and not spec.apply_g_sn:
                 nn.init.normal_(layer.linear.weight, std=MODULATION_STD * latent_dim**-0.5)
-        for layer in self.mapping.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, SLOPE)
 
     def condition(self, latent: Tensor, y: Tensor | None) -> Tensor:
         return latent
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return torch.tanh(to_full_precision(self.head(leaky(self.grow(self.mapping(z), y)))))
+        return torch.tanh(to_full_precision(self.head(leaky(self.grow(z, y)))))
 
 
 class SubpixelDiscriminatorBlock(nn.Module):
