@@ -101,7 +101,9 @@ def _write_run(final: Path, facts: dict[str, Any], name: str, folder: Path, conf
             _copy_measures(folder / "measures", run.path / "measures")
             for key, figures in facts["metrics"].items():
                 run.write_metrics(key, figures)
-        origin = f"the ready-made model of the repository, trained in {made['seconds']:,} s on {made['machine']}"
+        minutes = round(made["seconds"] / 60)
+        origin = f"the ready-made model that comes with Carforge, trained on drawn cars for {minutes} minutes"
+        origin += f" ({made['machine']})"
         run.write_env(pretrained=origin, **kept)
         run.write_status("done", step=made["step"], total_steps=made["step"], message=origin)
         run.log(f"opened: {origin}")
