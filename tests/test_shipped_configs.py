@@ -47,7 +47,7 @@ def tiny_overrides(config: Config) -> list[str]:
     ordinary, concept = ("brands", "brand_concepts") if config.model.conditional else ("ordinary", "concept")
     drawn = {"source": "procedural", "src": None, "count": COUNT}
     optim = {"batch_size": BATCH, "total_steps": STEPS, "total_epochs": None}
-    encoder = {"width": 8, "head_dims": [16], "skip_pictures": 64, "batch_size": BATCH, "valid_count": 16}
+    encoder = {"width": 8, "head_dims": [16], "skip_pictures": 64, "batch_size": BATCH, "valid_count": 16, "polish_steps": 2}
     changes: dict[str, dict[str, Any]] = {
         "data": {**drawn, "kind": ordinary, "img_size": [HEIGHT, HEIGHT * width // height]},
         "model": {"g_conv_dim": 8, "d_conv_dim": 8},
