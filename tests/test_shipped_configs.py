@@ -47,7 +47,7 @@ def tiny_overrides(config: Config) -> list[str]:
     ordinary, concept = ("brands", "brand_concepts") if config.model.conditional else ("ordinary", "concept")
     drawn = {"source": "procedural", "src": None, "count": COUNT}
     optim = {"batch_size": BATCH, "total_steps": STEPS, "total_epochs": None}
-    encoder = {"width": 8, "head_dims": [16], "skip_pictures": 64, "batch_size": BATCH, "valid_count": 16, "polish_steps": 2}
+    encoder = {"width": 8, "head_dims": [16], "skip_pictures": 64, "batch_size": BATCH, "valid_count": 16}
     changes: dict[str, dict[str, Any]] = {
         "data": {**drawn, "kind": ordinary, "img_size": [HEIGHT, HEIGHT * width // height]},
         "model": {"g_conv_dim": 8, "d_conv_dim": 8},
@@ -55,7 +55,7 @@ def tiny_overrides(config: Config) -> list[str]:
         "reconstruction": {"features": "reader", "encoder_width": 8, "warmup_steps": 1},
         "train": {"device": "cpu", "precision": "fp32", "threads": 1, "sample_count": 4},
         "finetune.override": {"data": {**drawn, "kind": concept}, "optim": optim},
-        "encoder": {**encoder, "total_steps": 1},
+        "encoder": {**encoder, "total_steps": 1, "polish_steps": STEPS},
         "inversion": {"count": 3, "steps": STEPS},
         "blend": {"pairs": 2},
     }
