@@ -14,7 +14,8 @@ from PIL import Image
 from blend.designs.session import open_session
 from blend.generator.styled_generator import load_generator
 from blend.measures.measures import load_measures
-from blend.studio.command import first_run
+from blend.studio import server
+from blend.studio.command import first_run, open_studio
 from harness.checkpoints.checkpoint import load_weights, read_meta
 from harness.checkpoints.load import load_run
 from harness.checkpoints.pack_pretrained import DRAWN_FILE, draw_to_compare, measures, weights
@@ -33,6 +34,7 @@ from harness.config.experiment import Config, finetune_config, load_config
 from harness.native.train import pretrained_source, train_run
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
+from harness.web.page import page_environment
 from tests.blend.tiny_blend import make_quick, make_tiny_runs, write_packed
 from tests.commands import ROOT
 from tests.refusals import refused
@@ -190,3 +192,16 @@ def test_networks_of_another_shape_cannot_start_from_it(new_clone):
     with refused("data.img_size", "ready-made model's size"):
         pretrained_source(config_of("mine", "configs/sngan_demo.yaml"))
     assert not Path("runs").exists()
+
+
+def test_the_studio_says_what_it_is_and_offers_the_demo(new_clone):
+    Path("configs").symlink_to(ROOT / "configs")
+    studio = open_studio(first_run())
+    try:
+        facts = studio.page_facts()
+        page = page_environment(Path(server.__file__).parent / "templates").get_template("studio.html.j2").render(facts)
+    finally:
+        studio.close()
+    assert "ready-made model that comes with Carforge" in facts["run"]["origin"]
+    assert facts["run"]["lacking"]["encoder"] == "" and len(facts["offer"]["plan"]) == 8
+    assert page.count("Make the demo run") == 1 and "demo_offer.js" in page and "main.js" in page

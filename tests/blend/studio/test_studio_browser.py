@@ -232,7 +232,7 @@ def test_without_a_run_the_demo_is_offered(tab, make_studio, serve):
     said = "import sys; print('error: no space left, free some', file=sys.stderr); sys.exit(2)"
     tab.goto(serve(make_studio("nothing", [sys.executable, "-c", said])))
     tab.get_by_role("button", name="Make the demo run").click()
-    tab.locator("#message", has_text="free some").wait_for()
+    tab.locator("#demo-says", has_text="free some").wait_for()
     assert tab.get_by_role("button", name="Go on").is_enabled()
     assert tab.locator(".stages li").count() == 8
 
