@@ -7,10 +7,10 @@ from typing import Any
 from blend.report import charts
 from blend.report.design_rows import number_at, text_at
 from blend.report.run_facts import Found, RunFacts
+from harness.checkpoints import pretrained
 from harness.config.experiment import config_to_yaml
 from harness.features import READER_PATH
 
-PRETRAINED_RUN = "pretrained"
 SHOWN_HEX = 12  # of a sha256 of 64
 
 
@@ -90,7 +90,7 @@ def _committed(found: Found) -> str:
     if origin := found.base.env.get("pretrained"):
         return f"yes: {origin}"
     source = found.base.env.get("finetuned_from")
-    if isinstance(source, str) and Path(source).parent.parent.name == PRETRAINED_RUN:
+    if isinstance(source, str) and Path(source).parent.parent.name == pretrained.BASE:
         return f"yes: training began with the ready-made model ({source})"
     return f"no: {_origin(found)}"
 

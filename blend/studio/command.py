@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.checkpoints.pretrained import BASE, open_pretrained
 from harness.errors import UserError
 from harness.messages import say
 from harness.web.serve import LOOPBACK, serve_page, ui_extra
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from blend.studio.studio import Studio
 
 DEMO = Path("configs/demo.yaml")
-PRETRAINED = "pretrained"
 MOST_NAME_BYTES = 200  # of a run: folders and files are named after it
 
 
@@ -42,7 +42,7 @@ def studio_command(run: str | None, host: str, port: int, open_page: bool) -> No
 
 def first_run() -> str:
     """The demo's run, or the ready-made model where the demo has not drawn a car yet."""
-    return DEMO.stem if any(Path("runs", DEMO.stem, "checkpoints").glob("step-*")) else PRETRAINED
+    return DEMO.stem if any(Path("runs", DEMO.stem, "checkpoints").glob("step-*")) else BASE
 
 
 def open_studio(run: str) -> "Studio":
@@ -51,9 +51,7 @@ def open_studio(run: str) -> "Studio":
         from blend.studio import server  # noqa: F401
         from blend.studio.demo_job import DemoChild
         from blend.studio.studio import Studio
-    if run == PRETRAINED:
-        from harness.checkpoints.pretrained import open_pretrained
-
+    if run == BASE:
         open_pretrained()
     command = [sys.executable, "-m", "blend", "demo", "--config", str(DEMO)]
     return Studio(run, DemoChild(DEMO, command))

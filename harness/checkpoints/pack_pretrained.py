@@ -37,7 +37,7 @@ from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.json_files import read_json
 from harness.storage.rundir import RunDir
 
-# What drawing, reading pictures and training need; the tuned run is only drawn with.
+# What drawing, reading pictures and training need; no training starts from the tuned run.
 NETWORKS = {BASE: ("generator", "encoder", "discriminator", "feature_heads"), TUNED: ("generator", "encoder")}
 # Cars that each run draws, kept to compare with: a row a run.
 DRAWN_FILE, DRAWN_COUNT, DRAWN_SEED = "drawn.png", 2, 2026
