@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
-from harness.config.experiment import Config, check_config, complete_config, config_to_dict, config_to_yaml
+from harness.config.experiment import Config, check_config, complete_config, config_to_dict
 from harness.config.yaml_files import merge
 from harness.errors import UserError
 from harness.messages import say
-from harness.storage.atomic import atomic_folder, atomic_write
+from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.json_files import read_json
-from harness.storage.rundir import RunDir, disk_errors_told
+from harness.storage.rundir import disk_errors_told, new_run
 
 PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained"
 FACTS_FILE = "pretrained.json"
@@ -90,12 +90,7 @@ def _write_run(final: Path, facts: dict[str, Any], name: str, folder: Path, conf
     kept = {key: made[key] for key in ("data_sha256", "class_names", "finetuned_from") if key in made}
     meta = {"step": made["step"], "num_classes": made["num_classes"], "config": config_to_dict(config), **kept}
     weights = {path.stem: _to_full(safetensors.torch.load_file(path)) for path in sorted((folder / name).iterdir())}
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(final) as temporary:
-        run = RunDir(temporary)
-        for part in (run.samples, run.checkpoints):
-            part.mkdir()
-        atomic_write(run.config_path, config_to_yaml(config))
+    with new_run(final, config) as run:
         save_checkpoint(checkpoint_folder(run.checkpoints, made["step"]), weights, {"step": made["step"]}, meta)
         if name == BASE:
             _copy_measures(folder / "measures", run.path / "measures")

@@ -32,7 +32,7 @@ from harness.config.experiment import (
 )
 from harness.errors import UserError
 from harness.messages import say
-from harness.storage.atomic import append_whole, atomic_write, clean_leftovers
+from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none
 from harness.storage.lock import hold_lock
 
@@ -204,6 +204,18 @@ class RunDir:
         if not self.stats_path.exists():
             return []
         return [(_row_from(line), line) for line in self.stats_path.read_bytes().splitlines(keepends=True)]
+
+
+@contextmanager
+def new_run(final: Path, config: Config) -> Iterator[RunDir]:
+    """A run's folder to fill, which is there whole at the end of the block, or not at all. It must not exist yet."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(final) as temporary:
+        run = RunDir(temporary)
+        for folder in (run.samples, run.checkpoints):
+            folder.mkdir()
+        atomic_write(run.config_path, config_to_yaml(config))
+        yield run
 
 
 def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 from harness.checkpoints.checkpoint import checkpoint_folder, read_meta, save_checkpoint
 from harness.checkpoints.load import find_checkpoint
-from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml, load_config, read_yaml
+from harness.config.experiment import Config, check_config, config_to_dict, load_config, read_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
 from harness.messages import say
-from harness.storage.atomic import atomic_folder, atomic_write
-from harness.storage.rundir import RunDir, disk_errors_told
+from harness.storage.atomic import atomic_write
+from harness.storage.rundir import RunDir, disk_errors_told, new_run
 from harness.studiogan.dialects.convert import config_to_text, read_foreign
 from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.weights.convert import count_classes, export_checkpoint, foreign_to_parts
@@ -64,17 +64,11 @@ def import_run(
 def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], dict[str, Any]], text: str) -> None:
     """The run's folder, which is there whole or not at all."""
     weights, state, meta = parts
-    with disk_errors_told(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(final) as temporary:
-            run = RunDir(temporary)
-            for folder in (run.samples, run.checkpoints):
-                folder.mkdir()
-            atomic_write(run.config_path, config_to_yaml(config))
-            save_checkpoint(checkpoint_folder(run.checkpoints, meta["step"]), weights, state, meta)
-            run.write_env(**{key: meta[key] for key in ("data_sha256", "class_names", "imported_from")})
-            run.write_status("done", step=meta["step"], total_steps=config.optim.total_steps, message=text)
-            run.log(text)
+    with disk_errors_told(final), new_run(final, config) as run:
+        save_checkpoint(checkpoint_folder(run.checkpoints, meta["step"]), weights, state, meta)
+        run.write_env(**{key: meta[key] for key in ("data_sha256", "class_names", "imported_from")})
+        run.write_status("done", step=meta["step"], total_steps=config.optim.total_steps, message=text)
+        run.log(text)
 
 
 def _tell_unknown(path: Path, keys: list[str], config: Config) -> None:
