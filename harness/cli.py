@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
-from harness.messages import say
+from harness.messages import keep_output_open, say
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
 SetOption = Annotated[
@@ -23,6 +23,7 @@ PretrainedOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # What the user can mend: full, write-protected or failing storage.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -35,7 +36,8 @@ def make_app(about: str) -> typer.Typer:
 
 def run_command(command: Callable[[], object]) -> None:
     """Runs a command line to its end: a mistake is told in its own words, without traceback; our bugs keep theirs."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    keep_output_open()
+    for number in heeded(STOP_SIGNALS):
         signal.signal(number, _stop)
     try:
         command()
@@ -45,27 +47,29 @@ def run_command(command: Callable[[], object]) -> None:
     except Interrupted as stop:
         say(str(stop) or "interrupted: the same command goes on from here")
         sys.exit(EXIT_RESUMABLE)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away (`| head`): nothing is left to tell it
-        sys.exit(1)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise  # a file that should be there: our bug
         where = error.filename or "disk"
         say(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
         sys.exit(EXIT_USER_ERROR)
+    finally:
+        _ignore_stop_signals()  # what arrives now would replace the exit code
 
 
 @contextmanager
 def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda number: None) -> Iterator[list[int]]:
-    """A list that these signals fill instead of ending the process; `heard` is called with each."""
+    """A list that these signals fill instead of ending the process; `heard` is called with each.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         heard(number)
 
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, note) for number in heeded(numbers)}
     try:
         yield received
     finally:
@@ -73,6 +77,20 @@ def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda 
             signal.signal(number, handler)
 
 
+def heeded(numbers: Iterable[int]) -> list[int]:
+    """These signals, without a SIGHUP that is ignored, as under nohup."""
+    return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
 def _stop(number: int, _: object) -> None:
-    """A signal while no stage has its own handler: raised, so that temporary files go on the way out."""
+    """A signal while no stage has its own handler: raised, so that temporary files go on the way out.
+
+    A second one would cut that short, and is ignored.
+    """
+    _ignore_stop_signals()
     raise Interrupted(f"stopped by {signal.Signals(number).name}: the same command starts again")
+
+
+def _ignore_stop_signals() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,10 @@
 """One line for the person, on stderr. Needs the standard library alone: `make doctor` speaks where packages lack."""
 
+import errno
+import io
 import os
 import sys
+from typing import Any
 
 
 def say(text: str) -> None:
@@ -10,3 +13,40 @@ def say(text: str) -> None:
     text = text if rank == "0" else f"[rank {rank}] {text}"
     sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")  # whole: processes mix theirs
     sys.stderr.flush()
+
+
+def keep_output_open() -> None:
+    """From here on, a terminal or pipe that goes away never ends the work: what nobody can read is dropped.
+
+    A descriptor of 0 to 2 that was closed from the start becomes the null device: a file of ours would take its number
+    and get what libraries print. A full disk under stdout is still an error, because results are printed there.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _steady(1, {errno.EPIPE, errno.EIO}, "surrogateescape")
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _steady(2, set(errno.errorcode), "backslashreplace")
+
+
+def _steady(number: int, dropped: set[int | None], errors: str) -> io.TextIOWrapper:
+    raw = _SteadyFile(number, "w", closefd=False)
+    raw.dropped = dropped
+    line_buffering = number == 2 or raw.isatty()
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors=errors, line_buffering=line_buffering)
+
+
+class _SteadyFile(io.FileIO):
+    """Counts what cannot be written, for one of the `dropped` reasons, as written. Other errors are raised once."""
+
+    dropped: set[int | None]
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in self.dropped:
+                self.dropped.add(error.errno)  # else the last flush, on the way out, fails again
+                raise
+            return memoryview(data).nbytes

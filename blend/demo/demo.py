@@ -7,14 +7,13 @@ is passed over, one that was interrupted goes on. Imports no torch: only the sta
 import shlex
 import signal
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from blend.demo.process import StageProcess
 from blend.demo.record import DemoRecord
 from blend.demo.stages import STAGES, Stage, page_path, run_folder, seconds_left
 from blend.report.design_rows import number_at
-from harness.cli import noted_signals
+from harness.cli import STOP_SIGNALS, noted_signals
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
 from harness.messages import say
@@ -44,7 +43,7 @@ def demo_run(config_path: Path, overrides: list[str], dry_run: bool, stages: Seq
         clean_leftovers(record.folder)
         record.read()
         record.stop_left_behind(_say)
-        with _noted_signals() as signals:
+        with noted_signals(STOP_SIGNALS) as signals:
             _run_stages(record, config_path, overrides, signals)
         record.write_metrics()
     _print_outcome(config)
@@ -86,14 +85,6 @@ def _check_end(label: str, code: int, stopped: bool) -> None:
     if code:
         _say(f"{label} ended with exit code {code}, for the reason above; once mended, {SAME_COMMAND}")
         raise SystemExit(code)
-
-
-def _noted_signals() -> AbstractContextManager[list[int]]:
-    """A list that SIGTERM, SIGINT and SIGHUP fill: the running stage is stopped, and its end awaited."""
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        numbers.append(signal.SIGHUP)
-    return noted_signals(numbers)
 
 
 def _print_plan(record: DemoRecord, config_path: Path, overrides: list[str]) -> None:

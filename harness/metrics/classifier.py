@@ -75,6 +75,7 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
         folder / f"{key[:20]}.safetensors",
         {"sha256": key},
         lambda: _learn(featurizer, *_whole(train), len(class_names)),
+        must_keep=False,
     )
     scores = _scores_of(featurizer, tensors, len(class_names))
     pictures, labels = _whole(held_out)

@@ -4,6 +4,7 @@ In: a key and a way to read the features. Out: features and statistics, from the
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def real_side(key: RealKey, read_features: Callable[[], np.ndarray], folder: Pat
         assert len(features) == key.count, f"{len(features)} features for {key}"
         found = with_root(statistics_of(features))
         assert found.root is not None
-        path.with_suffix(".npz").unlink(missing_ok=True)  # as an earlier version kept them
+        with suppress(OSError):  # a folder that is read alone
+            path.with_suffix(".npz").unlink(missing_ok=True)  # as an earlier version kept them
         return {"features": features, "mean": found.mean, "cov": found.cov, "root": found.root}
 
-    kept = cached(path, made_from, make)
+    kept = cached(path, made_from, make, must_keep=False)
     features = kept["features"]
     return RealSide(features, Statistics(kept["mean"], kept["cov"], len(features), kept["root"]))

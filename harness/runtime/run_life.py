@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from harness.cli import noted_signals
+from harness.cli import STOP_SIGNALS, noted_signals
 from harness.config.experiment import Config
 from harness.errors import Interrupted, UserError
 from harness.messages import say
@@ -19,7 +19,7 @@ from harness.runtime.dist import World
 from harness.runtime.progress import Reporter
 from harness.storage.rundir import RunDir, State, disk_errors_told
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+RUN_STOP_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)  # the last as Slurm sends it before a job's time is over
 
 
 class Stepping(Protocol):
@@ -32,7 +32,7 @@ class RunLife:
     """A run that is being worked on; `run_life` makes one. Each process has its own, and the first writes and speaks.
 
     Attributes:
-        stopping: filled by SIGTERM, SIGINT and SIGUSR1; who trains finishes the step, saves and calls `stop`.
+        stopping: filled by RUN_STOP_SIGNALS; who trains finishes the step, saves and calls `stop`.
         held: what is closed at the end, the lock last.
         total_steps, target: steps of the whole run, and those that this start goes to.
     """
@@ -136,7 +136,7 @@ def run_life(rundir: RunDir, world: World | None = None) -> Iterator[RunLife]:
         with suppress(OSError):  # not print: it cannot be entered again while it is at work
             os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
 
-    with disk_errors_told(rundir.path), noted_signals(STOP_SIGNALS, tell) as stopping, ExitStack() as held:
+    with disk_errors_told(rundir.path), noted_signals(RUN_STOP_SIGNALS, tell) as stopping, ExitStack() as held:
         life = RunLife(rundir, world or World(), stopping, held)
         try:
             yield life

@@ -22,12 +22,15 @@ SHA256 = "content_sha256"
 Arrays = dict[str, np.ndarray]
 
 
-def cached(path: Path, key: dict[str, Any], make: Callable[[], Arrays], entry: str = ENTRY) -> Arrays:
+def cached(
+    path: Path, key: dict[str, Any], make: Callable[[], Arrays], entry: str = ENTRY, must_keep: bool = True
+) -> Arrays:
     """The arrays of this key at `path`; made, and kept, where the file is missing, damaged or of another key.
 
     Args:
         key: JSON values, all that the arrays depend on; kept in the file.
         entry: what the key is called in the file's metadata.
+        must_keep: False where the file only saves time: if it cannot be written, one line says so.
     """
     arrays = None
     try:
@@ -38,9 +41,14 @@ def cached(path: Path, key: dict[str, Any], make: Callable[[], Arrays], entry: s
         # In C order: safetensors writes the memory behind a view, not the view. (ascontiguousarray makes scalars 1-d.)
         arrays = {name: np.asarray(array, order="C") for name, array in make().items()}
         text = json.dumps({**key, SHA256: _content_sha256(key, arrays)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One entry: safetensors writes several in random order, and equal files would differ in their bytes.
-        atomic_write(path, safetensors.numpy.save(arrays, {entry: text}))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One entry: safetensors writes several in random order, and equal files would differ in their bytes.
+            atomic_write(path, safetensors.numpy.save(arrays, {entry: text}))
+        except OSError as error:
+            if must_keep:
+                raise
+            say(f"warning: {path}: {error.strerror}; not kept, so the next command computes it again")
     return arrays
 
 

@@ -313,8 +313,6 @@ def disk_errors_told(folder: Path) -> Iterator[None]:
     """What the disk has against a run: a full one, say, or a missing permission, told in one line."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(

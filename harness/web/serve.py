@@ -1,7 +1,6 @@
 """A page on this machine: where it listens, what is said of it, and serving it until Ctrl-C."""
 
 import errno
-import signal
 import socket
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from harness.cli import noted_signals
+from harness.cli import STOP_SIGNALS, noted_signals
 from harness.errors import UserError
 from harness.messages import say
 
@@ -58,7 +57,7 @@ def serve_page(
     open_page: bool,
     closing: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves an ASGI application until SIGINT or SIGTERM, and STOP_SEC more what is being answered then.
+    """Serves an ASGI application until one of STOP_SIGNALS, and STOP_SEC more what is being answered then.
 
     Its address goes to stdout. UserError when the address cannot be used.
 
@@ -92,5 +91,5 @@ def _serve(app: Any, listener: socket.socket, closing: Callable[[], None]) -> No
         timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SEC,
     )  # fmt: skip
     # uvicorn raises the signals again at its end.
-    with noted_signals((signal.SIGINT, signal.SIGTERM)), suppress(KeyboardInterrupt):
+    with noted_signals(STOP_SIGNALS), suppress(KeyboardInterrupt):
         Server(settings).run(sockets=[listener])

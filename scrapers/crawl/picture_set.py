@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from harness.cli import noted_signals
+from harness.cli import STOP_SIGNALS, noted_signals
 from harness.errors import Interrupted
 from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from harness.messages import say
@@ -21,7 +21,7 @@ from scrapers.crawl.store import PictureFiles
 class PictureSet:
     """`with PictureSet(folder, manners) as pictures:` holds the folder's lock.
 
-    SIGINT or SIGTERM: `stopping` turns true, and whoever is at work raises Interrupted (exit 75) soon.
+    One of STOP_SIGNALS: `stopping` turns true, and whoever is at work raises Interrupted (exit 75) soon.
     """
 
     def __init__(self, folder: Path, manners: Manners) -> None:
@@ -45,7 +45,7 @@ class PictureSet:
         self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan(), say)
         stack.callback(self.ledger.close)
         if threading.current_thread() is threading.main_thread():
-            stack.enter_context(noted_signals((signal.SIGINT, signal.SIGTERM), self._heard))
+            stack.enter_context(noted_signals(STOP_SIGNALS, self._heard))
 
     def add_local(self, content: bytes, wanted: Wanted) -> str:
         """A picture from an archive or a folder into the store and the ledger; → done | refused."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.cli import run_command
+from harness.cli import STOP_SIGNALS, run_command
 from harness.config.data_sources import SOURCES_PATH, load_sources
 from harness.errors import UserError
 from scrapers.__main__ import app, make_source
@@ -21,7 +21,7 @@ from tests.scrapers.local.local_set import LocalSet, tree_of, write_pictures
 def cars(workplace, tmp_path):
     """A folder of four pictures. What the commands do with signals is taken back."""
     write_pictures(tmp_path / "cars", "audi/1.jpg", "audi/2.jpg", "bmw/3.jpg", "bmw/4.jpg")
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

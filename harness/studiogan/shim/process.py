@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 EXIT_OUT_OF_MEMORY = 3  # beside those of harness/errors.py
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PARENT_VARIABLE = "CARFORGE_PARENT_PID"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 PULSE_SEC = 5.0
 
 _asked_to_stop: list[int] = []
@@ -40,7 +40,7 @@ class Pulse:
 
 
 def note_signals() -> None:
-    """SIGTERM, SIGINT and SIGUSR1 are noted and heeded between two iterations."""
+    """STOP_SIGNALS are noted and heeded between two iterations."""
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: _asked_to_stop.append(number))
 

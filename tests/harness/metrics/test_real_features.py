@@ -65,3 +65,10 @@ def test_what_an_earlier_version_kept_goes(tmp_path: Path) -> None:
     reading = Reading()
     real_side(KEY, reading, tmp_path)
     assert reading.count == 1 and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_that_takes_nothing_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A file stands where the folder should be."""
+    (tmp_path / "cache").touch()
+    np.testing.assert_array_equal(real_side(KEY, Reading(), tmp_path / "cache").features, FEATURES)
+    assert capsys.readouterr().err.startswith("warning: ")

@@ -41,7 +41,7 @@ from tests.harness.tiny_runs import (
 
 
 def signal_in_step(number: int) -> None:
-    """The signal arrives in the midst of step 3."""
+    """The signal arrives in the midst of step 3. (The tests themselves may be under nohup.)"""
     harness.native.train.train_step = step_after(lambda done: done == 2 and os.kill(os.getpid(), number))
 
 
@@ -64,7 +64,7 @@ def signals_in_save() -> None:
     harness.native.state.save_checkpoint = save
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_saves_and_exits_75(workplace: Path, number: int) -> None:
     child = run_harness(workplace, "train", before=partial(signal_in_step, number), **SHORT)
     assert child.process.exitcode == 75 and "Traceback" not in child.stderr, child.stderr

@@ -1,5 +1,7 @@
 """What is kept: made once, as it was, and never taken from a stale, damaged or unhashed file."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +107,18 @@ def test_nothing_is_kept_of_a_making_that_failed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cached(tmp_path / "cache" / "kept.safetensors", KEY, raising(KeyboardInterrupt()))
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_is_a_warning_where_it_only_saves_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, code: int
+) -> None:
+    """Root may write anywhere, so the disk's refusal is simulated."""
+    path = tmp_path / "kept.safetensors"
+    monkeypatch.setattr("harness.storage.cache.atomic_write", raising(OSError(code, os.strerror(code))))
+    assert_same(cached(path, KEY, Making(), must_keep=False))
+    assert capsys.readouterr().err == (
+        f"warning: {path}: {os.strerror(code)}; not kept, so the next command computes it again\n"
+    )
+    with pytest.raises(OSError, match=os.strerror(code)):
+        cached(path, KEY, Making())
