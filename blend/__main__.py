@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from blend.generator.kinds import Kind
-from harness.cli import ConfigOption, DryRunOption, PretrainedOption, SetOption, make_app, run_command
-from harness.config.experiment import Config, config_to_yaml, load_config
+from harness.cli import ConfigOption, DryRunOption, OtherSetOption, PretrainedOption, SetOption, make_app, run_command
+from harness.config.experiment import Config, base_name, config_to_yaml, finetuned_name, load_config
 from harness.storage.rundir import refuse_other_size
 
 app = make_app("From a photo to futuristic designs.")
@@ -26,10 +26,11 @@ def encoder(
     config: ConfigOption,
     overrides: SetOption = None,
     limit_steps: Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop after so many steps.")] = None,
+    other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train the ResNet-18 that turns a picture into a latent, or go on with it. Prints its folder."""
-    if resolved := _resolved(config, overrides, dry_run):
+    if resolved := _resolved(config, overrides, dry_run, other_set):
         from blend.encoder.train import train_encoder
 
         print(train_encoder(resolved, limit_steps=limit_steps))
@@ -44,10 +45,11 @@ def invert(
     ] = None,
     kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = "ordinary",
     label: LabelOption = None,
+    other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
-    if resolved := _resolved(config, overrides, dry_run):
+    if resolved := _resolved(config, overrides, dry_run, other_set):
         from blend.designs.commands import invert_command
 
         for path in invert_command(resolved, src, kind, label):
@@ -55,9 +57,11 @@ def invert(
 
 
 @app.command()
-def measure(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+def measure(
+    config: ConfigOption, overrides: SetOption = None, other_set: OtherSetOption = False, dry_run: DryRunOption = False
+) -> None:
     """Measure the dial on pairs of held-out pictures. Prints metrics.json's path."""
-    if resolved := _resolved(config, overrides, dry_run):
+    if resolved := _resolved(config, overrides, dry_run, other_set):
         from blend.designs.commands import measure_command
 
         print(measure_command(resolved))
@@ -79,10 +83,11 @@ def blend(
     seeds: Annotated[str | None, typer.Option(help="Cars without parents, as in 0-31.")] = None,
     label: LabelOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the set of designs.")] = None,
+    other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
-    if resolved := _resolved(config, overrides, dry_run):
+    if resolved := _resolved(config, overrides, dry_run, other_set):
         from blend.designs.generate import Request, blend_command, text_to_range
         from blend.designs.seeds import text_to_seeds
 
@@ -94,9 +99,11 @@ def blend(
 
 
 @app.command()
-def gallery(config: ConfigOption, overrides: SetOption = None, dry_run: DryRunOption = False) -> None:
+def gallery(
+    config: ConfigOption, overrides: SetOption = None, other_set: OtherSetOption = False, dry_run: DryRunOption = False
+) -> None:
     """Write the page that shows it all. Prints its path."""
-    if resolved := _resolved(config, overrides, dry_run):
+    if resolved := _resolved(config, overrides, dry_run, other_set):
         from blend.report.report import make_report
 
         print(make_report(resolved))
@@ -130,11 +137,12 @@ def studio(
     host: Annotated[str, typer.Option(help="Where to listen; all but loopback lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    other_set: OtherSetOption = False,
 ) -> None:
     """A page on this machine: drop two pictures, move a slider. Prints its address."""
     from blend.studio.command import studio_command
 
-    studio_command(run, host, port, open_page)
+    studio_command(run, host, port, open_page, other_set)
 
 
 @app.command()
@@ -163,12 +171,16 @@ def drag(
     print(json.dumps(drag_command(run, tabs, seconds), indent=1))
 
 
-def _resolved(config: Path, overrides: list[str] | None, dry_run: bool) -> Config | None:
+def _resolved(config: Path, overrides: list[str] | None, dry_run: bool, other_set: bool) -> Config | None:
     """The config with its overrides; printed on a dry run, which is all then. UserError where its run is of another
-    size."""
+    size. `other_set`: its runs are bound to the training sets that are there."""
     resolved = load_config(config, overrides or ())
     refuse_other_size(resolved)
     if not dry_run:
+        if other_set:
+            from harness.checkpoints.origin import accept_sets
+
+            accept_sets(base_name(resolved), finetuned_name(resolved))
         return resolved
     print(config_to_yaml(resolved), end="")
     return None

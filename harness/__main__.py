@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import ConfigOption, DryRunOption, PretrainedOption, SetOption, make_app, run_command
+from harness.cli import ConfigOption, DryRunOption, OtherSetOption, PretrainedOption, SetOption, make_app, run_command
 from harness.config.experiment import (
     Config,
     base_name,
@@ -150,8 +150,10 @@ def evaluate(
     checkpoint: CheckpointOption = None,
     overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    other_set: OtherSetOption = False,
 ) -> None:
     """Drawn pictures beside real ones: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
+    from harness.checkpoints.origin import accept_sets
     from harness.config.yaml_files import parse_overrides
     from harness.metrics.evaluate import evaluate_run, evaluation_to_text
 
@@ -160,6 +162,8 @@ def evaluate(
         found = ", ".join(sorted(set(changes) - {"evaluate"}))
         raise UserError(f"--set: found {found}, allowed evaluate.* alone, try --set evaluate.features=inception")
     rundir = RunDir.existing(run)
+    if other_set:
+        accept_sets(rundir.path.name)
     settings = check_config(merge(config_to_dict(rundir.read_config()), changes), "--set").evaluate
     evaluation = evaluate_run(rundir, settings, checkpoint)
     print(json.dumps(evaluation, indent=1) if as_json else evaluation_to_text(evaluation))

@@ -21,6 +21,13 @@ SetOption = Annotated[
 PretrainedOption = Annotated[
     bool, typer.Option("--pretrained", help="Start from the ready-made model: its networks, its weights.")
 ]
+OtherSetOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-set",
+        help="Measure with the training set that is there, although the run was trained on another.",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.checkpoints.load import LoadedCheckpoint, load_run
+from harness.checkpoints.origin import check_descent, check_set, say_later_step
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
 from harness.config.experiment import Config, base_name, finetune_config
@@ -49,7 +50,14 @@ class StyledGenerator:
         self._networks: LruCache[int, Generator] = LruCache(max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
         self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
+            check_descent(base.run, tuned.run, tuned.meta)
             _check_same_shape(base, tuned)
+            say_later_step(base, tuned)
+
+    @property
+    def runs(self) -> list[LoadedCheckpoint]:
+        """The base run, and the fine-tuned one where there is one."""
+        return [self.base] if self.tuned is None else [self.base, self.tuned]
 
     @property
     def folder(self) -> Path:
@@ -154,7 +162,8 @@ def _check_same_shape(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
 def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("runs")) -> StyledGenerator:
     """The generators of an experiment: its run, and the run fine-tuned from it.
 
-    Raises UserError when the run is missing, or `need_tuned` and there is no fine-tuned run.
+    Raises UserError when the run is missing, or `need_tuned` and there is no fine-tuned run, or when runs and training
+    sets do not belong together (`harness/checkpoints/origin.py`).
     """
     base = load_run(base_name(config), root)
     name = finetune_config(config).name
@@ -164,4 +173,7 @@ def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("r
             f"finetune: found no fine-tuned run {root / name} beside {base.run.path}, which futuristic "
             "designs need; try `make finetune` with the same CONFIG"
         )
-    return StyledGenerator(base, load_run(name, root) if found else None)
+    generator = StyledGenerator(base, load_run(name, root) if found else None)
+    for loaded in generator.runs:
+        check_set(loaded.run, loaded.config.data, loaded.meta)
+    return generator

@@ -5,6 +5,7 @@ In: a run's checkpoints folder. Out: networks in eval mode that nothing trains a
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +29,7 @@ class LoadedCheckpoint:
 
     Attributes:
         judge: the discriminator; None where weights of a generator alone came from elsewhere.
+        meta: of meta.json.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class LoadedCheckpoint:
     generator: Generator
     judge: Discriminator | None
     sha256: str
+    meta: dict[str, Any]
 
     @property
     def run(self) -> RunDir:
@@ -105,7 +108,7 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedC
     if judge is not None:
         judge.requires_grad_(False).eval()
     sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
-    return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256)
+    return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256, meta)
 
 
 def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:

@@ -38,6 +38,7 @@ __all__ = [
     "finetune_config", "load_config", "read_yaml", "source_folder",
 ]  # fmt: skip
 
+RUN_CONFIG = "config.yaml"  # of a run's folder: the whole config that it was begun with
 
 # Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
 LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness")
@@ -47,10 +48,21 @@ LATER_KEYS += ("reconstruction.colour_weight", "encoder.polish_steps")
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
     """Reads and checks one experiment. Raises UserError that names every fault, one a line."""
     path = Path(path)
-    content = merge(_with_later_keys(read_with_extends(path)), parse_overrides(overrides))
+    kept = _with_later_keys(read_with_extends(path))
+    if path.name == RUN_CONFIG and (path.parent / "checkpoints").is_dir():
+        kept = named_as(kept, path.resolve().parent.name)
+    content = merge(kept, parse_overrides(overrides))
     if content.get("name") is None:
         content["name"] = path.stem
     return check_config(content, str(path))
+
+
+def named_as(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """A run's own config under its folder's name, whatever the run was called when it began."""
+    finetune = content.get("finetune")
+    if isinstance(finetune, dict) and finetune.get("from_run") == content.get("name"):
+        content = {**content, "finetune": {**finetune, "from_run": None}}
+    return {**content, "name": name}
 
 
 def _with_later_keys(content: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from harness.checkpoints import sampling
 from harness.checkpoints.checkpoint import read_meta
 from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.origin import check_set
 from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.experiment import Data, Evaluate
 from harness.errors import UserError
@@ -51,6 +52,7 @@ def evaluate_run(
     rundir = RunDir.existing(run, root) if isinstance(run, str) else run
     config = rundir.read_config()
     loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint))
+    check_set(rundir, config.data, loaded.meta)
     device = next(loaded.generator.parameters()).device
     settings = settings or config.evaluate
     try:
@@ -217,6 +219,7 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
     rundir, reader = RunDir.existing(name, root), load_reader()
     folder = find_checkpoint(rundir.checkpoints)
     config = rundir.read_config()
+    check_set(rundir, config.data, read_meta(folder))
     with open_evaluation_rows(config.data) as packed:
         held_out, note = _read_some(packed, count), packed.note
     with open_training_rows(config.data) as packed:

@@ -230,12 +230,21 @@ def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: 
         newest: the checkpoint that the run goes on from; None = it begins.
         source: the fine-tuning source, where the run begins or the source is asked for by name.
     """
-    facts: dict[str, Any] = {"data_sha256": packed.sha256, "class_names": packed.class_names}
+    facts: dict[str, Any] = {"run_id": rundir.id, "data_sha256": packed.sha256, "class_names": packed.class_names}
     if newest is None:
         if source is None:
             return facts
-        return facts | {"finetuned_from": str(source), "finetuned_from_sha256": read_meta(source)["sha256"]}
+        return facts | {
+            "finetuned_from": str(source),
+            "finetuned_from_sha256": read_meta(source)["sha256"],
+            "finetuned_from_id": RunDir(source.parents[1]).id,
+        }
     meta = read_meta(newest)
+    if meta.get("run_id") not in (None, rundir.id):
+        raise UserError(
+            f"{newest}: found a checkpoint of another run, allowed those of {rundir.path}; move it away, and "
+            f"{rundir.facts_path} too if the whole folder is that other run's"
+        )
     if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
         raise UserError(
             f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "

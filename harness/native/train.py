@@ -12,6 +12,7 @@ import torch
 
 from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, take_newest
 from harness.checkpoints.load import find_checkpoint
+from harness.checkpoints.origin import check_descent
 from harness.checkpoints.pretrained import BASE, open_pretrained, pretrained_facts
 from harness.config.experiment import (
     Config,
@@ -115,8 +116,10 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
     None where the fine-tuning has begun and none is named: then the source is not needed any more.
     """
     refuse_other_size(config)
-    run = Path("runs") / base_name(config)
-    if not checkpoint and list_checkpoints(Path("runs") / finetune_config(config).name / "checkpoints"):
+    run, tuned = Path("runs") / base_name(config), RunDir(Path("runs") / finetune_config(config).name)
+    if not checkpoint and list_checkpoints(tuned.checkpoints):
+        if (begun := newest_checkpoint(tuned.checkpoints, lambda text: None)) and run.is_dir():
+            check_descent(RunDir(run), tuned, read_meta(begun))
         return None
     checkpoints = run / "checkpoints"
     folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, say)

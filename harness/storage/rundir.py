@@ -8,11 +8,12 @@ import json
 import math
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.config.experiment import (
+    RUN_CONFIG,
     Config,
     base_name,
     check_config,
@@ -28,6 +30,7 @@ from harness.config.experiment import (
     config_to_dict,
     config_to_yaml,
     finetuned_name,
+    named_as,
     read_yaml,
 )
 from harness.errors import UserError
@@ -64,9 +67,10 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.config_path, self.env_path = self.path / "config.yaml", self.path / "env.json"
+        self.config_path, self.env_path = self.path / RUN_CONFIG, self.path / "env.json"
         self.status_path, self.lock_path = self.path / "status.json", self.path / "lock.json"
         self.log_path, self.stats_path = self.path / "log.txt", self.path / "stats.jsonl"
+        self.facts_path = self.path / "run.json"
         self.noise_path = self.path / "noise.pt"
         self.metrics_path, self.metrics_history_path = self.path / "metrics.json", self.path / "metrics.jsonl"
         self.samples, self.checkpoints = self.path / "samples", self.path / "checkpoints"
@@ -89,6 +93,7 @@ class RunDir:
                 if any(run.checkpoints.iterdir()):
                     raise UserError(f"{run.path}: found checkpoints but no config.yaml; move the folder away")
                 atomic_write(run.config_path, config_to_yaml(config))
+                run.add_fact("id", secrets.token_hex(16))
             elif not os.access(run.path, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied", str(run.path))
         run._changed_keys()
@@ -104,13 +109,36 @@ class RunDir:
         return run
 
     def read_config(self) -> Config:
-        """The config that the run was last worked on with."""
-        return check_config(complete_config(read_yaml(self.config_path)), str(self.config_path))
+        """The config that the run was last worked on with; the run's name is its folder's."""
+        return check_config(self._kept_config(), str(self.config_path))
+
+    def _kept_config(self) -> dict[str, Any]:
+        return named_as(complete_config(read_yaml(self.config_path)), self.path.name)
+
+    # ---- which run it is ----
+
+    @property
+    def id(self) -> str | None:
+        """Names this run, whatever its folder is called; its checkpoints carry it. A run that an earlier version began
+        gets one here; None where it cannot be written."""
+        if "id" not in self.facts():
+            carried = (read_json_or_none(path) or {} for path in self.checkpoints.glob("step-*/meta.json"))
+            known = next((meta["run_id"] for meta in carried if meta.get("run_id")), None)
+            with suppress(OSError):
+                self.add_fact("id", known or secrets.token_hex(16))
+        return self.facts().get("id")
+
+    def facts(self) -> dict[str, Any]:
+        """run.json: `id`, and `set_sha256` of a training set that it was bound to later. Training changes neither."""
+        return read_json_or_none(self.facts_path) or {}
+
+    def add_fact(self, name: str, value: str) -> None:
+        atomic_write(self.facts_path, _to_json({**self.facts(), name: value}, indent=1) + "\n")
 
     def _changed_keys(self) -> list[tuple[str, Any, Any]]:
         """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
         assert self.config is not None
-        changed = config_differences(complete_config(read_yaml(self.config_path)), config_to_dict(self.config))
+        changed = config_differences(self._kept_config(), config_to_dict(self.config))
         bound = [c for c in changed if not any(fnmatchcase(c[0], pattern) for pattern in FREE_KEYS)]
         if bound and not self.allow_config_change:
             lines = [f"  {key}: run has {_shown(old)}, config says {_shown(new)}" for key, old, new in bound]

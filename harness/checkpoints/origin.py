@@ -1,0 +1,101 @@
+"""Where a checkpoint comes from: the run that it was fine-tuned from, and the training set of its run.
+
+In: checkpoints and packed sets. Out: UserError where what lies there now is another run or another set.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.checkpoint import read_meta
+from harness.checkpoints.load import LoadedCheckpoint
+from harness.config.experiment import Data
+from harness.errors import UserError
+from harness.messages import say
+from harness.storage.hdf5 import open_packed
+from harness.storage.rundir import RunDir
+
+SHOWN = 12  # digits of a sha256 in a message
+
+
+def check_descent(base: RunDir, tuned: RunDir, meta: dict[str, Any]) -> None:
+    """UserError where `tuned`, whose checkpoint says `meta`, was fine-tuned from another run than `base` is now.
+
+    Checkpoints of earlier versions carry no id: for them the source checkpoint decides, if it is still there.
+    """
+    origin, hashes = meta.get("finetuned_from_id"), meta.get("finetuned_from_sha256")
+    if origin is not None:
+        same = base.id in (None, origin)
+    else:
+        source = base.checkpoints / Path(meta.get("finetuned_from") or "none").name
+        same = hashes is None or _sha256s(source) in (None, hashes)
+    if not same:
+        raise UserError(
+            f"{tuned.path}: was fine-tuned from another run than {base.path} is now (trained anew?), allowed one that "
+            f"was fine-tuned from it; move {tuned.path} away and `make finetune` again, or put the old {base.path} back"
+        )
+
+
+def _sha256s(checkpoint: Path) -> dict[str, str] | None:
+    try:
+        return read_meta(checkpoint)["sha256"]
+    except ValueError:
+        return None
+
+
+def say_later_step(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
+    """One line where the base run was trained on after the fine-tuning began."""
+    digits = Path(tuned.meta.get("finetuned_from") or "").name.removeprefix("step-")
+    if digits.isdigit() and int(digits) < base.step:
+        say(f"{base.run.path}: at step {base.step}; {tuned.name} was fine-tuned from step {int(digits)}")
+
+
+# ---- the training set -------------------------------------------------------------------------------------------
+
+
+def check_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
+    """UserError where the packed training set is another than the one that a run was trained on, as its checkpoint's
+    `meta` says, unless a person accepted that.
+
+    A set that is not at hand is not another set. Weights that came from elsewhere belong to the first one they meet.
+    """
+    trained_on, found = meta.get("data_sha256"), _set_sha256(data)
+    if found is None:
+        return
+    bound_to = run.facts().get("set_sha256")
+    if trained_on is None and bound_to is None:
+        with suppress(OSError):  # a folder that is read alone
+            run.add_fact("set_sha256", found)
+    elif found not in (trained_on, bound_to):
+        raise UserError(
+            f"{data.hdf5_path('train')}: found the set {found[:SHOWN]}, allowed "
+            f"{(bound_to or trained_on or '')[:SHOWN]}, which {run.path} belongs to; put that one back, or train "
+            "again under another name. To take the one that is there all the same: --allow-other-set (make: "
+            "ARGS=--allow-other-set)"
+        )
+
+
+def accept_sets(*names: str, root: Path = Path("runs")) -> None:
+    """From now on these runs, if they are there, are measured with the sets that are there; their pages say so."""
+    for run in (RunDir(root / name) for name in names):
+        if run.config_path.is_file() and (found := _set_sha256(run.read_config().data)) is not None:
+            run.add_fact("set_sha256", found)
+
+
+def other_set_note(run: RunDir, meta: dict[str, Any]) -> str:
+    """What a page says where measures are taken with another set than the run was trained on; else nothing."""
+    bound_to, trained_on = run.facts().get("set_sha256"), meta.get("data_sha256")
+    if bound_to is None or trained_on in (None, bound_to):
+        return ""
+    return (
+        f"{run.path.name} is measured with the set {bound_to[:SHOWN]}, as asked for; it was trained on "
+        f"{trained_on[:SHOWN]}."
+    )
+
+
+def _set_sha256(data: Data) -> str | None:
+    path = data.hdf5_path("train")
+    if not path.is_file():
+        return None
+    with open_packed(path) as packed:
+        return packed.sha256
