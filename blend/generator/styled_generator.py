@@ -173,7 +173,7 @@ def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("r
             f"finetune: found no fine-tuned run {root / name} beside {base.run.path}, which futuristic "
             "designs need; try `make finetune` with the same CONFIG"
         )
-    generator = StyledGenerator(base, load_run(name, root) if found else None)
+    generator = StyledGenerator(base, load_run(name, root, class_names=base.class_names) if found else None)
     for loaded in generator.runs:
         check_set(loaded.run, loaded.config.data, loaded.meta)
     return generator

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
+from harness.checkpoints.class_tables import fit_classes
 from harness.checkpoints.pretrained import BASE, open_pretrained
 from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
@@ -61,12 +62,15 @@ class LoadedCheckpoint:
         return self.judge
 
 
-def load_run(name: str, root: Path = Path("runs"), checkpoint: str | None = None) -> LoadedCheckpoint:
+def load_run(
+    name: str, root: Path = Path("runs"), checkpoint: str | None = None, class_names: list[str] | None = None
+) -> LoadedCheckpoint:
     """A checkpoint of a run, see `find_checkpoint`; the ready-made model is opened where it was not yet. UserError when
-    there is no such run or checkpoint."""
+    there is no such run or checkpoint. `class_names`: as of `load_checkpoint`."""
     if name == BASE and not (root / BASE).exists():
         open_pretrained(root)
-    return load_checkpoint(find_checkpoint(RunDir.existing(name, root).checkpoints, checkpoint))
+    folder = find_checkpoint(RunDir.existing(name, root).checkpoints, checkpoint)
+    return load_checkpoint(folder, class_names=class_names)
 
 
 def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
@@ -88,26 +92,34 @@ def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
     return folder
 
 
-def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedCheckpoint:
-    """The networks of a checkpoint, on `device`, or where it was trained, if that is here. UserError when damaged."""
+def load_checkpoint(
+    folder: Path, device: torch.device | None = None, class_names: list[str] | None = None
+) -> LoadedCheckpoint:
+    """The networks of a checkpoint, on `device`, or where it was trained, if that is here. UserError when damaged.
+
+    Args:
+        class_names: fit the networks to these classes; None = those that it was trained with.
+    """
     try:
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
-    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
+    config, known = check_config(complete_config(meta["config"]), str(folder)), meta.get("class_names", [])
+    names = class_names if class_names and meta["num_classes"] else known
+    num_classes = len(names) if meta["num_classes"] and class_names else meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
     judge = discriminator if (folder / "discriminator.safetensors").exists() else None
     try:
-        generator.load_state_dict(load_weights(folder, stored))
+        generator.load_state_dict(fit_classes(load_weights(folder, stored), known, names, str(folder)))
         if judge is not None:
-            judge.load_state_dict(load_weights(folder, "discriminator"))
+            judge.load_state_dict(fit_classes(load_weights(folder, "discriminator"), known, names, str(folder)))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: went while it was read (a training removes old ones); run it again") from error
     generator.requires_grad_(False).eval()
     if judge is not None:
         judge.requires_grad_(False).eval()
-    sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
+    sha256 = meta["sha256"][f"{stored}.safetensors"]
     return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256, meta)
 
 
@@ -119,7 +131,8 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
     meta = read_meta(loaded.folder)
     stored = "encoder_ema" if (loaded.folder / "encoder_ema.safetensors").exists() else "encoder"
     encoder = empty_encoder(loaded.config, loaded.num_classes)
-    encoder.load_state_dict(load_weights(loaded.folder, stored))
+    known = meta.get("class_names", [])
+    encoder.load_state_dict(fit_classes(load_weights(loaded.folder, stored), known, loaded.class_names, loaded.name))
     encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
     return place(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()
 

@@ -15,9 +15,11 @@ from harness.checkpoints.checkpoint import (
     read_meta,
     save_checkpoint,
 )
+from harness.checkpoints.class_tables import class_changes, fit_classes
 from harness.config.experiment import Config, Loss, config_to_dict
 from harness.errors import UserError
 from harness.features.frozen_maps import load_frozen_maps
+from harness.messages import say
 from harness.native.data import PictureOrder, Pictures, PictureSource
 from harness.native.losses import LeCam
 from harness.native.muon import MuonAdam
@@ -164,8 +166,16 @@ def lecam_state(run: Training) -> dict[str, Tensor | None] | None:
             for name, anchor in anchors.items()}  # fmt: skip
 
 
-def load_networks(run: Training, folder: Path) -> None:
-    """Weights of a checkpoint into the run's networks; a source without a moving average starts one from G."""
+def load_networks(run: Training, folder: Path, class_names: list[str] | None = None) -> None:
+    """Weights of a checkpoint into the run's networks; a source without a moving average starts one from G.
+
+    Args:
+        class_names: of the run's training set, where the checkpoint is of a run that may know others.
+    """
+    known = read_meta(folder).get("class_names", [])
+    wanted = known if class_names is None or not run.num_classes else class_names
+    if changes := class_changes(known, wanted):
+        run.world.on_first(lambda: say(f"classes beside those of {folder}: {changes}"))
     for name, network in networks_of(run).items():
         stored = name
         if not (folder / f"{name}.safetensors").exists():
@@ -180,7 +190,7 @@ def load_networks(run: Training, folder: Path) -> None:
                 "or try --set reconstruction.apply=false"
             )
         try:
-            network.load_state_dict(load_weights(folder, stored))
+            network.load_state_dict(fit_classes(load_weights(folder, stored), known, wanted, str(folder)))
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             short = f"{reason[:MOST_REASON]} ..." if len(reason) > MOST_REASON else reason

@@ -170,7 +170,7 @@ def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | No
     if newest is not None:
         load_training(run, newest)
     elif source is not None:
-        load_networks(run, source)
+        load_networks(run, source, packed.class_names)
     return facts
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.checkpoint import read_meta, take_newest
+from harness.checkpoints.class_tables import same_classes
 from harness.config.experiment import Config, check_config, complete_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
 from harness.native.state import open_training_set, read_origin
@@ -137,9 +138,9 @@ def _check_weights(checkpoint: Path, packed: PackedSet, config: Config) -> None:
     """What StudioGAN would answer with a traceback."""
     if not (checkpoint / "discriminator.safetensors").exists():
         raise UserError(f"{checkpoint}: has a generator alone, and training needs a discriminator too; start from both")
-    found, wanted = read_meta(checkpoint)["num_classes"], len(packed.class_names)
-    if config.model.conditional and found != wanted:
+    meta, wanted = read_meta(checkpoint), packed.class_names
+    if config.model.conditional and not same_classes(meta["class_names"], wanted):
         raise UserError(
-            f"{checkpoint}: knows {found} classes, allowed the {wanted} of {packed.path}, try a set with as many, or "
-            "weights that were trained with these"
+            f"{checkpoint}: knows {meta['num_classes']} classes ({', '.join(meta['class_names'])}), allowed those of "
+            f"{packed.path} ({', '.join(wanted)}), try engine=native, which matches classes by name"
         )

@@ -44,7 +44,9 @@ def test_a_set_that_was_rebuilt_is_refused_until_a_person_takes_it(capsys: pytes
     checked()
     write_set(SET, seed=9)
     for measure in (checked, lambda: evaluate_run("tiny"), lambda: read_run("tiny", count=4)):
-        with pytest.raises(UserError, match=f"found the set [0-9a-f]{{12}}, allowed {trained_on[:12]}, which runs/tiny"):
+        with pytest.raises(
+            UserError, match=f"found the set [0-9a-f]{{12}}, allowed {trained_on[:12]}, which runs/tiny"
+        ):
             measure()
     accept_sets("tiny", "tiny-freezed")
     checked()

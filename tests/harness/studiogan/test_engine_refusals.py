@@ -99,7 +99,7 @@ def test_weights_that_it_cannot_go_on_with(stand_in: StandIn) -> None:
     with open_packed(config.data.hdf5_path("train")) as packed:
         _check_weights(source, packed, config)
         packed.class_names.append("third")
-        with pytest.raises(UserError, match="step-00000001: knows 2 classes, allowed the 3 of"):
+        with pytest.raises(UserError, match=r"step-00000001: knows 2 classes \(ordinary, concept\), allowed those of"):
             _check_weights(source, packed, config)
         (source / "discriminator.safetensors").unlink()
         with pytest.raises(UserError, match="step-00000001: has a generator alone"):
