@@ -6,9 +6,8 @@ lies under /w/, which robots.txt closes to those who crawl pages; programs are s
 (https://wikitech.wikimedia.org/wiki/Robot_policy). The pictures themselves are fetched under robots.txt.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -20,7 +19,7 @@ from scrapers.sites.source import PageChanged, Pages, html_to_text, read_json
 API = "https://commons.wikimedia.org/w/api.php"
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 BATCH = 50
-MAXLAG_SEC, LAG_TRIES = 5, 6
+MAXLAG_SEC, MAX_PAUSE_SEC, LAG_TRIES = 5, 60, 6
 STAND_BACK = ("maxlag", "ratelimited", "readonly")  # answers that mean: later
 FILES, CATEGORIES = 6, 14  # namespaces
 
@@ -36,10 +35,9 @@ class Commons:
         depth: int = 3,
         width_px: int | None = 960,
         api: str | None = None,
-        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.categories = [category.removeprefix("Category:").replace("_", " ").strip() for category in categories]
-        self.depth, self.width_px, self.api, self.pause = depth, width_px, api or API, pause
+        self.depth, self.width_px, self.api = depth, width_px, api or API
         self.other_types = 0
 
     def find(self, pages: Pages) -> Iterator[Wanted]:
@@ -112,7 +110,7 @@ class Commons:
             if error.get("code") not in STAND_BACK:
                 raise UserError(f"commons: the interface says {error.get('code')}: {error.get('info')}")
             if attempt < LAG_TRIES:
-                self.pause(max(MAXLAG_SEC, float(error.get("lag") or 0)) * attempt)
+                pages.pause(_lag_sec(error) * attempt)
         raise UserError(f"commons: the servers are behind ({error.get('code')}); what is fetched is kept, try later")
 
     def _wanted(self, member: dict[str, Any], title: str) -> Wanted | None:
@@ -134,6 +132,11 @@ class Commons:
             author=html_to_text(_value(about, "Artist") or ""),
             title=title.removeprefix("File:").rpartition(".")[0] or title,
         )
+
+
+def _lag_sec(error: dict[str, Any]) -> float:
+    lag = error.get("lag")
+    return float(min(max(MAXLAG_SEC, lag), MAX_PAUSE_SEC)) if isinstance(lag, int | float) else MAXLAG_SEC
 
 
 def without_query(url: str) -> str:

@@ -11,6 +11,8 @@ from scrapers.crawl.records import Page, Wanted
 
 CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one
 
+MAX_TEXT_CHARS = 8192  # of a field: parsed within milliseconds, whatever is in it
+
 
 class Pages(Protocol):
     """The part of the fetcher that a source uses while it looks for pictures."""
@@ -18,6 +20,8 @@ class Pages(Protocol):
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
     ) -> Page: ...
+
+    def pause(self, seconds: float) -> None: ...
 
 
 class Source(Protocol):
@@ -81,7 +85,8 @@ def read_json(page: Page, looked_for: str) -> dict[str, Any]:
 
 
 def parse_html(text: str) -> Any:
-    """A page's tree (selectolax), for `css` and `css_first`."""
+    """A page's tree (selectolax), for `css` and `css_first`. A small page can be made to take minutes, so whole pages
+    are parsed through `read_page` alone."""
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError as error:
@@ -90,6 +95,7 @@ def parse_html(text: str) -> Any:
 
 
 def html_to_text(text: str) -> str | None:
-    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None when nothing is left."""
+    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None when nothing is left. Of a long text, the beginning."""
+    text = text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS].rpartition("<")[0]  # no half tag
     body = parse_html(text).body
     return (" ".join(body.text(separator=" ").split()) or None) if body is not None else None
