@@ -3,8 +3,6 @@
 Pictures are fetched to train on, so a wish not to be indexed is taken as one not to be collected, too.
 """
 
-from selectolax.lexbor import LexborHTMLParser
-
 from scrapers.crawl.politeness import AGENT
 
 # noai, noimageai: DeviantArt's; noml: proposed to search engines; none = noindex, nofollow.
@@ -27,6 +25,8 @@ def header_opt_out(robots_tags: list[str], tdm_reservation: str | None = None) -
 
 def page_opt_out(html: str) -> str | None:
     """The wish in a page's meta tags that is meant for us, or None."""
+    from selectolax.lexbor import LexborHTMLParser
+
     for tag in LexborHTMLParser(html).css("meta[name][content]"):
         name, content = tag.attributes.get("name") or "", tag.attributes.get("content") or ""
         name = name.strip().lower()

@@ -67,6 +67,9 @@ class CarConnection:
             )
             say(f"car_connection: {some} (leave_out in configs/sources.yaml)")
 
+    def check(self, item: Wanted) -> None:
+        self.shapes.close()  # a specifications page that is odd holds up no picture
+
     def _chosen_makes(self, pages: Pages) -> list[tuple[str, str]]:
         """(name, address) of every make asked for. Without this page there is nothing to go on with."""
         url = f"{self.site}/new-cars"

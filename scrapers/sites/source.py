@@ -33,11 +33,16 @@ class Source(Protocol):
         """Pictures one after the other, read as they are wanted; PageChanged when a page is not what it was."""
         ...
 
+    def check(self, item: Wanted) -> None:
+        """PageChanged when the pages that led to this picture lack what goes with it."""
+        ...
+
 
 class PageChanged(UserError):
     """A page was there, but what a source looks for on it was not."""
 
     def __init__(self, url: str, looked_for: str) -> None:
+        self.url, self.looked_for = url, looked_for
         super().__init__(
             f"{url}: found a page without {looked_for}; its shape has probably changed. What is fetched is kept. "
             "Look at the page; a source reads pages as they were when it was written, so report it, or mend the source"

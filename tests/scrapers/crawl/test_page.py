@@ -3,10 +3,10 @@
 import codecs
 import gzip
 import json
+import sys
 
 import pytest
 
-from scrapers.crawl import optout
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.page import MAX_PAGE_BYTES
 from scrapers.crawl.page_text import CHARSETS, READING, decode, to_charset
@@ -188,7 +188,7 @@ def test_a_page_that_is_costly_to_read_is_refused_and_remembered(site, tmp_path,
 
 def test_pages_are_read_neither_here_nor_in_the_loop(site, tmp_path, monkeypatch):
     """Selectolax in this process would fail."""
-    monkeypatch.setattr(optout, "LexborHTMLParser", None)
+    monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
     site.pages["/a"] = Reply(b'<meta name="robots" content="noai">')
     with Fetcher(tmp_path, quick_manners()) as fetcher, pytest.raises(FetchError, match="optout: <meta"):
         fetcher.get_page(site.url("/a"))
