@@ -1,7 +1,7 @@
 # One target a stage; this is the only shell. `make help` lists the targets, README.md says more.
 # Variables are taken from the command line alone, so that a NAME or SET of the environment changes nothing.
 VARIABLES := CONFIG OVERRIDE SET SRC NAME SIZE COUNT RUN NPROC LIMIT_STEPS DRY_RUN REBUILD RESCAN ARGS PYTHON
-VARIABLES += SOURCE CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N TRUNCATION PRETRAINED
+VARIABLES += SOURCE CHECK CONTACT LIMIT MAKES YEARS PROVIDER OPEN PORT HOST BRAND N TRUNCATION PRETRAINED
 VARIABLES += BENCH ENGINE OUT CHECKPOINT VERSION KIND LABEL ORDINARY CONCEPT INTENSITY STYLE FUTURISM SEEDS RANGE
 $(foreach v,$(VARIABLES),$(if $(filter command,$(origin $(v))),,$(eval $(v) :=)))
 
@@ -71,8 +71,8 @@ lint: $(READY) ## ruff and pyright
 doctor: $(READY) ## what is installed, what is missing, what the hardware can do
 	@exec $(PY) -m harness.doctor
 
-scrape: $(READY) ## SOURCE=kaggle|car_connection|concept|archive|folder [CONTACT= NAME= SRC= LIMIT= MAKES= YEARS= SIZE= PROVIDER=] pictures into data/raw/
-	@exec $(PY) -m scrapers "$$SOURCE" $(WHERE) $(WHICH) $(if $(DRY_RUN),--dry-run) $(ARGS)
+scrape: $(READY) ## SOURCE=kaggle|car_connection|concept|archive|folder [CONTACT= NAME= SRC= LIMIT= MAKES= YEARS= SIZE= PROVIDER= CHECK=1] pictures into data/raw/
+	@exec $(PY) -m scrapers "$$SOURCE" $(WHERE) $(WHICH) $(if $(CHECK),--check) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 dataset: $(READY) ## SET=brands50|car_connection|concept|cifar10|procedural|folder [SRC= NAME= SIZE= COUNT=] | CONFIG= both sets of an experiment
 ifeq ($(SET),)

@@ -1,5 +1,7 @@
 """`python -m scrapers SOURCE --set NAME`. The set's folder goes to stdout, progress and what came of it to stderr."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +23,7 @@ from harness.errors import Interrupted, UserError
 from harness.messages import say
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import make_manners
-from scrapers.crawl.records import FetchError, HostStopped, Tally, raise_if_left
+from scrapers.crawl.records import FAILED, FetchError, HostStopped, Tally, raise_if_left
 from scrapers.local.archive import import_archive
 from scrapers.local.folder import import_folder
 from scrapers.plan import CrawlPlan, make_plan
@@ -58,6 +60,9 @@ def scrape(
     config: Annotated[
         Path, typer.Option(help="Recipes and manners, in place of configs/sources.yaml.", show_default=False)
     ] = SOURCES_PATH,
+    check: Annotated[
+        bool, typer.Option("--check", help="Fetch one picture, say whether the pages are as expected, keep nothing.")
+    ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Fetch or import a set of pictures; the same command goes on where it stopped."""
@@ -68,6 +73,9 @@ def scrape(
     )  # fmt: skip
     if dry_run:
         _show(plan, sources, contact)
+        return
+    if check:
+        print(run_check(plan, sources, contact))
         return
     tally = run_plan(plan, sources, contact)
     say(f"{plan.set_name}: {tally}")
@@ -83,6 +91,18 @@ def run_plan(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
         why = f"; {plan.folder / 'ledger.jsonl'} says why" if tally.total else ", and nothing that was refused as one"
         raise UserError(f"{plan.set_name}: found no picture ({tally}){why}")
     return tally
+
+
+def run_check(plan: CrawlPlan, sources: Sources, contact: str | None) -> str:
+    """What came of fetching one picture; UserError when a page is not what it was. Nothing is written."""
+    if plan.is_local:
+        raise UserError(f"CHECK: found SOURCE={plan.source}, which reads no page, allowed car_connection and concept")
+    source, manners = make_source(plan), make_manners(sources.manners, contact)
+    _need_network_packages()
+    from scrapers.check import check_source
+
+    with _crawl_errors("nothing was kept"):
+        return check_source(plan.source, source, manners)
 
 
 def make_source(plan: CrawlPlan) -> Source:
@@ -111,24 +131,38 @@ def make_source(plan: CrawlPlan) -> Source:
 
 def _fetch(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
     source, manners = make_source(plan), make_manners(sources.manners, contact)
-    try:
-        from scrapers.crawl.fetch import Fetcher
-    except ImportError as error:
-        raise UserError(NETWORK_EXTRA.format(name=error.name)) from error
-    try:
-        with Fetcher(plan.folder, manners) as fetcher:
-            tally = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
-            raise_if_left(tally, fetcher.stopped)
-    except HostStopped as error:
-        raise Interrupted(f"{error}; what is fetched is kept, the same command goes on another day") from error
-    except FetchError as error:
-        if error.status == "failed":
-            raise Interrupted(f"{error}; what is fetched is kept, the same command goes on from here") from error
-        raise UserError(f"{error}; what is fetched is kept") from error
+    _need_network_packages()
+    from scrapers.crawl.fetch import Fetcher
+
+    with _crawl_errors("what is fetched is kept"), Fetcher(plan.folder, manners) as fetcher:
+        tally = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
+        raise_if_left(tally, fetcher.stopped)
     if isinstance(source, CarConnection) and source.unread:
         pages = f"{len(source.unread)} page{'s' * (len(source.unread) > 1)}"
         raise Interrupted(f"{plan.set_name}: {tally}; {pages} could not be had, the same command asks again")
     return tally
+
+
+def _need_network_packages() -> None:
+    try:
+        import selectolax.lexbor  # noqa: F401
+
+        import scrapers.crawl.fetch  # noqa: F401
+    except ImportError as error:
+        raise UserError(NETWORK_EXTRA.format(name=error.name)) from error
+
+
+@contextmanager
+def _crawl_errors(kept: str) -> Iterator[None]:
+    """What ends a crawl, as the command says it: exit code 75 where the same command goes on, else 2."""
+    try:
+        yield
+    except HostStopped as error:
+        raise Interrupted(f"{error}; {kept}, the same command goes on another day") from error
+    except FetchError as error:
+        if error.status == FAILED:
+            raise Interrupted(f"{error}; {kept}, the same command goes on from here") from error
+        raise UserError(f"{error}; {kept}") from error
 
 
 def _import(plan: CrawlPlan, sources: Sources) -> Tally:

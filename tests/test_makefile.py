@@ -61,6 +61,11 @@ def test_help_lists_every_target():
     assert set(TARGETS) <= set(" ".join(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)).split())
 
 
+def test_a_check_of_a_source():
+    assert recipe("scrape", "SOURCE=concept", "CHECK=1").split()[-4:] == ["-m", "scrapers", '"$SOURCE"', "--check"]
+    assert "--check" not in recipe("scrape", "SOURCE=concept", CHECK="1")  # the environment changes nothing
+
+
 def test_help_needs_no_python(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     assert make(tmp_path).returncode == 0

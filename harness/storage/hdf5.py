@@ -256,7 +256,7 @@ def _check_layout(path: Path, file: h5py.File) -> None:
         raise UserError(f"{path}: no schema_version: not a set packed by Carforge; {REBUILD}")
     if version != SCHEMA_VERSION:
         raise UserError(f"{path}: found schema version {version}, allowed {SCHEMA_VERSION}; {REBUILD}")
-    count = None
+    count, declared_bytes = None, 0
     for key, (dtype, shape) in LAYOUT.items():
         dataset = file.get(key)
         if not isinstance(dataset, h5py.Dataset):
@@ -270,6 +270,11 @@ def _check_layout(path: Path, file: h5py.File) -> None:
         count = dataset.shape[0] if count is None else count
         if dataset.shape[0] != count or count == 0:
             raise UserError(f"{found}, allowed {count or '1 or more'} rows; {REBUILD}")
+        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
+        declared_bytes += max(dataset.nbytes, chunk_bytes)  # HDF5 reads whole chunks
+    # Nothing is compressed, so all of it stands in the file; of rows that do not, HDF5 would make up the content.
+    if declared_bytes > (file_bytes := path.stat().st_size):
+        raise UserError(f"{path}: damaged ({count} rows declared, {declared_bytes} bytes, in {file_bytes}); {REBUILD}")
 
 
 def _named(rows: Any) -> str:

@@ -13,6 +13,7 @@ import httpx2
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
+from harness.runtime.daemon import in_daemon_thread
 from scrapers.crawl.hosts import Clock, Host, Hosts
 from scrapers.crawl.optout import header_opt_out
 from scrapers.crawl.politeness import Manners
@@ -35,6 +36,8 @@ PICTURE = {"Accept": "image/jpeg, image/png, image/webp, */*;q=0.1", "Accept-Enc
 PAGE = {"Accept": "text/html, application/json, */*;q=0.5", "Accept-Encoding": "gzip, deflate"}
 ROBOTS = {"Accept": "text/plain, */*;q=0.5", "Accept-Encoding": "gzip, deflate"}
 
+MAX_PARSING = 2  # robots.txt at the same time: parsed, one takes up to 32 MB
+
 Check = Callable[[Answer], None]
 
 
@@ -47,6 +50,7 @@ class Trip:
     check: Check
     host: str  # the one asked last
     api: bool = False
+    cap: int = 0  # bytes of the body
     attempts: int = 0
     ends: set[str] = field(default_factory=set)  # what the attempts would have made of the address
 
@@ -72,6 +76,7 @@ class Client:
         self.manners, self.clock = manners, clock
         self.hosts = Hosts(manners, clock, tell_stop)
         self.stopping = False
+        self.parsing = asyncio.Semaphore(MAX_PARSING)
         self.transfers: set[asyncio.Task | None] = set()  # what a stop lets finish
         set_on_retry_hooks([])  # stamina would log every retry; the ledger and the progress say what matters
         timeout = httpx2.Timeout(manners.silence_timeout_sec, connect=manners.connect_timeout_sec)
@@ -88,15 +93,22 @@ class Client:
         await self.http.aclose()
 
     async def get(
-        self, url: str, headers: Mapping[str, str], check: Check = lambda answer: None, api: bool = False
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        check: Check = lambda answer: None,
+        api: bool = False,
+        cap: int | None = None,
     ) -> Answer:
         """The answer (200, or 304 when `headers` are conditional), tried as often as it takes.
 
         `api`: an interface that its host offers to programs. robots.txt is about walking through pages: it is fetched
         and sets the pace, but what it disallows on that host is not meant here, nor are wishes about indexing.
+        `cap`: bytes of its body, where that is less than the manners allow.
         `check` raises TryAgain or FetchError for an answer that is not what was asked for. FetchError (refused) after
         the last attempt only when every attempt ended so: among other faults it may have been one of them."""
-        trip = Trip(url, headers, check, origin_of(check_url(url, self.manners.allow_private)), api)
+        cap = min(cap or self.manners.max_bytes, self.manners.max_bytes)
+        trip = Trip(url, headers, check, origin_of(check_url(url, self.manners.allow_private)), api, cap)
         try:
             async for attempt in self._retries():
                 with attempt:
@@ -141,9 +153,7 @@ class Client:
                     what = "in a circle" if target in seen else f"more than {self.manners.max_redirects}"
                     raise TryAgain(f"redirects: {what}", REFUSED, host_fault=False)
                 seen.add(target)
-                answer = await self._hop(
-                    trip, Ask(trip.url, target, headers, self.manners.max_bytes, heed_wishes=not api)
-                )
+                answer = await self._hop(trip, Ask(trip.url, target, headers, trip.cap, heed_wishes=not api))
                 if answer.status not in REDIRECTS:
                     judge(trip.url, answer)
                     trip.check(answer)
@@ -162,7 +172,7 @@ class Client:
         trip.host = origin_of(ask.target)
         async with self.hosts.use(trip.host) as host:
             rules = await self._rules(host, ask.target)
-            if ask.heed_wishes and (refusal := rules.refusal(str(ask.target))):
+            if ask.heed_wishes and (refusal := await self._refusal(host, rules, ask.target)):
                 raise FetchError(trip.url, *refusal)
             self._go_on()
             async with host.turn(trip.url):
@@ -175,6 +185,11 @@ class Client:
                 host.take_rules(await self._fetch_rules(target), MAX_AGE_SEC)
             assert host.rules is not None
             return host.rules
+
+    async def _refusal(self, host: Host, rules: RobotsRules, target: httpx2.URL) -> tuple[str, str] | None:
+        """As RobotsRules.refusal. One address of a host after the other, so that none takes all the time there is."""
+        async with host.rules_lock:
+            return await in_daemon_thread(rules.refusal, str(target))
 
     async def _fetch_rules(self, target: httpx2.URL) -> RobotsRules:
         robots = str(target.copy_with(raw_path=b"/robots.txt"))
@@ -198,7 +213,8 @@ class Client:
             async with self.hosts.use(origin_of(target)) as host, host.turn(robots):
                 answer = await self._request(host, Ask(robots, target, ROBOTS, MAX_ROBOTS_BYTES, cut=True))
             if answer.status not in REDIRECTS:
-                rules = rules_of_answer(answer.status, answer.body)
+                async with self.parsing:
+                    rules = await in_daemon_thread(rules_of_answer, answer.status, answer.body)
                 if rules.stop:
                     raise TryAgain(rules.stop.removeprefix("robots.txt "))
                 return rules

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from functools import partial
@@ -16,7 +16,8 @@ from scrapers.crawl.client import PICTURE, Client
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.ledger import picture_line, url_key
 from scrapers.crawl.loop_thread import Background
-from scrapers.crawl.page import ask_page, lost_page, page_of
+from scrapers.crawl.page import ask_page, lost_page, page_of, page_of_answer
+from scrapers.crawl.page_text import READING
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Manners
 from scrapers.crawl.records import DONE, FAILED, FetchError, HostStopped, Page, Tally, Wanted
@@ -26,6 +27,7 @@ from scrapers.crawl.store import PageCache
 
 LOOK_AHEAD = 256  # addresses under way at once, most of them waiting for their host
 DAY_SEC = 86400.0
+WAIT_SEC = 0.1
 
 
 class Fetcher(PictureSet):
@@ -48,11 +50,12 @@ class Fetcher(PictureSet):
         self.asked: set[bytes] = set()  # under way, or failed in this run
 
     def _open(self, stack: ExitStack) -> None:
+        READING.cancelled = False
         super()._open(stack)
         self.pages = PageCache(self.folder)
         self.pages.clean()
         self.background = Background(self.manners, self.clock, self.network, self._host_stopped)
-        stack.callback(self.background.end)
+        stack.callback(self._end)
 
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
@@ -68,7 +71,8 @@ class Fetcher(PictureSet):
         now = background.client.clock.today()
         if cached is None or not 0 <= now - cached.fetched_at < fresh_days * DAY_SEC:
             try:
-                cached = background.submit(ask_page, background.client, url, cached, headers or {}, api).result()
+                answer = background.submit(ask_page, background.client, url, cached, headers or {}, api).result()
+                cached = page_of_answer(url, answer, cached, self.manners.obey_optout and not api, now)
             except FetchError as error:
                 if (lost := lost_page(error, now)) is None:
                     raise
@@ -77,6 +81,14 @@ class Fetcher(PictureSet):
                 raise self._ended(error) from None
             self.pages.write(cached)
         return page_of(cached)
+
+    def pause(self, seconds: float) -> None:
+        """Lets this time pass; Interrupted when the crawl is stopped in it."""
+        background = self._running()
+        try:
+            background.submit(background.client.clock.sleep, seconds).result()
+        except BaseException as error:
+            raise self._ended(error) from None
 
     def fetch_pictures(self, wanted: Iterable[Wanted], total: int | None = None) -> Tally:
         """Every picture not yet settled by the ledger, several at a time. Reads `wanted` as it goes.
@@ -100,7 +112,7 @@ class Fetcher(PictureSet):
                 background.drop_waiting()  # the source failed: what only waits for its host would hold that up
                 raise
             finally:
-                batch.wait()
+                batch.wait(lambda: self.at_once)
         if batch.error:
             raise self._ended(batch.error)
         if self.stopping:
@@ -163,8 +175,13 @@ class Fetcher(PictureSet):
 
     def _heard(self, number: int) -> None:
         super()._heard(number)
+        READING.cancel()
         if self.background:
             self.background.stop()
+
+    def _end(self) -> None:
+        assert self.background is not None
+        self.background.end(self.at_once)
 
 
 class Batch:
@@ -180,7 +197,9 @@ class Batch:
             self.tally.count(status)
             self.tally.show_in(self.progress)
 
-    def wait(self) -> None:
-        """Until nothing is under way."""
+    def wait(self, at_once: Callable[[], bool]) -> None:
+        """Until nothing is under way, or nobody waits for that any more."""
         for _ in range(LOOK_AHEAD):
-            self.room.acquire()
+            while not self.room.acquire(timeout=WAIT_SEC):
+                if at_once():
+                    return

@@ -9,7 +9,8 @@ from scrapers.crawl.politeness import Manners
 from scrapers.crawl.records import HostStopped
 from scrapers.crawl.robots import RobotsRules
 
-MAX_HOSTS = 2000  # with their rules; of more, those not asked for longest are forgotten
+# Known, with their rules; of more, those not asked for longest are forgotten.
+MAX_HOSTS, MAX_RULES_CHARS = 2000, 32 << 20
 
 
 class Clock:
@@ -112,8 +113,11 @@ class Hosts:
             yield host
         finally:
             host.users -= 1
-            if len(self.known) > MAX_HOSTS:
+            if len(self.known) > MAX_HOSTS or self._rules_chars() > MAX_RULES_CHARS:
                 self._forget()
+
+    def _rules_chars(self) -> int:
+        return sum(len(host.rules.text) for host in self.known.values() if host.rules)
 
     def _forget(self) -> None:
         now = self.clock.now()

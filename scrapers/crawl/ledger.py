@@ -88,6 +88,7 @@ class Ledger:
         with self.lock:
             self._sync()
             os.close(self.descriptor)
+            self.descriptor = -1  # a loop that was left behind may still add: to no other file
 
     def _sync(self) -> None:
         if self.unsynced:

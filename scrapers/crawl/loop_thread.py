@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from scrapers.crawl.client import Client
@@ -13,7 +14,8 @@ from scrapers.crawl.response import Stopping
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 
 T = TypeVar("T")
-GRACE_SEC = 5.0  # for what is in flight when the crawl is stopped
+GRACE_SEC = 1.0  # for what is in flight when the crawl is stopped
+AT_ONCE_SEC = 0.5  # for the loop to end where nobody waits for what is in flight
 DROP_AGAIN_SEC = 0.05
 
 
@@ -41,9 +43,10 @@ class Background:
         """Cancels what only waits, now and when the transfers have ended; nothing may be submitted until then."""
         self.loop.call_soon_threadsafe(self._drop_waiting)
 
-    def end(self) -> None:
+    def end(self, at_once: bool = False) -> None:
+        """When pictures that are being written are written. `at_once`: whatever the loop is at, it is left behind."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
+        self.thread.join(AT_ONCE_SEC if at_once else None)
 
     async def _tracked(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         if self.client.stopping:
@@ -84,6 +87,7 @@ class Background:
         left = list(self.tasks)
         self._cancel(self.tasks)
         await asyncio.gather(*left, return_exceptions=True)
-        await self.client.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.client.close(), GRACE_SEC)
         await self.loop.shutdown_asyncgens()
         await self.loop.shutdown_default_executor()  # pictures being written are written to the end

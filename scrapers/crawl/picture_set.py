@@ -21,12 +21,13 @@ from scrapers.crawl.store import PictureFiles
 class PictureSet:
     """`with PictureSet(folder, manners) as pictures:` holds the folder's lock.
 
-    One of STOP_SIGNALS: `stopping` turns true, and whoever is at work raises Interrupted (exit 75) soon.
+    One of STOP_SIGNALS: `stopping` turns true, and whoever is at work raises Interrupted (exit 75) soon; at the second
+    one, `at_once` does, and Interrupted is raised there and then.
     """
 
     def __init__(self, folder: Path, manners: Manners) -> None:
         self.folder, self.manners = Path(folder), manners
-        self.stopping = False
+        self.stopping, self.at_once = False, False
         self.closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -77,6 +78,7 @@ class PictureSet:
     def _heard(self, number: int) -> None:
         """A signal: the first one winds down, the second one does not wait for that."""
         if self.stopping:
+            self.at_once = True
             raise Interrupted("stopped at once; the same command goes on from here")
         self.stopping = True
         with suppress(OSError):  # not print: it cannot be entered again while it is at work

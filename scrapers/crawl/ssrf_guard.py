@@ -19,6 +19,7 @@ import httpcore2
 import httpx2
 from httpcore2 import AnyIOBackend  # pyright: ignore
 
+from harness.runtime.daemon import in_daemon_thread
 from scrapers.crawl.records import REFUSED, FetchError
 
 ALLOWED_PORTS = {"http": (80, 8080), "https": (443, 8443)}
@@ -107,8 +108,8 @@ def _host_fault(host: str, allow_private: bool) -> str | None:
 
 
 async def resolve_name(host: str, port: int) -> list[str]:
-    """All addresses of a name, as the system resolves it."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """All addresses of a name, as the system resolves it. A name server that does not answer holds up no end."""
+    infos = await in_daemon_thread(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM)
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 

@@ -16,20 +16,25 @@ from pathlib import Path
 from harness.errors import UserError
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
+from scrapers.local import tar
 from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, printable
-from scrapers.local.tar import is_tar, read_tar
 
-MIB, GIB = 1 << 20, 1 << 30
+GIB = 1 << 30
+RATIO_FREE_BYTES = 1 << 16  # a small plain picture may shrink well
 
 
 @dataclass(frozen=True)
 class Caps:
-    """What an archive may be at most. `ratio`: unpacked to packed, for what is over a MiB; pictures hardly shrink."""
+    """What an archive may be at most. Ratios are of unpacked to packed bytes; pictures hardly shrink.
+
+    `ratio`: of one member over RATIO_FREE_BYTES; `total_ratio`: of the whole over tar.FREE_BYTES.
+    """
 
     members: int = 500_000
     member_bytes: int = MAX_PICTURE_BYTES
     total_bytes: int = 1 << 38
     ratio: int = 200
+    total_ratio: int = 20
 
 
 def import_archive(
@@ -41,7 +46,7 @@ def import_archive(
     """
     if not path.is_file():
         raise UserError(f"SRC: found no file {path}, allowed a zip or tar of pictures (SOURCE=folder for a folder)")
-    members = _tar_members if is_tar(path) or not zipfile.is_zipfile(path) else _zip_members
+    members = _tar_members if tar.is_tar(path) or not zipfile.is_zipfile(path) else _zip_members
     importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", always_make)
     return importer.run(partial(members, path, caps or Caps()), limit)
 
@@ -54,7 +59,10 @@ def _zip_members(path: Path, caps: Caps) -> Iterator[Member]:
         raise UserError(f"SRC: {path} is no sound zip ({error}), try to download or copy it again") from error
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
-        _check_caps(path, len(infos), sum(info.file_size for info in infos), caps)
+        total_bytes = sum(info.file_size for info in infos)
+        _check_caps(path, len(infos), total_bytes, caps)
+        if total_bytes > max(tar.FREE_BYTES, caps.total_ratio * path.stat().st_size):
+            raise tar.bomb_error(path, f"{path.stat().st_size} bytes unpack to {total_bytes}")
         for info in infos:
             yield Member(info.orig_filename, _zip_fault(info, caps), partial(_read_zip, archive, info))
 
@@ -78,7 +86,7 @@ def _zip_fault(info: zipfile.ZipInfo, caps: Caps) -> str | None:
 
 def _tar_members(path: Path, caps: Caps) -> Iterator[Member]:
     count = total = 0
-    for info, read in read_tar(path, caps.ratio, caps.member_bytes):
+    for info, read in tar.read_tar(path, caps.total_ratio, caps.member_bytes):
         if info.isdir():
             continue
         count, total = count + 1, total + info.size
@@ -103,7 +111,7 @@ def _check_caps(path: Path, count: int, total_bytes: int, caps: Caps) -> None:
 def size_fault(size: int, packed: int | None, caps: Caps) -> str | None:
     if size > caps.member_bytes:
         return f"too_large: {size} bytes, allowed {caps.member_bytes}"
-    if packed is not None and size > MIB and size > caps.ratio * max(packed, 1):
+    if packed is not None and size > RATIO_FREE_BYTES and size > caps.ratio * max(packed, 1):
         return f"bomb: {packed} bytes unpack to {size}"
     return None
 

@@ -58,7 +58,7 @@ class Importer:
         """Every member in its order, which are gone through twice. `limit`: so many pictures at most."""
         seen: Counter[str] = Counter()
         with self.progress:
-            self.root = common_root(_readable_names(members()))
+            self.root = common_root(self._readable_names(members()))
             for member in members():
                 if limit is not None and self.tally.done + self.tally.skipped >= limit:
                     break
@@ -121,8 +121,19 @@ class Importer:
     def _count(self, status: str) -> None:
         self.tally.count(status)
         self.tally.show_in(self.progress)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self.pictures.stopping:  # a signal came
             raise Interrupted(f"stopped: {self.tally}; the same command goes on from here")
+
+    def _readable_names(self, members: Iterator[Member]) -> Iterator[str]:
+        """An archive that is cut short is read as far as it goes."""
+        with suppress(CutShort):
+            for member in members:
+                self._go_on()
+                if member.fault is None:
+                    yield member.name
 
 
 def _known_files(folder: Path, begin: str) -> dict[str, str]:
@@ -135,12 +146,6 @@ def _known_files(folder: Path, begin: str) -> dict[str, str]:
 
 def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
-
-
-def _readable_names(members: Iterator[Member]) -> Iterator[str]:
-    """An archive that is cut short is read as far as it goes."""
-    with suppress(CutShort):
-        yield from (member.name for member in members if member.fault is None)
 
 
 def why_no_picture(content: bytes) -> str:

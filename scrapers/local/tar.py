@@ -70,6 +70,10 @@ class _Bounded(io.RawIOBase):
         return part
 
 
+def bomb_error(path: Path, what: str) -> UserError:
+    return UserError(f"SRC: {path} is a bomb ({what}), allowed a zip or tar of pictures, which hardly shrink")
+
+
 def is_tar(path: Path) -> bool:
     """By its first bytes: a zip may stand at the end of a tar, and zipfile would take that for the whole."""
     with open(path, "rb") as stream:
@@ -94,7 +98,7 @@ def read_tar(path: Path, ratio: int, member_bytes: int) -> Iterator[tuple[tarfil
                     yield info, _reader(stream, info)
                     count += 1
         except Bomb as bomb:
-            raise UserError(f"SRC: {path} is a bomb ({bomb}), allowed a zip or tar of pictures") from bomb
+            raise bomb_error(path, str(bomb)) from bomb
         except FAULTS as error:
             if not count:
                 raise UserError(

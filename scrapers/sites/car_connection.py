@@ -9,15 +9,18 @@ Pages, as their structure was last seen:
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from harness.errors import UserError
 from harness.messages import say
+from scrapers.crawl.page_text import read_page
 from scrapers.crawl.records import FetchError, HostStopped, Page, Wanted
 from scrapers.sites.car_specs import Specs, specs_from_rows
 from scrapers.sites.source import PageChanged, Pages, Shapes, parse_html
 
+T = TypeVar("T")
 SITE, PICTURES = "https://www.thecarconnection.com", "https://images.hgmsites.net"
 SIZE_LETTERS = {"sml": "s", "med": "m", "lrg": "l"}
 
@@ -64,11 +67,15 @@ class CarConnection:
             )
             say(f"car_connection: {some} (leave_out in configs/sources.yaml)")
 
+    def check(self, item: Wanted) -> None:
+        self.shapes.close()  # a specifications page that is odd holds up no picture
+
     def _chosen_makes(self, pages: Pages) -> list[tuple[str, str]]:
         """(name, address) of every make asked for. Without this page there is nothing to go on with."""
         url = f"{self.site}/new-cars"
         page = pages.get_page(url)
-        found = {text or link.rpartition(",")[2]: link for text, link in _anchors(page, "a.add-zip", "/make/")}
+        links = read_page(url, links_on, page, "a.add-zip", "/make/")
+        found = {text or link.rpartition(",")[2]: link for text, link in links}
         if not found:
             raise PageChanged(url, "a.add-zip with links to /make/ (the makes)")
         unknown = [make for make in self.makes if _plain(make) not in map(_plain, found)]
@@ -85,19 +92,17 @@ class CarConnection:
         return [link for link in newest if self.years is None or dated[link] in self.years][: self.years_per_model]
 
     def _links(self, pages: Pages, url: str, kind: str, selector: str, path: str) -> list[str]:
-        page = self._page(pages, url)
-        if page is None:
+        links = self._read(pages, url, links_on, selector, path)
+        if links is None:
             return []
-        links = [link for _, link in _anchors(page, selector, path)]
         self.shapes.saw(kind, url, bool(links), f"{selector} with links to {path}")
-        return list(dict.fromkeys(links))
+        return list(dict.fromkeys(link for _, link in links))
 
     def _pictures_of(self, pages: Pages, car_url: str, make: str) -> Iterator[Wanted]:
         photos_url = car_url.replace("/overview/", "/photos/")
-        photos = self._page(pages, photos_url)
-        if photos is None:
+        found = self._read(pages, photos_url, pictures_on)
+        if found is None:
             return
-        found = pictures_on(photos)
         self.shapes.saw("photos", photos_url, bool(found), "pictures (sml/<name>_<number>_s.jpg)")
         kept = [picture for picture in found if not self._is_left_out(picture[0])][: self.pictures_per_car]
         self.left_out += sum(self._is_left_out(name) for name, _, _ in found)
@@ -112,9 +117,9 @@ class CarConnection:
 
     def _specs(self, pages: Pages, url: str, make: str) -> Specs:
         """What the page says; make (and year) at least are known from the way to it."""
-        page = self._page(pages, url)
-        rows = rows_on(page) if page else {}
-        if page:
+        found = self._read(pages, url, rows_on)
+        rows = found or {}
+        if found is not None:
             self.shapes.saw("specifications", url, "Make" in rows and len(rows) > 4, "#a_bc_1 and div.specs-set-item")
         year = _YEAR.search(urlsplit(url).path)
         return specs_from_rows({"Make": make, "Year": year[1] if year else "", **rows})
@@ -122,10 +127,10 @@ class CarConnection:
     def _is_left_out(self, name: str) -> bool:
         return any(f"-{word}-" in f"-{name}-" for word in self.leave_out)
 
-    def _page(self, pages: Pages, url: str) -> Page | None:
-        """None when this one page cannot be had: told, and the walk goes on."""
+    def _read(self, pages: Pages, url: str, function: Callable[..., T], *arguments: str) -> T | None:
+        """function(page, *arguments). None when this one page cannot be had: told, and the walk goes on."""
         try:
-            return pages.get_page(url)
+            return read_page(url, function, pages.get_page(url), *arguments)
         except HostStopped:
             raise
         except FetchError as error:
@@ -163,7 +168,7 @@ def rows_on(page: Page) -> dict[str, str]:
     return rows
 
 
-def _anchors(page: Page, selector: str, path: str) -> list[tuple[str, str]]:
+def links_on(page: Page, selector: str, path: str) -> list[tuple[str, str]]:
     """(text, address) of the links that lead to this path on the page's own host."""
     found = []
     for node in parse_html(page.text).css(selector):

@@ -6,9 +6,8 @@ lies under /w/, which robots.txt closes to those who crawl pages; programs are s
 (https://wikitech.wikimedia.org/wiki/Robot_policy). The pictures themselves are fetched under robots.txt.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -20,7 +19,7 @@ from scrapers.sites.source import PageChanged, Pages, html_to_text, read_json
 API = "https://commons.wikimedia.org/w/api.php"
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 BATCH = 50
-MAXLAG_SEC, LAG_TRIES = 5, 6
+MAXLAG_SEC, MAX_PAUSE_SEC, LAG_TRIES = 5, 60, 6
 STAND_BACK = ("maxlag", "ratelimited", "readonly")  # answers that mean: later
 FILES, CATEGORIES = 6, 14  # namespaces
 
@@ -36,10 +35,9 @@ class Commons:
         depth: int = 3,
         width_px: int | None = 960,
         api: str | None = None,
-        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.categories = [category.removeprefix("Category:").replace("_", " ").strip() for category in categories]
-        self.depth, self.width_px, self.api, self.pause = depth, width_px, api or API, pause
+        self.depth, self.width_px, self.api = depth, width_px, api or API
         self.other_types = 0
 
     def find(self, pages: Pages) -> Iterator[Wanted]:
@@ -66,6 +64,11 @@ class Commons:
         if not seen_files:
             named = ", ".join(self.categories)
             raise UserError(f"categories: found no picture in {named}, allowed categories of Wikimedia Commons")
+
+    def check(self, item: Wanted) -> None:
+        found = {"descriptionurl": item.page, "LicenseShortName": item.license, "Artist": item.author}
+        if lacking := [key for key, value in found.items() if not value]:
+            raise PageChanged(self.api, f"{', '.join(lacking)} of {item.title}")
 
     def _members(self, pages: Pages, category: str, with_subcategories: bool) -> Iterator[dict[str, Any]]:
         """Files (with their imageinfo) and sub-categories, batch after batch, until nothing is to be continued.
@@ -106,13 +109,16 @@ class Commons:
             answer = read_json(page, "the interface's JSON")
             error = answer.get("error")
             if error is None:
+                _check_shape(url, answer)
                 if not answer.get("batchcomplete") and "query" not in answer and "continue" not in answer:
                     raise PageChanged(url, "query, continue or batchcomplete")
                 return answer
+            if not isinstance(error, dict):
+                raise PageChanged(url, "an error with code and info")
             if error.get("code") not in STAND_BACK:
                 raise UserError(f"commons: the interface says {error.get('code')}: {error.get('info')}")
             if attempt < LAG_TRIES:
-                self.pause(max(MAXLAG_SEC, float(error.get("lag") or 0)) * attempt)
+                pages.pause(_lag_sec(error) * attempt)
         raise UserError(f"commons: the servers are behind ({error.get('code')}); what is fetched is kept, try later")
 
     def _wanted(self, member: dict[str, Any], title: str) -> Wanted | None:
@@ -136,11 +142,32 @@ class Commons:
         )
 
 
+def _check_shape(url: str, answer: dict[str, Any]) -> None:
+    """PageChanged when the parts that are read are not of the types that they had."""
+    query, following = answer.get("query", {}), answer.get("continue", {})
+    members = query.get("pages", []) if isinstance(query, dict) else None
+    if not isinstance(members, list) or not isinstance(following, dict):
+        raise PageChanged(url, "query.pages (a list) and continue (an object)")
+    for member in members:
+        infos = member.get("imageinfo", []) if isinstance(member, dict) else None
+        if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
+            raise PageChanged(url, "pages with imageinfo (a list of objects)")
+        for info in infos:
+            if not isinstance(info.get("url", ""), str) or not isinstance(info.get("width", 0), int):
+                raise PageChanged(url, "imageinfo with url (text) and width (a number)")
+
+
+def _lag_sec(error: dict[str, Any]) -> float:
+    lag = error.get("lag")
+    return float(min(max(MAXLAG_SEC, lag), MAX_PAUSE_SEC)) if isinstance(lag, int | float) else MAXLAG_SEC
+
+
 def without_query(url: str) -> str:
     """Without what only says where an address was found (`?utm_source=...`): one picture, one address."""
     return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
 
 
-def _value(about: dict[str, Any], key: str) -> str | None:
-    value = (about.get(key) or {}).get("value")
+def _value(about: Any, key: str) -> str | None:
+    found = about.get(key) if isinstance(about, dict) else None  # an empty one comes as a list
+    value = found.get("value") if isinstance(found, dict) else None
     return str(value).strip() or None if value is not None else None

@@ -7,6 +7,7 @@ page that shows it.
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlencode
 
 from harness.errors import UserError
@@ -44,6 +45,10 @@ class Search:
                     raise UserError(f"{KEY_VARIABLE}: found one that is refused, {hint}") from error
                 raise
 
+    def check(self, item: Wanted) -> None:
+        if not item.page:
+            raise PageChanged(ENDPOINT, "url (the page that shows the picture)")
+
     def _results(self, pages: Pages, term: str) -> Iterator[Wanted]:
         query = {"q": term, "count": str(self.per_term), "safesearch": "strict", "spellcheck": "false"}
         headers = {"X-Subscription-Token": self.key, "Accept": "application/json"}
@@ -52,9 +57,17 @@ class Search:
         )
         if not isinstance(answer.get("results"), list):
             raise PageChanged(ENDPOINT, "a list of results")
-        found = [result for result in answer["results"] if (result.get("properties") or {}).get("url")]
+        if not all(isinstance(result, dict) for result in answer["results"]):
+            raise PageChanged(ENDPOINT, "a list of objects")
+        found = [result for result in answer["results"] if _picture_url(result)]
         if answer["results"] and not found:
             raise PageChanged(ENDPOINT, "results with properties.url (the picture)")
         for result in found:
-            url, title = result["properties"]["url"], result.get("title") or None
+            url, title = _picture_url(result), result.get("title") or None
             yield Wanted(url, self.name, page=result.get("url"), title=title)
+
+
+def _picture_url(result: dict[str, Any]) -> str:
+    properties = result.get("properties")
+    url = properties.get("url") if isinstance(properties, dict) else None
+    return url if isinstance(url, str) else ""

@@ -11,6 +11,8 @@ from scrapers.crawl.records import Page, Wanted
 
 CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one
 
+MAX_TEXT_CHARS = 8192  # of a field: parsed within milliseconds, whatever is in it
+
 
 class Pages(Protocol):
     """The part of the fetcher that a source uses while it looks for pictures."""
@@ -18,6 +20,8 @@ class Pages(Protocol):
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
     ) -> Page: ...
+
+    def pause(self, seconds: float) -> None: ...
 
 
 class Source(Protocol):
@@ -29,11 +33,16 @@ class Source(Protocol):
         """Pictures one after the other, read as they are wanted; PageChanged when a page is not what it was."""
         ...
 
+    def check(self, item: Wanted) -> None:
+        """PageChanged when the pages that led to this picture lack what goes with it."""
+        ...
+
 
 class PageChanged(UserError):
     """A page was there, but what a source looks for on it was not."""
 
     def __init__(self, url: str, looked_for: str) -> None:
+        self.url, self.looked_for = url, looked_for
         super().__init__(
             f"{url}: found a page without {looked_for}; its shape has probably changed. What is fetched is kept. "
             "Look at the page; a source reads pages as they were when it was written, so report it, or mend the source"
@@ -81,7 +90,8 @@ def read_json(page: Page, looked_for: str) -> dict[str, Any]:
 
 
 def parse_html(text: str) -> Any:
-    """A page's tree (selectolax), for `css` and `css_first`."""
+    """A page's tree (selectolax), for `css` and `css_first`. A small page can be made to take minutes, so whole pages
+    are parsed through `read_page` alone."""
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError as error:
@@ -90,6 +100,7 @@ def parse_html(text: str) -> Any:
 
 
 def html_to_text(text: str) -> str | None:
-    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None when nothing is left."""
+    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None when nothing is left. Of a long text, the beginning."""
+    text = text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS].rpartition("<")[0]  # no half tag
     body = parse_html(text).body
     return (" ".join(body.text(separator=" ").split()) or None) if body is not None else None

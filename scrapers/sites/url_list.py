@@ -29,6 +29,9 @@ class AddressList:
     def find(self, pages: Pages) -> Iterator[Wanted]:
         yield from self.wanted
 
+    def check(self, item: Wanted) -> None:
+        """No page is read."""
+
 
 def _read(path: Path) -> list[Wanted]:
     try:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
+from harness.storage import hdf5
 from harness.storage.hdf5 import open_packed
 from tests.harness.packing import ATTRIBUTES, CLASSES, pack, pictures_of, raw, refusal
 
@@ -65,6 +66,27 @@ def test_a_truncated_file_is_refused_at_any_length(tmp_path: Path):
     for length in [0, 1, 7, 8, 100, *range(500, len(content), len(content) // 20), len(content) - 1]:
         (tmp_path / "x.hdf5").write_bytes(content[:length])
         refusal(tmp_path / "x.hdf5")
+
+
+def test_rows_that_are_declared_and_not_there_are_refused_before_any_is_read(tmp_path: Path, monkeypatch):
+    """300 million rows in 40 KB: read, their labels and hashes would be 12 GB of zeros."""
+    path = pack(tmp_path / "x.hdf5")
+    with raw(path, "r+") as file:
+        for key in ("imgs", "labels", "row_sha256"):
+            file[key].resize(300_000_000, axis=0)
+    monkeypatch.setattr(hdf5, "_read_whole", lambda file, key: pytest.fail(f"{key} was read"))
+    found = refusal(path)
+    assert f"300000000 rows declared, 98400000000 bytes, in {path.stat().st_size}" in found
+
+
+def test_a_chunk_that_is_larger_than_the_file_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch):
+    path = pack(tmp_path / "x.hdf5")
+    with raw(path, "r+") as file:
+        labels = file["labels"][()]
+        del file["labels"]
+        file.create_dataset("labels", data=labels, maxshape=(None,), chunks=(1 << 20,), compression="gzip")
+    monkeypatch.setattr(hdf5, "_read_whole", lambda file, key: pytest.fail(f"{key} was read"))
+    assert "70 rows declared" in refusal(path)
 
 
 def test_no_structure_is_without_checksum(tmp_path: Path):

@@ -1,12 +1,15 @@
 """Pages: cached, asked for again only if they have changed, decoded by what they say."""
 
+import codecs
 import gzip
 import json
+import sys
 
 import pytest
 
 from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.page import decode
+from scrapers.crawl.page import MAX_PAGE_BYTES
+from scrapers.crawl.page_text import CHARSETS, READING, decode, to_charset
 from scrapers.crawl.records import FetchError
 from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, quick_manners
 
@@ -133,7 +136,68 @@ def test_a_packed_page_is_unpacked_and_a_bomb_is_not(site, tmp_path):
         ("süß".encode("latin-1"), "text/html", "s\ufffd\ufffd"),
         ("ü".encode(), "text/html; charset=nonsense", "ü"),
         ("ü".encode("utf-8-sig"), "text/html; charset=latin-1", "ü"),
+        ("ж".encode("windows-1251"), 'text/html; charset="Windows-1251"', "ж"),
+        ("車".encode("shift_jis"), "text/html; charset=Shift_JIS", "車"),
+        ("車".encode("gb18030"), "text/html; charset=GB18030", "車"),
+        ("차".encode("euc-kr"), "text/html; charset=ks_c_5601-1987", "차"),
+        ("ü".encode("utf-16-le"), "text/html; charset=utf-16le", "ü"),
     ],
 )
 def test_text_by_what_the_page_says(body, content_type, text):
     assert decode(body, content_type) == text
+
+
+# All that Python calls a codec and that is no charset of the web.
+NO_CHARSETS = [
+    *("punycode", "idna", "utf-7", "unicode_escape", "raw_unicode_escape", "charmap", "undefined", "palmos", "mbcs"),
+    *("uu", "bz2", "zip", "hex", "base64", "quopri", "rot13", "utf_32", "utf-8-sig", "hz", "cp037", "aliases"),
+]
+
+
+@pytest.mark.parametrize("name", NO_CHARSETS)
+def test_no_other_codec_can_be_named(name, monkeypatch):
+    monkeypatch.setattr(codecs, "lookup", lambda name: pytest.fail(f"looked up {name}"))
+    body = b"M-8 \\u0041 +AEE-"
+    assert decode(body, f"text/html; charset={name}") == body.decode()
+    assert to_charset(name) is None and to_charset(name.upper()) is None
+    in_page = f'<meta charset="{name}">'.encode() + b"\xff"
+    assert decode(in_page, "text/html") == in_page.decode("utf-8", "replace")
+
+
+def test_every_charset_is_one_that_python_has():
+    assert {name for name in CHARSETS if b"car".decode(name, "replace")} == CHARSETS
+    assert all(to_charset(name) == name for name in CHARSETS)
+
+
+NESTED = b"<ul><li>" * 60_000  # 470 KiB: minutes in the parser
+
+
+def test_a_page_that_is_costly_to_read_is_refused_and_remembered(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(READING, "cpu_sec", 0.3)
+    READING.stop()
+    site.pages["/a"], site.pages["/b"] = Reply(NESTED), Reply(b"<p>an A5")
+    with Fetcher(tmp_path, quick_manners(max_bytes=1 << 20)) as fetcher:
+        for _ in range(2):
+            with pytest.raises(FetchError, match="page: reading it takes more than 0.3 s of CPU time") as refusal:
+                fetcher.get_page(site.url("/a"))
+            assert refusal.value.status == "refused"
+        assert fetcher.get_page(site.url("/b")).text == "<p>an A5"
+    assert site.paths().count("/a") == 1
+    READING.stop()  # the next ones have their time again
+
+
+def test_pages_are_read_neither_here_nor_in_the_loop(site, tmp_path, monkeypatch):
+    """Selectolax in this process would fail."""
+    monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
+    site.pages["/a"] = Reply(b'<meta name="robots" content="noai">')
+    with Fetcher(tmp_path, quick_manners()) as fetcher, pytest.raises(FetchError, match="optout: <meta"):
+        fetcher.get_page(site.url("/a"))
+
+
+def test_a_page_has_a_bound_of_its_own(site, tmp_path):
+    site.pages["/a"] = Reply(b"a" * (MAX_PAGE_BYTES + 1))
+    site.pages["/b"] = Reply(b"b" * MAX_PAGE_BYTES)
+    with Fetcher(tmp_path, quick_manners(max_bytes=32 << 20)) as fetcher:
+        with pytest.raises(FetchError, match=f"too_large: {MAX_PAGE_BYTES + 1} bytes, allowed {MAX_PAGE_BYTES}"):
+            fetcher.get_page(site.url("/a"))
+        assert len(fetcher.get_page(site.url("/b")).text) == MAX_PAGE_BYTES

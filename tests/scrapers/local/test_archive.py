@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness.errors import UserError
+from harness.errors import Interrupted, UserError
 from scrapers.local.archive import import_archive
+from scrapers.local.importer import Member
 from tests.scrapers.local.local_set import GOOD, SEED_NAME, a_picture, tar_of, zip_of
 
 
@@ -48,6 +49,22 @@ def test_of_a_dump_in_folders_the_make_is_the_class_when_asked_for(local, tmp_pa
     members = [(f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))]
     local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), always_make=True)
     assert {line["class"] for line in local.lines} == {"Audi"}
+
+
+def test_a_signal_while_an_archive_is_looked_through_ends_that(local, tmp_path, monkeypatch):
+    path = tar_of(tmp_path / "a.tar", *[(f"{k}.jpg", a_picture(k)) for k in range(9)])
+    read = []
+    with local.pictures() as held, pytest.raises(Interrupted):
+
+        def members():
+            for k in range(9):
+                read.append(k)
+                held.stopping = held.stopping or k == 3
+                yield Member(f"{k}.jpg", None, lambda count: a_picture(1))
+
+        monkeypatch.setattr("scrapers.local.archive._tar_members", lambda path, caps: members())
+        import_archive(path, held)
+    assert read == [0, 1, 2, 3] and local.lines == []
 
 
 def test_imported_again_nothing_is_added_and_other_content_of_the_same_name_is(local, tmp_path):

@@ -118,7 +118,13 @@ def test_a_signal_is_heard_among_files_that_are_refused(local, pictures):
     for path in pictures.rglob("*.*"):
         path.write_text("no picture")
     with local.pictures() as held:
-        held.stopping = True
+        add = held.ledger.add
+
+        def add_and_stop(line):
+            add(line)
+            held.stopping = True
+
+        held.ledger.add = add_and_stop
         with pytest.raises(Interrupted, match="goes on from here"):
             import_folder(pictures, held)
     assert len(local.lines) == 1

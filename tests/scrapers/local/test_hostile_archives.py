@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import random
 import stat
 import struct
 import tarfile
@@ -200,6 +201,34 @@ def test_a_zip_whose_members_share_their_bytes(local, tmp_path):
     path.write_bytes(content[:start] + entries + last)
     local.take(import_archive, path)
     assert set(local.refused.values()) <= {"damaged"} and len(local.files) <= 1
+
+
+def small_bombs(path: Path, count: int) -> Path:
+    """Pictures by their first bytes, each just under a MiB of zeros."""
+    return zip_of(path, *((f"{k}.jpg", b"\xff\xd8\xff" + bytes([k]) + bytes(1020 << 10)) for k in range(count)))
+
+
+def test_a_member_below_a_mib_may_be_a_bomb(local, tmp_path):
+    tally = local.take(import_archive, small_bombs(tmp_path / "a.zip", 5))
+    assert (tally.done, tally.refused) == (0, 5) and set(local.refused.values()) == {"bomb"}
+    assert local.files == []
+
+
+def test_members_that_are_fine_one_by_one_may_be_a_bomb_together(local, tmp_path, monkeypatch):
+    """Below the size from which one is looked at: 200 of 60 KiB, which shrink to a hundredth."""
+    monkeypatch.setattr(tar, "FREE_BYTES", 4 << 20)
+    members = [(f"{k}.jpg", b"\xff\xd8\xff" + bytes([k]) + bytes(60 << 10)) for k in range(200)]
+    with pytest.raises(UserError, match=r"is a bomb \(\d+ bytes unpack to 12288800\)"):
+        local.take(import_archive, zip_of(tmp_path / "a.zip", *members))
+    assert local.lines == []
+    assert local.take(import_archive, zip_of(tmp_path / "b.zip", *members[:60])).done == 60  # small: may shrink
+
+
+def test_small_plain_pictures_and_an_archive_of_photos_are_no_bombs(local, tmp_path, monkeypatch):
+    monkeypatch.setattr(tar, "FREE_BYTES", 1 << 20)
+    noise = [(f"{k}.jpg", b"\xff\xd8\xff" + random.Random(k).randbytes(100_000)) for k in range(20)]
+    path = zip_of(tmp_path / "a.zip", *noise, ("plain.png", a_picture(1, "PNG", (400, 300))))
+    assert local.take(import_archive, path).done == 21
 
 
 @pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])

@@ -25,6 +25,7 @@ class StaticPages:
         self.headers: list[dict[str, str]] = []
         self.api_calls: list[bool] = []
         self.fresh_days: list[float] = []
+        self.pauses: list[float] = []
 
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
@@ -39,6 +40,9 @@ class StaticPages:
         if isinstance(found, Exception):
             raise found
         return Page(url, found)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
     def answer(self, url: str) -> "str | Exception | list[str]":
         return self.table.get(url, FetchError(url, "gone", "http: 404", 404))

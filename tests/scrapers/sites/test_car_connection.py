@@ -3,6 +3,7 @@
 import pytest
 
 from harness.errors import UserError
+from scrapers.crawl.page_text import READING
 from scrapers.crawl.records import FetchError, HostStopped, Wanted
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.source import PageChanged
@@ -140,6 +141,15 @@ def test_a_page_that_cannot_be_had_now_is_remembered_and_one_that_is_gone_is_not
     assert (len(wanted), source.unread) == (4, [f"{SITE}/photos/audi_a5_2014"])
     told = capsys.readouterr().err
     assert "photos/audi_a5_2014: http: 503" in told and "cars/audi_e-tron: http: 404" in told
+
+
+def test_a_page_that_is_costly_to_read_is_told_and_passed_over(capsys, monkeypatch):
+    monkeypatch.setattr(READING, "cpu_sec", 0.3)
+    READING.stop()
+    wanted, source = walk(audi_pages(photos_audi_a5_2014="<ul><li>" * 60_000))  # minutes in the parser
+    READING.stop()  # the next ones have their time again
+    assert (len(wanted), source.unread) == (4, [])
+    assert "photos/audi_a5_2014: page: reading it takes more than 0.3 s" in capsys.readouterr().err
 
 
 def test_without_the_first_page_there_is_nothing():

@@ -1,7 +1,6 @@
 """Wikimedia Commons through its interface: categories walked, answers continued, licence and author kept."""
 
 import json
-from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from harness.errors import UserError
 from scrapers.crawl.records import Wanted
 from scrapers.sites.commons import API, Commons
-from scrapers.sites.source import PageChanged
+from scrapers.sites.source import PageChanged, html_to_text
 from tests.scrapers.sites.static_pages import SameAnswer, StaticPages
 
 CONCEPTS = "Concept automobiles"
@@ -60,8 +59,8 @@ def answer(*members: dict, more: dict | None = None) -> dict:
     return found | ({"continue": more} if more else {"batchcomplete": True})
 
 
-def find(api: StaticPages, *categories: str, pause: Callable = lambda _: None, **options) -> list:
-    return list(Commons(categories or (CONCEPTS,), pause=pause, **options).find(api))
+def find(api: StaticPages, *categories: str, **options) -> list:
+    return list(Commons(categories or (CONCEPTS,), **options).find(api))
 
 
 def test_licence_author_title_and_page_are_kept():
@@ -154,13 +153,24 @@ def test_the_interface_is_asked_as_its_etiquette_wants():
 
 def test_servers_that_are_behind_are_given_time():
     lagging = {"error": {"code": "maxlag", "info": "Waiting for 10.0.0.1: 7 seconds lagged", "lag": 7.5}}
-    api, waits = FakeApi(lagging, lagging, answer(a_file("a.jpg"))), []
-    assert len(find(api, pause=waits.append)) == 1 and waits == [7.5, 15.0]
+    api = FakeApi(lagging, lagging, answer(a_file("a.jpg")))
+    assert len(find(api)) == 1 and api.pauses == [7.5, 15.0]
     assert api.fresh_days == [7, 0, 0]  # else the cached excuse would be read again
     api = FakeApi(*[lagging] * 50)
     with pytest.raises(UserError, match="the servers are behind"):
         find(api)
     assert len(api.queries) == 6
+
+
+@pytest.mark.parametrize(("lag", "pause_sec"), [(1e12, 60), (-3, 5), (float("nan"), 5), ("soon", 5), (None, 5)])
+def test_a_pause_is_the_fetcher_s_and_has_bounds(lag, pause_sec):
+    api = FakeApi({"error": {"code": "maxlag", "lag": lag}}, answer(a_file("a.jpg")))
+    assert len(find(api)) == 1 and api.pauses == [pause_sec]
+
+
+def test_an_author_that_is_made_to_be_slow_is_read_in_part():
+    author = "<b>Jane</b>" + "<ul><li>" * 200_000  # minutes in the parser
+    assert html_to_text(author) == "Jane"
 
 
 def test_an_error_and_an_answer_of_another_shape_are_told():

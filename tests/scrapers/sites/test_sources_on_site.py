@@ -1,17 +1,18 @@
 """The sources through the real fetcher, against a site on this machine."""
 
 import json
+import re
 
 import pytest
 import yaml
 
-from harness.config.data_sources import SOURCES_PATH, load_sources
+from harness.config.data_sources import SOURCES_PATH, Sources, load_sources
 from harness.errors import Interrupted, UserError
-from scrapers.__main__ import run_plan
+from scrapers.__main__ import run_check, run_plan
 from scrapers.plan import make_plan
 from scrapers.sites import car_connection, commons
 from tests.scrapers.faulty_site import CONTACT, Reply, Site, make_picture, quick_manners
-from tests.scrapers.local.local_set import LocalSet
+from tests.scrapers.local.local_set import LocalSet, tree_of
 from tests.scrapers.sites.static_pages import CAR_PAGES, FOLDER
 
 API = "/w/api.php"
@@ -100,6 +101,119 @@ def test_commons_through_the_real_fetcher(site, tmp_path, sources):
     (line,) = [line for line in LocalSet(tmp_path / plan.folder).lines if line["status"] == "done"]
     assert (line["license"], line["author"], line["title"], line["source"]) == ("CC0", "Jo", "One", "commons")
     assert line["url"] == site.url("/one.jpg") and line["page"] == site.url("/wiki/File:One.jpg")
+
+
+def check(sources: Sources, source: str, **options) -> str:
+    return run_check(make_plan(source, sources, **options), sources, CONTACT)
+
+
+def test_a_check_fetches_one_picture_and_keeps_nothing(site, tmp_path, sources):
+    serve_cars(site)
+    site.pages["/specifications/audi_a5_2014"] = site.pages["/specifications/audi_a5_2013"]
+    before = tree_of(tmp_path)
+    found = check(sources, "car_connection")
+    assert found.startswith("car_connection: as expected; a picture, class Audi") and "16 facts" in found
+    assert sum(path.startswith("/lrg/") for path in site.paths()) == 1 and len(set(site.paths())) == len(site.paths())
+    assert site.paths()[0] == "/robots.txt" and tree_of(tmp_path) == before
+    again = len(site.asked)
+    assert check(sources, "car_connection") == found  # pages are asked for anew
+    assert site.paths()[again:] == site.paths()[:again]
+
+
+CHANGED = {
+    "/new-cars": "without a.add-zip",
+    "/make/new,audi": "without div.name a",
+    "/cars/audi_a5": "without a.btn",
+    "/photos/audi_a5_2014": "without pictures",
+    "/specifications/audi_a5_2014": "without #a_bc_1 and div.specs-set-item",
+}
+
+
+@pytest.mark.parametrize("path", CHANGED)
+def test_a_check_says_which_page_has_changed(site, sources, path):
+    serve_cars(site)
+    other = b"<html><body><h1>All new!</h1><a href='/make/new,audi'>Audi</a></body></html>"
+    site.pages[path] = Reply(other)
+    del site.pages["/photos/audi_a5_2013"]
+    with pytest.raises(UserError, match=f"^car_connection: the shape has changed: found .*{CHANGED[path]}") as refusal:
+        check(sources, "car_connection", makes="audi")
+    assert site.url(path) in str(refusal.value)
+
+
+def test_a_check_says_that_pictures_are_not_where_the_pages_lead(site, sources):
+    serve_cars(site)
+    for path in [path for path in site.pages if path.startswith("/lrg/")]:
+        site.pages[path] = Reply(status=404)
+    with pytest.raises(UserError, match="pages are as expected, but the picture is not to be had .*http: 404"):
+        check(sources, "car_connection")
+    for path in [path for path in site.pages if path.startswith("/lrg/")]:
+        site.pages[path] = Reply(status=503)
+    with pytest.raises(Interrupted, match="pages are as expected; .*http: 503; try later"):
+        check(sources, "car_connection")
+
+
+def test_a_check_is_as_polite_as_a_crawl(site, sources):
+    serve_cars(site)
+    site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /lrg/")
+    with pytest.raises(UserError, match="not to be had where they lead: .*robots.txt disallows it"):
+        check(sources, "car_connection")
+    site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /")
+    with pytest.raises(UserError, match="robots.txt disallows it; nothing was kept"):
+        check(sources, "car_connection")
+    with pytest.raises(UserError, match="contact: found none"):
+        run_check(make_plan("car_connection", sources), sources, None)
+
+
+COMMONS_FILE = {
+    "url": "/one.jpg",
+    "descriptionurl": "/wiki/File:One.jpg",
+    "mime": "image/jpeg",
+    "width": 500,
+    "extmetadata": {"LicenseShortName": {"value": "CC0"}, "Artist": {"value": "<b>Jo</b>"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "as expected; a picture, licence CC0, author Jo, title One"),
+        ({"extmetadata": {}}, "without LicenseShortName, Artist"),
+        ({"extmetadata": []}, "without LicenseShortName, Artist"),
+        ({"extmetadata": "text"}, "without LicenseShortName, Artist"),
+        ({"descriptionurl": None}, "without descriptionurl"),
+        ({"url": None}, "without imageinfo with url"),
+        ({"url": ["/one.jpg"]}, "without imageinfo with url"),
+        ({"width": "wide"}, "without imageinfo with url (text) and width"),
+    ],
+)
+def test_a_check_of_commons(site, sources, change, said):
+    info = COMMONS_FILE | change
+    info = {k: site.url(v) if isinstance(v, str) and v.startswith("/") else v for k, v in info.items()}
+    pages = [{"pageid": 1, "ns": 6, "title": "File:One.jpg", "imageinfo": [info]}]
+    site.pages[API] = Reply(json.dumps({"batchcomplete": True, "query": {"pages": pages}}).encode())
+    site.pages["/one.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
+    if change:
+        with pytest.raises(UserError, match=f"^concept: the shape has changed: found .*{re.escape(said)}"):
+            check(sources, "concept")
+    else:
+        assert said in check(sources, "concept")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"query": []}, {"query": {"pages": {}}}, {"query": {"pages": ["x"]}}, {"continue": 7}, {"error": "no"}]
+    + [{"query": {"pages": [{"ns": 6, "title": "File:A.jpg", "imageinfo": what}]}} for what in ("x", ["x"], {})],
+)
+def test_answers_of_other_types_are_a_changed_shape_and_no_traceback(site, sources, answer):
+    site.pages[API] = Reply(json.dumps(answer).encode())
+    with pytest.raises(UserError, match="the shape has changed"):
+        check(sources, "concept")
+
+
+def test_a_check_is_of_sources_that_read_pages(sources, tmp_path):
+    (tmp_path / "cars").mkdir()
+    with pytest.raises(UserError, match="CHECK: found SOURCE=folder, which reads no page, allowed car_connection"):
+        check(sources, "folder", src="cars", set_name="x")
 
 
 def test_a_list_where_nothing_can_be_had_now_ends_with_exit_75(site, tmp_path, sources):
