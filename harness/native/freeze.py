@@ -4,6 +4,7 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.networks.base import Discriminator
+from harness.networks.encoder import Encoder
 from harness.networks.layers import BatchNorm2d
 from harness.networks.spectral_norm import SpectralNorm
 
@@ -25,6 +26,12 @@ def freeze_discriminator(d: Discriminator, n: int) -> None:
         if isinstance(layer, SpectralNorm | BatchNorm2d):
             layer.frozen = True
     d.blocks[:n].requires_grad_(False)
+
+
+def freeze_latents(encoder: Encoder) -> None:
+    """Keep the whitening of the base run, so that one latent draws the same car in both styles."""
+    if encoder.whitening is not None:
+        encoder.whitening.frozen = True
 
 
 def trainable_parameters(d: Discriminator) -> list[nn.Parameter]:

@@ -84,9 +84,11 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
     settings, share_of_step = run.config.reconstruction, 1 / run.config.optim.acml_steps
     real, real_y = run.source.batch(index)
     real_y, count = real_y if run.num_classes else None, len(real)
+    assert rec.encoder.whitening is not None
     with run.hardware.autocast():
-        z, class_logits = rec.encoder(real)
-    parts = {"correlation": _decorrelation(rec, z, run.world)}
+        correlated, class_logits = rec.encoder.correlated(real)
+    z = rec.encoder.whitening(correlated)
+    parts = {"correlation": _decorrelation(rec, correlated, run.world)}
     side_loss = settings.decorrelation_lambda * parts["correlation"]
     if class_logits is not None and real_y is not None:
         parts["e_class"] = F.cross_entropy(class_logits, real_y)
@@ -154,9 +156,13 @@ def _steered(share: Tensor, hinge: Tensor, most: float) -> Tensor:
 
 
 def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:
-    """Mean square of the correlations between components of z, from a running mean; its gradient reaches this batch."""
+    """Mean square of the correlations between components of z, from a running mean; its gradient reaches this batch.
+    The encoder's whitening is updated with the same second moments."""
     momentum, own = CORRELATION_MOMENTUM, z.t() @ z / len(z)
-    now = world.mean(own.detach()) + own - own.detach()  # of all processes; the gradient is this one's
+    of_all = world.mean(own.detach())
+    assert rec.encoder.whitening is not None
+    rec.encoder.whitening.update(of_all)
+    now = of_all + own - own.detach()  # of all processes; the gradient is this one's
     running = torch.lerp(rec.correlation, now, momentum)
     rec.correlation = running.detach()
     between = running - torch.diag(running.diagonal())

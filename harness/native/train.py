@@ -26,7 +26,7 @@ from harness.config.experiment import (
 from harness.errors import EXIT_USER_ERROR, UserError
 from harness.messages import say
 from harness.native.evaluate_while_training import Evaluations
-from harness.native.freeze import freeze_discriminator
+from harness.native.freeze import freeze_discriminator, freeze_latents
 from harness.native.reconstruction import reconstruction_step
 from harness.native.sample_grids import save_reals, save_redrawn, save_samples
 from harness.native.state import (
@@ -89,6 +89,8 @@ def train_run(
         facts = _restore(run, rundir, packed, source)
         if freeze:
             freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
+            if run.reconstruction is not None:
+                freeze_latents(run.reconstruction.encoder)
         if run.step == 0:
             run.hardware = faster_format(hardware, config.train, partial(trial_pass, run), world)
         life.aim(run.config.optim.total_steps, limit_steps)

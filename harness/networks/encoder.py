@@ -1,7 +1,9 @@
 """The encoder: from a picture to the latent from which the generator would draw it."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,8 +23,9 @@ class Encoder(nn.Module):
     generator's pictures little, and nearly linearly: a network needs very many updates to see them in the midst of
     everything else, and least squares none.
 
-    One that learns together with the generator has none; batch norm without gain gives each component of z mean 0 and
-    variance 1 over the training pictures.
+    One that learns together with the generator has none. Batch norm without gain gives each component of z mean 0 and
+    variance 1 over the training pictures, and `whitening` takes their correlations away, so that z is spread as the
+    normal latents are which samples are drawn from.
 
     Attributes:
         sha256: of the file that the weights came from; "" for fresh ones.
@@ -55,6 +58,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.to_z.bias)
         self.skip = None
         self.standardise = BatchNorm2d(z_dim, affine=False) if standardised else None
+        self.whitening = Whitening(z_dim) if standardised else None
         if standardised:
             nn.init.normal_(self.to_z.weight, std=features**-0.5)
         else:
@@ -68,6 +72,11 @@ class Encoder(nn.Module):
         self.to_class = nn.Linear(features, self.num_classes) if self.num_classes else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        z, class_logits = self.correlated(x)
+        return z if self.whitening is None else self.whitening(z), class_logits
+
+    def correlated(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, without whitening."""
         assert x.shape[1:] == (3, self.height, self.width), x.shape
         h = self.hidden(self.trunk(x).flatten(1))
         with without_autocast(x):
@@ -82,3 +91,48 @@ class Encoder(nn.Module):
         """What the skip sees: float32 (B, 3 * h * w)."""
         x = to_full_precision(x)
         return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)
+
+
+class Whitening(nn.Module):
+    """z float32 (B, d) → (B, d) with uncorrelated components, as near to z as possible (ZCA; Kessy et al. 2018).
+
+    Computed from a running mean of second moments, through which no gradient goes. FLOOR of it is the identity: that
+    bounds how far a direction in which pictures hardly differ is amplified.
+
+    Attributes:
+        frozen: `update` changes nothing: a fine-tuned run keeps the latents of its base run.
+    """
+
+    MOMENTUM, FLOOR, EVERY = 0.005, 0.05, 10
+
+    second_moment: Tensor
+    matrix: Tensor
+    updates: Tensor
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.frozen = False
+        self.register_buffer("second_moment", torch.eye(z_dim))
+        self.register_buffer("matrix", torch.eye(z_dim))
+        self.register_buffer("updates", torch.tensor(0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ self.matrix
+
+    @torch.no_grad()
+    def update(self, second_moment: Tensor) -> None:
+        """Takes that of one more batch, (d, d)."""
+        if self.frozen:
+            return
+        self.second_moment.lerp_(second_moment, self.MOMENTUM)
+        if int(self.updates) % self.EVERY == 0:
+            eye = torch.eye(len(self.matrix)).to(self.second_moment)
+            values, vectors = torch.linalg.eigh(self.second_moment.lerp(eye, self.FLOOR).double())
+            # A new tensor: the backward pass of a batch needs the matrix that it was drawn with.
+            self.matrix = ((vectors * values.clamp(min=1e-6).rsqrt()) @ vectors.t()).to(self.matrix.dtype)
+        self.updates += 1
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """An encoder of an earlier version has none: then it changes nothing."""
+        kept = {prefix + name: value for name, value in self.state_dict().items()}
+        super()._load_from_state_dict({**kept, **state_dict}, prefix, *rest)

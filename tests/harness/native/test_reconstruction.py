@@ -12,6 +12,7 @@ from harness.native import reconstruction
 from harness.native.reconstruction import feature_loss, pixel_loss, reconstruction_step
 from harness.native.step import Training, rate_factor
 from harness.native.train import finetune_run, train_run
+from harness.networks.encoder import Whitening
 from tests.harness.tiny_runs import RECONSTRUCTION, RUN, checkpoint_names, rows_logged, tiny_config, training, write_set
 
 CLASSES: dict[str, Any] = {"model__g_cond_mtd": "concat", "model__d_cond_mtd": "PD"}
@@ -161,6 +162,36 @@ def test_components_of_the_latent_are_driven_apart():
     assert strengths[1] < 0.7 * strengths[0], strengths
 
 
+def test_whitening_leaves_no_correlation():
+    whitening, rng = Whitening(4), torch.Generator().manual_seed(0)
+    mixing = torch.tensor([[1.0, 0.8, 0.0, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 1.0, -0.6], [0.0, 0.0, 0.0, 0.8]])
+
+    def batch(count: int) -> torch.Tensor:
+        return torch.randn(count, 4, generator=rng) @ mixing
+
+    for _ in range(2000):
+        z = batch(64)
+        whitening.update(z.t() @ z / len(z))
+    z = batch(20_000)
+    assert (torch.cov(z.t()) - torch.eye(4)).abs().max() > 0.55
+    assert (torch.cov(whitening(z).t()) - torch.eye(4)).abs().max() < 0.12
+    before = whitening.matrix.clone()
+    whitening.frozen = True
+    whitening.update(torch.eye(4))
+    assert torch.equal(whitening.matrix, before)
+
+
+def test_an_encoder_of_an_earlier_version_has_latents_as_they_were():
+    with training(**RECONSTRUCTION) as run:
+        assert run.reconstruction is not None
+        encoder = run.reconstruction.encoder.eval()
+    x = torch.rand(2, 3, 32, 32)
+    before = encoder(x)[0]
+    kept = {name: value for name, value in encoder.state_dict().items() if not name.startswith("whitening.")}
+    encoder.load_state_dict(kept)
+    assert torch.equal(encoder(x)[0], before) and torch.equal(encoder.correlated(x)[0], before)
+
+
 def test_with_everything_that_goes_with_it():
     changes = RECONSTRUCTION | CLASSES | {"augment__apply_diffaug": True, "loss__apply_lecam": True}
     with training(**changes | {"reconstruction__warmup_steps": 0}) as run:
@@ -183,7 +214,9 @@ def test_a_run_and_its_fine_tuning_keep_the_encoder():
     first, last = load_weights(folder, "discriminator"), load_weights(sorted(tuned.iterdir())[-1], "discriminator")
     assert all(torch.equal(first[name], last[name]) for name in first if name.startswith("blocks.0."))
     after = load_weights(sorted(tuned.iterdir())[-1], "encoder")
-    assert any(not torch.equal(after[name], kept["encoder"][name]) for name in after)
+    latents = {name for name in after if name.startswith("whitening.")}
+    assert latents and all(torch.equal(after[name], kept["encoder"][name]) == (name in latents) for name in after
+                           if "num_batches" not in name)  # fmt: skip
 
 
 def test_fine_tuning_needs_the_encoder_that_it_goes_on_with():
