@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from blend.generator.kinds import Kind
-from harness.cli import ConfigOption, DryRunOption, OtherSetOption, PretrainedOption, SetOption, make_app, run_command
+from harness.cli import (
+    ConfigOption,
+    DryRunOption,
+    ForceOption,
+    OtherSetOption,
+    PretrainedOption,
+    SetOption,
+    make_app,
+    run_command,
+)
 from harness.config.experiment import Config, base_name, config_to_yaml, finetuned_name, load_config
 from harness.storage.rundir import refuse_other_size
 
@@ -149,11 +158,12 @@ def studio(
 def draw(
     source: Annotated[Path, typer.Argument(help="A JSON or PNG file that the studio exported.")],
     out: Annotated[Path | None, typer.Option(help="The PNG to write; beside the source if not given.")] = None,
+    force: ForceOption = False,
 ) -> None:
     """Draw an exported design again, bit for bit. Prints the path of the PNG."""
     from blend.designs.export import draw_command
 
-    for path in draw_command(source, out):
+    for path in draw_command(source, out, force):
         print(path)
 
 

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import ConfigOption, DryRunOption, OtherSetOption, PretrainedOption, SetOption, make_app, run_command
+from harness.cli import (
+    ConfigOption,
+    DryRunOption,
+    ForceOption,
+    OtherSetOption,
+    PretrainedOption,
+    SetOption,
+    make_app,
+    run_command,
+)
 from harness.config.experiment import (
     Config,
     base_name,
@@ -184,11 +193,12 @@ def sample(
     truncation: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Towards the mean car: 1 = not at all, 0 = all the way.")
     ] = 1.0,
+    force: ForceOption = False,
 ) -> None:
     """Draw cars, of a chosen class where the run has classes. Prints the path of the grid or folder."""
     from harness.checkpoints.sample import sample_run
 
-    print(sample_run(run, brand, count, checkpoint, seed, out, truncation))
+    print(sample_run(run, brand, count, checkpoint, seed, out, truncation, force))
 
 
 @app.command()
@@ -207,13 +217,14 @@ def export_command(
     to: Annotated[str, typer.Option("--to", help="studiogan: so far the only one.")] = "studiogan",
     version: Annotated[str, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = "0.2.0",
     checkpoint: CheckpointOption = None,
+    force: ForceOption = False,
 ) -> None:
     """A run's checkpoint as StudioGAN's own files. Prints the folder."""
     from harness.studiogan.weights.runs import export_run
 
     if to != "studiogan":
         raise UserError(f"--to: found {to!r}, allowed studiogan, try --to studiogan")
-    print(export_run(run, out, version, checkpoint))
+    print(export_run(run, out, version, checkpoint, force))
 
 
 @app.command("import")

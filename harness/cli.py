@@ -28,6 +28,7 @@ OtherSetOption = Annotated[
         help="Measure with the training set that is there, although the run was trained on another.",
     ),
 ]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that this command did not write.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and touch nothing.")]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -15,11 +15,12 @@ from blend.designs.design_recipe import DesignRecipe
 from blend.designs.session import DesignSession, open_session, picture_sha256
 from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
-from harness.images.decode import TEXT_KEY, encode_png, read_png_text
+from harness.images.decode import TEXT_KEY, encode_png, has_png_text, read_png_text
 from harness.images.magic_bytes import picture_kind
 from harness.runtime.device import one_thread
 from harness.runtime.latent_space import LatentSpace
 from harness.storage.atomic import atomic_write
+from harness.storage.output import check_output
 
 FORM = "carforge-design-1"
 MOST_FILE_MB = 20
@@ -94,10 +95,13 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     return documents
 
 
-def draw_command(source: Path, out: Path | None, root: Path = Path("runs")) -> list[Path]:
+def draw_command(source: Path, out: Path | None, force: bool = False, root: Path = Path("runs")) -> list[Path]:
     """`make draw`: every design of the file drawn again. UserError when a picture is not the one that was exported."""
     documents, made = read_documents(source), []
-    for number, document in enumerate(documents):
+    paths = [_place(source, out, number, len(documents)) for number in range(len(documents))]
+    for path in paths:
+        check_output(path, lambda path: has_png_text(path, TEXT_KEY), force, source)
+    for number, (path, document) in enumerate(zip(paths, documents, strict=True)):
         session = open_session(str(document.get("run")), root)
         picture = document_to_picture(session, document)
         if picture_sha256(picture) != document.get("picture_sha256"):
@@ -105,7 +109,6 @@ def draw_command(source: Path, out: Path | None, root: Path = Path("runs")) -> l
                 f"{source}: design {number} came out otherwise than it was exported: other hardware or another version "
                 "of PyTorch rounds otherwise; try where it was made"
             )
-        path = _place(source, out, number, len(documents))
         atomic_write(path, design_png(picture, document))
         made.append(path)
     return made

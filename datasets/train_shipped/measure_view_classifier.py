@@ -240,7 +240,6 @@ def measure_command(
     features: Annotated[str, typer.Option(help="auto, reader, mobilenet_v2, resnet18; several with commas.")] = "auto",
     renders: Annotated[int, typer.Option(min=10, help="Renders of each view.")] = 200,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="A file for the tables, beside printing them.")] = None,
 ) -> None:
     """Measure the sorter on procedural pictures, and on labelled photos where CARFORGE_PHOTOS names their folder."""
     given = os.environ.get("CARFORGE_PHOTOS")
@@ -252,5 +251,3 @@ def measure_command(
     ]
     text = "\n".join(lines)
     print(text)
-    if out:
-        out.write_text(text + "\n", encoding="utf-8")

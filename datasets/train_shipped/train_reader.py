@@ -21,10 +21,12 @@ from datasets.train_shipped.fit import fit, to_float
 from datasets.train_shipped.negatives import spoil
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from datasets.train_shipped.view_data import draw_negatives
+from harness.errors import UserError
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
 from harness.messages import say
 from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
+from harness.storage.output import check_output
 
 DRAWN_PX = 64
 BATCH_CARS, BATCH_SPOILED, BATCH_OTHERS = 96, 32, 24
@@ -62,6 +64,14 @@ def train_reader(
     return out
 
 
+def _is_reader(path: Path) -> bool:
+    try:
+        load_reader(path)
+    except UserError:
+        return False
+    return True
+
+
 def reader_command(
     out: Annotated[Path, typer.Option(help="The weights file to write.")] = READER_PATH,
     count: Annotated[int, typer.Option(min=200, help="Cars to draw.")] = 5000,
@@ -70,6 +80,7 @@ def reader_command(
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
 ) -> None:
     """Train the factor reader on procedural cars. Prints its held-out figures as JSON."""
+    check_output(out, _is_reader)
     path = train_reader(out, count, steps, seed, workers)
     print(json.dumps(load_reader(path).report, indent=1))
 

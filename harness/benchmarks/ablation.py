@@ -22,6 +22,7 @@ from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
 from harness.storage.json_files import read_json
+from harness.storage.output import check_output
 from harness.storage.splits import open_evaluation_rows, open_training_rows
 
 MARKS = 4  # a run is measured so often, at even distances
@@ -301,11 +302,12 @@ def main(
         arm_changes(resolved, arm)
     count = steps or max(MARKS, resolved.optim.total_steps // 2)
     work = work or Path("runs/.ablation") / resolved.name
+    out = out or work / "ablation.md"
+    check_output(out, lambda path: COMMAND in path.read_text(errors="replace"))
     rows = run_ablation(resolved, work, pictures=pictures, steps=count, seeds=seeds, arms=chosen, jobs=jobs)
     words = [COMMAND, "--config", str(config), *(f"--set '{text}'" for text in overrides or ())]
     words += [f"--pictures {pictures}"] * bool(pictures) + [f"--steps {count}", f"--seeds {seeds}"]
     words += [f"--arms '{','.join(chosen)}'"]
-    out = out or work / "ablation.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, rows_to_markdown(rows, chosen, SAMPLES, " ".join(words)))
     print(out)

@@ -17,9 +17,10 @@ from harness.checkpoints.load import LoadedCheckpoint, load_run
 from harness.checkpoints.sampling import label_to_y, latents_to_pictures, standing_copy
 from harness.config.class_choice import Choice, text_to_choice
 from harness.errors import UserError
-from harness.images.decode import TEXT_KEY, picture_grid, save_png
+from harness.images.decode import TEXT_KEY, has_png_text, picture_grid, save_png
 from harness.images.tensors import grid_columns
 from harness.runtime.rng import Draws
+from harness.storage.output import check_output
 
 COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`
 MOST_NAME = 60  # characters of a choice in a file's name
@@ -34,6 +35,7 @@ def sample_run(
     seed: int = 0,
     out: Path | None = None,
     truncation: float = 1.0,
+    force: bool = False,
     root: Path = Path("runs"),
 ) -> Path:
     """Draws pictures of a run's checkpoint; returns the grid's path, or the folder of single pictures.
@@ -45,6 +47,7 @@ def sample_run(
         seed: of the latents, and of the classes with `random`.
         out: folder for single pictures instead of a grid; each PNG says where it comes from in a text chunk.
         truncation: 0 to 1, see `LatentSpace.truncate`.
+        force: replace files in `out` that are not of this kind.
     """
     loaded = load_run(run, root, checkpoint)
     names = loaded.class_names if loaded.num_classes else []
@@ -52,7 +55,7 @@ def sample_run(
     count = count or (COUNT_EACH if choice.kind == "all" else COUNT)
     pictures, y = draw_choice(loaded, choice, count, seed, truncation)
     if out is not None:
-        return _save_single(out, loaded, pictures, y, seed, truncation)
+        return _save_single(out, loaded, pictures, y, seed, truncation, force)
     if choice.kind == "all":
         grid = name_rows(picture_grid(pictures, count), names)
     else:
@@ -83,7 +86,13 @@ def draw_choice(
 
 
 def _save_single(
-    folder: Path, loaded: LoadedCheckpoint, pictures: np.ndarray, y: torch.Tensor | None, seed: int, truncation: float
+    folder: Path,
+    loaded: LoadedCheckpoint,
+    pictures: np.ndarray,
+    y: torch.Tensor | None,
+    seed: int,
+    truncation: float,
+    force: bool,
 ) -> Path:
     """`<run>-<checkpoint>-seed-<seed>-00000.png` and so on."""
     try:
@@ -91,13 +100,16 @@ def _save_single(
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"OUT: found {folder}, which is or lies in a file, allowed a folder") from error
     digits = max(5, len(str(len(pictures) - 1)))
-    for number, picture in enumerate(pictures):
+    head = f"{loaded.name}-{loaded.folder.name}-seed-{seed}"
+    paths = [folder / f"{head}-{number:0{digits}d}.png" for number in range(len(pictures))]
+    for path in paths:
+        check_output(path, lambda path: has_png_text(path, TEXT_KEY), force)
+    for number, (path, picture) in enumerate(zip(paths, pictures, strict=True)):
         origin = {"run": loaded.name, "checkpoint": loaded.folder.name, "generator_sha256": loaded.sha256}
         origin |= {"seed": seed, "number": number, "truncation": truncation}
         if y is not None:
             origin["class"] = _class_text(y[number], loaded.class_names)
-        name = f"{loaded.name}-{loaded.folder.name}-seed-{seed}-{number:0{digits}d}.png"
-        save_png(folder / name, picture, {TEXT_KEY: json.dumps(origin)})
+        save_png(path, picture, {TEXT_KEY: json.dumps(origin)})
     return folder
 
 

@@ -298,3 +298,11 @@ def read_png_text(content: bytes, key: str) -> str:
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         image.load()  # text may stand behind the pixels
         return str(image.info.get(key, ""))
+
+
+def has_png_text(path: Path, key: str) -> bool:
+    """Whether a file is a PNG with this text chunk; any other file has none."""
+    try:
+        return bool(read_png_text(read_file(path), key))
+    except PictureError:
+        return False

@@ -11,6 +11,7 @@ from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
 from harness.messages import say
 from harness.storage.atomic import atomic_write
+from harness.storage.output import check_output
 from harness.storage.rundir import RunDir, disk_errors_told, new_run
 from harness.studiogan.dialects.convert import config_to_text, read_foreign
 from harness.studiogan.dialects.table import safe_name
@@ -94,19 +95,26 @@ def _drop_other_optimizers(foreign: ForeignCheckpoint) -> None:
 
 
 def export_run(
-    name: str, out: Path, version: str = "0.2.0", checkpoint: str | None = None, root: Path = Path("runs")
+    name: str,
+    out: Path,
+    version: str = "0.2.0",
+    checkpoint: str | None = None,
+    force: bool = False,
+    root: Path = Path("runs"),
 ) -> Path:
     """A run's checkpoint as StudioGAN's files in folder `out`, with its config beside them; returns the folder.
 
     Args:
         version: "0.2.0" or "0.4.0".
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
+        force: replace a config in `out` that is not of an export.
     """
     if version not in ("0.2.0", "0.4.0"):
         raise UserError(f"version: found {version!r}, allowed 0.2.0 and 0.4.0, try 0.2.0")
     run = RunDir.existing(name, root)
     folder = find_checkpoint(run.checkpoints, checkpoint)
     config, out = run.read_config(), Path(out)
+    exported_before = any(out.glob("model=*.pth"))
     with disk_errors_told(run.path):
         export_checkpoint(folder, out, version=version, seed=config.seed, run_name=config.name)
         try:
@@ -116,5 +124,6 @@ def export_run(
         except UserError as error:  # the weights are of use without it
             say(f"{out}: written without a config for StudioGAN, because {error}")
         else:
+            check_output(out / file, lambda path: exported_before or path.read_text(errors="replace") == text, force)
             atomic_write(out / file, text)
     return out

@@ -44,7 +44,16 @@ def test_the_png_alone_and_a_whole_shelf_are_drawn_again(exported):
     assert draw_command(Path("a.png"), None) == [Path("a-drawn.png")]
     assert Path("a-drawn.png").read_bytes() == Path("a.png").read_bytes()
     Path("shelf.json").write_text(json.dumps([document, document]))
-    assert draw_command(Path("shelf.json"), Path("out/d.png")) == [Path("out/d-00.png"), Path("out/d-01.png")]
+    for _ in range(2):  # its own are replaced
+        assert draw_command(Path("shelf.json"), Path("out/d.png")) == [Path("out/d-00.png"), Path("out/d-01.png")]
+    Path("precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="^OUT: found precious.txt, a file that this command did not write, allowed"):
+        draw_command(Path("a.png"), Path("precious.txt"))
+    assert Path("precious.txt").read_text() == "mine"
+    for force in (False, True):
+        with pytest.raises(UserError, match="^OUT: found a.png, which is the source itself"):
+            draw_command(Path("a.png"), Path("a.png"), force)
+    assert draw_command(Path("a.png"), Path("precious.txt"), force=True) == [Path("precious.txt")]
 
 
 def test_truncation_is_in_the_design_and_in_what_draws_it_again(exported):

@@ -75,6 +75,13 @@ def test_single_pictures_are_those_of_the_grid_and_say_where_they_come_from(run,
     mixed = sample_run(name, "audi:0.75,porsche:0.25", 1, out=tmp_path / "mixed")
     with Image.open(next(mixed.iterdir())) as image:
         assert json.loads(image.info["carforge"])["class"] == "audi:0.75,porsche:0.25"
+    foreign = folder / paths[0].name
+    foreign.write_bytes(b"mine")
+    with pytest.raises(UserError, match="^OUT: found .*, a file that this command did not write"):
+        sample_run(name, "audi", 4, seed=0, out=folder)
+    assert foreign.read_bytes() == b"mine"
+    sample_run(name, "audi", 4, seed=0, out=folder, force=True)
+    sample_run(name, "audi", 4, seed=0, out=folder)
     with pytest.raises(UserError, match="^OUT: found .*, allowed a folder"):
         sample_run(name, "audi", 1, out=paths[0])
 
