@@ -11,7 +11,7 @@ from harness.errors import UserError
 
 MAX_BYTES = 1_000_000  # an experiment has 5,000
 # Values of these keys are taken from --set as they stand: a path may hold ": " or be a number.
-TEXT_KEYS = ("name", "data.set", "data.src", "finetune.from_run")
+TEXT_KEYS = ("name", "data.set", "data.src", "clean.decisions", "finetune.from_run", "encoder.weights")
 NULL_TEXTS = ("", "null", "~")
 OF_D_CALL = {"concat": "fast", "separate": "studiogan"}  # train.d_call was what train.numerics is
 

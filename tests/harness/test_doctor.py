@@ -60,6 +60,14 @@ def test_examine_tells_good_missing_old_and_broken(tmp_path, monkeypatch):
     assert doctor.examine("quitlib>=1")[1] == "BROKEN: SystemExit: no token"
 
 
+def test_every_package_that_is_there_is_found_under_its_module():
+    """Where a package is installed and said to be broken, its module is looked for under a wrong name."""
+    core, extras = doctor.read_requirements(ROOT / "pyproject.toml")
+    found = {text: doctor.examine(text) for texts in (core, *extras.values()) for text in texts}
+    assert not [text for text, (version, fault) in found.items() if version != "-" and "ModuleNotFound" in fault]
+    assert found["pytest-xdist>=3.8"][1] == ""
+
+
 def test_the_mending_command_names_pins_and_nothing_else():
     command = doctor.mending_command({"torch>=2.10": "BROKEN: x", "pyyaml>=6.0": "MISSING"})
     assert command == f"{sys.executable} -m pip install --force-reinstall torch==2.13.0 pyyaml==6.0.3"

@@ -109,6 +109,8 @@ def test_a_path_given_with_set_is_taken_as_it_stands(text: str):
     assert load_config(BASE, ["data.source=folder", f"data.src={text}"]).data.src == text
     over = load_config(BASE, [f"finetune.override.data.src={text}", "finetune.override.data.source=folder"])
     assert finetune_config(over).data.src == text
+    config = load_config(BASE, [f"clean.decisions={text}", f"encoder.weights={text}"])
+    assert (config.clean.decisions, config.encoder.weights) == (text, text)
     assert load_config(BASE, ["data.src="]).data.src is None
 
 
