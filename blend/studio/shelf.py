@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from blend.designs.export import design_png
 from harness.errors import UserError
@@ -27,6 +28,43 @@ IDENTITY = re.compile(r"[0-9a-f]{16}")
 MOST_KEPT = 500
 MOST_NOTE = 1000
 MOST_REMOVED = 20  # can be put back
+
+
+class KeptNovelty(BaseModel):
+    verdict: str | None = None
+
+
+class KeptMeasures(BaseModel):
+    futurism: FiniteFloat
+    identity: FiniteFloat | None = None
+    novelty: KeptNovelty | None = None
+
+
+class KeptDocument(BaseModel):
+    """What is read of a design that was kept."""
+
+    recipe: str
+    setting: dict[str, FiniteFloat]
+    note: str = ""
+    measures: KeptMeasures | None = None
+
+
+class KeptEntry(BaseModel):
+    id: str
+    kept_at: str
+    document: KeptDocument
+
+
+class ShelfFile(BaseModel):
+    designs: list[KeptEntry]
+
+
+class RemovedFile(BaseModel):
+    place: Annotated[int, Field(ge=0, le=MOST_KEPT)]
+    entry: KeptEntry
+
+
+SHELF, REMOVED = TypeAdapter(ShelfFile), TypeAdapter(RemovedFile)
 
 
 class Shelf:
@@ -43,15 +81,8 @@ class Shelf:
     def entries(self) -> list[dict[str, Any]]:
         """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
         remedy = "move it away, and an empty shelf takes its place"
-        found = read_json(self.path, remedy) or {"designs": []}
-        try:
-            entries = [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
-            whole = all("kept_at" in entry and {"recipe", "setting"} <= entry["document"].keys() for entry in entries)
-        except (KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise UserError(f"{self.path}: is damaged (a design is not whole); {remedy}")
-        return entries
+        found = read_json(self.path, remedy, SHELF) or {"designs": []}
+        return [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
 
     def entry(self, identity: str) -> dict[str, Any]:
         return _find(self.entries(), identity)
@@ -108,8 +139,8 @@ class Shelf:
         """Puts a removed design back as it was, in its place."""
         with self._alone():
             entries, path = self.entries(), self.removed / f"{identity}.json"
-            found = (IDENTITY.fullmatch(identity) and read_json_or_none(path)) or {}
-            if not found.keys() >= {"place", "entry"}:
+            found = read_json_or_none(path, REMOVED) if IDENTITY.fullmatch(identity) else None
+            if found is None or found["entry"]["id"] != identity:
                 raise UserError("shelf: this design cannot be put back (any more); draw it anew")
             place, entry = found["place"], found["entry"]
             self.pictures.mkdir(parents=True, exist_ok=True)

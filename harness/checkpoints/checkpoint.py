@@ -10,13 +10,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.files import open_file
 from harness.storage.atomic import atomic_folder, atomic_write, remove_folder
 from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json, read_json_or_none
@@ -24,6 +26,21 @@ from harness.storage.json_files import read_json, read_json_or_none
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")
 BEST_FILE = "best.json"
+Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+class LastEvaluation(BaseModel):
+    step: Step
+
+
+class BestRecord(BaseModel):
+    """best.json; `history`: [step, figure or None] of every evaluation while training, lower is better."""
+
+    history: list[tuple[Step, float | None]]
+    last: LastEvaluation
+
+
+BEST = TypeAdapter(BestRecord)
 FOLDER_NAME = re.compile(r"step-\d{8,}")
 
 
@@ -73,7 +90,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         if meta.pop("meta_sha256") != key_sha256(meta):
             raise ValueError("meta.json is damaged (sha256 differs)")
         for name, expected in meta["sha256"].items():
-            with open(folder / name, "rb") as file:
+            with open_file(folder / name) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     raise ValueError(f"{name} is damaged (sha256 differs)")
     except (OSError, KeyError, TypeError, AttributeError) as error:
@@ -144,10 +161,10 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def read_best(checkpoints: Path) -> dict[str, Any]:
-    """best.json: `history` = [step, figure or None] of every evaluation while training, lower is better, and what
-    `harness/native/evaluate_while_training.py` keeps beside it. {} when there is none."""
+    """best.json (`BestRecord`, and what `harness/native/evaluate_while_training.py` keeps beside it); {} when there is
+    none."""
     remedy = "remove it, then the best checkpoint is the best from now on"
-    return read_json(checkpoints / BEST_FILE, remedy) or {}
+    return read_json(checkpoints / BEST_FILE, remedy, BEST) or {}
 
 
 def best_checkpoint(checkpoints: Path) -> Path | None:

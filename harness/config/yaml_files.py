@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
+from harness.files import open_file
 
 MAX_BYTES = 1_000_000  # an experiment has 5,000
 # Values of these keys are taken from --set as they stand: a path may hold ": " or be a number.
@@ -80,7 +81,7 @@ def _parse(text: str, origin: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML file as nested dicts; a file that is missing, broken or no mapping is the user's mistake."""
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             text = stream.read(MAX_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         shipped = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "configs/demo.yaml"

@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from harness.config.experiment import (
     Config,
     base_name,
@@ -31,6 +33,7 @@ from harness.config.experiment import (
     read_yaml,
 )
 from harness.errors import UserError
+from harness.files import read_file
 from harness.messages import say
 from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none
@@ -56,6 +59,7 @@ FREE_KEYS = (
     "studiogan.*",
 )
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "pillow", "pyyaml", "pydantic", "safetensors", "scikit-learn")
+METRICS = TypeAdapter(dict[str, dict[str, Any]])  # by stage
 State = Literal["running", "done", "interrupted", "failed"]
 
 
@@ -176,12 +180,12 @@ class RunDir:
 
     def read_metrics(self) -> dict[str, Any]:
         """metrics.json; {} when there is none yet. UserError when it is damaged."""
-        return read_json(self.metrics_path, "move it away, it is made anew") or {}
+        return read_json(self.metrics_path, "move it away, it is made anew", METRICS) or {}
 
     def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
         """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
         figures_now = {**self.read_metrics(), key: figures}
-        history = self.metrics_history_path.read_bytes() if self.metrics_history_path.exists() else b""
+        history = read_file(self.metrics_history_path) if self.metrics_history_path.exists() else b""
         atomic_write(self.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
         atomic_write(self.metrics_path, json.dumps(figures_now, indent=1) + "\n")
 
@@ -203,7 +207,7 @@ class RunDir:
     def _stats_rows(self) -> list[tuple[dict[str, Any] | None, bytes]]:
         if not self.stats_path.exists():
             return []
-        return [(_row_from(line), line) for line in self.stats_path.read_bytes().splitlines(keepends=True)]
+        return [(_row_from(line), line) for line in read_file(self.stats_path).splitlines(keepends=True)]
 
 
 @contextmanager
@@ -247,13 +251,14 @@ def _picture_size(run: RunDir) -> tuple[int, int] | None:
 
 
 def _row_from(line: bytes) -> dict[str, Any] | None:
-    row = line_to_json(line)
-    return row if row and line.endswith(b"\n") and isinstance(row.get("step", 0), int) else None
+    row = line_to_json(line) if line.endswith(b"\n") else None
+    step = row.get("step") if row else None
+    return row if isinstance(step, int) and 0 <= step <= 1_000_000_000 else None
 
 
 def _append(path: Path, line: str) -> None:
     """A whole line at the end of the file, or (full disk) the file as it was."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
     try:
         append_whole(descriptor, line.encode())
     finally:
