@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.studiogan.checkout import describe as describe_studiogan
 
 ROOT = Path(__file__).resolve().parents[1]
+DEMO_GIB = 1.1  # its drawn and packed pictures, and the checkpoints of both runs
 MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}  # named otherwise
 
 
@@ -125,7 +126,9 @@ def _print_machine() -> None:
     print(f"platform     {platform.platform()}")
     print(f"cores        {cores}")
     print(f"memory       {_memory_gib()}")
-    print(f"disk         {disk.free / 2**30:.0f} of {disk.total / 2**30:.0f} GiB free, where this checkout lies")
+    free_gib = disk.free / 2**30
+    room = f": too little for `make demo`, which takes about {DEMO_GIB} GiB" if free_gib < DEMO_GIB else ""
+    print(f"disk         {free_gib:.1f} of {disk.total / 2**30:.0f} GiB free, where this checkout lies{room}")
     print(f"bf16 on CPU  {'yes: ' + ' '.join(bf16) if bf16 else 'no' if flags else 'unknown'}")
 
 

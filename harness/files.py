@@ -3,12 +3,12 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from os import open as open_descriptor  # not as `os.open`, where tests fail what writes
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_file(path: Path | str) -> BinaryIO:
+def open_file(path: Path | str) -> BufferedReader:
     """A file, open to read. OSError for a pipe, a socket or a device, which may never end, as for what is not there."""
     try:
         descriptor = open_descriptor(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for who writes

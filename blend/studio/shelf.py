@@ -18,13 +18,14 @@ import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from blend.designs.export import design_png
-from harness.errors import UserError
+from harness.errors import UserError, refuse_newer
 from harness.images.decode import decode_picture
 from harness.storage.atomic import atomic_write, clean_leftovers
 from harness.storage.json_files import read_json, read_json_or_none
 from harness.storage.lock import folder_lock
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
+VERSION = 1
 MOST_KEPT = 500
 MOST_NOTE = 1000
 MOST_REMOVED = 20  # can be put back
@@ -82,6 +83,7 @@ class Shelf:
         """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
         remedy = "move it away, and an empty shelf takes its place"
         found = read_json(self.path, remedy, SHELF) or {"designs": []}
+        refuse_newer(self.path, found.get("version"), VERSION)
         return [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
 
     def entry(self, identity: str) -> dict[str, Any]:
@@ -151,7 +153,7 @@ class Shelf:
             path.unlink()
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
-        atomic_write(self.path, json.dumps({"version": 1, "designs": entries}, indent=1) + "\n")
+        atomic_write(self.path, json.dumps({"version": VERSION, "designs": entries}, indent=1) + "\n")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

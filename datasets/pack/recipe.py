@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from datasets.clean.manual_labels import Decision, read_decisions
 from harness.config.experiment import Data, expand_path, source_folder
 from harness.config.schema import Clean
-from harness.errors import UserError
+from harness.errors import NewerVersion, UserError, refuse_newer
 from harness.files import open_file
 from harness.storage.hdf5 import open_packed
 from harness.storage.json_files import read_json
@@ -167,6 +167,8 @@ def find_complete(plan: SetPlan, verify: bool = False) -> list[Path] | None:
         if not plan.valid.exists():
             return None
         _open_packed(plan.valid, verify)
+    except NewerVersion:
+        raise
     except UserError as error:
         raise UserError(f"{error}\n  build it anew with --rebuild (make: REBUILD=1): {plan.name}") from error
     return [plan.train, plan.valid]
@@ -207,6 +209,7 @@ def threshold_of(summary: dict[str, Any]) -> float | None:
 
 def _refuse_other_recipe(plan: SetPlan) -> None:
     summary, wanted = read_summary(plan.summary), plan.recipe_with_places()
+    refuse_newer(plan.summary, summary["recipe"].get("stage_version"), STAGE_VERSION)
     found = {**{key: value for key, value in BEFORE.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there

@@ -10,7 +10,7 @@ import torch
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.checkpoints.pretrained import BASE, open_pretrained
-from harness.config.experiment import Config, check_config, complete_config
+from harness.config.experiment import Config, check_kept_config
 from harness.errors import UserError
 from harness.messages import say
 from harness.networks.base import Discriminator, Generator
@@ -91,7 +91,7 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedC
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
-    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
+    config, num_classes = check_kept_config(meta["config"], str(folder)), meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
     judge = discriminator if (folder / "discriminator.safetensors").exists() else None

@@ -38,7 +38,7 @@ class MadeRun(BaseModel):
     step: int
     num_classes: int
     class_names: list[str]
-    data_sha256: str
+    data_sha256: str | None
     config: dict[str, Any]
     seconds: float
     machine: str

@@ -24,8 +24,7 @@ from pydantic import TypeAdapter
 from harness.config.experiment import (
     Config,
     base_name,
-    check_config,
-    complete_config,
+    check_kept_config,
     config_differences,
     config_to_dict,
     config_to_yaml,
@@ -109,12 +108,12 @@ class RunDir:
 
     def read_config(self) -> Config:
         """The config that the run was last worked on with."""
-        return check_config(complete_config(read_yaml(self.config_path)), str(self.config_path))
+        return check_kept_config(read_yaml(self.config_path), str(self.config_path))
 
     def _changed_keys(self) -> list[tuple[str, Any, Any]]:
         """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
         assert self.config is not None
-        changed = config_differences(complete_config(read_yaml(self.config_path)), config_to_dict(self.config))
+        changed = config_differences(config_to_dict(self.read_config()), config_to_dict(self.config))
         bound = [c for c in changed if not any(fnmatchcase(c[0], pattern) for pattern in FREE_KEYS)]
         if bound and not self.allow_config_change:
             lines = [f"  {key}: run has {_shown(old)}, config says {_shown(new)}" for key, old, new in bound]
