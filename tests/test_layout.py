@@ -23,7 +23,7 @@ LAYERS = {
     "datasets": ("scan", "clean", "cifar10", "procedural", "pack", "report", "clinic", "train_shipped", "bench"),
     "blend": ("generator", "encoder", "measures", "inversion", "designs", "report", "demo", "studio"),
 }
-BASE_FILES = {"harness": ("cli", "errors", "messages")}  # of a package's top, which its folders may import
+BASE_FILES = {"harness": ("cli", "errors", "files", "messages")}  # of a package's top, which its folders may import
 NEED_TORCH = ("harness/images/tensors.py",)
 WITHOUT_TORCH = ("harness.doctor", "harness.launch", "harness.__main__", "datasets.__main__", "datasets.pack.build_set")
 WITHOUT_TORCH += ("datasets.scan.scan", "datasets.procedural.sets", "blend.__main__", "blend.demo.demo")

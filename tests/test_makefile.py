@@ -1,17 +1,21 @@
 """The Makefile: its help, its environment, and what its variables become. Nothing is installed: pip is stood in for."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
 
 from blend.__main__ import app
 from harness.__main__ import app as harness_app
+from harness.make import split_args, split_overrides
 from tests.commands import ROOT, options_of
+from tests.refusals import refused
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
@@ -30,7 +34,7 @@ def recipe(*arguments: str, **env: str) -> str:
     """The commands that make would run, with this interpreter."""
     result = make(ROOT, "-n", *arguments, f"PYTHON={sys.executable}", **env)
     assert result.returncode == 0, result.stderr
-    return result.stdout.replace(sys.executable, "PY")
+    return result.stdout.replace('"$PYTHON" -m harness.make', "DO")
 
 
 @pytest.fixture
@@ -51,8 +55,8 @@ def checkout(tmp_path) -> Path:
     return tmp_path
 
 
-def make_in(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return make(checkout, *arguments, PATH=f"{checkout / 'bin'}:{os.environ['PATH']}")
+def make_in(checkout: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return make(checkout, *arguments, PATH=f"{checkout / 'bin'}:{os.environ['PATH']}", **env)
 
 
 def test_help_lists_every_target():
@@ -74,10 +78,10 @@ def test_help_needs_no_python(tmp_path):
 
 def test_train_builds_the_set_first_and_hands_on_every_variable():
     words = ("CONFIG=configs/x.yaml", "OVERRIDE=a.b=[1,2] c.d=e", "LIMIT_STEPS=5", "DRY_RUN=1")
-    plan = "--config \"$CONFIG\" --set 'a.b=[1,2]' --set 'c.d=e' --dry-run"
+    plan = '--config "$CONFIG" --overrides "$OVERRIDE" --dry-run'
     assert [" ".join(line.split()) for line in recipe("train", *words).splitlines()[-2:]] == [
-        f"PY -m datasets build --stage train {plan}",
-        f'exec PY -m harness train {plan} --limit-steps "$LIMIT_STEPS"',
+        f"DO datasets build --stage train {plan}",
+        f'exec DO harness train {plan} --limit-steps "$LIMIT_STEPS"',
     ]
 
 
@@ -93,13 +97,11 @@ BLEND_OPTIONS = {
 def test_a_stage_of_the_blend_gets_the_options_that_are_given(target):
     """`blend` is a folder, too: the target must run all the same."""
     shared = recipe(target, "OVERRIDE=a.b=[1,2] c.d=e", "DRY_RUN=1", "ARGS=--more").splitlines()[-1]
-    assert (
-        shared.split() == f"exec PY -m blend {target} {PLAN} --set 'a.b=[1,2]' --set 'c.d=e' --dry-run --more".split()
-    )
+    assert shared.split() == f'exec DO blend {target} {PLAN} --overrides "$OVERRIDE" --dry-run --args "$ARGS"'.split()
     given = BLEND_OPTIONS.get(target, ())
     words = " ".join(f'--{name.lower()} "${name}"' for name in given)
     line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
-    assert line.split() == f"exec PY -m blend {target} {PLAN} {words}".split()
+    assert line.split() == f"exec DO blend {target} {PLAN} {words}".split()
 
 
 @pytest.mark.parametrize("target", BLEND_TARGETS)
@@ -111,7 +113,7 @@ def test_the_blend_knows_the_options_that_it_gets(target):
 
 COMMANDS = {
     "sample RUN BRAND N CHECKPOINT": 'harness sample "$RUN" --brand "$BRAND" --count "$N" --checkpoint "$CHECKPOINT"',
-    "evaluate RUN CHECKPOINT OVERRIDE": """harness evaluate "$RUN" --checkpoint "$CHECKPOINT" --set '0'""",
+    "evaluate RUN CHECKPOINT": 'harness evaluate "$RUN" --checkpoint "$CHECKPOINT"',
     "configs VERSION": 'harness configs --config "$CONFIG" --set studiogan.version="$VERSION"',
     "export RUN OUT VERSION": 'harness export "$RUN" --out "$OUT" --version "$VERSION"',
     "import SRC NAME": 'harness import "$SRC" --name "$NAME"',
@@ -125,8 +127,8 @@ COMMANDS = {
 @pytest.mark.parametrize("call", COMMANDS)
 def test_a_command_gets_the_options_that_are_given_and_knows_them(call):
     target, *given = call.split()
-    line = recipe(target, *(f"{name}=0" for name in given)).splitlines()[-1]
-    assert line.split() == f"exec PY -m {COMMANDS[call]}".split()
+    line = recipe(target, *(f"{name}=1" for name in given)).splitlines()[-1]
+    assert line.split() == f"exec DO {COMMANDS[call]}".split()
     known = options_of(app if COMMANDS[call].startswith("blend") else harness_app, target)
     assert set(re.findall(r"--[a-z-]+", COMMANDS[call])) <= known
 
@@ -134,7 +136,7 @@ def test_a_command_gets_the_options_that_are_given_and_knows_them(call):
 def test_a_benchmark_makes_its_set_first():
     before = recipe("benchmark", "BENCH=CIFAR10/SNGAN", "SRC=x")
     assert 'harness benchmark "$BENCH" --plan' in before
-    assert 'PY -m datasets build --stage train --config "$plan" --src "$SRC"' in before
+    assert 'DO datasets build --stage train --config "$plan" --src "$SRC"' in before
 
 
 def test_the_encoder_alone_can_be_stopped_early():
@@ -142,19 +144,106 @@ def test_the_encoder_alone_can_be_stopped_early():
     assert limited == ["encoder"]
 
 
-def test_a_variable_of_the_blend_arrives_as_it_was_written(checkout):
+ODD = """my  car's; $(touch x) $(shell touch x) `touch x` $$dir ${a} #1 "q" \\ {a} *"""
+BLEND = ["blend", "--config", "configs/demo.yaml"]
+
+
+def words_of_blend(checkout: Path, *given: str) -> list[str]:
+    """What a command gets of these variables. Nothing of them may be run."""
     (checkout / "blend").mkdir()
     (checkout / "blend" / "__main__.py").write_text("import sys; print(sys.argv[1:])\n")
-    odd = "my cars'; $(touch x) {a}"
-    given = [f"ORDINARY={odd.replace('$', '$$')}", "RANGE=0 1", f"PYTHON={sys.executable}"]
-    result = make_in(checkout, "blend", *given)
-    expected = ["blend", "--config", "configs/demo.yaml", "--ordinary", odd, "--range", "0 1"]
-    assert result.stdout.strip() == str(expected) and not (checkout / "x").exists()
+    for name in ("__init__", "doctor", "errors", "make", "messages"):
+        shutil.copy(ROOT / "harness" / f"{name}.py", checkout / "harness")
+    shutil.copytree(ROOT / "harness" / "studiogan", checkout / "harness" / "studiogan")
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    result = make_in(checkout, "blend", *given, f"PYTHON={sys.executable}")
+    assert result.returncode == 0 and not (checkout / "x").exists(), result.stderr
+    return ast.literal_eval(result.stdout)
 
 
-@pytest.mark.parametrize("count, launcher", [("1", "-m harness "), ("2", '-m harness.launch "$NPROC" ')])
+def test_a_variable_arrives_as_it_was_written(checkout):
+    assert words_of_blend(checkout, f"ORDINARY={ODD}", "RANGE=0 1") == [*BLEND, "--ordinary", ODD, "--range", "0 1"]
+
+
+def test_overrides_and_options_are_split_and_arrive_as_they_were_written(checkout):
+    given = (f"OVERRIDE=data.src={ODD}   data.img_size=[32, 64] name=x", "ARGS=--out 'my dir/$(touch x)' --seed 1")
+    expected = ["--set", f"data.src={ODD}", "--set", "data.img_size=[32, 64]", "--set", "name=x"]
+    assert words_of_blend(checkout, *given) == [*BLEND, *expected, "--out", "my dir/$(touch x)", "--seed", "1"]
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("a.b=1", ["a.b=1"]),
+        (" a.b=it's  c=2 ", ["a.b=it's", "c=2"]),
+        ("data.src='/cars y=2/x' c=2", ["data.src='/cars y=2/x'", "c=2"]),
+        ("data.src='it''s a=1' c=2", ["data.src='it''s a=1'", "c=2"]),
+        ('data.src="a=\\" b=1" c=2', ['data.src="a=\\" b=1"', "c=2"]),
+        ("a='b c=2", ["a='b", "c=2"]),
+        ("a.b= c.d=1", ["a.b=", "c.d=1"]),
+        ("a={x: 1, y: [2, 3]}", ["a={x: 1, y: [2, 3]}"]),
+    ],
+)
+def test_overrides_are_split_where_a_key_begins(text, parts):
+    assert split_overrides(text) == parts
+
+
+@pytest.mark.parametrize("split, text", [(split_overrides, "nonsense a=1"), (split_args, "--out 'half")])
+def test_what_cannot_be_split_is_one_line(split, text):
+    with refused("found", "allowed", "try"):
+        split(text)
+
+
+@pytest.mark.parametrize("switch", ["DRY_RUN", "PRETRAINED", "OPEN", "REBUILD", "RESCAN"])
+def test_a_switch_is_a_yes_or_a_no(switch):
+    target = {"OPEN": "studio", "REBUILD": "dataset", "RESCAN": "dataset"}.get(switch, "demo")
+    off, on = recipe(target), recipe(target, f"{switch}=1")
+    option = f"--{switch.lower().replace('_', '-')}"
+    assert option in on.split() and option not in off.split()
+    assert {recipe(target, f"{switch}={no}") for no in ("", "0", "no", "false", "off", "n")} == {off}
+    assert {recipe(target, f"{switch}={yes}") for yes in ("yes", "true", "on", "y")} == {on}
+    refused_line = make(ROOT, target, f"{switch}=maybe")
+    assert refused_line.returncode == 2 and f"{switch}: found maybe, allowed 1 or 0" in refused_line.stderr
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [("OVERIDE=a.b=1", "OVERRIDE"), ("config=x", "CONFIG"), ("SEED=1", "SEEDS"), ("data.src=x", "OVERRIDE='data.src=")],
+)
+def test_an_unknown_variable_is_refused_before_anything(checkout, given, meant):
+    result = make_in(checkout, "demo", given)
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and not (checkout / ".venv").exists()
+    assert f"{given.partition('=')[0]}: found an unknown variable, try {meant}" in result.stderr
+
+
+def test_variables_of_other_programs_pass(tmp_path):
+    given = ("PIP_INDEX_URL=x", "STUDIOGAN_HOME=x", "CARFORGE_WEIGHTS=$(shell touch x)", "MAKEFLAGS=", "SHELL=/bin/sh")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    assert make(tmp_path, "help", *given).returncode == 0 and not (tmp_path / "x").exists()
+
+
+def test_an_empty_config_is_not_the_demo():
+    result = make(ROOT, "train", "CONFIG=")
+    assert result.returncode == 2 and "CONFIG: found nothing, allowed a config" in result.stderr
+
+
+def test_python_is_looked_for_as_it_is_written_and_finds_us_where_it_would_not_look(checkout):
+    (checkout / "my python's").symlink_to(sys.executable)
+    result = make_in(checkout, "doctor", f"PYTHON={checkout}/my python's", PYTHONSAFEPATH="1")
+    assert result.returncode == 0 and result.stdout.startswith("in "), result.stderr
+
+
+def test_a_python_without_the_packages_is_one_line(tmp_path):
+    venv.create(tmp_path / "bare", with_pip=False)
+    result = make(ROOT, "evaluate", "RUN=x", f"PYTHON={tmp_path}/bare/bin/python")
+    assert result.returncode == 2
+    said = [line for line in result.stderr.splitlines() if not line.startswith("make: ")]
+    assert len(said) == 1 and "without torch, numpy" in said[0] and "make doctor PYTHON=" in said[0]
+
+
+@pytest.mark.parametrize("count, launcher", [("1", "harness "), ("2", 'harness.launch "$NPROC" ')])
 def test_several_processes_need_a_launcher(count, launcher):
-    assert f"exec PY {launcher}finetune" in recipe("finetune", f"NPROC={count}")
+    assert f"exec DO {launcher}finetune" in recipe("finetune", f"NPROC={count}")
 
 
 def test_the_environment_changes_nothing():
@@ -172,7 +261,7 @@ def test_an_unknown_set_is_one_line_and_exit_2():
 def test_a_given_python_that_does_not_run_is_one_line():
     result = make(ROOT, "doctor", "PYTHON=/no/such/python")
     assert result.returncode == 2
-    assert result.stderr.startswith("PYTHON: found /no/such/python, which does not run")
+    assert result.stderr.startswith("PYTHON: found /no/such/python, which does not run as Python 3.11 or 3.12")
 
 
 def test_a_given_python_installs_nothing(checkout):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import BaseModel, PositiveInt, TypeAdapter
+
 from blend.demo.process import stop_left_behind
 from blend.demo.stages import Stage, run_folder
 from harness.config.experiment import Config, config_to_dict
@@ -29,6 +31,23 @@ class StageRecord:
     usage: Usage = field(default_factory=Usage)
 
 
+class RunningStage(BaseModel):
+    """A stage at work; `before`: what it had used before this start."""
+
+    stage: str
+    pid: PositiveInt | None
+    process_start: str | None
+    before: Usage
+
+
+class RecordFile(BaseModel):
+    stages: dict[str, StageRecord]
+    running: RunningStage | None
+
+
+RECORD = TypeAdapter(RecordFile)
+
+
 class DemoRecord:
     """`stages.json` in a folder of its own: stages clean the run's folder while this is being written."""
 
@@ -42,14 +61,12 @@ class DemoRecord:
 
     def read(self) -> None:
         """A record that is not there, or that somebody has damaged, is an empty one: stages know what is done."""
-        content = read_json_or_none(self.path) or {}
-        try:
-            for name in self.of.keys() & content["stages"].keys():
-                kept = content["stages"][name]
-                self.of[name] = StageRecord(**{**kept, "usage": Usage(**kept["usage"])})
-            self.running = content["running"]
-        except (KeyError, TypeError, AttributeError):
+        content = read_json_or_none(self.path, RECORD)
+        if content is None:
             return
+        kept = RECORD.validate_json(json.dumps(content))
+        self.of |= {name: record for name, record in kept.stages.items() if name in self.of}
+        self.running = kept.running and kept.running.model_dump()
 
     def _save(self) -> None:
         stages = {name: asdict(record) for name, record in self.of.items()}

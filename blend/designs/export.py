@@ -5,25 +5,51 @@ In: a recipe and a session. Out: a document; and from a document, on the same ru
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 from torch import Tensor
 
 from blend.designs.design_recipe import DesignRecipe
 from blend.designs.session import DesignSession, open_session, picture_sha256
 from blend.generator.dial import Pairs, Setting, draw_designs
 from harness.errors import UserError
+from harness.files import open_file
 from harness.images.decode import TEXT_KEY, encode_png, has_png_text, read_png_text
 from harness.images.magic_bytes import picture_kind
 from harness.runtime.device import one_thread
 from harness.runtime.latent_space import LatentSpace
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import fault_of, parse_json
 from harness.storage.output import check_output
 
 FORM = "carforge-design-1"
 MOST_FILE_MB = 20
+Dial = Annotated[float, Field(ge=0, le=1)]
+
+
+class DesignSetting(BaseModel):
+    latent_weight: Dial
+    style: Dial
+
+
+class DesignLatents(BaseModel):
+    ordinary: list[FiniteFloat]
+    restyled: list[FiniteFloat] | None
+    concept: list[FiniteFloat] | None
+
+
+class Design(BaseModel):
+    """What a picture is drawn again from; `class` is checked with the run's classes."""
+
+    setting: DesignSetting
+    interpolation: Literal["linear", "slerp"]
+    latents: DesignLatents
+
+
+DESIGN = TypeAdapter(Design)
 
 
 def design_document(
@@ -55,19 +81,18 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
             f"design: was drawn by other weights than run {session.generator.base.name} has now (trained further, or "
             "anew), allowed the same; put that run back"
         )
+    if fault := fault_of(document, DESIGN):
+        raise UserError(f"design: is not whole ({fault}); export it anew")
+    space, latents, setting = session.generator.latents, document["latents"], document["setting"]
     try:
-        latents = {key: _tensor(document["latents"][key], session.generator.latents) for key in document["latents"]}
-        setting = Setting(float(document["setting"]["latent_weight"]), float(document["setting"]["style"]))
         y = _label(document["class"], session.generator.num_classes)
-        pairs = Pairs(latents["ordinary"], latents["concept"], y, latents["restyled"])  # type: ignore[arg-type]
-        how = document["interpolation"]
+        ordinary, concept, restyled = (_tensor(latents[key], space) for key in ("ordinary", "concept", "restyled"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"design: is not whole ({type(error).__name__}: {error}); export it anew") from error
-    dials = 0 <= setting.style <= 1 and 0 <= setting.weight <= 1
-    if pairs.ordinary is None or how not in ("linear", "slerp") or not dials:
-        raise UserError("design: is not whole; export it anew")
+    pairs = Pairs(ordinary, concept, y, restyled)  # type: ignore[arg-type]
+    drawn = Setting(float(setting["latent_weight"]), float(setting["style"]))
     with one_thread():
-        return draw_designs(session.generator, pairs, [setting], how)[0]
+        return draw_designs(session.generator, pairs, [drawn], document["interpolation"])[0]
 
 
 def design_png(picture: np.ndarray, document: dict[str, Any]) -> bytes:
@@ -79,15 +104,16 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     """Of a JSON file (one design, or a list of them) or of a PNG that was exported. UserError for anything else."""
     hint = "allowed a JSON or PNG file that the studio exported"
     try:
-        if path.stat().st_size > MOST_FILE_MB * 2**20:
+        with open_file(path) as file:
+            content = file.read(MOST_FILE_MB * 2**20 + 1)
+        if len(content) > MOST_FILE_MB * 2**20:
             raise UserError(f"{path}: found more than {MOST_FILE_MB} MiB, {hint}")
-        content = path.read_bytes()
         if picture_kind(content) == "png":
             content = read_png_text(content, TEXT_KEY).encode()
-        found = json.loads(content)
+        found = parse_json(content)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}), {hint}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: holds no design, {hint}") from error
     documents = found if isinstance(found, list) else [found]
     if not documents or not all(isinstance(one, dict) for one in documents):

@@ -29,11 +29,13 @@ from blend.encoder.step import BETA2, Learning, encoder_step, trial_pass
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
 from harness.checkpoints.checkpoint import (
     checkpoint_folder,
+    lacking_room,
     load_state,
     load_weights,
     purge_checkpoints,
     read_meta,
     save_checkpoint,
+    state_bytes,
     take_newest,
 )
 from harness.config.experiment import Config, config_differences
@@ -203,6 +205,9 @@ def _learn(run: Learning, life: RunLife) -> None:
     names = " and ".join(loaded.name for loaded in styles if loaded)
     life.say(f"{life.rundir.path}: steps {run.step} to {life.target}, {count:,} parameters, pictures of {names}")
     life.say(f"on {run.hardware.text}")
+    size_bytes = state_bytes([run.encoder], [run.optimizer])
+    if lacking := lacking_room(life.rundir.checkpoints, size_bytes, run.config.train.keep_last):
+        life.say(lacking)
     while run.step < life.target:
         values = encoder_step(run)
         stop = bool(life.stopping) and run.step < life.target

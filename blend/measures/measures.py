@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
 from blend.generator.input_pictures import check_size
 from blend.generator.styled_generator import StyledGenerator
@@ -54,6 +55,17 @@ class TrainingSet:
         """All its pictures. UserError where the packed set is not at hand."""
         with open_training_rows(self.data) as train, open_evaluation_rows(self.data) as valid:
             return TrainValid(train.read(), valid.read())
+
+
+class KnownSet(BaseModel):
+    """`TrainingSet.facts`."""
+
+    sha256s: tuple[str, str]
+    counts: tuple[int, int]
+    note: str
+
+
+KNOWN_SETS = TypeAdapter(dict[str, KnownSet])
 
 
 class Measures:
@@ -133,7 +145,7 @@ def _open_set(data: Data, generator: StyledGenerator, known: Path) -> TrainingSe
     """A packed set or, where it is not at hand, what `known` says of it."""
     if not data.hdf5_path("train").is_file():
         remedy = "remove it, and make the sets again with `make dataset`"
-        if facts := (read_json(known, remedy) or {}).get(data.set):
+        if facts := (read_json(known, remedy, KNOWN_SETS) or {}).get(data.set):
             return TrainingSet(data, tuple(facts["sha256s"]), tuple(facts["counts"]), facts["note"])
     with open_training_rows(data) as train, open_evaluation_rows(data) as valid:
         for rows in (train, valid):

@@ -3,7 +3,6 @@
 In: `runs/<base>/{blends,inversions}/`. Out: rows with their pictures, uint8 (H, W, 3).
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import safetensors
 from blend.generator.kinds import KINDS
 from blend.report.run_files import REMEDY, RunFiles
 from harness.images.decode import PictureError, decode_picture
+from harness.storage.json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def read_inversions(folder: Path, files: RunFiles) -> list[InversionPair]:
 def _pairs_of(path: Path, files: RunFiles) -> list[InversionPair]:
     try:
         with safetensors.safe_open(path, "np") as file:
-            names = json.loads(file.metadata()["inversion"])["names"]
+            names = parse_json(file.metadata()["inversion"])["names"]
             pictures = [file.get_tensor(key) for key in ("targets", "encoder", "refined")]
         if any(part.ndim != 4 for part in pictures):
             raise ValueError("found no pictures in it")

@@ -12,21 +12,60 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from blend.designs.export import design_png
-from harness.errors import UserError
+from harness.errors import UserError, refuse_newer
 from harness.images.decode import decode_picture
 from harness.storage.atomic import atomic_write, clean_leftovers
 from harness.storage.json_files import read_json, read_json_or_none
 from harness.storage.lock import folder_lock
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
+VERSION = 1
 MOST_KEPT = 500
 MOST_NOTE = 1000
 MOST_REMOVED = 20  # can be put back
+
+
+class KeptNovelty(BaseModel):
+    verdict: str | None = None
+
+
+class KeptMeasures(BaseModel):
+    futurism: FiniteFloat
+    identity: FiniteFloat | None = None
+    novelty: KeptNovelty | None = None
+
+
+class KeptDocument(BaseModel):
+    """What is read of a design that was kept."""
+
+    recipe: str
+    setting: dict[str, FiniteFloat]
+    note: str = ""
+    measures: KeptMeasures | None = None
+
+
+class KeptEntry(BaseModel):
+    id: str
+    kept_at: str
+    document: KeptDocument
+
+
+class ShelfFile(BaseModel):
+    designs: list[KeptEntry]
+
+
+class RemovedFile(BaseModel):
+    place: Annotated[int, Field(ge=0, le=MOST_KEPT)]
+    entry: KeptEntry
+
+
+SHELF, REMOVED = TypeAdapter(ShelfFile), TypeAdapter(RemovedFile)
 
 
 class Shelf:
@@ -43,15 +82,9 @@ class Shelf:
     def entries(self) -> list[dict[str, Any]]:
         """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
         remedy = "move it away, and an empty shelf takes its place"
-        found = read_json(self.path, remedy) or {"designs": []}
-        try:
-            entries = [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
-            whole = all("kept_at" in entry and {"recipe", "setting"} <= entry["document"].keys() for entry in entries)
-        except (KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise UserError(f"{self.path}: is damaged (a design is not whole); {remedy}")
-        return entries
+        found = read_json(self.path, remedy, SHELF) or {"designs": []}
+        refuse_newer(self.path, found.get("version"), VERSION)
+        return [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
 
     def entry(self, identity: str) -> dict[str, Any]:
         return _find(self.entries(), identity)
@@ -108,8 +141,8 @@ class Shelf:
         """Puts a removed design back as it was, in its place."""
         with self._alone():
             entries, path = self.entries(), self.removed / f"{identity}.json"
-            found = (IDENTITY.fullmatch(identity) and read_json_or_none(path)) or {}
-            if not found.keys() >= {"place", "entry"}:
+            found = read_json_or_none(path, REMOVED) if IDENTITY.fullmatch(identity) else None
+            if found is None or found["entry"]["id"] != identity:
                 raise UserError("shelf: this design cannot be put back (any more); draw it anew")
             place, entry = found["place"], found["entry"]
             self.pictures.mkdir(parents=True, exist_ok=True)
@@ -120,7 +153,7 @@ class Shelf:
             path.unlink()
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
-        atomic_write(self.path, json.dumps({"version": 1, "designs": entries}, indent=1) + "\n")
+        atomic_write(self.path, json.dumps({"version": VERSION, "designs": entries}, indent=1) + "\n")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

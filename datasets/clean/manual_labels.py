@@ -14,6 +14,7 @@ from typing import get_args
 
 from harness.config.schema import ViewName
 from harness.errors import UserError
+from harness.files import read_file
 from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import folder_lock
@@ -44,7 +45,7 @@ def read_decisions(path: Path, tell: Callable[[str], None] = say) -> dict[str, D
     Of several lines about one picture the last one counts, and that is told.
     """
     try:
-        text = path.read_bytes().decode(**TEXT)
+        text = read_file(path).decode(**TEXT)
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 from datasets.clean.reasons import slug_of, step_of
 from datasets.scan.store import LISTED, ScanStore, in_blocks, key_to_file
 from harness.errors import UserError
+from harness.files import open_file
 from harness.storage.atomic import atomic_file
+from harness.storage.json_files import parse_json
 
 MAX_NAMES = 1000  # of a column that are counted one by one: what strangers wrote may be different in every line
 QUERY = f"""select l.pos, l.key, d.verdict, coalesce(d.reason, ''), d.ok_score, d.view, d.view_confidence, s.sha256,
@@ -26,6 +28,7 @@ QUERY = f"""select l.pos, l.key, d.verdict, coalesce(d.reason, ''), d.ok_score, 
 UNREADABLE = (
     OSError,
     ValueError,
+    OverflowError,
     KeyError,
     TypeError,
     AttributeError,
@@ -99,7 +102,7 @@ class Manifest:
         self._base = sqlite3.connect("", check_same_thread=False)
         self._base.execute(TABLE)
         try:
-            self._stream = open(path, "rb")
+            self._stream = open_file(path)
             self._base.executemany(INSERT, _rows(self._stream))
             for statement in AFTER_INSERT:
                 self._base.execute(statement)
@@ -175,7 +178,7 @@ def _rows(stream: Iterable[bytes]) -> Iterator[tuple]:
     """COLUMNS of each line."""
     start = 0
     for pos, content in enumerate(stream):
-        line = json.loads(content)
+        line = parse_json(content)
         spread = _spread(line)
         if b"\\ud" in content:  # names of files need not be valid text: they are escaped as on a page
             line = {name: escaped(value) for name, value in line.items()}

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from datasets.clean.manual_labels import Decision, read_decisions
 from harness.config.experiment import Data, expand_path, source_folder
 from harness.config.schema import Clean
-from harness.errors import UserError
+from harness.errors import NewerVersion, UserError, refuse_newer
+from harness.files import open_file
 from harness.storage.hdf5 import open_packed
 from harness.storage.json_files import read_json
 
@@ -22,6 +25,21 @@ NOT_CLEANED = {"apply": False}
 BEFORE = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
 UNSAID = {"looseness": 1.0}  # not in a recipe where it is this: such sets keep the hash of before there was a choice
 PLACE_IN_CLEAN = "decisions"  # a path: what it holds is compared instead
+
+
+class Sorter(BaseModel):
+    name: str | None = None
+    threshold: float | None = None
+
+
+class Summary(BaseModel):
+    """What is read of the file in which a build tells of itself."""
+
+    recipe: dict[str, Any]
+    sorter: Sorter | None = None
+
+
+SUMMARY = TypeAdapter(Summary)
 
 
 @dataclass(frozen=True)
@@ -149,6 +167,8 @@ def find_complete(plan: SetPlan, verify: bool = False) -> list[Path] | None:
         if not plan.valid.exists():
             return None
         _open_packed(plan.valid, verify)
+    except NewerVersion:
+        raise
     except UserError as error:
         raise UserError(f"{error}\n  build it anew with --rebuild (make: REBUILD=1): {plan.name}") from error
     return [plan.train, plan.valid]
@@ -167,7 +187,7 @@ def _fits_manifest(plan: SetPlan, attributes: dict[str, Any]) -> bool:
     if "manifest_sha256" not in attributes or "valid_count" not in attributes:
         raise UserError(f"{plan.train}: was not packed by the dataset stage")
     try:
-        with open(plan.manifest, "rb") as stream:
+        with open_file(plan.manifest) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == attributes["manifest_sha256"]
     except OSError:
         return False
@@ -176,9 +196,9 @@ def _fits_manifest(plan: SetPlan, attributes: dict[str, Any]) -> bool:
 def read_summary(path: Path) -> dict[str, Any]:
     """What a build has told of itself; its `recipe` is a dict. UserError where there is none, or it is damaged."""
     remedy = "the set has to be built anew"
-    summary = read_json(path, remedy)
-    if summary is None or not isinstance(summary.get("recipe"), dict):
-        raise UserError(f"{path}: {'not there' if summary is None else 'is damaged (no recipe)'}; {remedy}")
+    summary = read_json(path, remedy, SUMMARY)
+    if summary is None:
+        raise UserError(f"{path}: not there; {remedy}")
     return summary
 
 
@@ -189,6 +209,7 @@ def threshold_of(summary: dict[str, Any]) -> float | None:
 
 def _refuse_other_recipe(plan: SetPlan) -> None:
     summary, wanted = read_summary(plan.summary), plan.recipe_with_places()
+    refuse_newer(plan.summary, summary["recipe"].get("stage_version"), STAGE_VERSION)
     found = {**{key: value for key, value in BEFORE.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there

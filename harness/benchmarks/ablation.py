@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from pydantic import BaseModel, TypeAdapter
 
 from harness.cli import ConfigOption, SetOption, run_command
 from harness.config.experiment import Config, check_config, complete_config, config_to_dict, load_config, merge
@@ -30,6 +31,24 @@ SAMPLES = 1000
 HELD_OUT = 2000
 COMMAND = "python -m harness.benchmarks.ablation"
 WHOLE = "whole"
+
+
+class Mark(BaseModel):
+    step: int
+    kid: float
+    diversity: float
+
+
+class AblationFile(BaseModel):
+    """What one run gave; `key`: all that it follows from."""
+
+    key: dict[str, Any]
+    arm: str
+    seed: int
+    marks: list[Mark]
+
+
+RESULT = TypeAdapter(AblationFile)
 
 
 # ---- arms: a config as it is, and with some of its stabilisers switched off or on ---------------------------------
@@ -184,7 +203,7 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
     result = Path("results") / f"{config.name}.json"
     result.parent.mkdir(exist_ok=True)
     key = {**facts, "config": content, "reader_sha256": reader.sha256, "samples": SAMPLES}
-    kept = read_json(result.absolute(), "move it and the run of its name away") or {}
+    kept = read_json(result.absolute(), "move it and the run of its name away", RESULT) or {}
     kept_key = kept.get("key", {})
     same = {**kept_key, "config": complete_config(kept_key.get("config", {}))} == key
     row = kept if same else {"key": key, "arm": facts["arm"], "seed": facts["seed"], "marks": []}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, TypeAdapter
 
 from harness.benchmarks.table import benchmark_table, read_published
 from harness.config.experiment import Config, check_config, config_to_dict, config_to_yaml
@@ -28,6 +29,20 @@ from harness.studiogan.dialects.table import safe_name
 
 ENGINES = {"native": ("native",), "studiogan": ("studiogan",), "both": ("native", "studiogan")}
 SUFFIXES = {"0.2.0": ".json", "0.4.0": ".yaml"}
+
+
+class KeptResult(BaseModel):
+    run: str
+    step: int
+
+
+class BenchmarkFile(BaseModel):
+    """benchmark.json: what was found, by engine."""
+
+    engines: dict[str, KeptResult]
+
+
+RESULTS = TypeAdapter(BenchmarkFile)
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,7 @@ def run_benchmark(
 def read_results(plan: Plan) -> dict[str, dict[str, Any]]:
     """What earlier calls found of the same benchmark, by engine: a call for one engine keeps the other's column."""
     path, remedy = plan.folder / "benchmark.json", "move it away, then both engines are run again"
-    kept = (read_json(path, remedy) or {"engines": {}}).get("engines")
-    if not isinstance(kept, dict):
-        raise UserError(f"{path}: is damaged (no engines); {remedy}")
+    kept = (read_json(path, remedy, RESULTS) or {"engines": {}})["engines"]
     return {name: result for name, result in kept.items() if (Path("runs") / result["run"]).is_dir()}
 
 
@@ -215,7 +228,7 @@ def measure(config: Config) -> dict[str, Any]:
         "step": reader["step"],
         "total_steps": config.optim.total_steps,
         "trained_on": trained_on,
-        "start_sha256": start and start["sha256"],
+        "start_sha256": start and start.get("sha256"),
         "hardware": (read_json_or_none(rundir.env_path) or {}).get("device"),
         **_time_of(rundir.read_stats()),
         "reader": reader,

@@ -8,15 +8,18 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from pydantic import BaseModel, Field, TypeAdapter
+from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import NewerVersion, UserError, refuse_newer
+from harness.files import open_file
 from harness.storage.atomic import atomic_folder, atomic_write, remove_folder
 from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json, read_json_or_none
@@ -24,6 +27,21 @@ from harness.storage.json_files import read_json, read_json_or_none
 SCHEMA_VERSION = 1
 NETWORKS = ("generator", "generator_ema", "discriminator")
 BEST_FILE = "best.json"
+Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+class LastEvaluation(BaseModel):
+    step: Step
+
+
+class BestRecord(BaseModel):
+    """best.json; `history`: [step, figure or None] of every evaluation while training, lower is better."""
+
+    history: list[tuple[Step, float | None]]
+    last: LastEvaluation
+
+
+BEST = TypeAdapter(BestRecord)
 FOLDER_NAME = re.compile(r"step-\d{8,}")
 
 
@@ -62,18 +80,20 @@ def _weights_to_bytes(tensors: dict[str, Tensor], text: dict[str, str]) -> bytes
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of a checkpoint whose files are all there and unharmed; ValueError says what is wrong with it."""
+    """meta.json of a checkpoint whose files are all there and unharmed; ValueError says what is wrong with it, and
+    NewerVersion that it is sound."""
     try:
         meta = read_json_or_none(folder / "meta.json")
         if meta is None:
             raise ValueError("meta.json is missing or damaged")
+        if meta.pop("meta_sha256") != key_sha256(meta):  # first, and alike in every version: damage is not newer
+            raise ValueError("meta.json is damaged (sha256 differs)")
         version = meta["schema_version"]
+        refuse_newer(folder, version, SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version}, this program reads {SCHEMA_VERSION}")
-        if meta.pop("meta_sha256") != key_sha256(meta):
-            raise ValueError("meta.json is damaged (sha256 differs)")
         for name, expected in meta["sha256"].items():
-            with open(folder / name, "rb") as file:
+            with open_file(folder / name) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     raise ValueError(f"{name} is damaged (sha256 differs)")
     except (OSError, KeyError, TypeError, AttributeError) as error:
@@ -101,6 +121,8 @@ def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | N
     for folder in folders:
         try:
             read_meta(folder)
+        except NewerVersion:
+            raise
         except ValueError as error:
             say(f"checkpoint {folder.name} cannot be used: {error}; trying the one before it")
             continue
@@ -144,10 +166,10 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def read_best(checkpoints: Path) -> dict[str, Any]:
-    """best.json: `history` = [step, figure or None] of every evaluation while training, lower is better, and what
-    `harness/native/evaluate_while_training.py` keeps beside it. {} when there is none."""
+    """best.json (`BestRecord`, and what `harness/native/evaluate_while_training.py` keeps beside it); {} when there is
+    none."""
     remedy = "remove it, then the best checkpoint is the best from now on"
-    return read_json(checkpoints / BEST_FILE, remedy) or {}
+    return read_json(checkpoints / BEST_FILE, remedy, BEST) or {}
 
 
 def best_checkpoint(checkpoints: Path) -> Path | None:
@@ -156,6 +178,26 @@ def best_checkpoint(checkpoints: Path) -> Path | None:
     ranked = sorted((figure, step) for step, figure in history if figure is not None)
     folders = (checkpoint_folder(checkpoints, step) for _, step in ranked)
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def state_bytes(networks: Iterable[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """About what a checkpoint of them takes on disk: their weights, and two averages of each that is learned."""
+    weights = [value for network in networks for value in network.state_dict().values()]
+    learned = [value for one in optimizers for group in one.param_groups for value in group["params"]]
+    return sum(value.numel() * value.element_size() for value in (*weights, *learned, *learned))
+
+
+def lacking_room(checkpoints: Path, checkpoint_bytes: int, count: int) -> str | None:
+    """What is told of the disk where so many checkpoints of this size would not fit beside what is there; None where
+    they do. One more is there while the oldest is not removed yet."""
+    there = sum(path.stat().st_size for folder in list_checkpoints(checkpoints) for path in folder.iterdir())
+    needed, free = (count + 1) * checkpoint_bytes - there, shutil.disk_usage(checkpoints).free
+    if needed <= free:
+        return None
+    return (
+        f"{checkpoints}: {free / 2**30:.2f} GiB free on the disk, and the checkpoints take about "
+        f"{needed / 2**30:.2f} GiB more: make room, or the run stops at a save (train.keep_last: how many are kept)"
+    )
 
 
 def purge_checkpoints(checkpoints: Path, keep: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.checkpoints.class_tables import fit_classes
 from harness.checkpoints.pretrained import BASE, open_pretrained
-from harness.config.experiment import Config, check_config, complete_config
+from harness.config.experiment import Config, check_kept_config
 from harness.errors import UserError
 from harness.messages import say
 from harness.networks.base import Discriminator, Generator
@@ -104,7 +104,7 @@ def load_checkpoint(
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
-    config, known = check_config(complete_config(meta["config"]), str(folder)), meta.get("class_names", [])
+    config, known = check_kept_config(meta["config"], str(folder)), meta.get("class_names", [])
     names = class_names if class_names and meta["num_classes"] else known
     num_classes = len(names) if meta["num_classes"] and class_names else meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))

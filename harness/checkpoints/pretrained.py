@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 from PIL import Image
+from pydantic import BaseModel, TypeAdapter
 from torch import Tensor
 
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
@@ -33,11 +34,40 @@ LATER_SECTIONS = ("finetune", "encoder", "inversion", "blend", "evaluate")
 REMEDY = "put it back, say with `git checkout harness/weights`"
 
 
+class MadeRun(BaseModel):
+    step: int
+    num_classes: int
+    class_names: list[str]
+    data_sha256: str | None
+    config: dict[str, Any]
+    seconds: float
+    machine: str
+
+
+class HeldOutSheet(BaseModel):
+    """`path`: of the packed set that is made of it."""
+
+    path: str
+    img_size: tuple[int, int]
+    class_names: list[str]
+    sheet: str
+
+
+class PretrainedFile(BaseModel):
+    runs: dict[str, MadeRun]
+    sets: dict[str, HeldOutSheet]
+    metrics: dict[str, dict[str, Any]]
+    sha256: dict[str, str]
+
+
+FACTS = TypeAdapter(PretrainedFile)
+
+
 @cache
 def pretrained_facts(folder: Path = PRETRAINED) -> dict[str, Any]:
     """What the model is and how it was made: `runs` (config, step, seconds, ...), `sets`, `metrics`, and the sha256 of
     every file. UserError where a file is missing or damaged."""
-    facts = read_json(folder / FACTS_FILE, REMEDY)
+    facts = read_json(folder / FACTS_FILE, REMEDY, FACTS)
     if facts is None:
         raise UserError(f"{folder / FACTS_FILE}: found no ready-made model; {REMEDY}")
     for name, sha256 in facts["sha256"].items():

@@ -29,13 +29,13 @@ from harness.config.schema import (
 )
 from harness.config.validation import faults_error
 from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml, rename_old_keys
-from harness.errors import UserError
+from harness.errors import NewerVersion, UserError
 
 __all__ = [
     "Augment", "Blend", "Config", "Data", "EncoderSettings", "Evaluate", "Finetune", "Inversion", "Loss", "Model",
-    "Optim", "ReconstructionSettings", "Studiogan", "Train", "all_keys", "check_config", "complete_config",
-    "config_differences", "config_to_dict", "config_to_yaml", "d_block_count", "epochs_to_steps", "expand_path",
-    "finetune_config", "load_config", "read_yaml", "source_folder",
+    "Optim", "ReconstructionSettings", "Studiogan", "Train", "all_keys", "check_config", "check_kept_config",
+    "complete_config", "config_differences", "config_to_dict", "config_to_yaml", "d_block_count", "epochs_to_steps",
+    "expand_path", "finetune_config", "load_config", "read_yaml", "source_folder",
 ]  # fmt: skip
 
 RUN_CONFIG = "config.yaml"  # of a run's folder: the whole config that it was begun with
@@ -93,6 +93,19 @@ def complete_config(kept: dict[str, Any]) -> dict[str, Any]:
     if "override" in kept.get("finetune", {}):  # its keys are free: one that is not there was left out on purpose
         whole["finetune"]["override"] = kept["finetune"]["override"]
     return whole
+
+
+def check_kept_config(kept: dict[str, Any], origin: str) -> Config:
+    """The config that a run or a checkpoint keeps. It was valid once: NewerVersion, in one line, where it is not."""
+    try:
+        return check_config(complete_config(kept), origin)
+    except UserError as error:
+        faults = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise NewerVersion(
+            f"{origin}: was written by a newer version of Carforge, or changed by hand ({faults[0]}{more}); update "
+            "this checkout, or put back what was there"
+        ) from error
 
 
 def finetune_config(config: Config) -> Config:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# A run's own: with what a fine-tuning puts behind it.
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(-freezed)*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -194,7 +196,7 @@ class Train(Section):
 
 
 class Finetune(Section):
-    from_run: Name | None
+    from_run: RunName | None
     freeze_layers: Count
     override: dict[str, Any]  # checked as laid over the rest
 
@@ -267,7 +269,7 @@ class Studiogan(Section):
 class Config(Section):
     """A whole experiment. Every value comes from YAML (base.yaml at the latest): there are no defaults here."""
 
-    name: Name
+    name: RunName
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     engine: Literal["native", "studiogan"]
     data: Data

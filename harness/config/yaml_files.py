@@ -8,34 +8,54 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
+from harness.files import open_file
 
 MAX_BYTES = 1_000_000  # an experiment has 5,000
 # Values of these keys are taken from --set as they stand: a path may hold ": " or be a number.
-TEXT_KEYS = ("name", "data.set", "data.src", "finetune.from_run")
+TEXT_KEYS = ("name", "data.set", "data.src", "clean.decisions", "finetune.from_run", "encoder.weights")
 NULL_TEXTS = ("", "null", "~")
 OF_D_CALL = {"concat": "fast", "separate": "studiogan"}  # train.d_call was what train.numerics is
 
 
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """Valid YAML that no config holds."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, and refuses repeated keys and aliases (the alias bomb)."""
+    """SafeLoader that reads 1e-4 as a number, and refuses repeated keys, aliases (the alias bomb) and numbers that are
+    not decimal."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not allowed, write the value out", problem_mark=mark
-            )
+            raise _Refused(problem="aliases (*name) are not allowed, write the value out", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice, keep one", problem_mark=key.start_mark)
+                raise _Refused(problem=f"{key.value} stands twice, keep one", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: Any) -> int | float:
+        """Refuses what YAML takes for another number than a person does: 010 is 8 there, 1:30 is 90, 0x10 is 16."""
+        text, is_int = node.value, node.tag.endswith(":int")
+        value = self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+        if ":" in text or (is_int and not DECIMAL.fullmatch(text)):
+            as_written = [str(int(text))] if text.isdecimal() else []
+            tries = " or ".join(dict.fromkeys([*as_written, str(value), f"'{text}' where it is text"]))
+            problem = f"found {text}, which YAML takes for {value}; allowed decimal numbers, try {tries}"
+            raise _Refused(problem=problem, problem_mark=node.start_mark)
+        return value
 
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -47,7 +67,8 @@ def _parse(text: str, origin: str) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader: no objects are made
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise UserError(f"{origin}:{line} not valid YAML: {error.problem}") from error
+        fault = "" if isinstance(error, _Refused) else "not valid YAML: "
+        raise UserError(f"{origin}:{line} {fault}{error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
@@ -60,7 +81,7 @@ def _parse(text: str, origin: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML file as nested dicts; a file that is missing, broken or no mapping is the user's mistake."""
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             text = stream.read(MAX_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         shipped = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "configs/demo.yaml"

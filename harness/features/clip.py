@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError, reason_of
+from harness.files import open_file
 from harness.networks.layers import Normalise
 
 HOW = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
@@ -69,6 +70,6 @@ def _sha256(folder: Path) -> str:
     whole = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix in (".json", ".safetensors", ".bin"):
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from harness.errors import UserError, reason_of
+from harness.files import read_file
 from harness.messages import say
 from harness.storage.atomic import atomic_file
 
@@ -62,7 +63,7 @@ class Published:
     def content_of(self, path: Path) -> tuple[bytes, str]:
         """Any file's content, and its sha256."""
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); {self.remedy()}") from error
         return content, hashlib.sha256(content).hexdigest()

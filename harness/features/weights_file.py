@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError, reason_of
+from harness.files import read_file
 
 SCHEMA = 1
 
@@ -29,7 +30,7 @@ def read_tensors(path: Path, key: str, what: str, remedy: str) -> tuple[dict[str
 
     `what` is in it, for whoever lacks it; `remedy` says what to do then."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         with safetensors.safe_open(path, "pt") as file:
             stamp, _, text = (file.metadata() or {}).get(key, "").partition(" ")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from harness.files import open_file
 from harness.images.letterbox import remove_letterbox
 from harness.images.magic_bytes import PNG_BEGIN, picture_kind
 from harness.storage.atomic import atomic_write
@@ -56,14 +57,14 @@ class PictureError(ValueError):
 def read_file(path: Path | str) -> bytes:
     """All bytes of a file that may be a picture. PictureError when it cannot be read or is far too large."""
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_FILE_MB * 2**20:
                 raise PictureError("too_large", f"the file is larger than {MAX_FILE_MB} MiB")
             return stream.read()
     except PictureError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise PictureError("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:
+        raise PictureError("unreadable", error.strerror or str(error)) from error
 
 
 def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:

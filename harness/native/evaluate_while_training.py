@@ -22,7 +22,7 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.checkpoints.load import load_checkpoint
 from harness.config.experiment import Config
-from harness.errors import UserError
+from harness.errors import NewerVersion, UserError
 from harness.metrics.frechet import frechet_name
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World
@@ -101,6 +101,8 @@ class Evaluations:
             try:
                 read_meta(best)
                 return
+            except NewerVersion:
+                raise
             except ValueError as error:
                 text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
                 self.rundir.log(text)

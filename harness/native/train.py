@@ -10,13 +10,21 @@ from typing import Any
 
 import torch
 
-from harness.checkpoints.checkpoint import list_checkpoints, newest_checkpoint, read_meta, take_newest
+from harness.checkpoints.checkpoint import (
+    lacking_room,
+    list_checkpoints,
+    newest_checkpoint,
+    read_meta,
+    state_bytes,
+    take_newest,
+)
 from harness.checkpoints.load import find_checkpoint
 from harness.checkpoints.origin import check_descent
 from harness.checkpoints.pretrained import BASE, open_pretrained, pretrained_facts
 from harness.config.experiment import (
     Config,
     base_name,
+    check_kept_config,
     complete_config,
     config_differences,
     config_to_dict,
@@ -33,7 +41,9 @@ from harness.native.state import (
     build_training,
     load_networks,
     load_training,
+    networks_of,
     open_training_set,
+    optimizers_of,
     read_origin,
     save_training,
 )
@@ -128,7 +138,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
     if folder is None:
         raise UserError(f"finetune.from_run: {run} has no checkpoint to start from; try `make train` first")
     try:
-        stored = complete_config(read_meta(folder)["config"])
+        stored = config_to_dict(check_kept_config(read_meta(folder)["config"], str(folder)))
     except ValueError as error:
         raise UserError(f"{folder}: cannot be fine-tuned: {error}") from error
     if differences := config_differences(_shape_of(stored), _shape_of(config_to_dict(config))):
@@ -244,6 +254,10 @@ def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     life.say(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
     life.say(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
     life.say(f"parameters: {', '.join(counts)}")
+    size_bytes = state_bytes(networks_of(run).values(), optimizers_of(run).values())
+    kept = train.keep_last + bool(run.config.evaluate.every_steps)
+    if lacking := lacking_room(life.rundir.checkpoints, size_bytes, kept):
+        life.say(lacking)
     if run.step == 0:
         save_reals(life.rundir, packed, train.sample_count)
         save_samples(run, run.generator_ema or run.generator, life.rundir)

@@ -4,6 +4,7 @@ Imports no torch: stages without it show their progress too, and losses are only
 """
 
 import io
+import math
 import os
 import socket
 import sys
@@ -194,6 +195,11 @@ class EventFile:
             os.close(descriptor)
 
 
+def _to_height(value: Any) -> float:
+    """Of a point; nan where there is no number to draw."""
+    return value if isinstance(value, int | float) and abs(value) < 1e300 else math.nan
+
+
 def save_curves(
     rows: list[dict[str, Any]],
     path: Path,
@@ -219,7 +225,7 @@ def save_curves(
     FigureCanvasAgg(figure)
     for axis, names in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         for name in names:
-            points = [(row["step"], row[name]) for row in rows if name in row]
+            points = [(row["step"], _to_height(row[name])) for row in rows if name in row]
             marker = "o" if len(points) <= FEW_POINTS else None
             label = (labels or {}).get(name, name)
             axis.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker, markersize=3)

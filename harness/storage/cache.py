@@ -14,8 +14,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from harness.files import open_file
 from harness.messages import say
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import parse_json
 
 ENTRY = "made_from"  # of safetensors' metadata
 SHA256 = "content_sha256"
@@ -68,10 +70,12 @@ def key_sha256(key: Any) -> str:
 def _read(path: Path, key: dict[str, Any], entry: str) -> Arrays | None:
     """None for a file that is missing or of another key; ValueError says why another one cannot be used."""
     try:
+        with open_file(path):  # no pipe, which safetensors would wait for
+            pass
         with safetensors.safe_open(path, "np") as file:
             text = (file.metadata() or {}).get(entry, "{}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        found = json.loads(text)
+        found = parse_json(text)
         sha256 = found.pop(SHA256, None)
     except FileNotFoundError:
         return None

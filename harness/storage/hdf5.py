@@ -16,7 +16,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from harness.errors import UserError, reason_of
+from harness.errors import UserError, reason_of, refuse_newer
 from harness.storage.atomic import PARTIAL_SUFFIX, sync_and_rename
 
 SCHEMA_VERSION = 1
@@ -254,6 +254,7 @@ def _check_layout(path: Path, file: h5py.File) -> None:
     version = file.attrs.get("schema_version")
     if version is None:
         raise UserError(f"{path}: no schema_version: not a set packed by Carforge; {REBUILD}")
+    refuse_newer(path, version if version is None else int(version), SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise UserError(f"{path}: found schema version {version}, allowed {SCHEMA_VERSION}; {REBUILD}")
     count, declared_bytes = None, 0

@@ -8,28 +8,72 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from harness.config.validation import details_to_faults
 from harness.errors import UserError
+from harness.files import open_file, read_file
+
+MOST_DEPTH = 100  # our files are 6 levels deep; what is read is also written and walked through
 
 
-def read_json(path: Path, remedy: str = "move it away") -> dict[str, Any] | None:
-    """The object in a file; None where there is no file. UserError, with the remedy, for one that is damaged."""
+def parse_json(content: str | bytes) -> Any:
+    """Any JSON text; ValueError says what is wrong with it, whatever that is."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    opened = (
+        content.count("[") + content.count("{")
+        if isinstance(content, str)
+        else content.count(b"[") + content.count(b"{")
+    )
+    level = [found] if opened > MOST_DEPTH else []
+    for _ in range(MOST_DEPTH):
+        level = [
+            item
+            for part in level
+            for item in (part.values() if isinstance(part, dict) else part)
+            if isinstance(item, dict | list)
+        ]
+    if level:
+        raise ValueError("nested too deeply")
+    return found
+
+
+def read_json(path: Path, remedy: str = "move it away", form: TypeAdapter | None = None) -> dict[str, Any] | None:
+    """The object in a file; None where there is no file. UserError, with the remedy, for one that is damaged.
+
+    Args:
+        form: the types that what is read of it must have.
+    """
+    try:
+        content = read_file(path)
+        found = parse_json(content)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); {remedy}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: is damaged (no object); {remedy}")
+    if fault := "no object" if not isinstance(found, dict) else form and fault_of(found, form):
+        raise UserError(f"{path}: is damaged ({fault}); {remedy}")
     return found
 
 
-def read_json_or_none(path: Path) -> dict[str, Any] | None:
+def fault_of(found: Any, form: TypeAdapter) -> str | None:
+    """What is wrong with the types of something that was read from JSON; None where nothing is."""
+    try:
+        form.validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        return next(iter(details_to_faults(error.errors(), {}).values()))
+    return None
+
+
+def read_json_or_none(path: Path, form: TypeAdapter | None = None) -> dict[str, Any] | None:
     """The object in a file; None where the file is missing or damaged: for what is made again then."""
     try:
-        return read_json(path)
+        return read_json(path, form=form)
     except UserError:
         return None
 
@@ -37,14 +81,14 @@ def read_json_or_none(path: Path) -> dict[str, Any] | None:
 def read_json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Every line of a file in turn; None for one that is damaged. No line where there is no file."""
     if path.exists():
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             yield from map(line_to_json, stream)
 
 
 def line_to_json(line: bytes) -> dict[str, Any] | None:
     """The object in a line; None for one that is damaged, as by a process that was killed while it wrote."""
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None

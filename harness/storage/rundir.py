@@ -20,12 +20,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from harness.config.experiment import (
     RUN_CONFIG,
     Config,
     base_name,
-    check_config,
-    complete_config,
+    check_kept_config,
     config_differences,
     config_to_dict,
     config_to_yaml,
@@ -34,6 +35,7 @@ from harness.config.experiment import (
     read_yaml,
 )
 from harness.errors import UserError
+from harness.files import read_file
 from harness.messages import say
 from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none
@@ -59,6 +61,7 @@ FREE_KEYS = (
     "studiogan.*",
 )
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "pillow", "pyyaml", "pydantic", "safetensors", "scikit-learn")
+METRICS = TypeAdapter(dict[str, dict[str, Any]])  # by stage
 State = Literal["running", "done", "interrupted", "failed"]
 
 
@@ -110,10 +113,7 @@ class RunDir:
 
     def read_config(self) -> Config:
         """The config that the run was last worked on with; the run's name is its folder's."""
-        return check_config(self._kept_config(), str(self.config_path))
-
-    def _kept_config(self) -> dict[str, Any]:
-        return named_as(complete_config(read_yaml(self.config_path)), self.path.name)
+        return check_kept_config(named_as(read_yaml(self.config_path), self.path.name), str(self.config_path))
 
     # ---- which run it is ----
 
@@ -138,7 +138,7 @@ class RunDir:
     def _changed_keys(self) -> list[tuple[str, Any, Any]]:
         """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
         assert self.config is not None
-        changed = config_differences(self._kept_config(), config_to_dict(self.config))
+        changed = config_differences(config_to_dict(self.read_config()), config_to_dict(self.config))
         bound = [c for c in changed if not any(fnmatchcase(c[0], pattern) for pattern in FREE_KEYS)]
         if bound and not self.allow_config_change:
             lines = [f"  {key}: run has {_shown(old)}, config says {_shown(new)}" for key, old, new in bound]
@@ -204,12 +204,12 @@ class RunDir:
 
     def read_metrics(self) -> dict[str, Any]:
         """metrics.json; {} when there is none yet. UserError when it is damaged."""
-        return read_json(self.metrics_path, "move it away, it is made anew") or {}
+        return read_json(self.metrics_path, "move it away, it is made anew", METRICS) or {}
 
     def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
         """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
         figures_now = {**self.read_metrics(), key: figures}
-        history = self.metrics_history_path.read_bytes() if self.metrics_history_path.exists() else b""
+        history = read_file(self.metrics_history_path) if self.metrics_history_path.exists() else b""
         atomic_write(self.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
         atomic_write(self.metrics_path, json.dumps(figures_now, indent=1) + "\n")
 
@@ -231,7 +231,7 @@ class RunDir:
     def _stats_rows(self) -> list[tuple[dict[str, Any] | None, bytes]]:
         if not self.stats_path.exists():
             return []
-        return [(_row_from(line), line) for line in self.stats_path.read_bytes().splitlines(keepends=True)]
+        return [(_row_from(line), line) for line in read_file(self.stats_path).splitlines(keepends=True)]
 
 
 @contextmanager
@@ -275,13 +275,14 @@ def _picture_size(run: RunDir) -> tuple[int, int] | None:
 
 
 def _row_from(line: bytes) -> dict[str, Any] | None:
-    row = line_to_json(line)
-    return row if row and line.endswith(b"\n") and isinstance(row.get("step", 0), int) else None
+    row = line_to_json(line) if line.endswith(b"\n") else None
+    step = row.get("step") if row else None
+    return row if isinstance(step, int) and 0 <= step <= 1_000_000_000 else None
 
 
 def _append(path: Path, line: str) -> None:
     """A whole line at the end of the file, or (full disk) the file as it was."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
     try:
         append_whole(descriptor, line.encode())
     finally:

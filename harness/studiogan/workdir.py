@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
+from pydantic import BaseModel, TypeAdapter
 
 from harness.config.experiment import Config
 from harness.images.decode import save_png
@@ -27,6 +28,16 @@ from harness.storage.splits import open_evaluation_rows
 SAVE_NAME = re.compile(r"step-([0-9]{8})")
 FACTS = "facts.json"
 ROWS_AT_ONCE = 256
+
+
+class StartFacts(BaseModel):
+    """What `write_job` keeps of a start: the config, and what goes into each checkpoint."""
+
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+
+STARTED = TypeAdapter(StartFacts)
 
 
 def scratch_folder(rundir: RunDir) -> Path:
@@ -103,7 +114,7 @@ def write_job(folder: Path, job: dict[str, Any], facts: dict[str, Any]) -> None:
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """What `write_job` kept; None when there is no start to take anything over from."""
-    return read_json_or_none(folder / FACTS)
+    return read_json_or_none(folder / FACTS, STARTED)
 
 
 def list_saves(folder: Path) -> list[tuple[int, Path]]:

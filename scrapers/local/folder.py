@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.files import open_file
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
 from scrapers.local import importer
@@ -78,6 +79,5 @@ def _fault(entry: os.DirEntry[str], top: str) -> str | None:
 
 
 def _read(path: Path, count: int) -> bytes:
-    # Not blocking: a pipe that took the file's place would wait for ever.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+    with open_file(path) as stream:
         return stream.read(count if count >= 0 else importer.MAX_PICTURE_BYTES + 1)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
+from harness.files import open_file
 from scrapers.crawl.records import Wanted
 from scrapers.sites.source import Pages
 
@@ -35,9 +36,11 @@ class AddressList:
 
 def _read(path: Path) -> list[Wanted]:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with open_file(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise UserError(f"SRC: found more than {MAX_BYTES} bytes in {path}, allowed a list of addresses")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"SRC: cannot read {path} ({error.strerror}), allowed a file of picture addresses") from error
     except UnicodeDecodeError as error:

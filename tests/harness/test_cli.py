@@ -45,6 +45,15 @@ def test_what_is_not_our_bug_ends_without_a_traceback(error, code, text, capsys,
     assert ended.value.code == code and capsys.readouterr().err == text
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "configs/base.yaml/x"])
+def test_a_name_that_no_file_can_have_is_one_line(name, capsys, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: os.stat(f"{ROOT}/{name}"))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and name in said
+
+
 def test_our_bugs_keep_their_traceback(monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(ZeroDivisionError):

@@ -1,6 +1,7 @@
 """`make doctor`: what it says of packages that are there, missing, too old or broken, and the command that mends it."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,6 +59,23 @@ def test_examine_tells_good_missing_old_and_broken(tmp_path, monkeypatch):
     assert doctor.examine("numpy>=99")[1] == "needs >=99"
     assert doctor.examine("brokenlib>=1")[1] == "BROKEN: RuntimeError: operator nms does not exist"
     assert doctor.examine("quitlib>=1")[1] == "BROKEN: SystemExit: no token"
+
+
+def test_every_package_that_is_there_is_found_under_its_module():
+    """Where a package is installed and said to be broken, its module is looked for under a wrong name."""
+    core, extras = doctor.read_requirements(ROOT / "pyproject.toml")
+    found = {text: doctor.examine(text) for texts in (core, *extras.values()) for text in texts}
+    assert not [text for text, (version, fault) in found.items() if version != "-" and "ModuleNotFound" in fault]
+    assert found["pytest-xdist>=3.8"][1] == ""
+
+
+def test_too_little_disk_for_the_demo_is_told(monkeypatch, capsys):
+    for free_gib, told in ((doctor.DEMO_GIB + 0.1, False), (doctor.DEMO_GIB - 0.1, True)):
+        usage = SimpleNamespace(free=free_gib * 2**30, total=2**40)
+        monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
+        doctor._print_machine()
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("disk")]
+        assert ("too little for `make demo`" in line) is told and f"{free_gib:.1f} of 1024 GiB free" in line
 
 
 def test_the_mending_command_names_pins_and_nothing_else():

@@ -13,6 +13,7 @@ import yaml
 from harness.config.experiment import Config, finetune_config, read_yaml
 from harness.config.yaml_files import MAX_BYTES
 from harness.errors import UserError, reason_of
+from harness.files import open_file
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import refuse_other_size
@@ -82,7 +83,7 @@ def read_foreign(path: Path | str) -> Config:
 def _read_json(path: Path) -> Any:
     """What stands in a JSON file; repeated keys, NaN and whatever else is no JSON are the user's mistake."""
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(f"{path}: found more than {MAX_BYTES} bytes, allowed a config")

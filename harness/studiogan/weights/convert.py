@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.checkpoints.checkpoint import checkpoint_folder, load_state, load_weights, read_meta, save_checkpoint
 from harness.checkpoints.sampling import standing_copy
-from harness.config.experiment import Config, check_config, complete_config, config_to_dict
+from harness.config.experiment import Config, check_kept_config, config_to_dict
 from harness.errors import UserError
 from harness.networks.build import build_networks, config_to_spec, spec_to_networks
 from harness.studiogan.weights.files import (
@@ -161,7 +161,7 @@ def export_checkpoint(
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be exported: {error}") from error
-    config, num_classes = check_config(complete_config(meta["config"]), str(folder)), meta["num_classes"]
+    config, num_classes = check_kept_config(meta["config"], str(folder)), meta["num_classes"]
     _check_exportable(config, folder)
     state, step = load_state(folder), meta["step"]
     _check_empty(out, when, step)

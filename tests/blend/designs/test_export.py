@@ -14,6 +14,7 @@ from blend.designs.session import NeedsParent, open_session, picture_sha256
 from harness.errors import UserError
 from harness.images.decode import encode_png
 from tests.commands import run_python
+from tests.refusals import refused
 
 RECIPE = DesignRecipe((Parent("seed-3"), Parent("seed-4", 0.5)), (Parent("seed-5"),), 0.43)
 
@@ -75,6 +76,14 @@ def test_what_differs_is_refused(exported):
     for broken in (short, {**document, "form": "x"}, {key: document[key] for key in ("form", "generators")}):
         with pytest.raises(UserError, match="design: "):
             document_to_picture(session, broken)
+    latents, setting = document["latents"], document["setting"]
+    numbers = len(latents["ordinary"])
+    odd = [[1], "x", None, {}, {**latents, "ordinary": None}, {**latents, "ordinary": [[]] * numbers}]
+    odd += [{**latents, "concept": [float("nan")] * numbers}, {**latents, "restyled": ["1"] * numbers}]
+    spoiled = [{"latents": one} for one in odd] + [{"setting": {**setting, "style": 2}}, {"interpolation": []}]
+    for change in spoiled:
+        with refused("design: is not whole"):
+            document_to_picture(session, {**document, **change})
     document["setting"]["latent_weight"] = 0.9
     Path("moved.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="came out otherwise"):

@@ -23,6 +23,7 @@ from blend.generator.kinds import KINDS
 from tests.blend.tiny_blend import add_encoder, make_tiny_runs
 from tests.commands import python_at_work, wait_until
 from tests.harness.pictures import picture_file, png_header
+from tests.refusals import refused
 
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 from starlette.testclient import TestClient
@@ -326,6 +327,14 @@ def test_only_the_last_removed_designs_are_held(tmp_path, monkeypatch):
     assert held == {f"{name}.{kind}" for name in names[2:] for kind in ("json", "png")}
     with pytest.raises(UserError, match="cannot be put back"):
         shelf.restore(names[0])
+
+
+def test_a_shelf_of_a_newer_version_is_left_as_it_is(tmp_path):
+    (tmp_path / "shelf.json").write_text('{"version": 2, "designs": []}')
+    document = {"picture_sha256": "0" * 64, "note": "", "recipe": "o=seed-1", "setting": {}}
+    with refused("shelf.json", "newer version", "format 2, allowed up to 1"):
+        Shelf(tmp_path).keep(np.zeros((8, 8, 3), np.uint8), document)
+    assert (tmp_path / "shelf.json").read_text() == '{"version": 2, "designs": []}'
 
 
 def test_half_a_character_is_refused_and_spoils_nothing(client):

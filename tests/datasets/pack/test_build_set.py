@@ -13,13 +13,14 @@ from PIL import Image
 
 from datasets.clean.split import is_valid
 from datasets.pack import build_set as build
-from datasets.pack.recipe import SetPlan
+from datasets.pack.recipe import STAGE_VERSION, SetPlan
 from datasets.procedural.sets import render_many
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
 from tests.datasets.stand_in import build_set, die_at, died_in_child, make_config, read_manifest
 from tests.harness.pictures import encoded
+from tests.refusals import refused
 
 
 def make_data(**changes: Any) -> Data:
@@ -378,6 +379,20 @@ def test_a_damaged_or_foreign_set_is_not_overwritten_unasked():
     with pytest.raises(UserError, match="--rebuild"):
         build_set(make_data(), workers=0)
     assert train.read_bytes() == b"somebody's own file"
+
+
+def test_a_set_of_a_newer_version_is_one_line_and_not_built_again(monkeypatch):
+    make_folder(8)
+    train = build_set(make_data(), workers=0)[0]
+    summary = SetPlan.of(make_data()).summary
+    before = train.read_bytes()
+    summary.write_text(summary.read_text().replace(f'"stage_version": {STAGE_VERSION}', '"stage_version": 99'))
+    with refused("summary-", "newer version", "format 99"):
+        build_set(make_data(), workers=0)
+    monkeypatch.setattr("harness.storage.hdf5.SCHEMA_VERSION", 0)  # as an older program has it
+    with refused(str(train), "newer version", "format 1, allowed up to 0"):
+        build_set(make_data(), workers=0)
+    assert train.read_bytes() == before
 
 
 def draw_row(train: Path) -> bytes:

@@ -6,6 +6,7 @@ import os
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors import safe_open
 import harness.storage.atomic
 from harness.checkpoints.checkpoint import (
     checkpoint_folder,
+    lacking_room,
     list_checkpoints,
     load_state,
     load_weights,
@@ -26,8 +28,10 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.errors import UserError
 from harness.storage.atomic import clean_leftovers
+from harness.storage.cache import key_sha256
 from tests.harness.sabotage import in_a_fork
 from tests.harness.tiny_runs import assert_same_state, die_at_operation, file_hashes
+from tests.refusals import refused
 
 
 def save(checkpoints: Path, step: int, keep: int) -> None:
@@ -211,10 +215,34 @@ def test_a_strange_meta_is_no_checkpoint(checkpoints: Path, content: str) -> Non
     assert newest(checkpoints)[0] == "step-00000001"
 
 
-def test_another_schema_version_is_told(checkpoints: Path) -> None:
-    path = checkpoint_folder(checkpoints, 2) / "meta.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
-    assert "schema version 99, this program reads 1" in newest(checkpoints)[1][0]
+def write_version(folder: Path, version: int) -> None:
+    meta = {**json.loads((folder / "meta.json").read_text()), "schema_version": version}
+    del meta["meta_sha256"]
+    (folder / "meta.json").write_text(json.dumps({**meta, "meta_sha256": key_sha256(meta)}))
+
+
+def test_an_older_schema_version_is_told(checkpoints: Path) -> None:
+    write_version(checkpoint_folder(checkpoints, 2), 0)
+    assert "schema version 0, this program reads 1" in newest(checkpoints)[1][0]
+
+
+def test_a_newer_version_is_neither_passed_over_nor_set_aside(checkpoints: Path) -> None:
+    write_version(checkpoint_folder(checkpoints, 2), 2)
+    before = file_hashes(checkpoints)
+    for action in (newest_checkpoint, take_newest):
+        with refused("step-00000002", "newer version", "format 2, allowed up to 1", "update"):
+            action(checkpoints, pytest.fail)
+    assert file_hashes(checkpoints) == before
+
+
+def test_room_is_asked_for_where_the_checkpoints_would_not_fit(checkpoints: Path, monkeypatch) -> None:
+    there = sum(path.stat().st_size for path in checkpoints.rglob("*") if path.is_file())
+    usage = SimpleNamespace(free=3 * 2**30 - there)  # of which three checkpoints of 1 GiB take all
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert lacking_room(checkpoints, 2**30, 2) is None
+    usage.free -= 1
+    told = lacking_room(checkpoints, 2**30, 2)
+    assert told and told.count("GiB") == 2 and "3.00 GiB" in told and "train.keep_last" in told
 
 
 def test_all_damaged_is_an_error_and_none_is_none(checkpoints: Path, tmp_path: Path) -> None:

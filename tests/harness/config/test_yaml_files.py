@@ -54,6 +54,26 @@ def test_bad_yaml_after_set_is_one_clear_line(value: str):
     assert refusal_of(load_config, BASE, [f"optim.g_lr={value}"]).startswith("--set optim.g_lr: ")
 
 
+NUMBERS = [("010", "10 or 8"), ("0x10", "16"), ("0b11", "3"), ("1:30", "90"), ("1:30.5", "90.5"), ("-017", "-15")]
+NUMBERS += [("0_10", "8"), ("00", "0")]
+
+
+@pytest.mark.parametrize("text, tries", NUMBERS)
+def test_a_number_that_yaml_reads_otherwise_than_people_is_refused(text: str, tries: str, tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(f"extends: {BASE}\nseed: 1\noptim: {{total_steps: {text}}}\n")
+    for found in (refusal_of(load_config, tmp_path / "x.yaml"), refusal_of(load_config, BASE, [f"seed={text}"])):
+        assert f"found {text}, which YAML takes for" in found and f"try {tries} or '{text}' where it is text" in found
+    assert "line 3" in refusal_of(load_config, tmp_path / "x.yaml")
+
+
+def test_numbers_that_are_read_as_people_do_are_taken():
+    numbers = {"0": 0, "10": 10, "1_000": 1000, "+5": 5}
+    assert {text: load_config(BASE, [f"seed={text}"]).seed for text in numbers} == numbers
+    rates = {"1e-4": 1e-4, "0.5": 0.5, ".5": 0.5, "1.0e-3": 1e-3, "00.5": 0.5}
+    assert {text: load_config(BASE, [f"optim.g_lr={text}"]).optim.g_lr for text in rates} == rates
+    assert load_config(BASE, ["name='010'"]).name == load_config(BASE, ["name=010"]).name == "010"
+
+
 @pytest.mark.parametrize("text", ["optim.g_lr", "=3", "optim..g_lr=3", ".g_lr=3", ""])
 def test_set_without_key_or_value_is_refused(text: str):
     assert "--set: found" in refusal_of(load_config, BASE, [text])

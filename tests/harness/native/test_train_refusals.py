@@ -5,12 +5,15 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import harness.native.train
+from harness.checkpoints.checkpoint import state_bytes
+from harness.native.state import networks_of, optimizers_of
 from tests.harness.packing import raw
 from tests.harness.tiny_runs import (
     BASE,
@@ -23,6 +26,8 @@ from tests.harness.tiny_runs import (
     overrides_of,
     run_harness,
     run_module,
+    tiny_config,
+    training,
     write_set,
 )
 
@@ -35,6 +40,19 @@ def wait_in_step() -> None:
         time.sleep(60)
 
     harness.native.train.train_step = step
+
+
+def test_too_little_disk_is_said_at_the_start(workplace: Path, no_pictures, monkeypatch, capsys) -> None:
+    """What is told is about what the checkpoints take."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    harness.native.train.train_run(tiny_config(**SHORT))
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "GiB free on the disk" in line]
+    assert "0.00 GiB free" in told
+    with training() as run:
+        estimate = state_bytes(networks_of(run).values(), optimizers_of(run).values())
+    newest = max(Path("runs/tiny/checkpoints").iterdir())
+    taken = sum(path.stat().st_size for path in newest.iterdir())
+    assert 0.6 * taken < estimate < 1.1 * taken
 
 
 def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path, short_whole: Path) -> None:

@@ -10,6 +10,7 @@ from harness.errors import UserError
 from harness.storage import hdf5
 from harness.storage.hdf5 import open_packed
 from tests.harness.packing import ATTRIBUTES, CLASSES, pack, pictures_of, raw, refusal
+from tests.refusals import refused
 
 
 def flip(path: Path, offset: int) -> None:
@@ -149,8 +150,13 @@ def test_another_layout_is_refused_with_what_is_allowed(
 def test_another_version_is_refused(tmp_path: Path):
     path = pack(tmp_path / "x.hdf5")
     with raw(path, "r+") as file:
-        file.attrs["schema_version"] = 99
-    assert "found schema version 99, allowed 1" in refusal(path)
+        file.attrs["schema_version"] = 0
+    assert "found schema version 0, allowed 1" in refusal(path)
+    with raw(path, "r+") as file:
+        file.attrs["schema_version"] = 2
+    with refused("x.hdf5", "newer version of Carforge (found format 2, allowed up to 1)") as told:
+        open_packed(path)
+    assert "make dataset" not in told[0]
     with raw(path, "r+") as file:
         del file.attrs["schema_version"]
     assert "not a set packed by Carforge" in refusal(path)

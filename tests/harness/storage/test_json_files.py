@@ -1,14 +1,17 @@
 """Our JSON files: what is not there is told apart from what is damaged."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from harness.storage.json_files import read_json, read_json_lines, read_json_or_none
 from tests.harness.refusals import refusal_of
 
 DAMAGED = [b'{"a": ', b"", b"[1]", b"3", b"null", b"\x00\xff", b"9" * 5000, b"[" * 100_000]
+DAMAGED += [b'{"a": ' * 900 + b"1" + b"}" * 900, b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}"]
 
 
 def test_a_file_that_is_there_or_not(tmp_path: Path) -> None:
@@ -24,6 +27,25 @@ def test_a_damaged_file_is_one_line_with_what_to_do(tmp_path: Path, content: byt
     path.write_bytes(content)
     assert re.search(r"a.json: is damaged \(.*\); ask somebody$", refusal_of(read_json, path, "ask somebody"))
     assert read_json_or_none(path) is None
+
+
+def test_a_pipe_or_device_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("a.json", "zero.json"):
+        assert re.search(r"cannot be read \(it is a pipe, socket or device", refusal_of(read_json, tmp_path / name))
+        assert read_json_or_none(tmp_path / name) is None
+
+
+def test_types_are_those_that_are_asked_for(tmp_path: Path) -> None:
+    path, form = tmp_path / "a.json", TypeAdapter(dict[str, int])
+    path.write_text('{"a": 1}')
+    assert read_json(path, form=form) == {"a": 1}
+    path.write_text('{"a": "1"}')
+    assert refusal_of(read_json, path, "mend it", form) == (
+        f"{path}: is damaged (a: found '1', allowed a valid integer); mend it"
+    )
+    assert read_json_or_none(path, form) is None
 
 
 def test_a_folder_in_its_place_cannot_be_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_a_run_of_another_size_is_told_in_one_line_and_stays(tmp_path: Path):
             RunDir.open(other, tmp_path, allow_config_change=allowed)
     assert run.config_path.read_bytes() == before
     RunDir.open(make_config("name=run-32x64", "data.img_size=[32, 64]"), tmp_path)
+
+
+@pytest.mark.parametrize("old, new", [("name:", "future: {a: 1}\nname:"), ("backbone: resnet", "backbone: next")])
+def test_a_run_of_a_newer_version_is_one_line_and_stays(old: str, new: str, tmp_path: Path):
+    run = RunDir.open(make_config(), tmp_path)
+    content = run.config_path.read_text()
+    run.config_path.write_text(content.replace(old, new, 1))
+    for action in (run.read_config, partial(RunDir.open, make_config(), tmp_path, allow_config_change=True)):
+        with refused("run/config.yaml", "written by a newer version of Carforge", new.split(":")[0], "update"):
+            action()
+    assert run.config_path.read_text() == content.replace(old, new, 1) != content
 
 
 def test_a_fine_tuned_run_of_another_size_is_told_too(tmp_path: Path):
