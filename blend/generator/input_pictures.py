@@ -17,6 +17,7 @@ from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
+from harness.images.layout import FolderCounts
 from harness.messages import say
 from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.splits import PackedRows, open_evaluation_rows
@@ -106,7 +107,7 @@ def _picture_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{_printable(str(folder))}: found no such folder, {hint}")
     below = [path.relative_to(folder) for path in folder.rglob("*")]
-    visible = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    visible = [path for path in below if FolderCounts().litter_in(path.parts) is None]
     # A pipe would be waited at for ever, so only regular files are opened; a link to nowhere is told of.
     files = [path for path in visible if (folder / path).is_file() or (folder / path).is_symlink()]
     files = [path for path in files if not (folder / path).is_dir() and path.suffix.lower() not in TEXT_SUFFIXES]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datasets.clean.rules import UNDECODED
+from datasets.clean.rules import UNDECODED, UNPLACED
 
 # slug → (heading, meaning). Slugs are what a manifest's `reason` begins with.
 REASONS = {
@@ -15,6 +15,7 @@ REASONS = {
     "link": ("Link", "leads to a folder that was read already"),
     "not_a_file": ("Not a file", "a pipe, socket or device"),
     "no_class": ("No class", "lies beside the class folders"),
+    "ignored": ("Ignored", "thumbnails, a bin, rejected pictures: what data.ignore names"),
     "too_small": ("Too small", "its shorter side has too few pixels"),
     "aspect": ("Aspect", "too tall or too wide for a picture of one car"),
     "blank": ("Blank", "one flat colour, or nearly"),
@@ -35,7 +36,7 @@ REASONS = {
 
 # In the order in which a picture meets them: name, what it has done who passed it, the slugs that drop it there.
 STEPS = (
-    ("decoded", "could be read and decoded", (*UNDECODED, "no_class")),
+    ("decoded", "could be read and decoded", (*UNDECODED, *UNPLACED)),
     ("rules", "large enough, of a usable shape, not blank or dark", ("too_small", "aspect", "blank", "dark")),
     ("unique", "not a copy of another picture", ("duplicate", "near_duplicate")),
     ("verdict", "one usable car, as the sorter judges", ()),

@@ -16,7 +16,7 @@ import PIL
 
 from datasets.cifar10.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cifar10
 from datasets.clean.decide import decide
-from datasets.clean.rules import UNDECODED
+from datasets.clean.rules import UNDECODED, UNPLACED
 from datasets.clean.split import assign_splits
 from datasets.pack.draw_procedural import draw_raw
 from datasets.pack.manifest import Manifest, escaped, write_manifest
@@ -127,7 +127,7 @@ def _fill(store: ScanStore, plan: SetPlan, sorter: Any, workers: int, mapper: Ma
     if data.source == "cifar10":
         store.take_ready(read_cifar10(data), data.source)
         return CLASS_NAMES
-    class_names = list_into(store, plan.pictures_folder(), data.set, data.source)
+    class_names = list_into(store, plan.pictures_folder(), data.set, data.source, data.layout, data.ignore)
     if not store.count():
         raise UserError(f"data.src: found no file in {plan.pictures_folder()}, allowed a folder of pictures")
     store.forget_gone()
@@ -196,7 +196,7 @@ def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
     if "no_class" in dropped:
         reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
-    if not set(dropped) <= {*UNDECODED, "no_class"}:
+    if not set(dropped) <= {*UNDECODED, *UNPLACED}:
         reasons += "; --set clean.apply=false takes all that can be decoded"
     raise UserError(f"data.src: none of the {store.count()} files in {plan.pictures_folder()} can be used ({reasons})")
 

@@ -31,6 +31,7 @@ def _origin(line: dict[str, Any]) -> dict[str, Any]:
         "key": file_to_key(file),
         "expected": _text(line.get("sha256")),
         "specs": json.dumps(specs, sort_keys=True) if isinstance(specs, dict) and specs else None,
+        "split": line.get("split") if line.get("split") in ("train", "valid") else None,
     }
     return {name: _text(line.get(name)) for name in ORIGIN} | known
 

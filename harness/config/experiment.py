@@ -41,6 +41,7 @@ __all__ = [
 
 # Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
 LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness")
+LATER_KEYS += ("data.layout", "data.ignore")
 LATER_KEYS += ("reconstruction.colour_weight", "encoder.polish_steps")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.errors import UserError
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
-from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, printable
+from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, Reading, printable
 from scrapers.local.tar import is_tar, read_tar
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -33,8 +33,9 @@ class Caps:
 
 
 def import_archive(
-    path: Path, pictures: PictureSet, *, always_make: bool = False, limit: int | None = None, caps: Caps | None = None
-) -> Tally:
+    path: Path, pictures: PictureSet, *, reading: Reading | None = None, limit: int | None = None,
+    caps: Caps | None = None,
+) -> Tally:  # fmt: skip
     """Every picture of a zip or tar (also .gz, .bz2, .xz) into the store. UserError when it is none, or is cut short.
 
     `limit`: so many pictures at most. Imported again, it is read again, and what is there stays as it is.
@@ -42,7 +43,7 @@ def import_archive(
     if not path.is_file():
         raise UserError(f"SRC: found no file {path}, allowed a zip or tar of pictures (SOURCE=folder for a folder)")
     members = _tar_members if is_tar(path) or not zipfile.is_zipfile(path) else _zip_members
-    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", always_make)
+    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", reading)
     return importer.run(partial(members, path, caps or Caps()), limit)
 
 

@@ -146,6 +146,28 @@ def test_folders_are_classes():
         assert packed.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
+def test_layout_split_holds_valid_and_test_out_and_nothing_else():
+    places = [f"{split}/{name}" for split in ("train", "valid", "test") for name in ("audi", "bmw")]
+    for number, place in enumerate(places * 3):
+        save(Path("photos", place, f"{number}.png"), draw(number))
+    data = built(layout="split", valid_fraction=0)
+    assert {line["file"].split("/")[0]: line["split"] for line in read_manifest(data)} == {
+        "train": "train",
+        "valid": "valid",
+        "test": "valid",
+    }
+    with open_packed(data.hdf5_path("valid")) as packed:
+        assert packed.count == 12 and packed.class_names == ["audi", "bmw"]
+    with pytest.raises(UserError, match="layout: found 'split', the config says 'auto'"):
+        build_set(make_data(valid_fraction=0), workers=0)
+
+
+def test_how_folders_are_read_is_in_the_recipe_only_where_it_is_said():
+    """Sets that were packed before there was a choice stay, and keep their hash."""
+    assert not {"layout", "ignore"} & SetPlan.of(make_data()).recipe.keys()
+    assert SetPlan.of(make_data(layout="flat", ignore=["x"])).recipe.items() >= {"layout": "flat"}.items()
+
+
 def test_a_class_whose_name_is_no_text_is_counted():
     make_folder(4, Path(os.fsdecode(b"photos/caf\xe9")))
     make_folder(3, Path("photos/saab"))
