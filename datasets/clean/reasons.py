@@ -16,6 +16,7 @@ REASONS = {
     "not_a_file": ("Not a file", "a pipe, socket or device"),
     "no_class": ("No class", "lies beside the class folders"),
     "ignored": ("Ignored", "thumbnails, a bin, rejected pictures: what data.ignore names"),
+    "no_training": ("No training picture", "all usable pictures of its class are held out"),
     "too_small": ("Too small", "its shorter side has too few pixels"),
     "aspect": ("Aspect", "too tall or too wide for a picture of one car"),
     "blank": ("Blank", "one flat colour, or nearly"),

@@ -106,12 +106,14 @@ def _build(plan: SetPlan, sorter: Any | None, workers: int, mapper: Mapper) -> l
     with ScanStore.open(plan.scan, settings) as store:
         class_names = _fill(store, plan, sorter, workers, mapper)
         told = decide(store, clean, sorter, plan.decisions)
-        assign_splits(store, data.valid_fraction)
+        published = data.source == "cifar10"
+        assign_splits(store, data.valid_fraction, keep_classes=published)
         _refuse_unusable(store, plan)
-        summary = _pack(store, plan, class_names, told)
+        trained = {*class_names} if published else store.trained_classes()
+        summary = _pack(store, plan, [name for name in class_names if name in trained], told)
     if not plan.cleanable:  # drawn or published: it can be had again, and there is nothing to decide
         remove_store(plan.scan)
-    _report(plan, summary)
+    _report(plan, summary, [name for name in class_names if name not in trained])
     return [plan.train, *([plan.valid] if summary["valid"] else [])]
 
 
@@ -185,14 +187,9 @@ def _count(plan: SetPlan, class_names: list[str]) -> dict[str, Any]:
 
 
 def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
-    splits, dropped = store.splits(), store.dropped()
-    if "train" in splits:
+    if "train" in store.splits():
         return
-    if "valid" in splits:
-        raise UserError(
-            f"data.valid_fraction: found {plan.data.valid_fraction}, with which all {store.kept_count()} "
-            "pictures are kept aside and none is left to train on; try --set data.valid_fraction=0"
-        )
+    dropped = store.dropped()
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
     if "no_class" in dropped:
         reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
@@ -201,7 +198,7 @@ def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
     raise UserError(f"data.src: none of the {store.count()} files in {plan.pictures_folder()} can be used ({reasons})")
 
 
-def _report(plan: SetPlan, summary: dict[str, Any]) -> None:
+def _report(plan: SetPlan, summary: dict[str, Any], left_out: list[str]) -> None:
     dropped = sum(summary["dropped"].values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items())
     say(
@@ -210,5 +207,5 @@ def _report(plan: SetPlan, summary: dict[str, Any]) -> None:
     )
     if plan.data.valid_fraction and not summary["valid"]:
         say("no picture is kept aside: there is only one, or copies of one")
-    for name in [name for name, count in summary["classes"].items() if count == 0]:
-        say(f"class {name}: no picture of it can be used")
+    for name in left_out:
+        say(f"class {name}: left out, no picture of it can be trained on")

@@ -156,6 +156,11 @@ class ScanStore:
         query = "select distinct split from decided where split not null order by 1"
         return [split for (split,) in self.base.execute(query)]
 
+    def trained_classes(self) -> set[str]:
+        """Those that have a training picture."""
+        query = "select distinct l.class from listed l join decided d using (pos) where d.split = 'train'"
+        return {os.fsdecode(name) for (name,) in self.base.execute(query)}
+
     def dropped(self) -> dict[str, int]:
         """Slug → files."""
         query = """select substr(reason, 1, instr(reason || ':', ':') - 1) as slug, count(*) from decided

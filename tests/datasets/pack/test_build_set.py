@@ -277,12 +277,50 @@ def test_one_picture_is_for_training(capsys):
     assert build_set(data, workers=0) == [data.hdf5_path("train")]  # and it counts as complete
 
 
-def test_all_pictures_in_the_valid_share_is_told():
+def test_one_picture_whose_hash_is_in_the_valid_share_is_for_training():
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=True))
-    with pytest.raises(UserError, match="none is left to train on"):
-        build_set(make_data(), workers=0)
-    assert list(Path("data").rglob("*.hdf5*")) == []
+    assert [line["split"] for line in read_manifest(built())] == ["train"]
+
+
+def test_a_class_is_never_held_out_as_a_whole():
+    contents = {"a/0": (True, 0), "a/1": (True, 1), "a/2": (True, 2), "b/0": (True, 3), "c/0": (False, 0)}
+    contents |= {"c/1": (False, 1), "c/2": (True, 4)}
+    for name, (valid, skip) in contents.items():
+        Path(f"photos/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"photos/{name}.png").write_bytes(picture_with_hash(0.3, valid, skip))
+    lines = read_manifest(data := built(valid_fraction=0.3))
+    trained = [line["file"] for line in lines if line["split"] == "train"]
+    largest = max((line for line in lines if line["class"] == "a"), key=lambda line: line["sha256"])
+    assert sorted(trained) == sorted([largest["file"], "b/0.png", "c/0.png", "c/1.png"])
+    with open_packed(data.hdf5_path("train")) as packed:
+        assert packed.class_names == ["a", "b", "c"] and set(packed.labels) == {0, 1, 2}
+
+
+def test_the_picture_that_a_small_set_keeps_aside_is_not_all_of_a_class():
+    contents = sorted(
+        (picture_with_hash(0.1, False, skip) for skip in range(4)), key=lambda c: hashlib.sha256(c).digest()
+    )
+    for name, content in zip(["a/0", "b/0", "b/1", "c/0"], contents, strict=True):
+        Path(f"photos/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"photos/{name}.png").write_bytes(content)
+    lines = read_manifest(built(valid_fraction=0.1))
+    assert [line["file"] for line in lines if line["split"] == "valid"] == ["b/0.png"]
+
+
+def test_classes_without_a_training_picture_are_left_out_and_told(capsys):
+    for number, name in enumerate(["train/audi", "train/bmw", "test/audi", "test/saab"]):
+        save(Path(f"photos/{name}/{number}.png"), draw(number))
+    Path("photos/train/volvo").mkdir()
+    Path("photos/train/volvo/a.jpg").write_bytes(b"no picture")
+    data = built(layout="split")
+    for split in ("train", "valid"):
+        with open_packed(data.hdf5_path(split)) as packed:
+            assert packed.class_names == ["audi", "bmw"] and packed.count == (2 if split == "train" else 1)
+    reasons = {line["file"]: line["reason"] for line in read_manifest(data) if line["reason"]}
+    assert reasons["test/saab/3.png"] == "no_training: its class has no training picture" and len(reasons) == 2
+    told = capsys.readouterr().err
+    assert all(f"class {name}: left out, no picture of it can be trained on" in told for name in ("saab", "volvo"))
 
 
 @pytest.mark.parametrize("files", [0, 3])
