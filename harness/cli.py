@@ -1,6 +1,7 @@
 """What the command lines share: options, a line on stderr, how a command ends (2 = user's mistake, 75 = run again)."""
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,8 @@ def run_command(command: Callable[[], object]) -> None:
     """Runs a command line to its end: a mistake is told in its own words, without traceback; our bugs keep theirs."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
     try:
         command()
     except UserError as error:

@@ -10,6 +10,7 @@ import torch
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.checkpoints.pretrained import BASE, open_pretrained
+from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_config, complete_config
 from harness.errors import UserError
 from harness.messages import say
@@ -104,7 +105,7 @@ def load_checkpoint(folder: Path, device: torch.device | None = None) -> LoadedC
     generator.requires_grad_(False).eval()
     if judge is not None:
         judge.requires_grad_(False).eval()
-    sha256, names = meta["sha256"][f"{stored}.safetensors"], meta.get("class_names", [])
+    sha256, names = meta["sha256"][f"{stored}.safetensors"], to_class_names(meta.get("class_names", []))
     return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from harness.config.class_choice import to_class_name
 from harness.errors import UserError
 
 LayoutName = Literal["auto", "classes", "flat", "split"]
@@ -105,16 +106,16 @@ class Layout:
             split, inner = split_of(inner[0]), _without_repeat(inner)
         if not inner or inner[0] not in self.classes:
             return Place(split=split)
-        return Place(inner[0], split_of(inner[1]) if self.splits_inside and len(inner) > 1 else split)
+        return Place(to_class_name(inner[0]), split_of(inner[1]) if self.splits_inside and len(inner) > 1 else split)
 
     @property
     def one_class(self) -> str | None:
         """What all is called where it is one class, after the innermost folder around it; None = nothing says it."""
-        return self.root[-1] if self.root and not self.classes and not self.splits else None
+        return to_class_name(self.root[-1]) if self.root and not self.classes and not self.splits else None
 
     def describe(self, kind: LayoutName) -> str:
         """How it was read, in one line for people."""
-        names = sorted(self.classes)
+        names = sorted({to_class_name(name) for name in self.classes})
         text = f"{len(names)} class{'es' * (len(names) != 1)} ({_listed(names)})" if names else "one class"
         text += f" below {'/'.join(self.root)}" if self.root and names else ""
         if self.splits or self.splits_inside:
@@ -128,7 +129,7 @@ class Layout:
         elif self.loose < sum(self.counts.folders.values()) and not (names or self.splits or self.root):
             text += "; sub-folders are no classes (data.layout=classes: they are)"
         if self.counts.litter:
-            left = [f"{name} ({count} files)" for name, count in self.counts.litter.most_common()]
+            left = [f"{to_class_name(name)} ({count} files)" for name, count in self.counts.litter.most_common()]
             text += f"; left out: {_listed(left)} (data.ignore)"
         return text
 

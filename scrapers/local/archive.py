@@ -9,6 +9,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from scrapers.crawl.records import Tally
 from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, Reading, printable
 from scrapers.local.tar import is_tar, read_tar
 
+UTF8_FLAG = 0x800
 MIB, GIB = 1 << 20, 1 << 30
 
 
@@ -57,7 +59,15 @@ def _zip_members(path: Path, caps: Caps) -> Iterator[Member]:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         _check_caps(path, len(infos), sum(info.file_size for info in infos), caps)
         for info in infos:
-            yield Member(info.orig_filename, _zip_fault(info, caps), partial(_read_zip, archive, info))
+            yield Member(_zip_name(info), _zip_fault(info, caps), partial(_read_zip, archive, info))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """As it was meant: a Mac writes UTF-8 without the flag that says so, which zipfile then takes for code page 437."""
+    with suppress(UnicodeError):
+        if not info.flag_bits & UTF8_FLAG:
+            return info.orig_filename.encode("cp437").decode("utf-8")
+    return info.orig_filename
 
 
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:

@@ -16,6 +16,7 @@ from harness import __main__ as command_line
 from harness.cli import run_command
 from harness.errors import Interrupted, UserError
 from harness.launch import launch
+from tests.commands import run_python
 from tests.conftest import ROOT
 from tests.harness.sabotage import raising
 from tests.harness.tiny_runs import BASE as BASE_PATH
@@ -58,6 +59,12 @@ def test_odd_file_names_can_be_told(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         run_command(raising(UserError(os.fsdecode(b"\xff.png: unreadable"))))
     assert "udcff.png" in capsys.readouterr().err
+
+
+def test_odd_paths_can_be_printed():
+    code = "from harness.cli import run_command; run_command(lambda: print('runs/caf\\udce9'))"
+    done = run_python("-X", "utf8", "-c", code)
+    assert (done.returncode, done.stdout) == (0, "runs/caf\\udce9\n")
 
 
 def test_help_and_dry_run_need_no_torch(tmp_path):

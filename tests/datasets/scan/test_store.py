@@ -190,6 +190,13 @@ def test_a_ledger_says_where_files_come_from(raw):
     assert (unknown.source, unknown.url, unknown.reason) == ("folder", None, None)
 
 
+def test_classes_of_a_ledger_have_one_form(raw):
+    lines = ledger_line("http://a", "files/aa/1.jpg", **{"class": "Citroe\u0308n"})
+    lines += ledger_line("http://b", "files/bb/2.jpg", **{"class": "Citro\u00ebn"})
+    lines += ledger_line("http://c", "files/aa/3.png", **{"class": "Citro\udcebn"})
+    assert listed(lines)[0] == ["Citro\u00ebn"]
+
+
 def test_a_ledger_says_the_split_where_it_is_asked_for(raw):
     line = ledger_line("http://a", "files/aa/1.jpg", split="train") + ledger_line("http://b", "files/bb/2.jpg")
     Path("raw/ledger.jsonl").write_text(line)

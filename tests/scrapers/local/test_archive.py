@@ -62,6 +62,15 @@ def test_how_an_archive_is_read_can_be_said(local, tmp_path):
     assert {name: line["class"] for name, line in local.last.items()} == {names[0]: "train", names[1]: "rejected"}
 
 
+def test_the_zip_of_a_mac_has_its_names(local, tmp_path):
+    """UTF-8, decomposed, without the flag that says so."""
+    name = "Citroe\u0308n/1.jpg".encode()
+    path = zip_of(tmp_path / "a.zip", ("x" * len(name), a_picture(1)), ("bmw/2.jpg", a_picture(2)))
+    path.write_bytes(path.read_bytes().replace(b"x" * len(name), name))
+    local.take(import_archive, path)
+    assert sorted(line["class"] for line in local.lines) == ["Citro\u00ebn", "bmw"]
+
+
 def test_a_dump_s_file_names_are_read(local, tmp_path):
     members = [(f"pictures/{SEED_NAME}", a_picture(1)), ("pictures/other.jpg", a_picture(2))]
     local.take(import_archive, zip_of(tmp_path / "dump.zip", *members))
