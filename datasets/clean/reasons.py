@@ -8,7 +8,7 @@ from datasets.clean.rules import UNDECODED, UNPLACED
 REASONS = {
     "unreadable": ("Unreadable", "the file could not be opened or read"),
     "damaged": ("Damaged", "the decoder gave up; a part may be missing"),
-    "format": ("Another format", "neither JPEG, PNG nor WEBP, whatever its name says"),
+    "format": ("Another format", "none of JPEG, PNG, WebP, AVIF and HEIC, whatever its name says"),
     "too_large": ("Too large", "beyond the limits within which decoding is safe"),
     "crash": ("Crashed the decoder", "its process died of it, the others went on"),
     "timeout": ("Took too long", "the decoder was stopped"),

@@ -27,6 +27,8 @@ from datasets.scan.run import Mapper, survey
 from datasets.scan.scan import SCAN_VERSION
 from datasets.scan.store import ScanStore, remove_store
 from harness.errors import UserError
+from harness.images.colour import CONVERSION
+from harness.images.decode import MIN_ROWS
 from harness.messages import say
 from harness.runtime.progress import track
 from harness.storage.atomic import atomic_write, clean_leftovers
@@ -145,6 +147,8 @@ def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[st
     recipe = plan.recipe | ({"sorter": {key: told[key] for key in ("name", "sha256")}} if told else {})
     unchanged = data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX)
     attributes = {"recipe": recipe, "resizer": "none" if unchanged else RESIZER}
+    if data.source == "folder":
+        attributes["colours"] = CONVERSION
     labels = {name: number for number, name in enumerate(class_names)}
     with ExitStack() as stack:
         writers = {
@@ -156,7 +160,12 @@ def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[st
         for split, class_name, picture, mirrored in track(store.kept(), store.kept_count(), f"packing {data.set}"):
             writers[split].append(picture[:, ::-1] if mirrored else picture, labels[class_name])
         manifest_sha256 = write_manifest(store, plan.manifest)
-        summary = {"recipe": plan.recipe_with_places(), "sorter": told, **_count(plan, class_names)}
+        summary = {
+            "recipe": plan.recipe_with_places(),
+            "sorter": told,
+            "colours": attributes.get("colours"),
+            **_count(plan, class_names),
+        }
         for writer in writers.values():
             counts = {"valid_count": summary["valid"], "views": summary["views"]}
             writer.attributes |= {"manifest_sha256": manifest_sha256, **counts}
@@ -176,6 +185,7 @@ def _count(plan: SetPlan, class_names: list[str]) -> dict[str, Any]:
             "views": manifest.count("view", "kept and view not null"),
             "decided_by": manifest.count("decided_by"),
             "sources": manifest.count("source", "kept and source not null"),
+            "notes": manifest.count("substr(note, 1, instr(note, ':') - 1)", "kept and note not null"),
             "licenses": manifest.count("license", "kept and license not null"),
         }
         return {
@@ -205,6 +215,8 @@ def _report(plan: SetPlan, summary: dict[str, Any], left_out: list[str]) -> None
         f"{plan.name}: {summary['train']} pictures to train on, {summary['valid']} kept aside, "
         f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {plan.manifest}"
     )
+    for note, count in summary["notes"].items():
+        say(f"{count} of them {note}: at least {MIN_ROWS:.0%} of their rows decode; the manifest names them")
     if plan.data.valid_fraction and not summary["valid"]:
         say("no picture is kept aside: there is only one, or copies of one")
     for name in left_out:

@@ -23,7 +23,7 @@ from harness.messages import say
 
 T = TypeVar("T")
 Split = Literal["train", "valid"]
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TABLES = """
 create table about (key text primary key, value text);
 create table listed (pos integer primary key, key blob not null unique, path blob, fault text, bytes integer,
@@ -31,7 +31,7 @@ create table listed (pos integer primary key, key blob not null unique, path blo
     author text, split text);
 create table scanned (id integer primary key, key blob not null unique, bytes integer, mtime_ns integer, expected text,
     reason text, sha256 text, width integer, height integer, inner_width integer, inner_height integer, hash integer,
-    mirrored_hash integer, luma_low integer, luma_high integer, colours blob, thumb blob);
+    mirrored_hash integer, luma_low integer, luma_high integer, colours blob, thumb blob, note text);
 create index scanned_sha256 on scanned (sha256);
 create table pictures (id integer primary key, picture blob);
 create table features (id integer primary key, features blob);
@@ -309,8 +309,10 @@ class ScanStore:
         after = self.number("select coalesce(max(id), 0) + 1 from scanned")
         numbered = [(number, *pair) for number, pair in enumerate(block, after)]
         described = _described([found for _, found in block])
-        columns = [(*_scanned_columns(*entry), *rest) for entry, rest in zip(numbered, described, strict=True)]
-        self.base.executemany(f"insert into scanned values (?{', ?' * 16})", columns)
+        columns = [
+            (*_scanned_columns(*entry), *rest, entry[2].note) for entry, rest in zip(numbered, described, strict=True)
+        ]
+        self.base.executemany(f"insert into scanned values (?{', ?' * 17})", columns)
         pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
         self.base.executemany("insert into pictures values (?, ?)", pictures)
         if features is not None:

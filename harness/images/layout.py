@@ -15,7 +15,7 @@ from harness.config.class_choice import to_class_name
 from harness.errors import UserError
 
 LayoutName = Literal["auto", "classes", "flat", "split"]
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".hif")
 # What systems, viewers and people leave beside pictures; hidden files and folders belong to it in any case.
 LITTER = (
     *("@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found"),

@@ -12,7 +12,7 @@ from struct import error as struct_error
 
 from harness.errors import Interrupted, UserError
 from harness.images.layout import FolderCounts, Layout, LayoutName, Place, read_layout
-from harness.images.magic_bytes import other_kind, picture_kind
+from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from harness.messages import say
 from harness.runtime.progress import Progress
 from scrapers.crawl.ledger import picture_line, read_lines
@@ -169,7 +169,7 @@ def _readable_names(members: Iterator[Member]) -> Iterator[str]:
 def why_no_picture(content: bytes) -> str:
     if content.startswith(ARCHIVE_BEGINS) or content[257:262] == b"ustar":
         return "nested_archive: archives inside are not opened"
-    return f"not_a_picture: {other_kind(content)}, not jpeg, png or webp"
+    return f"not_a_picture: {other_kind(content)}, allowed {', '.join(PICTURE_TYPES)}"
 
 
 def printable(name: str) -> str:

@@ -388,7 +388,7 @@ def zipped() -> bytes:
 @pytest.mark.parametrize(
     "content, said",
     [
-        (zipped(), "no JPEG, PNG or WebP"),
+        (zipped(), "found zip, allowed JPEG, PNG, WebP, AVIF, HEIC"),
         (b"\x89PNG\r\n\x1a\n" + zipped(), "format|damaged"),
         (png_header(60_000, 60_000), "too_large"),
         (picture_file(1)[:200], "damaged|format"),

@@ -109,6 +109,31 @@ def test_damaged_and_foreign_files_are_dropped_with_a_reason():
     assert summary["train"] + summary["valid"] == 6
 
 
+def test_a_picture_that_lacks_its_last_bytes_is_taken_and_told(capsys):
+    make_folder(3)
+    Path("photos/000.png").write_bytes(Path("photos/000.png").read_bytes()[:-12])
+    save(Path("photos/cut.jpg"), draw(50, 1000, 1000), quality=90)
+    Path("photos/cut.jpg").write_bytes(Path("photos/cut.jpg").read_bytes()[:-2])
+    lines = {line["file"]: line for line in read_manifest(built())}
+    assert all(line["verdict"] == "keep" for line in lines.values()) and "note" not in lines["001.png"]
+    assert lines["000.png"]["note"] == "cut short: all of its rows decode"
+    assert lines["cut.jpg"]["note"].startswith("cut short: 9") and lines["cut.jpg"]["height"] == 1000
+    assert "2 of them cut short: at least 95% of their rows decode" in capsys.readouterr().err
+
+
+def test_a_set_of_photos_is_stamped_with_its_conversion_of_colours_which_is_no_part_of_the_recipe():
+    """Sets that were built before there was one stay: they are told by the stamp that they lack."""
+    make_folder(3)
+    data = built()
+    with open_packed(data.hdf5_path("train")) as packed:
+        assert packed.attributes["colours"].startswith("sRGB (ICC profiles by LittleCMS ")
+        assert "colours" not in packed.attributes["recipe"]
+    summary = json.loads(SetPlan.of(data).summary.read_text())
+    assert summary.pop("colours").startswith("sRGB")
+    SetPlan.of(data).summary.write_text(json.dumps(summary))
+    assert build_set(data, workers=0) == [data.hdf5_path("train"), data.hdf5_path("valid")]
+
+
 def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
     make_folder(4)
     list_into = build.list_into
