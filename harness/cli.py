@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from harness.config.paths import to_path
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
 from harness.messages import say
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
+# Of every option and argument that is a path: `~` is expanded, which no shell does behind `make OUT=`.
+AS_PATH: dict[str, Any] = {"parser": to_path, "metavar": "PATH"}
+ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
 ]

@@ -59,7 +59,7 @@ class SetPlan:
         folder, size = Path("data/sets") / data.set, data.size_name
         decisions_path = folder / "decisions.csv"
         if clean is not None and clean.decisions is not None:
-            decisions_path = expand_path(clean.decisions)
+            decisions_path = expand_path(clean.decisions, "clean.decisions")
         cleanable = data.source == "folder" or (data.source == "procedural" and data.kind == "messy")
         clean = clean if clean is not None and clean.apply and cleanable else None
         decisions = {} if clean is None else read_decisions(decisions_path)

@@ -42,8 +42,8 @@ def list_into(
     store.list_files(_counted(walk_pictures(folder), counts), source)
     found = read_layout(counts, layout)
     store.place_files(found.place, with_splits=layout == "split")
-    if source == "folder" and counts.folders:
-        say(f"{folder}: {found.describe(layout)}")
+    if source == "folder" and (how := found.describe(layout)):
+        say(f"{folder}: {how}")
     return store.settle_classes(found.one_class or only_class, None, "no_class: lies beside the class folders")
 
 

@@ -28,6 +28,7 @@ from datasets.train_shipped.labelled_photos import (
     sample_good_photos,
 )
 from datasets.train_shipped.view_data import draw_messy_looks, draw_views
+from harness.cli import AS_PATH
 from harness.errors import UserError
 
 SEEDS, FOLDS, RESAMPLES = 5, 5, 1000
@@ -240,7 +241,7 @@ def measure_command(
     features: Annotated[str, typer.Option(help="auto, reader, mobilenet_v2, resnet18; several with commas.")] = "auto",
     renders: Annotated[int, typer.Option(min=10, help="Renders of each view.")] = 200,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="A file for the tables, beside printing them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A file for the tables, beside printing them.", **AS_PATH)] = None,
 ) -> None:
     """Measure the sorter on procedural pictures, and on labelled photos where CARFORGE_PHOTOS names their folder."""
     given = os.environ.get("CARFORGE_PHOTOS")

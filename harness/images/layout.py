@@ -114,7 +114,7 @@ class Layout:
         return to_class_name(self.root[-1]) if self.root and not self.classes and not self.splits else None
 
     def describe(self, kind: LayoutName) -> str:
-        """How it was read, in one line for people."""
+        """How it was read, in one line for people; "" where there is nothing to tell: files that are one class."""
         names = sorted({to_class_name(name) for name in self.classes})
         text = f"{len(names)} class{'es' * (len(names) != 1)} ({_listed(names)})" if names else "one class"
         text += f" below {'/'.join(self.root)}" if self.root and names else ""
@@ -131,7 +131,7 @@ class Layout:
         if self.counts.litter:
             left = [f"{to_class_name(name)} ({count} files)" for name, count in self.counts.litter.most_common()]
             text += f"; left out: {_listed(left)} (data.ignore)"
-        return text
+        return "" if text == "one class" else text
 
 
 def read_layout(counts: FolderCounts, kind: LayoutName = "auto") -> Layout:

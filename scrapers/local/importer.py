@@ -90,8 +90,8 @@ class Importer:
         for name in _readable_names(members):
             counts.add(name)
         layout = read_layout(counts, self.reading.layout)
-        if counts.folders and not self.reading.always_make:
-            say(f"{self.label.partition(':')[2]}: {layout.describe(self.reading.layout)}")
+        if (how := layout.describe(self.reading.layout)) and not self.reading.always_make:
+            say(f"{self.label.partition(':')[2]}: {how}")
         return layout
 
     def _read(self, member: Member, place: Place) -> None:
