@@ -33,7 +33,7 @@ MAX_JPEG_PIXELS = 250_000_000  # more than MAX_PIXELS are decoded to a half, a q
 Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # so that a JPEG opens; what is allowed is checked here
 MIN_ROWS = 0.95  # of a picture that is cut short have to decode
 TRUNCATED = "image file is truncated"  # as Pillow's error begins
-TEXT_PARTS, TEXT_BYTES, UNPACKED_TEXT_BYTES = 32, 2**16, 2**20  # of a PNG are read: orientation may be in them
+TEXT_PARTS, TEXT_BYTES = 32, 2**20  # of a PNG are read, packed or not: orientation and designs are in them
 MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
 MAX_SCAN_PIXELS = 1_500_000_000  # pixels x scans of a JPEG, 1 to 2 ns each: 30 scans of 50 megapixels
 MAX_PARTS = 100_000  # chunks of a PNG, segments and padding bytes of a JPEG: Pillow steps over each in Python
@@ -284,7 +284,7 @@ def _is_short_text(kind: bytes, body: bytes) -> bool:
         return len(body) <= TEXT_BYTES
     packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
     try:
-        return len(zlib.decompressobj().decompress(packed, UNPACKED_TEXT_BYTES + 1)) <= UNPACKED_TEXT_BYTES
+        return len(zlib.decompressobj().decompress(packed, TEXT_BYTES + 1)) <= TEXT_BYTES
     except zlib.error:
         return False
 
@@ -425,6 +425,6 @@ def encode_png(picture: np.ndarray, text: dict[str, str] | None = None) -> bytes
 def read_png_text(content: bytes, key: str) -> str:
     """The text chunk of a PNG that decodes; empty where it has none. PictureError for what `decode` refuses."""
     decode(content)
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    with Image.open(io.BytesIO(check_png(content)[0]), formats=("PNG",)) as image:
         image.load()  # text may stand behind the pixels
         return str(image.info.get(key, ""))

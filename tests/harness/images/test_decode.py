@@ -23,6 +23,7 @@ from harness.images.decode import (
     count_jpeg_scans,
     decode,
     decode_picture,
+    encode_png,
     fit_image,
     picture_grid,
     read_png_text,
@@ -129,6 +130,12 @@ def test_a_text_bomb_in_a_png_is_not_unpacked(kind: str):
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert np.array_equal(decode_picture(with_chunk(encoded(scene()), kind.encode(), body)), scene())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 50 * 1024
+
+
+def test_a_text_is_read_beside_a_bomb():
+    content = encode_png(scene(), {"carforge": "x" * 300_000})
+    bomb = b"bomb\0\0" + zlib.compress(bytes(300_000_000))
+    assert read_png_text(with_chunk(content, b"zTXt", bomb), "carforge") == "x" * 300_000
 
 
 def test_many_texts_are_not_all_unpacked(monkeypatch: pytest.MonkeyPatch):
