@@ -11,6 +11,7 @@ import typer
 
 from blend.generator.kinds import Kind
 from harness.cli import (
+    AS_PATH,
     ConfigOption,
     DryRunOption,
     ForceOption,
@@ -50,7 +51,7 @@ def invert(
     config: ConfigOption,
     overrides: SetOption = None,
     src: Annotated[
-        Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.")
+        Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.", **AS_PATH)
     ] = None,
     kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = "ordinary",
     label: LabelOption = None,
@@ -80,8 +81,8 @@ def measure(
 def blend(
     config: ConfigOption,
     overrides: SetOption = None,
-    ordinary: Annotated[Path | None, typer.Option(help="Folder of ordinary cars, or one picture.")] = None,
-    concept: Annotated[Path | None, typer.Option(help="Folder of concept cars, or one picture.")] = None,
+    ordinary: Annotated[Path | None, typer.Option(help="Folder of ordinary cars, or one picture.", **AS_PATH)] = None,
+    concept: Annotated[Path | None, typer.Option(help="Folder of concept cars, or one picture.", **AS_PATH)] = None,
     intensity: Annotated[float | None, typer.Option(min=0, max=1, help="Concept car's share of the latent.")] = None,
     style: Annotated[
         float | None,
@@ -156,8 +157,10 @@ def studio(
 
 @app.command()
 def draw(
-    source: Annotated[Path, typer.Argument(help="A JSON or PNG file that the studio exported.")],
-    out: Annotated[Path | None, typer.Option(help="The PNG to write; beside the source if not given.")] = None,
+    source: Annotated[Path, typer.Argument(help="A JSON or PNG file that the studio exported.", **AS_PATH)],
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG to write; beside the source if not given.", **AS_PATH)
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Draw an exported design again, bit for bit. Prints the path of the PNG."""

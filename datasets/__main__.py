@@ -10,6 +10,7 @@ import typer
 from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
 from harness.config.data_sources import load_sources, recipe_to_changes, to_set_name
 from harness.config.experiment import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
+from harness.config.paths import to_path
 from harness.errors import UserError
 from harness.storage.rundir import refuse_other_size
 
@@ -92,7 +93,7 @@ def folder(
     """Pack a folder of pictures that you have."""
     if not src:
         raise UserError("SRC: found nothing, allowed a folder of pictures, try SRC=path/to/pictures")
-    set_name = name or to_set_name(Path(src).resolve().name)
+    set_name = name or to_set_name(to_path(src).resolve().name)
     if not set_name:
         raise UserError(f"NAME: found nothing, and {src} lends none; allowed letters and digits, try NAME=my-cars")
     changes = {"data.source": "folder", "data.src": src, "data.set": set_name}

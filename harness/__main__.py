@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import (
+    AS_PATH,
     ConfigOption,
     DryRunOption,
     ForceOption,
@@ -189,7 +190,7 @@ def sample(
     ] = None,
     checkpoint: CheckpointOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder: PNG files one by one, no grid.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder: PNG files one by one, no grid.", **AS_PATH)] = None,
     truncation: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Towards the mean car: 1 = not at all, 0 = all the way.")
     ] = 1.0,
@@ -213,7 +214,7 @@ def configs(config: ConfigOption, overrides: SetOption = None) -> None:
 @app.command("export")
 def export_command(
     run: RunArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.", **AS_PATH)],
     to: Annotated[str, typer.Option("--to", help="studiogan: so far the only one.")] = "studiogan",
     version: Annotated[str, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = "0.2.0",
     checkpoint: CheckpointOption = None,
@@ -229,11 +230,15 @@ def export_command(
 
 @app.command("import")
 def import_command(
-    path: Annotated[Path, typer.Argument(help="Folder with StudioGAN's .pth files, or a generator's file alone.")],
+    path: Annotated[
+        Path, typer.Argument(help="Folder with StudioGAN's .pth files, or a generator's file alone.", **AS_PATH)
+    ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new run.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Our YAML, or StudioGAN's JSON or YAML; otherwise read from the weights."),
+        typer.Option(
+            "--config", help="Our YAML, or StudioGAN's JSON or YAML; otherwise read from the weights.", **AS_PATH
+        ),
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the current one.")] = False,
     overrides: SetOption = None,

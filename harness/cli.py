@@ -1,20 +1,24 @@
 """What the command lines share: options, a line on stderr, how a command ends (2 = user's mistake, 75 = run again)."""
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from harness.config.paths import to_path
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
 from harness.messages import keep_output_open, say
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
+# Of every option and argument that is a path: `~` is expanded, which no shell does behind `make OUT=`.
+AS_PATH: dict[str, Any] = {"parser": to_path, "metavar": "PATH"}
+ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
 ]
@@ -48,6 +52,8 @@ def run_command(command: Callable[[], object]) -> None:
     keep_output_open()
     for number in heeded(STOP_SIGNALS):
         signal.signal(number, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
     try:
         command()
     except UserError as error:

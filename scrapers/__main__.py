@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +21,15 @@ from harness.config.data_sources import (
     load_sources,
 )
 from harness.errors import Interrupted, UserError
+from harness.images.layout import LayoutName
 from harness.messages import say
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import make_manners
 from scrapers.crawl.records import FAILED, FetchError, HostStopped, Tally, raise_if_left
 from scrapers.local.archive import import_archive
 from scrapers.local.folder import import_folder
-from scrapers.plan import CrawlPlan, make_plan
+from scrapers.local.importer import Reading
+from scrapers.plan import CrawlPlan, comma_list, make_plan
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.commons import Commons
 from scrapers.sites.kaggle import download_dataset
@@ -57,6 +60,12 @@ def scrape(
     width: Annotated[int | None, typer.Option(help="concept, commons: pixels; 0 = the originals.")] = None,
     terms: Annotated[str | None, typer.Option(help="concept, search: what to search for, with commas.")] = None,
     handle: Annotated[str | None, typer.Option(help="kaggle: owner/name.")] = None,
+    layout: Annotated[
+        LayoutName, typer.Option(help="archive, folder, kaggle: how folders are read, as data.layout.")
+    ] = "auto",
+    ignore: Annotated[
+        str | None, typer.Option(help="The same: names that are left out, with commas, as data.ignore.")
+    ] = None,
     config: Annotated[
         Path, typer.Option(help="Recipes and manners, in place of configs/sources.yaml.", show_default=False)
     ] = SOURCES_PATH,
@@ -77,14 +86,17 @@ def scrape(
     if check:
         print(run_check(plan, sources, contact))
         return
-    tally = run_plan(plan, sources, contact)
+    reading = Reading(layout, None if ignore is None else comma_list(ignore))
+    tally = run_plan(plan, sources, contact, reading)
     say(f"{plan.set_name}: {tally}")
     print(plan.folder.as_posix())
 
 
-def run_plan(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
-    """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do."""
-    tally = _import(plan, sources) if plan.is_local else _fetch(plan, sources, contact)
+def run_plan(plan: CrawlPlan, sources: Sources, contact: str | None, reading: Reading | None = None) -> Tally:
+    """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do.
+
+    `reading`: how the folders of what is imported are read."""
+    tally = _import(plan, sources, reading) if plan.is_local else _fetch(plan, sources, contact)
     if not tally.done + tally.skipped:
         if tally.failed:
             raise Interrupted(f"{plan.set_name}: {tally}; none could be had, the same command tries again")
@@ -165,18 +177,19 @@ def _crawl_errors(kept: str) -> Iterator[None]:
         raise UserError(f"{error}; {kept}") from error
 
 
-def _import(plan: CrawlPlan, sources: Sources) -> Tally:
+def _import(plan: CrawlPlan, sources: Sources, reading: Reading | None) -> Tally:
     """From this machine, or from Kaggle by its own client."""
     handle = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
     src, dump = plan.src, plan.source == "car_connection"
     if plan.source == "kaggle" and handle:
         src = download_dataset(handle)
     assert src is not None
+    reading = replace(reading or Reading(), always_make=dump)
     with PictureSet(plan.folder, make_manners(sources.manners, NOBODY)) as pictures:
         if plan.source == "archive" or (dump and src.is_file()):
-            return import_archive(src, pictures, always_make=dump, limit=plan.limit)
+            return import_archive(src, pictures, reading=reading, limit=plan.limit)
         kind = "kaggle" if plan.source == "kaggle" else "folder"
-        return import_folder(src, pictures, source=kind, always_make=dump, limit=plan.limit, label=handle)
+        return import_folder(src, pictures, source=kind, reading=reading, limit=plan.limit, label=handle)
 
 
 def _show(plan: CrawlPlan, sources: Sources, contact: str | None) -> None:

@@ -1,6 +1,5 @@
 """What a command asks for, laid over a recipe of configs/sources.yaml: all that is known before anything is touched."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.config.data_sources import (
     raw_folder,
     to_set_name,
 )
+from harness.config.paths import to_path
 from harness.errors import UserError
 
 SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -127,7 +127,7 @@ def _src(text: str | None, source: str) -> Path | None:
         return None
     if source == "kaggle":
         raise UserError("SRC: found with SOURCE=kaggle, allowed without; a zip that you have: SOURCE=archive")
-    src = Path(os.path.expanduser(text))
+    src = to_path(text)
     if not src.exists():
         raise UserError(f"SRC: found nothing at {src}, allowed a file or folder that is there")
     if not fits(src):

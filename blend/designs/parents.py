@@ -27,8 +27,8 @@ from blend.inversion.optimise import Watch
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
-from harness.images.decode import PictureError
-from harness.images.magic_bytes import picture_kind
+from harness.images.decode import FORMATS, PictureError
+from harness.images.magic_bytes import other_kind, picture_kind
 from harness.storage.atomic import atomic_write
 from harness.storage.lru import LruCache
 
@@ -161,7 +161,10 @@ class ParentStore:
         """The reference of a picture that somebody dropped, kept under the sha256 of its bytes: no name of theirs is
         used. UserError for what cannot be used."""
         if picture_kind(content) is None:
-            raise UserError("upload: this is no JPEG, PNG or WebP picture; save it as one of these and drop it again")
+            allowed = f"allowed {', '.join(FORMATS)}"
+            raise UserError(
+                f"upload: found {other_kind(content)}, {allowed}; save it as one of these and drop it again"
+            )
         try:
             fit_content(content, self.generator.height, self.generator.width, self.config.data.fit)
         except PictureError as error:

@@ -16,7 +16,8 @@ import numpy as np
 from harness.config.class_choice import Label
 from harness.config.experiment import Data
 from harness.errors import UserError
-from harness.images.decode import FORMATS, Fit, PictureError, decode_image, fit_image, read_file
+from harness.images.decode import FORMATS, Fit, PictureError, decode, fit_image, read_file
+from harness.images.layout import FolderCounts
 from harness.messages import say
 from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.splits import PackedRows, open_evaluation_rows
@@ -106,7 +107,7 @@ def _picture_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{_printable(str(folder))}: found no such folder, {hint}")
     below = [path.relative_to(folder) for path in folder.rglob("*")]
-    visible = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    visible = [path for path in below if FolderCounts().litter_in(path.parts) is None]
     # A pipe would be waited at for ever, so only regular files are opened; a link to nowhere is told of.
     files = [path for path in visible if (folder / path).is_file() or (folder / path).is_symlink()]
     files = [path for path in files if not (folder / path).is_dir() and path.suffix.lower() not in TEXT_SUFFIXES]
@@ -118,16 +119,20 @@ def _picture_files(folder: Path) -> list[Path]:
 def read_parent(path: Path, height: int, width: int, fit: Fit) -> tuple[np.ndarray, str]:
     """(uint8 (height, width, 3) as for a training set, sha256 of the file). PictureError when it cannot be used."""
     content = read_file(path)
-    return fit_content(content, height, width, fit), hashlib.sha256(content).hexdigest()
+    picture, note = fit_content(content, height, width, fit)
+    if note:
+        say(f"{_printable(path.name)}: {note}")
+    return picture, hashlib.sha256(content).hexdigest()
 
 
-def fit_content(content: bytes, height: int, width: int, fit: Fit) -> np.ndarray:
-    """uint8 (height, width, 3) of a file of strangers, as for a training set. PictureError when it cannot be used."""
-    image, (whole_width, whole_height) = decode_image(content)
-    if min(image.size) < LEAST_SIDE_PX:
-        shown = f"{whole_width}x{whole_height} pixels"
+def fit_content(content: bytes, height: int, width: int, fit: Fit) -> tuple[np.ndarray, str]:
+    """(uint8 (height, width, 3) of a file of strangers, as for a training set; how it was taken where it is cut short).
+    PictureError when it cannot be used."""
+    found = decode(content)
+    if min(found.image.size) < LEAST_SIDE_PX:
+        shown = f"{found.size_px[0]}x{found.size_px[1]} pixels"
         raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")
-    return fit_image(image, height, width, fit)
+    return fit_image(found.image, height, width, fit), found.note
 
 
 def _printable(name: str) -> str:

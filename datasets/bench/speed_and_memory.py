@@ -27,6 +27,7 @@ from datasets.bench import faults, studiogan
 from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
 from datasets.bench.files import ROOT, WORKERS, NoFeatures, make_plan, write_photos
 from datasets.pack.build_set import build_set
+from harness.cli import AS_PATH
 from harness.errors import UserError
 from harness.messages import say
 from harness.runtime.child import Usage, tree_usage
@@ -42,7 +43,9 @@ def bench_command(
     only: Annotated[str | None, typer.Option(help=f"One of {', '.join(PARTS)}; all if not given.")] = None,
     count: Annotated[int, typer.Option(min=16, help="Photos for speed; memory takes 3 and 12 times as many.")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 1,
-    folder: Annotated[Path | None, typer.Option(help="Work here and leave the photos; a temporary one if not.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Work here and leave the photos; a temporary one if not.", **AS_PATH)
+    ] = None,
 ) -> None:
     """Measure this stage: CPU time, memory, duplicates, hostile files, kills."""
     if only is not None and only not in PARTS:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.clean.duplicates import Pair, find_pairs
 from datasets.clean.manual_labels import VIEWS, Decision
-from datasets.clean.rules import Measured, fault_of, is_undecoded
+from datasets.clean.rules import UNPLACED, Measured, fault_of, is_undecoded
 from datasets.scan.store import LISTED, ScanStore, in_blocks, to_features
 from harness.config.schema import Clean
 
@@ -178,7 +178,7 @@ def _replay(store: ScanStore, clean: Clean, decisions: dict[str, Decision]) -> N
     for sha256 in sorted(decisions):
         query = f"select l.pos, d.reason, d.view {LISTED} join decided d on d.pos = l.pos where s.sha256 = ?"
         for pos, reason, view in store.base.execute(query, (sha256,)).fetchall():
-            if not is_undecoded(reason) and (reason or "").partition(":")[0] not in ("duplicate", "no_class"):
+            if not is_undecoded(reason) and (reason or "").partition(":")[0] not in ("duplicate", *UNPLACED):
                 _follow(store, clean, decisions[sha256], (pos, reason, view))
 
 

@@ -1,6 +1,6 @@
 """What a person decided about single pictures: `decisions.csv`, small, readable, and made to be committed.
 
-One line a picture, known by the sha256 of its bytes, so that a decision survives moving and renaming. Every build
+One row a picture, known by the sha256 of its bytes, so that a decision survives moving and renaming. Every build
 replays it. A line that goes takes the decision back.
 """
 
@@ -8,22 +8,25 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from harness.config.class_choice import to_valid_text
 from harness.config.schema import ViewName
 from harness.errors import UserError
 from harness.files import read_file
 from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import folder_lock
+from harness.storage.tables import decode_table, from_cell, read_rows, to_cell
 
 COLUMNS = ("file", "sha256", "verdict", "view", "note")
 VERDICTS = ("keep", "drop")
 VIEWS: tuple[str, ...] = get_args(ViewName)
 SHA256 = re.compile(r"[0-9a-f]{64}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in the names of strangers; a decision stays one line
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in the names of strangers
+CONTROL_IN_NOTE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # a note may have several lines
 # Names of files are bytes: those that are not UTF-8 come and go unharmed.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -45,11 +48,13 @@ def read_decisions(path: Path, tell: Callable[[str], None] = say) -> dict[str, D
     Of several lines about one picture the last one counts, and that is told.
     """
     try:
-        text = read_file(path).decode(**TEXT)
+        text = decode_table(read_file(path))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: found bytes that are no text, allowed a table of UTF-8") from error
     decisions: dict[str, Decision] = {}
     faults = []
     for number, row in _rows(path, text):
@@ -88,32 +93,27 @@ def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
         checked, fault = _decision({column: getattr(decision, column) for column in COLUMNS})
         if fault:
             raise UserError(f"decision on {decision.file or decision.sha256}: {fault}")
-        rows.writerow([CONTROL.sub("?", getattr(checked, column)) for column in COLUMNS])
+        shown = replace(checked, file=CONTROL.sub("?", checked.file), note=CONTROL_IN_NOTE.sub("?", checked.note))
+        rows.writerow([to_cell(getattr(shown, column)) for column in COLUMNS])
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, stream.getvalue().encode(**TEXT))
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """(number of its last line, columns or what is wrong) of each row; empty lines are passed over."""
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    allowed = f"allowed {','.join(COLUMNS)}"
+    """(number of its last line, columns or what is wrong) of each row."""
+    allowed, number, names = f"allowed {','.join(COLUMNS)}", 1, []
     try:
-        head = next(reader, None)
-        if head is None:
-            return
-        names = [name.strip() for name in head]
-        if sorted(names) != sorted(COLUMNS):
-            raise UserError(f"{path}: line 1: found {','.join(head)[:80]!r}, {allowed}")
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            number = reader.line_num
-            if len(row) != len(names):
+        for number, row in read_rows(text):
+            if not names:
+                names = [name.strip() for name in row]
+                if sorted(names) != sorted(COLUMNS):
+                    raise UserError(f"{path}: line {number}: found {','.join(row)[:80]!r}, {allowed}")
+            elif len(row) != len(names):
                 yield number, f"found {len(row)} columns, {allowed}"
             else:
-                yield number, dict(zip(names, row, strict=True))
+                yield number, dict(zip(names, map(from_cell, row), strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}; {allowed}, texts with a comma in quotes") from error
+        raise UserError(f"{path}: after line {number}: {error}; {allowed}, texts with a comma in quotes") from error
 
 
 def _decision(row: dict[str, str] | str) -> tuple[Decision, str]:
@@ -127,4 +127,5 @@ def _decision(row: dict[str, str] | str) -> tuple[Decision, str]:
     for key, found, allowed in (("verdict", verdict, VERDICTS), ("view", view, VIEWS)):
         if found and found not in allowed:
             return empty, f"{key}: found {found[:40]!r}, allowed {', '.join(allowed)} or nothing"
-    return Decision(row["file"], sha256, verdict, view, row["note"]), ""
+    note = to_valid_text(row["note"]).replace("\r\n", "\n").replace("\r", "\n")
+    return Decision(row["file"], sha256, verdict, view, note), ""

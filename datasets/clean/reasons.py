@@ -2,19 +2,21 @@
 
 from typing import Any
 
-from datasets.clean.rules import UNDECODED
+from datasets.clean.rules import UNDECODED, UNPLACED
 
 # slug → (heading, meaning). Slugs are what a manifest's `reason` begins with.
 REASONS = {
     "unreadable": ("Unreadable", "the file could not be opened or read"),
     "damaged": ("Damaged", "the decoder gave up; a part may be missing"),
-    "format": ("Another format", "neither JPEG, PNG nor WEBP, whatever its name says"),
+    "format": ("Another format", "none of JPEG, PNG, WebP, AVIF and HEIC, whatever its name says"),
     "too_large": ("Too large", "beyond the limits within which decoding is safe"),
     "crash": ("Crashed the decoder", "its process died of it, the others went on"),
     "timeout": ("Took too long", "the decoder was stopped"),
     "link": ("Link", "leads to a folder that was read already"),
     "not_a_file": ("Not a file", "a pipe, socket or device"),
     "no_class": ("No class", "lies beside the class folders"),
+    "ignored": ("Ignored", "thumbnails, a bin, rejected pictures: what data.ignore names"),
+    "no_training": ("No training picture", "all usable pictures of its class are held out"),
     "too_small": ("Too small", "its shorter side has too few pixels"),
     "aspect": ("Aspect", "too tall or too wide for a picture of one car"),
     "blank": ("Blank", "one flat colour, or nearly"),
@@ -35,7 +37,7 @@ REASONS = {
 
 # In the order in which a picture meets them: name, what it has done who passed it, the slugs that drop it there.
 STEPS = (
-    ("decoded", "could be read and decoded", (*UNDECODED, "no_class")),
+    ("decoded", "could be read and decoded", (*UNDECODED, *UNPLACED)),
     ("rules", "large enough, of a usable shape, not blank or dark", ("too_small", "aspect", "blank", "dark")),
     ("unique", "not a copy of another picture", ("duplicate", "near_duplicate")),
     ("verdict", "one usable car, as the sorter judges", ()),

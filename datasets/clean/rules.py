@@ -7,6 +7,7 @@ from harness.config.schema import Clean
 BLANK_LEVELS = 10  # of brightness, between the darkest and the brightest 2 % of a picture; less is one flat colour
 DARK_LEVEL = 32  # of 255, that the brightest 2 % reach; below it no car can be made out
 UNDECODED = ("unreadable", "damaged", "format", "too_large", "crash", "timeout", "link", "not_a_file")
+UNPLACED = ("no_class", "ignored", "no_training")  # because of the folder that they lie in
 
 
 class Measured(NamedTuple):

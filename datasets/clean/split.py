@@ -1,8 +1,9 @@
 """Which pictures training never sees.
 
 A picture's split depends on the hash of its bytes alone: the same bytes are never in both, and pictures that come later
-change nothing for those that are there. Copies of one photo follow the smallest hash among them. A benchmark's
-published test pictures stay what they are.
+change nothing for those that are there. Copies of one photo follow the smallest hash among them. Splits that are given,
+by a benchmark or by folders, stay what they are. Of a class all of whose hashes are in the valid share the largest is
+trained on all the same.
 """
 
 from datasets.scan.store import ScanStore, in_blocks
@@ -11,18 +12,27 @@ BLOCK_FILES = 1000  # written at once
 KEPT = "from decided d join listed l on l.pos = d.pos where d.reason is null"
 
 
+UNTRAINED = "no_training: its class has no training picture"
+
+
 def is_valid(sha256: str, valid_fraction: float) -> bool:
     """Whether the file with this hash (hex) is kept aside."""
     return int(sha256[:13], 16) / 16**13 < valid_fraction
 
 
-def assign_splits(store: ScanStore, valid_fraction: float) -> None:
+def assign_splits(store: ScanStore, valid_fraction: float, keep_classes: bool = False) -> None:
     """Verdict of every file, split and row of those that have no reason against them.
 
     A small set may have no hash in the valid share; then the smallest one and its copies go there, unless training
-    would be left with nothing.
+    or a class would be left with nothing to train on. Pictures of a class whose given splits have no training picture
+    are left out, unless a benchmark's classes are to stay (`keep_classes`).
     """
-    held = _held_back(store, valid_fraction)
+    if not keep_classes:
+        trained = f"select l.class {KEPT} and coalesce(l.split, 'train') = 'train'"
+        untrained = f"select pos from listed where class not in ({trained})"
+        statement = f"update decided set reason = ? where reason is null and pos in ({untrained})"
+        store.base.execute(statement, (UNTRAINED,))
+    to_train, held = _trained_all_the_same(store, valid_fraction), _held_back(store, valid_fraction)
     counts = {"train": 0, "valid": 0}
     kept = store.select(
         "select l.pos, d.split_key, l.split from listed l join decided d using (pos)", "d.reason is null"
@@ -30,7 +40,8 @@ def assign_splits(store: ScanStore, valid_fraction: float) -> None:
     for block in in_blocks(kept, BLOCK_FILES):
         rows = []
         for pos, key, official in block:
-            split = official or ("valid" if is_valid(key, valid_fraction) or key == held else "train")
+            aside = (is_valid(key, valid_fraction) and key not in to_train) or key == held
+            split = official or ("valid" if aside else "train")
             rows.append((split, counts[split], pos))
             counts[split] += 1
         store.base.executemany("update decided set split = ?, row = ? where pos = ?", rows)
@@ -38,10 +49,18 @@ def assign_splits(store: ScanStore, valid_fraction: float) -> None:
     store.base.commit()
 
 
+def _trained_all_the_same(store: ScanStore, valid_fraction: float) -> set[str]:
+    """The largest hash of each class that would be held out as a whole: hashes sort as their numbers do."""
+    query = f"""select max(d.split_key) {KEPT} and l.split is null and l.class not in
+        (select l.class {KEPT} and l.split = 'train') group by l.class"""
+    return {key for (key,) in store.base.execute(query) if is_valid(key, valid_fraction)}
+
+
 def _held_back(store: ScanStore, valid_fraction: float) -> str | None:
-    """The hash that is kept aside where no hash falls into the valid share."""
-    smallest, largest = store.base.execute(f"select min(d.split_key), max(d.split_key) {KEPT}").fetchone()
+    """The hash that is kept aside where no hash falls into the valid share: the smallest that is not all of a class."""
+    smallest = store.base.execute(f"select min(d.split_key) {KEPT}").fetchone()[0]
     official = store.base.execute(f"select count(*) {KEPT} and l.split is not null").fetchone()[0]
-    if not valid_fraction or smallest is None or smallest == largest or official:
+    if not valid_fraction or smallest is None or official or is_valid(smallest, valid_fraction):
         return None
-    return None if is_valid(smallest, valid_fraction) else smallest
+    alone = f"select min(d.split_key) {KEPT} group by l.class having min(d.split_key) = max(d.split_key)"
+    return store.base.execute(f"select min(d.split_key) {KEPT} and d.split_key not in ({alone})").fetchone()[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datasets.pack.recipe import SetPlan, read_summary
-from harness.cli import SetOption
+from harness.cli import AS_PATH, SetOption
 from harness.config.experiment import Config, Data, finetune_config, load_config
 from harness.config.schema import Clean
 from harness.errors import UserError
@@ -23,7 +23,9 @@ BASE = Path(__file__).resolve().parents[2] / "configs" / "base.yaml"
 
 def clinic_command(
     name: Annotated[str | None, typer.Argument(help="A set that was built: its folder in data/sets.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file instead.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The experiment's YAML file instead.", **AS_PATH)
+    ] = None,
     overrides: SetOption = None,
     stage: Annotated[Literal["train", "finetune"], typer.Option(help="Which of the experiment's two sets.")] = "train",
     size: Annotated[

@@ -16,7 +16,7 @@ import PIL
 
 from datasets.cifar10.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cifar10
 from datasets.clean.decide import decide
-from datasets.clean.rules import UNDECODED
+from datasets.clean.rules import UNDECODED, UNPLACED
 from datasets.clean.split import assign_splits
 from datasets.pack.draw_procedural import draw_raw
 from datasets.pack.manifest import Manifest, escaped, write_manifest
@@ -27,6 +27,8 @@ from datasets.scan.run import Mapper, survey
 from datasets.scan.scan import SCAN_VERSION
 from datasets.scan.store import ScanStore, remove_store
 from harness.errors import UserError
+from harness.images.colour import CONVERSION
+from harness.images.decode import MIN_ROWS
 from harness.messages import say
 from harness.runtime.progress import track
 from harness.storage.atomic import atomic_write, clean_leftovers
@@ -106,12 +108,14 @@ def _build(plan: SetPlan, sorter: Any | None, workers: int, mapper: Mapper) -> l
     with ScanStore.open(plan.scan, settings) as store:
         class_names = _fill(store, plan, sorter, workers, mapper)
         told = decide(store, clean, sorter, plan.decisions)
-        assign_splits(store, data.valid_fraction)
+        published = data.source == "cifar10"
+        assign_splits(store, data.valid_fraction, keep_classes=published)
         _refuse_unusable(store, plan)
-        summary = _pack(store, plan, class_names, told)
+        trained = {*class_names} if published else store.trained_classes()
+        summary = _pack(store, plan, [name for name in class_names if name in trained], told)
     if not plan.cleanable:  # drawn or published: it can be had again, and there is nothing to decide
         remove_store(plan.scan)
-    _report(plan, summary)
+    _report(plan, summary, [name for name in class_names if name not in trained])
     return [plan.train, *([plan.valid] if summary["valid"] else [])]
 
 
@@ -127,7 +131,7 @@ def _fill(store: ScanStore, plan: SetPlan, sorter: Any, workers: int, mapper: Ma
     if data.source == "cifar10":
         store.take_ready(read_cifar10(data), data.source)
         return CLASS_NAMES
-    class_names = list_into(store, plan.pictures_folder(), data.set, data.source)
+    class_names = list_into(store, plan.pictures_folder(), data.set, data.source, data.layout, data.ignore)
     if not store.count():
         raise UserError(f"data.src: found no file in {plan.pictures_folder()}, allowed a folder of pictures")
     store.forget_gone()
@@ -143,6 +147,8 @@ def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[st
     recipe = plan.recipe | ({"sorter": {key: told[key] for key in ("name", "sha256")}} if told else {})
     unchanged = data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX)
     attributes = {"recipe": recipe, "resizer": "none" if unchanged else RESIZER}
+    if data.source == "folder":
+        attributes["colours"] = CONVERSION
     labels = {name: number for number, name in enumerate(class_names)}
     with ExitStack() as stack:
         writers = {
@@ -154,7 +160,12 @@ def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[st
         for split, class_name, picture, mirrored in track(store.kept(), store.kept_count(), f"packing {data.set}"):
             writers[split].append(picture[:, ::-1] if mirrored else picture, labels[class_name])
         manifest_sha256 = write_manifest(store, plan.manifest)
-        summary = {"recipe": plan.recipe_with_places(), "sorter": told, **_count(plan, class_names)}
+        summary = {
+            "recipe": plan.recipe_with_places(),
+            "sorter": told,
+            "colours": attributes.get("colours"),
+            **_count(plan, class_names),
+        }
         for writer in writers.values():
             counts = {"valid_count": summary["valid"], "views": summary["views"]}
             writer.attributes |= {"manifest_sha256": manifest_sha256, **counts}
@@ -174,6 +185,7 @@ def _count(plan: SetPlan, class_names: list[str]) -> dict[str, Any]:
             "views": manifest.count("view", "kept and view not null"),
             "decided_by": manifest.count("decided_by"),
             "sources": manifest.count("source", "kept and source not null"),
+            "notes": manifest.count("substr(note, 1, instr(note, ':') - 1)", "kept and note not null"),
             "licenses": manifest.count("license", "kept and license not null"),
         }
         return {
@@ -185,30 +197,27 @@ def _count(plan: SetPlan, class_names: list[str]) -> dict[str, Any]:
 
 
 def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
-    splits, dropped = store.splits(), store.dropped()
-    if "train" in splits:
+    if "train" in store.splits():
         return
-    if "valid" in splits:
-        raise UserError(
-            f"data.valid_fraction: found {plan.data.valid_fraction}, with which all {store.kept_count()} "
-            "pictures are kept aside and none is left to train on; try --set data.valid_fraction=0"
-        )
+    dropped = store.dropped()
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
     if "no_class" in dropped:
         reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
-    if not set(dropped) <= {*UNDECODED, "no_class"}:
+    if not set(dropped) <= {*UNDECODED, *UNPLACED}:
         reasons += "; --set clean.apply=false takes all that can be decoded"
     raise UserError(f"data.src: none of the {store.count()} files in {plan.pictures_folder()} can be used ({reasons})")
 
 
-def _report(plan: SetPlan, summary: dict[str, Any]) -> None:
+def _report(plan: SetPlan, summary: dict[str, Any], left_out: list[str]) -> None:
     dropped = sum(summary["dropped"].values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items())
     say(
         f"{plan.name}: {summary['train']} pictures to train on, {summary['valid']} kept aside, "
         f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {plan.manifest}"
     )
+    for note, count in summary["notes"].items():
+        say(f"{count} of them {note}: at least {MIN_ROWS:.0%} of their rows decode; the manifest names them")
     if plan.data.valid_fraction and not summary["valid"]:
         say("no picture is kept aside: there is only one, or copies of one")
-    for name in [name for name, count in summary["classes"].items() if count == 0]:
-        say(f"class {name}: no picture of it can be used")
+    for name in left_out:
+        say(f"class {name}: left out, no picture of it can be trained on")

@@ -24,7 +24,7 @@ from harness.storage.json_files import parse_json
 MAX_NAMES = 1000  # of a column that are counted one by one: what strangers wrote may be different in every line
 QUERY = f"""select l.pos, l.key, d.verdict, coalesce(d.reason, ''), d.ok_score, d.view, d.view_confidence, s.sha256,
     l.source, l.class, l.specs, d.split, d.row, s.width, s.height, (select key from listed where pos = d.duplicate_of),
-    d.decided_by, l.url, l.page, l.license, l.author, d.mirrored {LISTED} join decided d on d.pos = l.pos"""
+    d.decided_by, l.url, l.page, l.license, l.author, d.mirrored, s.note {LISTED} join decided d on d.pos = l.pos"""
 UNREADABLE = (
     OSError,
     ValueError,
@@ -35,7 +35,7 @@ UNREADABLE = (
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )
-LINE_NAMES = ("view", "class", "source", "license", "author", "width", "height", "sha256", "duplicate_of")
+LINE_NAMES = ("view", "class", "source", "license", "author", "width", "height", "sha256", "duplicate_of", "note")
 # And those that are read from a line, or computed. `kept`, `mirrored`: 0 or 1. `step`, `slug`: where and why a file was
 # dropped. `packed_view`: of the packed picture. `host`: of its page or address. `spread`: see `Manifest.examples`.
 # `start`, `size`: of its line in the file. What a line does not say is null.
@@ -64,7 +64,7 @@ def write_manifest(store: ScanStore, path: Path) -> str:
 
 def _line(row: tuple) -> dict[str, Any]:
     (_, key, verdict, reason, score, view, confidence, sha256, source, class_name, specs, split, number, width, height,
-     copy, decided_by, url, page, license_, author, mirrored) = row  # fmt: skip
+     copy, decided_by, url, page, license_, author, mirrored, note) = row  # fmt: skip
     return {
         "file": key_to_file(key),
         "verdict": verdict,
@@ -87,6 +87,7 @@ def _line(row: tuple) -> dict[str, Any]:
         "license": license_,
         "author": author,
         "mirrored": bool(mirrored),
+        **({"note": note} if note else {}),
     }
 
 

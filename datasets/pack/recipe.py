@@ -23,7 +23,8 @@ from harness.storage.json_files import read_json
 STAGE_VERSION = 2  # rises when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
 BEFORE = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
-UNSAID = {"looseness": 1.0}  # not in a recipe where it is this: such sets keep the hash of before there was a choice
+# Not in a recipe where it is this: such sets keep the hash of before there was a choice.
+UNSAID = {"looseness": 1.0, "layout": "auto", "ignore": None}
 PLACE_IN_CLEAN = "decisions"  # a path: what it holds is compared instead
 
 
@@ -76,7 +77,7 @@ class SetPlan:
         folder, size = Path("data/sets") / data.set, data.size_name
         decisions_path = folder / "decisions.csv"
         if clean is not None and clean.decisions is not None:
-            decisions_path = expand_path(clean.decisions)
+            decisions_path = expand_path(clean.decisions, "clean.decisions")
         cleanable = data.source == "folder" or (data.source == "procedural" and data.kind == "messy")
         clean = clean if clean is not None and clean.apply and cleanable else None
         decisions = {} if clean is None else read_decisions(decisions_path)
@@ -123,6 +124,8 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
     recipe: dict[str, Any] = {"source": data.source}
     if data.source == "procedural":
         recipe |= drawing_recipe(data)
+    if data.source == "folder":
+        recipe |= _said({"layout": data.layout, "ignore": None if data.ignore is None else list(data.ignore)})
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
@@ -138,8 +141,11 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
 
 def drawing_recipe(data: Data) -> dict[str, Any]:
     """What decides which cars are drawn, at any size."""
-    recipe = {"kind": data.kind, "count": data.count, "seed": data.seed, "looseness": data.looseness}
-    return {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
+    return _said({"kind": data.kind, "count": data.count, "seed": data.seed, "looseness": data.looseness})
+
+
+def _said(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in UNSAID or UNSAID[key] != value}
 
 
 def _decisions_sha256(decisions: dict[str, Decision]) -> str | None:

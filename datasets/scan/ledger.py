@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.scan.store import ORIGIN, file_to_key
+from harness.config.class_choice import to_class_name
 from harness.storage.json_files import read_json_lines
 
 LEDGER = "ledger.jsonl"
@@ -26,11 +27,13 @@ def _origin(line: dict[str, Any]) -> dict[str, Any]:
     file = _text(line.get("file"))
     if line.get("status") != "done" or not file or file.startswith("/") or ".." in file.split("/"):
         return dict.fromkeys(ORIGIN)
-    specs = line.get("specs")
+    specs, class_name = line.get("specs"), line.get("class")
     known = {
         "key": file_to_key(file),
         "expected": _text(line.get("sha256")),
         "specs": json.dumps(specs, sort_keys=True) if isinstance(specs, dict) and specs else None,
+        "class": to_class_name(class_name) if isinstance(class_name, str) and class_name else None,
+        "split": line.get("split") if line.get("split") in ("train", "valid") else None,
     }
     return {name: _text(line.get(name)) for name in ORIGIN} | known
 

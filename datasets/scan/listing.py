@@ -1,33 +1,58 @@
 """What lies in a folder of pictures: every file with its class, in one order on every machine.
 
-Sub-folders are classes, in the order of their names; a folder without sub-folders is one class. A folder that a scraper
-left (it has a ledger.jsonl) gives its files/, and the ledger says the rest (ledger.py). Hidden files, and the tables
-and texts that lie beside pictures, are not looked at. Links are followed, but no folder is entered twice: a loop ends.
+Which sub-folders are classes, in the order of their names, harness/images/layout.py says. A folder that a scraper left
+(it has a ledger.jsonl) gives its files/, and the ledger says the rest (ledger.py). Hidden files, and the tables and
+texts that lie beside pictures, are not looked at. Links are followed, but no folder is entered twice: a loop ends.
 """
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datasets.scan.ledger import LEDGER, read_ledger
 from datasets.scan.store import ListedFile, ScanStore
 from harness.errors import UserError
+from harness.images.layout import FolderCounts, LayoutName, read_layout
+from harness.messages import say
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")
 FILES = "files"  # of a scraper's folder: the pictures
 
 
-def list_into(store: ScanStore, folder: Path, only_class: str, source: str) -> list[str]:
+def list_into(
+    store: ScanStore,
+    folder: Path,
+    only_class: str,
+    source: str,
+    layout: LayoutName = "auto",
+    ignore: Sequence[str] | None = None,
+) -> list[str]:
     """Notes every file of a folder in the store; returns the class names.
 
-    `only_class` names the class where there are none; `source` is told of files that no ledger knows."""
+    `only_class` names the class where there are none; `source` is told of files that no ledger knows. `layout`,
+    `ignore`: data.layout and data.ignore."""
     if (folder / LEDGER).is_file():
         store.list_files(walk_pictures(folder, FILES), source)
-        store.join_origins(read_ledger(folder / LEDGER))
+        store.join_origins(read_ledger(folder / LEDGER), with_splits=layout == "split")
+        if layout == "split" and not store.number("select count(*) from listed where split = 'valid'"):
+            raise UserError(f"data.layout: found split, but no valid or test in {folder / LEDGER}, try auto")
         return store.settle_classes(only_class, "unknown", None)
-    store.list_files(walk_pictures(folder), source)
-    return store.settle_classes(only_class, None, "no_class: lies beside the class folders")
+    counts = FolderCounts(ignore)
+    store.list_files(_counted(walk_pictures(folder), counts), source)
+    found = read_layout(counts, layout)
+    store.place_files(found.place, with_splits=layout == "split")
+    if source == "folder" and (how := found.describe(layout)):
+        say(f"{folder}: {how}")
+    return store.settle_classes(found.one_class or only_class, None, "no_class: lies beside the class folders")
+
+
+def _counted(files: Iterable[ListedFile], counts: FolderCounts) -> Iterator[ListedFile]:
+    """The files, which are counted on the way."""
+    for file in files:
+        if file.fault is None:
+            counts.add(file.name)
+        yield file
 
 
 def walk_pictures(folder: Path, only: str | None = None) -> Iterator[ListedFile]:
@@ -40,16 +65,14 @@ def walk_pictures(folder: Path, only: str | None = None) -> Iterator[ListedFile]
             return  # a scraper's folder before its first picture
         raise UserError(f"data.src: cannot read {folder} ({error.strerror}), allowed a folder of pictures") from error
     visited = {os.path.realpath(folder)} if only else set()
-    yield from _walk(str(top), only or "", None, visited, classes_inside=not only)
+    yield from _walk(str(top), only or "", visited)
 
 
-def _walk(
-    folder: str, name: str, class_name: str | None, visited: set[str], classes_inside: bool = False
-) -> Iterator[ListedFile]:
+def _walk(folder: str, name: str, visited: set[str]) -> Iterator[ListedFile]:
     """Every file below a folder; folders in the order of their names, so that of two ways to one the first counts."""
     real = os.path.realpath(folder)
     if real in visited:
-        yield ListedFile(folder, name, class_name, "link: leads to a folder that was read already")
+        yield ListedFile(folder, name, None, "link: leads to a folder that was read already")
         return
     visited.add(real)
     prefix, inner = f"{name}/" if name else "", []
@@ -58,22 +81,22 @@ def _walk(
             if _is_folder(path):
                 inner.append((entry, path))
             else:
-                yield _file(path, prefix + entry, class_name)
+                yield _file(path, prefix + entry)
     except OSError as error:
-        yield ListedFile(folder, name, class_name, f"unreadable: {error.strerror}")
+        yield ListedFile(folder, name, None, f"unreadable: {error.strerror}")
         return
     for entry, path in sorted(inner, key=lambda pair: os.fsencode(pair[0])):
-        yield from _walk(path, prefix + entry, entry if classes_inside else class_name, visited)
+        yield from _walk(path, prefix + entry, visited)
 
 
-def _file(path: str, name: str, class_name: str | None) -> ListedFile:
+def _file(path: str, name: str) -> ListedFile:
     """Checked before it is opened: opening a pipe would wait for ever."""
     try:
         found = os.stat(path)
     except OSError as error:  # a link to nowhere, a link to itself, a file that has just gone
-        return ListedFile(path, name, class_name, f"unreadable: {error.strerror}")
+        return ListedFile(path, name, None, f"unreadable: {error.strerror}")
     fault = None if stat.S_ISREG(found.st_mode) else "not_a_file: a pipe, socket or device"
-    return ListedFile(path, name, class_name, fault, found.st_size, found.st_mtime_ns)
+    return ListedFile(path, name, None, fault, found.st_size, found.st_mtime_ns)
 
 
 def _is_folder(path: str) -> bool:

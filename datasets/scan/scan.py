@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from datasets.scan.fingerprints import THUMB_PX
-from harness.images.decode import Fit, PictureError, decode_image, fit_image, read_file
+from harness.images.decode import Fit, PictureError, decode, fit_image, read_file
 
-SCAN_VERSION = 3  # rises when the same file would be scanned differently
+SCAN_VERSION = 4  # rises when the same file would be scanned differently
 REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least this
 
 
@@ -37,7 +37,8 @@ class ScanJob:
 class Scanned:
     """What a file is. `picture`: uint8 (H, W, 3), or None and a `reason`. Sizes are width, height in pixels.
 
-    `look`: see `make_look`. `thumb`: uint8 (64, 64, 3), see `make_thumb`; both None where the set is not cleaned."""
+    `look`: see `make_look`. `thumb`: uint8 (64, 64, 3), see `make_thumb`; both None where the set is not cleaned.
+    `note`: how a picture that is cut short was taken."""
 
     picture: np.ndarray | None = None
     reason: str | None = None
@@ -46,6 +47,7 @@ class Scanned:
     inner_px: tuple[int, int] | None = None
     look: np.ndarray | None = None
     thumb: np.ndarray | None = None
+    note: str | None = None
 
 
 def scan(job: ScanJob) -> Scanned:
@@ -58,10 +60,11 @@ def scan(job: ScanJob) -> Scanned:
     if job.expected and job.expected != sha256:
         return Scanned(reason="damaged: its sha256 is not the one noted when it was fetched", sha256=sha256)
     try:
-        inner, size_px = decode_image(content, (job.height, job.width) if job.fast_decode else None)
+        found = decode(content, (job.height, job.width) if job.fast_decode else None)
+        inner = found.image
         picture = fit_image(inner, job.height, job.width, job.fit)
         look, thumb = _look_and_thumb(inner, job.look_px) if job.look_px else (None, None)
-        return Scanned(picture, None, sha256, size_px, inner.size, look, thumb)
+        return Scanned(picture, None, sha256, found.size_px, inner.size, look, thumb, found.note or None)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
 

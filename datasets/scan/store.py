@@ -8,7 +8,7 @@ blocks, so a killed build resumes where it was. `decided` is what the last build
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +18,12 @@ import numpy as np
 
 from datasets.scan.fingerprints import THUMB_PX, fingerprint
 from datasets.scan.scan import Scanned
+from harness.images.layout import Place
 from harness.messages import say
 
 T = TypeVar("T")
 Split = Literal["train", "valid"]
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TABLES = """
 create table about (key text primary key, value text);
 create table listed (pos integer primary key, key blob not null unique, path blob, fault text, bytes integer,
@@ -30,7 +31,7 @@ create table listed (pos integer primary key, key blob not null unique, path blo
     author text, split text);
 create table scanned (id integer primary key, key blob not null unique, bytes integer, mtime_ns integer, expected text,
     reason text, sha256 text, width integer, height integer, inner_width integer, inner_height integer, hash integer,
-    mirrored_hash integer, luma_low integer, luma_high integer, colours blob, thumb blob);
+    mirrored_hash integer, luma_low integer, luma_high integer, colours blob, thumb blob, note text);
 create index scanned_sha256 on scanned (sha256);
 create table pictures (id integer primary key, picture blob);
 create table features (id integer primary key, features blob);
@@ -41,6 +42,7 @@ create table decided (pos integer primary key, verdict text, reason text, ok_sco
 LISTED = "from listed l left join scanned s on s.key = l.key"
 SCANS = ("pictures", "features", "scanned")  # tables with the id of a scan
 ORIGIN = ("key", "expected", "class", "source", "specs", "url", "page", "license", "author")  # what a ledger says
+ORIGIN += ("split",)
 READ_ROWS = 512  # of a long answer at a time
 READY_FILES = 64  # of a set that comes decoded, committed at once
 PASSING = ("unreadable", "timeout")  # reasons that another try may not find
@@ -50,7 +52,7 @@ CURRENT = "s.bytes = l.bytes and s.mtime_ns = l.mtime_ns and s.expected is l.exp
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One file. `name`: its path below the folder, with `/`. `class_name`: the sub-folder that it lies in, or None.
+    """One file. `name`: its path below the folder, with `/`. `class_name`: None where it is settled afterwards.
 
     `fault`: why it cannot be used. `mtime_ns`: when it changed last."""
 
@@ -154,6 +156,11 @@ class ScanStore:
         query = "select distinct split from decided where split not null order by 1"
         return [split for (split,) in self.base.execute(query)]
 
+    def trained_classes(self) -> set[str]:
+        """Those that have a training picture."""
+        query = "select distinct l.class from listed l join decided d using (pos) where d.split = 'train'"
+        return {os.fsdecode(name) for (name,) in self.base.execute(query)}
+
     def dropped(self) -> dict[str, int]:
         """Slug → files."""
         query = """select substr(reason, 1, instr(reason || ':', ':') - 1) as slug, count(*) from decided
@@ -180,7 +187,18 @@ class ScanStore:
         self.base.execute("delete from temp.found")
         self.base.commit()
 
-    def join_origins(self, lines: Iterable[dict[str, Any]]) -> None:
+    def place_files(self, place: Callable[[str], Place], with_splits: bool) -> None:
+        """Class, split (only `with_splits`) and fault of every listed file, by its name."""
+        statement = "update listed set class = ?, split = ?, fault = coalesce(fault, ?) where pos = ?"
+        for block in in_blocks(self.select("select l.pos, l.key from listed l"), READ_ROWS):
+            found = [(pos, place(key_to_file(key))) for pos, key in block]
+            rows = [
+                (_class_bytes(one.class_name), one.split if with_splits else None, one.fault, pos) for pos, one in found
+            ]
+            self.base.executemany(statement, rows)
+        self.base.commit()
+
+    def join_origins(self, lines: Iterable[dict[str, Any]], with_splits: bool = False) -> None:
         """Adds what a ledger says: `address` and ORIGIN of each line, in its order; the last of an address counts."""
         columns = ", ".join(ORIGIN)
         self.base.execute(f"create temp table origins (address text primary key, {columns})")
@@ -193,8 +211,9 @@ class ScanStore:
             from (select distinct key from temp.origins where key not null and key not in (select key from listed))"""
         )
         self.base.execute(
-            """update listed set (expected, class, source, specs, url, page, license, author) =
-            (select expected, cast(class as blob), coalesce(o.source, listed.source), specs, url, page, license, author
+            f"""update listed set (expected, class, source, specs, url, page, license, author, split) =
+            (select expected, cast(class as blob), coalesce(o.source, listed.source), specs, url, page, license, author,
+            {"o.split" if with_splits else "null"}
             from temp.origins o where o.key = listed.key order by class is null, address limit 1)
             where key in (select key from temp.origins)"""
         )
@@ -290,8 +309,10 @@ class ScanStore:
         after = self.number("select coalesce(max(id), 0) + 1 from scanned")
         numbered = [(number, *pair) for number, pair in enumerate(block, after)]
         described = _described([found for _, found in block])
-        columns = [(*_scanned_columns(*entry), *rest) for entry, rest in zip(numbered, described, strict=True)]
-        self.base.executemany(f"insert into scanned values (?{', ?' * 16})", columns)
+        columns = [
+            (*_scanned_columns(*entry), *rest, entry[2].note) for entry, rest in zip(numbered, described, strict=True)
+        ]
+        self.base.executemany(f"insert into scanned values (?{', ?' * 17})", columns)
         pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
         self.base.executemany("insert into pictures values (?, ?)", pictures)
         if features is not None:
@@ -334,8 +355,12 @@ def _pending(with_features: bool) -> str:
 
 
 def _listed_columns(file: ListedFile) -> tuple:
-    class_name = None if file.class_name is None else os.fsencode(file.class_name)
-    return file_to_key(file.name), os.fsencode(file.path), file.fault, file.bytes, file.mtime_ns, class_name
+    path, class_name = os.fsencode(file.path), _class_bytes(file.class_name)
+    return file_to_key(file.name), path, file.fault, file.bytes, file.mtime_ns, class_name
+
+
+def _class_bytes(class_name: str | None) -> bytes | None:
+    return None if class_name is None else os.fsencode(class_name)
 
 
 def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:

@@ -14,7 +14,7 @@ from PIL import Image
 from datasets.clean.manual_labels import VIEWS
 from datasets.scan.scan import make_look
 from harness.errors import UserError
-from harness.images.decode import decode_image, read_file
+from harness.images.decode import decode, read_file
 
 SAME_BITS = 8  # of 64 bits of a difference hash, so many may differ between copies of a photo
 UNLABELLED = {  # all of these are good photos: what is dropped of them is lost
@@ -78,7 +78,7 @@ def sample_good_photos(folder: Path, count: int) -> dict[str, list[str]]:
 
 def read_looks(folder: Path, files: list[str], look_px: int) -> np.ndarray:
     """uint8 (N, look_px, look_px, 3)."""
-    looks = [make_look(decode_image(read_file(folder / file))[0], look_px) for file in files]
+    looks = [make_look(decode(read_file(folder / file)).image, look_px) for file in files]
     return np.stack(looks) if looks else np.zeros((0, look_px, look_px, 3), np.uint8)
 
 

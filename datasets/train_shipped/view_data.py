@@ -27,7 +27,7 @@ from datasets.train_shipped.view_data_art import (
     draw_pattern,
     draw_shapes,
 )
-from harness.images.decode import decode_image, decode_picture, resize_picture
+from harness.images.decode import decode, decode_picture, resize_picture
 from harness.images.letterbox import remove_letterbox
 
 SEEN = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
@@ -77,7 +77,7 @@ def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, l
         kind = messy_kind(index)
         if kind in DAMAGED or "duplicate" in kind:
             continue
-        image, _ = decode_image(make_messy(seed, index).data)
+        image = decode(make_messy(seed, index).data).image
         if MESSY_ASPECTS[0] <= image.width / image.height <= MESSY_ASPECTS[1]:
             looks.append(make_look(image, look_px))
             kinds.append(kind)

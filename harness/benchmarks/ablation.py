@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from pydantic import BaseModel, TypeAdapter
 
-from harness.cli import ConfigOption, SetOption, run_command
+from harness.cli import AS_PATH, ConfigOption, SetOption, run_command
 from harness.config.experiment import Config, check_config, complete_config, config_to_dict, load_config, merge
 from harness.errors import UserError
 from harness.messages import say
@@ -305,8 +305,12 @@ def _cell(values: list[float], form: str) -> str:
 def main(
     config: ConfigOption = Path("configs/sngan_demo.yaml"),
     overrides: SetOption = None,
-    work: Annotated[Path | None, typer.Option(help="Scratch folder; default: runs/.ablation/<config>.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The table; default: ablation.md in the scratch folder.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Scratch folder; default: runs/.ablation/<config>.", **AS_PATH)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The table; default: ablation.md in the scratch folder.", **AS_PATH)
+    ] = None,
     pictures: Annotated[int | None, typer.Option(min=2, help="Training pictures; default: all.")] = None,
     steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; default: half the config's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 2,

@@ -12,6 +12,7 @@ import torch
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.checkpoints.class_tables import fit_classes
 from harness.checkpoints.pretrained import BASE, open_pretrained
+from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_kept_config
 from harness.errors import UserError
 from harness.messages import say
@@ -104,7 +105,7 @@ def load_checkpoint(
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
-    config, known = check_kept_config(meta["config"], str(folder)), meta.get("class_names", [])
+    config, known = check_kept_config(meta["config"], str(folder)), to_class_names(meta.get("class_names", []))
     names = class_names if class_names and meta["num_classes"] else known
     num_classes = len(names) if meta["num_classes"] and class_names else meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
@@ -131,7 +132,7 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
     meta = read_meta(loaded.folder)
     stored = "encoder_ema" if (loaded.folder / "encoder_ema.safetensors").exists() else "encoder"
     encoder = empty_encoder(loaded.config, loaded.num_classes)
-    known = meta.get("class_names", [])
+    known = to_class_names(meta.get("class_names", []))
     encoder.load_state_dict(fit_classes(load_weights(loaded.folder, stored), known, loaded.class_names, loaded.name))
     encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
     return place(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()

@@ -1,9 +1,13 @@
-"""A choice of classes in words: a name or number, a mix of several, one at random for each picture, or all in turn.
+"""Names of classes in one form, and a choice of classes in words: a name or number, a mix of several, one at random for
+each picture, or all in turn.
 
-In: what a person typed, and a generator's class names. Out: the choice. Imports no torch.
+In: names of folders; what a person typed, and a generator's class names. Out: names; the choice. Imports no torch.
 """
 
 import math
+import unicodedata
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +16,37 @@ from harness.errors import UserError
 Label = int | tuple[float, ...]  # a class, or the share of every class
 RANDOM, ALL = "random", "all"
 SHOWN_NAMES = 80  # of the classes in a message
+
+
+def to_class_name(name: str) -> str:
+    """The name of a folder as a class has it: composed (NFC), though a Mac writes it decomposed.
+
+    Bytes that are no UTF-8 are read as Windows-1252, which holds Latin-1; control characters are escaped."""
+    text = unicodedata.normalize("NFC", to_valid_text(name))
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+
+
+def to_valid_text(text: str) -> str:
+    """Text from a file system or a table, whose bytes need not be UTF-8, as text that every file can hold."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, which no bytes stand for
+        raw = text.encode("utf-8", "backslashreplace")
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return raw.decode("latin-1")
+
+
+def to_class_names(names: Iterable[str]) -> list[str]:
+    """Those of a set or a run, which may be older than the one form: names that become alike are numbered."""
+    found: dict[str, None] = {}
+    for name in map(to_class_name, names):
+        number, unique = 2, name
+        while unique in found:
+            unique, number = f"{name} ({number})", number + 1
+        found[unique] = None
+    return list(found)
 
 
 @dataclass(frozen=True)
@@ -40,6 +75,7 @@ def text_to_choice(text: str, names: list[str], key: str = "BRAND", also: tuple[
         key: what the message calls it.
         also: which of the words that name no class are allowed.
     """
+    text, names = to_class_name(text), to_class_names(names)
     if not names:
         if text == RANDOM and RANDOM in also:
             return Choice("random")

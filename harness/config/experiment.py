@@ -3,7 +3,6 @@
 In: `configs/*.yaml` and `--set section.key=value`. Out: a frozen `Config`. Imports no torch.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from harness.config.checks import BASE_PATH, all_keys, d_block_count, find_faults, finetune_content
+from harness.config.paths import expand_path
 from harness.config.schema import (
     Augment,
     Blend,
@@ -42,6 +42,7 @@ RUN_CONFIG = "config.yaml"  # of a run's folder: the whole config that it was be
 
 # Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
 LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness")
+LATER_KEYS += ("data.layout", "data.ignore")
 LATER_KEYS += ("reconstruction.colour_weight", "encoder.polish_steps")
 
 
@@ -170,12 +171,3 @@ def source_folder(data: Data) -> Path:
     if not folder.is_dir():
         raise UserError(f"data.src: found no folder {folder}, {hint}")
     return folder
-
-
-def expand_path(path: str) -> Path:
-    """`$VARIABLES` and `~` expanded; an unset variable is the user's mistake."""
-    expanded = os.path.expanduser(os.path.expandvars(path))
-    if "$" in expanded:
-        variable = expanded.split("$")[1].split("/")[0].strip("{}")
-        raise UserError(f"data.src: found {path}, allowed variables that are set, try `export {variable}=...`")
-    return Path(expanded)

@@ -42,6 +42,8 @@ class Data(Section):
     count: Count
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     looseness: Annotated[float, Field(ge=0, le=5)]
+    layout: Literal["auto", "classes", "flat", "split"]
+    ignore: Annotated[tuple[str, ...], BeforeValidator(_lists_to_tuples)] | None
     img_size: Size
     valid_fraction: Annotated[float, Field(ge=0, le=0.5)]
     fit: Literal["crop", "pad"]

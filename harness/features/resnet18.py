@@ -6,6 +6,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from harness.checkpoints.wrappers import without_wrappers
+from harness.config.paths import expand_path
 from harness.errors import UserError, reason_of
 from harness.features.download_weights import Published, frozen
 from harness.features.featurizer import Featurizer, both_ways
@@ -27,7 +29,7 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
             "imagenet" = torchvision's own, which is looked for in $CARFORGE_WEIGHTS and in torch's hub cache and
             otherwise downloaded there, once.
     """
-    path = PUBLISHED.read()[0] if str(path_or_name) == "imagenet" else Path(path_or_name).expanduser()
+    path = PUBLISHED.read()[0] if str(path_or_name) == "imagenet" else expand_path(str(path_or_name), "encoder.weights")
     if not path.is_file():
         raise UserError(f"ImageNet weights: found no file {path}, allowed a file, or imagenet for torchvision's own")
     state = _read_state(path)
@@ -59,7 +61,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict of weights; try another file, or imagenet")
-    return state
+    return without_wrappers(state)
 
 
 def load_network() -> ResNet18:

@@ -1,7 +1,7 @@
 """Pictures in and out: the one decoder of pictures from anywhere, crops and borders, exact Lanczos, grids, PNG files.
 
-A picture is uint8 (H, W, 3) RGB. What cannot be used raises PictureError with a reason. What a file may cost is bounded
-here: its bytes, format, pixels, parts, and how often a JPEG passes over its pixels.
+A picture is uint8 (H, W, 3), sRGB. What cannot be used raises PictureError with a reason. What a file may cost is
+bounded here: its bytes, format, pixels, parts, and how often a JPEG passes over its pixels.
 """
 
 import io
@@ -11,23 +11,36 @@ import re
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from harness.files import open_file
+from harness.images.colour import MAX_PROFILE_BYTES, to_srgb
+from harness.images.jpeg_scans import cut_scan
 from harness.images.letterbox import remove_letterbox
-from harness.images.magic_bytes import PNG_BEGIN, picture_kind
+from harness.images.magic_bytes import PNG_BEGIN, PNG_END, other_kind, picture_kind
 from harness.storage.atomic import atomic_write
 
-FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow knows 40 more, and their decoders have had the worse bugs
+# By what the first bytes say. Pillow knows 40 more, and their decoders have had the worse bugs.
+PILLOW_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "heic": "HEIF"}
+FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "HEIC")
 MAX_PIXELS = 50_000_000
+MAX_JPEG_PIXELS = 250_000_000  # more than MAX_PIXELS are decoded to a half, a quarter or an eighth a side
+Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # so that a JPEG opens; what is allowed is checked here
+MIN_ROWS = 0.95  # of a picture that is cut short have to decode
+TRUNCATED = "image file is truncated"  # as Pillow's error begins
+TEXT_PARTS, TEXT_BYTES = 32, 2**20  # of a PNG are read, packed or not: orientation and designs are in them
 MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
 MAX_SCAN_PIXELS = 1_500_000_000  # pixels x scans of a JPEG, 1 to 2 ns each: 30 scans of 50 megapixels
 MAX_PARTS = 100_000  # chunks of a PNG, segments and padding bytes of a JPEG: Pillow steps over each in Python
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing nor padding nor a restart
+BLOCK_ROWS, MIN_TAIL_BYTES = 16, 64  # the most rows that a block of a JPEG has; of a scan, enough to show where it ends
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 EXIF_ORIENTATION = 0x0112
 EXIF_TURNS = {
@@ -67,59 +80,142 @@ def read_file(path: Path | str) -> bytes:
         raise PictureError("unreadable", error.strerror or str(error)) from error
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A picture of strangers: `image`, RGB; `size_px`, width and height of the whole as it is seen; `note`: how a
+    picture that is cut short was taken, "" for a whole one."""
+
+    image: Image.Image
+    size_px: tuple[int, int]
+    note: str = ""
+
+
 def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 (H, W, 3) RGB, read-only, of a JPEG, PNG or WEBP with its letterbox bars: see `decode_image`."""
+    """uint8 (H, W, 3) RGB, read-only, of one of FORMATS with its letterbox bars: see `decode`."""
     content = source if isinstance(source, bytes) else read_file(source)
-    return np.asarray(decode_image(content, fast_size, keep_letterbox=True)[0])
+    return np.asarray(decode(content, fast_size, keep_letterbox=True).image)
 
 
-def decode_image(
-    content: bytes, fast_size: tuple[int, int] | None = None, *, keep_letterbox: bool = False
-) -> tuple[Image.Image, tuple[int, int]]:
-    """(RGB image without its letterbox bars, width and height of the whole as it is seen) of a JPEG, PNG or WEBP:
-    upright, first frame, alpha over white. PictureError for everything that is refused.
+def decode(content: bytes, fast_size: tuple[int, int] | None = None, *, keep_letterbox: bool = False) -> Decoded:
+    """A picture of one of FORMATS without its letterbox bars: upright, first frame, alpha over white, in sRGB.
+    PictureError for everything that is refused.
 
     `fast_size` (height, width): it will be resized to this, so a JPEG may be decoded smaller, not under twice this.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is refused below anyway
         try:
-            image, size_px = _decode(content, fast_size)
-            return (image if keep_letterbox else remove_letterbox(image)), size_px
+            found = _decode(content, fast_size)
+            return found if keep_letterbox else Decoded(remove_letterbox(found.image), found.size_px, found.note)
         except PictureError:
             raise
         except UnidentifiedImageError as error:
-            raise PictureError("format", f"not one of {', '.join(FORMATS)}, or its header is damaged") from error
+            raise PictureError("damaged", f"a {picture_kind(content)} whose header is damaged") from error
         except Image.DecompressionBombError as error:
-            raise PictureError("too_large", f"more than {MAX_PIXELS // 10**6} megapixels") from error
+            raise PictureError("too_large", f"more than {MAX_JPEG_PIXELS // 10**6} megapixels") from error
         except MemoryError as error:
             raise PictureError("too_large", "not enough memory to decode it") from error
         except Exception as error:  # bytes of strangers: a decoder may raise anything, and the next picture counts
             raise PictureError("damaged", str(error) or type(error).__name__) from error
 
 
-def _decode(content: bytes, fast_size: tuple[int, int] | None) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(content: bytes, fast_size: tuple[int, int] | None) -> Decoded:
     kind = picture_kind(content)
-    if kind == "png":
-        check_png(content)
+    if kind is None:
+        raise PictureError("format", f"found {other_kind(content)}, allowed {', '.join(FORMATS)}")
+    _check_decoder(kind)
+    content, profile, ends = check_png(content) if kind == "png" else (content, None, True)
     scans = count_jpeg_scans(content) if kind == "jpg" else 1
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=(PILLOW_FORMATS[kind],)) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            limit = MAX_PIXELS // 10**6
-            raise PictureError("too_large", f"{width}x{height} pixels, allowed {limit} megapixels")
+        if width * height > (most := MAX_JPEG_PIXELS if kind == "jpg" else MAX_PIXELS):
+            raise PictureError("too_large", f"{width}x{height} pixels, allowed {most // 10**6} megapixels")
         if width * height * scans > MAX_SCAN_PIXELS:
             limit = MAX_SCAN_PIXELS // (width * height)
             raise PictureError("too_large", f"a JPEG of {width}x{height} pixels in {scans} scans, allowed {limit}")
         orientation = _orientation(image)
-        turn = EXIF_TURNS.get(orientation)
-        size_px = (width, height) if orientation not in EXIF_SIDEWAYS else (height, width)
-        if fast_size is not None and image.format == "JPEG":
-            height, width = fast_size if orientation not in EXIF_SIDEWAYS else fast_size[::-1]
-            image.draft(None, (2 * width, 2 * height))
+        turn, sideways = EXIF_TURNS.get(orientation), orientation in EXIF_SIDEWAYS
+        if kind == "jpg":
+            _reduce(image, (fast_size[1], fast_size[0]) if fast_size is not None and sideways else fast_size)
+        loaded, note = _load(image, content, kind)
+        note = note if ends or note else "cut short: all of its rows decode"
+        rgb = _to_rgb(loaded, profile or image.info.get("icc_profile"))
+        size_px = (height, width) if sideways else (width, height)
+        return Decoded(rgb if turn is None else rgb.transpose(turn), size_px, note)
+
+
+def _check_decoder(kind: str) -> None:
+    if kind == "avif" and not features.check("avif"):
+        raise PictureError("format", "found avif, which this Pillow cannot read, try pip install --upgrade pillow")
+    if kind == "heic":
+        try:
+            import_module("pillow_heif").register_heif_opener(thumbnails=False)
+        except ImportError as error:
+            raise PictureError(
+                "format", "found heic, which needs the heif extra, try pip install pillow-heif"
+            ) from error
+
+
+def _reduce(image: Image.Image, fast_size: tuple[int, int] | None) -> None:
+    """A JPEG is decoded smaller where it is too large, or `fast_size` (height, width) does with less."""
+    width, height = wanted = image.size
+    factor = 1
+    while width * height > MAX_PIXELS * factor**2:
+        factor *= 2
+    if fast_size is not None and image.format == "JPEG":
+        wanted = 2 * fast_size[1], 2 * fast_size[0]
+    if factor > 1 or wanted != image.size:
+        image.draft(None, (min(wanted[0], width // factor), min(wanted[1], height // factor)))  # pyright: ignore
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError("too_large", f"{width}x{height} pixels, which cannot be decoded smaller")
+
+
+def _load(image: Image.Image, content: bytes, kind: str) -> tuple[Image.Image, str]:
+    """(the image as far as it decodes, a note where that is not all of it).
+
+    What is cut short is taken where MIN_ROWS of its rows decode. The others go, or stay coarser in a progressive JPEG
+    of which only the last scan is cut."""
+    try:
         image.load()
-        rgb = _to_rgb(image)
-        return (rgb if turn is None else rgb.transpose(turn)), size_px
+        return image, ""
+    except OSError as error:
+        if kind not in ("jpg", "png") or image.info.get("interlace") or not str(error).startswith(TRUNCATED):
+            raise
+        start = cut_scan(content) if kind == "jpg" else None
+        if start is None:
+            image.tile = []  # pyright: ignore  # what it has is all that comes
+            rows = _last_row(np.asarray(image))
+            found = image.crop((0, 0, image.width, rows))
+        else:
+            found, rows = _load_but_last_scan(content, start, image.size)
+        if rows < MIN_ROWS * image.height:
+            text = f"cut short: {rows} of {image.height} rows decode, allowed {MIN_ROWS:.0%} or more"
+            raise PictureError("damaged", text) from error
+        return found, f"cut short: {rows / image.height:.1%} of its rows decode"
+
+
+def _load_but_last_scan(content: bytes, start: int, size_px: tuple[int, int]) -> tuple[Image.Image, int]:
+    """(a progressive JPEG whose last scan, from byte `start`, is cut; how many rows have all of it). The rows below
+    are without that scan. How far it goes shows where a little less of it differs, but for the block that is torn."""
+    less = len(content) - max(MIN_TAIL_BYTES, (len(content) - start) // 100)
+    found, shorter, coarse = (_load_part(content[:end], size_px) for end in (len(content), less, start))
+    differing = np.flatnonzero((np.asarray(found) != np.asarray(shorter)).any(axis=(1, 2) if found.im.bands > 1 else 1))
+    rows = max(0, int(differing[0]) - BLOCK_ROWS) if len(differing) else 0
+    found.paste(coarse.crop((0, rows, *size_px)), (0, rows))
+    return found, rows
+
+
+def _load_part(content: bytes, size_px: tuple[int, int]) -> Image.Image:
+    """As far as the scans go of a progressive JPEG, at this size."""
+    with Image.open(io.BytesIO(content + JPEG_END), formats=("JPEG",)) as image:
+        image.draft(None, size_px)  # pyright: ignore
+        image.load()
+        return image
+
+
+def _last_row(values: np.ndarray) -> int:
+    """How many rows there are down to the last that is not all zeros, as rows are that were not decoded."""
+    return int(np.flatnonzero(values.reshape(len(values), -1).any(axis=1)).max(initial=-1)) + 1
 
 
 def count_jpeg_scans(content: bytes) -> int:
@@ -141,22 +237,57 @@ def count_jpeg_scans(content: bytes) -> int:
     return scans
 
 
-def check_png(content: bytes) -> None:
-    """PictureError where a PNG's own checksums say that it is damaged: its decoder looks at few of them."""
-    place, parts, view = len(PNG_BEGIN), 0, memoryview(content)
-    while place + 12 <= len(content):
+def check_png(content: bytes) -> tuple[bytes, bytes | None, bool]:
+    """(what Pillow is given, the ICC profile, whether its end is there) of a PNG; PictureError where its own checksums
+    say that it is damaged: its decoder looks at few of them. Long texts, which Pillow would refuse, are left out."""
+    place, parts, texts, view = len(PNG_BEGIN), 0, 0, memoryview(content)
+    kept, profile, seen = [view[:place]], None, b""
+    while place + 12 <= len(content) and seen != b"IEND":
         size = int.from_bytes(view[place : place + 4], "big")
         end = place + 8 + size
         if end + 4 > len(content):
             break
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise PictureError("damaged", f"the checksum of the PNG's part at byte {place} does not fit")
-        if view[place + 4 : place + 8] == b"IEND":
-            return
+        seen = bytes(view[place + 4 : place + 8])
+        if seen == b"iCCP":
+            profile = profile or _png_profile(bytes(view[place + 8 : end]))
+        elif seen not in PNG_TEXTS:
+            kept.append(view[place : end + 4])
+        elif texts < TEXT_PARTS and _is_short_text(seen, bytes(view[place + 8 : min(end, place + 8 + TEXT_BYTES + 1)])):
+            kept.append(view[place : end + 4])
+            texts += 1
         place = end + 4
         parts += 1
         _check_parts(parts)
-    raise PictureError("damaged", "the PNG ends too early")
+    if seen == b"IEND":
+        return b"".join(kept), profile, True
+    if PNG_END in content[place:]:
+        raise PictureError("damaged", f"the size of the PNG's part at byte {place} does not fit")
+    if content[place + 4 : place + 8] != b"IDAT" and seen != b"IDAT":
+        raise PictureError("damaged", "the PNG ends too early")
+    return b"".join([*kept, view[place:]]), profile, False
+
+
+def _png_profile(body: bytes) -> bytes | None:
+    """Unpacked no further than a profile may be large; None where it is larger or damaged."""
+    try:
+        found = zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], MAX_PROFILE_BYTES + 1)
+    except zlib.error:
+        return None
+    return found if len(found) <= MAX_PROFILE_BYTES else None
+
+
+def _is_short_text(kind: bytes, body: bytes) -> bool:
+    """Whether it is short as it stands and, where it is packed, unpacked."""
+    key, _, rest = body.partition(b"\0")
+    if len(body) > TEXT_BYTES or kind == b"tEXt" or (kind == b"iTXt" and rest[:1] != b"\1"):
+        return len(body) <= TEXT_BYTES
+    packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
+    try:
+        return len(zlib.decompressobj().decompress(packed, TEXT_BYTES + 1)) <= TEXT_BYTES
+    except zlib.error:
+        return False
 
 
 def _check_parts(parts: int) -> None:
@@ -171,18 +302,17 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
+def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own convert clips at 255
         levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         over_white = Image.new("RGB", image.size, (255, 255, 255))
-        over_white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+        over_white.paste(to_srgb(image.convert("RGB"), profile), mask=image.getchannel("A"))
         return over_white
-    return image.convert("RGB")
+    image = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
+    return to_srgb(image, profile).convert("RGB")
 
 
 def centred_box(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -294,9 +424,9 @@ def encode_png(picture: np.ndarray, text: dict[str, str] | None = None) -> bytes
 
 
 def read_png_text(content: bytes, key: str) -> str:
-    """The text chunk of a PNG that decodes; empty where it has none. PictureError for what `decode_image` refuses."""
-    decode_image(content)
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    """The text chunk of a PNG that decodes; empty where it has none. PictureError for what `decode` refuses."""
+    decode(content)
+    with Image.open(io.BytesIO(check_png(content)[0]), formats=("PNG",)) as image:
         image.load()  # text may stand behind the pixels
         return str(image.info.get(key, ""))
 

@@ -16,6 +16,7 @@ from harness.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from harness.checkpoints.class_tables import class_changes, fit_classes
+from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, Loss, config_to_dict
 from harness.errors import UserError
 from harness.features.frozen_maps import load_frozen_maps
@@ -172,7 +173,7 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
     Args:
         class_names: of the run's training set, where the checkpoint is of a run that may know others.
     """
-    known = read_meta(folder).get("class_names", [])
+    known = to_class_names(read_meta(folder).get("class_names", []))
     wanted = known if class_names is None or not run.num_classes else class_names
     if changes := class_changes(known, wanted):
         run.world.on_first(lambda: say(f"classes beside those of {folder}: {changes}"))

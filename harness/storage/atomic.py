@@ -63,9 +63,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """`content` (text as UTF-8) at `path`, whole or not at all."""
+    """`content` (text as UTF-8, see `text_to_bytes`) at `path`, whole or not at all."""
     with atomic_file(path) as stream:
-        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.write(text_to_bytes(content) if isinstance(content, str) else content)
+
+
+def text_to_bytes(text: str) -> bytes:
+    """UTF-8; a path may hold bytes that are no text, which are escaped."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager

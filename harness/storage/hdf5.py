@@ -16,6 +16,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from harness.config.class_choice import to_class_names
 from harness.errors import UserError, reason_of, refuse_newer
 from harness.storage.atomic import PARTIAL_SUFFIX, sync_and_rename
 
@@ -130,13 +131,12 @@ class PackedSet:
         _check_layout(path, file)
         self.imgs: Any = file["imgs"]
         self.count, _, self.height, self.width = self.imgs.shape
-        self.class_names: list[str] = json.loads(_read_attribute(file, "class_names"))
+        written = json.loads(_read_attribute(file, "class_names"))
+        self.class_names = to_class_names(written)
         self.attributes = _read_attributes(file)
         self.labels = _read_whole(file, "labels")
         self.row_sha256 = _read_whole(file, "row_sha256")
-        self.sha256 = set_sha256(
-            (3, self.height, self.width), self.class_names, self.attributes, self.labels, self.row_sha256
-        )
+        self.sha256 = set_sha256((3, self.height, self.width), written, self.attributes, self.labels, self.row_sha256)
         if self.sha256 != _read_attribute(file, "set_sha256"):
             raise UserError(f"{path}: damaged (labels, hashes or attributes do not fit set_sha256); {REBUILD}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))

@@ -23,6 +23,6 @@ def check_output(path: Path, is_ours: Callable[[Path], bool], force: bool = Fals
         raise UserError(f"OUT: found {path}, which is the source itself, allowed another file")
     if not force and not is_ours(path):
         raise UserError(
-            f"OUT: found {path}, a file that this command did not write, allowed a new name, or --force (make: FORCE=1) "
-            "to replace it"
+            f"OUT: found {path}, a file that this command did not write, allowed a new name, or --force (make: "
+            "FORCE=1) to replace it"
         )

@@ -37,7 +37,7 @@ from harness.config.experiment import (
 from harness.errors import UserError
 from harness.files import read_file
 from harness.messages import say
-from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers
+from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers, text_to_bytes
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none
 from harness.storage.lock import hold_lock
 
@@ -284,7 +284,7 @@ def _append(path: Path, line: str) -> None:
     """A whole line at the end of the file, or (full disk) the file as it was."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
     try:
-        append_whole(descriptor, line.encode())
+        append_whole(descriptor, text_to_bytes(line))
     finally:
         os.close(descriptor)
 

@@ -49,6 +49,7 @@ def picture_line(wanted: Wanted, status: str, **found: Any) -> dict[str, Any]:
         "license": wanted.license,
         "author": wanted.author,
         "title": wanted.title,
+        "split": wanted.split,
         "etag": None,
         "last_modified": None,
         "attempts": 1,

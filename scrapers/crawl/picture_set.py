@@ -58,7 +58,7 @@ class PictureSet:
         if len(content) > self.manners.max_bytes:
             reason = f"too_large: {len(content)} bytes, allowed {self.manners.max_bytes}"
         elif kind is None:
-            reason = f"format: found {other_kind(content)}, allowed jpg, png, webp"
+            reason = f"format: found {other_kind(content)}, allowed {', '.join(PICTURE_TYPES)}"
         if kind is None or reason:
             self.ledger.add(picture_line(wanted, REFUSED, reason=reason))
             return REFUSED

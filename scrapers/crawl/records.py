@@ -12,7 +12,8 @@ DONE, FAILED, GONE, REFUSED = "done", "failed", "gone", "refused"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A picture that a source asks for, with what the source knows of it. `page` is the address it was found on."""
+    """A picture that a source asks for, with what the source knows of it. `page` is the address it was found on;
+    `split`: train or valid, where its folder says it."""
 
     url: str
     source: str
@@ -22,6 +23,7 @@ class Wanted:
     license: str | None = None
     author: str | None = None
     title: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)

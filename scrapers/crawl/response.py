@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from harness.images.magic_bytes import looks_whole, other_kind, picture_kind
+from harness.images.magic_bytes import PICTURE_TYPES, looks_whole, other_kind, picture_kind
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.records import FAILED, GONE, REFUSED, FetchError
 from scrapers.crawl.ssrf_guard import check_url
@@ -79,7 +79,8 @@ def check_picture(answer: Answer) -> None:
         other = other_kind(answer.body)
         if other in STAND_INS:
             raise TryAgain(f"not_a_picture: {other}", FAILED, answer.status, host_fault=False)
-        raise FetchError(str(answer.url), REFUSED, f"format: found {other}, allowed jpg, png, webp", answer.status)
+        reason = f"format: found {other}, allowed {', '.join(PICTURE_TYPES)}"
+        raise FetchError(str(answer.url), REFUSED, reason, answer.status)
     # A body that ends with its connection: only the picture itself can tell that it is whole.
     unbounded = "content-length" not in answer.headers and "transfer-encoding" not in answer.headers
     if unbounded and not looks_whole(answer.body, kind):

@@ -11,7 +11,7 @@ from harness.storage.atomic import TEMP_PREFIX, atomic_write, sync_folder
 from harness.storage.json_files import read_json_or_none
 from scrapers.crawl.ledger import short_hash
 
-FILE_NAME = re.compile(r"([0-9a-f]{64})\.(jpg|png|webp)")
+FILE_NAME = re.compile(r"([0-9a-f]{64})\.(jpg|png|webp|avif|heic)")
 
 
 class PictureFiles:

@@ -9,6 +9,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ from harness.errors import UserError
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
 from scrapers.local import tar
-from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, printable
+from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, Reading, printable
 
 GIB = 1 << 30
 RATIO_FREE_BYTES = 1 << 16  # a small plain picture may shrink well
+UTF8_FLAG = 0x800
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Caps:
 
 
 def import_archive(
-    path: Path, pictures: PictureSet, *, always_make: bool = False, limit: int | None = None, caps: Caps | None = None
-) -> Tally:
+    path: Path, pictures: PictureSet, *, reading: Reading | None = None, limit: int | None = None,
+    caps: Caps | None = None,
+) -> Tally:  # fmt: skip
     """Every picture of a zip or tar (also .gz, .bz2, .xz) into the store. UserError when it is none, or is cut short.
 
     `limit`: so many pictures at most. Imported again, it is read again, and what is there stays as it is.
@@ -47,7 +50,7 @@ def import_archive(
     if not path.is_file():
         raise UserError(f"SRC: found no file {path}, allowed a zip or tar of pictures (SOURCE=folder for a folder)")
     members = _tar_members if tar.is_tar(path) or not zipfile.is_zipfile(path) else _zip_members
-    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", always_make)
+    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", reading)
     return importer.run(partial(members, path, caps or Caps()), limit)
 
 
@@ -64,7 +67,15 @@ def _zip_members(path: Path, caps: Caps) -> Iterator[Member]:
         if total_bytes > max(tar.FREE_BYTES, caps.total_ratio * path.stat().st_size):
             raise tar.bomb_error(path, f"{path.stat().st_size} bytes unpack to {total_bytes}")
         for info in infos:
-            yield Member(info.orig_filename, _zip_fault(info, caps), partial(_read_zip, archive, info))
+            yield Member(_zip_name(info), _zip_fault(info, caps), partial(_read_zip, archive, info))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """As it was meant: a Mac writes UTF-8 without the flag that says so, which zipfile then takes for code page 437."""
+    with suppress(UnicodeError):
+        if not info.flag_bits & UTF8_FLAG:
+            return info.orig_filename.encode("cp437").decode("utf-8")
+    return info.orig_filename
 
 
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:

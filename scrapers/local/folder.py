@@ -11,12 +11,12 @@ from harness.files import open_file
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally
 from scrapers.local import importer
-from scrapers.local.importer import Importer, Member, printable
+from scrapers.local.importer import Importer, Member, Reading, printable
 
 
 def import_folder(
-    folder: Path, pictures: PictureSet, *, source: str = "folder", always_make: bool = False, limit: int | None = None,
-    label: str | None = None,
+    folder: Path, pictures: PictureSet, *, source: str = "folder", reading: Reading | None = None,
+    limit: int | None = None, label: str | None = None,
 ) -> Tally:  # fmt: skip
     """Every picture below a folder into the store, in the order of names. `label`: what its files are called after.
 
@@ -27,7 +27,7 @@ def import_folder(
             f"SRC: found no folder {folder}, allowed a folder of pictures (SOURCE=archive for a zip or tar)"
         )
     name = f"folder:{printable(label or folder.resolve().name)}"
-    return Importer(pictures, source, name, always_make).run(partial(_members, folder), limit)
+    return Importer(pictures, source, name, reading).run(partial(_members, folder), limit)
 
 
 def _members(folder: Path) -> Iterator[Member]:

@@ -4,21 +4,22 @@ import hashlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import error as struct_error
 
 from harness.errors import Interrupted, UserError
-from harness.images.magic_bytes import other_kind, picture_kind
+from harness.images.layout import FolderCounts, Layout, LayoutName, Place, read_layout
+from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
+from harness.messages import say
 from harness.runtime.progress import Progress
 from scrapers.crawl.ledger import picture_line, read_lines
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import DONE, REFUSED, Tally, Wanted
 from scrapers.sites.car_specs import specs_from_name
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 MAX_PICTURE_BYTES = 32 << 20
 ARCHIVE_BEGINS = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"Rar!", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
 HEAD_BYTES = 512  # enough to tell a picture, or an archive inside the archive
@@ -40,16 +41,26 @@ class Member:
     read: Callable[[int], bytes]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the folders of a source are read: data.layout and data.ignore of configs/base.yaml. `always_make`: classes
+    are the makes in the files' names."""
+
+    layout: LayoutName = "auto"
+    ignore: Sequence[str] | None = None
+    always_make: bool = False
+
+
 class Importer:
-    """Hands the files of one archive or folder over, one by one. `always_make`: classes are the makes in the names.
+    """Hands the files of one archive or folder over, one by one.
 
     A file that is there as it was before is skipped. One that has other content under the same name gets an address of
     its own, `<name>@<begin of its hash>`: neither is lost.
     """
 
-    def __init__(self, pictures: PictureSet, source: str, label: str, always_make: bool = False) -> None:
-        self.pictures, self.source, self.label, self.always_make = pictures, source, label, always_make
-        self.root: tuple[str, ...] = ()  # the folders that stand around everything and so are no classes
+    def __init__(self, pictures: PictureSet, source: str, label: str, reading: Reading | None = None) -> None:
+        self.pictures, self.source, self.label, self.reading = pictures, source, label, reading or Reading()
+        self.layout = Layout(FolderCounts())
         self.known = _known_files(pictures.folder, f"{label}#")
         self.tally = Tally()
         self.progress = Progress("pictures", None)
@@ -58,7 +69,7 @@ class Importer:
         """Every member in its order, which are gone through twice. `limit`: so many pictures at most."""
         seen: Counter[str] = Counter()
         with self.progress:
-            self.root = common_root(self._readable_names(members()))
+            self.layout = self._read_layout(members())
             for member in members():
                 if limit is not None and self.tally.done + self.tally.skipped >= limit:
                     break
@@ -66,13 +77,24 @@ class Importer:
                 if seen[member.name] > 1:
                     name = f"{member.name} ({seen[member.name]})"
                     self.refuse(name, "duplicate_name: the first of this name counts")
-                elif member.fault:
-                    self.refuse(member.name, member.fault)
                 else:
-                    self._read(member)
+                    place = self.layout.place(member.name)
+                    if fault := member.fault or place.fault:
+                        self.refuse(member.name, fault)
+                    else:
+                        self._read(member, place)
         return self.tally
 
-    def _read(self, member: Member) -> None:
+    def _read_layout(self, members: Iterator[Member]) -> Layout:
+        counts = FolderCounts(self.reading.ignore)
+        for name in self._readable_names(members):
+            counts.add(name)
+        layout = read_layout(counts, self.reading.layout)
+        if (how := layout.describe(self.reading.layout)) and not self.reading.always_make:
+            say(f"{self.label.partition(':')[2]}: {how}")
+        return layout
+
+    def _read(self, member: Member, place: Place) -> None:
         try:
             head = member.read(HEAD_BYTES)
             content = member.read(-1) if picture_kind(head) else b""
@@ -84,11 +106,11 @@ class Importer:
         if len(content) > MAX_PICTURE_BYTES:
             self.refuse(member.name, f"too_large: {len(content)} bytes or more, allowed {MAX_PICTURE_BYTES}")
         elif content:
-            self.take(member.name, content)
+            self.take(member.name, content, place)
         else:
             self.refuse(member.name, why_no_picture(head))
 
-    def take(self, name: str, content: bytes) -> None:
+    def take(self, name: str, content: bytes, place: Place) -> None:
         """A picture (by its first bytes)."""
         url, sha256 = self._url(name), hashlib.sha256(content).hexdigest()
         if self.known.get(url, sha256) != sha256 or self._is_refused(url):  # it was something else before
@@ -98,9 +120,10 @@ class Importer:
             return
         specs = specs_from_name(name.rpartition("/")[2])
         make = specs["make"] if specs else None
-        folder = class_folder(name, self.root)
-        class_name = make if make and (self.always_make or not folder) else folder
-        self._count(self.pictures.add_local(content, Wanted(url, self.source, class_name=class_name, specs=specs)))
+        folder = place.class_name
+        class_name = make if make and (self.reading.always_make or not folder) else folder
+        wanted = Wanted(url, self.source, class_name=class_name, specs=specs, split=place.split)
+        self._count(self.pictures.add_local(content, wanted))
 
     def refuse(self, name: str, reason: str) -> None:
         """A line in the ledger for what is not taken, unless it says so already; it takes nothing from a picture that
@@ -151,40 +174,10 @@ def _has_content(path: Path) -> bool:
 def why_no_picture(content: bytes) -> str:
     if content.startswith(ARCHIVE_BEGINS) or content[257:262] == b"ustar":
         return "nested_archive: archives inside are not opened"
-    return f"not_a_picture: {other_kind(content)}, not jpeg, png or webp"
-
-
-def common_root(names: Iterable[str]) -> tuple[str, ...]:
-    """The folders that every picture lies in: `data/imgs` of data/imgs/audi/1.jpg and data/imgs/bmw/1.jpg."""
-    root: tuple[str, ...] | None = None
-    for name in names:
-        folders = _folders(name)
-        if not name.lower().endswith(PICTURE_SUFFIXES) or _is_hidden(name):
-            continue
-        if root is None:
-            root = folders
-        shared = 0
-        while shared < min(len(root), len(folders)) and root[shared] == folders[shared]:
-            shared += 1
-        root = root[:shared]
-    return root or ()
-
-
-def class_folder(name: str, root: tuple[str, ...]) -> str | None:
-    """The first folder below the root."""
-    folders = _folders(name)
-    return folders[len(root)] if folders[: len(root)] == root and len(folders) > len(root) else None
+    return f"not_a_picture: {other_kind(content)}, allowed {', '.join(PICTURE_TYPES)}"
 
 
 def printable(name: str) -> str:
     """A name as text that can be written anywhere, whatever bytes it has."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
-def _folders(name: str) -> tuple[str, ...]:
-    return tuple(part for part in name.split("/")[:-1] if part not in ("", "."))
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.config.class_choice import to_valid_text
 from harness.errors import UserError
 from harness.files import open_file
+from harness.storage.tables import decode_table, delimiter_of, from_cell
 from scrapers.crawl.records import Wanted
 from scrapers.sites.source import Pages
 
@@ -40,11 +42,11 @@ def _read(path: Path) -> list[Wanted]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(f"SRC: found more than {MAX_BYTES} bytes in {path}, allowed a list of addresses")
-        text = content.decode("utf-8-sig")
+        text = to_valid_text(decode_table(content))
     except OSError as error:
         raise UserError(f"SRC: cannot read {path} ({error.strerror}), allowed a file of picture addresses") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"SRC: found bytes that are no UTF-8 text in {path}, allowed a list of addresses") from error
+        raise UserError(f"SRC: found bytes that are no text in {path}, allowed a list of addresses") from error
     lines = [
         (number, line.strip())
         for number, line in enumerate(text.splitlines(), 1)
@@ -52,10 +54,11 @@ def _read(path: Path) -> list[Wanted]:
     ]
     if not lines:
         raise UserError(f"SRC: found no address in {path}, allowed one a line, or a CSV with a column url")
-    columns = [cell.lower() for cell in _cells(lines[0][1])]
+    delimiter = delimiter_of(lines[0][1])
+    columns = [cell.lower() for cell in _cells(lines[0][1], delimiter)]
     if "url" in columns:
         _check_columns(columns, path)
-        rows = [(number, _cells(line)) for number, line in lines[1:]]
+        rows = [(number, _filled(_cells(line, delimiter), len(columns))) for number, line in lines[1:]]
     else:
         columns, rows = ["url"], [(number, [line]) for number, line in lines]
     faults = [f"  line {number}: {fault}" for number, cells in rows if (fault := _fault(cells, columns))]
@@ -66,8 +69,13 @@ def _read(path: Path) -> list[Wanted]:
     return [_wanted(dict(zip(columns, cells, strict=True))) for _, cells in rows]
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line]))]
+def _cells(line: str, delimiter: str) -> list[str]:
+    return [from_cell(cell.strip()) for cell in next(csv.reader([line], delimiter=delimiter))]
+
+
+def _filled(cells: list[str], count: int) -> list[str]:
+    """A spreadsheet leaves out empty cells at the end of a row."""
+    return cells + [""] * (count - len(cells))
 
 
 def _check_columns(columns: list[str], path: Path) -> None:
@@ -79,7 +87,7 @@ def _check_columns(columns: list[str], path: Path) -> None:
 
 def _fault(cells: list[str], columns: list[str]) -> str | None:
     if len(cells) != len(columns):
-        return f"found {len(cells)} cells, allowed as many as there are columns"
+        return f"found {len(cells)} cells, allowed the {len(columns)} columns of the head"
     url = cells[columns.index("url")]
     try:
         parts = urlsplit(url)

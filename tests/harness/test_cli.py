@@ -5,7 +5,9 @@ import os
 import shutil
 import sys
 import types
+import typing
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from harness import __main__ as command_line
 from harness.cli import run_command
 from harness.errors import Interrupted, UserError
 from harness.launch import launch
+from tests.commands import run_python
 from tests.conftest import ROOT
 from tests.harness.sabotage import raising
 from tests.harness.tiny_runs import BASE as BASE_PATH
@@ -67,6 +70,26 @@ def test_odd_file_names_can_be_told(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         run_command(raising(UserError(os.fsdecode(b"\xff.png: unreadable"))))
     assert "udcff.png" in capsys.readouterr().err
+
+
+def test_odd_paths_can_be_printed():
+    code = "from harness.cli import run_command; run_command(lambda: print('runs/caf\\udce9'))"
+    done = run_python("-X", "utf8", "-c", code)
+    assert (done.returncode, done.stdout) == (0, "runs/caf\\udce9\n")
+
+
+@pytest.mark.parametrize("module", ["harness.__main__", "blend.__main__"])
+def test_every_path_of_a_command_has_its_home_expanded(module, monkeypatch):
+    monkeypatch.setenv("HOME", "elsewhere")
+    found = [
+        option
+        for function in vars(import_module(module)).values()
+        if isinstance(function, types.FunctionType) and function.__module__ == module
+        for hint in typing.get_type_hints(function, include_extras=True).values()
+        for option in getattr(hint, "__metadata__", ())
+        if Path in (typing.get_args(hint)[0], *typing.get_args(typing.get_args(hint)[0]))
+    ]
+    assert found and [str(option.parser("~/x")) for option in found] == ["elsewhere/x"] * len(found)
 
 
 def test_help_and_dry_run_need_no_torch(tmp_path):

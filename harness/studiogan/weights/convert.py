@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.checkpoints.checkpoint import checkpoint_folder, load_state, load_weights, read_meta, save_checkpoint
 from harness.checkpoints.sampling import standing_copy
+from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_kept_config, config_to_dict
 from harness.errors import UserError
 from harness.networks.build import build_networks, config_to_spec, spec_to_networks
@@ -181,6 +182,8 @@ def export_checkpoint(
             optimizer = state["g_optimizer" if letter == "G" else "d_optimizer"]
             content["optimizer"] = to_foreign_optimizer(optimizer, networks[name], version)
             content |= _facts_of(letter, version, facts, config, state["lecam"])
+        if num_classes and meta.get("class_names"):
+            content["class_names"] = to_class_names(meta["class_names"])  # StudioGAN passes over it; an import reads it
         write_pth(out / file_name(letter, when, step), content)
     if state["lecam"] is not None and version == "0.2.0":
         write_pth(out / f"lecam-step={step}.pt", dict(state["lecam"]))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.checkpoints.wrappers import without_wrappers
 from harness.errors import UserError, reason_of
 from harness.storage.atomic import atomic_write
 
@@ -93,6 +94,7 @@ def read_pth(path: Path) -> dict[str, Any]:
         content = {"state_dict": content}
     if not isinstance(content, dict) or not _are_tensors(content.get("state_dict")):
         raise UserError(f"{path}: found no state_dict of tensors in it, allowed a network's weights, try another file")
+    content = {**content, "state_dict": without_wrappers(content["state_dict"])}
     step = content.get("step", 0)
     if type(step) is not int or step < 0:
         raise UserError(f"{path}: found step {step!r}, allowed a whole number, try another copy")

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.checkpoints.checkpoint import checkpoint_folder, read_meta, save_checkpoint
 from harness.checkpoints.load import find_checkpoint
+from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_config, config_to_dict, load_config, read_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
@@ -50,7 +51,7 @@ def import_run(
     given = parse_overrides(overrides)
     made = check_config(merge(merge(config_to_dict(made), changes), given), str(config or path))
     _drop_other_optimizers(foreign)
-    names = [str(number) for number in range(count_classes(foreign) if made.model.conditional else 0)]
+    names = _class_names(foreign, count_classes(foreign) if made.model.conditional else 0)
     facts = {"data_sha256": None, "class_names": names, "imported_from": str(Path(path).resolve())}
     parts = foreign_to_parts(foreign, made, facts)
 
@@ -60,6 +61,14 @@ def import_run(
     _tell_unknown(path, [key for key in unknown if key.split(".")[1] not in given.get(key.split(".")[0], {})], made)
     _write_run(final, made, parts, f"imported from {path}")
     return final
+
+
+def _class_names(foreign: ForeignCheckpoint, count: int) -> list[str]:
+    """As our own export keeps them beside the weights; StudioGAN knows numbers alone."""
+    found = foreign.fact("class_names")
+    if isinstance(found, list) and len(found) == count and all(isinstance(name, str) for name in found):
+        return to_class_names(found)
+    return [str(number) for number in range(count)]
 
 
 def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], dict[str, Any]], text: str) -> None:

@@ -57,6 +57,20 @@ def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path, fit: Fit):
     assert np.array_equal(parents.pictures[2], alone), "the letterbox bars are still there"
 
 
+def test_a_picture_that_lacks_its_last_bytes_is_taken_and_told(tmp_path: Path, capsys):
+    content = encoded(scene(1000, 600), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(content[:-2])
+    assert load_folder(tmp_path, 32, 64, "crop").names == ["a.jpg"]
+    assert "a.jpg: cut short: 9" in capsys.readouterr().err
+
+
+def test_thumbnails_of_a_system_are_no_parents(tmp_path: Path):
+    save(tmp_path / "a.jpg", 1)
+    save(tmp_path / "@eaDir" / "a.jpg" / "SYNOPHOTO_THUMB_M.jpg", 1)
+    save(tmp_path / "old" / "Rejected" / "b.jpg", 2)
+    assert load_folder(tmp_path, 32, 64, "crop").names == ["a.jpg"]
+
+
 def test_sub_folders_are_looked_into_and_what_is_no_picture_is_not(tmp_path: Path, capsys: pytest.CaptureFixture):
     for number, name in enumerate(["vw/b.png", "vw/a.png", "audi/z.png", ".hidden/x.png", ".x.png"]):
         save(tmp_path / name, number)

@@ -1,5 +1,6 @@
 """What a person decided is read back as it was written, and a bad line is named."""
 
+import csv
 import hashlib
 import subprocess
 import sys
@@ -61,10 +62,10 @@ def test_a_new_decision_takes_the_place_of_the_old_one_and_a_line_can_go(path):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(st.binary(min_size=1, max_size=30).map(lambda name: name.decode("utf-8", "surrogateescape"))),
-    note=st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20),
+    note=st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], include_characters="\n\t=+-@'"), max_size=20),
 )
 def test_whatever_a_file_is_called(path, names, note):
-    """Names of strangers: commas, quotes, newlines, bytes that are no UTF-8. Each stays one line."""
+    """Names of strangers: commas, quotes, newlines, bytes that are no UTF-8. Notes of several lines, formulas."""
     wanted = {sha(repr(name)): Decision(name, sha(repr(name)), "keep", "", note) for name in names}
     write_decisions(path, wanted.values())
     found = read_decisions(path)
@@ -73,7 +74,7 @@ def test_whatever_a_file_is_called(path, names, note):
         assert found[key].note == note
         assert len(found[key].file) == len(decision.file)
         assert all(a == b or (b < " " or b == "\x7f") for a, b in zip(found[key].file, decision.file, strict=True))
-    assert path.read_bytes().count(b"\n") == 1 + len(wanted)
+    assert path.read_bytes().count(b"\n") == 1 + len(wanted) * (1 + note.count("\n"))
 
 
 def test_of_two_lines_about_one_picture_the_last_counts_and_that_is_told(path):
@@ -90,9 +91,9 @@ def test_of_two_lines_about_one_picture_the_last_counts_and_that_is_told(path):
         ("a.jpg,{sha},maybe,,", 2, "verdict: found 'maybe', allowed keep, drop or nothing"),
         ("a.jpg,{sha},,sideways,", 2, "view: found 'sideways', allowed left, right,"),
         ("a.jpg,12ab,drop,,", 2, "sha256: found '12ab', allowed 64 hex digits"),
-        ("a.jpg,{sha},drop", 2, "found 3 columns, allowed file,sha256,verdict,view,note"),
+        ("a.jpg,{sha},drop,,a note, with a comma", 2, "found 6 columns, allowed file,sha256,verdict,view,note"),
         ("ok.jpg,{sha},drop,,\n\na.jpg,{sha},DROP it,,", 4, "verdict: found 'drop it'"),
-        ('"a.jpg,{sha},drop,,', 2, "allowed file,sha256"),
+        ('"a.jpg,{sha},drop,,', 1, "allowed file,sha256"),
     ],
 )
 def test_a_bad_line_is_named_with_what_is_allowed(path, text, number, allowed):
@@ -113,7 +114,7 @@ def test_all_bad_lines_are_told_at_once(path):
 def test_a_table_with_other_columns_is_refused(path):
     path.parent.mkdir(parents=True)
     path.write_text("file;sha256;verdict\n")
-    with pytest.raises(UserError, match="line 1: found 'file;sha256;verdict', allowed file,sha256,verdict,view,note"):
+    with pytest.raises(UserError, match="line 1: found 'file,sha256,verdict', allowed file,sha256,verdict,view,note"):
         read_decisions(path)
 
 
@@ -122,6 +123,38 @@ def test_a_spreadsheet_may_have_saved_it(path):
     path.parent.mkdir(parents=True)
     path.write_bytes(f"\ufeffsha256,file,view,verdict,note\r\n{sha('a').upper()},a.jpg,Left,KEEP,\r\n".encode())
     assert read_decisions(path) == {sha("a"): Decision("a.jpg", sha("a"), "keep", "left")}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_however_a_spreadsheet_separates_and_encodes(path, delimiter, encoding):
+    """Short rows, rows of empty cells, a line that says the separator."""
+    rows = [["file", "sha256", "verdict", "view", "note"], ["a.jpg", sha("a"), "drop", "", "sch\u00f6n"]]
+    rows += [["b.jpg", sha("b"), "keep"], [""] * 9, ["c.jpg", sha("c"), "keep", "", "", "", ""]]
+    path.parent.mkdir(parents=True)
+    text = "\r\n".join(delimiter.join(row) for row in rows)
+    for head in ("", f"sep={delimiter}\r\n"):
+        path.write_bytes((head + text).encode(encoding))
+        found = read_decisions(path)
+        assert found[sha("a")] == Decision("a.jpg", sha("a"), "drop", "", "sch\u00f6n")
+        assert found[sha("b")] == Decision("b.jpg", sha("b"), "keep") and len(found) == 3
+
+
+def test_bytes_that_are_no_text_are_the_users_mistake(path):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="found bytes that are no text"):
+        read_decisions(path)
+
+
+def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(path):
+    notes = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''-", "'quoted'", "two\nlines", "5-3"]
+    wanted = {sha(note): Decision(f"={number}.jpg", sha(note), "drop", "", note) for number, note in enumerate(notes)}
+    write_decisions(path, wanted.values())
+    assert read_decisions(path) == wanted
+    with open(path, newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t")] and "two\nlines" in cells
 
 
 def test_a_bad_decision_is_never_written(path):

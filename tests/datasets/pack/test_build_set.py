@@ -110,6 +110,31 @@ def test_damaged_and_foreign_files_are_dropped_with_a_reason():
     assert summary["train"] + summary["valid"] == 6
 
 
+def test_a_picture_that_lacks_its_last_bytes_is_taken_and_told(capsys):
+    make_folder(3)
+    Path("photos/000.png").write_bytes(Path("photos/000.png").read_bytes()[:-12])
+    save(Path("photos/cut.jpg"), draw(50, 1000, 1000), quality=90)
+    Path("photos/cut.jpg").write_bytes(Path("photos/cut.jpg").read_bytes()[:-2])
+    lines = {line["file"]: line for line in read_manifest(built())}
+    assert all(line["verdict"] == "keep" for line in lines.values()) and "note" not in lines["001.png"]
+    assert lines["000.png"]["note"] == "cut short: all of its rows decode"
+    assert lines["cut.jpg"]["note"].startswith("cut short: 9") and lines["cut.jpg"]["height"] == 1000
+    assert "2 of them cut short: at least 95% of their rows decode" in capsys.readouterr().err
+
+
+def test_a_set_of_photos_is_stamped_with_its_conversion_of_colours_which_is_no_part_of_the_recipe():
+    """Sets that were built before there was one stay: they are told by the stamp that they lack."""
+    make_folder(3)
+    data = built()
+    with open_packed(data.hdf5_path("train")) as packed:
+        assert packed.attributes["colours"].startswith("sRGB (ICC profiles by LittleCMS ")
+        assert "colours" not in packed.attributes["recipe"]
+    summary = json.loads(SetPlan.of(data).summary.read_text())
+    assert summary.pop("colours").startswith("sRGB")
+    SetPlan.of(data).summary.write_text(json.dumps(summary))
+    assert build_set(data, workers=0) == [data.hdf5_path("train"), data.hdf5_path("valid")]
+
+
 def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
     make_folder(4)
     list_into = build.list_into
@@ -147,11 +172,37 @@ def test_folders_are_classes():
         assert packed.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
-def test_a_class_whose_name_is_no_text_is_counted():
-    make_folder(4, Path(os.fsdecode(b"photos/caf\xe9")))
-    make_folder(3, Path("photos/saab"))
-    summary = json.loads(SetPlan.of(built()).summary.read_text())
-    assert summary["classes"] == {"caf\udce9": 4, "saab": 3}
+def test_layout_split_holds_valid_and_test_out_and_nothing_else():
+    places = [f"{split}/{name}" for split in ("train", "valid", "test") for name in ("audi", "bmw")]
+    for number, place in enumerate(places * 3):
+        save(Path("photos", place, f"{number}.png"), draw(number))
+    data = built(layout="split", valid_fraction=0)
+    assert {line["file"].split("/")[0]: line["split"] for line in read_manifest(data)} == {
+        "train": "train",
+        "valid": "valid",
+        "test": "valid",
+    }
+    with open_packed(data.hdf5_path("valid")) as packed:
+        assert packed.count == 12 and packed.class_names == ["audi", "bmw"]
+    with pytest.raises(UserError, match="layout: found 'split', the config says 'auto'"):
+        build_set(make_data(valid_fraction=0), workers=0)
+
+
+def test_how_folders_are_read_is_in_the_recipe_only_where_it_is_said():
+    """Sets that were packed before there was a choice stay, and keep their hash."""
+    assert not {"layout", "ignore"} & SetPlan.of(make_data()).recipe.keys()
+    assert SetPlan.of(make_data(layout="flat", ignore=["x"])).recipe.items() >= {"layout": "flat"}.items()
+
+
+def test_names_of_classes_have_one_form_whatever_bytes_the_folders_have():
+    """Latin-1, decomposed as a Mac writes it, composed: one class; a line break: escaped."""
+    for start, name in enumerate((b"Citro\xebn", "Citroe\u0308n".encode(), "Citro\u00ebn".encode(), b"a\nb")):
+        for number in range(2):
+            save(Path(os.fsdecode(b"photos/" + name), f"{number}.png"), draw(2 * start + number))
+    data = built()
+    assert json.loads(SetPlan.of(data).summary.read_text())["classes"] == {"Citro\u00ebn": 6, "a\\x0ab": 2}
+    with open_packed(data.hdf5_path("train")) as packed:
+        assert packed.class_names == ["Citro\u00ebn", "a\\x0ab"]
 
 
 def test_non_square():
@@ -256,12 +307,50 @@ def test_one_picture_is_for_training(capsys):
     assert build_set(data, workers=0) == [data.hdf5_path("train")]  # and it counts as complete
 
 
-def test_all_pictures_in_the_valid_share_is_told():
+def test_one_picture_whose_hash_is_in_the_valid_share_is_for_training():
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=True))
-    with pytest.raises(UserError, match="none is left to train on"):
-        build_set(make_data(), workers=0)
-    assert list(Path("data").rglob("*.hdf5*")) == []
+    assert [line["split"] for line in read_manifest(built())] == ["train"]
+
+
+def test_a_class_is_never_held_out_as_a_whole():
+    contents = {"a/0": (True, 0), "a/1": (True, 1), "a/2": (True, 2), "b/0": (True, 3), "c/0": (False, 0)}
+    contents |= {"c/1": (False, 1), "c/2": (True, 4)}
+    for name, (valid, skip) in contents.items():
+        Path(f"photos/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"photos/{name}.png").write_bytes(picture_with_hash(0.3, valid, skip))
+    lines = read_manifest(data := built(valid_fraction=0.3))
+    trained = [line["file"] for line in lines if line["split"] == "train"]
+    largest = max((line for line in lines if line["class"] == "a"), key=lambda line: line["sha256"])
+    assert sorted(trained) == sorted([largest["file"], "b/0.png", "c/0.png", "c/1.png"])
+    with open_packed(data.hdf5_path("train")) as packed:
+        assert packed.class_names == ["a", "b", "c"] and set(packed.labels) == {0, 1, 2}
+
+
+def test_the_picture_that_a_small_set_keeps_aside_is_not_all_of_a_class():
+    contents = sorted(
+        (picture_with_hash(0.1, False, skip) for skip in range(4)), key=lambda c: hashlib.sha256(c).digest()
+    )
+    for name, content in zip(["a/0", "b/0", "b/1", "c/0"], contents, strict=True):
+        Path(f"photos/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"photos/{name}.png").write_bytes(content)
+    lines = read_manifest(built(valid_fraction=0.1))
+    assert [line["file"] for line in lines if line["split"] == "valid"] == ["b/0.png"]
+
+
+def test_classes_without_a_training_picture_are_left_out_and_told(capsys):
+    for number, name in enumerate(["train/audi", "train/bmw", "test/audi", "test/saab"]):
+        save(Path(f"photos/{name}/{number}.png"), draw(number))
+    Path("photos/train/volvo").mkdir()
+    Path("photos/train/volvo/a.jpg").write_bytes(b"no picture")
+    data = built(layout="split")
+    for split in ("train", "valid"):
+        with open_packed(data.hdf5_path(split)) as packed:
+            assert packed.class_names == ["audi", "bmw"] and packed.count == (2 if split == "train" else 1)
+    reasons = {line["file"]: line["reason"] for line in read_manifest(data) if line["reason"]}
+    assert reasons["test/saab/3.png"] == "no_training: its class has no training picture" and len(reasons) == 2
+    told = capsys.readouterr().err
+    assert all(f"class {name}: left out, no picture of it can be trained on" in told for name in ("saab", "volvo"))
 
 
 @pytest.mark.parametrize("files", [0, 3])

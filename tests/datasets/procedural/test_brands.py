@@ -76,7 +76,7 @@ def test_a_brand_changes_the_picture_beyond_its_factors():
 
 def test_a_set_has_a_folder_a_brand_and_a_row_a_picture(tmp_path):
     table = read_factors(render_set("brands", 17, 3, (24, 48), tmp_path))
-    found = {file.name: file.class_name for file in walk_pictures(tmp_path) if file.class_name}
+    found = {file.name: file.name.partition("/")[0] for file in walk_pictures(tmp_path)}
     assert set(found) == set(table) and Counter(found.values()) == {name: 2 + (name == BRANDS[0]) for name in BRANDS}
     for index, (name, (kind, seed, factors)) in enumerate(table.items()):
         assert name == picture_name("brands", index) and kind == "brands"

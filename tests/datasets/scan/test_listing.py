@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,10 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-def listed(folder: Path) -> tuple[list[str], list[SimpleNamespace]]:
-    """(class names, every file in the order of the listing)."""
+def listed(folder: Path, *reading: Any) -> tuple[list[str], list[SimpleNamespace]]:
+    """(class names, every file in the order of the listing). `reading`: layout and ignore."""
     with ScanStore.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]}) as store:
-        return list_into(store, folder, "cars", "folder"), rows_of(store)
+        return list_into(store, folder, "cars", "folder", *reading), rows_of(store)
 
 
 def names(files: list[SimpleNamespace]) -> list[str]:
@@ -51,6 +52,49 @@ def test_subfolders_are_classes_and_deeper_ones_are_not(tmp_path):
     assert [(found.file, found.reason) for found in files if found.reason] == [
         ("loose.jpg", "no_class: lies beside the class folders")
     ]
+
+
+def test_thumbnails_and_rejected_pictures_never_take_the_place_of_the_set(tmp_path, capsys):
+    """As a NAS leaves them: a folder @eaDir with thumbnails of each photo."""
+    photos = [f"{number:02d}.jpg" for number in range(30)]
+    touch(*(tmp_path / name for name in photos), tmp_path / "rejected" / "a.jpg")
+    touch(*(tmp_path / "@eaDir" / name / "SYNOPHOTO_THUMB_M.jpg" for name in photos))
+    classes, files = listed(tmp_path)
+    assert classes == ["cars"] and names(files) == photos
+    assert sum(str(found.reason).startswith("ignored: @eaDir is left out") for found in files) == 30
+    assert "one class; left out: @eaDir (30 files), rejected (1 files) (data.ignore)" in capsys.readouterr().err
+    classes, files = listed(tmp_path, "classes", ["@eadir"])
+    assert classes == ["rejected"] and names(files) == ["rejected/a.jpg"]
+
+
+def test_most_pictures_beside_the_folders_make_one_class(tmp_path, capsys):
+    touch(*(tmp_path / f"{number}.jpg" for number in range(5)), tmp_path / "more" / "a.jpg")
+    classes, files = listed(tmp_path)
+    assert classes == ["cars"] and len(names(files)) == 6
+    assert "one class; sub-folders are no classes (data.layout=classes: they are)" in capsys.readouterr().err
+
+
+def test_splits_are_pooled_and_their_folders_are_the_classes(tmp_path, capsys):
+    counts = {"train": 4, "valid": 1, "test": 2}
+    touch(*(tmp_path / split / name / f"{k}.jpg" for split in counts for name in ("audi", "bmw")
+            for k in range(counts[split])))  # fmt: skip
+    classes, files = listed(tmp_path)
+    assert classes == ["audi", "bmw"] and len(names(files)) == 14
+    assert {found.file.split("/")[1] == found.class_name for found in files} == {True}
+    assert "2 classes (audi, bmw); train, test, valid: pooled" in capsys.readouterr().err
+
+
+def test_a_folder_without_pictures_is_no_class(tmp_path):
+    """Stanford Cars, unpacked: cars_train/cars_train, cars_test/cars_test, and tables in devkit."""
+    touch(*(tmp_path / name / name / "1.jpg" for name in ("cars_train", "cars_test")), tmp_path / "devkit" / "meta.mat")
+    classes, files = listed(tmp_path)
+    assert classes == ["cars"] and {found.class_name for found in files} == {"cars"}
+
+
+def test_layout_split_wants_splits(tmp_path):
+    touch(tmp_path / "audi" / "1.jpg", tmp_path / "bmw" / "2.jpg")
+    with pytest.raises(UserError, match=r"data.layout: found split, but audi, bmw; allowed with folders train, valid"):
+        listed(tmp_path, "split")
 
 
 def test_hidden_files_and_tables_are_not_looked_at(tmp_path):

@@ -14,6 +14,7 @@ from datasets.scan.listing import list_into
 from datasets.scan.pool import map_in_order
 from datasets.scan.scan import Scanned, scan
 from datasets.scan.store import ScanStore, file_to_key, to_features
+from harness.errors import UserError
 from tests.datasets.stand_in import StandIn, make_config, make_folder, paint, rows_of
 
 PLACE = Path("scan.sqlite")
@@ -187,6 +188,27 @@ def test_a_ledger_says_where_files_come_from(raw):
     assert json.loads(one.specs) == specs and one.source == "commons"
     unknown = rows["files/aa/3.png"]  # its line was lost in a power cut
     assert (unknown.source, unknown.url, unknown.reason) == ("folder", None, None)
+
+
+def test_classes_of_a_ledger_have_one_form(raw):
+    lines = ledger_line("http://a", "files/aa/1.jpg", **{"class": "Citroe\u0308n"})
+    lines += ledger_line("http://b", "files/bb/2.jpg", **{"class": "Citro\u00ebn"})
+    lines += ledger_line("http://c", "files/aa/3.png", **{"class": "Citro\udcebn"})
+    assert listed(lines)[0] == ["Citro\u00ebn"]
+
+
+def test_a_ledger_says_the_split_where_it_is_asked_for(raw):
+    line = ledger_line("http://a", "files/aa/1.jpg", split="train") + ledger_line("http://b", "files/bb/2.jpg")
+    Path("raw/ledger.jsonl").write_text(line)
+    with ScanStore.open(Path("raw.sqlite"), SETTINGS) as store:
+        with pytest.raises(UserError, match="data.layout: found split, but no valid or test in raw/ledger.jsonl"):
+            list_into(store, Path("raw"), "cars", "folder", "split")
+        Path("raw/ledger.jsonl").write_text(line + ledger_line("http://b", "files/bb/2.jpg", split="valid"))
+        query = "select split from listed order by pos"
+        list_into(store, Path("raw"), "cars", "folder", "split")
+        assert [split for (split,) in store.base.execute(query)] == ["train", None, "valid"]
+        list_into(store, Path("raw"), "cars", "folder")
+        assert [split for (split,) in store.base.execute(query)] == [None, None, None]
 
 
 def test_the_last_line_of_an_address_counts_and_torn_ones_do_not(raw):

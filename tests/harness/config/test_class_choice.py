@@ -1,10 +1,11 @@
 """A choice of classes in words: what is understood, and what is told in one line."""
 
+import os
 import re
 
 import pytest
 
-from harness.config.class_choice import Choice, text_to_choice
+from harness.config.class_choice import Choice, text_to_choice, to_class_name, to_class_names
 from harness.errors import UserError
 from tests.harness.refusals import refusal_of
 
@@ -64,3 +65,32 @@ def test_a_label_is_a_class_or_the_shares_of_all():
     assert text_to_choice("bmw:1,audi:1", NAMES).label(5) == (0.5, 0.5, 0.0, 0.0, 0.0)
     with pytest.raises(UserError, match="label: found 'all'"):
         text_to_choice("all", NAMES, "label", also=())
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"audi", "audi"),
+        ("Citroe\u0308n".encode(), "Citro\u00ebn"),
+        (b"Citro\xebn", "Citro\u00ebn"),
+        (b"\x81", "\\x81"),
+        ("車".encode(), "車"),
+        (b"a\nb\0", "a\\x0ab\\x00"),
+    ],
+)
+def test_a_class_has_one_name_whatever_its_folder_s_bytes(raw, name):
+    assert to_class_name(os.fsdecode(raw)) == name
+    assert to_class_name(name) == name and name.encode()
+
+
+def test_a_half_of_a_pair_is_escaped():
+    assert to_class_name("\ud800") == "\\ud800"
+
+
+def test_older_names_that_become_alike_stay_apart():
+    assert to_class_names(["Citroe\u0308n", "Citro\u00ebn", "bmw"]) == ["Citro\u00ebn", "Citro\u00ebn (2)", "bmw"]
+
+
+def test_a_name_is_found_however_it_is_typed():
+    for typed in ("Citroe\u0308n", "Citro\u00ebn", "Citro\udcebn", "Citroe\u0308n:2,audi:1"):
+        assert text_to_choice(typed, ["audi", "Citroe\u0308n"]).mix[0][0] == 1

@@ -65,6 +65,13 @@ def test_many_classes_fit(tmp_path: Path):
         assert packed.class_names == names
 
 
+def test_names_of_an_older_set_come_in_the_one_form_and_its_hash_stays(tmp_path: Path):
+    with PackedWriter(tmp_path / "x.hdf5", 8, 8, ["caf\udce9", "Citroe\u0308n"], {}) as writer:
+        writer.append(pictures_of(1, 8, 8)[0], 0)
+    with open_packed(tmp_path / "x.hdf5") as packed:
+        assert packed.class_names == ["caf\u00e9", "Citro\u00ebn"]
+
+
 # ---- interrupted writing ----
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.storage import rundir
+from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir, refuse_other_size
 from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Saboteur, fail_with, real_write
@@ -237,6 +238,15 @@ def test_durations_do_not_follow_a_clock_that_jumps(tmp_path: Path, monkeypatch:
     assert line.endswith("Z +12.5s two lines\n") and line.count("\n") == 1
     written = time.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%SZ")
     assert abs(time.mktime(written) - time.mktime(time.gmtime())) < 600, "UTC, whatever the zone"
+
+
+def test_paths_that_are_no_text_are_logged_and_written(tmp_path: Path):
+    run = RunDir(tmp_path)
+    run.log("read caf\udce9/1.png")
+    run.append_stats({"step": 1, "class": "caf\udce9"})
+    assert run.log_path.read_text().endswith("read caf\\udce9/1.png\n")
+    atomic_write(tmp_path / "page.html", "caf\udce9 caf\u00e9")
+    assert (tmp_path / "page.html").read_bytes() == b"caf\\udce9 caf\xc3\xa9"
 
 
 def test_env_says_what_it_ran_on(tmp_path: Path):

@@ -85,7 +85,7 @@ def test_what_failed_is_tried_again_until_it_has_been_often_enough(site, tmp_pat
     [
         (b"GIF89a" + bytes(50), "format: found gif"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "format: found svg"),
-        (b"\0\0\0\x1cftypavif" + bytes(50), "format: found avif or heic"),
+        (b"\0\0\0\x1cftypisom" + bytes(50), "format: found video, allowed jpg, png, webp, avif, heic"),
         (b"%PDF-1.7" + bytes(50), "format: found pdf"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import Interrupted, UserError
 from scrapers.local.archive import import_archive
-from scrapers.local.importer import Member
+from scrapers.local.importer import Member, Reading
 from tests.scrapers.local.local_set import GOOD, SEED_NAME, a_picture, tar_of, zip_of
 
 
@@ -34,7 +34,41 @@ def test_pictures_with_their_classes(local, tmp_path, form):
     line = local.last["imgs_zip/imgs/bmw/3.jpg"]
     assert line["url"] == f"archive:{form}#imgs_zip/imgs/bmw/3.jpg" and line["source"] == "archive"
     assert line["content_type"] == "image/webp" and line["file"].endswith(f"{line['sha256']}.webp")
-    assert local.refused == {"companies.csv": "not_a_picture", "__MACOSX/imgs_zip/._1.jpg": "not_a_picture"}
+    assert local.refused == {"companies.csv": "not_a_picture", "__MACOSX/imgs_zip/._1.jpg": "ignored"}
+
+
+def test_a_tar_whose_names_begin_with_a_dot_keeps_its_classes(local, tmp_path):
+    names = ["./imgs/audi/1.jpg", "./imgs/audi/2.jpg", "./imgs/bmw/3.jpg"]
+    local.take(import_archive, tar_of(tmp_path / "a.tar", *[(name, a_picture(k)) for k, name in enumerate(names)]))
+    assert {name: line["class"] for name, line in local.last.items()} == dict(
+        zip(names, ["audi", "audi", "bmw"], strict=True)
+    )
+
+
+def test_an_archive_is_read_as_a_folder_is(local, tmp_path, capsys):
+    names = ["cars/train/audi/1.jpg", "cars/train/bmw/2.jpg", "cars/test/audi/3.jpg", "cars/rejected/4.jpg"]
+    path = zip_of(tmp_path / "a.zip", *[(name, a_picture(k)) for k, name in enumerate(names)])
+    local.take(import_archive, path)
+    found = {name: (line["class"], line["split"]) for name, line in local.last.items() if line["status"] == "done"}
+    assert found == {names[0]: ("audi", "train"), names[1]: ("bmw", "train"), names[2]: ("audi", "valid")}
+    assert local.refused == {names[3]: "ignored"}
+    assert "a.zip: 2 classes (audi, bmw) below cars; train, test: pooled" in capsys.readouterr().err
+
+
+def test_how_an_archive_is_read_can_be_said(local, tmp_path):
+    names = ["train/1.jpg", "rejected/2.jpg"]
+    path = zip_of(tmp_path / "a.zip", *[(name, a_picture(k)) for k, name in enumerate(names)])
+    local.take(import_archive, path, reading=Reading("classes", ignore=[]))
+    assert {name: line["class"] for name, line in local.last.items()} == {names[0]: "train", names[1]: "rejected"}
+
+
+def test_the_zip_of_a_mac_has_its_names(local, tmp_path):
+    """UTF-8, decomposed, without the flag that says so."""
+    name = "Citroe\u0308n/1.jpg".encode()
+    path = zip_of(tmp_path / "a.zip", ("x" * len(name), a_picture(1)), ("bmw/2.jpg", a_picture(2)))
+    path.write_bytes(path.read_bytes().replace(b"x" * len(name), name))
+    local.take(import_archive, path)
+    assert sorted(line["class"] for line in local.lines) == ["Citro\u00ebn", "bmw"]
 
 
 def test_a_dump_s_file_names_are_read(local, tmp_path):
@@ -47,7 +81,7 @@ def test_a_dump_s_file_names_are_read(local, tmp_path):
 
 def test_of_a_dump_in_folders_the_make_is_the_class_when_asked_for(local, tmp_path):
     members = [(f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))]
-    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), always_make=True)
+    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), reading=Reading(always_make=True))
     assert {line["class"] for line in local.lines} == {"Audi"}
 
 

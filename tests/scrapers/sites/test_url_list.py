@@ -53,10 +53,20 @@ def test_bad_lines_are_told_with_their_numbers_all_at_once(tmp_path):
 
 
 def test_bad_rows_of_a_table(tmp_path):
-    with pytest.raises(UserError, match=r"line 3: found 1 cells"):
-        wanted_of(tmp_path, "url,class\nhttps://a.example/1.jpg,audi\nhttps://a.example/2.jpg\n")
+    with pytest.raises(UserError, match=r"line 3: found 3 cells, allowed the 2 columns"):
+        wanted_of(tmp_path, "url,class\nhttps://a.example/1.jpg,audi\nhttps://a.example/2.jpg,a,b\n")
     with pytest.raises(UserError, match=r"line 1: found the columns colour, allowed each of url, class"):
         wanted_of(tmp_path, "url,colour\nhttps://a.example/1.jpg,red\n")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_table_that_a_spreadsheet_wrote(tmp_path, delimiter, encoding):
+    rows = [["url", "class", "author"], ["https://a.example/1.jpg", "audi", "'=Jos\u00e9"], ["https://a.example/2.jpg"]]
+    path = tmp_path / "list.csv"
+    path.write_bytes("\r\n".join(delimiter.join(row) for row in rows).encode(encoding))
+    found = [(one.class_name, one.author) for one in AddressList(path).wanted]
+    assert found == [("audi", "=Jos\u00e9"), (None, None)]
 
 
 def test_thousands_of_bad_lines_are_told_in_short(tmp_path):

@@ -62,8 +62,8 @@ def test_020_has_our_names_in_our_order_and_all_that_it_reads(tmp_path: Path) ->
     generator, _ = build_networks(config_of(case), case.classes, torch.device("cpu"))
     contents = {letter: torch.load(pth(files, letter), weights_only=True) for letter in NETWORKS}
     assert list(contents["G"]["state_dict"]) == list(generator.state_dict())
-    shared = {"seed", "run_name", "step", "best_step", "state_dict", "optimizer", "ada_p"}
-    assert set(contents["G"]) == shared and set(contents["G_ema"]) == {"state_dict"}
+    shared = {"seed", "run_name", "step", "best_step", "state_dict", "optimizer", "ada_p", "class_names"}
+    assert set(contents["G"]) == shared and set(contents["G_ema"]) == {"state_dict", "class_names"}
     assert set(contents["D"]) == shared | {"best_fid", "best_fid_checkpoint_path"}
     assert (contents["G"]["seed"], contents["D"]["step"], contents["D"]["ada_p"]) == (3, STEP, "No")
     group = contents["G"]["optimizer"]["param_groups"][0]
@@ -80,7 +80,7 @@ def test_040_has_the_class_tables_as_linear_layers_of_the_same_function(spectral
     config = config_of(case, **{"model.apply_g_sn": spectral})
     ours, files = make_exported(tmp_path, config, case.classes, version="0.4.0")
     content = torch.load(pth(files, "G"), weights_only=True)
-    assert set(content) == {"state_dict", "optimizer"}
+    assert set(content) == {"state_dict", "optimizer", "class_names"}
     state = content["state_dict"]
     assert not any("embed" in key for key in state)
     generator, _ = build_networks(config, case.classes, torch.device("cpu"))

@@ -65,7 +65,7 @@ def test_a_folder_alone_says_what_the_networks_are(case: Any, version: str, caps
     assert "g_conv_dim" not in told and "img_size" not in told and "g_lr" not in told
 
     loaded = load_checkpoint(find_checkpoint(run / "checkpoints"))
-    assert loaded.step == STEP and loaded.class_names == [str(n) for n in range(case.classes)]
+    assert loaded.step == STEP and loaded.class_names == [f"class {n}" for n in range(case.classes)]
     stored = "generator_ema" if original.model.apply_g_ema else "generator"
     one = load_weights(Path(f"ours/step-{STEP:08d}"), stored)
     assert all(torch.equal(one[name], value) for name, value in loaded.generator.state_dict().items())
@@ -101,6 +101,31 @@ def test_a_generator_alone_draws_and_what_needs_d_is_told_apart(capsys: pytest.C
         _ = loaded.discriminator
     assert not (loaded.folder / "discriminator.safetensors").exists()
     assert load_state(loaded.folder)["d_optimizer"]["state"] == {}
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_that_were_saved_through_a_wrapper(wrapper: str) -> None:
+    """As torch's DataParallel and torch.compile name them."""
+    files_of(classes=2, **CONDITIONAL)
+    for letter in ("G", "D", "G_ema"):
+        content = torch.load(pth(Path("files"), letter), weights_only=True)
+        content["state_dict"] = {f"{wrapper}{name}": value for name, value in content["state_dict"].items()}
+        torch.save(content, pth(Path("files"), letter))
+    loaded = load_checkpoint(find_checkpoint(import_run(Path("files"), "wrapped") / "checkpoints"))
+    one = load_weights(Path(f"ours/step-{STEP:08d}"), "generator_ema")
+    assert all(torch.equal(one[name], value) for name, value in loaded.generator.state_dict().items())
+    assert load_state(loaded.folder)["g_optimizer"]["state"]
+
+
+def test_names_of_classes_go_out_and_come_in_again_and_other_files_have_numbers() -> None:
+    files_of(classes=2, **CONDITIONAL)
+    for run in (import_run(Path("files"), "foreign"), import_run(pth(Path("files"), "G"), "alone")):
+        assert load_checkpoint(find_checkpoint(run / "checkpoints")).class_names == ["class 0", "class 1"]
+    for letter in ("G", "D", "G_ema"):
+        content = torch.load(pth(Path("files"), letter), weights_only=True)
+        torch.save({key: value for key, value in content.items() if key != "class_names"}, pth(Path("files"), letter))
+    run = import_run(Path("files"), "theirs")
+    assert load_checkpoint(find_checkpoint(run / "checkpoints")).class_names == ["0", "1"]
 
 
 def test_a_bare_state_dict_is_step_0() -> None:
