@@ -1,4 +1,5 @@
-"""What takes long: one thread does it, one job after the other. Jobs tell how far they are, and can be cancelled.
+"""What takes long: one thread does it, one job after the other, tabs in turn. Jobs tell how far they are, and can be
+cancelled.
 
 A job is named by what it does (its key): asked for twice, it is one job, and whoever asks sees how far it is.
 """
@@ -15,7 +16,7 @@ from harness.errors import UserError
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 REMEMBERED = 200  # of jobs that are over
-MOST_WAITING = 50
+MOST_WAITING, MOST_OF_A_TAB = 200, 20
 
 
 class Cancelled(Exception):
@@ -74,28 +75,29 @@ class Jobs:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Job] = OrderedDict()
-        self._queue: deque[Job] = deque()
+        self._queue: deque[tuple[str, Job]] = deque()  # whose tab each is
+        self._served: dict[str, int] = {}  # tab → turn
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="studio-jobs", daemon=True)
         self._thread.start()
 
-    def start(self, key: str, work: Callable[[Job], dict[str, Any]], at_once: bool = False) -> Job:
+    def start(self, key: str, work: Callable[[Job], dict[str, Any]], at_once: bool = False, tab: str = "") -> Job:
         """The job of this key: the one that waits, runs or is done, or a new one. UserError when too many wait.
 
-        `at_once`: it takes no time, so it is done here and now.
+        `at_once`: it takes no time, so it is done here and now. `tab`: who asks; tabs take turns.
         """
         with self._changed:
             job = self._known.get(key)
             if job is not None and job.state in ("waiting", "running", "done"):
                 return job
-            if len(self._queue) >= MOST_WAITING:
-                raise UserError(f"jobs: {MOST_WAITING} wait already; try again when some are done")
+            if not at_once:
+                self._refuse_too_many(tab)
             job = self._known[key] = Job(key, work)
             self._known.move_to_end(key)
             self._forget()
             if not at_once:
-                self._queue.append(job)
+                self._queue.append((tab, job))
                 self._changed.notify()
         if at_once:
             job.run()
@@ -106,9 +108,25 @@ class Jobs:
         while True:
             with self._changed:
                 if not self._queue or self._closed:
+                    self._served = {}
                     return
-                job = self._queue.popleft()
+                job = self._next()
             job.run()
+
+    def _refuse_too_many(self, tab: str) -> None:
+        self._queue = deque((owner, job) for owner, job in self._queue if not job.over)  # cancelled ones make room
+        own = sum(owner == tab for owner, _ in self._queue)
+        if own >= MOST_OF_A_TAB or len(self._queue) >= MOST_WAITING:
+            raise UserError(f"jobs: {max(own, len(self._queue))} wait already; try again when some are done")
+
+    def _next(self) -> Job:
+        """The first job of the tab whose last turn is longest ago."""
+        turns = [self._served.get(owner, -1) for owner, _ in self._queue]
+        place = turns.index(min(turns))
+        owner, job = self._queue[place]
+        del self._queue[place]
+        self._served[owner] = max(self._served.values(), default=-1) + 1
+        return job
 
     def get(self, key: str) -> Job | None:
         with self._changed:

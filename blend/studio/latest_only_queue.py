@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.errors import UserError
 
-KINDS = ("draw", "measure", "sweep", "other")  # in this order, when several wait
+DRAW, OTHER = "draw", "other"
+KINDS = (DRAW, "measure", "sweep", OTHER)
 MOST_WAITING = 400
 MOST_TAB = 40  # characters of a tab's name
 
@@ -29,6 +30,7 @@ class LatestOnlyQueue:
         self._waiting: OrderedDict[tuple[str, str], tuple[Callable[[], Any], Future[Any]]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
+        self._drew_last = False
         self.drawn = self.superseded = 0
         self._thread = threading.Thread(target=self._work, name="studio-drawing", daemon=True)
         self._thread.start()
@@ -69,8 +71,15 @@ class LatestOnlyQueue:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return None
-            first = min(self._waiting, key=lambda key: KINDS.index(key[1]))  # of equals the one that waits longest
+            first = self._next()
+            self._drew_last = first[1] == DRAW
             return self._waiting.pop(first)
+
+    def _next(self) -> tuple[str, str]:
+        """Pictures take every second turn, however many tabs drag. The turns between are of what somebody clicked on
+        (keep, export), then of measures and sweeps; of equals the one that waits longest."""
+        turns = (OTHER, "measure sweep", DRAW) if self._drew_last else (DRAW, OTHER, "measure sweep")
+        return next(key for turn in turns for key in self._waiting if key[1] in turn.split())
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:

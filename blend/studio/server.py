@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -23,7 +24,7 @@ from blend.designs.session import NeedsParent
 from blend.generator.kinds import Kind
 from blend.studio.exports import add_exports
 from blend.studio.jobs import OVER, Job
-from blend.studio.latest_only_queue import Superseded
+from blend.studio.latest_only_queue import MOST_TAB, Superseded
 from blend.studio.studio import Studio, shelf_row
 from harness.images.decode import PictureError
 from harness.web.app import RequestBody, make_local_app, refusal
@@ -40,6 +41,7 @@ class SearchRequest(RequestBody):
     side: Kind
     reference: str
     label: str | None = None
+    tab: str = Field("", max_length=MOST_TAB)
 
 
 class KeepRequest(RequestBody):
@@ -124,7 +126,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/jobs/parent", status_code=202)
     def search(asked: SearchRequest) -> Any:
-        return studio.start_search(asked.side, asked.reference, asked.label or None).snapshot()
+        return studio.start_search(asked.side, asked.reference, asked.label or None, asked.tab).snapshot()
 
     @app.post("/jobs/demo", status_code=202)
     def demo(nothing: RequestBody) -> Any:

@@ -4,6 +4,7 @@ were removed lie in `removed/<id>.{json, png}`.
 Each is there whole, with all that it follows from, or not at all, whatever kills the server and whenever.
 """
 
+import errno
 import json
 import os
 import re
@@ -108,9 +109,14 @@ class Shelf:
             if len(entries) >= MOST_KEPT:
                 raise UserError(f"shelf: {MOST_KEPT} designs are kept, which is all it holds; remove some first")
             self.pictures.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.pictures / f"{identity}.png", design_png(picture, document))
+            path = self.pictures / f"{identity}.png"
+            atomic_write(path, design_png(picture, document))
             entry = {"id": identity, "kept_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "document": document}
-            self._write([*entries, entry])
+            try:
+                self._write([*entries, entry])
+            except OSError:
+                path.unlink(missing_ok=True)  # nothing half-made stays
+                raise
             return entry
 
     def write_note(self, identity: str, note: str) -> dict[str, Any]:
@@ -122,20 +128,37 @@ class Shelf:
             return entry
 
     def remove(self, identity: str) -> None:
-        """Off the shelf, as it is, to where `restore` finds it."""
+        """Off the shelf, as it is, to where `restore` finds it; on a full disk for good, which makes room."""
         with self._alone():
             entries = self.entries()
             entry = _find(entries, identity)
             place = entries.index(entry)
-            self.removed.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.removed / f"{identity}.json", json.dumps({"place": place, "entry": entry}) + "\n")
-            self._write([*entries[:place], *entries[place + 1 :]])
+            others, picture = [*entries[:place], *entries[place + 1 :]], self.pictures / f"{identity}.png"
+            try:
+                self.removed.mkdir(parents=True, exist_ok=True)
+                atomic_write(self.removed / f"{identity}.json", json.dumps({"place": place, "entry": entry}) + "\n")
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self._remove_for_good(picture, others)
+                return
+            self._write(others)
             with suppress(FileNotFoundError):
-                os.replace(self.pictures / f"{identity}.png", self.removed / f"{identity}.png")
+                os.replace(picture, self.removed / f"{identity}.png")
             oldest_last = sorted(self.removed.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
             for path in oldest_last[MOST_REMOVED:]:
                 path.with_suffix(".png").unlink(missing_ok=True)
                 path.unlink()
+
+    def _remove_for_good(self, picture: Path, others: list[dict[str, Any]]) -> None:
+        content = picture.read_bytes() if picture.exists() else None
+        picture.unlink(missing_ok=True)
+        try:
+            self._write(others)
+        except OSError:
+            if content is not None:
+                atomic_write(picture, content)
+            raise
 
     def restore(self, identity: str) -> None:
         """Puts a removed design back as it was, in its place."""
@@ -158,7 +181,11 @@ class Shelf:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Reading, changing and writing are one act, for this process and for others."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.path.parent
+        try:
+            folder.mkdir(exist_ok=True)
+        except (FileExistsError, FileNotFoundError) as error:
+            raise UserError(f"shelf: {folder} is no folder and cannot be made one; move it away") from error
         with self._lock, folder_lock(self.path.parent):
             yield
 

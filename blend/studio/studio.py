@@ -56,6 +56,7 @@ class Studio:
         self._shelf = Shelf(session.generator.folder / "studio")
         self._answers: LruCache[tuple[str, str], dict[str, Any]] = LruCache(ANSWERS_IN_MEMORY_MB * 2**20, _size)
         self.session, self.fault = session, ""
+        self._run_id = session.generator.base.run.id
         self.jobs.drop("prepare")
         self.jobs.start("prepare", self._prepare)
 
@@ -93,6 +94,12 @@ class Studio:
     def ready(self) -> DesignSession:
         if self.session is None:
             raise UserError(self.fault or "studio: no run is open; load the page anew")
+        run = self.session.generator.base.run
+        if not run.path.is_dir() or run.facts().get("id") != self._run_id:
+            raise UserError(
+                f"studio: {run.path} is another run now, or was renamed or removed; put it back, or start the studio "
+                "again"
+            )
         return self.session
 
     @property
@@ -197,7 +204,7 @@ class Studio:
         picture = self.ready().parent_store.picture(side, check_reference(reference))
         return picture_jpeg(picture, LARGE_PX if large else SMALL_PX)
 
-    def start_search(self, side: Kind, reference: str, label: str | None) -> Job:
+    def start_search(self, side: Kind, reference: str, label: str | None, tab: str = "") -> Job:
         """The job that finds a parent's latent; done at once where it is known."""
         session = self.ready()
         check_reference(reference)
@@ -225,7 +232,7 @@ class Studio:
         asked = f"{id(session)} {side} {reference} {label}"
         key = f"parent-{hashlib.sha256(asked.encode()).hexdigest()[:24]}"
         known = session.parent_store.find(side, reference, label) is not None  # it need not stand in line then
-        return self.jobs.start(key, work, at_once=known)
+        return self.jobs.start(key, work, at_once=known, tab=tab)
 
     # ---- the shelf, and files to take away: called in the drawing thread ----
 

@@ -1,6 +1,6 @@
 // The two panels of parents: dropping, pasting, choosing, the search that is watched, and others that are mixed in.
 "use strict";
-import { Refused, follow, get, post, upload } from "./asking.js";
+import { Refused, TAB, follow, get, post, upload } from "./asking.js";
 import { state } from "./state.js";
 
 const MOST_MB = Number(document.body.dataset.mostUploadMb);
@@ -167,7 +167,7 @@ class Panel {
       if (this.known.has(key)) { continue; }
       let end;
       try {
-        const begun = await post("/jobs/parent", { side: this.side, reference, label: this.side === "ordinary" ? state.label || null : null });
+        const begun = await post("/jobs/parent", { tab: TAB, side: this.side, reference, label: this.side === "ordinary" ? state.label || null : null });
         end = begun;
         if (begun.state !== "done") {
           this.job = begun.key;

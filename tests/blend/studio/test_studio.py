@@ -29,6 +29,7 @@ pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi u
 from starlette.testclient import TestClient
 
 import blend.designs.parents
+import blend.studio.jobs
 from blend.designs.export import draw_command
 from blend.designs.parents import MOST_UPLOAD_BYTES
 from blend.inversion.cached import invert_parents
@@ -39,6 +40,7 @@ from blend.studio.load_test import drag
 from blend.studio.server import make_app
 from blend.studio.shelf import Shelf
 from harness.errors import UserError
+from harness.storage.atomic import atomic_write
 
 HERE = "http://127.0.0.1:8123"
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -155,6 +157,33 @@ def test_of_what_a_tab_asks_for_only_the_last_counts():
         line.close()
 
 
+def test_tabs_that_drag_let_the_others_in():
+    """However often ten tabs ask for pictures, what somebody clicked on comes at every second turn."""
+    line, gate, order = LatestOnlyQueue(), threading.Event(), []
+    try:
+        line.ask("0", "draw", gate.wait)
+        wait_until(lambda: not line._waiting, "the first to be taken")
+
+        def drag(tab: str) -> None:
+            order.append("draw")
+            if len(order) < 60:
+                line.ask(tab, "draw", lambda: drag(tab))
+
+        for number in range(10):
+            line.ask(f"{number}", "draw", lambda number=number: drag(f"{number}"))
+            line.ask(f"{number}", "measure", lambda: order.append("measure"))
+        line.ask("a", "sweep", lambda: order.append("sweep"))
+        kept = [line.ask(f"alone {number}", "other", lambda: order.append("keep")) for number in range(2)]
+        gate.set()
+        for one in kept:
+            one.result(10)
+        wait_until(lambda: len(order) >= 60)
+    finally:
+        line.close()
+    assert order[:4] == ["keep", "draw", "keep", "draw"]
+    assert order[4:26:2] == ["measure"] * 10 + ["sweep"] and set(order[5:26:2]) == {"draw"}
+
+
 def test_a_line_that_is_too_long_is_refused(monkeypatch):
     monkeypatch.setattr(latest_only_queue, "MOST_WAITING", 2)
     line, gate = LatestOnlyQueue(), threading.Event()
@@ -185,6 +214,30 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
     wait_until(lambda: second.over)
     assert (first.state, second.state, seen) == ("cancelled", "done", ["a", "b"])
     assert jobs.start("a", work) is not first  # a cancelled one is begun anew
+    jobs.close()
+
+
+def test_tabs_take_turns_and_one_alone_cannot_fill_the_line(monkeypatch):
+    monkeypatch.setattr(blend.studio.jobs, "MOST_OF_A_TAB", 3)
+    jobs, gate, seen = Jobs(), threading.Event(), []
+
+    def work(job: Any) -> dict[str, Any]:
+        seen.append(job.key)
+        gate.wait(10)
+        return {}
+
+    jobs.start("first", work)
+    wait_until(lambda: seen)
+    mine = [jobs.start(f"a{number}", work, tab="a") for number in range(3)]
+    with pytest.raises(UserError, match="jobs: 3 wait already"):
+        jobs.start("a3", work, tab="a")
+    assert jobs.start("known", lambda job: {}, at_once=True, tab="a").state == "done"
+    last = jobs.start("b0", work, tab="b")
+    mine[1].cancel()
+    jobs.start("a3", work, tab="a")  # the cancelled one has left its place
+    gate.set()
+    wait_until(lambda: last.over and jobs.get("a3").over)
+    assert seen == ["first", "a0", "b0", "a2", "a3"]
     jobs.close()
 
 
@@ -357,6 +410,46 @@ def test_a_lost_picture_a_long_query_and_a_full_disk_are_refusals(client, monkey
     monkeypatch.setattr("blend.studio.shelf.atomic_write", full)
     answer = client.post("/shelf", json={"recipe": "o=seed-4"})
     assert answer.status_code == 507 and "No space left on device; nothing half-made is kept" in answer.json()["error"]
+
+
+def test_a_full_disk_leaves_no_orphan_and_lets_designs_go(client, monkeypatch):
+    kept = client.post("/shelf", json={"recipe": SEEDS}).json()
+    pictures, real = Path("runs/tiny/studio/kept"), atomic_write
+
+    def full(path: Path, content: Any) -> None:
+        if path.name == "shelf.json" and len(content) > size or path.parent.name == "removed":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, content)
+
+    size = Path("runs/tiny/studio/shelf.json").stat().st_size
+    monkeypatch.setattr("blend.studio.shelf.atomic_write", full)
+    assert client.post("/shelf", json={"recipe": "o=seed-4"}).status_code == 507
+    assert [path.stem for path in pictures.iterdir()] == [kept["id"]]
+    assert client.post(f"/shelf/{kept['id']}/remove", json={}).status_code == 200
+    assert client.get("/shelf").json() == {"designs": []} and not list(pictures.iterdir())
+
+
+def test_a_run_that_was_renamed_under_an_open_studio_is_not_made_again(client):
+    for change in (lambda: os.rename("runs/tiny", "runs/moved"), lambda: shutil.copytree("runs/moved", "runs/tiny")):
+        change()
+        if Path("runs/tiny/run.json").exists():
+            Path("runs/tiny/run.json").write_text('{"id": "another"}')
+        for answer in (client.get(f"/draw?tab=a&{SEEDS}"), client.post("/shelf", json={"recipe": SEEDS})):
+            assert (
+                answer.status_code == 409 and "runs/tiny is another run now, or was renamed" in answer.json()["error"]
+            )
+    shutil.rmtree("runs/tiny")
+    os.rename("runs/moved", "runs/tiny")
+    assert client.post("/shelf", json={"recipe": SEEDS}).status_code == 200
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["file", "dangling link"])
+def test_a_shelf_that_is_no_folder_is_a_refusal(client, link):
+    place = Path("runs/tiny/studio")
+    shutil.rmtree(place, ignore_errors=True)
+    place.symlink_to("nowhere") if link else place.touch()
+    answer = client.post("/shelf", json={"recipe": SEEDS})
+    assert answer.status_code == 409 and "studio is no folder and cannot be made one" in answer.json()["error"]
 
 
 KEEPER = """
