@@ -22,6 +22,7 @@ from harness.cli import (
     run_command,
 )
 from harness.config.experiment import Config, base_name, config_to_yaml, finetuned_name, load_config
+from harness.storage.json_files import to_json
 from harness.storage.rundir import refuse_other_size
 
 app = make_app("From a photo to futuristic designs.")
@@ -177,11 +178,10 @@ def drag(
     seconds: Annotated[float, typer.Option(min=1, max=600)] = 60,
 ) -> None:
     """Load on a studio of its own: many tabs drag at once. Prints counts, times and memory as JSON."""
-    import json
 
     from blend.studio.load_test import drag_command
 
-    print(json.dumps(drag_command(run, tabs, seconds), indent=1))
+    print(to_json(drag_command(run, tabs, seconds), indent=1))
 
 
 def _resolved(config: Path, overrides: list[str] | None, dry_run: bool, other_set: bool) -> Config | None:

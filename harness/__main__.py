@@ -3,7 +3,6 @@
 Torch is imported where it is needed.
 """
 
-import json
 import os
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +32,7 @@ from harness.config.experiment import (
 )
 from harness.config.yaml_files import merge
 from harness.errors import UserError
+from harness.storage.json_files import to_json
 from harness.storage.rundir import RunDir
 
 app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
@@ -176,7 +176,7 @@ def evaluate(
         accept_sets(rundir.path.name)
     settings = check_config(merge(config_to_dict(rundir.read_config()), changes), "--set").evaluate
     evaluation = evaluate_run(rundir, settings, checkpoint)
-    print(json.dumps(evaluation, indent=1) if as_json else evaluation_to_text(evaluation))
+    print(to_json(evaluation, indent=1) if as_json else evaluation_to_text(evaluation))
 
 
 @app.command()
@@ -281,7 +281,7 @@ def read(
     """What the factor reader says of a run's samples, as JSON: cars or not, futurism, variety, KID."""
     from harness.metrics.evaluate import read_run
 
-    print(json.dumps(read_run(run, count, seed), indent=1))
+    print(to_json(read_run(run, count, seed), indent=1))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from blend.generator.dial import Setting
 from harness.images.decode import TEXT_KEY, picture_grid, save_png
 from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers, remove_folder, sync_folder
 from harness.storage.cache import key_sha256
-from harness.storage.json_files import read_json_lines, read_json_or_none
+from harness.storage.json_files import read_json_lines, read_json_or_none, to_json
 
 SWEEP_SET = "sweep"  # what `make measure` leaves
 
@@ -50,14 +50,14 @@ class Design:
 def is_made(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds exactly what is asked for, and all of it."""
     rows = read_designs(folder)
-    if not rows or read_json_or_none(folder / "request.json") != json.loads(json.dumps(request)):
+    if not rows or read_json_or_none(folder / "request.json") != json.loads(to_json(request)):
         return False
     return all((folder / str(row.get("file"))).is_file() for row in (*rows, {"file": "grid.png"}))
 
 
 def holds_another(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds a set of another request; the same one by earlier weights is no other."""
-    kept, wanted = read_json_or_none(folder / "request.json"), json.loads(json.dumps(request))
+    kept, wanted = read_json_or_none(folder / "request.json"), json.loads(to_json(request))
     return kept is not None and {**kept, "generators": None} != {**wanted, "generators": None}
 
 
@@ -85,11 +85,11 @@ def save_designs(
     origin = {"generators": request.get("generators"), "request_sha256": key_sha256(request)}
     with atomic_folder(fresh) as temporary:
         for row, picture in zip(rows, pictures, strict=True):
-            save_png(temporary / row["file"], picture, {TEXT_KEY: json.dumps({**row, **origin})})
+            save_png(temporary / row["file"], picture, {TEXT_KEY: to_json({**row, **origin})})
         grid = picture_grid(pictures, columns or math.ceil(math.sqrt(len(pictures))))
-        save_png(temporary / "grid.png", grid, {TEXT_KEY: json.dumps(origin)})
-        atomic_write(temporary / "designs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        atomic_write(temporary / "request.json", json.dumps(request, indent=1) + "\n")
+        save_png(temporary / "grid.png", grid, {TEXT_KEY: to_json(origin)})
+        atomic_write(temporary / "designs.jsonl", "".join(to_json(row) + "\n" for row in rows))
+        atomic_write(temporary / "request.json", to_json(request, indent=1) + "\n")
     if folder.exists():  # only now that the new set is whole
         remove_folder(folder)
     os.rename(fresh, folder)

@@ -3,7 +3,6 @@
 In: a recipe and a session. Out: a document; and from a document, on the same run, the same picture bit for bit.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +21,7 @@ from harness.images.magic_bytes import picture_kind
 from harness.runtime.device import one_thread
 from harness.runtime.latent_space import LatentSpace
 from harness.storage.atomic import atomic_write
-from harness.storage.json_files import fault_of, parse_json
+from harness.storage.json_files import fault_of, parse_json, to_json
 from harness.storage.output import check_output
 
 FORM = "carforge-design-1"
@@ -97,7 +96,7 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
 
 def design_png(picture: np.ndarray, document: dict[str, Any]) -> bytes:
     """The exact picture, with its document inside."""
-    return encode_png(picture, {TEXT_KEY: json.dumps(document)})
+    return encode_png(picture, {TEXT_KEY: to_json(document)})
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from harness.storage.json_files import read_json
 from harness.storage.splits import NEEDS_HELD_OUT, open_evaluation_rows, open_training_rows, reported
 
 PROBE_PICTURES = 2000  # of each kind, at most
+MIN_PICTURES = 2  # of a kind, held out: the fewest that have a distance
 SETS_FILE = "sets.json"
 VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
 
@@ -150,6 +151,11 @@ def _open_set(data: Data, generator: StyledGenerator, known: Path) -> TrainingSe
     with open_training_rows(data) as train, open_evaluation_rows(data) as valid:
         for rows in (train, valid):
             check_size(rows, generator.height, generator.width)
+            if rows.count < MIN_PICTURES:
+                raise UserError(
+                    f"{rows.packed.path}: found {rows.count} picture{'s' * (rows.count != 1)} to measure with, allowed "
+                    f"{MIN_PICTURES} or more; try more pictures, or a larger data.valid_fraction"
+                )
         return TrainingSet(data, (train.sha256, valid.sha256), (train.count, valid.count), valid.note)
 
 

@@ -3,6 +3,8 @@
 A stage that has not run yet leaves its section with the command that runs it.
 """
 
+import base64
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +31,7 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
         say(text)
     environment = page_environment(TEMPLATES)
     environment.filters["figure"] = sections.figure_text
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     page = environment.get_template("report.html.j2").render(
         run=run.path.as_posix(),
         damaged=files.damaged,
@@ -50,6 +53,8 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
         gallery=sections.gallery(found),
         latent=charts.latent_chart(found.metrics),
         provenance=provenance.provenance(found),
+        script=script,
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     path = run.path / "report.html"
     atomic_write(path, page)

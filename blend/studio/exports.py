@@ -1,6 +1,5 @@
 """Files to take away from the studio: the exact picture, its JSON, its sweep in motion, a sheet of the shelf."""
 
-import json
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -11,6 +10,7 @@ from blend.designs.export import design_png
 from blend.studio.studio import LARGE_PX, SMALL_PX, Studio
 from harness.errors import UserError
 from harness.images.decode import encode_png
+from harness.storage.json_files import to_json
 from harness.web.embed import picture_jpeg
 
 MOST_ON_A_SHEET = 60
@@ -79,7 +79,7 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
+    return (to_json(value, indent=1) + "\n").encode()
 
 
 def _file(content: bytes, kind: str, name: str) -> Response:

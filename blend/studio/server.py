@@ -5,7 +5,6 @@ asked for by reference, uploads come as bare bytes without a name.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from blend.studio.jobs import OVER, Job
 from blend.studio.latest_only_queue import MOST_TAB, Superseded
 from blend.studio.studio import Studio, shelf_row
 from harness.images.decode import PictureError
+from harness.storage.json_files import to_json
 from harness.web.app import RequestBody, make_local_app, refusal
 from harness.web.guard import AccessRules, Body
 from harness.web.page import page_environment
@@ -150,7 +150,7 @@ async def _events(studio: Studio, job: Job) -> AsyncIterator[str]:
     while not studio.closing.is_set():
         now = job.snapshot()
         if now != sent:
-            yield f"data: {json.dumps(now)}\n\n"
+            yield f"data: {to_json(now)}\n\n"
             if now["state"] in OVER:
                 return
             sent, sent_at_sec = now, time.monotonic()

@@ -5,7 +5,6 @@ Each is there whole, with all that it follows from, or not at all, whatever kill
 """
 
 import errno
-import json
 import os
 import re
 import threading
@@ -22,7 +21,7 @@ from blend.designs.export import design_png
 from harness.errors import UserError, refuse_newer
 from harness.images.decode import decode_picture
 from harness.storage.atomic import atomic_write, clean_leftovers
-from harness.storage.json_files import read_json, read_json_or_none
+from harness.storage.json_files import read_json, read_json_or_none, to_json
 from harness.storage.lock import folder_lock
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
@@ -136,7 +135,7 @@ class Shelf:
             others, picture = [*entries[:place], *entries[place + 1 :]], self.pictures / f"{identity}.png"
             try:
                 self.removed.mkdir(parents=True, exist_ok=True)
-                atomic_write(self.removed / f"{identity}.json", json.dumps({"place": place, "entry": entry}) + "\n")
+                atomic_write(self.removed / f"{identity}.json", to_json({"place": place, "entry": entry}) + "\n")
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -176,7 +175,7 @@ class Shelf:
             path.unlink()
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
-        atomic_write(self.path, json.dumps({"version": VERSION, "designs": entries}, indent=1) + "\n")
+        atomic_write(self.path, to_json({"version": VERSION, "designs": entries}, indent=1) + "\n")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

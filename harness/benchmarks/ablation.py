@@ -4,7 +4,6 @@
 several seeds. Finished runs are kept in the scratch folder and not done again; a killed one goes on.
 """
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import chdir
@@ -22,7 +21,7 @@ from harness.errors import UserError
 from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
-from harness.storage.json_files import read_json
+from harness.storage.json_files import read_json, to_json
 from harness.storage.output import check_output
 from harness.storage.splits import open_evaluation_rows, open_training_rows
 
@@ -212,7 +211,7 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
         if step not in done:
             run = train_run(config, limit_steps=step)
             row["marks"].append(_measure(reader, config, run, step))
-            atomic_write(result, json.dumps(row))
+            atomic_write(result, to_json(row))
     return row
 
 

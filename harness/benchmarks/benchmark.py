@@ -6,7 +6,6 @@ Out: a run for each engine, and runs/bench-<dataset>-<name>/ with the plan and t
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed
-from harness.storage.json_files import read_json, read_json_or_none
+from harness.storage.json_files import read_json, read_json_or_none, to_json
 from harness.storage.rundir import RunDir
 from harness.studiogan.checkout import COMMITS, check_environment, find_checkout, find_python
 from harness.studiogan.dialects.convert import read_foreign
@@ -95,7 +94,7 @@ def run_benchmark(
         results[name] = measure(config)
         table = benchmark_table(plan.bench, plan.version, plan.file, results)
         kept = {"bench": plan.bench, "studiogan": plan.version, "config_file": plan.file, "engines": results}
-        atomic_write(plan.folder / "benchmark.json", json.dumps(kept, indent=1) + "\n")
+        atomic_write(plan.folder / "benchmark.json", to_json(kept, indent=1) + "\n")
         atomic_write(plan.folder / "benchmark.txt", table + "\n")
     return table
 

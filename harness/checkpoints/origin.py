@@ -69,8 +69,8 @@ def check_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
     elif found not in (trained_on, bound_to):
         raise UserError(
             f"{data.hdf5_path('train')}: found the set {found[:SHOWN]}, allowed "
-            f"{(bound_to or trained_on or '')[:SHOWN]}, which {run.path} belongs to; put that one back, or train "
-            "again under another name. To take the one that is there all the same: --allow-other-set (make: "
+            f"{(bound_to or trained_on or '')[:SHOWN]}, which {run.path} belongs to; try to put that one back, or "
+            "to train again under another name. To take the one that is there all the same: --allow-other-set (make: "
             "ARGS=--allow-other-set)"
         )
 

@@ -105,7 +105,6 @@ class Evaluator:
             fake = np.concatenate(list(self._drawn_features(loaded, count, seed, stopped)))
             self._real = self._real or self._read_real(stopped)
             figures, left_out = self._compare(fake, stopped)
-        verified = self.featurizer.name in ("reader", "inception")
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         evaluation = {
             "checkpoint": loaded.folder.name,
@@ -113,7 +112,7 @@ class Evaluator:
             "checkpoint_sha256": loaded.sha256,
             "figures": figures,
             "left_out": left_out,
-            "remark": None if verified else "not a FID: these are not the weights that published figures are made with",
+            "remark": self._remark(count),
             "extractor": self.featurizer.name,
             "extractor_sha256": self.featurizer.sha256,
             "resizer": self.featurizer.resizer,
@@ -130,6 +129,15 @@ class Evaluator:
             "seconds": round(time.monotonic() - began, 2),
         }
         return {**evaluation, **reported({}, [self.note])}
+
+    def _remark(self, count: int) -> str | None:
+        """What a reader of the figures has to know."""
+        remarks = []
+        if self.featurizer.name not in ("reader", "inception"):
+            remarks.append("not a FID: these are not the weights that published figures are made with")
+        if (fewest := min(count, self.key.count)) < self.featurizer.dim:
+            remarks.append(f"a rough figure: {fewest} pictures are fewer than the {self.featurizer.dim} features")
+        return "; ".join(remarks) or None
 
     def _open_real(self) -> PackedRows:
         return open_evaluation_rows(self.data, self.settings.split)

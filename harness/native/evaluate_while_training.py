@@ -28,7 +28,7 @@ from harness.runtime.device import Hardware
 from harness.runtime.dist import World
 from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
-from harness.storage.json_files import read_json_lines
+from harness.storage.json_files import read_json_lines, to_json
 from harness.storage.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Evaluations:
                 f"out of memory while step {step} was evaluated, which is saved; try --set evaluate.batch_size="
                 f"{max(2, self.settings.batch_size // 2)}, or --set evaluate.every_steps=0 for none while training"
             ) from error
-        evaluation = json.loads(json.dumps({"run": self.rundir.path.name, **figures}))
+        evaluation = json.loads(to_json({"run": self.rundir.path.name, **figures}))
         self._keep(evaluation, name)
         purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
         self.life.say(self._told(evaluation, name))
@@ -143,7 +143,7 @@ class Evaluations:
         _note(self.rundir, evaluation)
 
     def _write(self) -> None:
-        atomic_write(self.rundir.checkpoints / BEST_FILE, json.dumps(self.record, indent=1) + "\n")
+        atomic_write(self.rundir.checkpoints / BEST_FILE, to_json(self.record, indent=1) + "\n")
 
     def _told(self, evaluation: dict[str, Any], name: str) -> str:
         best = best_checkpoint(self.rundir.checkpoints)
@@ -160,4 +160,4 @@ def _note(rundir: RunDir, evaluation: dict[str, Any]) -> None:
         rundir.write_metrics("evaluate", evaluation)
     elif rows[-1] == evaluation != rundir.read_metrics().get("evaluate"):  # killed between these two
         metrics = {**rundir.read_metrics(), "evaluate": evaluation}
-        atomic_write(rundir.metrics_path, json.dumps(metrics, indent=1) + "\n")
+        atomic_write(rundir.metrics_path, to_json(metrics, indent=1) + "\n")

@@ -90,7 +90,8 @@ def _create(path: Path, content: str) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """The holder; None when the file is gone, empty or no lock."""
     found = read_json_or_none(path)
-    return found if found and isinstance(found.get("pid"), int) else None
+    pid = found.get("pid") if found else None
+    return found if type(pid) is int and pid > 0 else None  # kill of 0 or less ends whole groups
 
 
 def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:

@@ -5,7 +5,6 @@ In: a `Config`. Out: `runs/<name>/`.
 
 import errno
 import json
-import math
 import os
 import platform
 import secrets
@@ -38,7 +37,7 @@ from harness.errors import UserError
 from harness.files import read_file
 from harness.messages import say
 from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers, text_to_bytes
-from harness.storage.json_files import line_to_json, read_json, read_json_or_none
+from harness.storage.json_files import line_to_json, read_json, read_json_or_none, to_json
 from harness.storage.lock import hold_lock
 
 # May change when a run is resumed, because no step computes anything else with them.
@@ -133,7 +132,7 @@ class RunDir:
         return read_json_or_none(self.facts_path) or {}
 
     def add_fact(self, name: str, value: str) -> None:
-        atomic_write(self.facts_path, _to_json({**self.facts(), name: value}, indent=1) + "\n")
+        atomic_write(self.facts_path, to_json({**self.facts(), name: value}, indent=1) + "\n")
 
     def _changed_keys(self) -> list[tuple[str, Any, Any]]:
         """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
@@ -173,7 +172,7 @@ class RunDir:
         before = self.read_status() or {}
         kept = {key: before.get(key) for key in ("step", "total_steps")}
         status = {"state": state, **kept, "message": "", **fields, "updated_at": _now_text()}
-        atomic_write(self.status_path, _to_json(status, indent=1) + "\n")
+        atomic_write(self.status_path, to_json(status, indent=1) + "\n")
 
     def read_status(self) -> dict[str, Any] | None:
         """The last status; None when there is none that can be read."""
@@ -198,7 +197,7 @@ class RunDir:
             "packages": {name: _version(name) for name in PACKAGES},
             "written_at": _now_text(),
         }
-        atomic_write(self.env_path, _to_json({**env, **fields}, indent=1) + "\n")
+        atomic_write(self.env_path, to_json({**env, **fields}, indent=1) + "\n")
 
     # ---- figures and statistics ----
 
@@ -210,12 +209,12 @@ class RunDir:
         """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
         figures_now = {**self.read_metrics(), key: figures}
         history = read_file(self.metrics_history_path) if self.metrics_history_path.exists() else b""
-        atomic_write(self.metrics_history_path, history + json.dumps({key: figures}).encode() + b"\n")
-        atomic_write(self.metrics_path, json.dumps(figures_now, indent=1) + "\n")
+        atomic_write(self.metrics_history_path, history + to_json({key: figures}).encode() + b"\n")
+        atomic_write(self.metrics_path, to_json(figures_now, indent=1) + "\n")
 
     def append_stats(self, row: dict[str, Any]) -> None:
         """One line of stats.jsonl. Numbers that are not finite become null."""
-        _append(self.stats_path, _to_json(row) + "\n")
+        _append(self.stats_path, to_json(row) + "\n")
 
     def read_stats(self) -> list[dict[str, Any]]:
         """All whole rows; a half-written line is passed over."""
@@ -287,22 +286,6 @@ def _append(path: Path, line: str) -> None:
         append_whole(descriptor, text_to_bytes(line))
     finally:
         os.close(descriptor)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """Scalars of numpy and torch as Python's, paths as text, nan and infinities as None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(value: Any) -> str:

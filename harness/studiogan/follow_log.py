@@ -3,7 +3,6 @@
 In: the lines of its log, and the saves in its working folder. Out: what the native engine leaves in runs/<name>/.
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from harness.runtime.dist import World
 from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
+from harness.storage.json_files import to_json
 from harness.storage.splits import open_evaluation_rows, reported
 from harness.studiogan.log import STEP, Figure, Losses, Said, Unknown, parse_line
 from harness.studiogan.process import Heard
@@ -160,7 +160,7 @@ class Follower:
         if new:
             history = sorted((ranked | new).items())
             record = {"figure": name, "key": {"figure": name}, "history": history, "last": NO_EVALUATION}
-            atomic_write(checkpoints / BEST_FILE, json.dumps(record, indent=1) + "\n")
+            atomic_write(checkpoints / BEST_FILE, to_json(record, indent=1) + "\n")
 
     def _keep_figures(self, best: bool) -> None:
         """What it measured itself before it saved; `best` is of the newest."""

@@ -81,6 +81,8 @@ def serve_page(
 def _serve(app: Any, listener: socket.socket, closing: Callable[[], None]) -> None:
     import uvicorn
 
+    from harness.web.protocol import PatientProtocol
+
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             closing()
@@ -88,7 +90,7 @@ def _serve(app: Any, listener: socket.socket, closing: Callable[[], None]) -> No
 
     settings = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off",
-        timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SEC,
+        http=PatientProtocol, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SEC,
     )  # fmt: skip
     # uvicorn raises the signals again at its end.
     with noted_signals(STOP_SIGNALS), suppress(KeyboardInterrupt):

@@ -8,7 +8,7 @@ const KEYS = { o: "ordinary", c: "concept" };
 export function read(query) {
   const found = { ordinary: [], concept: [], intensity: 0.5, style: null, futurism: null, label: "", truncation: 1 };
   for (const [key, text] of new URLSearchParams(query)) {
-    if (KEYS[key]) {
+    if (Object.hasOwn(KEYS, key)) {
       const [reference, share] = text.split(":");
       found[KEYS[key]].push({ reference, share: share === undefined ? 1 : Number(share) });
     } else if (key === "i") { found.intensity = Number(text); }

@@ -8,6 +8,7 @@ import pytest
 from blend.generator.styled_generator import load_generator
 from blend.measures.measures import load_measures
 from blend.measures.novelty import FeatureSpace
+from harness.checkpoints.origin import accept_sets
 from harness.config.experiment import Config, finetune_config
 from harness.storage.hdf5 import open_packed
 from harness.storage.splits import open_evaluation_rows
@@ -103,6 +104,8 @@ def test_damage_and_other_pictures_are_noticed(config, looked):
     looked.clear()
     assert measured(config).figures == before and set(looked) == {"reader", "discriminator"}
     write_packed(Path(), config, "train", 41, seed=77)
+    assert_refused(config, "found the set")
+    accept_sets("tiny")
     looked.clear()
     assert measured(config).figures["training_pictures"] == before["training_pictures"] + 1
     assert set(looked) == {"reader", "discriminator"}
@@ -142,9 +145,12 @@ def test_sets_that_cannot_be_measured_with_are_refused(config):
     assert_refused(config, "64x64", "32x32")
     path.unlink()
     assert_refused(config, "not there")
+    write_packed(Path(), config, "valid", 1, seed=1)
+    assert_refused(config, "found 1 picture to measure with, allowed 2 or more; try more pictures")
     path.write_bytes(content)
     for split in ("train", "valid"):
         finetune_config(config).data.hdf5_path(split).write_bytes(config.data.hdf5_path(split).read_bytes())
+    accept_sets("tiny-freezed")
     assert_refused(config, "again")
 
 

@@ -300,3 +300,9 @@ def test_axe_sees_what_breaks(tab, studio, axe):
     tab.evaluate("document.querySelector('h1').style.color = '#ccc'")
     found = json.dumps(faults(tab, axe))
     assert "label" in found and "color-contrast" in found
+
+
+def test_odd_keys_in_the_address_do_no_harm(studio, tab):
+    tab.goto(f"{studio}?constructor=1&__proto__=2&toString=3&o=seed-4")
+    ready(tab)
+    assert drawn(tab).startswith("data:image/") and "o=seed-4" in tab.url

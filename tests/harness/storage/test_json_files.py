@@ -1,13 +1,15 @@
 """Our JSON files: what is not there is told apart from what is damaged."""
 
+import json
 import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from harness.storage.json_files import read_json, read_json_lines, read_json_or_none
+from harness.storage.json_files import read_json, read_json_lines, read_json_or_none, to_json
 from tests.harness.refusals import refusal_of
 
 DAMAGED = [b'{"a": ', b"", b"[1]", b"3", b"null", b"\x00\xff", b"9" * 5000, b"[" * 100_000]
@@ -56,3 +58,8 @@ def test_damaged_lines_stand_in_their_places(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n' + b"\n".join(DAMAGED) + b'\n{"a": "\xe2\x80\xa8"}\n{"a"')
     assert list(read_json_lines(path)) == [{"a": 1}, *[None] * len(DAMAGED), {"a": "\u2028"}, None]
+
+
+def test_what_is_no_number_in_json_is_null() -> None:
+    value = {"a": [float("nan"), np.float32("inf"), 1.5], Path("b"): np.int64(3), "c": (Path("d/e"), True, None)}
+    assert json.loads(to_json(value)) == {"a": [None, None, 1.5], "b": 3, "c": ["d/e", True, None]}

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.messages import say
 from harness.storage import lock
-from harness.storage.lock import hold_lock, process_start
+from harness.storage.lock import hold_lock, living_holder, process_start
 from harness.storage.rundir import RunDir
 from tests.harness.sabotage import Saboteur
 from tests.harness.tiny_runs import make_config
@@ -171,3 +172,13 @@ def test_a_full_disk_leaves_no_empty_lock(tmp_path: Path):
             with suppress(UserError), run.lock():
                 pass
         assert not run.lock_path.exists()
+
+
+@pytest.mark.parametrize("pid", [0, -1, True, "7", None, 10**30])
+def test_a_garbled_lock_names_no_process(tmp_path: Path, pid: object, capsys: pytest.CaptureFixture) -> None:
+    """`kill 0` would end the whole group of who follows the advice."""
+    path = tmp_path / "lock.json"
+    path.write_text(json.dumps({"pid": pid, "host": socket.gethostname()}))
+    assert living_holder(path) is None
+    with hold_lock(path, say):
+        assert json.loads(path.read_text())["pid"] == os.getpid()

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
 
 from harness.errors import UserError
-from harness.web import serve
+from harness.web import protocol, serve
 from harness.web.app import make_local_app
 from harness.web.guard import AccessRules
 from harness.web.serve import listen, serve_page, ui_extra
@@ -58,3 +58,37 @@ def test_it_says_where_it_is_and_ends_at_a_signal(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\n", out) and opened == [out.strip()]
     assert err == "the page is open; Ctrl-C closes it\n" and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_connection_on_which_nothing_comes_is_closed(monkeypatch):
+    """One that never speaks, one that stops in its request, one in its body; an answer may take as long as it likes."""
+    monkeypatch.setattr(protocol, "SILENT_SEC", 0.4)
+    app, closed, answer = make_local_app(AccessRules("page"), []), [], []
+
+    @app.get("/slow")
+    def slow() -> str:
+        threading.Event().wait(1.5)
+        return "at last"
+
+    def visit(address: str) -> None:
+        host, port = address.removeprefix("http://").strip("/").split(":")
+        head = f"Host: {host}:{port}\r\n"
+        begun = ["", "GET / HT", f"POST /slow HTTP/1.1\r\n{head}Content-Length: 9\r\n\r\nab"]
+
+        def all_of_it() -> None:
+            with socket.create_connection((host, int(port)), 20) as asking:
+                asking.sendall(f"GET /slow HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode())
+                answer.append(asking.makefile("rb").read())
+            for text in begun:
+                with socket.create_connection((host, int(port)), 20) as silent:
+                    silent.sendall(text.encode())
+                    while silent.recv(1000):
+                        pass
+                    closed.append(text)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=all_of_it).start()
+
+    monkeypatch.setattr(serve.webbrowser, "open", visit)
+    serve_page(app, "127.0.0.1", 0, "the page is open", True)
+    assert answer[0].endswith(b'"at last"') and len(closed) == 3
