@@ -18,7 +18,7 @@ from torch import Tensor
 from blend.designs.seeds import DESIGN_SEEDS
 from blend.encoder.model import Encoders, load_encoders
 from blend.generator.dial import Pairs
-from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out, read_parent
+from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator, label_of
 from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
@@ -27,8 +27,9 @@ from blend.inversion.optimise import Watch
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
-from harness.images.decode import FORMATS, PictureError
+from harness.images.decode import FORMATS, PictureError, read_file
 from harness.images.magic_bytes import other_kind, picture_kind
+from harness.messages import say
 from harness.storage.atomic import atomic_write
 from harness.storage.lru import LruCache
 
@@ -132,6 +133,7 @@ class ParentStore:
         self.config, self.generator, self.encoders = config, generator, encoders
         self.uploads = generator.folder / "studio" / "uploads"
         self._known: LruCache[tuple[str, str, str | None], InvertedParent] = LruCache(KEPT_IN_MEMORY)
+        self._uploaded: LruCache[str, np.ndarray] = LruCache(KEPT_IN_MEMORY)  # by sha256, as they are fitted
         self._usual_errors: dict[Kind, float] = {}
 
     # ---- pictures ----
@@ -165,12 +167,12 @@ class ParentStore:
             raise UserError(
                 f"upload: found {other_kind(content)}, {allowed}; save it as one of these and drop it again"
             )
-        try:
-            fit_content(content, self.generator.height, self.generator.width, self.config.data.fit)
-        except PictureError as error:
-            raise UserError(f"upload: {error.reason}; try another picture") from error
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.uploads / sha256
+        try:
+            self._fitted(sha256, lambda: content)
+        except PictureError as error:
+            raise UserError(f"upload: {error.reason}; try another picture") from error
         if not path.is_file():
             self.uploads.mkdir(parents=True, exist_ok=True)
             atomic_write(path, content)
@@ -188,11 +190,22 @@ class ParentStore:
         if not path.is_file():
             raise UserError("upload: this picture is not on this machine (any more); drop it once more")
         try:
-            generator = self.generator
-            picture, sha256 = read_parent(path, generator.height, generator.width, self.config.data.fit)
+            return Parents(["upload"], [text], self._fitted(text, lambda: read_file(path))[None])
         except PictureError as error:
             raise UserError(f"upload: {error.reason}; drop it once more") from error
-        return Parents(["upload"], [sha256], picture[None])
+
+    def _fitted(self, sha256: str, read: Callable[[], bytes]) -> np.ndarray:
+        """uint8 (H, W, 3) of an upload, decoded once, as a large one takes seconds. PictureError for what is refused."""
+        picture = self._uploaded.get(sha256)
+        if picture is None:
+            content, generator = read(), self.generator
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise PictureError("damaged", "its file has changed")
+            picture, note = fit_content(content, generator.height, generator.width, self.config.data.fit)
+            if note:
+                say(f"upload: {note}")
+            self._uploaded.keep(sha256, picture)
+        return picture
 
     # ---- latents ----
 

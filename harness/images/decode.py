@@ -8,6 +8,7 @@ import io
 import math
 import os
 import re
+import threading
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ MIN_ROWS = 0.95  # of a picture that is cut short have to decode
 TRUNCATED = "image file is truncated"  # as Pillow's error begins
 TEXT_PARTS, TEXT_BYTES = 32, 2**20  # of a PNG are read, packed or not: orientation and designs are in them
 MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
+AT_ONCE = threading.BoundedSemaphore(2)  # pictures of one process: each may take MAX_PIXELS of memory
 MAX_SCAN_PIXELS = 1_500_000_000  # pixels x scans of a JPEG, 1 to 2 ns each: 30 scans of 50 megapixels
 MAX_PARTS = 100_000  # chunks of a PNG, segments and padding bytes of a JPEG: Pillow steps over each in Python
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -102,7 +104,7 @@ def decode(content: bytes, fast_size: tuple[int, int] | None = None, *, keep_let
 
     `fast_size` (height, width): it will be resized to this, so a JPEG may be decoded smaller, not under twice this.
     """
-    with warnings.catch_warnings():
+    with AT_ONCE, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is refused below anyway
         try:
             found = _decode(content, fast_size)

@@ -582,3 +582,15 @@ def test_the_command_serves_stops_and_starts_again(run_folder):
                 server.communicate(timeout=60)
         assert server.returncode == (-9 if end == signal.SIGKILL else 0)
     assert len(Shelf(Path("runs/tiny/studio")).entries()) == 2
+
+
+def test_an_upload_is_decoded_once(make_studio, monkeypatch):
+    """A photo of a camera takes a second, and a dial is turned many times."""
+    store, decoded = make_studio().ready().parent_store, []
+    real = blend.designs.parents.fit_content
+    monkeypatch.setattr(blend.designs.parents, "fit_content", lambda *words: decoded.append(1) or real(*words))
+    reference = store.keep_upload(picture_file(1))
+    for _ in range(3):
+        store.picture("ordinary", reference)
+        store.find("concept", reference)
+    assert store.keep_upload(picture_file(1)) == reference and len(decoded) == 1

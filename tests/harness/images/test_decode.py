@@ -6,13 +6,17 @@ import os
 import resource
 import struct
 import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from harness.images import decode as decode_module
 from harness.images.decode import (
     MAX_PARTS,
     MAX_SCAN_PIXELS,
@@ -502,3 +506,21 @@ def test_a_png_keeps_pixels_and_text_and_is_whole(tmp_path: Path, monkeypatch: p
         save_png(tmp_path / "x.png", scene(seed=1))
     monkeypatch.undo()
     assert np.array_equal(decode_picture(tmp_path / "x.png"), scene()) and os.listdir(tmp_path) == ["x.png"]
+
+
+def test_few_pictures_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take as much memory as MAX_PIXELS need."""
+    content, real, at_work, most = encode_png(np.zeros((8, 8, 3), np.uint8)), decode_module._decode, [], []
+
+    def counted(*words: Any) -> Any:
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        found = real(*words)
+        at_work.pop()
+        return found
+
+    monkeypatch.setattr(decode_module, "_decode", counted)
+    with ThreadPoolExecutor(12) as hands:
+        assert all(found.size_px == (8, 8) for found in hands.map(decode_module.decode, [content] * 24))
+    assert max(most) == 2
