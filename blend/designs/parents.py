@@ -195,7 +195,7 @@ class ParentStore:
             raise UserError(f"upload: {error.reason}; drop it once more") from error
 
     def _fitted(self, sha256: str, read: Callable[[], bytes]) -> np.ndarray:
-        """uint8 (H, W, 3) of an upload, decoded once, as a large one takes seconds. PictureError for what is refused."""
+        """uint8 (H, W, 3) of an upload, decoded once: large ones take seconds. PictureError for what is refused."""
         picture = self._uploaded.get(sha256)
         if picture is None:
             content, generator = read(), self.generator
