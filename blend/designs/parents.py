@@ -5,6 +5,7 @@ disk.
 """
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -133,6 +134,7 @@ class ParentStore:
         self.config, self.generator, self.encoders = config, generator, encoders
         self.uploads = generator.folder / "studio" / "uploads"
         self._known: LruCache[tuple[str, str, str | None], InvertedParent] = LruCache(KEPT_IN_MEMORY)
+        self._fitting = threading.Lock()
         self._uploaded: LruCache[str, np.ndarray] = LruCache(KEPT_IN_MEMORY)  # by sha256, as they are fitted
         self._usual_errors: dict[Kind, float] = {}
 
@@ -201,7 +203,8 @@ class ParentStore:
             content, generator = read(), self.generator
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise PictureError("damaged", "its file has changed")
-            picture, note = fit_content(content, generator.height, generator.width, self.config.data.fit)
+            with self._fitting:  # one at a time: many large ones would fill the memory
+                picture, note = fit_content(content, generator.height, generator.width, self.config.data.fit)
             if note:
                 say(f"upload: {note}")
             self._uploaded.keep(sha256, picture)

@@ -24,6 +24,7 @@ from harness.storage.splits import PackedRows, open_evaluation_rows
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
 TRAINING_ROW = re.compile(r"train-[0-9]{5,9}")
+EXACT_PIXELS = 12_000_000  # larger JPEGs are decoded smaller: nobody sees it, and it takes a tenth of time and memory
 LEAST_SIDE_PX = 8  # below, there is no car to be seen
 
 
@@ -128,7 +129,7 @@ def read_parent(path: Path, height: int, width: int, fit: Fit) -> tuple[np.ndarr
 def fit_content(content: bytes, height: int, width: int, fit: Fit) -> tuple[np.ndarray, str]:
     """(uint8 (height, width, 3) of a file of strangers, as for a training set; how it was taken where it is cut short).
     PictureError when it cannot be used."""
-    found = decode(content)
+    found = decode(content, (height, width), fast_over_px=EXACT_PIXELS)
     if min(found.image.size) < LEAST_SIDE_PX:
         shown = f"{found.size_px[0]}x{found.size_px[1]} pixels"
         raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")

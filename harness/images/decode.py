@@ -98,16 +98,19 @@ def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = Non
     return np.asarray(decode(content, fast_size, keep_letterbox=True).image)
 
 
-def decode(content: bytes, fast_size: tuple[int, int] | None = None, *, keep_letterbox: bool = False) -> Decoded:
+def decode(
+    content: bytes, fast_size: tuple[int, int] | None = None, *, keep_letterbox: bool = False, fast_over_px: int = 0
+) -> Decoded:
     """A picture of one of FORMATS without its letterbox bars: upright, first frame, alpha over white, in sRGB.
     PictureError for everything that is refused.
 
-    `fast_size` (height, width): it will be resized to this, so a JPEG may be decoded smaller, not under twice this.
+    `fast_size` (height, width): it will be resized to this, so a JPEG of more than `fast_over_px` pixels may be decoded
+    smaller, not under twice this.
     """
     with AT_ONCE, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is refused below anyway
         try:
-            found = _decode(content, fast_size)
+            found = _decode(content, fast_size, fast_over_px)
             return found if keep_letterbox else Decoded(remove_letterbox(found.image), found.size_px, found.note)
         except PictureError:
             raise
@@ -121,7 +124,7 @@ def decode(content: bytes, fast_size: tuple[int, int] | None = None, *, keep_let
             raise PictureError("damaged", str(error) or type(error).__name__) from error
 
 
-def _decode(content: bytes, fast_size: tuple[int, int] | None) -> Decoded:
+def _decode(content: bytes, fast_size: tuple[int, int] | None, fast_over_px: int) -> Decoded:
     kind = picture_kind(content)
     if kind is None:
         raise PictureError("format", f"found {other_kind(content)}, allowed {', '.join(FORMATS)}")
@@ -137,6 +140,8 @@ def _decode(content: bytes, fast_size: tuple[int, int] | None) -> Decoded:
             raise PictureError("too_large", f"a JPEG of {width}x{height} pixels in {scans} scans, allowed {limit}")
         orientation = _orientation(image)
         turn, sideways = EXIF_TURNS.get(orientation), orientation in EXIF_SIDEWAYS
+        if width * height <= fast_over_px:
+            fast_size = None
         if kind == "jpg":
             _reduce(image, (fast_size[1], fast_size[0]) if fast_size is not None and sideways else fast_size)
         loaded, note = _load(image, content, kind)

@@ -524,3 +524,9 @@ def test_few_pictures_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     with ThreadPoolExecutor(12) as hands:
         assert all(found.size_px == (8, 8) for found in hands.map(decode_module.decode, [content] * 24))
     assert max(most) == 2
+
+
+def test_only_jpegs_that_are_large_enough_are_decoded_smaller() -> None:
+    content = encoded(Image.new("RGB", (64, 64)), "JPEG")
+    sizes = [decode_module.decode(content, (8, 8), fast_over_px=px).image.size for px in (64 * 64, 64 * 64 - 1)]
+    assert sizes == [(64, 64), (16, 16)]
