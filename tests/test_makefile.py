@@ -66,7 +66,8 @@ def test_help_lists_every_target():
 
 
 def test_a_check_of_a_source():
-    assert recipe("scrape", "SOURCE=concept", "CHECK=1").split()[-4:] == ["-m", "scrapers", '"$SOURCE"', "--check"]
+    assert recipe("scrape", "SOURCE=concept", "CHECK=1").split()[-4:] == ["DO", "scrapers", '"$SOURCE"', "--check"]
+    assert "--check" not in recipe("scrape", "SOURCE=concept", "CHECK=0")
     assert "--check" not in recipe("scrape", "SOURCE=concept", CHECK="1")  # the environment changes nothing
 
 

@@ -31,7 +31,7 @@ Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class LastEvaluation(BaseModel):
-    step: Step
+    step: Annotated[int, Field(ge=0)]  # a stand-in for "none yet" is larger than every step
 
 
 class BestRecord(BaseModel):

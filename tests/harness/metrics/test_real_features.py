@@ -71,4 +71,4 @@ def test_a_folder_that_takes_nothing_is_a_warning(tmp_path: Path, capsys: pytest
     """A file stands where the folder should be."""
     (tmp_path / "cache").touch()
     np.testing.assert_array_equal(real_side(KEY, Reading(), tmp_path / "cache").features, FEATURES)
-    assert capsys.readouterr().err.startswith("warning: ")
+    assert "warning: " in capsys.readouterr().err

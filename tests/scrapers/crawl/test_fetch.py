@@ -145,7 +145,7 @@ def test_what_the_source_knows_is_in_the_ledger(site, tmp_path):
         fetcher.fetch_pictures(iter([wanted]))
     (line,) = lines_of(tmp_path)
     fields = "url status reason http sha256 bytes content_type when file source page class specs license author title"
-    assert list(line) == [*fields.split(), "etag", "last_modified", "attempts"]
+    assert list(line) == [*fields.split(), "split", "etag", "last_modified", "attempts"]
     assert (line["source"], line["page"], line["class"]) == ("commons", "http://p.example", "Audi")
     assert (line["specs"], line["license"], line["author"], line["title"]) == ({"MSRP": 1}, "CC0", "Ann", "A\udcff")
     assert (line["etag"], line["http"], line["attempts"]) == ('"x"', 200, 1) and line["when"].endswith("Z")
