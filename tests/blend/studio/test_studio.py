@@ -234,9 +234,9 @@ def test_tabs_take_turns_and_one_alone_cannot_fill_the_line(monkeypatch):
     assert jobs.start("known", lambda job: {}, at_once=True, tab="a").state == "done"
     last = jobs.start("b0", work, tab="b")
     mine[1].cancel()
-    jobs.start("a3", work, tab="a")  # the cancelled one has left its place
+    again = jobs.start("a3", work, tab="a")  # the cancelled one has left its place
     gate.set()
-    wait_until(lambda: last.over and jobs.get("a3").over)
+    wait_until(lambda: last.over and again.over)
     assert seen == ["first", "a0", "b0", "a2", "a3"]
     jobs.close()
 
