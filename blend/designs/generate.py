@@ -18,7 +18,6 @@ from blend.designs.seeds import DESIGN_SEEDS
 from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, setting_at, solve
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
-from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.messages import say
@@ -195,9 +194,8 @@ def _inverted_pairs(
 
 def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     seeds = list(request.seeds or ())
-    z, y = generator.latents.draw_by_seed(DESIGN_SEEDS, seeds)
     label = label_of(generator, request.label)
-    y = y if label is None else label_to_y(label, len(seeds))
+    z, y = generator.draw_by_seed(DESIGN_SEEDS, seeds, label)
     designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]
     # What a design is compared with is the same latent as the base run draws it.
     parents = generator.draw(z, 0.0, y)

@@ -25,7 +25,6 @@ from blend.generator.styled_generator import StyledGenerator, label_of
 from blend.inversion.cached import STYLES, Inversions, invert_parents, kept_inversions
 from blend.inversion.figures import picture_errors
 from blend.inversion.optimise import Watch
-from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
 from harness.images.decode import FORMATS, PictureError, read_file
@@ -297,9 +296,8 @@ class ParentStore:
         return self._usual_errors.get(side)
 
     def _drawn(self, side: Kind, seed: int, label: str | None) -> InvertedParent:
-        z, y = self.generator.latents.draw_by_seed(DESIGN_SEEDS, [seed])
         code = label_of(self.generator, label) if side == "ordinary" else None
-        y = y if code is None else label_to_y(code, 1)
+        z, y = self.generator.draw_by_seed(DESIGN_SEEDS, [seed], code)
         style = float(STYLES[side]) if self.generator.tuned is not None else 0.0
         picture = self.generator.draw(z, style, y)[0]
         return InvertedParent(z, z, y, picture, picture)

@@ -5,6 +5,7 @@ In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm 
 
 import copy
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.checkpoints.load import LoadedCheckpoint, load_run
+from harness.checkpoints.load import LoadedCheckpoint, load_run, load_sampler
 from harness.checkpoints.origin import check_descent, check_set, say_later_step
-from harness.checkpoints.sampling import latents_to_pictures, standing_copy
+from harness.checkpoints.sampling import Sampler, label_to_y, latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
@@ -97,6 +98,16 @@ class StyledGenerator:
     def draw(self, z: Tensor, style: float, y: Tensor | None = None) -> np.ndarray:
         """uint8 (N, H, W, 3) of latents float32 (N, z_dim)."""
         return latents_to_pictures(self.at(style), z, y)
+
+    def draw_by_seed(self, purpose: str, seeds: list[int], label: Label | None = None) -> tuple[Tensor, Tensor | None]:
+        """The base run's sample of each seed: z (N, z_dim), y as the generator takes it; of `label`, else drawn."""
+        z, y = self.latents.draw_by_seed(purpose, seeds)
+        y = y if label is None else label_to_y(label, len(seeds))
+        return self._sampler.encode_again(z, y), y
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return load_sampler(self.base)
 
     def key(self, percent: int) -> str:
         """Names the weights of this style: equal keys draw equal pictures."""

@@ -12,6 +12,7 @@ import torch
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.checkpoints.class_tables import fit_classes
 from harness.checkpoints.pretrained import BASE, open_pretrained
+from harness.checkpoints.sampling import Sampler
 from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_kept_config
 from harness.errors import UserError
@@ -136,6 +137,13 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
     encoder.load_state_dict(fit_classes(load_weights(loaded.folder, stored), known, loaded.class_names, loaded.name))
     encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
     return place(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()
+
+
+def load_sampler(loaded: LoadedCheckpoint) -> Sampler:
+    """Draws the checkpoint's samples, see `reconstruction.sample_passes`."""
+    settings = loaded.config.reconstruction
+    passes = settings.sample_passes if settings.apply else 0
+    return Sampler(loaded.generator, load_own_encoder(loaded) if passes else None, passes)
 
 
 def _find_device(config: Config) -> torch.device:

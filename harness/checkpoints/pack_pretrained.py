@@ -24,9 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from harness.checkpoints.checkpoint import load_weights, read_meta
-from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_run
+from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_run, load_sampler
 from harness.checkpoints.pretrained import BASE, FACTS_FILE, PRETRAINED, TUNED
-from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.cli import make_app, run_command
 from harness.config.schema import Data
 from harness.errors import UserError
@@ -87,7 +86,7 @@ def draw_to_compare(loaded: LoadedCheckpoint) -> np.ndarray:
     """uint8 (DRAWN_COUNT, H, W, 3): always of the same latents."""
     latents = loaded.generator.latents
     z, y = latents.draw(Draws(DRAWN_SEED, torch.device("cpu")), "compare", 0, DRAWN_COUNT)
-    return latents_to_pictures(standing_copy(loaded.generator), z, y)
+    return load_sampler(loaded).draw(z, y)
 
 
 def _run_facts(run: RunDir, meta: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.checkpoints.load import LoadedCheckpoint, load_run
-from harness.checkpoints.sampling import label_to_y, latents_to_pictures, standing_copy
+from harness.checkpoints.load import LoadedCheckpoint, load_run, load_sampler
+from harness.checkpoints.sampling import label_to_y
 from harness.config.class_choice import Choice, text_to_choice
 from harness.errors import UserError
 from harness.images.decode import TEXT_KEY, has_png_text, picture_grid, save_png
@@ -82,7 +82,7 @@ def draw_choice(
         z, y = z.repeat(classes, 1), torch.arange(classes).repeat_interleave(count)
     elif choice.kind == "mix":
         y = label_to_y(choice.label(classes), count)
-    return latents_to_pictures(standing_copy(loaded.generator), latents.truncate(z, truncation), y), y
+    return load_sampler(loaded).draw(z, y, truncation), y
 
 
 def _save_single(

@@ -1,4 +1,4 @@
-"""Pictures from a generator, with batch-norm statistics that belong to its weights and not to a batch."""
+"""Pictures from a generator, with batch-norm statistics that belong to its weights and not to a batch; and samples."""
 
 import copy
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.class_choice import Label
-from harness.images.tensors import tensor_to_pictures
+from harness.images.tensors import pictures_to_tensor, tensor_to_pictures
 from harness.networks.base import Generator
+from harness.networks.encoder import Encoder
 from harness.networks.layers import synchronise_batch_norm
 from harness.runtime.rng import Draws
 
@@ -52,3 +53,36 @@ def latents_to_pictures(generator: nn.Module, z: Tensor, y: Tensor | None, batch
         part = slice(start, start + batch_size)
         parts.append(tensor_to_pictures(generator(z[part].to(device), None if y is None else y[part].to(device))))
     return np.concatenate(parts)
+
+
+class Sampler:
+    """Draws the samples of a generator: pictures of latents from the prior N(0, I).
+
+    With an encoder that learned together with the generator each latent is first encoded again, `passes` times: the
+    encoder's latent of its picture takes its place. What no training picture has, such as a third wheel, is not in
+    that latent, so each pass leaves less of it (Bengio et al. 2014 sample denoising autoencoders in this way).
+    """
+
+    def __init__(self, generator: Generator, encoder: Encoder | None = None, passes: int = 0) -> None:
+        self.generator, self.passes = standing_copy(generator), passes
+        self.encoder = copy.deepcopy(encoder).eval() if encoder is not None and passes else None
+
+    @torch.no_grad()
+    def encode_again(self, z: Tensor, y: Tensor | None, batch_size: int = 64) -> Tensor:
+        """float32 (N, z_dim), from latents of the prior of the same shape; y as the generator takes it."""
+        if self.encoder is None:
+            return z
+        device = next(self.encoder.parameters()).device
+        for _ in range(self.passes):
+            parts = []
+            for start in range(0, len(z), batch_size):
+                part = slice(start, start + batch_size)
+                pictures = latents_to_pictures(self.generator, z[part], None if y is None else y[part])
+                parts.append(self.encoder(pictures_to_tensor(torch.from_numpy(pictures).to(device)))[0].to(z.device))
+            z = torch.cat(parts)
+        return z
+
+    def draw(self, z: Tensor, y: Tensor | None, truncation: float = 1.0, batch_size: int = 64) -> np.ndarray:
+        """uint8 (N, H, W, 3) of latents of the prior; `truncation` as of `LatentSpace.truncate`."""
+        z = self.generator.latents.truncate(self.encode_again(z, y, batch_size), truncation)
+        return latents_to_pictures(self.generator, z, y, batch_size)

@@ -43,7 +43,7 @@ RUN_CONFIG = "config.yaml"  # of a run's folder: the whole config that it was be
 # Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
 LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness")
 LATER_KEYS += ("data.layout", "data.ignore")
-LATER_KEYS += ("reconstruction.colour_weight", "encoder.polish_steps")
+LATER_KEYS += ("reconstruction.colour_weight", "reconstruction.sample_passes", "encoder.polish_steps")
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:

@@ -156,6 +156,7 @@ class ReconstructionSettings(Section):
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
     adversarial_every_steps: Count
     adversarial_share: Positive
+    sample_passes: Annotated[int, Field(ge=0, le=100)]
 
 
 class Augment(Section):

@@ -13,9 +13,8 @@ import torch
 
 from harness.checkpoints import sampling
 from harness.checkpoints.checkpoint import read_meta
-from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint
+from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint, load_sampler
 from harness.checkpoints.origin import check_set
-from harness.checkpoints.sampling import latents_to_pictures, standing_copy
 from harness.config.experiment import Data, Evaluate
 from harness.errors import UserError
 from harness.features import Reader, load_featurizer, load_reader
@@ -146,12 +145,12 @@ class Evaluator:
         self, loaded: LoadedCheckpoint, count: int, seed: int, stopped: Callable[[], bool]
     ) -> Iterator[np.ndarray]:
         """Features (B, d), a batch at a time: the pictures themselves would fill the memory."""
-        size, generator = self.settings.batch_size, standing_copy(loaded.generator)
+        size, sampler = self.settings.batch_size, load_sampler(loaded)
         z, y = loaded.generator.latents.draw(Draws(seed, torch.device("cpu")), "evaluate", 0, count)
         for start in range(0, count, size):
             _leave_if(stopped)
             part = slice(start, start + size)
-            yield self.featurizer(latents_to_pictures(generator, z[part], None if y is None else y[part], size), size)
+            yield self.featurizer(sampler.draw(z[part], None if y is None else y[part], batch_size=size), size)
 
     def _read_real(self, stopped: Callable[[], bool]) -> RealSide | UserError:
         """The real pictures' features, or why nothing can be compared with them (too few, say)."""
@@ -252,8 +251,7 @@ def sample_with_labels(folder: Path, count: int, seed: int = SEED) -> tuple[np.n
     int64 (count,) that they were drawn of; None where the run has none."""
     loaded = load_checkpoint(folder)
     z, y = loaded.generator.latents.draw(Draws(seed, torch.device("cpu")), "evaluate", 0, count)
-    pictures = latents_to_pictures(standing_copy(loaded.generator), z, y)
-    return pictures, None if y is None else y.numpy()
+    return load_sampler(loaded).draw(z, y), None if y is None else y.numpy()
 
 
 def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | None = None) -> dict[str, Any]:

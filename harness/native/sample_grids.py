@@ -1,5 +1,6 @@
 """The grids that a person looks at: training pictures, and samples on noise that stays the same for the whole run."""
 
+import copy
 import io
 import pickle
 from contextlib import suppress
@@ -8,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from harness.checkpoints.sampling import latents_to_pictures, standing_copy
+from harness.checkpoints.sampling import Sampler, latents_to_pictures, standing_copy
 from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
@@ -38,11 +39,12 @@ def save_reals(rundir: RunDir, packed: PackedSet, count: int) -> None:
     save_png(rundir.samples / "reals.png", picture_grid(packed.read(rows), grid_columns(count)))
 
 
-def save_samples(run: Sampled, generator: Generator, rundir: RunDir) -> None:
-    """A grid of the generator's samples on the run's fixed noise (noise.pt), so that grids of all steps compare."""
+def save_samples(run: Sampled, generator: Generator, rundir: RunDir, encoder: Encoder | None = None) -> None:
+    """A grid of the generator's samples on the run's fixed noise (noise.pt), so that grids of all steps compare.
+
+    `encoder`: one that learns together with the generator."""
     z, y = fixed_noise(run, rundir)
-    standing = standing_copy(generator)
-    pictures = latents_to_pictures(standing, z, y)
+    pictures = Sampler(generator, encoder, run.config.reconstruction.sample_passes).draw(z, y)
     save_png(rundir.samples / f"step-{run.step:08d}.png", picture_grid(pictures, grid_columns(len(pictures))))
 
 
@@ -51,9 +53,8 @@ def save_redrawn(run: Sampled, encoder: Encoder, generator: Generator, packed: P
     """`redrawn-step-….png`: strips of training pictures, and below each strip the same pictures redrawn in one pass."""
     count = min(REDRAWN, packed.count)
     pictures = packed.read(np.linspace(0, packed.count - 1, count).astype(np.int64))
-    device, was_training = next(encoder.parameters()).device, encoder.training
-    z, logits = encoder.eval()(pictures_to_tensor(torch.from_numpy(pictures).to(device)))
-    encoder.train(was_training)
+    device = next(encoder.parameters()).device
+    z, logits = copy.deepcopy(encoder).eval()(pictures_to_tensor(torch.from_numpy(pictures).to(device)))
     y = None if logits is None else logits.argmax(1)
     redrawn = latents_to_pictures(standing_copy(generator), z, y)
     columns = grid_columns(count)

@@ -220,9 +220,10 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
         at_end = run.step == life.target
         if first and (at_end or run.step % train.sample_every_steps == 0):
             generator = run.generator_ema or run.generator
-            save_samples(run, generator, life.rundir)
-            if (rec := run.reconstruction) is not None:
-                save_redrawn(run, rec.encoder_ema or rec.encoder, generator, packed, life.rundir)
+            encoder = run.reconstruction and (run.reconstruction.encoder_ema or run.reconstruction.encoder)
+            save_samples(run, generator, life.rundir, encoder)
+            if encoder is not None:
+                save_redrawn(run, encoder, generator, packed, life.rundir)
         if at_end or stop or evaluations.due() or run.step % train.save_every_steps == 0:
             _check_finite(run, values)
             save_training(run, life.rundir.checkpoints, facts)

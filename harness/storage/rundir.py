@@ -51,6 +51,7 @@ FREE_KEYS = (
     "train.*_every_steps",
     "train.keep_last",
     "train.sample_count",
+    "reconstruction.sample_passes",
     "finetune.*",
     "encoder.*",
     "inversion.*",

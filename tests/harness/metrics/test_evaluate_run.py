@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.checkpoints import sampling
 from harness.checkpoints.checkpoint import load_weights, read_meta, save_checkpoint
 from harness.checkpoints.load import find_checkpoint, load_checkpoint
 from harness.config.experiment import Config, Evaluate, config_to_dict, load_config
@@ -154,8 +155,8 @@ def test_one_real_picture_is_no_set(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_a_generator_that_draws_one_picture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = evaluate.latents_to_pictures
-    monkeypatch.setattr(evaluate, "latents_to_pictures", lambda *words: np.zeros_like(real(*words)))
+    real = sampling.latents_to_pictures
+    monkeypatch.setattr(sampling, "latents_to_pictures", lambda *words: np.zeros_like(real(*words)))
     evaluation = evaluate_run("tiny")
     assert set(evaluation["figures"]) == {"kid_reader"}
     assert "has the generator collapsed?" in evaluation["left_out"]["fd_reader"]
@@ -203,7 +204,7 @@ def test_a_run_of_a_gpu_is_evaluated_without_one(tmp_path: Path, capsys, changes
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     fill = raising(torch.OutOfMemoryError("CUDA out of memory"))
-    monkeypatch.setattr(evaluate, "latents_to_pictures", fill)
+    monkeypatch.setattr(sampling, "latents_to_pictures", fill)
     with pytest.raises(UserError, match="out of memory on cpu with 8 pictures .* --set evaluate.batch_size=4"):
         evaluate_run("tiny", settings(batch_size=8))
 
@@ -225,13 +226,13 @@ def test_it_stops_when_told_and_leaves_torch_as_it_was(monkeypatch: pytest.Monke
     loaded = load_checkpoint(find_checkpoint(Path("runs/tiny/checkpoints")))
     evaluator = Evaluator(load_config(BASE, TINY).data, settings(), torch.device("cpu"))
     seen: list[str] = []
-    real = evaluate.latents_to_pictures
+    real = sampling.latents_to_pictures
 
     def watched(*words: Any) -> np.ndarray:
         seen.append(torch.get_float32_matmul_precision())
         return real(*words)
 
-    monkeypatch.setattr(evaluate, "latents_to_pictures", watched)
+    monkeypatch.setattr(sampling, "latents_to_pictures", watched)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:

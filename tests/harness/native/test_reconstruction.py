@@ -2,17 +2,26 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from harness.checkpoints.checkpoint import load_state, load_weights
+from harness.checkpoints.load import load_checkpoint, load_own_encoder
+from harness.checkpoints.sample import draw_choice
+from harness.checkpoints.sampling import latents_to_pictures
+from harness.config.class_choice import Choice
 from harness.errors import UserError
+from harness.images.decode import picture_grid
+from harness.images.tensors import grid_columns, pictures_to_tensor
+from harness.metrics.evaluate import sample_with_labels
 from harness.native import reconstruction
 from harness.native.reconstruction import feature_loss, pixel_loss, reconstruction_step
 from harness.native.step import Training, rate_factor
 from harness.native.train import finetune_run, train_run
 from harness.networks.encoder import Whitening
+from harness.runtime.rng import Draws
 from tests.harness.tiny_runs import RECONSTRUCTION, RUN, checkpoint_names, rows_logged, tiny_config, training, write_set
 
 CLASSES: dict[str, Any] = {"model__g_cond_mtd": "concat", "model__d_cond_mtd": "PD"}
@@ -217,6 +226,35 @@ def test_a_run_and_its_fine_tuning_keep_the_encoder():
     latents = {name for name in after if name.startswith("whitening.")}
     assert latents and all(torch.equal(after[name], kept["encoder"][name]) == (name in latents) for name in after
                            if "num_batches" not in name)  # fmt: skip
+
+
+def test_samples_are_encoded_again_wherever_they_are_drawn():
+    train_run(tiny_config(**RECONSTRUCTION, reconstruction__sample_passes=2))
+    checkpoint = RUN / "checkpoints" / checkpoint_names()[-1]
+    loaded = load_checkpoint(checkpoint)
+    generator, encoder = loaded.generator, load_own_encoder(loaded)
+
+    def again(z: torch.Tensor, truncation: float = 1.0) -> np.ndarray:
+        for _ in range(2):
+            z = encoder(pictures_to_tensor(torch.from_numpy(latents_to_pictures(generator, z, None))))[0]
+        return latents_to_pictures(generator, truncation * z, None)
+
+    noise = torch.load(RUN / "noise.pt", weights_only=True)["z"]
+    assert not np.array_equal(again(noise), latents_to_pictures(generator, noise, None))
+    with Image.open(RUN / "samples/step-00000012.png") as grid:
+        assert np.array_equal(np.asarray(grid), picture_grid(again(noise), grid_columns(len(noise))))
+    z, _ = generator.latents.draw(Draws(3, torch.device("cpu")), "sample", 0, 4)
+    for truncation in (1.0, 0.5):
+        drawn, _ = draw_choice(loaded, Choice("random"), 4, 3, truncation)
+        assert np.array_equal(drawn, again(z, truncation))
+    z, _ = generator.latents.draw(Draws(0, torch.device("cpu")), "evaluate", 0, 4)
+    assert np.array_equal(sample_with_labels(checkpoint, 4)[0], again(z))
+
+
+def test_samples_may_be_drawn_otherwise_when_a_run_is_resumed():
+    train_run(tiny_config(**RECONSTRUCTION, optim__total_steps=2))
+    train_run(tiny_config(**RECONSTRUCTION, optim__total_steps=4, reconstruction__sample_passes=1))
+    assert load_checkpoint(RUN / "checkpoints" / checkpoint_names()[-1]).config.reconstruction.sample_passes == 1
 
 
 def test_fine_tuning_needs_the_encoder_that_it_goes_on_with():
