@@ -63,10 +63,12 @@ def check_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
     if found is None:
         return
     bound_to = run.facts().get("set_sha256")
-    if trained_on is None and bound_to is None:
+    if found == bound_to or (found == trained_on and bound_to is None):
+        return
+    if found == trained_on or (trained_on is None and bound_to is None):
         with suppress(OSError):  # a folder that is read alone
             run.add_fact("set_sha256", found)
-    elif found not in (trained_on, bound_to):
+    else:
         raise UserError(
             f"{data.hdf5_path('train')}: found the set {found[:SHOWN]}, allowed "
             f"{(bound_to or trained_on or '')[:SHOWN]}, which {run.path} belongs to; try to put that one back, or "

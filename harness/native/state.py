@@ -50,6 +50,14 @@ def open_training_set(config: Config) -> PackedSet:
     return packed
 
 
+def say_empty_classes(config: Config, packed: PackedSet) -> None:
+    """One line where a set, packed by an earlier version or elsewhere, has classes without a training picture."""
+    empty = sorted(set(range(len(packed.class_names))) - set(packed.labels.tolist()))
+    if config.model.conditional and empty:
+        names = ", ".join(packed.class_names[label] for label in empty)
+        say(f"{packed.path}: has no picture of {names}; `make dataset REBUILD=1` leaves such classes out")
+
+
 def build_training(config: Config, hardware: Hardware, world: World, packed: Pictures) -> Training:
     """Everything that a run needs, at step 0."""
     num_classes = len(packed.class_names) if config.model.conditional else 0

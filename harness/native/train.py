@@ -46,6 +46,7 @@ from harness.native.state import (
     optimizers_of,
     read_origin,
     save_training,
+    say_empty_classes,
 )
 from harness.native.step import Training, train_step, trial_pass
 from harness.networks.arch import ArchSpec
@@ -89,6 +90,7 @@ def train_run(
 
         def open_first() -> None:
             with open_training_set(config) as found:
+                say_empty_classes(config, found)
                 life.open(epochs_to_steps(config, found.count), allow_config_change)
             _refuse_loss(rundir, take_newest(rundir.checkpoints, life.say))
 

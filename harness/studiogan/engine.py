@@ -13,7 +13,7 @@ from harness.checkpoints.checkpoint import read_meta, take_newest
 from harness.checkpoints.class_tables import same_classes
 from harness.config.experiment import Config, check_config, complete_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
-from harness.native.state import open_training_set, read_origin
+from harness.native.state import open_training_set, read_origin, say_empty_classes
 from harness.native.train import find_source
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
@@ -53,6 +53,7 @@ def train_run(
     """
     with run_life(RunDir(Path("runs") / config.name)) as life:
         packed = life.held.enter_context(open_training_set(config))
+        say_empty_classes(config, packed)
         config = epochs_to_steps(config, packed.count)
         setting = check_setting(config, packed, freeze, processes)
         life.open(config, allow_config_change)

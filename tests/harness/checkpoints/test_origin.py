@@ -55,6 +55,12 @@ def test_a_set_that_was_rebuilt_is_refused_until_a_person_takes_it(capsys: pytes
     write_set(SET, seed=10)
     with pytest.raises(UserError, match="found the set"):
         checked()
+    write_set(SET)  # the first one comes back, and the run belongs to it again
+    checked()
+    assert other_set_note(BASE, meta_of(BASE)) == ""
+    write_set(SET, seed=9)
+    with pytest.raises(UserError, match="found the set"):
+        checked()
 
 
 def test_a_set_that_is_not_there_is_no_other_set() -> None:

@@ -22,6 +22,7 @@ from harness.errors import UserError
 from harness.native.train import train_run
 from tests.harness.sabotage import raising
 from tests.harness.tiny_runs import (
+    CONDITIONAL,
     SHORT,
     SHORT_LAST,
     assert_one_clear_error,
@@ -35,6 +36,7 @@ from tests.harness.tiny_runs import (
     step_after,
     steps_logged,
     tiny_config,
+    write_set,
 )
 
 # ---- signals ----------------------------------------------------------------------------------------------------
@@ -205,3 +207,10 @@ def test_a_broken_loss_ends_the_command(workplace: Path) -> None:
 def test_out_of_memory_becomes_advice(workplace: Path) -> None:
     child = run_harness(workplace, "train", before=out_of_memory, **SHORT)
     assert_one_clear_error(child, "out of memory", "--set optim.batch_size=2")
+
+
+def test_classes_without_a_training_picture_are_said(workplace: Path, capsys: pytest.CaptureFixture) -> None:
+    write_set("tiny", classes=1)
+    for changes, count in (({}, 0), (CONDITIONAL, 1)):
+        train_run(tiny_config(name=f"run{count}", optim__total_steps=1, **changes))
+        assert capsys.readouterr().err.count("custom_32_train.hdf5: has no picture of concept; `make dataset") == count
