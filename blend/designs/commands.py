@@ -56,7 +56,7 @@ def measure_command(config: Config) -> Path:
     """
     generator = load_generator(config)
     rundir = generator.base.run
-    inverted = held_out_pairs(config, generator)
+    inverted = held_out_pairs(config, generator, for_seed=True)
     rows = list(range(min(config.blend.pairs, len(inverted.ordinary), len(inverted.concept))))
     request = {
         "kind": "sweep",

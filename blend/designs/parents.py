@@ -48,23 +48,25 @@ class InvertedPairs:
     """Inverted parents.
 
     Attributes:
-        redrawn: the ordinary cars once more, refined in the fine-tuned generator from where they were.
+        redrawn: the ordinary cars once more, refined in the fine-tuned generator from where they were. None where
+            nothing needs them.
         tuned_share: how far the style takes an ordinary car's latent towards `redrawn`.
     """
 
     ordinary: Inversions
-    redrawn: Inversions
+    redrawn: Inversions | None
     concept: Inversions
     tuned_share: float
 
     def pairs(self, first: list[int], second: list[int]) -> Pairs:
         """Ordinary cars `first` with concept cars `second`, row by row."""
         z, y = self.ordinary.z[first], self.ordinary.y
-        restyled = torch.lerp(z, self.redrawn.z[first], self.tuned_share)
+        restyled = None if self.redrawn is None else torch.lerp(z, self.redrawn.z[first], self.tuned_share)
         return Pairs(z, self.concept.z[second], None if y is None else y[first], restyled)
 
     def seed_pairs(self, first: list[int], second: list[int]) -> Pairs:
         """The same as the first seed has them: inverted in the fine-tuned generator, its only one."""
+        assert self.redrawn is not None
         y = self.redrawn.y
         return Pairs(self.redrawn.z[first], self.concept.z[second], None if y is None else y[first])
 
@@ -75,7 +77,8 @@ class InvertedPairs:
     @property
     def facts(self) -> dict[str, Any]:
         """Names what these latents are."""
-        return {kind: getattr(self, kind).path.stem for kind in ("ordinary", "redrawn", "concept")}
+        found = {"ordinary": self.ordinary, "redrawn": self.redrawn, "concept": self.concept}
+        return {kind: each.path.stem for kind, each in found.items() if each is not None}
 
 
 def load_parents(config: Config, generator: StyledGenerator, source: Path, label: str | None = None) -> Parents:
@@ -84,23 +87,26 @@ def load_parents(config: Config, generator: StyledGenerator, source: Path, label
     return replace(parents, label=label_of(generator, label))
 
 
-def invert_pairs(config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents) -> InvertedPairs:
-    """Latents of both sets of parents, found anew or on disk."""
+def invert_pairs(
+    config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents, for_seed: bool = False
+) -> InvertedPairs:
+    """Latents of both sets of parents, found anew or on disk. `for_seed`: with all that `seed_pairs` needs."""
     encoders = load_encoders(config, generator)
     found = invert_parents(config, generator, encoders, ordinary, "ordinary")
+    redraws = for_seed or config.blend.tuned_share > 0
     return InvertedPairs(
         found,
-        invert_parents(config, generator, encoders, ordinary, "ordinary", start=found),
+        invert_parents(config, generator, encoders, ordinary, "ordinary", start=found) if redraws else None,
         invert_parents(config, generator, encoders, concept, "concept"),
         config.blend.tuned_share,
     )
 
 
-def held_out_pairs(config: Config, generator: StyledGenerator) -> InvertedPairs:
-    """The pictures of both sets that measures are taken on, `inversion.count` of each."""
+def held_out_pairs(config: Config, generator: StyledGenerator, for_seed: bool = False) -> InvertedPairs:
+    """The pictures of both sets that measures are taken on, `inversion.count` of each; `for_seed` as above."""
     count = config.inversion.count
     sets = load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
-    return invert_pairs(config, generator, *sets)
+    return invert_pairs(config, generator, *sets, for_seed)
 
 
 # ---- one by one -------------------------------------------------------------------------------------------------
@@ -229,7 +235,7 @@ class ParentStore:
             return known
         encoders, parents = self._needed_encoders(), self._labelled(side, reference, label)
         whole = self.config.inversion.steps
-        twice = side == "ordinary" and self.generator.tuned is not None
+        twice = self._searches_twice(side)
         watch = self._watch(parents, STYLES[side], 0, whole * (1 + twice), tell)
         first = invert_parents(self.config, self.generator, encoders, parents, side, watch=watch)
         second = None
@@ -239,6 +245,10 @@ class ParentStore:
         found = self._inverted_parent(first, second, 0)
         self._known.keep((side, reference, label if side == "ordinary" else None), found)
         return found
+
+    def _searches_twice(self, side: Kind) -> bool:
+        """An ordinary car once more in the fine-tuned generator, where the style takes its latent there."""
+        return side == "ordinary" and self.generator.tuned is not None and self.config.blend.tuned_share > 0
 
     def _watch(self, parents: Parents, style: int, before: int, of: int, tell: Tell) -> Watch:
         def watch(step: int, z: Tensor, values: Tensor, y: Tensor | None) -> None:
@@ -273,7 +283,7 @@ class ParentStore:
         if side == "concept" and self.generator.tuned is None:
             return None
         first = kept_inversions(*at)
-        if first is None or side == "concept" or self.generator.tuned is None:
+        if first is None or not self._searches_twice(side):
             return None if first is None else (first, None)
         second = kept_inversions(*at, start=first)
         return None if second is None else (first, second)

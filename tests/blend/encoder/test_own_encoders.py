@@ -8,6 +8,7 @@ import torch
 
 from blend.designs.commands import invert_command, measure_command
 from blend.designs.generate import Request, blend_command
+from blend.designs.parents import ParentStore
 from blend.encoder.model import encode, load_encoders
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
@@ -103,3 +104,17 @@ def test_the_whole_way_to_designs(config: Config):
     assert one_pass == pytest.approx(metrics["inversion"]["encoder_error"], rel=1e-2)  # that is of unrounded pictures
     folder = blend_command(config, Request(intensity=0.5))
     assert len(list(folder.glob("0*.png"))) == 16
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_latent_is_searched_for_again_only_where_the_style_takes_it_there(tmp_path: Path, share: float):
+    config = make_tiny_runs(tmp_path, **OWN, blend__tuned_share=share)
+    invert_command(config, None, "ordinary")
+    searches = 2 if share else 1
+    assert len(list(Path("runs/tiny/inversions").glob("*.safetensors"))) == searches + 1, "and the concept cars"
+    generator = load_generator(config)
+    parents = ParentStore(config, generator, load_encoders(config, generator))
+    found = parents.search("ordinary", parents.held_out["ordinary"].names[1], None, lambda *_: None)
+    assert torch.equal(found.z, found.restyled) == (share == 0)
+    measure_command(config)  # the first seed's way needs it whatever the share
+    assert len(list(Path("runs/tiny/inversions").glob("*.safetensors"))) == 3
