@@ -33,7 +33,7 @@ QUICK = (
     (datasets.pack.build_set, "count_cores", lambda: 0),  # draws in this process
     (harness.native.train, "save_curves", lambda *_: None),
     (class_net, "EPOCHS", 1),
-    (class_net, "LEAST_UPDATES", 10),
+    (class_net, "MIN_UPDATES", 10),
     (blend.inversion.figures, "RANDOM_SAMPLES", 16),
     (blend.designs.commands, "MOVIE_FRAMES", 2),
     (blend.measures.sweep, "ASKED", (50,)),

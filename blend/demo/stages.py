@@ -14,7 +14,7 @@ RUNS = Path("runs")
 # The pace of this machine is judged by what is done; so many seconds at the expected pace keep one short stage, or one
 # whose work was there before, from saying too much.
 PACE_PRIOR_SEC = 60.0
-LEAST_SHARE_LEFT = 0.1  # of a stage that has already taken longer than expected
+MIN_SHARE_LEFT = 0.1  # of a stage that has already taken longer than expected
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,6 @@ def seconds_left(stages: Sequence[Stage], done_count: int, spent_sec: Mapping[st
     pace = (taken + PACE_PRIOR_SEC) / (sum(stage.expected_sec for stage in done) + PACE_PRIOR_SEC)
     wholes = [stage.expected_sec * pace for stage in open_stages]
     return [
-        max(whole - spent_sec.get(stage.name, 0.0), LEAST_SHARE_LEFT * whole)
+        max(whole - spent_sec.get(stage.name, 0.0), MIN_SHARE_LEFT * whole)
         for stage, whole in zip(open_stages, wholes, strict=True)
     ]

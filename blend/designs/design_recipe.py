@@ -14,9 +14,9 @@ from blend.generator.kinds import Kind
 from harness.errors import UserError
 
 REFERENCE = re.compile(r"file-[0-9a-f]{64}|(valid|train)-[0-9]{5,9}|seed-(0|[1-9][0-9]{0,8})")
-MOST_PARENTS = 4  # of a side
-MOST_TEXT = 200
-MOST_FIELDS = 50  # of an address
+MAX_PARENTS = 4  # of a side
+MAX_TEXT_CHARS = 200
+MAX_FIELDS = 50  # of an address
 PARENT_KEYS: dict[str, Kind] = {"o": "ordinary", "c": "concept"}
 DIAL_KEYS = {
     "i": ("intensity", 0.0, 1.0),
@@ -86,10 +86,10 @@ def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> DesignRecipe:
             name, low, high = DIAL_KEYS[key]
             values[name] = _number(key, text, low, high)
         elif key == "l" and text:
-            label = text[:MOST_TEXT]
+            label = text[:MAX_TEXT_CHARS]
     for side, found in parents.items():
-        if len(found) > MOST_PARENTS:
-            raise UserError(f"{side}: found {len(found)} parents, allowed up to {MOST_PARENTS}")
+        if len(found) > MAX_PARENTS:
+            raise UserError(f"{side}: found {len(found)} parents, allowed up to {MAX_PARENTS}")
     if not parents["ordinary"]:
         raise UserError("o: found no ordinary parent, allowed one or more; drop a picture, or try o=seed-1")
     values.setdefault("intensity", 0.5)
@@ -99,7 +99,7 @@ def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> DesignRecipe:
 def text_to_recipe(text: str) -> DesignRecipe:
     """Of an address's query. UserError: the first fault."""
     try:
-        pairs = parse_qsl(text, max_num_fields=MOST_FIELDS)
+        pairs = parse_qsl(text, max_num_fields=MAX_FIELDS)
     except ValueError as error:
         raise UserError(f"recipe: {error}") from error
     return query_to_recipe(pairs)

@@ -25,7 +25,7 @@ from harness.storage.json_files import fault_of, parse_json, to_json
 from harness.storage.output import check_output
 
 FORM = "carforge-design-1"
-MOST_FILE_MB = 20
+MAX_FILE_MB = 20
 Dial = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -104,9 +104,9 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     hint = "allowed a JSON or PNG file that the studio exported"
     try:
         with open_file(path) as file:
-            content = file.read(MOST_FILE_MB * 2**20 + 1)
-        if len(content) > MOST_FILE_MB * 2**20:
-            raise UserError(f"{path}: found more than {MOST_FILE_MB} MiB, {hint}")
+            content = file.read(MAX_FILE_MB * 2**20 + 1)
+        if len(content) > MAX_FILE_MB * 2**20:
+            raise UserError(f"{path}: found more than {MAX_FILE_MB} MiB, {hint}")
         if picture_kind(content) == "png":
             content = read_png_text(content, TEXT_KEY).encode()
         found = parse_json(content)

@@ -185,8 +185,8 @@ def _inverted_pairs(
         inverted = invert_pairs(config, generator, ordinary, load_parents(config, generator, request.concept))
         return inverted, (len(inverted.ordinary), len(inverted.concept))
     inverted = held_out_pairs(config, generator)
-    most = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
-    return inverted, (min(most[0], len(inverted.ordinary)), min(most[1], len(inverted.concept)))
+    limits = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
+    return inverted, (min(limits[0], len(inverted.ordinary)), min(limits[1], len(inverted.concept)))
 
 
 # ---- by seed ----

@@ -35,7 +35,7 @@ from harness.storage.lru import LruCache
 
 KEPT_IN_MEMORY = 200  # a few kilobytes each
 TOLD_EVERY_STEPS = 5  # of a search: what is told is drawn, which takes a third of a step
-MOST_UPLOAD_BYTES = 25 * 2**20
+MAX_UPLOAD_BYTES = 25 * 2**20
 # A search under way: steps done, of how many, the best so far as drawn, uint8 (H, W, 3), and its picture error.
 Tell = Callable[[int, int, np.ndarray, float], None]
 

@@ -26,7 +26,7 @@ from harness.storage.cache import Arrays, cached
 from harness.storage.hdf5 import PackedSet
 
 LR, BETAS, BATCH_SIZE = 2e-4, (0.9, 0.99), 8
-JUDGED_SHARE, MOST_JUDGED = 0.1, 128  # of the training pictures: kept from it, to tell whether it helps
+JUDGED_SHARE, MAX_JUDGED = 0.1, 128  # of the training pictures: kept from it, to tell whether it helps
 
 
 def polish_encoders(config: Config, generator: StyledGenerator) -> None:
@@ -48,7 +48,7 @@ def _learn(config: Config, loaded: LoadedCheckpoint, start: Encoder) -> Arrays:
     optimizer = torch.optim.Adam(encoder.parameters(), LR, BETAS)
     with open_training_set(loaded.config) as packed:
         order = numpy_rng(config.seed, "polish.order", 0).permutation(packed.count)
-        judged, learned = np.split(order, [min(MOST_JUDGED, math.ceil(JUDGED_SHARE * packed.count))])
+        judged, learned = np.split(order, [min(MAX_JUDGED, math.ceil(JUDGED_SHARE * packed.count))])
         for step in range(steps):
             rows = learned[numpy_rng(config.seed, "polish", step).integers(0, len(learned), BATCH_SIZE)]
             x, y = _batch(packed, rows, loaded)

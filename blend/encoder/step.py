@@ -25,7 +25,7 @@ BETA1_AT_PEAK, BETA1_AT_ENDS, BETA2 = 0.85, 0.95, 0.99
 CLIP_NORM = 1.0
 # Disturbances at strength 1: the most that light, contrast, saturation and each colour channel change (pictures reach
 # from -1 to 1), and the deviation of the noise. Blurred are up to all.
-MOST_LIGHT, MOST_CONTRAST, MOST_SATURATION, MOST_TINT, MOST_NOISE = 0.5, 0.5, 0.5, 0.2, 0.2
+MAX_LIGHT, MAX_CONTRAST, MAX_SATURATION, MAX_TINT, MAX_NOISE = 0.5, 0.5, 0.5, 0.2, 0.2
 DISTURBANCES = 8  # random numbers for each picture
 
 
@@ -162,15 +162,15 @@ def disturb(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     chance = torch.rand(len(x), DISTURBANCES, 1, 1, generator=generator, device=x.device)
     light, contrast, saturation, tint, blur, noise = chance.split([1, 1, 1, 3, 1, 1], dim=1)  # (B, 1 or 3, 1, 1)
 
-    def within(share: Tensor, most: float) -> Tensor:
-        return (2 * share - 1) * most * strength
+    def within(share: Tensor, max_change: float) -> Tensor:
+        return (2 * share - 1) * max_change * strength
 
     grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * (1 + within(saturation, MOST_SATURATION))
+    x = grey + (x - grey) * (1 + within(saturation, MAX_SATURATION))
     mean = x.mean((1, 2, 3), keepdim=True)
-    x = mean + (x - mean) * (1 + within(contrast, MOST_CONTRAST))
-    x = x + within(light, MOST_LIGHT) + within(tint, MOST_TINT)
+    x = mean + (x - mean) * (1 + within(contrast, MAX_CONTRAST))
+    x = x + within(light, MAX_LIGHT) + within(tint, MAX_TINT)
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = torch.lerp(x, blurred, strength * blur)
-    x = x + MOST_NOISE * strength * noise * torch.randn(x.shape, generator=generator, device=x.device)
+    x = x + MAX_NOISE * strength * noise * torch.randn(x.shape, generator=generator, device=x.device)
     return x.clamp(-1, 1)

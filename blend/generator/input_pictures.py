@@ -25,7 +25,7 @@ from harness.storage.splits import PackedRows, open_evaluation_rows
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
 TRAINING_ROW = re.compile(r"train-[0-9]{5,9}")
 EXACT_PIXELS = 12_000_000  # larger JPEGs are decoded smaller: nobody sees it, and it takes a tenth of time and memory
-LEAST_SIDE_PX = 8  # below, there is no car to be seen
+MIN_SIDE_PX = 8  # below, there is no car to be seen
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
         pictures.append(picture)
     if not pictures:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        allowed = f"allowed {', '.join(FORMATS)} of at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX} pixels"
+        allowed = f"allowed {', '.join(FORMATS)} of at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels"
         raise UserError(f"{_printable(str(top))}: found no usable picture: {reasons[0]}{more}; {allowed}")
     for reason in reasons:
         say(f"left out: {reason}")
@@ -130,9 +130,9 @@ def fit_content(content: bytes, height: int, width: int, fit: Fit) -> tuple[np.n
     """(uint8 (height, width, 3) of a file of strangers, as for a training set; how it was taken where it is cut short).
     PictureError when it cannot be used."""
     found = decode(content, (height, width), fast_over_px=EXACT_PIXELS)
-    if min(found.image.size) < LEAST_SIDE_PX:
+    if min(found.image.size) < MIN_SIDE_PX:
         shown = f"{found.size_px[0]}x{found.size_px[1]} pixels"
-        raise PictureError("too_small", f"{shown}, allowed {LEAST_SIDE_PX} or more on each side")
+        raise PictureError("too_small", f"{shown}, allowed {MIN_SIDE_PX} or more on each side")
     return fit_image(found.image, height, width, fit), found.note
 
 

@@ -28,7 +28,7 @@ STYLE_STEPS = 100  # styles are whole percents
 # follow the style smoothly, and computing them takes a thousand pictures.
 KNOT_PERCENT = 5
 # While a dial is turned every percent is a network of its own: so many are kept, or as many as fit.
-LEAST_NETWORKS, NETWORKS_MB = 8, 256
+MIN_NETWORKS, NETWORKS_MB = 8, 256
 
 
 class StyledGenerator:
@@ -48,7 +48,7 @@ class StyledGenerator:
         self.height, self.width = base.config.data.img_size
         self.device = next(base.generator.parameters()).device
         size_mb = sum(v.nbytes for v in base.generator.state_dict().values()) / 2**20
-        self._networks: LruCache[int, Generator] = LruCache(max(LEAST_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
+        self._networks: LruCache[int, Generator] = LruCache(max(MIN_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
         self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
             check_descent(base.run, tuned.run, tuned.meta)

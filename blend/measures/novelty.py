@@ -20,7 +20,7 @@ from harness.networks.base import Discriminator
 BLOCK_ROWS = 256
 NEIGHBOURS = 5
 GRID_ROWS = 8  # of cells that a feature map is averaged over: finer ones see where JPEG moved a pixel
-MOST_DIMS, PROJECTION_SEED = 96, 0  # of the discriminator's features: a random projection keeps distances
+MAX_DIMS, PROJECTION_SEED = 96, 0  # of the discriminator's features: a random projection keeps distances
 ROUNDED_TO = np.float16  # as features are kept
 
 
@@ -60,7 +60,7 @@ def reader_space(featurizer: Featurizer) -> FeatureSpace:
 
 def discriminator_space(network: Discriminator) -> FeatureSpace:
     """The first block's map, rectified, averaged over a grid of cells and scaled to length 1; where that is longer than
-    MOST_DIMS, projected onto as many random directions (Johnson and Lindenstrauss 1984).
+    MAX_DIMS, projected onto as many random directions (Johnson and Lindenstrauss 1984).
 
     Its last features, summed over the picture, move further when a picture is saved as a JPEG than from one car to the
     next (of re-encoded photos 6 in 10 were recognised at most, with the first map all).
@@ -74,9 +74,9 @@ def discriminator_space(network: Discriminator) -> FeatureSpace:
         cells = GRID_ROWS, round(GRID_ROWS * x.shape[3] / x.shape[2])
         pooled = F.adaptive_avg_pool2d(F.relu(block[0](x)), cells).flatten(1)  # type: ignore[index]
         features = F.normalize(pooled.float()).cpu().numpy()
-        return features if features.shape[1] <= MOST_DIMS else features @ _projection(features.shape[1])
+        return features if features.shape[1] <= MAX_DIMS else features @ _projection(features.shape[1])
 
-    weights = hashlib.sha256(f"first map, {GRID_ROWS} rows, {MOST_DIMS} dimensions".encode())
+    weights = hashlib.sha256(f"first map, {GRID_ROWS} rows, {MAX_DIMS} dimensions".encode())
     for name, value in sorted(block.state_dict().items()):
         weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return FeatureSpace("discriminator", weights.hexdigest(), extract)
@@ -84,10 +84,10 @@ def discriminator_space(network: Discriminator) -> FeatureSpace:
 
 @lru_cache(maxsize=1)
 def _projection(length: int) -> np.ndarray:
-    """float32 (length, MOST_DIMS), orthonormal columns scaled so that distances stay as they are in the mean."""
-    random = np.random.default_rng(PROJECTION_SEED).standard_normal((length, MOST_DIMS))
+    """float32 (length, MAX_DIMS), orthonormal columns scaled so that distances stay as they are in the mean."""
+    random = np.random.default_rng(PROJECTION_SEED).standard_normal((length, MAX_DIMS))
     directions, _ = np.linalg.qr(random)
-    return (directions * (length / MOST_DIMS) ** 0.5).astype(np.float32)
+    return (directions * (length / MAX_DIMS) ** 0.5).astype(np.float32)
 
 
 def find_nearest(space: FeatureSpace, pictures: np.ndarray, training: np.ndarray) -> Nearest:

@@ -11,7 +11,7 @@ from blend.report.run_facts import Found, RunFacts, grid_tiles
 from harness.web.charts import CONCEPT, Line, lines_chart
 from harness.web.embed import picture_uri
 
-PICTURE_PX, MOST_ROWS = 96, 100
+PICTURE_PX, MAX_ROWS = 96, 100
 COLUMNS = ("top1", "real_top1", "top5", "diversity", "real_diversity", "copies", "kid")
 WHOLE = ("top1", "top5", "real_accuracy", "real_accuracy_top5", "chance", "chance_top5", "kid_pooled", "copies")
 
@@ -27,7 +27,7 @@ def _card(kind: str, facts: RunFacts) -> dict[str, Any] | None:
     told = facts.evaluation.get("brands")
     if not isinstance(told, dict) or not isinstance(told.get("rows"), list):
         return None
-    rows = [row for row in told["rows"] if isinstance(row, dict)][:MOST_ROWS]
+    rows = [row for row in told["rows"] if isinstance(row, dict)][:MAX_ROWS]
     folder, shown = facts.folder / "brands", round(number_at(told, "shown") or 0)
     size = facts.config.data.img_size if facts.config is not None else (0, 0)
     drawn, real = (_strips(folder / f"{name}.png", size, shown, len(rows)) for name in ("drawn", "real"))

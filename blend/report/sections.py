@@ -22,8 +22,8 @@ from harness.web.embed import bytes_uri, picture_uri, strip_uri
 # Widths that pictures are embedded at: about what they have on the page, as small ones do not gain from more.
 DIAL_PX, FRAME_PX, CARD_PX, THUMB_PX, SAMPLE_PX, STEP_PX = 320, 256, 256, 96, 144, 96
 TEASER_ROWS, TEASER_STEPS, DIAL_CARS, GRID_SWEEPS = 3, 6, 6, 8
-SAMPLES, INVERSIONS_A_FILE, INVERSIONS_AT_ONCE, MOST_CARDS = 12, 24, 6, 160
-MOST_ANIMATION_BYTES = 2_500_000
+SAMPLES, INVERSIONS_A_FILE, INVERSIONS_AT_ONCE, MAX_CARDS = 12, 24, 6, 160
+MAX_ANIMATION_BYTES = 2_500_000
 SPACES = {"reader": "by reader", "discriminator": "by GAN"}  # as under a small picture
 SEED_LATENT_MSE = 0.970  # the first seed's encoder on its own data
 
@@ -195,7 +195,7 @@ def sweep(found: Found) -> dict[str, Any] | None:
         return None
     shares = [figure for designs in found.designs.values() for figure in _gained_and_kept(designs)]
     animation = found.folder / "blends" / SWEEP_SET / "sweep.webp"
-    small = animation.is_file() and animation.stat().st_size <= MOST_ANIMATION_BYTES
+    small = animation.is_file() and animation.stat().st_size <= MAX_ANIMATION_BYTES
     return {
         "rows": rows,
         "of": len(found.sweeps),
@@ -234,7 +234,7 @@ def gallery(found: Found) -> dict[str, Any] | None:
     if not designs:
         return None
     designs.sort(key=lambda design: _or_lowest(design.number("futurism")), reverse=True)
-    shown = _spread(designs, MOST_CARDS)
+    shown = _spread(designs, MAX_CARDS)
     near = _nearest_pictures(found, shown)
     return {
         "cards": [_card(found, design, near) for design in shown],

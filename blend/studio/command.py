@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from blend.studio.studio import Studio
 
 DEMO = Path("configs/demo.yaml")
-MOST_NAME_BYTES = 200  # of a run: folders and files are named after it
+MAX_NAME_BYTES = 200  # of a run: folders and files are named after it
 
 
 def studio_command(run: str | None, host: str, port: int, open_page: bool, other_set: bool = False) -> None:
     """Serves the studio of a run (None = the demo or, as long as there is none, the ready-made model); says its address
     on stdout. `other_set`: it is bound to the training sets that are there."""
     run = first_run() if run is None else run
-    if not run or "/" in run or run.startswith(".") or len(os.fsencode(run)) > MOST_NAME_BYTES:
+    if not run or "/" in run or run.startswith(".") or len(os.fsencode(run)) > MAX_NAME_BYTES:
         raise UserError(f"RUN: found {run[:80]!r}, allowed the name of a folder in runs/, try RUN=demo")
     if not host:
         raise UserError("HOST: found nothing, allowed an address of this machine, try 127.0.0.1, or 0.0.0.0 for all")

@@ -13,7 +13,7 @@ from harness.images.decode import encode_png
 from harness.storage.json_files import to_json
 from harness.web.embed import picture_jpeg
 
-MOST_ON_A_SHEET = 60
+MAX_PER_SHEET = 60
 
 
 def add_exports(app: FastAPI, studio: Studio) -> None:
@@ -53,7 +53,7 @@ def _add_shelf_exports(app: FastAPI, studio: Studio) -> None:
             entries = [entry for entry in entries if entry["id"] in asked]
         if not entries:
             raise UserError("sheet: there is no design on the shelf yet; keep one first")
-        entries = entries[:MOST_ON_A_SHEET]
+        entries = entries[:MAX_PER_SHEET]
         pictures, documents = zip(*((studio.shelf.picture(one["id"]), one["document"]) for one in entries), strict=True)
         sheet = draw_contact_sheet(f"Carforge · {studio.name}", pictures, documents)
         return _file(encode_png(sheet), "image/png", "sheet.png")

@@ -16,7 +16,7 @@ from harness.errors import UserError
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 REMEMBERED = 200  # of jobs that are over
-MOST_WAITING, MOST_OF_A_TAB = 200, 20
+MAX_WAITING, MAX_PER_TAB = 200, 20
 
 
 class Cancelled(Exception):
@@ -116,7 +116,7 @@ class Jobs:
     def _refuse_too_many(self, tab: str) -> None:
         self._queue = deque((owner, job) for owner, job in self._queue if not job.over)  # cancelled ones make room
         own = sum(owner == tab for owner, _ in self._queue)
-        if own >= MOST_OF_A_TAB or len(self._queue) >= MOST_WAITING:
+        if own >= MAX_PER_TAB or len(self._queue) >= MAX_WAITING:
             raise UserError(f"jobs: {max(own, len(self._queue))} wait already; try again when some are done")
 
     def _next(self) -> Job:

@@ -15,8 +15,8 @@ from harness.errors import UserError
 
 DRAW, OTHER = "draw", "other"
 KINDS = (DRAW, "measure", "sweep", OTHER)
-MOST_WAITING = 400
-MOST_TAB = 40  # characters of a tab's name
+MAX_WAITING = 400
+MAX_TAB_CHARS = 40  # characters of a tab's name
 
 
 class Superseded(Exception):
@@ -40,7 +40,7 @@ class LatestOnlyQueue:
         assert kind in KINDS, kind
         future: Future[Any] = Future()
         with self._changed:
-            if self._closed or len(self._waiting) >= MOST_WAITING:
+            if self._closed or len(self._waiting) >= MAX_WAITING:
                 raise UserError("studio: too much is asked for at once; try again in a moment")
             # The newest takes its tab's place in the line, so that a tab that asks fast is not always the last.
             before = self._waiting.get((tab, kind))
@@ -54,7 +54,9 @@ class LatestOnlyQueue:
     async def answer(self, work: Callable[[], Any], kind: str = "other", tab: str | None = None) -> Any:
         """The same, awaited. What belongs to no tab is never superseded."""
         token = object()
-        return await asyncio.wrap_future(self.ask(f"alone {id(token)}" if tab is None else tab[:MOST_TAB], kind, work))
+        return await asyncio.wrap_future(
+            self.ask(f"alone {id(token)}" if tab is None else tab[:MAX_TAB_CHARS], kind, work)
+        )
 
     def close(self) -> None:
         with self._changed:

@@ -18,12 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from blend.designs.design_recipe import DesignRecipe, text_to_recipe
-from blend.designs.parents import MOST_UPLOAD_BYTES
+from blend.designs.parents import MAX_UPLOAD_BYTES
 from blend.designs.session import NeedsParent
 from blend.generator.kinds import Kind
 from blend.studio.exports import add_exports
 from blend.studio.jobs import OVER, Job
-from blend.studio.latest_only_queue import MOST_TAB, Superseded
+from blend.studio.latest_only_queue import MAX_TAB_CHARS, Superseded
 from blend.studio.studio import Studio, shelf_row
 from harness.images.decode import PictureError
 from harness.storage.json_files import to_json
@@ -32,7 +32,7 @@ from harness.web.guard import AccessRules, Body
 from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
-UPLOAD = Body("application/octet-stream", MOST_UPLOAD_BYTES)
+UPLOAD = Body("application/octet-stream", MAX_UPLOAD_BYTES)
 HEARTBEAT_SEC = 10.0
 LOOK_EVERY_SEC = 0.05  # at a job that somebody follows
 
@@ -41,7 +41,7 @@ class SearchRequest(RequestBody):
     side: Kind
     reference: str
     label: str | None = None
-    tab: str = Field("", max_length=MOST_TAB)
+    tab: str = Field("", max_length=MAX_TAB_CHARS)
 
 
 class KeepRequest(RequestBody):

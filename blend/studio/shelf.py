@@ -26,9 +26,9 @@ from harness.storage.lock import folder_lock
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 VERSION = 1
-MOST_KEPT = 500
-MOST_NOTE = 1000
-MOST_REMOVED = 20  # can be put back
+MAX_KEPT = 500
+MAX_NOTE_CHARS = 1000
+MAX_REMOVED = 20  # can be put back
 
 
 class KeptNovelty(BaseModel):
@@ -61,7 +61,7 @@ class ShelfFile(BaseModel):
 
 
 class RemovedFile(BaseModel):
-    place: Annotated[int, Field(ge=0, le=MOST_KEPT)]
+    place: Annotated[int, Field(ge=0, le=MAX_KEPT)]
     entry: KeptEntry
 
 
@@ -105,8 +105,8 @@ class Shelf:
                         entry["document"]["note"] = document["note"]
                         self._write(entries)
                     return entry
-            if len(entries) >= MOST_KEPT:
-                raise UserError(f"shelf: {MOST_KEPT} designs are kept, which is all it holds; remove some first")
+            if len(entries) >= MAX_KEPT:
+                raise UserError(f"shelf: {MAX_KEPT} designs are kept, which is all it holds; remove some first")
             self.pictures.mkdir(parents=True, exist_ok=True)
             path = self.pictures / f"{identity}.png"
             atomic_write(path, design_png(picture, document))
@@ -145,7 +145,7 @@ class Shelf:
             with suppress(FileNotFoundError):
                 os.replace(picture, self.removed / f"{identity}.png")
             oldest_last = sorted(self.removed.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-            for path in oldest_last[MOST_REMOVED:]:
+            for path in oldest_last[MAX_REMOVED:]:
                 path.with_suffix(".png").unlink(missing_ok=True)
                 path.unlink()
 
@@ -197,8 +197,8 @@ def _find(entries: list[dict[str, Any]], identity: str) -> dict[str, Any]:
 
 
 def check_note(note: str) -> str:
-    if len(note) > MOST_NOTE:
-        raise UserError(f"note: found {len(note)} characters, allowed {MOST_NOTE}")
+    if len(note) > MAX_NOTE_CHARS:
+        raise UserError(f"note: found {len(note)} characters, allowed {MAX_NOTE_CHARS}")
     try:
         note.encode()
     except UnicodeEncodeError as error:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference
+from blend.designs.design_recipe import MAX_PARENTS, DesignRecipe, Parent, check_reference
 from blend.designs.export import design_document
-from blend.designs.parents import MOST_UPLOAD_BYTES
+from blend.designs.parents import MAX_UPLOAD_BYTES
 from blend.designs.session import DesignSession, open_session
 from blend.generator.kinds import KINDS, Kind
 from blend.studio.demo_job import DemoChild
@@ -63,7 +63,7 @@ class Studio:
     def page_facts(self) -> dict[str, Any]:
         """What the page is filled with: a run's size, classes and what it lacks, or why there is none; and, without one
         or beside the ready-made model, the demo's stages as `offer`."""
-        facts = {"name": self.name, "most_upload_mb": MOST_UPLOAD_BYTES // 2**20, "most_parents": MOST_PARENTS}
+        facts = {"name": self.name, "most_upload_mb": MAX_UPLOAD_BYTES // 2**20, "most_parents": MAX_PARENTS}
         if self.session is None:
             return {**facts, "run": None, "fault": self.fault, "offer": self._demo_offer()}
         origin = (read_json_or_none(self.session.generator.base.run.env_path) or {}).get("pretrained", "")

@@ -11,11 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-LEAST_OK = 6  # labels of each verdict from which it is taught
-LEAST_VIEWS = 12  # labelled views from which views are taught
+MIN_OK = 6  # labels of each verdict from which it is taught
+MIN_VIEWS = 12  # labelled views from which views are taught
 OK_STRENGTH, VIEW_STRENGTH = 0.01, 1.0  # scikit-learn's C
 VIEW_COMPONENTS = 250
-LEAST_OF_VIEW = 3  # a view with fewer labels is left to the shipped heads
+MIN_PER_VIEW = 3  # a view with fewer labels is left to the shipped heads
 HALF_TRUST = 12  # with so many labels of a view or its mirror image, lesson and shipped heads count alike
 FOLDS = 5
 LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
@@ -69,9 +69,9 @@ def learn(
     """
     counts = np.bincount(views[views >= 0], minlength=len(swapped))
     counts = np.where(swapped == np.arange(len(swapped)), counts, counts + counts[swapped])
-    told, viewed = ok >= 0, (views >= 0) & (counts[views] >= LEAST_OF_VIEW)
+    told, viewed = ok >= 0, (views >= 0) & (counts[views] >= MIN_PER_VIEW)
     verdict = _learn_ok(ok_rows[told], ok[told]) if teaches_ok(ok) else None
-    if viewed.sum() < LEAST_VIEWS or len(np.unique(views[viewed])) < 2:
+    if viewed.sum() < MIN_VIEWS or len(np.unique(views[viewed])) < 2:
         return FewShotHeads(verdict, None, np.zeros(0, np.int64), np.zeros(len(swapped)))
     rows = np.concatenate([view_rows[viewed], mirrored_rows[viewed]])
     labels = np.concatenate([views[viewed], swapped[views[viewed]]])
@@ -82,7 +82,7 @@ def learn(
 
 
 def teaches_ok(ok: np.ndarray) -> bool:
-    return min((ok == 0).sum(), (ok == 1).sum()) >= LEAST_OK
+    return min((ok == 0).sum(), (ok == 1).sum()) >= MIN_OK
 
 
 @threadpool_limits.wrap(limits=1)

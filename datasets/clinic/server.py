@@ -140,8 +140,8 @@ def _page(session: Session, wanted: SheetRequest, page: int) -> dict[str, Any]:
     }
 
 
-def _names(manifest: Manifest, column: str, most: int) -> list[str]:
-    query = f"select distinct {column} from manifest where {column} not null order by 1 limit {most}"
+def _names(manifest: Manifest, column: str, limit: int) -> list[str]:
+    query = f"select distinct {column} from manifest where {column} not null order by 1 limit {limit}"
     return [name for (name,) in manifest.rows(query)]
 
 

@@ -132,10 +132,10 @@ class Manifest:
         name = f"case when place <= {max_names} then name else '(others)' end"
         return dict(self.rows(f"select {name}, sum(number) from ({first}) group by 1 order by min(first)"))
 
-    def examples(self, where: str, most: int, order: str = "spread", **values: Any) -> list[dict[str, Any]]:
+    def examples(self, where: str, limit: int, order: str = "spread", **values: Any) -> list[dict[str, Any]]:
         """The first `most` lines in this order. By `spread`, a hash, they are spread evenly over the set, the same in
         every build of the same pictures, and chosen by nobody."""
-        found = self.rows(f"select pos from manifest where {where} order by {order}, pos limit {most}", **values)
+        found = self.rows(f"select pos from manifest where {where} order by {order}, pos limit {limit}", **values)
         return self.lines(pos for (pos,) in found)
 
     def lines(self, positions: Iterable[int]) -> list[dict[str, Any]]:

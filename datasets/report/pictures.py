@@ -14,12 +14,12 @@ from harness.storage.hdf5 import PackedSet, open_packed
 from harness.web.embed import bytes_uri
 
 THUMB_HEIGHT_PX, THUMB_WIDTH_PX = 112, 200
-MOST_PAGE_BYTES = 3_600_000  # of pictures, as text in the page
+MAX_PAGE_BYTES = 3_600_000  # of pictures, as text in the page
 CHUNK_ROWS = 64
 
 
 class PagePictures:
-    """Makes cards {uri or None, alt, file, detail}. Beyond MOST_PAGE_BYTES they have no picture: a page stays light."""
+    """Makes cards {uri or None, alt, file, detail}. Beyond MAX_PAGE_BYTES they have no picture: a page stays light."""
 
     def __init__(self, data: Data, folder: Path) -> None:
         self.data, self.folder = data, folder
@@ -44,7 +44,7 @@ class PagePictures:
 
     def _card(self, jpeg: bytes | None, line: dict[str, Any], alt: str) -> dict[str, Any]:
         uri = bytes_uri(jpeg, "image/jpeg") if jpeg else None
-        if uri and self.bytes + len(uri) > MOST_PAGE_BYTES:
+        if uri and self.bytes + len(uri) > MAX_PAGE_BYTES:
             uri = None
             self.left_out += 1
         self.bytes += len(uri or "")
@@ -66,13 +66,13 @@ class PagePictures:
                 packed.close()
 
 
-def sample_packed(data: Data, most: int) -> Iterator[np.ndarray]:
+def sample_packed(data: Data, limit: int) -> Iterator[np.ndarray]:
     """Evenly chosen training pictures, uint8 (H, W, 3), a chunk of rows in memory at a time."""
     packed = _open_or_none(data.hdf5_path("train"))
     if packed is None:
         return
     with packed:
-        rows = np.unique(np.linspace(0, packed.count - 1, min(most, packed.count)).astype(np.int64))
+        rows = np.unique(np.linspace(0, packed.count - 1, min(limit, packed.count)).astype(np.int64))
         for start in range(0, len(rows), CHUNK_ROWS):
             yield from packed.read(rows[start : start + CHUNK_ROWS])
 

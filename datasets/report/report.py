@@ -24,7 +24,7 @@ from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
-MOST_PAINTED = 1500  # kept pictures whose colour is guessed
+MAX_PAINTED = 1500  # kept pictures whose colour is guessed
 COMMON_FEW = 0.02  # a class with a smaller share than this is called rare
 PER_REASON, PER_VIEW, PER_DUPLICATE, PER_BORDER = 12, 16, 8, 12  # examples
 SIDE_EDGES_PX = (0, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -185,7 +185,7 @@ def _outcome(line: dict[str, Any]) -> str:
 
 
 def _charts(data: Data, manifest: Manifest, threshold: float | None) -> dict[str, Any]:
-    painted = Counter(paint_of(picture) for picture in sample_packed(data, MOST_PAINTED))
+    painted = Counter(paint_of(picture) for picture in sample_packed(data, MAX_PAINTED))
     sized = "width not null and height not null"
     sides = manifest.count(_bin("min(width, height)", SIDE_EDGES_PX), sized)
     aspects = manifest.count(_bin("1.0 * width / height", ASPECT_EDGES), sized)

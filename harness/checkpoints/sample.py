@@ -23,7 +23,7 @@ from harness.runtime.rng import Draws
 from harness.storage.output import check_output
 
 COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`
-MOST_NAME = 60  # characters of a choice in a file's name
+MAX_NAME_CHARS = 60  # characters of a choice in a file's name
 MARGIN_PX = 4
 
 
@@ -139,6 +139,6 @@ def _part(name: str, share: float) -> str:
 def _file_name(label: str) -> str:
     """Never that of a grid of training, which begins with `step-`."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", label)
-    if plain != label or len(plain) > MOST_NAME:  # others might become the same
-        plain = f"{plain[:MOST_NAME]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    if plain != label or len(plain) > MAX_NAME_CHARS:  # others might become the same
+        plain = f"{plain[:MAX_NAME_CHARS]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return f"brand-{plain}"

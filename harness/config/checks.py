@@ -208,14 +208,14 @@ def _engine_faults(config: Config) -> Iterator[Fault]:
 def _model_faults(config: Config) -> Iterator[Fault]:
     model, blocks, conv = config.model, BLOCKS_OF_HEIGHT.get(config.data.img_size[0]), config.model.backbone == "conv"
     if model.apply_attn and blocks:
-        for key, place, most in (
+        for key, place, upper in (
             ("model.attn_g_loc", model.attn_g_loc, blocks - conv),  # conv's last block makes pixels
             ("model.attn_d_loc", model.attn_d_loc, blocks),
         ):
-            if place > most:
+            if place > upper:
                 yield (
                     (key, "model.apply_attn", "model.backbone", "data.img_size"),
-                    f"{key}: found {place}, allowed 1 to {most} at height {config.data.img_size[0]}, try {most}",
+                    f"{key}: found {place}, allowed 1 to {upper} at height {config.data.img_size[0]}, try {upper}",
                 )
     if model.apply_attn:
         for key, channels in (("model.g_conv_dim", model.g_conv_dim), ("model.d_conv_dim", model.d_conv_dim)):

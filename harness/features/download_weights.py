@@ -38,7 +38,7 @@ class Published:
     names: tuple[str, ...]
     url: str
     sha256: dict[str, str]
-    most_mb: int = 200
+    max_mb: int = 200
     advice: str = ""
 
     def find(self) -> Path | None:
@@ -80,7 +80,7 @@ class Published:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with urllib.request.urlopen(self.url, timeout=SILENCE_SEC) as source, atomic_file(path) as target:
-                while (chunk := source.read(CHUNK_BYTES)) and target.tell() <= self.most_mb << 20:
+                while (chunk := source.read(CHUNK_BYTES)) and target.tell() <= self.max_mb << 20:
                     whole.update(chunk)
                     target.write(chunk)
                 if not whole.hexdigest().startswith(self.sha256[name]):  # inside: the file never gets its name

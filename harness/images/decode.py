@@ -133,8 +133,8 @@ def _decode(content: bytes, fast_size: tuple[int, int] | None, fast_over_px: int
     scans = count_jpeg_scans(content) if kind == "jpg" else 1
     with Image.open(io.BytesIO(content), formats=(PILLOW_FORMATS[kind],)) as image:
         width, height = image.size
-        if width * height > (most := MAX_JPEG_PIXELS if kind == "jpg" else MAX_PIXELS):
-            raise PictureError("too_large", f"{width}x{height} pixels, allowed {most // 10**6} megapixels")
+        if width * height > (max_pixels := MAX_JPEG_PIXELS if kind == "jpg" else MAX_PIXELS):
+            raise PictureError("too_large", f"{width}x{height} pixels, allowed {max_pixels // 10**6} megapixels")
         if width * height * scans > MAX_SCAN_PIXELS:
             limit = MAX_SCAN_PIXELS // (width * height)
             raise PictureError("too_large", f"a JPEG of {width}x{height} pixels in {scans} scans, allowed {limit}")

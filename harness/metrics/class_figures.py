@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
 
-LEAST_REAL = 20  # held-out pictures that a brand needs for a KID of its own; brands with fewer are pooled
+MIN_REAL = 20  # held-out pictures that a brand needs for a KID of its own; brands with fewer are pooled
 COPY_PERCENTILE = 1.0  # of the distances from held-out pictures to training ones: nearer is a copy
 
 
@@ -47,7 +47,7 @@ def kid_by_class(
     """KID of each class that has enough held-out pictures (None elsewhere), KID of all other classes together (None
     where they have too few, or there are none), and the classes that are pooled."""
     counts = np.bincount(real_labels, minlength=classes)
-    pooled = np.flatnonzero(counts < LEAST_REAL).tolist()
+    pooled = np.flatnonzero(counts < MIN_REAL).tolist()
     own: list[float | None] = [
         None if c in pooled else kid(fake[fake_labels == c], real[real_labels == c]) for c in range(classes)
     ]

@@ -15,8 +15,8 @@ from harness.images.tensors import pictures_to_tensor
 
 SIDE_PX = 48  # of the mean of height and width; larger pictures are made smaller
 WIDTH, EPOCHS, BATCH, LR, DECAY, SMOOTHING, SHIFT_PX = 16, 6, 64, 3e-3, 0.02, 0.05, 2
-LEAST_UPDATES = 600
-RECIPE = f"{SIDE_PX} {WIDTH} {EPOCHS} {BATCH} {LR} {DECAY} {SMOOTHING} {SHIFT_PX} {LEAST_UPDATES}"
+MIN_UPDATES = 600
+RECIPE = f"{SIDE_PX} {WIDTH} {EPOCHS} {BATCH} {LR} {DECAY} {SMOOTHING} {SHIFT_PX} {MIN_UPDATES}"
 
 
 class PixelNet(nn.Module):
@@ -44,7 +44,7 @@ def learn(pictures: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PixelNet(classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        steps = max(LEAST_UPDATES, EPOCHS * len(x) // BATCH)
+        steps = max(MIN_UPDATES, EPOCHS * len(x) // BATCH)
         optimizer = torch.optim.AdamW(network.parameters(), LR, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
         for _ in range(steps):

@@ -23,7 +23,7 @@ from harness.storage.splits import PackedRows, open_evaluation_rows, open_traini
 VERSION = 1  # of how it learns: another one is another key
 FOLDER = Path("data/cache/brands")
 PIXELS = "pixels"
-REGRESSION_C, MOST_ITERATIONS = 0.1, 500
+REGRESSION_C, MAX_ITERATIONS = 0.1, 500
 Scores = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, 3) → float32 (N, classes)
 
 
@@ -108,7 +108,7 @@ def _learn(
         return class_net.learn(pictures, labels, classes)
     features = featurizer(pictures).astype(np.float64)
     mean, deviation = features.mean(0), features.std(0) + 1e-6
-    model = LogisticRegression(C=REGRESSION_C, max_iter=MOST_ITERATIONS)
+    model = LogisticRegression(C=REGRESSION_C, max_iter=MAX_ITERATIONS)
     model.fit((features - mean) / deviation, labels)
     found, offset = np.asarray(model.coef_), np.asarray(model.intercept_)
     if len(found) == 1:  # of two classes one row is told

@@ -66,8 +66,8 @@ def numbers_to_draws(
 
 def _shift(u: Tensor, size: int) -> Tensor:
     """U[0, 1) -> one of -s..s with s = size / 8 rounded."""
-    most = int(size * 0.125 + 0.5)
-    return (u * (2 * most + 1)).long() - most
+    max_shift = int(size * 0.125 + 0.5)
+    return (u * (2 * max_shift + 1)).long() - max_shift
 
 
 def _cutout_side(size: int) -> int:

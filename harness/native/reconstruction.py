@@ -23,7 +23,7 @@ from harness.runtime.dist import World
 from harness.runtime.rng import numpy_rng
 
 SCALES = 4  # at which pictures are compared: whole, and halved three times
-SHARE_START, SHARE_LEAST = 0.05, 0.003
+SHARE_START, MIN_SHARE = 0.05, 0.003
 SHARE_RATE, HINGE_TARGET = 0.1, 1.2  # a step multiplies the share by exp(rate * (target - D's hinge loss)); 2 = beaten
 CORRELATION_MOMENTUM = 0.05
 # What judges pictures works at strides of 4 pixels and more, and its gradient shows the grid. All pictures of a batch
@@ -151,8 +151,8 @@ def _game(
     return parts
 
 
-def _steered(share: Tensor, hinge: Tensor, most: float) -> Tensor:
-    return (share * torch.exp(SHARE_RATE * (HINGE_TARGET - hinge))).clamp(SHARE_LEAST, most)
+def _steered(share: Tensor, hinge: Tensor, max_share: float) -> Tensor:
+    return (share * torch.exp(SHARE_RATE * (HINGE_TARGET - hinge))).clamp(MIN_SHARE, max_share)
 
 
 def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:

@@ -35,7 +35,7 @@ from harness.runtime.rng import Draws
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
 
-MOST_REASON = 200  # characters: torch names every weight
+MAX_REASON_CHARS = 200  # characters: torch names every weight
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -202,7 +202,7 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
             network.load_state_dict(fit_classes(load_weights(folder, stored), known, wanted, str(folder)))
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            short = f"{reason[:MOST_REASON]} ..." if len(reason) > MOST_REASON else reason
+            short = f"{reason[:MAX_REASON_CHARS]} ..." if len(reason) > MAX_REASON_CHARS else reason
             raise UserError(f"{folder}: {name} has another shape than this config's model: {short}") from error
 
 

@@ -14,7 +14,7 @@ from harness.runtime.dist import World
 
 Pass = Callable[[Hardware], object]  # forward and backward, with the hardware's autocast
 FORMATS = ("fp32", "bf16")
-LEAST_GAIN = 1.15  # bf16 must be so many times as fast: about equal times must not choose otherwise at another start
+MIN_GAIN = 1.15  # bf16 must be so many times as fast: about equal times must not choose otherwise at another start
 MAX_PICTURES = 8  # in a timed pass: enough to tell, and little beside a step
 WARM_UPS, ROUNDS = 1, 3
 
@@ -33,7 +33,7 @@ def faster_format(
     if train.precision != "auto" or hardware.device.type != "cpu" or not world.any(hardware.precision == "bf16"):
         return hardware
     fp32_sec, bf16_sec = pass_seconds(make_pass(), hardware)
-    takes_bf16 = world.any(world.first and fp32_sec >= LEAST_GAIN * bf16_sec)
+    takes_bf16 = world.any(world.first and fp32_sec >= MIN_GAIN * bf16_sec)
     chosen = hardware if takes_bf16 else _in_fp32(train)
     return replace(chosen, text=f"{chosen.text} (auto: {fp32_sec:.3g} CPU-s a pass in fp32, {bf16_sec:.3g} in bf16)")
 
@@ -56,12 +56,12 @@ def pass_seconds(one_pass: Pass, hardware: Hardware, clock: Callable[[], float] 
 
     CPU time of one thread, so that what else is at work on the machine hardly changes it.
     """
-    least = [float("inf")] * len(FORMATS)
+    fastest = [float("inf")] * len(FORMATS)
     with one_thread():
         for number in range(WARM_UPS + ROUNDS):
             for place, precision in enumerate(FORMATS):
                 began = clock()
                 one_pass(replace(hardware, precision=precision))
                 if number >= WARM_UPS:
-                    least[place] = min(least[place], clock() - began)
-    return least
+                    fastest[place] = min(fastest[place], clock() - began)
+    return fastest

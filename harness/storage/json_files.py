@@ -15,7 +15,7 @@ from harness.config.validation import details_to_faults
 from harness.errors import UserError
 from harness.files import open_file, read_file
 
-MOST_DEPTH = 100  # our files are 6 levels deep; what is read is also written and walked through
+MAX_DEPTH = 100  # our files are 6 levels deep; what is read is also written and walked through
 
 
 def parse_json(content: str | bytes) -> Any:
@@ -29,8 +29,8 @@ def parse_json(content: str | bytes) -> Any:
         if isinstance(content, str)
         else content.count(b"[") + content.count(b"{")
     )
-    level = [found] if opened > MOST_DEPTH else []
-    for _ in range(MOST_DEPTH):
+    level = [found] if opened > MAX_DEPTH else []
+    for _ in range(MAX_DEPTH):
         level = [
             item
             for part in level

@@ -81,14 +81,14 @@ class Bar:
 
 
 def bars(
-    counts: Mapping[str, int], most: int = 20, colours: Mapping[str, str] | None = None, order: Iterable[str] = ()
+    counts: Mapping[str, int], limit: int = 20, colours: Mapping[str, str] | None = None, order: Iterable[str] = ()
 ) -> list[Bar]:
     """The largest counts as bars, longest first, or in `order`; what is beyond `most` as one last row."""
     names = [name for name in order if counts.get(name)]
     names += sorted((name for name in counts if counts[name] and name not in names), key=lambda n: (-counts[n], n))
     longest = max(counts.values(), default=0) or 1
-    rows = [Bar(name, counts[name], counts[name] / longest, (colours or {}).get(name, "")) for name in names[:most]]
-    if rest := names[most:]:
+    rows = [Bar(name, counts[name], counts[name] / longest, (colours or {}).get(name, "")) for name in names[:limit]]
+    if rest := names[limit:]:
         rows.append(Bar(f"{len(rest)} others", sum(counts[name] for name in rest), 0.0, note="together"))
     return rows
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-MOST_BODY_BYTES = 16_384
+MAX_BODY_BYTES = 16_384
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -35,7 +35,7 @@ class Body:
     """What a path may be sent: its Content-Type, and how much of it."""
 
     kind: str = "application/json"
-    most_bytes: int = MOST_BODY_BYTES
+    max_bytes: int = MAX_BODY_BYTES
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Guard:
 
         refusal = _refusal(scope, self.rules)
         if refusal is None:
-            limit = self.rules.bodies.get(scope["path"], Body()).most_bytes
+            limit = self.rules.bodies.get(scope["path"], Body()).max_bytes
             try:
                 await self.app(scope, _counted(receive, limit), send_with_headers)
                 return
@@ -139,8 +139,8 @@ def _body_refusal(headers: dict[str, list[str]], allowed: Body) -> tuple[int, st
     if kind != allowed.kind:
         return 415, f"Content-Type: allowed {allowed.kind}"
     length = headers.get("content-length", [""])[0]
-    if not length.isdigit() or int(length) > allowed.most_bytes:
-        return 413, f"Content-Length: allowed up to {_size(allowed.most_bytes)}"
+    if not length.isdigit() or int(length) > allowed.max_bytes:
+        return 413, f"Content-Length: allowed up to {_size(allowed.max_bytes)}"
     return None
 
 

@@ -41,7 +41,7 @@ from tests.refusals import refused
 
 CHANGES: dict[str, Any] = {"model__backbone": "subpixel", "reconstruction__apply": True, "model__g_ema_decay": 0.9}
 CHANGES |= {"loss__apply_lecam": False, "optim__d_updates_per_step": 1, "reconstruction__encoder_width": 8}
-MOST_BYTES, MOST_FILE_BYTES, MOST_FLOPS = 20e6, 8e6, 3e9
+MAX_BYTES, MAX_FILE_BYTES, MAX_FLOPS = 20e6, 8e6, 3e9
 
 
 @pytest.fixture
@@ -150,13 +150,13 @@ def test_it_draws_what_it_drew(new_clone):
 
 def test_it_is_small_and_quick():
     sizes = [path.stat().st_size for path in PRETRAINED.rglob("*") if path.is_file()]
-    assert sum(sizes) <= MOST_BYTES and max(sizes) <= MOST_FILE_BYTES
+    assert sum(sizes) <= MAX_BYTES and max(sizes) <= MAX_FILE_BYTES
     from torch.utils.flop_counter import FlopCounterMode
 
     generator = load_run(BASE).generator
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(*generator.latents.draw_by_seed("flops", [0]))
-    assert 0 < counter.get_total_flops() <= MOST_FLOPS
+    assert 0 < counter.get_total_flops() <= MAX_FLOPS
 
 
 def test_it_says_how_it_was_made():

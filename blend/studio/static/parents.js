@@ -3,8 +3,8 @@
 import { Refused, TAB, follow, get, post, upload } from "./asking.js";
 import { state } from "./state.js";
 
-const MOST_MB = Number(document.body.dataset.mostUploadMb);
-const MOST_PARENTS = Number(document.body.dataset.mostParents);
+const MAX_MB = Number(document.body.dataset.mostUploadMb);
+const MAX_PARENTS = Number(document.body.dataset.mostParents);
 const POOR = 2; // times the usual error of this run
 const NO_ENCODER = document.body.dataset.noEncoder === "yes";
 const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
@@ -51,7 +51,7 @@ class Panel {
   async take(file) {
     if (!file) { complain("That was no file: drop a picture file, or copy the picture itself and paste it."); return; }
     if (NO_ENCODER) { complain("This run cannot read pictures yet; the line above says which command teaches it."); return; }
-    if (file.size > MOST_MB * 2 ** 20) { complain(`This picture has ${Math.round(file.size / 2 ** 20)} MiB; ${MOST_MB} is the most. Save it smaller, and drop it again.`); return; }
+    if (file.size > MAX_MB * 2 ** 20) { complain(`This picture has ${Math.round(file.size / 2 ** 20)} MiB; ${MAX_MB} is the most. Save it smaller, and drop it again.`); return; }
     this.say("uploading");
     try {
       this.put((await upload(file)).reference);
@@ -63,7 +63,7 @@ class Panel {
 
   put(reference) {
     const mine = state[this.side];
-    if (this.adding && mine.length && mine.length < MOST_PARENTS) { mine.push({ reference, share: 1 }); } else { mine.splice(0, 1, { reference, share: 1 }); }
+    if (this.adding && mine.length && mine.length < MAX_PARENTS) { mine.push({ reference, share: 1 }); } else { mine.splice(0, 1, { reference, share: 1 }); }
     this.adding = false;
     complain("");
     changed();
@@ -122,7 +122,7 @@ class Panel {
     this.zone.classList.toggle("filled", Boolean(first));
     this.root.querySelector(".drop-text b").textContent = first ? "Another picture" : "Choose a picture";
     const add = this.root.querySelector('[data-do="add"]');
-    add.hidden = !first || mine.length >= MOST_PARENTS;
+    add.hidden = !first || mine.length >= MAX_PARENTS;
     if (!first) { this.search.hidden = true; } else {
       this.given.src = `/parent/${this.side}/${first.reference}?large=1`;
       this.given.alt = `${this.side === "ordinary" ? "Ordinary" : "Futuristic"} parent: ${name(first.reference)}`;

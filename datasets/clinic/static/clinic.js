@@ -15,12 +15,12 @@
 
   // ---- undo: kept over page loads of this tab ----
   const UNDO_KEY = "clinic-undo";
-  const MOST_UNDO = 200;
+  const MAX_UNDO = 200;
   function readUndo() {
     try { return JSON.parse(sessionStorage.getItem(UNDO_KEY)) || []; } catch { return []; }
   }
   function writeUndo(steps) {
-    try { sessionStorage.setItem(UNDO_KEY, JSON.stringify(steps.slice(-MOST_UNDO))); } catch { /* a full or forbidden store */ }
+    try { sessionStorage.setItem(UNDO_KEY, JSON.stringify(steps.slice(-MAX_UNDO))); } catch { /* a full or forbidden store */ }
     undoButton.disabled = steps.length === 0;
   }
 

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 import pytest
 import torch
 
-from blend.designs.design_recipe import MOST_PARENTS, DesignRecipe, Parent, check_reference, query_to_recipe
+from blend.designs.design_recipe import MAX_PARENTS, DesignRecipe, Parent, check_reference, query_to_recipe
 from harness.errors import UserError
 from harness.runtime.latent_space import LatentSpace
 from tests.refusals import refused
@@ -57,7 +57,7 @@ def test_equal_recipes_have_equal_names_and_others_have_not():
         ("o=seed-1&i=1.01", "allowed a number from 0 to 1"),
         ("o=seed-1&s=inf", "s: found"),
         ("o=seed-1:0", "o: found '0'"),
-        ("&".join(["o=seed-1"] * (MOST_PARENTS + 1)), "allowed up to 4"),
+        ("&".join(["o=seed-1"] * (MAX_PARENTS + 1)), "allowed up to 4"),
     ],
 )
 def test_what_is_no_recipe_is_refused(text, said):

@@ -66,7 +66,7 @@ def test_without_figures_there_is_no_chart(odd):
 
 
 def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch, quick):
-    monkeypatch.setattr(class_net, "LEAST_UPDATES", 10)
+    monkeypatch.setattr(class_net, "MIN_UPDATES", 10)
     monkeypatch.setattr(class_net, "EPOCHS", 1)
     config = make_tiny_runs(
         tmp_path, **CONDITIONAL, evaluate__brand_count=5, evaluate__brand_classifier="pixels", encoder__width=16
@@ -104,7 +104,7 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch, quick):
 
 
 def test_copies_are_not_looked_for_beside_training_pictures(tmp_path, monkeypatch, quick):
-    monkeypatch.setattr(class_net, "LEAST_UPDATES", 10)
+    monkeypatch.setattr(class_net, "MIN_UPDATES", 10)
     monkeypatch.setattr(class_net, "EPOCHS", 1)
     config = make_tiny_runs(tmp_path, **CONDITIONAL, data__valid_fraction=0, evaluate__brand_count=5)
     evaluation = evaluate_run("tiny")

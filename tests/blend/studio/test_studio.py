@@ -31,7 +31,7 @@ from starlette.testclient import TestClient
 import blend.designs.parents
 import blend.studio.jobs
 from blend.designs.export import draw_command
-from blend.designs.parents import MOST_UPLOAD_BYTES
+from blend.designs.parents import MAX_UPLOAD_BYTES
 from blend.inversion.cached import invert_parents
 from blend.studio import latest_only_queue
 from blend.studio.jobs import Jobs
@@ -185,7 +185,7 @@ def test_tabs_that_drag_let_the_others_in():
 
 
 def test_a_line_that_is_too_long_is_refused(monkeypatch):
-    monkeypatch.setattr(latest_only_queue, "MOST_WAITING", 2)
+    monkeypatch.setattr(latest_only_queue, "MAX_WAITING", 2)
     line, gate = LatestOnlyQueue(), threading.Event()
     line.ask("a", "draw", gate.wait)
     with pytest.raises(UserError, match="too much"):
@@ -218,7 +218,7 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
 
 
 def test_tabs_take_turns_and_one_alone_cannot_fill_the_line(monkeypatch):
-    monkeypatch.setattr(blend.studio.jobs, "MOST_OF_A_TAB", 3)
+    monkeypatch.setattr(blend.studio.jobs, "MAX_PER_TAB", 3)
     jobs, gate, seen = Jobs(), threading.Event(), []
 
     def work(job: Any) -> dict[str, Any]:
@@ -366,7 +366,7 @@ def test_kept_designs_have_notes_and_come_back_when_removed(client):
 
 
 def test_only_the_last_removed_designs_are_held(tmp_path, monkeypatch):
-    monkeypatch.setattr("blend.studio.shelf.MOST_REMOVED", 2)
+    monkeypatch.setattr("blend.studio.shelf.MAX_REMOVED", 2)
     shelf, names = Shelf(tmp_path / "studio"), [f"{k:016x}" for k in range(4)]
     for k, name in enumerate(names):
         shelf.keep(
@@ -550,7 +550,7 @@ def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
             if "Length" in how:  # what is told is refused before any of it comes; more would reset the line
                 line.settimeout(20)
                 answer = line.recv(4096)
-            while not answer and sent <= MOST_UPLOAD_BYTES + 2**20:
+            while not answer and sent <= MAX_UPLOAD_BYTES + 2**20:
                 try:
                     line.settimeout(5)
                     line.sendall(part if "Length" in how else f"{len(part):x}\r\n".encode() + part + b"\r\n")

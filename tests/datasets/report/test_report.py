@@ -214,7 +214,7 @@ def test_a_set_that_came_decoded_and_was_never_judged():
 
 
 def test_page_stays_light(monkeypatch):
-    monkeypatch.setattr(pictures, "MOST_PAGE_BYTES", 20_000)
+    monkeypatch.setattr(pictures, "MAX_PAGE_BYTES", 20_000)
     page = page_of(small_set()[0])
     uris = [one["src"] for one in page.having("img")]
     assert uris and sum(map(len, uris)) <= 20_000

@@ -38,7 +38,7 @@ def pack(name: str, counts=(150, 60), names=NAMES) -> classifier.Data:
 @pytest.fixture(autouse=True)
 def few_updates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(class_net, "LEAST_UPDATES", 120)
+    monkeypatch.setattr(class_net, "MIN_UPDATES", 120)
     monkeypatch.setattr(class_net, "EPOCHS", 1)
     monkeypatch.setattr(class_net, "WIDTH", 6)
 

@@ -75,7 +75,7 @@ def test_the_share_follows_the_discriminator(hinge: float, direction: int):
     assert torch.sign((after - before).round(decimals=6)) == direction
     for _ in range(100):
         after = reconstruction._steered(after, torch.tensor(hinge), 0.4)
-    assert reconstruction.SHARE_LEAST <= after <= 0.4 + 1e-6
+    assert reconstruction.MIN_SHARE <= after <= 0.4 + 1e-6
 
 
 def test_rates_fall_along_half_a_cosine():

@@ -9,7 +9,7 @@ from harness.web.charts import Line, bars, bars_chart, histogram, lines_chart, s
 
 
 def test_bars_keep_the_sum():
-    rows = bars(Counter({f"class {k}": k + 1 for k in range(30)}), most=10)
+    rows = bars(Counter({f"class {k}": k + 1 for k in range(30)}), limit=10)
     assert len(rows) == 11 and sum(row.count for row in rows) == sum(range(1, 31))
     assert rows[0].share == 1.0 and rows[-1].label == "20 others"
 

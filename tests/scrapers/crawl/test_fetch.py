@@ -177,19 +177,19 @@ def test_wanted_is_read_as_it_goes_and_may_read_pages_meanwhile(site, tmp_path, 
     monkeypatch.setattr("scrapers.crawl.fetch.LOOK_AHEAD", 4)
     pictures = site.add_pictures(40)
     site.pages["/list"] = Reply(b"a list")
-    taken, most_ahead = 0, 0
+    taken, max_ahead = 0, 0
 
     def source(fetcher: Fetcher):
-        nonlocal taken, most_ahead
+        nonlocal taken, max_ahead
         for path in pictures:
             assert fetcher.get_page(site.url("/list")).text == "a list"
             taken += 1
-            most_ahead = max(most_ahead, taken - len(fetcher.ledger.settled))
+            max_ahead = max(max_ahead, taken - len(fetcher.ledger.settled))
             yield Wanted(site.url(path), "list")
 
     with Fetcher(tmp_path, quick_manners()) as fetcher:
         assert fetcher.fetch_pictures(source(fetcher)).done == 40
-    assert most_ahead <= 6 and site.paths().count("/list") == 1
+    assert max_ahead <= 6 and site.paths().count("/list") == 1
 
 
 def test_a_source_that_fails_does_not_lose_what_was_fetched(site, tmp_path):
