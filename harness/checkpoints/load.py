@@ -31,7 +31,7 @@ class LoadedCheckpoint:
     """`generator` is the moving average where there is one, `sha256` that of its file.
 
     Attributes:
-        judge: the discriminator; None where weights of a generator alone came from elsewhere.
+        discriminator_or_none: None where weights of a generator alone came from elsewhere.
         meta: of meta.json.
     """
 
@@ -41,7 +41,7 @@ class LoadedCheckpoint:
     num_classes: int
     class_names: list[str]
     generator: Generator
-    judge: Discriminator | None
+    discriminator_or_none: Discriminator | None
     sha256: str
     meta: dict[str, Any]
 
@@ -56,12 +56,12 @@ class LoadedCheckpoint:
 
     @property
     def discriminator(self) -> Discriminator:
-        if self.judge is None:
+        if self.discriminator_or_none is None:
             raise UserError(
                 f"{self.folder}: has no discriminator (its weights came without one), which this needs; try a run that "
                 "was trained here, or --set inversion.features=resnet18 where it is about inversion"
             )
-        return self.judge
+        return self.discriminator_or_none
 
 
 def load_run(
@@ -111,18 +111,18 @@ def load_checkpoint(
     num_classes = len(names) if meta["num_classes"] and class_names else meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
-    judge = discriminator if (folder / "discriminator.safetensors").exists() else None
+    has_discriminator = (folder / "discriminator.safetensors").exists()
     try:
         generator.load_state_dict(fit_classes(load_weights(folder, stored), known, names, str(folder)))
-        if judge is not None:
-            judge.load_state_dict(fit_classes(load_weights(folder, "discriminator"), known, names, str(folder)))
+        if has_discriminator:
+            discriminator.load_state_dict(fit_classes(load_weights(folder, "discriminator"), known, names, str(folder)))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: went while it was read (a training removes old ones); run it again") from error
-    generator.requires_grad_(False).eval()
-    if judge is not None:
-        judge.requires_grad_(False).eval()
+    for network in (generator, discriminator):
+        network.requires_grad_(False).eval()
     sha256 = meta["sha256"][f"{stored}.safetensors"]
-    return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, judge, sha256, meta)
+    there = discriminator if has_discriminator else None
+    return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, there, sha256, meta)
 
 
 def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:

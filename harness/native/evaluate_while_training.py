@@ -62,7 +62,7 @@ class Evaluations:
         self.evaluator: Evaluator | None = None
         self.record: dict[str, Any] = {}
         if self.settings.every_steps:
-            run.world.on_first(lambda: self._aside(self._prepare))
+            run.world.on_rank0(lambda: self._aside(self._prepare))
 
     def due(self) -> bool:
         """True after these steps and after the last one: then a checkpoint is saved, to be evaluated."""
@@ -72,7 +72,7 @@ class Evaluations:
     def catch_up(self) -> None:
         """Evaluates the step that the run stands at, where that is due and was not done yet."""
         if self.due():
-            self.run.world.on_first(lambda: self._aside(self._evaluate))
+            self.run.world.on_rank0(lambda: self._aside(self._evaluate))
 
     def _aside(self, action: Callable[[], None]) -> None:
         """torch's own random numbers, which fresh networks are filled with, go on as if nothing had been drawn."""

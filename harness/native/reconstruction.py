@@ -1,7 +1,8 @@
 """Training in which an encoder learns together with the two networks: pictures are redrawn from their own latents.
 
 A family that is well understood: VAE/GAN (Larsen et al. 2016), alpha-GAN (Rosca et al. 2017), ALAE (Pidhorskyi et al.
-2020). Beside the discriminator on pixels, heads judge the maps of a frozen network (Projected GAN, Sauer et al. 2021).
+2020). Beside the discriminator on pixels there are discriminator heads on a frozen network's maps (Projected GAN, Sauer
+et al. 2021).
 
 In each step a batch of training pictures is redrawn, and as many pictures are drawn from normal latents. The gradients
 of both losses are taken with respect to the pictures; there the adversarial one is scaled to a share of the redrawing
@@ -74,7 +75,7 @@ def reconstruction_step(run: Training) -> dict[str, Tensor]:
     for average, network in ((run.generator_ema, run.generator), (rec.encoder_ema, rec.encoder)):
         if average is not None:
             update_ema(average, network, decay)
-    run.broken_steps = run.broken_steps + run.broken
+    run.nonfinite_steps = run.nonfinite_steps + run.nonfinite
     run.step += 1
     return sums
 
@@ -134,20 +135,20 @@ def _game(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Adds the gradients of both discriminators to them; what the generator is to lower is `adversarial`."""
     kind, discriminator = run.config.loss.adv_loss, run.discriminator
-    of_real = run.judge(run.augment(real, "d.real", index), real_y)
+    real_out = run.d_output(run.augment(real, "d.real", index), real_y)
     halves = zip(seen.chunk(2), ("d.redrawn", "d.fake"), strict=True)
-    of_seen = run.judge(torch.cat([run.augment(half, purpose, index) for half, purpose in halves]), y)
+    seen_out = run.d_output(torch.cat([run.augment(half, purpose, index) for half, purpose in halves]), y)
     head_real, head_seen = rec.heads(real_maps), rec.heads(maps)
-    on_pixels = d_loss(kind, of_real.logits, of_seen.logits)
+    on_pixels = d_loss(kind, real_out.logits, seen_out.logits)
     on_maps = d_loss(kind, head_real.flatten(), head_seen.flatten())
-    parts = {"d_real": of_real.logits.mean(), "d_fake": of_seen.logits.mean(), "d_loss": (on_pixels + on_maps) / 2}
+    parts = {"d_real": real_out.logits.mean(), "d_fake": seen_out.logits.mean(), "d_loss": (on_pixels + on_maps) / 2}
     loss = parts["d_loss"]
     if run.lecam is not None:
-        parts["lecam"] = run.lecam.penalty(of_real.logits, of_seen.logits, run.step, run.world.mean)
+        parts["lecam"] = run.lecam.penalty(real_out.logits, seen_out.logits, run.step, run.world.mean)
         loss = loss + parts["lecam"]
     parameters = [p for p in [*discriminator.parameters(), *rec.heads.parameters()] if p.requires_grad]
     (loss / run.config.optim.acml_steps).backward(inputs=parameters, retain_graph=True)
-    parts["adversarial"] = (g_loss(kind, of_seen.logits) + g_loss(kind, head_seen.flatten())) / 2
+    parts["adversarial"] = (g_loss(kind, seen_out.logits) + g_loss(kind, head_seen.flatten())) / 2
     return parts
 
 

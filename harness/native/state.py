@@ -61,7 +61,7 @@ def say_empty_classes(config: Config, packed: PackedSet) -> None:
 def build_training(config: Config, hardware: Hardware, world: World, packed: Pictures) -> Training:
     """Everything that a run needs, at step 0."""
     num_classes = len(packed.class_names) if config.model.conditional else 0
-    device, optim, share = hardware.device, config.optim, world.share(config.optim.batch_size)
+    device, optim, share = hardware.device, config.optim, world.local_slice(config.optim.batch_size)
     generator, discriminator = build_networks(config, num_classes, device)
     if world.size > 1:
         synchronise_batch_norm(generator)
@@ -75,12 +75,12 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
     run = Training(
         config, hardware, world, generator, discriminator, ema, _redrawing_optimizer(generator, optim.g_lr, config),
         _adam(discriminator, optim.d_lr, config), lecam, source, Draws(config.seed, device, share), num_classes,
-        broken=torch.zeros((), device=device), broken_steps=torch.zeros((), device=device),
+        nonfinite=torch.zeros((), device=device), nonfinite_steps=torch.zeros((), device=device),
     )  # fmt: skip
     if config.reconstruction.apply:
         run.reconstruction = _build_reconstruction(run)
     if config.train.compile:
-        run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator.judge)
+        run.g_call, run.d_call = torch.compile(generator), torch.compile(discriminator.output)
     return run
 
 
@@ -162,7 +162,7 @@ def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Pa
         save_checkpoint(folder, weights, state, meta)
         purge_checkpoints(checkpoints, run.config.train.keep_last)
 
-    run.world.on_first(write)
+    run.world.on_rank0(write)
     return folder
 
 
@@ -184,7 +184,7 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
     known = to_class_names(read_meta(folder).get("class_names", []))
     wanted = known if class_names is None or not run.num_classes else class_names
     if changes := class_changes(known, wanted):
-        run.world.on_first(lambda: say(f"classes beside those of {folder}: {changes}"))
+        run.world.on_rank0(lambda: say(f"classes beside those of {folder}: {changes}"))
     for name, network in networks_of(run).items():
         stored = name
         if not (folder / f"{name}.safetensors").exists():

@@ -18,7 +18,7 @@ from harness.native.data import PictureSource
 from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
 from harness.native.freeze import set_trainable
 from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty, mismatch_loss, r1_penalty, similarity_loss
-from harness.networks.base import Discriminator, Generator, Judgement
+from harness.networks.base import Discriminator, DiscriminatorOutput, Generator
 from harness.networks.progressive_latents import active_size, open_columns
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World, average_gradients
@@ -57,10 +57,10 @@ class Training:
     draws: Draws
     num_classes: int
     step: int = 0
-    broken: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss or gradient was not finite
-    broken_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then, which changed no weight
+    nonfinite: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss or gradient was not finite
+    nonfinite_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then; no weight changed
     g_call: Callable[..., Tensor] | None = None  # the compiled networks, where the config asks for it
-    d_call: Callable[..., Judgement] | None = None
+    d_call: Callable[..., DiscriminatorOutput] | None = None
     reconstruction: "Reconstruction | None" = None  # where an encoder learns with them
 
     def draw_fakes(self, purpose: str, index: int) -> Fakes:
@@ -88,10 +88,10 @@ class Training:
             x = x + augment.d_input_noise * noise.to(x.dtype)
         return x
 
-    def judge(self, x: Tensor, y: Tensor | None) -> Judgement:
+    def d_output(self, x: Tensor, y: Tensor | None) -> DiscriminatorOutput:
         """What the discriminator says of pictures (B, 3, H, W) and labels (B,)."""
         with self.hardware.autocast():
-            return (self.d_call or self.discriminator.judge)(x, y)
+            return (self.d_call or self.discriminator.output)(x, y)
 
 
 def train_step(run: Training) -> dict[str, Tensor]:
@@ -139,24 +139,24 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     # A discriminator with batch norm (no spectral norm) must see them apart: its statistics would mix them.
     if not run.config.train.as_studiogan and run.config.model.apply_d_sn:
         labels = torch.cat([real_y, fake_y]) if real_y is not None and fake_y is not None else None
-        of_real, of_fake = run.judge(torch.cat([real, fake]), labels).chunk()
+        real_out, fake_out = run.d_output(torch.cat([real, fake]), labels).chunk()
     else:
-        of_real, of_fake = run.judge(real, real_y), run.judge(fake, fake_y)
+        real_out, fake_out = run.d_output(real, real_y), run.d_output(fake, fake_y)
 
-    loss = d_loss(loss_config.adv_loss, of_real.logits, of_fake.logits, loss_config.label_smoothing)
-    parts = {"d_real": of_real.logits.mean(), "d_fake": of_fake.logits.mean()}
-    if of_real.class_logits is not None:
+    loss = d_loss(loss_config.adv_loss, real_out.logits, fake_out.logits, loss_config.label_smoothing)
+    parts = {"d_real": real_out.logits.mean(), "d_fake": fake_out.logits.mean()}
+    if real_out.class_logits is not None:
         assert real_y is not None
         # Of real pictures alone: what the first drawn ones show is no class yet.
-        parts["d_class"] = F.cross_entropy(of_real.class_logits.float(), real_y)
+        parts["d_class"] = F.cross_entropy(real_out.class_logits.float(), real_y)
         loss = loss + loss_config.cond_lambda * parts["d_class"]
     if loss_config.apply_mismatch:
         assert real_y is not None
-        by_class = run.discriminator.logits_by_class(of_real.features)
+        by_class = run.discriminator.logits_by_class(real_out.features)
         parts["mismatch"] = mismatch_loss(loss_config.adv_loss, by_class, real_y)
         loss = loss + loss_config.mismatch_lambda * parts["mismatch"]
     if run.lecam is not None:
-        parts["lecam"] = run.lecam.penalty(of_real.logits, of_fake.logits, run.step, run.world.mean)
+        parts["lecam"] = run.lecam.penalty(real_out.logits, fake_out.logits, run.step, run.world.mean)
         loss = loss + parts["lecam"]
     if loss_config.apply_gp:
         alpha = torch.rand(run.config.optim.batch_size, generator=run.draws.stream("d.gp", index), device=real.device)
@@ -185,7 +185,7 @@ def g_update(run: Training) -> dict[str, Tensor]:
     if run.generator_ema is not None:
         decay = ema_decay(run.config, run.step)
         update_ema(run.generator_ema, run.generator, decay, stepwise=run.config.train.as_studiogan)
-    run.broken_steps = run.broken_steps + run.broken
+    run.nonfinite_steps = run.nonfinite_steps + run.nonfinite
     run.step += 1
     return sums
 
@@ -194,15 +194,15 @@ def g_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of G on its batch `index`, and its detached parts."""
     loss_config = run.config.loss
     fake, z, y = run.draw_fakes("g.latents", index)
-    judgement = run.judge(run.augment(fake, "g.fake", index), y)
-    loss = g_loss(loss_config.adv_loss, judgement.logits)
+    output = run.d_output(run.augment(fake, "g.fake", index), y)
+    loss = g_loss(loss_config.adv_loss, output.logits)
     parts: dict[str, Tensor] = {}
-    if judgement.class_logits is not None:
+    if output.class_logits is not None:
         assert y is not None
-        parts["g_class"] = F.cross_entropy(judgement.class_logits.float(), y)
+        parts["g_class"] = F.cross_entropy(output.class_logits.float(), y)
         loss = loss + loss_config.cond_lambda * parts["g_class"]
     if loss_config.apply_similarity:
-        parts["similarity"] = similarity_loss(judgement.features, z)
+        parts["similarity"] = similarity_loss(output.features, z)
         loss = loss + loss_config.similarity_lambda * parts["similarity"]
     return loss, {name: part.detach() for name, part in {**parts, "g_loss": loss}.items()}
 
@@ -215,11 +215,11 @@ def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) 
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     average_gradients(gradients, run.world)
     finite = torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
-    run.broken = torch.maximum(run.broken, run.world.mean((~finite).float()).ceil())
+    run.nonfinite = torch.maximum(run.nonfinite, run.world.mean((~finite).float()).ceil())
     if run.config.train.applied.fused_adam:
-        optimizer.found_inf = run.broken  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
+        optimizer.found_inf = run.nonfinite  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
         optimizer.step()
-    elif not run.broken:
+    elif not run.nonfinite:
         optimizer.step()
 
 
@@ -280,7 +280,7 @@ def trial_pass(run: Training) -> Pass:
     def one_pass(hardware: Hardware) -> None:
         with hardware.autocast():
             pictures = generator(z, y)
-            outputs = [discriminator.judge(pictures, y).logits]
+            outputs = [discriminator.output(pictures, y).logits]
             outputs += [] if encoder is None else [encoder(pictures)[0]]
         torch.autograd.backward([output.float().sum() for output in outputs])
 

@@ -94,7 +94,7 @@ def train_run(
                 life.open(epochs_to_steps(config, found.count), allow_config_change)
             _refuse_loss(rundir, take_newest(rundir.checkpoints, life.say))
 
-        world.on_first(open_first)
+        world.on_rank0(open_first)
         packed = life.held.enter_context(open_training_set(config))
         run = build_training(epochs_to_steps(config, packed.count), hardware, world, packed)
         life.held.callback(run.source.close)
@@ -199,7 +199,7 @@ def out_of_memory_text(config: Config, hardware: Hardware) -> str:
 
 def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> None:
     """From the restored state to the last step, or as far as is asked for."""
-    train, began_at_step, first = run.config.train, run.step, run.world.first
+    train, began_at_step, first = run.config.train, run.step, run.world.is_rank0
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
         evaluations.catch_up()
@@ -218,7 +218,7 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
             reporter.add(values, run.step)
 
         # Samples, checkpoint, evaluation, and the way out.
-        stop = run.world.any(bool(life.stopping))
+        stop = run.world.any_rank(bool(life.stopping))
         at_end = run.step == life.target
         if first and (at_end or run.step % train.sample_every_steps == 0):
             generator = run.generator_ema or run.generator
@@ -236,7 +236,7 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
             evaluations.catch_up()
             if reporter:
                 reporter.began_at += time.monotonic() - began_at_sec  # the seconds per step are those of training
-            stop = run.world.any(bool(life.stopping))
+            stop = run.world.any_rank(bool(life.stopping))
         if stop and not at_end:
             life.stop()
     life.end(f" after {run.step - began_at_step} steps")
@@ -269,13 +269,13 @@ def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
 
 def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:
     """UserError (from the first process) once a loss or gradient was not finite."""
-    if not run.broken:
+    if not run.nonfinite:
         return
-    if not run.world.first:
+    if not run.world.is_rank0:
         raise SystemExit(EXIT_USER_ERROR)
     bad = [name for name, value in values.items() if not torch.isfinite(value)] or ["a loss or gradient"]
     raise UserError(
-        f"step {run.step - int(run.broken_steps) + 1}: {', '.join(bad)} not finite; the weights were not updated "
+        f"step {run.step - int(run.nonfinite_steps) + 1}: {', '.join(bad)} not finite; the weights were not updated "
         "with it and the last checkpoint is kept. Try lower optim.g_lr and optim.d_lr or train.precision=fp32 "
         "(with --allow-config-change to go on)"
     )

@@ -1,4 +1,4 @@
-"""What the networks of every backbone share: the class beside the latent, blocks, and the head that judges.
+"""What the networks of every backbone share: the class beside the latent, blocks, and D's head.
 
 Conditioning, by `g_cond_mtd` and `d_cond_mtd`: cBN (in each batch norm), PD (projection, Miyato & Koyama 2018), concat
 (an embedding of the class beside the latent, and beside D's features: what it adds to a logit is the same for every
@@ -18,18 +18,18 @@ from harness.networks.layers import BatchNorm2d, ConditionalBatchNorm2d, embed, 
 from harness.runtime.latent_space import LatentSpace
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What D says of pictures: logits float32 (B,), features float32 (B, d), and acgan's class logits (B, classes)."""
 
     logits: Tensor
     features: Tensor
     class_logits: Tensor | None
 
-    def chunk(self) -> tuple["Judgement", "Judgement"]:
+    def chunk(self) -> tuple["DiscriminatorOutput", "DiscriminatorOutput"]:
         """Of a batch whose first half is real and whose second half is drawn: both."""
         parts = [(None, None) if part is None else part.chunk(2) for part in self]
         real, fake = zip(*parts, strict=True)
-        return Judgement(*real), Judgement(*fake)
+        return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
 
 def batch_norm(channels: int, spec: ArchSpec) -> nn.Module:
@@ -122,23 +122,23 @@ class Discriminator(nn.Module):
         return x
 
     def features(self, x: Tensor) -> Tensor:
-        """float32 (B, d): what the head judges."""
+        """float32 (B, d): the input of the head."""
         raise NotImplementedError
 
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Judgement:
-        return self.judge_features(self.features(x), y)
+    def output(self, x: Tensor, y: Tensor | None = None) -> DiscriminatorOutput:
+        return self.head_output(self.features(x), y)
 
-    def judge_features(self, h: Tensor, y: Tensor | None) -> Judgement:
-        """The head: features float32 (B, d), labels -> what it says of them."""
+    def head_output(self, h: Tensor, y: Tensor | None) -> DiscriminatorOutput:
+        """The head: features float32 (B, d), labels -> logits of each kind."""
         how = self.spec.d_cond_mtd
         with without_autocast(h):
             assert how in (None, "acgan") or y is not None, "a conditional discriminator needs labels"
             if how == "concat":
-                return Judgement(self.linear1(torch.cat([h, self.embedding(y)], dim=1)).squeeze(1), h, None)
+                return DiscriminatorOutput(self.linear1(torch.cat([h, self.embedding(y)], dim=1)).squeeze(1), h, None)
             logits = self.linear1(h).squeeze(1)
             if how == "PD":
                 logits = logits + (self.embedding(y) * h).sum(1)
-            return Judgement(logits, h, self.linear2(h) if how == "acgan" else None)
+            return DiscriminatorOutput(logits, h, self.linear2(h) if how == "acgan" else None)
 
     def logits_by_class(self, h: Tensor) -> Tensor:
         """Features float32 (B, d) -> logits (B, num_classes): what projection says of each under every label."""
@@ -148,4 +148,4 @@ class Discriminator(nn.Module):
             return self.linear1(h) + h @ self.embedding(every_class).t()
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.judge(x, y).logits
+        return self.output(x, y).logits

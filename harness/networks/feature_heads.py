@@ -1,4 +1,4 @@
-"""A discriminator that looks through a frozen network: a small head judges each of its maps (Sauer et al. 2021)."""
+"""A discriminator on a frozen network's features: a small head for each of its maps (Sauer et al. 2021)."""
 
 from collections.abc import Sequence
 

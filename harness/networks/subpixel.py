@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.networks.arch import ArchSpec, doublings
 from harness.networks.autocast import to_full_precision
-from harness.networks.base import Discriminator, Generator, Judgement
+from harness.networks.base import Discriminator, DiscriminatorOutput, Generator
 from harness.networks.layers import conv2d, init_weights, linear
 from harness.networks.resample import ConvThenHalve, DoubleThenConv, double, halve
 from harness.networks.spectral_norm import SpectralNorm
@@ -175,8 +175,8 @@ class SubpixelDiscriminator(Discriminator):
         """The last map with its places: float32 (B, d)."""
         return to_full_precision(self.last_map(x)).flatten(1)
 
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Judgement:
+    def output(self, x: Tensor, y: Tensor | None = None) -> DiscriminatorOutput:
         maps = self.feature_maps(x)
-        whole = self.judge_features(to_full_precision(maps[-1]).flatten(1), y)
+        whole = self.head_output(to_full_precision(maps[-1]).flatten(1), y)
         places = to_full_precision(self.local(maps[-2])).mean((1, 2, 3))
         return whole._replace(logits=LOGIT_GAIN * (whole.logits + places))

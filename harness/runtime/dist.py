@@ -28,17 +28,17 @@ class World:
     control: Any = None
 
     @property
-    def first(self) -> bool:
+    def is_rank0(self) -> bool:
         return self.rank == 0
 
-    def share(self, batch_size: int) -> slice:
+    def local_slice(self, batch_size: int) -> slice:
         """This process's part of a global batch."""
         if batch_size % self.size:
             raise UserError(f"optim.batch_size: found {batch_size}, allowed multiples of the {self.size} processes")
         part = batch_size // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """True everywhere if it is true anywhere."""
         if self.size == 1:
             return flag
@@ -62,15 +62,15 @@ class World:
         torch.distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts)
 
-    def on_first(self, action: Callable[[], Result]) -> Result | None:
+    def on_rank0(self, action: Callable[[], Result]) -> Result | None:
         """Runs `action` in the first process while the others wait; when it fails there, all end and one speaks."""
         result, failure = None, None
-        if self.first:
+        if self.is_rank0:
             try:
                 result = action()
             except Exception as error:
                 failure = error
-        failed = self.any(failure is not None)
+        failed = self.any_rank(failure is not None)
         if failure is not None:
             raise failure
         if failed:

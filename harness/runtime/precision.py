@@ -30,10 +30,10 @@ def faster_format(
         make_pass: makes the pass that is timed; it and the pass must change nothing of the run.
     """
     world = world or World()
-    if train.precision != "auto" or hardware.device.type != "cpu" or not world.any(hardware.precision == "bf16"):
+    if train.precision != "auto" or hardware.device.type != "cpu" or not world.any_rank(hardware.precision == "bf16"):
         return hardware
     fp32_sec, bf16_sec = pass_seconds(make_pass(), hardware)
-    takes_bf16 = world.any(world.first and fp32_sec >= MIN_GAIN * bf16_sec)
+    takes_bf16 = world.any_rank(world.is_rank0 and fp32_sec >= MIN_GAIN * bf16_sec)
     chosen = hardware if takes_bf16 else _in_fp32(train)
     return replace(chosen, text=f"{chosen.text} (auto: {fp32_sec:.3g} CPU-s a pass in fp32, {bf16_sec:.3g} in bf16)")
 

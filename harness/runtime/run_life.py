@@ -53,7 +53,7 @@ class RunLife:
         """One line for the person; for log.txt too, once there is a reporter."""
         if self.reporter:
             self.reporter.say(text)
-        elif self.world.first:
+        elif self.world.is_rank0:
             say(text)
 
     def open(self, config: Config, allow_config_change: bool) -> None:
@@ -75,7 +75,7 @@ class RunLife:
     def leave(self, step: int, saved_is_done: bool = True) -> None:
         """The target was reached before. A run that was killed right after its last save is done, if that ends it."""
         self.say(f"{self.rundir.path}: already at step {step} of {self.total_steps}")
-        if self.world.first and saved_is_done and step >= self.total_steps and not self.is_done:
+        if self.world.is_rank0 and saved_is_done and step >= self.total_steps and not self.is_done:
             self.write_status("done", step)
 
     def begin(self, run: Stepping, memory_advice: str = "") -> None:
@@ -95,21 +95,21 @@ class RunLife:
 
     def end(self, more: str = "") -> None:
         """The target is reached and saved."""
-        if self.world.first:
+        if self.world.is_rank0:
             whole = self.target == self.total_steps
             self.write_status("done" if whole else "interrupted", self.step)
             self.say(f"{'done' if whole else 'stopped as asked'} at step {self.step}{more}")
 
     def stop(self, reason: str = "") -> NoReturn:
         """All is saved after a signal. Raises Interrupted."""
-        if self.world.first:
+        if self.world.is_rank0:
             self.write_status("interrupted", self.step, reason)
             self.say(f"{reason}stopped at step {self.step}, saved; the same command goes on")
         raise Interrupted(f"{reason}saved at step {self.step}")
 
     def fail(self, error: Exception) -> NoReturn:
         """Notes the failure (with the error's notes), and raises what the user is to read of it."""
-        if self.run and self.world.first:
+        if self.run and self.world.is_rank0:
             with suppress(OSError):  # a full disk, say, which is what `error` tells
                 self.write_status("failed", self.step, "\n".join([str(error), *getattr(error, "__notes__", [])]))
         if self.memory_advice and isinstance(error, torch.OutOfMemoryError):

@@ -185,7 +185,7 @@ def native_loop(
     with default_dtype(dtype), tempfile.TemporaryDirectory() as folder:
         run = build_run(case, start, Path(folder), built_for, **train)
         run.source, run.draws = GivenBatches(inputs, dtype), draws  # type: ignore[assignment]
-        run.broken = run.broken.float()  # fused Adam takes no other type for it
+        run.nonfinite = run.nonfinite.float()  # fused Adam takes no other type for it
         for layer in run.discriminator.modules():
             if isinstance(layer, SpectralNorm) and frozen_vectors_move:
                 layer.frozen = False

@@ -47,7 +47,7 @@ def test_nothing_waits_for_the_device(workplace: Path, changes: dict[str, Any]) 
         names = {name.removeprefix("aten.") for name in operations.counts}
         assert not names & WAITING and "convolution" in names
         with Operations() as operations:
-            bool(run.broken)
+            bool(run.nonfinite)
         assert "aten._local_scalar_dense" in operations.counts  # that this is seen at all
 
 
@@ -248,7 +248,7 @@ def test_a_step_of_every_stabiliser(workplace: Path, d_cond_mtd: str) -> None:
         classes = {"d_class", "g_class"} if d_cond_mtd == "acgan" else set()
         always = {"d_loss", "g_loss", "d_real", "d_fake", "lecam", "gp", "r1", "similarity"}
         assert set(values) == always | classes | ({"mismatch"} if changes.get("loss__apply_mismatch") else set())
-        assert all(torch.isfinite(value) for value in values.values()) and not run.broken
+        assert all(torch.isfinite(value) for value in values.values()) and not run.nonfinite
         moved = {name for name, value in run.generator.state_dict().items() if not torch.equal(value, before[name])}
         assert {"linear0.weight_orig", "embedding.weight_orig"} <= moved
         if d_cond_mtd == "acgan":

@@ -125,7 +125,7 @@ def waiting_rank(rank: int) -> None:
         real = getattr(torch.distributed, name)
         setattr(torch.distributed, name, partial(real, timeout=timedelta(seconds=2)))  # unless it is said otherwise
     world = join_world("cpu")
-    world.on_first(lambda: time.sleep(4))
+    world.on_rank0(lambda: time.sleep(4))
     leave_world(world)
 
 

@@ -11,7 +11,7 @@ from harness.config import checks
 from harness.config.experiment import load_config
 from harness.native.freeze import freeze_discriminator
 from harness.networks.arch import ACTIVATIONS, ArchSpec
-from harness.networks.base import Discriminator, Generator, Judgement
+from harness.networks.base import Discriminator, DiscriminatorOutput, Generator
 from harness.networks.build import config_to_spec, spec_to_networks
 from harness.networks.conv import ConvDiscriminator, ConvGenerator, block_channels
 from harness.networks.layers import SNConvTranspose2d
@@ -61,13 +61,13 @@ def test_sizes_and_ways_to_say_the_class(
     g, d = settled(replace(SMALL, backbone=backbone, img_height=size[0], img_width=size[1], **conditioning), y)
     z = torch.randn(6, 8)
     x = g(z, y)
-    judgement = d.judge(x, y)
-    assert x.shape == (6, 3, *size) and judgement.logits.shape == (6,)
-    assert torch.equal(d(x, y), judgement.logits)
-    assert (judgement.class_logits is not None) == (way[1] == "acgan")
+    output = d.output(x, y)
+    assert x.shape == (6, 3, *size) and output.logits.shape == (6,)
+    assert torch.equal(d(x, y), output.logits)
+    assert (output.class_logits is not None) == (way[1] == "acgan")
     if y is not None:
         assert not torch.equal(x, g(z, y.roll(1))), "the class does not reach the picture"
-        assert torch.equal(judgement.logits, d(x, y.roll(1))) == (way[1] == "acgan")
+        assert torch.equal(output.logits, d(x, y.roll(1))) == (way[1] == "acgan")
 
 
 def test_concat_adds_a_constant_for_each_class_and_projection_does_not() -> None:
@@ -140,5 +140,5 @@ def test_frozen_blocks_stay() -> None:
 
 
 def test_a_judgement_is_cut_in_halves() -> None:
-    real, fake = Judgement(torch.arange(4.0), torch.arange(8.0).view(4, 2), None).chunk()
+    real, fake = DiscriminatorOutput(torch.arange(4.0), torch.arange(8.0).view(4, 2), None).chunk()
     assert real.logits.tolist() == [0, 1] and fake.features.tolist() == [[4, 5], [6, 7]] and fake.class_logits is None

@@ -27,8 +27,8 @@ def test_every_size_is_drawn_and_judged(size):
     generator, discriminator = networks(*size)
     x = generator(torch.randn(2, 8))
     assert x.shape == (2, 3, *size) and x.dtype == torch.float32 and x.abs().max() <= 1
-    judgement = discriminator.judge(x)
-    assert judgement.logits.shape == (2,) and judgement.features.shape == (2, judgement.features.shape[1])
+    output = discriminator.output(x)
+    assert output.logits.shape == (2,) and output.features.shape == (2, output.features.shape[1])
     maps = discriminator.feature_maps(x)
     assert [tuple(part.shape[2:]) for part in maps] == [
         (size[0] // pixel_factor(size[0]) // 2 ** (k + 1), size[1] // pixel_factor(size[0]) // 2 ** (k + 1))
@@ -82,16 +82,16 @@ def test_classes_change_pictures_and_verdicts():
     x = generator(z, torch.arange(3))
     assert not torch.allclose(x[0], x[1]) and not torch.allclose(x[1], x[2])
     same = x[:1].expand(3, -1, -1, -1)
-    assert len(set(discriminator.judge(same, torch.arange(3)).logits.tolist())) == 3
+    assert len(set(discriminator.output(same, torch.arange(3)).logits.tolist())) == 3
 
 
 def test_fused_resampling_is_the_same_function():
-    (plain, judge), (fused, fused_judge) = networks(fuse_resampling=False), networks(fuse_resampling=True)
+    (plain, plain_d), (fused, fused_d) = networks(fuse_resampling=False), networks(fuse_resampling=True)
     fused.load_state_dict(plain.state_dict())
-    fused_judge.load_state_dict(judge.state_dict())
-    for network in (plain, fused, judge, fused_judge):
+    fused_d.load_state_dict(plain_d.state_dict())
+    for network in (plain, fused, plain_d, fused_d):
         network.double().eval()
     z = torch.randn(16, 8, dtype=torch.float64)
     x = plain(z)
     torch.testing.assert_close(fused(z), x)
-    torch.testing.assert_close(fused_judge(x), judge(x))
+    torch.testing.assert_close(fused_d(x), plain_d(x))

@@ -291,12 +291,12 @@ def test_one_speaks_for_all(workplace: Path, no_pictures) -> None:
 
 def test_a_world_of_one_changes_nothing() -> None:
     world, tensor = World(), torch.arange(3.0)
-    assert world.first and world.any(True) and not world.any(False)
+    assert world.is_rank0 and world.any_rank(True) and not world.any_rank(False)
     assert world.mean(tensor) is tensor and world.gather(tensor) is tensor
-    assert world.on_first(lambda: 5) == 5
+    assert world.on_rank0(lambda: 5) == 5
     average_gradients([tensor], world)
     assert torch.equal(tensor, torch.arange(3.0))
-    assert world.share(6) == slice(0, 6)
+    assert world.local_slice(6) == slice(0, 6)
     with pytest.raises(UserError, match="optim.batch_size: found 6, allowed multiples of the 4 processes"):
-        World(rank=1, size=4).share(6)
-    assert World(rank=1, size=3).share(6) == slice(2, 4)
+        World(rank=1, size=4).local_slice(6)
+    assert World(rank=1, size=3).local_slice(6) == slice(2, 4)

@@ -103,7 +103,7 @@ def state_of(run: Training) -> dict[str, Any]:
     needed = {name: [p.requires_grad for p in network.parameters()] for name, network in networks.items()}
     rng = [torch.get_rng_state(), repr(np.random.get_state(legacy=False)), random.getstate()]
     return copy.deepcopy(
-        {**state, "lecam": lecam_state(run), "broken": run.broken, "step": run.step, "grads": grads,
+        {**state, "lecam": lecam_state(run), "broken": run.nonfinite, "step": run.step, "grads": grads,
          "needed": needed, "rng": rng}
     )  # fmt: skip
 
