@@ -10,7 +10,7 @@ from blend.generator.input_pictures import load_held_out
 from blend.generator.kinds import KINDS, Kind
 from blend.generator.styled_generator import StyledGenerator
 from harness.config.experiment import Config, finetune_config
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.splits import reported
 
 SEED_LATENT_MSE = 0.970  # what the first seed's encoder reached, on its own data
@@ -24,8 +24,8 @@ def measure_encoder(
     Returns latent_mse (mean over styles; a guess of nothing but the mean has 1), latent_mse_styles, explained,
     explained_mean, and class_accuracy where there are classes.
     """
-    draws = Draws(seed, torch.device("cpu"))  # one set of latents, whatever the device
-    z, y = generator.latents.draw(draws, "encoder.valid", 0, count)
+    streams = RandomStreams(seed, torch.device("cpu"))  # one set of latents, whatever the device
+    z, y = generator.latents.draw(streams, "encoder.valid", 0, count)
     mses, explained, right = {}, [], []
     for style in styles:
         guess, classes = encode(encoders.of(KINDS[style]), generator.draw(z, style, y))

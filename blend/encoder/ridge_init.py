@@ -24,8 +24,8 @@ def fit_skip(run: Learning) -> None:
     moments = torch.zeros(inputs, z_dim, dtype=torch.float64, device=device)
     count = run.settings.skip_pictures
     for index in range(-(-count // CHUNK)):
-        z, y = run.generator.latents.draw(run.draws, "encoder.skip", index, min(CHUNK, count - index * CHUNK))
-        generator = run.draws.stream("encoder.skip.augment", index)
+        z, y = run.generator.latents.draw(run.streams, "encoder.skip", index, min(CHUNK, count - index * CHUNK))
+        generator = run.streams.stream("encoder.skip.augment", index)
         pixels = run.encoder.reduced(disturb(run.draw(z, y).float(), run.settings.augment_strength, generator))
         pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1).to(dtype)
         gram += pixels.T @ pixels

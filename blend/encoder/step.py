@@ -16,7 +16,7 @@ from harness.native.data import PictureSource
 from harness.networks.base import Generator
 from harness.runtime.device import Hardware
 from harness.runtime.precision import MAX_PICTURES, Pass
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 
 # One cycle (Smith & Topin 2018): the rate rises from peak / 25 over a tenth of the steps and falls to nearly nothing;
 # Adam's beta1 moves against it.
@@ -39,7 +39,7 @@ class Learning:
     drawers: list[Generator]  # frozen generators, one for each style; each draws its part of every batch
     encoder: Encoder
     optimizer: torch.optim.Optimizer
-    draws: Draws
+    streams: RandomStreams
     reals: list[PictureSource]  # training pictures of each style, or none
     step: int = 0
     cpu_before_sec: float = 0.0  # of earlier processes, less what this one used for other things
@@ -75,15 +75,15 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
 
     Only the picture that the encoder sees is disturbed; what its guess is measured against is not.
     """
-    settings, draws, count = run.settings, run.draws, run.settings.batch_size
-    z, y = run.generator.latents.draw(draws, "encoder", run.step, count)
+    settings, streams, count = run.settings, run.streams, run.settings.batch_size
+    z, y = run.generator.latents.draw(streams, "encoder", run.step, count)
     redraws = bool(settings.picture_lambda) and (run.step + 1) % settings.picture_every_steps == 0
     with torch.no_grad():
         clean = run.draw(z, y)
         if redraws and run.reals:
             real, labels = run.real_batch()
             clean, y = torch.cat([clean, real]), None if y is None or labels is None else torch.cat([y, labels])
-        seen = disturb(clean, settings.augment_strength, draws.stream("encoder.augment", run.step))
+        seen = disturb(clean, settings.augment_strength, streams.stream("encoder.augment", run.step))
     with run.hardware.autocast():
         guess, logits = run.encoder(seen)
     parts = {"z_loss": latent_loss(settings.z_loss, guess[:count], z)}
@@ -110,7 +110,7 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
 def trial_pass(run: Learning) -> Pass:
     """A forward and backward pass through a copy of the encoder, to be timed; the run stays as it is."""
     encoder, count = copy.deepcopy(run.encoder), min(MAX_PICTURES, run.settings.batch_size)
-    z, y = run.generator.latents.draw(run.draws, "precision", 0, count)
+    z, y = run.generator.latents.draw(run.streams, "precision", 0, count)
 
     def one_pass(hardware: Hardware) -> None:
         trial = replace(run, hardware=hardware)

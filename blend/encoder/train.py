@@ -46,7 +46,7 @@ from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
 from harness.runtime.precision import faster_format, format_as_begun
 from harness.runtime.progress import save_curves
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.rundir import RunDir
 
@@ -154,7 +154,7 @@ def _build(config: Config, generator: StyledGenerator) -> Learning:
     )
     drawers = [generator.at(style) for style in _styles(config)]
     return Learning(
-        config, generator, hardware, drawers, encoder, optimizer, Draws(config.seed, device),
+        config, generator, hardware, drawers, encoder, optimizer, RandomStreams(config.seed, device),
         _open_reals(config, generator, len(drawers)),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator
 from blend.inversion.cached import STYLES, Inversions, invert_parents
 from harness.config.experiment import Config, finetune_config
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import open_packed
 from harness.storage.splits import reported
 
@@ -57,8 +57,8 @@ def inversion_figures(inversions: Inversions, generator: StyledGenerator, config
 
 
 def _random_samples(generator: StyledGenerator, kind: Kind, seed: int) -> np.ndarray:
-    draws = Draws(seed, torch.device("cpu"))
-    z, y = generator.latents.draw(draws, "best of random samples", 0, RANDOM_SAMPLES)
+    streams = RandomStreams(seed, torch.device("cpu"))
+    z, y = generator.latents.draw(streams, "best of random samples", 0, RANDOM_SAMPLES)
     return generator.draw(z, STYLES[kind], y)
 
 

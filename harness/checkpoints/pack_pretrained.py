@@ -30,7 +30,7 @@ from harness.cli import make_app, run_command
 from harness.config.schema import Data
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.json_files import read_json
@@ -85,7 +85,7 @@ def measures(root: RootOption = Path("runs"), out: OutOption = PRETRAINED) -> No
 def draw_to_compare(loaded: LoadedCheckpoint) -> np.ndarray:
     """uint8 (DRAWN_COUNT, H, W, 3): always of the same latents."""
     latents = loaded.generator.latents
-    z, y = latents.draw(Draws(DRAWN_SEED, torch.device("cpu")), "compare", 0, DRAWN_COUNT)
+    z, y = latents.draw(RandomStreams(DRAWN_SEED, torch.device("cpu")), "compare", 0, DRAWN_COUNT)
     return load_sampler(loaded).draw(z, y)
 
 

@@ -19,7 +19,7 @@ from harness.config.class_choice import Choice, text_to_choice
 from harness.errors import UserError
 from harness.images.decode import TEXT_KEY, has_png_text, picture_grid, save_png
 from harness.images.tensors import grid_columns
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.output import check_output
 
 COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`
@@ -77,7 +77,7 @@ def draw_choice(
     """
     classes, latents = loaded.num_classes, loaded.generator.latents
     # Latents are drawn before classes: every choice draws the same ones.
-    z, y = latents.draw(Draws(seed, torch.device("cpu")), "sample", 0, count)
+    z, y = latents.draw(RandomStreams(seed, torch.device("cpu")), "sample", 0, count)
     if choice.kind == "all":
         z, y = z.repeat(classes, 1), torch.arange(classes).repeat_interleave(count)
     elif choice.kind == "mix":

@@ -11,7 +11,7 @@ from harness.images.tensors import pictures_to_tensor, tensor_to_pictures
 from harness.networks.base import Generator
 from harness.networks.encoder import Encoder
 from harness.networks.layers import synchronise_batch_norm
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 
 STANDING_BATCHES = 16
 STANDING_BATCH_SIZE = 64
@@ -33,9 +33,9 @@ def standing_copy(generator: Generator, seed: int = 0) -> Generator:
         norm.momentum = None  # cumulative mean
     synchronise_batch_norm(standing, on=False)  # only the first process samples
     device = next(generator.parameters()).device
-    draws = Draws(seed, device)
+    streams = RandomStreams(seed, device)
     for index in range(STANDING_BATCHES):
-        standing(*generator.latents.draw(draws, "standing", index, STANDING_BATCH_SIZE))
+        standing(*generator.latents.draw(streams, "standing", index, STANDING_BATCH_SIZE))
     return standing.eval()
 
 

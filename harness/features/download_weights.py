@@ -24,7 +24,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """A file of weights.
 
     Attributes:

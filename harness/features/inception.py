@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.features.download_weights import Published, fill_network
+from harness.features.download_weights import PublishedWeights, fill_network
 from harness.features.featurizer import Featurizer, array_to_tensor, linear_head
 from harness.networks.autocast import full_precision
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
-PUBLISHED = Published(
+WEIGHTS = PublishedWeights(
     (INCEPTION_FILE,),
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}",
     {INCEPTION_FILE: "6726825d"},  # the file's name carries it, as files for torch.hub do
@@ -189,13 +189,13 @@ def load_inception(path: Path | None = None, device: str | torch.device = "cpu")
     chosen = path or os.environ.get("CARFORGE_INCEPTION")
     if chosen:
         found = Path(chosen).expanduser()
-        content, sha256 = PUBLISHED.content_of(found)
+        content, sha256 = WEIGHTS.content_of(found)
     else:
-        found, content, sha256 = PUBLISHED.read()
+        found, content, sha256 = WEIGHTS.read()
     with torch.device("meta"):
         network = InceptionNet()
-    network = fill_network(network, content, found, "Inception weights", PUBLISHED.remedy()).to(device)
-    verified = sha256.startswith(PUBLISHED.sha256[INCEPTION_FILE])
+    network = fill_network(network, content, found, "Inception weights", WEIGHTS.remedy()).to(device)
+    verified = sha256.startswith(WEIGHTS.sha256[INCEPTION_FILE])
 
     def features(x: Tensor) -> Tensor:
         with full_precision(), torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):

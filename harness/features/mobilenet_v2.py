@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.features.download_weights import Published, fill_network
+from harness.features.download_weights import PublishedWeights, fill_network
 from harness.features.featurizer import Featurizer, both_ways, linear_head
 from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_batch_norm
 from harness.networks.layers import Normalise
@@ -18,7 +18,7 @@ from harness.networks.layers import Normalise
 SIZE_PX, DIM = 224, 1280
 FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # the float tensors of TensorFlow's 8-bit file, to be placed
 TORCHVISION_NAME = "mobilenet_v2-b0353104.pth"  # MobileNet_V2_Weights.IMAGENET1K_V1
-PUBLISHED = Published(
+WEIGHTS = PublishedWeights(
     (TORCHVISION_NAME, FOLDED_NAME),
     f"https://download.pytorch.org/models/{TORCHVISION_NAME}",
     {TORCHVISION_NAME: "b0353104", FOLDED_NAME: "cbee47c5"},
@@ -69,12 +69,12 @@ class MobileNetV2(nn.Module):
 
 def load_network(may_download: bool = True) -> tuple[MobileNetV2, str]:
     """The network with ImageNet weights, and the sha256 of the file that they come from."""
-    path, content, sha256 = PUBLISHED.read(may_download)
+    path, content, sha256 = WEIGHTS.read(may_download)
     folded = path.name == FOLDED_NAME
     with torch.device("meta"):
         network = MobileNetV2(1001 if folded else 1000, folded)
     rename = dict if folded else fold_torchvision
-    return fill_network(network, content, path, "MobileNetV2", PUBLISHED.remedy(), rename), sha256
+    return fill_network(network, content, path, "MobileNetV2", WEIGHTS.remedy(), rename), sha256
 
 
 def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

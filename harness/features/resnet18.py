@@ -9,14 +9,14 @@ from torch import Tensor
 from harness.checkpoints.wrappers import without_wrappers
 from harness.config.paths import expand_path
 from harness.errors import UserError, reason_of
-from harness.features.download_weights import Published, frozen
+from harness.features.download_weights import PublishedWeights, frozen
 from harness.features.featurizer import Featurizer, both_ways
 from harness.networks.resnet18 import IMAGENET_WIDTH, ResNet18
 
 # ResNet18_Weights.IMAGENET1K_V1 of torchvision.
 WEIGHTS_FILE = "resnet18-f37072fd.pth"
 WEIGHTS_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-PUBLISHED = Published(
+WEIGHTS = PublishedWeights(
     (WEIGHTS_FILE,), f"https://download.pytorch.org/models/{WEIGHTS_FILE}", {WEIGHTS_FILE: WEIGHTS_SHA256}
 )
 
@@ -29,7 +29,7 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
             "imagenet" = torchvision's own, which is looked for in $CARFORGE_WEIGHTS and in torch's hub cache and
             otherwise downloaded there, once.
     """
-    path = PUBLISHED.read()[0] if str(path_or_name) == "imagenet" else expand_path(str(path_or_name), "encoder.weights")
+    path = WEIGHTS.read()[0] if str(path_or_name) == "imagenet" else expand_path(str(path_or_name), "encoder.weights")
     if not path.is_file():
         raise UserError(f"ImageNet weights: found no file {path}, allowed a file, or imagenet for torchvision's own")
     state = _read_state(path)

@@ -85,7 +85,7 @@ def at_hand(name: str) -> bool:
     """Whether the weights are on this machine, damaged or not."""
     if name in ("reader", "clip"):
         return name == "reader" or clip.find_folder() is not None
-    return (mobilenet_v2 if name == "mobilenet_v2" else resnet18).PUBLISHED.find() is not None
+    return (mobilenet_v2 if name == "mobilenet_v2" else resnet18).WEIGHTS.find() is not None
 
 
 def load_look_featurizer(name: str, may_download: bool = True) -> LookFeaturizer:

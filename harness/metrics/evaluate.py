@@ -20,13 +20,13 @@ from harness.errors import UserError
 from harness.features import Reader, load_featurizer, load_reader
 from harness.metrics.class_evaluate import brands_to_text, evaluate_brands
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
-from harness.metrics.f_beta import prd_f8
+from harness.metrics.f_beta import f_beta_scores
 from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of
 from harness.metrics.inception_score import inception_score
-from harness.metrics.precision_recall import MANIFOLD, manifold_figures
+from harness.metrics.precision_recall import PRDC, prdc
 from harness.metrics.real_features import RealKey, RealSide, real_side
 from harness.networks.autocast import full_precision
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import spread_rows
 from harness.storage.rundir import RunDir
 from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows, reported
@@ -146,7 +146,7 @@ class Evaluator:
     ) -> Iterator[np.ndarray]:
         """Features (B, d), a batch at a time: the pictures themselves would fill the memory."""
         size, sampler = self.settings.batch_size, load_sampler(loaded)
-        z, y = loaded.generator.latents.draw(Draws(seed, torch.device("cpu")), "evaluate", 0, count)
+        z, y = loaded.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
         for start in range(0, count, size):
             _leave_if(stopped)
             part = slice(start, start + size)
@@ -192,8 +192,8 @@ class Evaluator:
         attempt([f"kid_{name}"], lambda: (kid(fake, real().features),))
         if (logits := self.featurizer.logits(fake)) is not None:
             attempt([f"is_{name}"], lambda: (inception_score(logits)[0],))
-        attempt([f"f8_{name}", f"f1_8_{name}"], lambda: prd_f8(real().features, fake))
-        attempt([f"{part}_{name}" for part in MANIFOLD], lambda: manifold_figures(real().features, fake, k).values())
+        attempt([f"f8_{name}", f"f1_8_{name}"], lambda: f_beta_scores(real().features, fake))
+        attempt([f"{part}_{name}" for part in PRDC], lambda: prdc(real().features, fake, k).values())
         return figures, left_out
 
 
@@ -250,7 +250,7 @@ def sample_with_labels(folder: Path, count: int, seed: int = SEED) -> tuple[np.n
     """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one), and the classes
     int64 (count,) that they were drawn of; None where the run has none."""
     loaded = load_checkpoint(folder)
-    z, y = loaded.generator.latents.draw(Draws(seed, torch.device("cpu")), "evaluate", 0, count)
+    z, y = loaded.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
     return load_sampler(loaded).draw(z, y), None if y is None else y.numpy()
 
 

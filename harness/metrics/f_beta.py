@@ -14,7 +14,7 @@ BETA = 8.0
 EPSILON = 1e-10
 
 
-def prd_f8(
+def f_beta_scores(
     real: np.ndarray, fake: np.ndarray, runs: int = 10, clusters: int = 20, seed: int = 0
 ) -> tuple[float, float]:
     """(F_8, F_1/8): the first leans on recall (variety), the second on precision (quality).

@@ -9,10 +9,10 @@ import numpy as np
 from harness.errors import UserError
 from harness.metrics.distances import BLOCK_ROWS, euclidean_distances, neighbour_distances, varied_features
 
-MANIFOLD = ("precision", "recall", "density", "coverage")
+PRDC = ("precision", "recall", "density", "coverage")
 
 
-def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+def prdc(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
     """precision, recall, density and coverage: every distance is computed once, and held for one block of rows only.
 
     The balls are closed, as in Kynkäänniemi et al., eq. 1. Density may exceed 1.
@@ -32,4 +32,4 @@ def manifold_figures(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, fl
         covered += int(held.any(1).sum())
         recalled += int((distances <= fake_radii).any(1).sum())
     figures = float((holders > 0).mean()), recalled / len(x), float(holders.mean() / k), covered / len(x)
-    return dict(zip(MANIFOLD, figures, strict=True))
+    return dict(zip(PRDC, figures, strict=True))

@@ -62,9 +62,9 @@ class PictureSource:
     """Batches from a packed set, resident on the device as uint8 or read when needed (one batch ahead)."""
 
     def __init__(
-        self, packed: Pictures, order: PictureOrder, flip: bool, device: torch.device, where: str, share: slice
+        self, packed: Pictures, order: PictureOrder, flip: bool, device: torch.device, where: str, local_slice: slice
     ):
-        self.order, self.flip, self.device, self.share = order, flip, device, share
+        self.order, self.flip, self.device, self.local_slice = order, flip, device, local_slice
         self._packed = packed
         self._labels = torch.from_numpy(np.asarray(packed.labels))
         size_bytes = packed.count * packed.height * packed.width * 3
@@ -78,7 +78,7 @@ class PictureSource:
 
     def batch(self, k: int) -> tuple[Tensor, Tensor]:
         """This process's part of global batch k: pictures float32 (B, 3, H, W) in [-1, 1], labels int64 (B,)."""
-        rows = torch.from_numpy(self.order.rows(k)[self.share])
+        rows = torch.from_numpy(self.order.rows(k)[self.local_slice])
         if self.resident:
             rows = rows.to(self.device, non_blocking=True)
             pictures, labels = self._pictures[rows], self._labels[rows]
@@ -86,7 +86,7 @@ class PictureSource:
             pictures, labels = self._read(k), self._labels[rows].to(self.device)
         x = pictures_to_tensor(pictures)
         if self.flip:
-            flips = torch.from_numpy(self.order.flips(k)[self.share]).to(self.device, non_blocking=True)
+            flips = torch.from_numpy(self.order.flips(k)[self.local_slice]).to(self.device, non_blocking=True)
             x = torch.where(flips[:, None, None, None], x.flip(3), x)
         return x, labels
 
@@ -98,7 +98,7 @@ class PictureSource:
         return pictures.to(self.device, non_blocking=True)
 
     def _submit(self, k: int) -> Future:
-        return self._reader.submit(self._packed.read, self.order.rows(k)[self.share])
+        return self._reader.submit(self._packed.read, self.order.rows(k)[self.local_slice])
 
     def close(self) -> None:
         if not self.resident:

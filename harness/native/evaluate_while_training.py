@@ -62,19 +62,19 @@ class Evaluations:
         self.evaluator: Evaluator | None = None
         self.record: dict[str, Any] = {}
         if self.settings.every_steps:
-            run.world.on_rank0(lambda: self._aside(self._prepare))
+            run.world.on_rank0(lambda: self._with_saved_rng(self._prepare))
 
     def due(self) -> bool:
         """True after these steps and after the last one: then a checkpoint is saved, to be evaluated."""
         every, step = self.settings.every_steps, self.run.step
         return bool(every and step) and (step % every == 0 or step == self.run.config.optim.total_steps)
 
-    def catch_up(self) -> None:
+    def evaluate_if_due(self) -> None:
         """Evaluates the step that the run stands at, where that is due and was not done yet."""
         if self.due():
-            self.run.world.on_rank0(lambda: self._aside(self._evaluate))
+            self.run.world.on_rank0(lambda: self._with_saved_rng(self._evaluate))
 
-    def _aside(self, action: Callable[[], None]) -> None:
+    def _with_saved_rng(self, action: Callable[[], None]) -> None:
         """torch's own random numbers, which fresh networks are filled with, go on as if nothing had been drawn."""
         device = self.run.hardware.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

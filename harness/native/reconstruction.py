@@ -97,7 +97,7 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
     y = real_y
     if joined:
         optim = run.config.optim
-        drawn, drawn_y = run.draws.latents(
+        drawn, drawn_y = run.streams.latents(
             "g.latents", index, optim.batch_size, run.config.model.z_dim, run.num_classes
         )
         z, y = torch.cat([z, drawn]), None if real_y is None or drawn_y is None else torch.cat([real_y, drawn_y])

@@ -16,7 +16,7 @@ from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import grid_columns, pictures_to_tensor
 from harness.networks.base import Generator
 from harness.networks.encoder import Encoder
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
@@ -77,7 +77,9 @@ def fixed_noise(run: Sampled, rundir: RunDir) -> tuple[torch.Tensor, torch.Tenso
                 return noise["z"], noise["y"]
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise UserError(f"{rundir.noise_path}: is damaged; remove it, it is made anew") from error
-    z, y = Draws(run.config.seed, torch.device("cpu")).latents("samples", 0, count, model.z_dim, run.num_classes)
+    z, y = RandomStreams(run.config.seed, torch.device("cpu")).latents(
+        "samples", 0, count, model.z_dim, run.num_classes
+    )
     y = None if y is None else y.sort().values
     buffer = io.BytesIO()
     torch.save({"z": z, "y": y}, buffer)

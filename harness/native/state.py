@@ -31,7 +31,7 @@ from harness.networks.layers import synchronise_batch_norm
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World
 from harness.runtime.precision import format_as_begun
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
 
@@ -61,7 +61,7 @@ def say_empty_classes(config: Config, packed: PackedSet) -> None:
 def build_training(config: Config, hardware: Hardware, world: World, packed: Pictures) -> Training:
     """Everything that a run needs, at step 0."""
     num_classes = len(packed.class_names) if config.model.conditional else 0
-    device, optim, share = hardware.device, config.optim, world.local_slice(config.optim.batch_size)
+    device, optim, local_slice = hardware.device, config.optim, world.local_slice(config.optim.batch_size)
     generator, discriminator = build_networks(config, num_classes, device)
     if world.size > 1:
         synchronise_batch_norm(generator)
@@ -71,11 +71,11 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
     loss = config.loss
     lecam = make_lecam(loss) if loss.apply_lecam else None
     order = PictureOrder(config.seed, packed.count, optim.batch_size)
-    source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, share)
+    source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, local_slice)
     run = Training(
         config, hardware, world, generator, discriminator, ema, _redrawing_optimizer(generator, optim.g_lr, config),
-        _adam(discriminator, optim.d_lr, config), lecam, source, Draws(config.seed, device, share), num_classes,
-        nonfinite=torch.zeros((), device=device), nonfinite_steps=torch.zeros((), device=device),
+        _adam(discriminator, optim.d_lr, config), lecam, source, RandomStreams(config.seed, device, local_slice),
+        num_classes, nonfinite=torch.zeros((), device=device), nonfinite_steps=torch.zeros((), device=device),
     )  # fmt: skip
     if config.reconstruction.apply:
         run.reconstruction = _build_reconstruction(run)
@@ -227,9 +227,11 @@ def load_training(run: Training, folder: Path) -> None:
         kept = {name: value.to(run.hardware.device) for name, value in state["reconstruction"].items()}
         rec.share, rec.correlation = kept["share"], kept["correlation"]
     if run.lecam is not None and state["lecam"] is not None:
-        share, device = run.draws.share, run.hardware.device
+        local_slice, device = run.streams.local_slice, run.hardware.device
         anchors = {name: a.to(device) if a is not None else None for name, a in state["lecam"].items()}
-        run.lecam.load_state_dict({name: a[share] if a is not None and a.dim() else a for name, a in anchors.items()})
+        run.lecam.load_state_dict(
+            {name: a[local_slice] if a is not None and a.dim() else a for name, a in anchors.items()}
+        )
 
 
 def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:

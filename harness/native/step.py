@@ -23,7 +23,7 @@ from harness.networks.progressive_latents import active_size, open_columns
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World, average_gradients
 from harness.runtime.precision import MAX_PICTURES, Pass
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 
 if TYPE_CHECKING:
     from harness.native.reconstruction import Reconstruction
@@ -54,7 +54,7 @@ class Training:
     d_optimizer: torch.optim.Optimizer
     lecam: LeCam | None
     source: PictureSource
-    draws: Draws
+    streams: RandomStreams
     num_classes: int
     step: int = 0
     nonfinite: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss or gradient was not finite
@@ -66,7 +66,7 @@ class Training:
     def draw_fakes(self, purpose: str, index: int) -> Fakes:
         """Fresh pictures of the generator."""
         optim, z_dim = self.config.optim, self.config.model.z_dim
-        z, y = self.draws.latents(purpose, index, optim.batch_size, z_dim, self.num_classes)
+        z, y = self.streams.latents(purpose, index, optim.batch_size, z_dim, self.num_classes)
         if (active := active_size(optim, z_dim, self.step)) < z_dim:
             z = F.pad(z[:, :active], (0, z_dim - active))
         with self.hardware.autocast():
@@ -75,15 +75,15 @@ class Training:
     def augment(self, x: Tensor, purpose: str, index: int) -> Tensor:
         """DiffAugment and D's input noise, with the draws of this stream; `x` (B, 3, H, W) is this process's part of
         the batch."""
-        augment, share = self.config.augment, self.draws.share
+        augment, share = self.config.augment, self.streams.local_slice
         shape = (self.config.optim.batch_size, *x.shape[1:])
         if augment.apply_diffaug:
-            generator = self.draws.stream(purpose, index)
-            draws = draw_diffaug(shape, augment.diffaug_policy, generator, x.device, x.dtype)
-            own = slice_draws(draws, share.start, share.stop) if self.world.size > 1 else draws
+            generator = self.streams.stream(purpose, index)
+            params = draw_diffaug(shape, augment.diffaug_policy, generator, x.device, x.dtype)
+            own = slice_draws(params, share.start, share.stop) if self.world.size > 1 else params
             x = apply_diffaug(x, own, stepwise=self.config.train.as_studiogan)
         if augment.d_input_noise:
-            generator = self.draws.stream(f"{purpose}.noise", index)
+            generator = self.streams.stream(f"{purpose}.noise", index)
             noise = torch.randn(shape, generator=generator, device=x.device)[share]
             x = x + augment.d_input_noise * noise.to(x.dtype)
         return x
@@ -159,8 +159,8 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         parts["lecam"] = run.lecam.penalty(real_out.logits, fake_out.logits, run.step, run.world.mean)
         loss = loss + parts["lecam"]
     if loss_config.apply_gp:
-        alpha = torch.rand(run.config.optim.batch_size, generator=run.draws.stream("d.gp", index), device=real.device)
-        parts["gp"] = gradient_penalty(run.discriminator, real, fake, real_y, alpha[run.draws.share])
+        alpha = torch.rand(run.config.optim.batch_size, generator=run.streams.stream("d.gp", index), device=real.device)
+        parts["gp"] = gradient_penalty(run.discriminator, real, fake, real_y, alpha[run.streams.local_slice])
         loss = loss + loss_config.gp_lambda * parts["gp"]
     if loss_config.apply_r1_reg:
         parts["r1"] = r1_penalty(run.discriminator, real, real_y)
@@ -274,7 +274,7 @@ def trial_pass(run: Training) -> Pass:
     generator, discriminator = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
     encoder = None if run.reconstruction is None else copy.deepcopy(run.reconstruction.encoder)
     optim, z_dim = run.config.optim, run.config.model.z_dim
-    z, y = run.draws.latents("precision", 0, optim.batch_size, z_dim, run.num_classes)
+    z, y = run.streams.latents("precision", 0, optim.batch_size, z_dim, run.num_classes)
     z, y = z[:MAX_PICTURES], None if y is None else y[:MAX_PICTURES]
 
     def one_pass(hardware: Hardware) -> None:

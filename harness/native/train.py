@@ -202,11 +202,11 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     train, began_at_step, first = run.config.train, run.step, run.world.is_rank0
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
-        evaluations.catch_up()
+        evaluations.evaluate_if_due()
         return life.leave(run.step)
     life.begin(run, out_of_memory_text(run.config, run.hardware))
     reporter = _begin(run, life, packed, facts) if first else None
-    evaluations.catch_up()  # killed before this step was evaluated
+    evaluations.evaluate_if_due()  # killed before this step was evaluated
     one_step = train_step if run.reconstruction is None else reconstruction_step
     while run.step < life.target:
         values = one_step(run)
@@ -233,7 +233,7 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
                 save_curves(life.rundir.read_stats(), life.rundir.path / "curves.png")
         if evaluations.due() and not stop:  # after a signal it waits for the next start
             began_at_sec = time.monotonic()
-            evaluations.catch_up()
+            evaluations.evaluate_if_due()
             if reporter:
                 reporter.began_at += time.monotonic() - began_at_sec  # the seconds per step are those of training
             stop = run.world.any_rank(bool(life.stopping))

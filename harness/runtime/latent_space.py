@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class LatentSpace:
         """float32 `shape`."""
         return torch.zeros(self.shape)
 
-    def draw(self, draws: Draws, purpose: str, index: int, count: int) -> tuple[Tensor, Tensor | None]:
+    def draw(self, streams: RandomStreams, purpose: str, index: int, count: int) -> tuple[Tensor, Tensor | None]:
         """`count` latents of the prior, and labels int64 (N,) or None: a function of (seed, purpose, index)."""
-        return draws.latents(purpose, index, count, self.z_dim, self.num_classes)
+        return streams.latents(purpose, index, count, self.z_dim, self.num_classes)
 
     def draw_by_seed(self, purpose: str, seeds: list[int]) -> tuple[Tensor, Tensor | None]:
         """A latent for each seed, a function of it alone; labels int64 (N,) or None."""
-        drawn = [self.draw(Draws(seed, torch.device("cpu")), purpose, 0, 1) for seed in seeds]
+        drawn = [self.draw(RandomStreams(seed, torch.device("cpu")), purpose, 0, 1) for seed in seeds]
         labels = [y for _, y in drawn if y is not None]
         return torch.cat([z for z, _ in drawn]), torch.cat(labels) if labels else None
 

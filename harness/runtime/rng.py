@@ -20,7 +20,7 @@ def numpy_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed_for(seed, purpose, index)))
 
 
-class Draws:
+class RandomStreams:
     """One torch generator on `device`, wound to the stream that is asked for.
 
     Args:
@@ -28,10 +28,10 @@ class Draws:
         share: this process's part of a global batch.
     """
 
-    def __init__(self, seed: int, device: torch.device, share: slice = slice(None)):
+    def __init__(self, seed: int, device: torch.device, local_slice: slice = slice(None)):
         self.seed = seed
         self.device = device
-        self.share = share
+        self.local_slice = local_slice
         self._generator = torch.Generator(device)
 
     def stream(self, purpose: str, index: int) -> torch.Generator:
@@ -43,7 +43,7 @@ class Draws:
     ) -> tuple[Tensor, Tensor | None]:
         """This process's part of `count` latents: float32 (B, z_dim) normal, and labels int64 (B,) or None."""
         generator = self.stream(purpose, index)
-        z = torch.randn(count, z_dim, generator=generator, device=self.device)[self.share]
+        z = torch.randn(count, z_dim, generator=generator, device=self.device)[self.local_slice]
         if not num_classes:
             return z, None
-        return z, torch.randint(num_classes, (count,), generator=generator, device=self.device)[self.share]
+        return z, torch.randint(num_classes, (count,), generator=generator, device=self.device)[self.local_slice]

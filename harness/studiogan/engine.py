@@ -19,11 +19,11 @@ from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
 from harness.studiogan.follow_log import FollowedRun
-from harness.studiogan.preflight import check_setting
+from harness.studiogan.preflight import preflight
 from harness.studiogan.process import end_left_behind
 from harness.studiogan.supervise import supervise
 from harness.studiogan.weights.convert import import_checkpoint
-from harness.studiogan.workdir import drop_saves, list_saves, read_facts, scratch_folder
+from harness.studiogan.workdir import drop_saves, list_saves, read_facts, workdir_of
 
 BEGUN_FROM = "begun_from"  # kept with the working folder, and with each checkpoint that comes out of it
 
@@ -55,7 +55,7 @@ def train_run(
         packed = life.held.enter_context(open_training_set(config))
         say_empty_classes(config, packed)
         config = epochs_to_steps(config, packed.count)
-        setting = check_setting(config, packed, freeze, processes)
+        setting = preflight(config, packed, freeze, processes)
         life.open(config, allow_config_change)
         rundir = life.rundir
         _end_left_behind(rundir)
@@ -93,7 +93,7 @@ def finetune_run(
 
 def _end_left_behind(rundir: RunDir) -> None:
     """It dies with us where the system can do that; elsewhere it may have outlived a kill of ours."""
-    if count := end_left_behind(scratch_folder(rundir)):
+    if count := end_left_behind(workdir_of(rundir)):
         rundir.log(f"ended {count} processes of StudioGAN that an earlier start had left at work")
 
 
@@ -103,23 +103,23 @@ def _take_over(life: RunLife, newest: Path | None) -> Path | None:
     Not where another engine has gone on since: the newest checkpoint is then neither what that start of StudioGAN began
     from, nor a save of that start.
     """
-    rundir, scratch = life.rundir, scratch_folder(life.rundir)
-    kept = read_facts(scratch)
+    rundir, workdir = life.rundir, workdir_of(life.rundir)
+    kept = read_facts(workdir)
     if kept is None:
         return newest
     begun_from, before = kept["facts"].get(BEGUN_FROM), newest
     first_step = read_meta(before)["step"] if before else 0
-    for step, folder in list_saves(scratch):
+    for step, folder in list_saves(workdir):
         if step <= first_step:
             continue
         if begun_from not in (_mark(before), before and read_meta(before).get(BEGUN_FROM)):
             life.say(
                 f"{rundir.path}: step {step}, which StudioGAN had saved, is dropped: the run has gone another way since"
             )
-            drop_saves(scratch, step)
+            drop_saves(workdir, step)
             continue
         try:
-            config = check_config(complete_config(kept["config"]), str(scratch))
+            config = check_config(complete_config(kept["config"]), str(workdir))
             newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
             rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
         except UserError as error:

@@ -23,8 +23,8 @@ from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
 from harness.storage.json_files import to_json
 from harness.storage.splits import open_evaluation_rows, reported
-from harness.studiogan.log import STEP, Figure, Losses, Said, Unknown, parse_line
-from harness.studiogan.process import Heard
+from harness.studiogan.log import STEP, Figure, Losses, ShimEvent, Unknown, parse_line
+from harness.studiogan.process import LogLine
 from harness.studiogan.weights.convert import import_checkpoint
 from harness.studiogan.workdir import drop_saves, list_saves
 
@@ -61,21 +61,21 @@ class Follower:
         life: RunLife,
         evaluations: Evaluations,
         reporter: Reporter,
-        scratch: Path,
+        workdir: Path,
     ) -> None:
-        self.run, self.rundir, self.scratch = run, life.rundir, scratch
+        self.run, self.rundir, self.workdir = run, life.rundir, workdir
         self.reporter, self.evaluations = reporter, evaluations
         self.last_step, self.logged_step, self.logged_at_sec = life.target, run.step, 0.0
         self.training, self.warned = False, False
         self.unknown_lines = 0
         self.figures: dict[int, dict[str, float | None]] = {}
 
-    def hear(self, lines: list[Heard]) -> None:
+    def hear(self, lines: list[LogLine]) -> None:
         """Nothing in a line stops the run: what is not understood is counted."""
         for heard in lines:
             event = parse_line(heard.line)
-            if isinstance(event, Said):
-                self._on_said(event, heard.at_sec)
+            if isinstance(event, ShimEvent):
+                self._on_shim_event(event, heard.at_sec)
             elif isinstance(event, Losses) and self.logged_step < event.step <= self.last_step and self.training:
                 self._on_progress(event, heard.at_sec)
             elif isinstance(event, Figure) and event.step <= self.last_step:
@@ -83,7 +83,7 @@ class Follower:
             elif isinstance(event, Unknown | Losses | Figure) and self.training:  # before it, it prints its networks
                 self.unknown_lines += 1
 
-    def _on_said(self, event: Said, at_sec: float) -> None:
+    def _on_shim_event(self, event: ShimEvent, at_sec: float) -> None:
         if event.word == "step":
             return self._on_step(event.rest, at_sec)
         self.rundir.log(f"{OWN}: {event.word} {event.rest}")
@@ -122,7 +122,7 @@ class Follower:
 
     def take_saves(self) -> None:
         """Turns its newest saves into checkpoints of ours, oldest first; older ones than are kept are passed over."""
-        new = [save for save in list_saves(self.scratch) if self.run.step < save[0] <= self.last_step]
+        new = [save for save in list_saves(self.workdir) if self.run.step < save[0] <= self.last_step]
         keep = self.run.config.train.keep_last
         if passed := [step for step, _ in new[:-keep]]:
             self.reporter.say(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
@@ -131,14 +131,14 @@ class Follower:
             kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.run.facts)
             before, self.run.step = self.run.step, step
             self._after_import(kept, before)
-        drop_saves(self.scratch, self.run.step)
+        drop_saves(self.workdir, self.run.step)
 
     def _after_import(self, kept: Path, before: int) -> None:
         purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
         every = self.run.config.train.sample_every_steps
         if self.run.step // every > before // every or self.run.step == self.last_step:
             self._draw_samples(kept)
-        self.evaluations.catch_up()
+        self.evaluations.evaluate_if_due()
         if self.run.hardware.device.type == "cuda":
             torch.cuda.empty_cache()  # StudioGAN needs it
         save_curves(self.rundir.read_stats(), self.rundir.path / "curves.png")

@@ -55,7 +55,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Said:
+class ShimEvent:
     """A line of the shim's own, as `saved step=6 best=0`: its first word, and the rest."""
 
     word: str
@@ -74,14 +74,14 @@ class Unknown:
     text: str
 
 
-Event = Losses | Figure | Said | Note | Unknown
+Event = Losses | Figure | ShimEvent | Note | Unknown
 
 
 def parse_line(line: str) -> Event:
     """What one whole line says."""
     if line.startswith(OURS):
         word, _, rest = line.removeprefix(OURS).strip().partition(" ")
-        return Said(word, rest)
+        return ShimEvent(word, rest)
     found = LINE.search(line)  # not `match`: a progress bar may stand before it
     if not found:
         return Unknown(line)

@@ -39,7 +39,7 @@ class StudioGanSetup:
         return Hardware(device, "fp32", f"StudioGAN {self.config.studiogan.version}, {name}")
 
 
-def check_setting(config: Config, packed: PackedSet, freeze: bool, processes: int) -> StudioGanSetup:
+def preflight(config: Config, packed: PackedSet, freeze: bool, processes: int) -> StudioGanSetup:
     """Everything that can be found out before the first file is written."""
     _check_pictures(config, packed)
     device = device_kind(config.train)

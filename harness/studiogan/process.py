@@ -27,7 +27,7 @@ NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "RA
 
 
 @dataclass(frozen=True)
-class Heard:
+class LogLine:
     """A line of stdout, and when it came (time.monotonic)."""
 
     line: str
@@ -74,16 +74,16 @@ class StudioganProcess(Child):
     def silent_sec(self) -> float:
         return time.monotonic() - self.spoke_at_sec
 
-    def read(self, timeout_sec: float) -> list[Heard]:
+    def read(self, timeout_sec: float) -> list[LogLine]:
         """New whole lines of stdout; waits no longer than this for something to come."""
-        heard: list[Heard] = []
+        heard: list[LogLine] = []
         with suppress(queue.Empty):
             heard += self._take(*self._parts.get(timeout=timeout_sec))
             while True:
                 heard += self._take(*self._parts.get_nowait())
         return heard
 
-    def _take(self, name: str, part: bytes, at_sec: float) -> list[Heard]:
+    def _take(self, name: str, part: bytes, at_sec: float) -> list[LogLine]:
         """`part` is empty at the stream's end."""
         _write_whole(self._raw, part)
         lines = self.cut(name, part)
@@ -93,9 +93,9 @@ class StudioganProcess(Child):
         if not part:
             self.cut_line = lines[0] if lines else ""
             return []
-        return [Heard(line, at_sec) for line in lines]
+        return [LogLine(line, at_sec) for line in lines]
 
-    def end(self) -> tuple[int, list[Heard]]:
+    def end(self) -> tuple[int, list[LogLine]]:
         """Kills what is left of the group. Exit code (negative: a signal's number) and the last lines of stdout."""
         try:
             code = self.kill()

@@ -25,7 +25,7 @@ from harness.studiogan.preflight import StudioGanSetup, ignored_keys, job_of
 from harness.studiogan.process import StudioganProcess
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY
 from harness.studiogan.weights.convert import export_checkpoint
-from harness.studiogan.workdir import make_scratch, write_job
+from harness.studiogan.workdir import make_workdir, write_job
 
 SHIM = Path(__file__).parent / "shim" / "main.py"
 POLL_SEC = 0.2
@@ -38,11 +38,11 @@ def supervise(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: 
     """From where it stands to the last step, or as far as is asked for."""
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
-        evaluations.catch_up()  # killed between the save and the end of its evaluation
+        evaluations.evaluate_if_due()  # killed between the save and the end of its evaluation
         return life.leave(run.step)
     life.begin(run)
     reporter = _begin(run, life, setting, packed)
-    evaluations.catch_up()
+    evaluations.evaluate_if_due()
     follower = Follower(run, life, evaluations, reporter, _prepare(run, life, setting, packed))
     _conclude(_follow(setting, follower, life.stopping), follower, life)
 
@@ -68,9 +68,9 @@ def _prepare(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: P
     config, step = run.config, run.step
     # Begun from one seed again, the first batches and latents would come again, too.
     seed = seed_for(config.seed, "studiogan", step) % SEEDS if step else config.seed
-    scratch = make_scratch(life.rundir, config, packed, setting.rendered).resolve()
+    workdir = make_workdir(life.rundir, config, packed, setting.rendered).resolve()
     if run.begun_from is not None:
-        source, version = scratch / "source", config.studiogan.version
+        source, version = workdir / "source", config.studiogan.version
         export_checkpoint(run.begun_from, source, version=version, seed=seed, run_name=config.name)
         if step == 0:  # LeCam's anchors belong to the source's batches
             for path in source.glob("lecam-step=*.pt"):
@@ -78,8 +78,8 @@ def _prepare(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: P
         if config.model.apply_g_ema:
             _begin_average(source)
     job = job_of(setting, seed=seed, first_step=step, last_step=life.target, has_source=run.begun_from is not None)
-    write_job(scratch, job, {"config": config_to_dict(config), "facts": run.facts})
-    return scratch
+    write_job(workdir, job, {"config": config_to_dict(config), "facts": run.facts})
+    return workdir
 
 
 def _begin_average(source: Path) -> None:
@@ -104,7 +104,7 @@ class Ended:
 def _follow(setting: StudioGanSetup, follower: Follower, stopping: list[int]) -> Ended:
     """Starts StudioGAN and hears it to its end; passes a signal on; nothing of it is left when this returns."""
     command = [str(setting.python), "-u", str(SHIM), "JOB.json"]
-    child = StudioganProcess(command, follower.scratch, raw_log_path(follower.rundir))
+    child = StudioganProcess(command, follower.workdir, raw_log_path(follower.rundir))
     asked_at_sec, silent, killed = None, False, False
     try:
         while child.running and not killed:
@@ -138,11 +138,11 @@ def _conclude(ended: Ended, follower: Follower, life: RunLife) -> None:
             f"{follower.unknown_lines} lines of StudioGAN's log were not understood; all are in studiogan.log"
         )
     if ended.code == 0 and follower.complete:
-        remove_folder(follower.scratch)
+        remove_folder(follower.workdir)
         return life.end()
     by_signal = ended.code == EXIT_RESUMABLE or (bool(life.stopping) and ended.code < 0)
     if by_signal and not ended.silent:
-        remove_folder(follower.scratch)
+        remove_folder(follower.workdir)
         life.stop(f"StudioGAN did not stop within {STOP_GRACE_SEC:.0f} s and was killed; " if ended.killed else "")
     error = UserError(_told(ended, follower))
     for line in ended.tail:

@@ -40,17 +40,17 @@ class StartFacts(BaseModel):
 STARTED = TypeAdapter(StartFacts)
 
 
-def scratch_folder(rundir: RunDir) -> Path:
+def workdir_of(rundir: RunDir) -> Path:
     return rundir.path / "studiogan"
 
 
-def make_scratch(rundir: RunDir, config: Config, packed: PackedSet, rendered: tuple[str, str]) -> Path:
+def make_workdir(rundir: RunDir, config: Config, packed: PackedSet, rendered: tuple[str, str]) -> Path:
     """A fresh folder with pictures and config; what an earlier start left there goes.
 
     Args:
         rendered: file name and text of the config in StudioGAN's own form.
     """
-    folder = scratch_folder(rundir)
+    folder = workdir_of(rundir)
     if os.path.lexists(folder):
         remove_folder(folder)
     (folder / "data" / "CUSTOM").mkdir(parents=True)

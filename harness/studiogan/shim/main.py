@@ -1,6 +1,6 @@
 """Runs StudioGAN's own training in StudioGAN's interpreter, as the JOB.json that the engine wrote asks.
 
-    cd <scratch folder>; <python of StudioGAN> -u <repository>/harness/studiogan/shim/main.py JOB.json
+    cd <work folder>; <python of StudioGAN> -u <repository>/harness/studiogan/shim/main.py JOB.json
 
 No file of StudioGAN is changed: missing imports get stand-ins, and attributes are replaced before its main() is called.
 
@@ -43,7 +43,7 @@ def main(job_path: str) -> int:
     sys.path.insert(0, str(job.checkout / "src"))
     _prepare_environment(job.device, job.processes, job.threads)
     if job.processes > 1:
-        process.set_meeting_point()
+        process.set_master_address()
     from harness.studiogan.shim.run import start
 
     process.leave(start(job))

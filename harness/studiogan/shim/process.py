@@ -13,7 +13,7 @@ EXIT_OUT_OF_MEMORY = 3  # beside those of harness/errors.py
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PARENT_VARIABLE = "CARFORGE_PARENT_PID"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-PULSE_SEC = 5.0
+HEARTBEAT_SEC = 5.0
 
 _asked_to_stop: list[int] = []
 
@@ -25,7 +25,7 @@ def say(word: str, **facts: Any) -> None:
     sys.stdout.flush()
 
 
-class Pulse:
+class Heartbeat:
     """Tells the engine how far it is, however rarely StudioGAN has a line: a slow one is not one that hangs."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Pulse:
     def beat(self, step: int) -> None:
         """After update `step`; what comes sooner than PULSE_SEC after the last line is left out."""
         now = time.monotonic()
-        if now - self._told_at_sec >= PULSE_SEC:
+        if now - self._told_at_sec >= HEARTBEAT_SEC:
             self._told_at_sec = now
             say("step", step=step)
 
@@ -85,7 +85,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def set_meeting_point() -> None:
+def set_master_address() -> None:
     """Where the processes of -DDP find each other: here, whatever a cluster's job script says for another program."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.studiogan.shim.job import Optimizer, ShimJob
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
-from harness.studiogan.shim.step_loop import Course, Finished, Stopped
+from harness.studiogan.shim.step_loop import Finished, StepLoop, Stopped
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 RUN_NAME = "run"  # of StudioGAN's own log, event and figure files
@@ -107,13 +107,13 @@ def check_steps(job: ShimJob, loaded_step: int, total_steps: int) -> None:
         raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {total_steps}")
 
 
-def begin(job: ShimJob, course: Course, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
-    """What both versions need before the first iteration. The course has not said that it trains yet."""
+def begin(job: ShimJob, step_loop: StepLoop, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
+    """What both versions need before the first iteration. The step loop has not said that it trains yet."""
     check_freeze_layers(job.freeze_layers, getattr(discriminator, "module", discriminator))
     set_optimizers(g_optimizer, d_optimizer, job.optimizer)
     if job.first_step:
-        reseed(job.seed, job.first_step, course.rank)
-    if course.rank == 0:
+        reseed(job.seed, job.first_step, step_loop.rank)
+    if step_loop.rank == 0:
         say_optimizers(g_optimizer, d_optimizer)
 
 

@@ -1,4 +1,4 @@
-"""The course of steps of one StudioGAN process: where it ends, what it saves, and what it tells of it."""
+"""The step loop of one StudioGAN process: where it ends, what it saves, and what it tells of it."""
 
 import resource
 import shutil
@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from harness.studiogan.shim.job import ShimJob
-from harness.studiogan.shim.process import Pulse, asked_to_stop, say
+from harness.studiogan.shim.process import Heartbeat, asked_to_stop, say
 
 
 class Finished(Exception):
@@ -20,7 +20,7 @@ class Stopped(Exception):
     """A signal asked for the end; the step is saved."""
 
 
-class Course:
+class StepLoop:
     """The steps of one process: from first_step to last_step, or to the end of the iteration in which a signal came."""
 
     def __init__(self, job: ShimJob, rank: int = 0):
@@ -28,7 +28,7 @@ class Course:
         self.step = job.first_step  # generator updates done so far
         self.saved_step = job.first_step
         self.save: Callable[[int], None] | None = None  # writes a checkpoint; rank 0 alone calls it
-        self._pulse: Pulse | None = None  # from the first iteration on
+        self._heartbeat: Heartbeat | None = None  # from the first iteration on
 
     def begin_iteration(self, step: int) -> None:
         """Every process calls this before iteration `step`."""
@@ -48,10 +48,10 @@ class Course:
         raise Finished if done else Stopped
 
     def _tell(self, step: int) -> None:
-        if self._pulse:
-            return self._pulse.beat(step)
+        if self._heartbeat:
+            return self._heartbeat.beat(step)
         say("training", step=step)
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
 
     def _anybody_asked(self) -> bool:
         """Processes get a signal at different times; all must leave after the same iteration."""

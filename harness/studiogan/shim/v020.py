@@ -19,7 +19,7 @@ from harness.studiogan.shim import process, run
 from harness.studiogan.shim.job import ShimJob
 from harness.studiogan.shim.process import say
 from harness.studiogan.shim.run import RUN_NAME
-from harness.studiogan.shim.step_loop import Course
+from harness.studiogan.shim.step_loop import StepLoop
 
 D_LOSSES = ("loss_hinge_dis", "loss_dcgan_dis", "loss_lsgan_dis", "loss_wgan_dis")
 
@@ -67,16 +67,16 @@ def install(job: ShimJob, rank: int) -> ModuleType:
     run.patch_torch(job)
     loader: Any = import_module("loader")
     worker: Any = import_module("worker")
-    course = Course(job, rank)
+    step_loop = StepLoop(job, rank)
     loaded = SimpleNamespace(step=0, best=(0, None))
-    lecam = add_lecam(job, loader, course)
-    loader.make_worker = worker_class(worker.make_worker, job, course, lecam, loaded)
+    lecam = add_lecam(job, loader, step_loop)
+    loader.make_worker = worker_class(worker.make_worker, job, step_loop, lecam, loaded)
     loader.load_checkpoint = _patch_load_checkpoint(loader.load_checkpoint, job, loaded)
     loader.make_checkpoint_dir = lambda folder, run_name: folder or "checkpoints"
     loader.dict2clsattr = _patch_settings(loader.dict2clsattr, job)
     loader.DataLoader = functools.partial(loader.DataLoader, worker_init_fn=process.begin_worker)
     loader.DDP = run.parallel_class(loader.DDP, job)
-    _count_iterations(worker, course)
+    _count_iterations(worker, step_loop)
     if job.device == "cpu":  # for -DDP, StudioGAN says nccl
         loader.setup = functools.partial(loader.setup, backend="gloo")
     return loader
@@ -99,7 +99,7 @@ def _stub_imports() -> None:
     lars.LARS = ada.augment = unused  # type: ignore[attr-defined]
 
 
-def add_lecam(job: ShimJob, loader: Any, course: Course) -> LeCam | None:
+def add_lecam(job: ShimJob, loader: Any, step_loop: StepLoop) -> LeCam | None:
     """StudioGAN picks its D loss by name among loader's globals; each gets LeCam's penalty added, and keeps its name.
 
     worker.train() calls it once for each micro-batch of D, before it divides by the accumulation steps.
@@ -109,25 +109,25 @@ def add_lecam(job: ShimJob, loader: Any, course: Course) -> LeCam | None:
     wanted = job.lecam
     lecam = LeCam(wanted.kind, wanted.lambda_, wanted.ema_decay, wanted.start_iter)
     for name in D_LOSSES:
-        setattr(loader, name, _with_penalty(getattr(loader, name), lecam, course))
+        setattr(loader, name, _with_penalty(getattr(loader, name), lecam, step_loop))
     return lecam
 
 
-def _with_penalty(loss: Callable[[Tensor, Tensor], Tensor], lecam: LeCam, course: Course) -> Callable[..., Tensor]:
+def _with_penalty(loss: Callable[[Tensor, Tensor], Tensor], lecam: LeCam, step_loop: StepLoop) -> Callable[..., Tensor]:
     @functools.wraps(loss)  # StudioGAN asks for its __name__
     def loss_with_lecam(dis_out_real: Tensor, dis_out_fake: Tensor) -> Tensor:
-        penalty = lecam.penalty(dis_out_real, dis_out_fake, course.step, run.mean_over_ranks)
+        penalty = lecam.penalty(dis_out_real, dis_out_fake, step_loop.step, run.mean_over_ranks)
         return loss(dis_out_real, dis_out_fake) + penalty
 
     return loss_with_lecam
 
 
-def _count_iterations(worker: Any, course: Course) -> None:
+def _count_iterations(worker: Any, step_loop: StepLoop) -> None:
     """set_temperature() is the one thing that every process calls once, first in an iteration, with the step."""
     original = worker.set_temperature
 
     def set_temperature(*arguments: Any) -> Any:
-        course.begin_iteration(arguments[4])
+        step_loop.begin_iteration(arguments[4])
         return original(*arguments)
 
     worker.set_temperature = set_temperature
@@ -160,19 +160,19 @@ def _patch_settings(original: Callable[..., Any], job: ShimJob) -> Callable[...,
     return dict2clsattr
 
 
-def worker_class(base: Any, job: ShimJob, course: Course, lecam: LeCam | None, loaded: SimpleNamespace) -> type:
+def worker_class(base: Any, job: ShimJob, step_loop: StepLoop, lecam: LeCam | None, loaded: SimpleNamespace) -> type:
     class Worker020(base):
         def train(self, current_step: int, total_step: int) -> int:
             run.check_steps(job, loaded.step, total_step)
-            run.begin(job, course, self.dis_model, self.G_optimizer, self.D_optimizer)
+            run.begin(job, step_loop, self.dis_model, self.G_optimizer, self.D_optimizer)
             if job.first_step:
                 self.best_step, self.best_fid = loaded.best
             restored = restore_lecam(lecam, job)
             if job.lecam:
                 assert hasattr(self.D_loss, "__wrapped__")
-                facts = {"lambda": job.lecam.lambda_, "restored": int(restored), "rank": course.rank}
+                facts = {"lambda": job.lecam.lambda_, "restored": int(restored), "rank": step_loop.rank}
                 say("lecam", type=job.lecam.kind, **facts)
-            course.save = lambda step: self.save(step, False)
+            step_loop.save = lambda step: self.save(step, False)
             try:
                 # StudioGAN begins at 0 whenever layers are frozen, also where such a run was interrupted.
                 return super().train(job.first_step, total_step)
@@ -187,7 +187,7 @@ def worker_class(base: Any, job: ShimJob, course: Course, lecam: LeCam | None, l
                 if lecam:
                     torch.save(lecam_state(lecam), folder / f"lecam-step={step}.pt")
 
-            course.publish(step, bool(is_best), write)
+            step_loop.publish(step, bool(is_best), write)
 
     return Worker020
 

@@ -17,7 +17,7 @@ from harness.studiogan.shim import process, run
 from harness.studiogan.shim.job import ShimJob
 from harness.studiogan.shim.process import say
 from harness.studiogan.shim.run import RUN_NAME
-from harness.studiogan.shim.step_loop import Course
+from harness.studiogan.shim.step_loop import StepLoop
 
 NEVER_MOVED = 7777  # where it starts its averages
 EMA_KEYS = {"ema_real": "D_real", "ema_fake": "D_fake"}  # ours: theirs
@@ -72,7 +72,7 @@ def install(job: ShimJob, rank: int) -> Any:
     _stub_imports()
     run.patch_torch(job)
     loader: Any = import_module("loader")
-    loader.WORKER = worker_class(loader.WORKER, job, Course(job, rank))
+    loader.WORKER = worker_class(loader.WORKER, job, StepLoop(job, rank))
     loader.DataLoader = functools.partial(make_loader, loader.DataLoader)
     loader.ckpt.make_ckpt_dir = lambda folder: folder  # nothing is saved there
     loader.ckpt.load_StudioGAN_ckpts = _patch_load(loader.ckpt.load_StudioGAN_ckpts, job)
@@ -147,22 +147,28 @@ def _patch_load(original: Any, job: ShimJob) -> Any:
     return load_checkpoints
 
 
-def worker_class(base: Any, job: ShimJob, course: Course) -> type:
+def worker_class(base: Any, job: ShimJob, step_loop: StepLoop) -> type:
     class Worker040(base):
         def prepare_train_iter(self, epoch_counter: int) -> None:
             """The last thing before the first iteration."""
-            run.begin(job, course, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
+            run.begin(job, step_loop, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
             # It would begin at 0 again and drop the optimisers if --freezeD were given to an interrupted run.
             self.RUN.freezeD = -1 if job.freeze_layers is None else job.freeze_layers
             restored = restore_lecam(self.lecam_ema, job)
             if job.lecam:
-                say("lecam", type="standard", **{"lambda": self.LOSS.lecam_lambda}, restored=restored, rank=course.rank)
-            course.save = lambda step: self.save(step, False)
+                say(
+                    "lecam",
+                    type="standard",
+                    **{"lambda": self.LOSS.lecam_lambda},
+                    restored=restored,
+                    rank=step_loop.rank,
+                )
+            step_loop.save = lambda step: self.save(step, False)
             super().prepare_train_iter(epoch_counter)
 
         def train_discriminator(self, current_step: int) -> Any:
             """The first thing in an iteration: d_first is always true (dialects/v040.py)."""
-            course.begin_iteration(current_step)
+            step_loop.begin_iteration(current_step)
             return super().train_discriminator(current_step)
 
         def visualize_fake_images(self, num_cols: int, current_step: int) -> None:
@@ -176,7 +182,7 @@ def worker_class(base: Any, job: ShimJob, course: Course) -> type:
                     state = {ours: torch.tensor(getattr(self.lecam_ema, theirs)) for ours, theirs in EMA_KEYS.items()}
                     torch.save(state, folder / f"lecam-step={step}.pt")
 
-            course.publish(step, bool(is_best), write)
+            step_loop.publish(step, bool(is_best), write)
 
     return Worker040
 

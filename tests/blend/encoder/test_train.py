@@ -24,7 +24,7 @@ from harness.errors import Interrupted, UserError
 from harness.images.tensors import tensor_to_pictures
 from harness.native.data import PictureOrder
 from harness.runtime import precision
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
 from tests.blend.tiny_blend import CONDITIONAL, make_tiny_runs, tiny_config
@@ -278,8 +278,8 @@ class Step:
 
         self.run.encoder.forward = watched
         self.values = {name: float(value) for name, value in encoder_step(self.run).items()}
-        draws = Draws(config.seed, torch.device("cpu"))
-        self.z, self.y = self.generator.latents.draw(draws, "encoder", 0, config.encoder.batch_size)
+        streams = RandomStreams(config.seed, torch.device("cpu"))
+        self.z, self.y = self.generator.latents.draw(streams, "encoder", 0, config.encoder.batch_size)
 
     def drawn(self, z: torch.Tensor) -> np.ndarray:
         """Half of the batch by the base generator, half by the fine-tuned one."""
@@ -381,9 +381,9 @@ def test_the_skip_is_ridge_regression_on_disturbed_pictures(workplace):
     config = tiny_config()
     run = blend.encoder.train._build(config, load_generator(config))
     blend.encoder.ridge_init.fit_skip(run)
-    z, _ = run.draws.latents("encoder.skip", 0, 256, 8, 0)
+    z, _ = run.streams.latents("encoder.skip", 0, 256, 8, 0)
     with torch.no_grad():
-        seen = disturb(run.draw(z, None), 0.3, run.draws.stream("encoder.skip.augment", 0))
+        seen = disturb(run.draw(z, None), 0.3, run.streams.stream("encoder.skip.augment", 0))
     reduced = seen.double().numpy().reshape(256, 3, 8, 4, 8, 4).mean((3, 5)).reshape(256, -1)
     pixels = np.concatenate([reduced, np.ones((256, 1))], axis=1)
     solution = np.linalg.solve(pixels.T @ pixels + 2.56 * np.eye(193), pixels.T @ z.double().numpy())
@@ -410,7 +410,7 @@ def test_the_latent_error_is_that_of_fresh_pictures(workplace):
     found = figures()
     generator = load_generator(config)
     encoder = load_encoder(config, generator)
-    z, _ = Draws(config.seed, torch.device("cpu")).latents("encoder.valid", 0, 16, 8, 0)
+    z, _ = RandomStreams(config.seed, torch.device("cpu")).latents("encoder.valid", 0, 16, 8, 0)
     errors = []
     for style in (0, 1):
         with torch.no_grad():

@@ -82,7 +82,7 @@ def no_inception(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url="http://127.0.0.1:9/absent.pth"))
+    monkeypatch.setattr(inception, "WEIGHTS", replace(inception.WEIGHTS, url="http://127.0.0.1:9/absent.pth"))
 
 
 def cells(table: str, title: str) -> list[str]:

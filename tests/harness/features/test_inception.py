@@ -36,13 +36,13 @@ def no_weights_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("CARFORGE_WEIGHTS", "CARFORGE_INCEPTION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url=(tmp_path / "nowhere").as_uri()))
+    monkeypatch.setattr(inception, "WEIGHTS", replace(inception.WEIGHTS, url=(tmp_path / "nowhere").as_uri()))
 
 
 def as_published(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets this file pass for the published one."""
     sha256 = {INCEPTION_FILE: load_inception(path).sha256[:8]}
-    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, sha256=sha256))
+    monkeypatch.setattr(inception, "WEIGHTS", replace(inception.WEIGHTS, sha256=sha256))
 
 
 # ---- the network ------------------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def test_loading_draws_no_random_numbers(weights: Path) -> None:
 
 
 def test_without_a_file_one_line_says_what_is_missing_and_where_to_put_it(tmp_path: Path) -> None:
-    assert inception.PUBLISHED.find() is None
+    assert inception.WEIGHTS.find() is None
     text = refusal_of(load_featurizer, "inception")
     folder = tmp_path / "torch" / "hub" / "checkpoints"
-    assert all(part in text for part in (INCEPTION_FILE, str(folder), inception.PUBLISHED.url))
+    assert all(part in text for part in (INCEPTION_FILE, str(folder), inception.WEIGHTS.url))
     assert list(folder.iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_a_placed_file_is_found_and_must_be_the_published_one(
     (folder / INCEPTION_FILE).symlink_to(weights)
     assert re.search("found sha256 .* allowed 6726825d…; remove it", refusal_of(load_inception))
     as_published(weights, monkeypatch)
-    assert inception.PUBLISHED.find() == folder / INCEPTION_FILE and load_inception().name == "inception"
+    assert inception.WEIGHTS.find() == folder / INCEPTION_FILE and load_inception().name == "inception"
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def served(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/{weights.name}"
-    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url=url))
+    monkeypatch.setattr(inception, "WEIGHTS", replace(inception.WEIGHTS, url=url))
     yield asked
     server.shutdown()
     server.server_close()

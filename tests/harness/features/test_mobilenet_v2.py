@@ -78,15 +78,15 @@ def no_weights_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()
     nowhere = (tmp_path / "nowhere").as_uri()
-    monkeypatch.setattr(mobilenet_v2, "PUBLISHED", replace(mobilenet_v2.PUBLISHED, url=nowhere))
+    monkeypatch.setattr(mobilenet_v2, "WEIGHTS", replace(mobilenet_v2.WEIGHTS, url=nowhere))
 
 
 def place(folder: Path, name: str, state: dict, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that passes for the published one of this name."""
     torch.save(state, folder / name)
     begins = hashlib.sha256((folder / name).read_bytes()).hexdigest()[:8]
-    published = replace(mobilenet_v2.PUBLISHED, sha256={**mobilenet_v2.PUBLISHED.sha256, name: begins})
-    monkeypatch.setattr(mobilenet_v2, "PUBLISHED", published)
+    published = replace(mobilenet_v2.WEIGHTS, sha256={**mobilenet_v2.WEIGHTS.sha256, name: begins})
+    monkeypatch.setattr(mobilenet_v2, "WEIGHTS", published)
     return folder / name
 
 

@@ -178,14 +178,14 @@ def source(tmp_path, monkeypatch) -> Path:
     """Stands for torchvision's address; caches are empty."""
     path = write_state(tmp_path / "resnet18-f37072fd.pth", random_state())
     sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-    monkeypatch.setattr(resnet18, "PUBLISHED", replace(resnet18.PUBLISHED, url=path.as_uri(), sha256=sha256))
+    monkeypatch.setattr(resnet18, "WEIGHTS", replace(resnet18.WEIGHTS, url=path.as_uri(), sha256=sha256))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("CARFORGE_WEIGHTS", raising=False)
     return path
 
 
 def test_the_pinned_file_is_torchvisions():
-    assert resnet18.PUBLISHED.url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert resnet18.WEIGHTS.url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
     assert resnet18.WEIGHTS_SHA256.startswith("f37072fd") and len(resnet18.WEIGHTS_SHA256) == 64
 
 

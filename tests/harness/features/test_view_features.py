@@ -60,7 +60,9 @@ def featurizer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         state = {name: 2.4 * value if value.ndim == 4 else value for name, value in MobileNetV2().state_dict().items()}
         torch.save(state, tmp_path / FOLDED_NAME)
         monkeypatch.setattr(
-            mobilenet_v2, "PUBLISHED", replace(mobilenet_v2.PUBLISHED, sha256={FOLDED_NAME: ""}, names=(FOLDED_NAME,))
+            mobilenet_v2,
+            "WEIGHTS",
+            replace(mobilenet_v2.WEIGHTS, sha256={FOLDED_NAME: ""}, names=(FOLDED_NAME,)),
         )
     elif request.param == "clip":
         place_transformer(tmp_path, monkeypatch)

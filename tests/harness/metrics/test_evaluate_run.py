@@ -19,9 +19,9 @@ from harness.features import Featurizer, load_reader
 from harness.metrics import evaluate
 from harness.metrics.distances import kid
 from harness.metrics.evaluate import EvaluationStopped, Evaluator, evaluate_run, evaluation_to_text, sample_with_labels
-from harness.metrics.f_beta import prd_f8
+from harness.metrics.f_beta import f_beta_scores
 from harness.metrics.frechet import frechet_distance, statistics_of
-from harness.metrics.precision_recall import manifold_figures
+from harness.metrics.precision_recall import prdc
 from harness.networks.build import build_networks
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
@@ -59,13 +59,13 @@ def test_the_figures_are_those_of_the_drawn_and_the_real_pictures() -> None:
     reader, config = load_reader().featurizer, load_config(BASE, TINY)
     fake = reader(sample_with_labels(find_checkpoint(Path("runs/tiny/checkpoints")), 30)[0])
     real = reader(rows_of(config, "valid"))
-    f8, f1_8 = prd_f8(real, fake)
+    f8, f1_8 = f_beta_scores(real, fake)
     expected = {
         "fd_reader": frechet_distance(statistics_of(real), statistics_of(fake)),
         "kid_reader": kid(fake, real),
         "f8_reader": f8,
         "f1_8_reader": f1_8,
-        **{f"{name}_reader": value for name, value in manifold_figures(real, fake, 3).items()},
+        **{f"{name}_reader": value for name, value in prdc(real, fake, 3).items()},
     }
     assert evaluation["figures"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert list(evaluation["figures"]) == [f"{name}_reader" for name in NAMES] and evaluation["left_out"] == {}

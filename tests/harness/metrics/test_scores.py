@@ -15,10 +15,10 @@ from sklearn.neighbors import NearestNeighbors
 from harness.errors import UserError
 from harness.metrics import distances, precision_recall
 from harness.metrics.distances import kid
-from harness.metrics.f_beta import prd_curve, prd_f8
+from harness.metrics.f_beta import f_beta_scores, prd_curve
 from harness.metrics.frechet import frechet_distance, statistics_of
 from harness.metrics.inception_score import inception_score
-from harness.metrics.precision_recall import manifold_figures
+from harness.metrics.precision_recall import prdc
 from harness.studiogan.checkout import find_checkout
 from tests.golden import metrics_case as case
 from tests.harness.refusals import refusal_of
@@ -31,7 +31,7 @@ def features(count: int, seed: int, shift: float = 0.0, dim: int = 6) -> np.ndar
 # ---- precision, recall, density, coverage -----------------------------------------------------------------------
 
 
-def manifold_by_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+def prdc_by_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
     def radii(x: np.ndarray) -> np.ndarray:
         return NearestNeighbors(n_neighbors=k).fit(x).kneighbors()[0][:, -1]  # without the point itself
 
@@ -49,29 +49,27 @@ def manifold_by_neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> dict[s
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_manifold_figures_are_those_of_a_neighbour_search(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prdc_is_that_of_a_neighbour_search(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (distances, precision_recall):
         monkeypatch.setattr(module, "BLOCK_ROWS", 32)  # several blocks, the last one short
     real, fake = features(150, 0), features(110, 1, shift=0.5)
-    expected = manifold_by_neighbours(real, fake, k)
-    assert manifold_figures(real, fake, k) == pytest.approx(expected, abs=1e-12)
+    expected = prdc_by_neighbours(real, fake, k)
+    assert prdc(real, fake, k) == pytest.approx(expected, abs=1e-12)
     assert 0.2 < expected["precision"] < 1 and expected["recall"] != expected["coverage"]
 
 
-def test_manifold_figures_of_known_sets() -> None:
+def test_prdc_of_known_sets() -> None:
     real = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
     left = np.array([[0.15], [0.2], [0.3], [0.4]])  # true to life, half of it missing
     expected = {"precision": 1, "recall": 0, "density": 2.0, "coverage": 2 / 6}
-    assert manifold_figures(real, left, 1) == pytest.approx(expected)
-    assert manifold_figures(real, real, 1) == pytest.approx(
-        {"precision": 1, "recall": 1, "density": 14 / 6, "coverage": 1}
-    )
-    assert set(manifold_figures(real, real + 100, 1).values()) == {0.0}
+    assert prdc(real, left, 1) == pytest.approx(expected)
+    assert prdc(real, real, 1) == pytest.approx({"precision": 1, "recall": 1, "density": 14 / 6, "coverage": 1})
+    assert set(prdc(real, real + 100, 1).values()) == {0.0}
 
 
 def test_more_neighbours_than_pictures_are_refused() -> None:
     with pytest.raises(UserError, match="neighbours: found 5 for 20 and 5 pictures"):
-        manifold_figures(features(20, 0), features(5, 1), 5)
+        prdc(features(20, 0), features(5, 1), 5)
 
 
 # ---- F_8 and F_1/8 ----------------------------------------------------------------------------------------------
@@ -94,19 +92,19 @@ def test_one_runs_figures_are_those_of_a_plain_retelling() -> None:
     real_shares = np.array([(labels[:300] == k).mean() for k in range(20)])
     fake_shares = np.array([(labels[300:] == k).mean() for k in range(20)])
     expected = f_by_angles(real_shares, fake_shares, 8), f_by_angles(real_shares, fake_shares, 1 / 8)
-    assert prd_f8(real, fake, runs=1, seed=5) == pytest.approx(expected, abs=1e-6)
+    assert f_beta_scores(real, fake, runs=1, seed=5) == pytest.approx(expected, abs=1e-6)
     assert min(expected) < 0.95 and abs(expected[0] - expected[1]) > 0.01
 
 
 def test_f8_leans_on_variety_and_its_inverse_on_quality() -> None:
     real = np.concatenate([features(200, 0), features(200, 1, shift=20)])
     half = features(400, 2)  # every picture true to life, half of the kinds missing
-    f8, inverse = prd_f8(real, half, runs=3)
+    f8, inverse = f_beta_scores(real, half, runs=3)
     assert inverse > 0.75 > 0.6 > f8
-    assert prd_f8(half, real, runs=3) == pytest.approx((inverse, f8), abs=0.1)
-    assert min(prd_f8(real, real, runs=3)) == pytest.approx(1, abs=1e-3)
-    assert max(prd_f8(real, real + 500, runs=3)) < 1e-6
-    assert prd_f8(real, half, runs=2, seed=3) == prd_f8(real, half, runs=2, seed=3)
+    assert f_beta_scores(half, real, runs=3) == pytest.approx((inverse, f8), abs=0.1)
+    assert min(f_beta_scores(real, real, runs=3)) == pytest.approx(1, abs=1e-3)
+    assert max(f_beta_scores(real, real + 500, runs=3)) < 1e-6
+    assert f_beta_scores(real, half, runs=2, seed=3) == f_beta_scores(real, half, runs=2, seed=3)
 
 
 def test_the_curve_reaches_from_all_recall_to_all_precision() -> None:
@@ -115,9 +113,9 @@ def test_the_curve_reaches_from_all_recall_to_all_precision() -> None:
 
 
 def test_f8_needs_a_picture_for_each_cluster() -> None:
-    assert all(0 <= score <= 1 for score in prd_f8(features(10, 0), features(10, 1), runs=1))
+    assert all(0 <= score <= 1 for score in f_beta_scores(features(10, 0), features(10, 1), runs=1))
     with pytest.raises(UserError, match=r"found 9 \+ 10 rows, allowed 20"):
-        prd_f8(features(9, 0), features(10, 1))
+        f_beta_scores(features(9, 0), features(10, 1))
 
 
 # ---- Inception Score --------------------------------------------------------------------------------------------
@@ -155,7 +153,7 @@ def test_all_that_torch_fidelity_has_too_is_equal() -> None:
     assert kid(real, fake) == pytest.approx(golden["kernel_inception_distance_mean"], rel=1e-6)
     assert inception_score(given["logits"])[0] == pytest.approx(golden["inception_score_mean"], rel=1e-6)
     for k in case.PRC_NEIGHBOURS:
-        expected, found = golden[f"prc_{k}"], manifold_figures(real, fake, k)
+        expected, found = golden[f"prc_{k}"], prdc(real, fake, k)
         assert all(found[name] == pytest.approx(expected[name], abs=1e-6) for name in ("precision", "recall"))
     assert golden["prc_3"]["precision"] != golden["prc_3"]["recall"]
 
@@ -189,7 +187,7 @@ def test_f8_and_inception_score_are_studiogans(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     theirs = json.loads(ran.stdout.replace("NaN", "0.0"))  # the deviation of one split
-    assert prd_f8(real, fake, seed=11) == pytest.approx(theirs["f"], abs=1e-9)
+    assert f_beta_scores(real, fake, seed=11) == pytest.approx(theirs["f"], abs=1e-9)
     for splits in (1, 5):
         assert inception_score(logits, splits) == pytest.approx(theirs["is"][str(splits)], abs=1e-6)
 
@@ -198,8 +196,8 @@ def test_f8_and_inception_score_are_studiogans(tmp_path: Path) -> None:
 
 GOOD = features(30, 0)
 PAIR_METRICS = {
-    "manifold": lambda real, fake: manifold_figures(real, fake, 1),
-    "prd": lambda real, fake: prd_f8(real, fake, runs=1),
+    "prdc": lambda real, fake: prdc(real, fake, 1),
+    "prd": lambda real, fake: f_beta_scores(real, fake, runs=1),
 }
 SINGLE_METRICS = {"frechet": statistics_of, "inception score": inception_score}
 METRICS: dict[str, Callable[[np.ndarray], object]] = {

@@ -148,7 +148,7 @@ def start(config: Config, step: int) -> None:
         config=config, world=World(), step=step, hardware=SimpleNamespace(device=torch.device("cpu"))
     )
     with run_life(RunDir(Path("runs/tiny"))) as life:
-        Evaluations(run, life).catch_up()
+        Evaluations(run, life).evaluate_if_due()
 
 
 @pytest.mark.parametrize("figure", [1.0, 9.0], ids=["better", "worse"])

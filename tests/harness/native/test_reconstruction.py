@@ -21,7 +21,7 @@ from harness.native.reconstruction import feature_loss, pixel_loss, reconstructi
 from harness.native.step import Training, rate_factor
 from harness.native.train import finetune_run, train_run
 from harness.networks.encoder import Whitening
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from tests.harness.tiny_runs import RECONSTRUCTION, RUN, checkpoint_names, rows_logged, tiny_config, training, write_set
 
 CLASSES: dict[str, Any] = {"model__g_cond_mtd": "concat", "model__d_cond_mtd": "PD"}
@@ -243,11 +243,11 @@ def test_samples_are_encoded_again_wherever_they_are_drawn():
     assert not np.array_equal(again(noise), latents_to_pictures(generator, noise, None))
     with Image.open(RUN / "samples/step-00000012.png") as grid:
         assert np.array_equal(np.asarray(grid), picture_grid(again(noise), grid_columns(len(noise))))
-    z, _ = generator.latents.draw(Draws(3, torch.device("cpu")), "sample", 0, 4)
+    z, _ = generator.latents.draw(RandomStreams(3, torch.device("cpu")), "sample", 0, 4)
     for truncation in (1.0, 0.5):
         drawn, _ = draw_choice(loaded, Choice("random"), 4, 3, truncation)
         assert np.array_equal(drawn, again(z, truncation))
-    z, _ = generator.latents.draw(Draws(0, torch.device("cpu")), "evaluate", 0, 4)
+    z, _ = generator.latents.draw(RandomStreams(0, torch.device("cpu")), "evaluate", 0, 4)
     assert np.array_equal(sample_with_labels(checkpoint, 4)[0], again(z))
 
 

@@ -14,7 +14,7 @@ from harness.config.schema import SPEED_SWITCHES
 from harness.native.freeze import freeze_discriminator
 from harness.native.step import Fakes, Training, d_update, ema_decay, g_update, train_step, update_ema
 from harness.runtime.device import cpu_has_bf16, prepare_hardware
-from harness.runtime.rng import Draws
+from harness.runtime.rng import RandomStreams
 from tests.golden.parity_case import gradients_of
 from tests.harness.tiny_runs import CONDITIONAL, assert_same_state, tiny_config, training, write_set
 
@@ -149,8 +149,8 @@ def test_no_draw_is_used_twice(workplace: Path, monkeypatch) -> None:
     """Three steps of two D updates of two batches: batches of real pictures in turn, every stream of noise once."""
     streams, batches = [], []
     with training(loss__apply_gp=True) as run:
-        stream, batch = run.draws.stream, run.source.batch
-        monkeypatch.setattr(run.draws, "stream", lambda *name: (streams.append(name), stream(*name))[1])
+        stream, batch = run.streams.stream, run.source.batch
+        monkeypatch.setattr(run.streams, "stream", lambda *name: (streams.append(name), stream(*name))[1])
         monkeypatch.setattr(run.source, "batch", lambda k: (batches.append(k), batch(k))[1])
         for _ in range(3):
             train_step(run)
@@ -218,7 +218,7 @@ def test_one_latent_gives_one_picture(workplace: Path, changes: dict[str, Any]) 
         assert_same_state(dict(generator.state_dict()), dict(again.state_dict()))
         assert_same_state(dict(run.generator.state_dict()), before)
         assert run.generator.training and not generator.training
-        z, y = Draws(0, torch.device("cpu")).latents("x", 0, 16, 8, run.num_classes)
+        z, y = RandomStreams(0, torch.device("cpu")).latents("x", 0, 16, 8, run.num_classes)
         with torch.no_grad():
             together = generator(z, y)
             for k in range(16):
@@ -288,5 +288,5 @@ def test_noise_is_drawn_anew_for_each_update_and_alike_for_any_process_count(wor
         first, again, other = (run.augment(x, "d.real", index) for index in (0, 0, 1))
         assert torch.equal(first, again) and not torch.equal(first, other)
         assert float(first.std()) == pytest.approx(0.5, rel=0.05)
-        run.draws.share = slice(2, 4)
+        run.streams.local_slice = slice(2, 4)
         assert torch.equal(run.augment(x[2:], "d.real", 0), first[2:])

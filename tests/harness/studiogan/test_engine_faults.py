@@ -28,7 +28,7 @@ from harness.storage.rundir import RunDir
 from harness.studiogan import checkout, follow_log, supervise
 from harness.studiogan.engine import train_run
 from harness.studiogan.follow_log import FollowedRun, Follower
-from harness.studiogan.process import Heard, StudioganProcess
+from harness.studiogan.process import LogLine, StudioganProcess
 from harness.studiogan.workdir import list_saves
 from tests.conftest import ROOT
 from tests.harness.refusals import refusal_of
@@ -129,21 +129,21 @@ def test_a_save_left_behind_is_not_taken_into_another_course(
 
 def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> None:
     failure(stand_in, "crash:3")
-    scratch = (RUN / "studiogan").resolve()
+    workdir = (RUN / "studiogan").resolve()
     sleepers: list[subprocess.Popen[bytes]] = []
 
     def leave_behind(folder: Path) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-c", "import time; time.sleep(600)"]
         sleepers.append(subprocess.Popen(words, cwd=folder, start_new_session=True))
-        atomic_write(scratch / "process.json", f'{{"pid": {sleepers[-1].pid}}}')
+        atomic_write(workdir / "process.json", f'{{"pid": {sleepers[-1].pid}}}')
         return sleepers[-1]
 
     try:
-        left = leave_behind(scratch)
+        left = leave_behind(workdir)
         failure(stand_in, "crash:3")
         assert left.wait(10) == -signal.SIGKILL
         assert "ended 1 processes of StudioGAN that an earlier start had left" in (RUN / "log.txt").read_text()
-        other = leave_behind(scratch.parent)  # no process of ours: one that got its number
+        other = leave_behind(workdir.parent)  # no process of ours: one that got its number
         assert_goes_on(stand_in, 2)
         assert other.poll() is None
     finally:
@@ -247,7 +247,7 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
         follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
         for number in range(1000):
             part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
-            follower.hear([Heard(line, float(number)) for line in LineCutter().feed(part)])
+            follower.hear([LogLine(line, float(number)) for line in LineCutter().feed(part)])
     steps = steps_logged()
     assert steps == sorted(set(steps)) and steps[-1] <= 6
     assert run.step == 2 and follower.unknown_lines > 100

@@ -17,9 +17,9 @@ from harness.storage.rundir import RunDir
 from harness.storage.splits import open_evaluation_rows
 from harness.studiogan import checkout, workdir
 from harness.studiogan.engine import _check_weights, finetune_run, train_run
-from harness.studiogan.preflight import check_setting, ignored_keys, job_of
+from harness.studiogan.preflight import ignored_keys, job_of, preflight
 from harness.studiogan.supervise import _begin_average
-from harness.studiogan.workdir import copy_channels_last, make_scratch, place_packed, write_valid
+from harness.studiogan.workdir import copy_channels_last, make_workdir, place_packed, write_valid
 from tests.harness.packing import raw
 from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import fail_with
@@ -136,7 +136,7 @@ def test_keys_that_mean_nothing_to_it_are_named(stand_in: StandIn) -> None:
 def test_what_is_evaluated_is_saved(stand_in: StandIn) -> None:
     config = tiny_config(train__save_every_steps=4, evaluate__every_steps=6)
     with open_packed(config.data.hdf5_path("train")) as packed:
-        setting = check_setting(config, packed, freeze=False, processes=1)
+        setting = preflight(config, packed, freeze=False, processes=1)
     job = job_of(setting, seed=1, first_step=0, last_step=6, has_source=False)
     assert job["save_every"] == 2
     assert Path(job["checkout"]).is_absolute()
@@ -179,7 +179,7 @@ def test_a_folder_is_fresh_and_has_the_layout_of_the_version(packed_set: Path, v
     left.mkdir(parents=True)
     rendered = ("config.json", "{}") if version == "0.2.0" else ("config.yaml", "DATA: {name: cars}")
     with open_packed(packed_set) as packed:
-        folder = make_scratch(rundir, config, packed, rendered)
+        folder = make_workdir(rundir, config, packed, rendered)
     assert not left.exists() and (folder / rendered[0]).read_text() == rendered[1]
     assert (folder / f"data/CUSTOM/{name.format('cars')}_train.hdf5").is_file()
     assert len(list((folder / "data/CUSTOM/valid").glob("*/*.png"))) == 2

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from harness.runtime.child import LINE_BYTES, LineCutter
-from harness.studiogan.log import Figure, Losses, Note, Said, Unknown, parse_line
+from harness.studiogan.log import Figure, Losses, Note, ShimEvent, Unknown, parse_line
 from tests.harness.studiogan.mutated_lines import mutated
 
 HEAD = "[INFO] 2026-03-04 05:06:07 > "
@@ -31,7 +31,7 @@ KNOWN = {
     HEAD + "Coverage (Step: 20, Using train images): 0.8": Figure(20, "coverage", 0.8),
     HEAD + "Start training....": Note("Start training...."),
     "[WARNING] 2026-03-04 05:06:07 > Save model to checkpoints/run": Note("Save model to checkpoints/run"),
-    "carforge: saved step=6 folder=checkpoints/step-00000006 best=0": Said(
+    "carforge: saved step=6 folder=checkpoints/step-00000006 best=0": ShimEvent(
         "saved", "step=6 folder=checkpoints/step-00000006 best=0"
     ),
     "Generator(": Unknown("Generator("),

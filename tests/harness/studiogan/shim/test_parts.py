@@ -18,7 +18,7 @@ from harness.native.losses import LeCam
 from harness.studiogan.shim import process, run, v020, v040
 from harness.studiogan.shim.job import ShimJob, read_job
 from harness.studiogan.shim.run import CpuRank
-from harness.studiogan.shim.step_loop import Course, Finished, Stopped
+from harness.studiogan.shim.step_loop import Finished, StepLoop, Stopped
 from tests.harness.sabotage import raising
 from tests.harness.studiogan.shim.shim_jobs import LECAM, change_job
 
@@ -37,29 +37,29 @@ def kept_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(owner, name, getattr(owner, name))
 
 
-def course_of(job: ShimJob) -> tuple[Course, list[int]]:
+def step_loop_of(job: ShimJob) -> tuple[StepLoop, list[int]]:
     """A course whose saves are only noted."""
     saves: list[int] = []
-    course = Course(job)
+    step_loop = StepLoop(job)
 
     def save(step: int) -> None:
         saves.append(step)
-        course.saved_step = step
+        step_loop.saved_step = step
 
-    course.save = save
-    return course, saves
+    step_loop.save = save
+    return step_loop, saves
 
 
 def test_the_last_step_is_saved_once_and_no_iteration_follows(job: ShimJob, capsys: pytest.CaptureFixture[str]) -> None:
-    course, saves = course_of(job)
+    step_loop, saves = step_loop_of(job)
     for step in (4, 5, 6):
-        course.begin_iteration(step)
-    assert not saves and course.save is not None
+        step_loop.begin_iteration(step)
+    assert not saves and step_loop.save is not None
     with pytest.raises(Finished):
-        course.begin_iteration(7)
+        step_loop.begin_iteration(7)
     assert saves == [7]
     with pytest.raises(Finished):  # StudioGAN had saved it by itself
-        course.begin_iteration(7)
+        step_loop.begin_iteration(7)
     assert saves == [7]
     assert capsys.readouterr().out.splitlines()[:2] == ["carforge: training step=4", "carforge: finished step=7"]
 
@@ -69,12 +69,12 @@ def test_each_step_is_told_but_not_oftener_than_a_person_needs(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(process.time, "monotonic", lambda: now[0])
-    course, _ = course_of(job)
+    step_loop, _ = step_loop_of(job)
     for step in (4, 5, 6):
-        course.begin_iteration(step)
-        now[0] += process.PULSE_SEC / 2
+        step_loop.begin_iteration(step)
+        now[0] += process.HEARTBEAT_SEC / 2
     with pytest.raises(Finished):
-        course.begin_iteration(7)
+        step_loop.begin_iteration(7)
     said = capsys.readouterr().out.splitlines()
     assert said == ["carforge: training step=4", "carforge: step step=6", "carforge: finished step=7"]
 
@@ -84,12 +84,12 @@ def test_a_signal_is_heeded_before_the_next_iteration(job: ShimJob, number: sign
     kept = {each: signal.getsignal(each) for each in process.STOP_SIGNALS}
     try:
         process.note_signals()
-        course, saves = course_of(job)
-        course.begin_iteration(4)
+        step_loop, saves = step_loop_of(job)
+        step_loop.begin_iteration(4)
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)
         with pytest.raises(Stopped):
-            course.begin_iteration(5)
+            step_loop.begin_iteration(5)
     finally:
         for each, handler in kept.items():
             signal.signal(each, handler)
@@ -98,22 +98,22 @@ def test_a_signal_is_heeded_before_the_next_iteration(job: ShimJob, number: sign
 
 def test_stopped_before_anything_was_done_saves_nothing(job: ShimJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_asked_to_stop", [signal.SIGTERM])
-    course, saves = course_of(job)
+    step_loop, saves = step_loop_of(job)
     with pytest.raises(Stopped):
-        course.begin_iteration(4)
+        step_loop.begin_iteration(4)
     assert saves == []
 
 
 def test_a_save_has_its_name_only_when_it_is_whole(
     job: ShimJob, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    course = Course(job)
+    step_loop = StepLoop(job)
 
     def write(into: Path) -> None:
         assert not (folder / "checkpoints" / "step-00000006").exists()
         (into / "G").write_text("6")
 
-    course.publish(6, True, write)
+    step_loop.publish(6, True, write)
     assert (folder / "checkpoints" / "step-00000006" / "G").read_text() == "6"
     assert capsys.readouterr().out.startswith(
         "carforge: saved step=6 folder=checkpoints/step-00000006 best=1 peak_mib="
@@ -124,8 +124,8 @@ def test_a_save_has_its_name_only_when_it_is_whole(
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        course.publish(7, False, fail)
-    assert course.saved_step == 6
+        step_loop.publish(7, False, fail)
+    assert step_loop.saved_step == 6
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000007.partial"]
 
@@ -147,10 +147,10 @@ def fake_loader() -> SimpleNamespace:
 def test_every_d_loss_gets_the_penalty_of_its_own_step(folder: Path, kind: str) -> None:
     """Two D updates of two micro-batches in each step, steps from 4 on: the penalty follows the step, not the calls."""
     job = read_job(change_job(folder, lecam=LECAM | {"type": kind, "start_iter": 5}))
-    loader, plain, worker, course = fake_loader(), fake_loader(), SimpleNamespace(), Course(job)
+    loader, plain, worker, step_loop = fake_loader(), fake_loader(), SimpleNamespace(), StepLoop(job)
     worker.set_temperature = lambda *given: ("kept", given)
-    assert v020.add_lecam(job, loader, course) is not None
-    v020._count_iterations(worker, course)
+    assert v020.add_lecam(job, loader, step_loop) is not None
+    v020._count_iterations(worker, step_loop)
     ours = LeCam(kind, 0.3, 0.9, 5)
     generator = torch.Generator().manual_seed(0)
     penalties = {}
@@ -170,7 +170,7 @@ def test_every_d_loss_gets_the_penalty_of_its_own_step(folder: Path, kind: str) 
 def test_without_lecam_the_losses_stay_as_they_are(folder: Path) -> None:
     job, loader = read_job(change_job(folder, lecam=None)), fake_loader()
     before = dict(vars(loader))
-    assert v020.add_lecam(job, loader, Course(job)) is None
+    assert v020.add_lecam(job, loader, StepLoop(job)) is None
     assert vars(loader) == before
 
 
@@ -274,7 +274,7 @@ def test_the_command_line_of_each_version(folder: Path) -> None:
 def test_processes_meet_here_whatever_a_job_script_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    process.set_meeting_point()
+    process.set_master_address()
     assert os.environ["MASTER_ADDR"] == "127.0.0.1" and int(os.environ["MASTER_PORT"]) > 1
 
 

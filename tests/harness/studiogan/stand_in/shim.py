@@ -17,7 +17,7 @@ def main(job_path: str) -> int:
 
     process.note_signals()
     process.die_with_parent(process.engine_pid())
-    process.PULSE_SEC, pulse = 0.0, process.Pulse()
+    process.HEARTBEAT_SEC, heartbeat = 0.0, process.Heartbeat()
     stand_in = import_module("main")
 
     record(job)
@@ -38,7 +38,7 @@ def main(job_path: str) -> int:
         if step == loop.first_step:
             process.say("training", step=step)
         else:
-            pulse.beat(step)
+            heartbeat.beat(step)
         done = step >= job["last_step"]
         if done or process.asked_to_stop():
             if step not in saved:
