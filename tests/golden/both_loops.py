@@ -106,10 +106,10 @@ class GivenBatches:
         return self.real[k], self.labels[k]
 
 
-class GivenDraws:
-    """Stands for Draws; a stream is its own name."""
+class GivenStreams:
+    """Stands for RandomStreams; a stream is its own name."""
 
-    share = slice(None)
+    local_slice = slice(None)
 
     def __init__(self, inputs: Inputs, dtype: torch.dtype):
         self.latents_of = {"d.latents": (inputs.d_z.to(dtype), inputs.d_y)}
@@ -181,15 +181,15 @@ def native_loop(
     """
     keep = set(range(1, case.steps + 1) if keep_steps is None else keep_steps)
     states, losses = {}, []
-    draws = GivenDraws(inputs, dtype)
+    streams = GivenStreams(inputs, dtype)
     with default_dtype(dtype), tempfile.TemporaryDirectory() as folder:
         run = build_run(case, start, Path(folder), built_for, **train)
-        run.source, run.draws = GivenBatches(inputs, dtype), draws  # type: ignore[assignment]
+        run.source, run.streams = GivenBatches(inputs, dtype), streams  # type: ignore[assignment]
         run.nonfinite = run.nonfinite.float()  # fused Adam takes no other type for it
         for layer in run.discriminator.modules():
             if isinstance(layer, SpectralNorm) and frozen_vectors_move:
                 layer.frozen = False
-        with patch.object(harness.native.step, "draw_diffaug", draws.draw_diffaug):
+        with patch.object(harness.native.step, "draw_diffaug", streams.draw_diffaug):
             for step in range(1, case.steps + 1):
                 values = train_step(run)
                 losses.append(torch.stack([values["d_loss"], values["g_loss"]]))

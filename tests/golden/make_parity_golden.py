@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.studiogan.reference_modules import Modules
 from tests.golden import parity_case as pc
-from tests.golden.studiogan_loop import GivenDraws
+from tests.golden.studiogan_loop import GivenStreams
 
 
 def build(sg: Modules, case: pc.Case) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -29,7 +29,7 @@ def build(sg: Modules, case: pc.Case) -> tuple[torch.nn.Module, torch.nn.Module]
 def update_both(sg: Modules, case: pc.Case, dtype: torch.dtype) -> dict[str, dict[str, Tensor]]:
     def augment(x: Tensor, numbers: Tensor) -> Tensor:
         """DiffAugment, which draws from the numbers (B, 7), one column a draw, instead of from torch."""
-        draws = GivenDraws([numbers])
+        draws = GivenStreams([numbers])
         with patch.object(sg.diff_aug, "torch", draws):
             augmented = sg.diff_aug.DiffAugment(x, policy="color,translation,cutout")
         assert not draws.left, "DiffAugment drew less often than expected"

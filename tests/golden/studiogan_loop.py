@@ -58,7 +58,7 @@ class Batches:
             yield self.left.pop(0)
 
 
-class GivenDraws:
+class GivenStreams:
     """`torch` for DiffAugment: its next random numbers are the next column of the given ones (calls, B, 7)."""
 
     def __init__(self, numbers: list[Tensor]):
@@ -102,7 +102,7 @@ def give_inputs(job: dict[str, Any]) -> list[list[Any]]:
     real_and_fake = torch.stack([inputs["d_real_numbers"], inputs["d_fake_numbers"]], dim=1).flatten(0, 1)
     numbers = in_call_order(real_and_fake, inputs["g_fake_numbers"], {**case, "d_steps": 2 * case["d_steps"]})
     if case["diffaug"]:
-        diff_aug.torch = GivenDraws(numbers)
+        diff_aug.torch = GivenStreams(numbers)
         return [batches.left, z, y, diff_aug.torch.left]
     return [batches.left, z, y]
 
