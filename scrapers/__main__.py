@@ -24,7 +24,7 @@ from harness.errors import Interrupted, UserError
 from harness.images.layout import LayoutName
 from harness.messages import say
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.politeness import make_manners
+from scrapers.crawl.politeness import make_politeness
 from scrapers.crawl.records import FAILED, FetchError, HostStopped, Tally, raise_if_left
 from scrapers.local.archive import import_archive
 from scrapers.local.folder import import_folder
@@ -67,7 +67,7 @@ def scrape(
         str | None, typer.Option(help="The same: names that are left out, with commas, as data.ignore.")
     ] = None,
     config: Annotated[
-        Path, typer.Option(help="Recipes and manners, in place of configs/sources.yaml.", show_default=False)
+        Path, typer.Option(help="Recipes and politeness, in place of configs/sources.yaml.", show_default=False)
     ] = SOURCES_PATH,
     check: Annotated[
         bool, typer.Option("--check", help="Fetch one picture, say whether the pages are as expected, keep nothing.")
@@ -109,12 +109,12 @@ def run_check(plan: CrawlPlan, sources: Sources, contact: str | None) -> str:
     """What came of fetching one picture; UserError when a page is not what it was. Nothing is written."""
     if plan.is_local:
         raise UserError(f"CHECK: found SOURCE={plan.source}, which reads no page, allowed car_connection and concept")
-    source, manners = make_source(plan), make_manners(sources.manners, contact)
+    source, politeness = make_source(plan), make_politeness(sources.politeness, contact)
     _need_network_packages()
     from scrapers.check import check_source
 
     with _crawl_errors("nothing was kept"):
-        return check_source(plan.source, source, manners)
+        return check_source(plan.source, source, politeness)
 
 
 def make_source(plan: CrawlPlan) -> Source:
@@ -142,11 +142,11 @@ def make_source(plan: CrawlPlan) -> Source:
 
 
 def _fetch(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
-    source, manners = make_source(plan), make_manners(sources.manners, contact)
+    source, politeness = make_source(plan), make_politeness(sources.politeness, contact)
     _need_network_packages()
     from scrapers.crawl.fetch import Fetcher
 
-    with _crawl_errors("what is fetched is kept"), Fetcher(plan.folder, manners) as fetcher:
+    with _crawl_errors("what is fetched is kept"), Fetcher(plan.folder, politeness) as fetcher:
         tally = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
         raise_if_left(tally, fetcher.stopped)
     if isinstance(source, CarConnection) and source.unread:
@@ -185,7 +185,7 @@ def _import(plan: CrawlPlan, sources: Sources, reading: Reading | None) -> Tally
         src = download_dataset(handle)
     assert src is not None
     reading = replace(reading or Reading(), always_make=dump)
-    with PictureSet(plan.folder, make_manners(sources.manners, NOBODY)) as pictures:
+    with PictureSet(plan.folder, make_politeness(sources.politeness, NOBODY)) as pictures:
         if plan.source == "archive" or (dump and src.is_file()):
             return import_archive(src, pictures, reading=reading, limit=plan.limit)
         kind = "kaggle" if plan.source == "kaggle" else "folder"
@@ -199,7 +199,7 @@ def _show(plan: CrawlPlan, sources: Sources, contact: str | None) -> None:
         print(f"# {line}")
     if looked is not None:
         try:
-            print(f"#   as: {make_manners(sources.manners, contact).user_agent}")
+            print(f"#   as: {make_politeness(sources.politeness, contact).user_agent}")
         except UserError as error:
             print(f"#   as: nobody yet. {error}")
 

@@ -6,18 +6,18 @@ from tempfile import TemporaryDirectory
 from harness.errors import Interrupted, UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import read_lines
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import Wanted, raise_if_left
 from scrapers.sites.source import PageChanged, Source
 
 
-def check_source(name: str, source: Source, manners: Manners) -> str:
+def check_source(name: str, source: Source, politeness: Politeness) -> str:
     """Walks to the first picture and fetches it, as a crawl would; → one line about it.
 
     UserError when a page has changed or the picture is not to be had, Interrupted when that is so for now. Pages are
     asked for anew: a set's own are up to a week old.
     """
-    with TemporaryDirectory() as folder, Fetcher(Path(folder), manners) as fetcher:
+    with TemporaryDirectory() as folder, Fetcher(Path(folder), politeness) as fetcher:
         try:
             item = next(iter(source.find(fetcher)), None)
             if item is None:

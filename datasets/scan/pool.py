@@ -26,7 +26,7 @@ START_SEC = 300  # for a process to start, on a machine that is very busy
 
 
 @dataclass(frozen=True)
-class Lost:
+class TaskFailed:
     """Stands for an item whose process died or did not come back."""
 
     reason: str
@@ -60,20 +60,20 @@ def map_in_order(
     if workers == 0:
         yield from map(function, items)
         return
-    crew = _Crew(function, items, workers, timeout_sec)
+    pool = _ProcessPool(function, items, workers, timeout_sec)
     try:
         done: dict[int, Any] = {}
         position = 0
-        while position in done or crew.has_left(position):
+        while position in done or pool.has_left(position):
             while position not in done:
-                done.update(crew.collect(oldest=position))
+                done.update(pool.collect(oldest=position))
             yield done.pop(position)
             position += 1
     finally:
-        crew.stop()
+        pool.stop()
 
 
-class _Crew:
+class _ProcessPool:
     """The processes, which items each of them has, and the items that are under way: position → item."""
 
     def __init__(self, function: Callable, items: Iterable[Any], workers: int, timeout_sec: float) -> None:
@@ -152,7 +152,7 @@ class _Crew:
         lost = member.at.value if member.at.value in member.pending else member.pending[0]
         rest = [position for position in member.pending if position != lost]
         self.waiting.extendleft(reversed(rest))
-        return {lost: Lost(reason)}
+        return {lost: TaskFailed(reason)}
 
     def stop(self) -> None:
         for member in self.members:

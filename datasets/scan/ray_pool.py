@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets.scan.pool import Lost, keep_memory
+from datasets.scan.pool import TaskFailed, keep_memory
 from harness.errors import UserError
 
 ITEMS_PER_TASK = 16  # a task costs about a millisecond
@@ -45,7 +45,7 @@ def _results(ray: Any, remote: Any, function: Callable[[Any], Any], items: list[
         return ray.get(task)
     except ray.exceptions.WorkerCrashedError:
         if len(items) == 1:
-            return [Lost("crash: the decoder's process ended")]
+            return [TaskFailed("crash: the decoder's process ended")]
     alone = [([item], remote.remote(function, [item])) for item in items]
     return [result for one, again in alone for result in _results(ray, remote, function, one, again)]
 

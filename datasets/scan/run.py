@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.scan.pool import Lost, map_in_order
+from datasets.scan.pool import TaskFailed, map_in_order
 from datasets.scan.scan import ScanJob, Scanned, scan
 from datasets.scan.store import Pending, ScanStore, in_blocks
 from harness.config.experiment import Data
@@ -39,7 +39,7 @@ def survey(
     under_way: deque[Pending] = deque()
     jobs = _jobs(store, data, sorter, under_way)
     results = track(mapper(scan, jobs, workers) if total else (), total, f"reading {data.set}")
-    found = (Scanned(reason=one.reason) if isinstance(one, Lost) else one for one in results)
+    found = (Scanned(reason=one.reason) if isinstance(one, TaskFailed) else one for one in results)
     for block in in_blocks(((under_way.popleft(), one) for one in found), BLOCK_FILES):
         store.keep(block, _features(sorter, block))
     return total, files - total

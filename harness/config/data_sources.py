@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from harness.config.schema import Name, Section, Size, ViewName
 from harness.config.validation import details_to_faults, faults_error
@@ -81,9 +81,10 @@ AnyRecipe = Annotated[
 
 
 class Sources(Section):
-    """The whole file. What `manners` may hold is checked by who behaves so, scrapers/crawl/politeness.py."""
+    """The whole file. What `politeness` may hold is checked in scrapers/crawl/politeness.py. Files of earlier
+    versions call it `manners`."""
 
-    manners: dict[str, Any]
+    politeness: Annotated[dict[str, Any], Field(validation_alias=AliasChoices("politeness", "manners"))]
     sources: dict[Name, AnyRecipe]
 
     @property
@@ -148,7 +149,7 @@ def recipe_to_changes(recipe: AnyRecipe) -> dict[str, Any]:
 def _key_of(detail: Any) -> str:
     """Where a fault is, without what pydantic adds for the kind of recipe and for parts of a value."""
     parts = [str(part) for part in detail["loc"]]
-    if parts[0] == "manners":
+    if parts[0] in ("politeness", "manners"):
         return ".".join(parts[:2])
     if len(parts) > 2 and parts[2] in (*SCRAPED, *BUILT_IN):
         del parts[2]

@@ -16,20 +16,20 @@ from stamina.instrumentation import set_on_retry_hooks
 from harness.runtime.daemon import in_daemon_thread
 from scrapers.crawl.hosts import Clock, Host, Hosts
 from scrapers.crawl.optout import header_opt_out
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import FAILED, REFUSED, FetchError, HostStopped
 from scrapers.crawl.response import (
     REDIRECTS,
-    Answer,
+    Response,
     Stopping,
     TryAgain,
-    judge,
+    check_status,
     next_hop,
     origin_of,
     read_body,
     retry_after_sec,
 )
-from scrapers.crawl.robots import MAX_AGE_SEC, MAX_ROBOTS_BYTES, RobotsRules, rules_of_answer
+from scrapers.crawl.robots import MAX_AGE_SEC, MAX_ROBOTS_BYTES, RobotsRules, rules_of_response
 from scrapers.crawl.ssrf_guard import GuardedNetwork, GuardedTransport, NoSuchName, PrivateAddress, check_url
 
 PICTURE = {"Accept": "image/jpeg, image/png, image/webp, */*;q=0.1", "Accept-Encoding": "identity"}
@@ -38,11 +38,11 @@ ROBOTS = {"Accept": "text/plain, */*;q=0.5", "Accept-Encoding": "gzip, deflate"}
 
 MAX_PARSING = 2  # robots.txt at the same time: parsed, one takes up to 32 MB
 
-Check = Callable[[Answer], None]
+Check = Callable[[Response], None]
 
 
 @dataclass
-class Trip:
+class FetchState:
     """One address on its way through attempts and redirects."""
 
     url: str
@@ -56,7 +56,7 @@ class Trip:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request. `url` is the address that it is about, `target` the hop that is asked now."""
 
     url: str
@@ -71,20 +71,20 @@ class Client:
     """The one client of a crawl. Lives in one event loop."""
 
     def __init__(
-        self, manners: Manners, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
+        self, politeness: Politeness, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
     ) -> None:
-        self.manners, self.clock = manners, clock
-        self.hosts = Hosts(manners, clock, tell_stop)
+        self.politeness, self.clock = politeness, clock
+        self.hosts = Hosts(politeness, clock, tell_stop)
         self.stopping = False
         self.parsing = asyncio.Semaphore(MAX_PARSING)
         self.transfers: set[asyncio.Task | None] = set()  # what a stop lets finish
         set_on_retry_hooks([])  # stamina would log every retry; the ledger and the progress say what matters
-        timeout = httpx2.Timeout(manners.silence_timeout_sec, connect=manners.connect_timeout_sec)
+        timeout = httpx2.Timeout(politeness.silence_timeout_sec, connect=politeness.connect_timeout_sec)
         self.http = httpx2.AsyncClient(
-            transport=GuardedTransport(network, manners.total_concurrency),
+            transport=GuardedTransport(network, politeness.total_concurrency),
             timeout=timeout,
             trust_env=False,
-            headers={"User-Agent": manners.user_agent},
+            headers={"User-Agent": politeness.user_agent},
             follow_redirects=False,
         )
         self.http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none are kept
@@ -96,87 +96,87 @@ class Client:
         self,
         url: str,
         headers: Mapping[str, str],
-        check: Check = lambda answer: None,
+        check: Check = lambda response: None,
         api: bool = False,
         cap: int | None = None,
-    ) -> Answer:
+    ) -> Response:
         """The answer (200, or 304 when `headers` are conditional), tried as often as it takes.
 
         `api`: an interface that its host offers to programs. robots.txt is about walking through pages: it is fetched
         and sets the pace, but what it disallows on that host is not meant here, nor are wishes about indexing.
-        `cap`: bytes of its body, where that is less than the manners allow.
+        `cap`: bytes of its body, where that is less than `max_bytes`.
         `check` raises TryAgain or FetchError for an answer that is not what was asked for. FetchError (refused) after
         the last attempt only when every attempt ended so: among other faults it may have been one of them."""
-        cap = min(cap or self.manners.max_bytes, self.manners.max_bytes)
-        trip = Trip(url, headers, check, origin_of(check_url(url, self.manners.allow_private)), api, cap)
+        cap = min(cap or self.politeness.max_bytes, self.politeness.max_bytes)
+        state = FetchState(url, headers, check, origin_of(check_url(url, self.politeness.allow_private)), api, cap)
         try:
             async for attempt in self._retries():
                 with attempt:
-                    trip.attempts = attempt.num
-                    answer = await self._follow(trip)
-            await self._mark(trip, None)
-            return answer
+                    state.attempts = attempt.num
+                    response = await self._follow(state)
+            await self._mark(state, None)
+            return response
         except TryAgain as error:
             self._go_on()  # it was not tried as often as it should be
-            await self._mark(trip, error.reason if error.host_fault else None)
-            status = error.status if len(trip.ends) == 1 else FAILED
-            raise FetchError(url, status, error.reason, error.http, trip.attempts) from error
+            await self._mark(state, error.reason if error.host_fault else None)
+            status = error.status if len(state.ends) == 1 else FAILED
+            raise FetchError(url, status, error.reason, error.http, state.attempts) from error
         except FetchError as error:
             # A name that does not exist is asked for once a run, and counts as much as any other failure.
-            error.attempts = self.manners.attempts if error.status == FAILED else trip.attempts
+            error.attempts = self.politeness.attempts if error.status == FAILED else state.attempts
             if error.http is not None:
-                await self._mark(trip, None)
+                await self._mark(state, None)
             raise
 
-    async def _mark(self, trip: Trip, fault: str | None) -> None:
-        async with self.hosts.use(trip.host) as host:
+    async def _mark(self, state: FetchState, fault: str | None) -> None:
+        async with self.hosts.use(state.host) as host:
             host.count_failure(fault) if fault else host.count_success()
 
     def _retries(self) -> AsyncIterator[stamina.Attempt]:
-        manners = self.manners
+        politeness = self.politeness
         return stamina.retry_context(
             on=lambda error: isinstance(error, TryAgain) and not self.stopping,
-            attempts=manners.attempts,
+            attempts=politeness.attempts,
             timeout=None,
-            wait_initial=manners.backoff_sec,
-            wait_jitter=manners.backoff_sec,
-            wait_max=manners.max_backoff_sec,
+            wait_initial=politeness.backoff_sec,
+            wait_jitter=politeness.backoff_sec,
+            wait_max=politeness.max_backoff_sec,
         )
 
-    async def _follow(self, trip: Trip) -> Answer:
+    async def _follow(self, state: FetchState) -> Response:
         """One attempt, through all its redirects."""
         try:
-            target, seen = check_url(trip.url, self.manners.allow_private), set()
-            headers, api = trip.headers, trip.api
+            target, seen = check_url(state.url, self.politeness.allow_private), set()
+            headers, api = state.headers, state.api
             while True:
-                if target in seen or len(seen) > self.manners.max_redirects:
-                    what = "in a circle" if target in seen else f"more than {self.manners.max_redirects}"
+                if target in seen or len(seen) > self.politeness.max_redirects:
+                    what = "in a circle" if target in seen else f"more than {self.politeness.max_redirects}"
                     raise TryAgain(f"redirects: {what}", REFUSED, host_fault=False)
                 seen.add(target)
-                answer = await self._hop(trip, Ask(trip.url, target, headers, trip.cap, heed_wishes=not api))
-                if answer.status not in REDIRECTS:
-                    judge(trip.url, answer)
-                    trip.check(answer)
-                    return replace(answer, attempts=trip.attempts)
-                following = next_hop(trip.url, answer, self.manners.allow_private)
+                response = await self._hop(state, Request(state.url, target, headers, state.cap, heed_wishes=not api))
+                if response.status not in REDIRECTS:
+                    check_status(state.url, response)
+                    state.check(response)
+                    return replace(response, attempts=state.attempts)
+                following = next_hop(state.url, response, self.politeness.allow_private)
                 if origin_of(following) != origin_of(target):  # a key for one host is not for another
                     api = False
                     headers = {name: value for name, value in headers.items() if name in PICTURE}
                 target = following
         except TryAgain as error:
-            trip.ends.add(error.status)
+            state.ends.add(error.status)
             raise
 
-    async def _hop(self, trip: Trip, ask: Ask) -> Answer:
+    async def _hop(self, state: FetchState, request: Request) -> Response:
         """One address: allowed by its host, and asked for in its turn."""
-        trip.host = origin_of(ask.target)
-        async with self.hosts.use(trip.host) as host:
-            rules = await self._rules(host, ask.target)
-            if ask.heed_wishes and (refusal := await self._refusal(host, rules, ask.target)):
-                raise FetchError(trip.url, *refusal)
+        state.host = origin_of(request.target)
+        async with self.hosts.use(state.host) as host:
+            rules = await self._rules(host, request.target)
+            if request.heed_wishes and (refusal := await self._refusal(host, rules, request.target)):
+                raise FetchError(state.url, *refusal)
             self._go_on()
-            async with host.turn(trip.url):
-                return await self._request(host, ask)
+            async with host.turn(state.url):
+                return await self._request(host, request)
 
     async def _rules(self, host: Host, target: httpx2.URL) -> RobotsRules:
         """The host's rules, fetched when they are not known or too old."""
@@ -207,47 +207,48 @@ class Client:
         raise AssertionError("a retry ends with a value or an error")
 
     async def _follow_robots(self, robots: str) -> RobotsRules:
-        target = check_url(robots, self.manners.allow_private)
-        for _ in range(self.manners.max_redirects + 1):
+        target = check_url(robots, self.politeness.allow_private)
+        for _ in range(self.politeness.max_redirects + 1):
             self._go_on()
             async with self.hosts.use(origin_of(target)) as host, host.turn(robots):
-                answer = await self._request(host, Ask(robots, target, ROBOTS, MAX_ROBOTS_BYTES, cut=True))
-            if answer.status not in REDIRECTS:
+                response = await self._request(host, Request(robots, target, ROBOTS, MAX_ROBOTS_BYTES, cut=True))
+            if response.status not in REDIRECTS:
                 async with self.parsing:
-                    rules = await in_daemon_thread(rules_of_answer, answer.status, answer.body)
+                    rules = await in_daemon_thread(rules_of_response, response.status, response.body)
                 if rules.stop:
                     raise TryAgain(rules.stop.removeprefix("robots.txt "))
                 return rules
-            target = next_hop(robots, answer, self.manners.allow_private)
+            target = next_hop(robots, response, self.politeness.allow_private)
         raise TryAgain("redirects: too many")
 
-    async def _request(self, host: Host, ask: Ask) -> Answer:
+    async def _request(self, host: Host, request: Request) -> Response:
         """One request and its answer; whatever goes wrong on the way is TryAgain or FetchError."""
         self._go_on()
         try:
             with self.in_flight():
-                return await self._transfer(host, ask)
+                return await self._transfer(host, request)
         except NoSuchName as error:
-            raise FetchError(ask.url, FAILED, f"network: {error}") from error
+            raise FetchError(request.url, FAILED, f"network: {error}") from error
         except PrivateAddress as error:
-            raise FetchError(ask.url, REFUSED, f"address: {error}") from error
+            raise FetchError(request.url, REFUSED, f"address: {error}") from error
         except TimeoutError as error:
-            raise TryAgain(f"slow: not done after {self.manners.request_timeout_sec:g} s") from error
+            raise TryAgain(f"slow: not done after {self.politeness.request_timeout_sec:g} s") from error
         except httpx2.TimeoutException as error:
             raise TryAgain(f"timeout: {type(error).__name__}") from error
         except httpx2.HTTPError as error:  # refused and reset connections, broken and short answers
             raise TryAgain(f"network: {error or type(error).__name__}") from error
 
-    async def _transfer(self, host: Host, ask: Ask) -> Answer:
-        async with asyncio.timeout(self.manners.request_timeout_sec):
-            request = self.http.build_request("GET", ask.target, headers=ask.headers)
-            response = await self.http.send(request, stream=True)
+    async def _transfer(self, host: Host, request: Request) -> Response:
+        async with asyncio.timeout(self.politeness.request_timeout_sec):
+            sent = self.http.build_request("GET", request.target, headers=request.headers)
+            response, body = await self.http.send(sent, stream=True), b""
             try:
-                self._hear(host, ask, response)
-                body = await read_body(ask.url, response, ask.cap, ask.cut) if response.status_code == 200 else b""
+                self._hear(host, request, response)
+                if response.status_code == 200:
+                    body = await read_body(request.url, response, request.cap, request.cut)
             finally:
                 await response.aclose()
-        return Answer(ask.target, response.status_code, response.headers, body)
+        return Response(request.target, response.status_code, response.headers, body)
 
     def _go_on(self) -> None:
         if self.stopping:
@@ -263,14 +264,14 @@ class Client:
         finally:
             self.transfers.discard(task)
 
-    def _hear(self, host: Host, ask: Ask, response: httpx2.Response) -> None:
+    def _hear(self, host: Host, request: Request, response: httpx2.Response) -> None:
         """What comes before the body: a pause for everybody, or the wish that the body be left where it is."""
         status, headers = response.status_code, response.headers
         if status in (429, 503):
             wait_sec = retry_after_sec(headers, self.clock)
             if wait_sec is None and status == 429:
-                wait_sec = self.manners.backoff_sec
+                wait_sec = self.politeness.backoff_sec
             host.pause(wait_sec or 0.0)
-        if ask.heed_wishes and self.manners.obey_optout and status < 400:
+        if request.heed_wishes and self.politeness.obey_optout and status < 400:
             if wish := header_opt_out(headers.get_list("x-robots-tag"), headers.get("tdm-reservation")):
-                raise FetchError(ask.url, REFUSED, f"optout: {wish}", status)
+                raise FetchError(request.url, REFUSED, f"optout: {wish}", status)

@@ -16,10 +16,10 @@ from scrapers.crawl.client import PICTURE, Client
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.ledger import picture_line, url_key
 from scrapers.crawl.loop_thread import Background
-from scrapers.crawl.page import ask_page, lost_page, page_of, page_of_answer
+from scrapers.crawl.page import fetch_page, lost_page, page_of, page_of_response
 from scrapers.crawl.page_text import READING
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import DONE, FAILED, FetchError, HostStopped, Page, Tally, Wanted
 from scrapers.crawl.response import Stopping, check_picture
 from scrapers.crawl.ssrf_guard import GuardedNetwork
@@ -31,7 +31,7 @@ WAIT_SEC = 0.1
 
 
 class Fetcher(PictureSet):
-    """`with Fetcher(folder, manners) as fetcher:` holds the folder's lock and one client for all.
+    """`with Fetcher(folder, politeness) as fetcher:` holds the folder's lock and one client for all.
 
     SIGINT or SIGTERM: what is in flight is finished shortly, the ledger written, and the call raises Interrupted
     (exit 75). Hosts that had to be stopped are told and listed in `stopped`; end a command with
@@ -42,11 +42,11 @@ class Fetcher(PictureSet):
     background: Background | None = None  # while the folder is held
 
     def __init__(
-        self, folder: Path, manners: Manners, network: GuardedNetwork | None = None, clock: Clock | None = None
+        self, folder: Path, politeness: Politeness, network: GuardedNetwork | None = None, clock: Clock | None = None
     ) -> None:
-        super().__init__(folder, manners)
+        super().__init__(folder, politeness)
         self.stopped: dict[str, str] = {}  # host → reason
-        self.network, self.clock = network or GuardedNetwork(manners.allow_private), clock or Clock()
+        self.network, self.clock = network or GuardedNetwork(politeness.allow_private), clock or Clock()
         self.asked: set[bytes] = set()  # under way, or failed in this run
 
     def _open(self, stack: ExitStack) -> None:
@@ -54,7 +54,7 @@ class Fetcher(PictureSet):
         super()._open(stack)
         self.pages = PageCache(self.folder)
         self.pages.clean()
-        self.background = Background(self.manners, self.clock, self.network, self._host_stopped)
+        self.background = Background(self.politeness, self.clock, self.network, self._host_stopped)
         stack.callback(self._end)
 
     def get_page(
@@ -71,8 +71,8 @@ class Fetcher(PictureSet):
         now = background.client.clock.today()
         if cached is None or not 0 <= now - cached.fetched_at < fresh_days * DAY_SEC:
             try:
-                answer = background.submit(ask_page, background.client, url, cached, headers or {}, api).result()
-                cached = page_of_answer(url, answer, cached, self.manners.obey_optout and not api, now)
+                response = background.submit(fetch_page, background.client, url, cached, headers or {}, api).result()
+                cached = page_of_response(url, response, cached, self.politeness.obey_optout and not api, now)
             except FetchError as error:
                 if (lost := lost_page(error, now)) is None:
                     raise
@@ -122,7 +122,7 @@ class Fetcher(PictureSet):
     def _is_settled(self, url: str) -> bool:
         """Whether there is nothing to ask for; otherwise it is under way from now on."""
         key, known = url_key(url), self.ledger.status(url)
-        if key in self.asked or (known and (known[0] != FAILED or known[1] >= self.manners.total_attempts)):
+        if key in self.asked or (known and (known[0] != FAILED or known[1] >= self.politeness.total_attempts)):
             return True
         self.asked.add(key)
         return False
@@ -132,19 +132,19 @@ class Fetcher(PictureSet):
         before = self.ledger.status(wanted.url)
         tried = before[1] if before else 0
         try:
-            answer = await client.get(wanted.url, PICTURE, check_picture)
+            response = await client.get(wanted.url, PICTURE, check_picture)
         except HostStopped:
             return "left"
         except FetchError as error:
             found = {"reason": error.reason, "http": error.http, "attempts": tried + error.attempts}
             self.ledger.add(picture_line(wanted, error.status, **found))
             return error.status
-        found = {"http": answer.status, "attempts": tried + answer.attempts}
-        found |= {"etag": answer.headers.get("etag"), "last_modified": answer.headers.get("last-modified")}
-        kind = picture_kind(answer.body)
+        found = {"http": response.status, "attempts": tried + response.attempts}
+        found |= {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
+        kind = picture_kind(response.body)
         assert kind is not None  # check_picture let it pass
         with client.in_flight():
-            await asyncio.to_thread(self._keep, answer.body, kind, wanted, **found)
+            await asyncio.to_thread(self._keep, response.body, kind, wanted, **found)
         return DONE
 
     def _finish(self, batch: "Batch", key: bytes, future: "Future[str]") -> None:

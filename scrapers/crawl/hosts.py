@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import HostStopped
 from scrapers.crawl.robots import RobotsRules
 
@@ -32,14 +32,14 @@ class Host:
     """One scheme, name and port. Everybody who asks it for something waits here for a turn."""
 
     def __init__(self, name: str, hosts: "Hosts") -> None:
-        self.name, self.manners, self.clock = name, hosts.manners, hosts.clock
+        self.name, self.politeness, self.clock = name, hosts.politeness, hosts.clock
         self.total_slots, self.tell_stop = hosts.total_slots, hosts.tell_stop
         self.rules: RobotsRules | None = None
         self.rules_until = 0.0
         self.rules_lock = asyncio.Lock()  # one request for robots.txt, however many wait for it
-        self.gap_sec = 1.0 / self.manners.per_host_rate
+        self.gap_sec = 1.0 / self.politeness.per_host_rate
         self.next_at = 0.0
-        self.slots = asyncio.Semaphore(self.manners.per_host_concurrency)
+        self.slots = asyncio.Semaphore(self.politeness.per_host_concurrency)
         self.line = asyncio.Lock()
         self.stopped: str | None = None
         self.failures = 0  # addresses in a row
@@ -55,23 +55,23 @@ class Host:
         self.rules, self.rules_until = rules, self.clock.now() + max_age_sec
         if rules.stop:
             self.stop(rules.stop)
-        if rules.gap_sec > self.manners.longest_wait_sec:
+        if rules.gap_sec > self.politeness.longest_wait_sec:
             self.stop(f"robots.txt asks for {rules.gap_sec:.0f} s between requests")
-        if rules.gap_sec > 1.0 / self.manners.per_host_rate:
+        if rules.gap_sec > 1.0 / self.politeness.per_host_rate:
             self.gap_sec = rules.gap_sec
             self.slots = asyncio.Semaphore(1)  # whoever asks for a delay wants one at a time
             self.next_at = max(self.next_at, self.clock.now() + self.gap_sec)
 
     def pause(self, seconds: float) -> None:
         """The host has asked for a pause (Retry-After): nobody asks it before; too long a one stops it."""
-        if seconds > self.manners.longest_wait_sec:
+        if seconds > self.politeness.longest_wait_sec:
             self.stop(f"asks to be left alone for {seconds:.0f} s")
         self.next_at = max(self.next_at, self.clock.now() + seconds)
 
     def count_failure(self, reason: str) -> None:
         """An address could not be had through the host's or the network's fault."""
         self.failures += 1
-        if self.failures >= self.manners.stop_after_failures:
+        if self.failures >= self.politeness.stop_after_failures:
             self.stop(f"{self.failures} addresses failed in a row, the last one with {reason}")
 
     def count_success(self) -> None:
@@ -98,9 +98,9 @@ class Host:
 class Hosts:
     """All hosts met in this run."""
 
-    def __init__(self, manners: Manners, clock: Clock, tell_stop: Callable[[str, str], None]) -> None:
-        self.manners, self.clock, self.tell_stop = manners, clock, tell_stop
-        self.total_slots = asyncio.Semaphore(manners.total_concurrency)
+    def __init__(self, politeness: Politeness, clock: Clock, tell_stop: Callable[[str, str], None]) -> None:
+        self.politeness, self.clock, self.tell_stop = politeness, clock, tell_stop
+        self.total_slots = asyncio.Semaphore(politeness.total_concurrency)
         self.known: dict[str, Host] = {}
 
     @asynccontextmanager

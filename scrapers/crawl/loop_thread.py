@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from scrapers.crawl.client import Client
 from scrapers.crawl.hosts import Clock
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.response import Stopping
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 
@@ -23,10 +23,10 @@ class Background:
     """A running client. `submit` from any thread; `stop` lets what is in flight finish; `end` at last."""
 
     def __init__(
-        self, manners: Manners, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
+        self, politeness: Politeness, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
     ) -> None:
         self.loop = asyncio.new_event_loop()
-        self.client = Client(manners, clock, network, tell_stop)
+        self.client = Client(politeness, clock, network, tell_stop)
         self.tasks: set[asyncio.Task] = set()
         self.thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
         self.thread.start()

@@ -6,15 +6,15 @@ from harness.images.magic_bytes import other_kind
 from scrapers.crawl.client import PAGE, Client
 from scrapers.crawl.page_text import read_page, text_and_wish
 from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, FetchError, Page
-from scrapers.crawl.response import Answer, TryAgain
+from scrapers.crawl.response import Response, TryAgain
 from scrapers.crawl.store import CachedPage
 
 MAX_PAGE_BYTES = 4 << 20  # as sent and as unpacked
 
 
-async def ask_page(
+async def fetch_page(
     client: Client, url: str, cached: CachedPage | None, headers: Mapping[str, str], api: bool
-) -> Answer:
+) -> Response:
     """The page from the network: 200, or 304 when it is still the one that is known."""
     asked = {**PAGE, **headers}
     known = cached if cached and cached.status == DONE else None
@@ -23,29 +23,31 @@ async def ask_page(
     if known and known.last_modified:
         asked["If-Modified-Since"] = known.last_modified
 
-    def check(answer: Answer) -> None:
-        if answer.status == 304 and known is None:
+    def check(response: Response) -> None:
+        if response.status == 304 and known is None:
             raise TryAgain("http: 304 for a page that is not known", FAILED, 304)
-        if answer.status == 200 and b"\0" in answer.body[:1024]:
-            reason = f"not_a_page: found {other_kind(answer.body)}"
+        if response.status == 200 and b"\0" in response.body[:1024]:
+            reason = f"not_a_page: found {other_kind(response.body)}"
             raise FetchError(url, REFUSED, reason, 200)
 
     return await client.get(url, asked, check, api, MAX_PAGE_BYTES)
 
 
-def page_of_answer(url: str, answer: Answer, cached: CachedPage | None, obey_optout: bool, now: float) -> CachedPage:
+def page_of_response(
+    url: str, response: Response, cached: CachedPage | None, obey_optout: bool, now: float
+) -> CachedPage:
     """What to keep of an answer; the cached page with a new date when it has not changed. Not for the client's loop:
     its bytes are read here."""
-    if answer.status == 304:
+    if response.status == 304:
         assert cached
         cached.fetched_at = now
         return cached
-    content_type = answer.headers.get("content-type", "")
-    text, wish = read_page(url, text_and_wish, answer.body, content_type, obey_optout)
+    content_type = response.headers.get("content-type", "")
+    text, wish = read_page(url, text_and_wish, response.body, content_type, obey_optout)
     if wish:
-        raise FetchError(url, REFUSED, f"optout: {wish}", answer.status, answer.attempts)
-    etag, modified = answer.headers.get("etag"), answer.headers.get("last-modified")
-    return CachedPage(url, DONE, None, answer.status, str(answer.url), content_type, text, etag, modified, now)
+        raise FetchError(url, REFUSED, f"optout: {wish}", response.status, response.attempts)
+    etag, modified = response.headers.get("etag"), response.headers.get("last-modified")
+    return CachedPage(url, DONE, None, response.status, str(response.url), content_type, text, etag, modified, now)
 
 
 def lost_page(error: FetchError, now: float) -> CachedPage | None:

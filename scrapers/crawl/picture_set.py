@@ -13,20 +13,20 @@ from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from harness.messages import say
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import DONE, FAILED, REFUSED, Wanted
 from scrapers.crawl.store import PictureFiles
 
 
 class PictureSet:
-    """`with PictureSet(folder, manners) as pictures:` holds the folder's lock.
+    """`with PictureSet(folder, politeness) as pictures:` holds the folder's lock.
 
     One of STOP_SIGNALS: `stopping` turns true, and whoever is at work raises Interrupted (exit 75) soon; at the second
     one, `at_once` does, and Interrupted is raised there and then.
     """
 
-    def __init__(self, folder: Path, manners: Manners) -> None:
-        self.folder, self.manners = Path(folder), manners
+    def __init__(self, folder: Path, politeness: Politeness) -> None:
+        self.folder, self.politeness = Path(folder), politeness
         self.stopping, self.at_once = False, False
         self.closing = ExitStack()
 
@@ -55,8 +55,8 @@ class PictureSet:
         if known and known[0] != FAILED:
             return known[0]
         kind, reason = picture_kind(content), None
-        if len(content) > self.manners.max_bytes:
-            reason = f"too_large: {len(content)} bytes, allowed {self.manners.max_bytes}"
+        if len(content) > self.politeness.max_bytes:
+            reason = f"too_large: {len(content)} bytes, allowed {self.politeness.max_bytes}"
         elif kind is None:
             reason = f"format: found {other_kind(content)}, allowed {', '.join(PICTURE_TYPES)}"
         if kind is None or reason:

@@ -27,7 +27,7 @@ def version() -> str:
     return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
-class Manners(BaseModel):
+class Politeness(BaseModel):
     """The defaults are for a small site. Rates are requests a second, and robots.txt can only lower them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,14 +64,14 @@ class Manners(BaseModel):
         return f"{AGENT}/{version()} (+{self.contact})"
 
 
-def make_manners(section: Mapping[str, Any], contact: str | None = None) -> Manners:
-    """Manners from a `manners:` section. The contact: given here, else CARFORGE_CONTACT, else the section's."""
+def make_politeness(section: Mapping[str, Any], contact: str | None = None) -> Politeness:
+    """Politeness from a `politeness:` section. The contact: given here, else CARFORGE_CONTACT, else the section's."""
     values = dict(section)
     contact = contact or os.environ.get("CARFORGE_CONTACT") or values.get("contact")
     if not contact:
         raise UserError(f"contact: found none, allowed {CONTACT_HELP}; nothing was fetched")
     try:
-        return Manners(**{**values, "contact": contact})
+        return Politeness(**{**values, "contact": contact})
     except ValidationError as error:
-        faults = details_to_faults(error.errors(), {"extra_forbidden": ", ".join(Manners.model_fields)})
-        raise UserError("\n".join(f"manners.{fault}" for fault in faults.values())) from error
+        faults = details_to_faults(error.errors(), {"extra_forbidden": ", ".join(Politeness.model_fields)})
+        raise UserError("\n".join(f"politeness.{fault}" for fault in faults.values())) from error

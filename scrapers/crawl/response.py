@@ -31,7 +31,7 @@ class TryAgain(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A whole answer; `url` is the address that gave it, after redirects."""
 
     url: httpx2.URL
@@ -59,9 +59,9 @@ async def read_body(url: str, response: httpx2.Response, cap: int, cut: bool) ->
     return bytes(body)
 
 
-def judge(url: str, answer: Answer) -> None:
+def check_status(url: str, response: Response) -> None:
     """TryAgain or FetchError for what is no good answer."""
-    status = answer.status
+    status = response.status
     if status in (200, 304):
         return
     reason = f"http: {status}"
@@ -72,33 +72,33 @@ def judge(url: str, answer: Answer) -> None:
     raise FetchError(url, REFUSED, reason, status)
 
 
-def check_picture(answer: Answer) -> None:
+def check_picture(response: Response) -> None:
     """TryAgain for a stand-in or half a picture; FetchError (refused) for a format that is not collected."""
-    kind = picture_kind(answer.body)
+    kind = picture_kind(response.body)
     if kind is None:
-        other = other_kind(answer.body)
+        other = other_kind(response.body)
         if other in STAND_INS:
-            raise TryAgain(f"not_a_picture: {other}", FAILED, answer.status, host_fault=False)
+            raise TryAgain(f"not_a_picture: {other}", FAILED, response.status, host_fault=False)
         reason = f"format: found {other}, allowed {', '.join(PICTURE_TYPES)}"
-        raise FetchError(str(answer.url), REFUSED, reason, answer.status)
+        raise FetchError(str(response.url), REFUSED, reason, response.status)
     # A body that ends with its connection: only the picture itself can tell that it is whole.
-    unbounded = "content-length" not in answer.headers and "transfer-encoding" not in answer.headers
-    if unbounded and not looks_whole(answer.body, kind):
-        raise TryAgain("short: the picture has no end", FAILED, answer.status)
+    unbounded = "content-length" not in response.headers and "transfer-encoding" not in response.headers
+    if unbounded and not looks_whole(response.body, kind):
+        raise TryAgain("short: the picture has no end", FAILED, response.status)
 
 
-def next_hop(url: str, answer: Answer, allow_private: bool) -> httpx2.URL:
-    location = answer.headers.get("location", "")
+def next_hop(url: str, response: Response, allow_private: bool) -> httpx2.URL:
+    location = response.headers.get("location", "")
     try:
-        joined = str(answer.url.join(location))
+        joined = str(response.url.join(location))
     except (httpx2.InvalidURL, ValueError) as error:
-        raise FetchError(url, REFUSED, f"redirects: to no valid address ({error})", answer.status) from error
+        raise FetchError(url, REFUSED, f"redirects: to no valid address ({error})", response.status) from error
     if not location:
-        raise FetchError(url, REFUSED, "redirects: to nowhere", answer.status)
+        raise FetchError(url, REFUSED, "redirects: to nowhere", response.status)
     try:
         return check_url(joined, allow_private)
     except FetchError as error:
-        raise FetchError(url, REFUSED, f"{error.reason} (redirected there)", answer.status) from error
+        raise FetchError(url, REFUSED, f"{error.reason} (redirected there)", response.status) from error
 
 
 def origin_of(target: httpx2.URL) -> str:

@@ -50,7 +50,7 @@ class RobotsRules:
         return None
 
 
-def rules_of_answer(status: int, body: bytes) -> RobotsRules:
+def rules_of_response(status: int, body: bytes) -> RobotsRules:
     """Rules from the answer for /robots.txt. Takes up to a second.
 
     401 and 403 close the host. RFC 9309 §2.3.1.3 would allow everything for any 4xx; the older convention (the 1996

@@ -93,26 +93,26 @@ class Commons:
             query["iiurlwidth"] = str(self.width_px)
         more: dict[str, str] | None = {}
         while more is not None:
-            answer = self._ask(pages, {**query, **more})
-            for member in answer.get("query", {}).get("pages", []):
+            response = self._query(pages, {**query, **more})
+            for member in response.get("query", {}).get("pages", []):
                 if member.get("ns") == CATEGORIES or member.get("imageinfo"):
                     yield member
-            following = answer.get("continue")
+            following = response.get("continue")
             if following is not None and following == more:
                 raise PageChanged(self.api, "a continuation that leads on")
             more = following
 
-    def _ask(self, pages: Pages, query: dict[str, str]) -> dict[str, Any]:
+    def _query(self, pages: Pages, query: dict[str, str]) -> dict[str, Any]:
         url = f"{self.api}?{urlencode(sorted(query.items()))}"
         for attempt in range(1, LAG_TRIES + 1):
             page = pages.get_page(url, fresh_days=7 if attempt == 1 else 0, api=True)
-            answer = read_json(page, "the interface's JSON")
-            error = answer.get("error")
+            response = read_json(page, "the interface's JSON")
+            error = response.get("error")
             if error is None:
-                _check_shape(url, answer)
-                if not answer.get("batchcomplete") and "query" not in answer and "continue" not in answer:
+                _check_shape(url, response)
+                if not response.get("batchcomplete") and "query" not in response and "continue" not in response:
                     raise PageChanged(url, "query, continue or batchcomplete")
-                return answer
+                return response
             if not isinstance(error, dict):
                 raise PageChanged(url, "an error with code and info")
             if error.get("code") not in STAND_BACK:
@@ -142,9 +142,9 @@ class Commons:
         )
 
 
-def _check_shape(url: str, answer: dict[str, Any]) -> None:
+def _check_shape(url: str, response: dict[str, Any]) -> None:
     """PageChanged when the parts that are read are not of the types that they had."""
-    query, following = answer.get("query", {}), answer.get("continue", {})
+    query, following = response.get("query", {}), response.get("continue", {})
     members = query.get("pages", []) if isinstance(query, dict) else None
     if not isinstance(members, list) or not isinstance(following, dict):
         raise PageChanged(url, "query.pages (a list) and continue (an object)")

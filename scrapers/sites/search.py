@@ -52,15 +52,15 @@ class Search:
     def _results(self, pages: Pages, term: str) -> Iterator[Wanted]:
         query = {"q": term, "count": str(self.per_term), "safesearch": "strict", "spellcheck": "false"}
         headers = {"X-Subscription-Token": self.key, "Accept": "application/json"}
-        answer = read_json(
+        response = read_json(
             pages.get_page(f"{ENDPOINT}?{urlencode(query)}", headers=headers, api=True), "the service's JSON"
         )
-        if not isinstance(answer.get("results"), list):
+        if not isinstance(response.get("results"), list):
             raise PageChanged(ENDPOINT, "a list of results")
-        if not all(isinstance(result, dict) for result in answer["results"]):
+        if not all(isinstance(result, dict) for result in response["results"]):
             raise PageChanged(ENDPOINT, "a list of objects")
-        found = [result for result in answer["results"] if _picture_url(result)]
-        if answer["results"] and not found:
+        found = [result for result in response["results"] if _picture_url(result)]
+        if response["results"] and not found:
             raise PageChanged(ENDPOINT, "results with properties.url (the picture)")
         for result in found:
             url, title = _picture_url(result), result.get("title") or None

@@ -21,14 +21,14 @@ from PIL import Image
 from harness.images.magic_bytes import PICTURE_TYPES
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.hosts import Clock
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 from tests.harness.pictures import encoded
 
 FAULTS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
-SHORT_CAP_BYTES = 64 * 1024  # max_bytes of the tests' manners: bombs and endless bodies go off early
-SILENCE_SEC = 1.0  # of the tests' manners; more than a busy machine makes a good answer wait
+SHORT_CAP_BYTES = 64 * 1024  # max_bytes of the tests' politeness: bombs and endless bodies go off early
+SILENCE_SEC = 1.0  # of the tests' politeness; more than a busy machine makes a good answer wait
 CONTACT = "tests@carforge.example"
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -233,8 +233,8 @@ class SiteNetwork(GuardedNetwork):
         """The name's addresses; "a then b": a at the first look-up, b ever after."""
         self.lookups[host] += 1
         found = []
-        for answer in self.names.get(host, []):
-            first, then, second = answer.partition(" then ")
+        for response in self.names.get(host, []):
+            first, then, second = response.partition(" then ")
             found.append(second if then and self.lookups[host] > 1 else first)
         return found
 
@@ -263,17 +263,17 @@ class FakeClock(Clock):
         await asyncio.sleep(0)
 
 
-def quick_manners(**changes: Any) -> Manners:
-    """Manners that need no patience."""
+def quick_politeness(**changes: Any) -> Politeness:
+    """Politeness that needs no patience."""
     values: dict[str, Any] = {
         **{"contact": CONTACT, "per_host_rate": 1000, "per_host_concurrency": 8},
         **{"silence_timeout_sec": SILENCE_SEC, "request_timeout_sec": 10, "backoff_sec": 0},
         **{"max_bytes": SHORT_CAP_BYTES, "allow_private": True},
     }
-    return Manners(**(values | changes))
+    return Politeness(**(values | changes))
 
 
 def fetch(folder: Path, urls: Iterable[str], clock: Clock | None = None, **changes: Any) -> tuple[Tally, Fetcher]:
-    """What became of these pictures, and who fetched them, with `changes` of the quick manners."""
-    with Fetcher(folder, quick_manners(**changes), clock=clock) as fetcher:
+    """What became of these pictures, and who fetched them, with `changes` of the quick politeness."""
+    with Fetcher(folder, quick_politeness(**changes), clock=clock) as fetcher:
         return fetcher.fetch_pictures([Wanted(url, "list") for url in urls]), fetcher

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from datasets.scan import pool
-from datasets.scan.pool import Lost, map_in_order
+from datasets.scan.pool import TaskFailed, map_in_order
 
 NEVER: dict[int, float] = {}
 
@@ -36,7 +36,7 @@ def test_nothing_to_do():
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_death_loses_one_item(count):
     results = list(map_in_order(partial(square, dies_at=[13]), range(40), count))
-    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [13]
+    assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == [13]
     assert results[13].reason == "crash: the decoder ended with code 9"
     assert [r for n, r in enumerate(results) if n != 13] == [n * n for n in range(40) if n != 13]
 
@@ -44,7 +44,7 @@ def test_a_death_loses_one_item(count):
 def test_many_deaths_each_lose_the_item_that_was_under_way():
     """Answers of a chunk come together; what a dying process had not sent is done again, and nobody else is blamed."""
     results = list(map_in_order(partial(square, dies_at=range(3, 60, 7)), range(60), 2))
-    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == list(range(3, 60, 7))
+    assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == list(range(3, 60, 7))
     assert [r for n, r in enumerate(results) if n % 7 != 3] == [n * n for n in range(60) if n % 7 != 3]
 
 
@@ -52,14 +52,14 @@ def test_slow_items_are_answered_one_by_one(monkeypatch):
     """So that a person sees progress, and a build that is killed has lost little."""
     monkeypatch.setattr(pool, "CHUNK_ITEMS", 4)
     answers: list[int] = []
-    receive = pool._Crew._receive
+    receive = pool._ProcessPool._receive
 
-    def note_and_receive(crew, member):
-        found = receive(crew, member)
+    def note_and_receive(pool, member):
+        found = receive(pool, member)
         answers.extend([len(found)] if found else [])
         return found
 
-    monkeypatch.setattr(pool._Crew, "_receive", note_and_receive)
+    monkeypatch.setattr(pool._ProcessPool, "_receive", note_and_receive)
     slowly = partial(square, sleeps_sec=dict.fromkeys(range(3), 1.0))
     assert list(map_in_order(slowly, range(3), 1)) == [0, 1, 4] and answers == [1, 1, 1]
     answers.clear()
@@ -68,7 +68,7 @@ def test_slow_items_are_answered_one_by_one(monkeypatch):
 
 def test_a_hanging_item_is_given_up():
     results = list(map_in_order(partial(square, sleeps_sec={5: 600}), range(12), 2, timeout_sec=4))
-    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [5]
+    assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == [5]
     assert results[5].reason.startswith("timeout:")
 
 

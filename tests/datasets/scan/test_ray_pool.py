@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.scan.pool import Lost, map_in_order
+from datasets.scan.pool import TaskFailed, map_in_order
 from datasets.scan.ray_pool import map_on_ray
 from harness.errors import UserError
 from tests.datasets.stand_in import StandIn, build_set, make_config, paint
@@ -56,7 +56,7 @@ def cluster(monkeypatch) -> Iterator[None]:
 def test_results_come_in_order_and_a_death_loses_one_item():
     assert list(map_on_ray(square, iter(range(100)))) == [n * n for n in range(100)]
     results = list(map_on_ray(square_or_die, range(40)))
-    assert [n for n, result in enumerate(results) if isinstance(result, Lost)] == [21]
+    assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == [21]
     assert list(map_on_ray(square, [])) == []
     with pytest.raises(ZeroDivisionError):
         list(map_on_ray(fail, range(3)))

@@ -96,7 +96,7 @@ def test_all_faults_are_told_at_once(tmp_path, content):
     assert "found 'google', allowed kaggle, car_connection, concept" in faults[5]
 
 
-@pytest.mark.parametrize("part", ["manners", "sources"])
+@pytest.mark.parametrize("part", ["politeness", "sources"])
 def test_a_part_that_is_missing_or_no_mapping(tmp_path, content, part):
     assert faults_of(tmp_path, {key: value for key, value in content.items() if key != part}) == [
         f"{part}: found nothing, allowed a value, see the recipes beside it"

@@ -13,8 +13,8 @@ from scrapers.crawl import client, hosts
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.hosts import Clock, Hosts
 from scrapers.crawl.records import Wanted
-from scrapers.crawl.robots import AGENT, PARSED_HOSTS, RobotsRules, rules_for_us, rules_of_answer
-from tests.scrapers.faulty_site import Reply, SiteNetwork, make_picture, quick_manners
+from scrapers.crawl.robots import AGENT, PARSED_HOSTS, RobotsRules, rules_for_us, rules_of_response
+from tests.scrapers.faulty_site import Reply, SiteNetwork, make_picture, quick_politeness
 
 KIB = 1024
 URLS = [f"http://x.example/{path}" for path in ("", "7", "a" * 3000, "*a" * 100, "a/index.html")]
@@ -55,7 +55,7 @@ def calls_made(text: str) -> int:
 
     sys.setprofile(note)
     try:
-        rules = rules_of_answer(200, text.encode())
+        rules = rules_of_response(200, text.encode())
         for url in URLS:
             rules.refusal(url)
     finally:
@@ -75,7 +75,7 @@ def test_memory_stays_within_50_mb(shape):
     content = SHAPES[shape](500 * KIB).encode()
     tracemalloc.start()
     try:
-        rules_of_answer(200, content).refusal(URLS[1])
+        rules_of_response(200, content).refusal(URLS[1])
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()
@@ -99,7 +99,7 @@ Dissallow: /c
 
 
 def test_the_rules_of_our_groups_are_put_together():
-    rules = rules_of_answer(200, AGENTS_AND_RULES.encode())
+    rules = rules_of_response(200, AGENTS_AND_RULES.encode())
     paths = ["/", "/a", "/a/b", "/a/bc", "/c", "/d"]
     allowed = [path for path in paths if rules.refusal(f"http://x.example{path}") is None]
     assert allowed == ["/", "/a/b", "/d"]
@@ -113,7 +113,7 @@ def test_the_same_rules_as_protego_finds_for_us():
         first, second, third, fourth = k % 7, k // 7 % 7, k // 49 % 7, k // 343
         lines = [f"User-agent: {groups[first]}", rules[second], f"user agent {groups[third]}", rules[fourth]]
         text = "\n".join(lines)
-        expected, found = Protego.parse(text), rules_of_answer(200, text.encode())
+        expected, found = Protego.parse(text), rules_of_response(200, text.encode())
         for path in ("/", "/a", "/b", "/a/b", "/$a"):
             url = f"http://x.example{path}"
             assert expected.can_fetch(url, AGENT) == (found.refusal(url) is None), (text, path)
@@ -122,7 +122,7 @@ def test_the_same_rules_as_protego_finds_for_us():
 
 def test_a_rate_of_any_length_is_a_number():
     rules = b"User-agent: *\nRequest-rate: 1/" + b"9" * 4000
-    assert rules_of_answer(200, rules).gap_sec == 1e9
+    assert rules_of_response(200, rules).gap_sec == 1e9
 
 
 @pytest.mark.parametrize("what", ["rules", "address"])
@@ -132,7 +132,7 @@ def test_other_hosts_are_asked_while_one_s_rules_are_at_work(site, tmp_path, mon
     begun, others_done, in_time = threading.Event(), threading.Event(), []
     site.pages["slow.example/robots.txt"] = Reply(b"User-agent: *\nDisallow: /slow")
 
-    def answer(asked):
+    def response(asked):
         begun.wait(60)
         return Reply(make_picture(1), content_type="image/jpeg")
 
@@ -145,15 +145,15 @@ def test_other_hosts_are_asked_while_one_s_rules_are_at_work(site, tmp_path, mon
 
         return wait_first
 
-    site.pages |= {"quick.example/1.jpg": answer, "slow.example/1.jpg": Reply(make_picture(2), 200, {}, "image/jpeg")}
+    site.pages |= {"quick.example/1.jpg": response, "slow.example/1.jpg": Reply(make_picture(2), 200, {}, "image/jpeg")}
     site.after_reply = lambda asked: others_done.set() if asked.path == "/1.jpg" else None
     if what == "rules":
-        monkeypatch.setattr(client, "rules_of_answer", slow(rules_of_answer, lambda status, body: b"slow" in body))
+        monkeypatch.setattr(client, "rules_of_response", slow(rules_of_response, lambda status, body: b"slow" in body))
     else:
         refusal = slow(RobotsRules.refusal, lambda rules, url: "slow" in url)
         monkeypatch.setattr(RobotsRules, "refusal", lambda rules, url: refusal(rules, url))
     wanted = [Wanted(f"http://{host}.example/1.jpg", "list") for host in ("slow", "quick")]
-    with Fetcher(tmp_path, quick_manners(allow_private=False, request_timeout_sec=90), network) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(allow_private=False, request_timeout_sec=90), network) as fetcher:
         assert fetcher.fetch_pictures(wanted).done == 2
     assert in_time == [True]
 
@@ -162,7 +162,7 @@ def test_few_rules_stay_parsed_and_many_long_ones_are_forgotten(monkeypatch):
     monkeypatch.setattr(hosts, "MAX_RULES_CHARS", 10_000)
 
     async def meet() -> int:
-        known = Hosts(quick_manners(), Clock(), lambda host, reason: None)
+        known = Hosts(quick_politeness(), Clock(), lambda host, reason: None)
         for number in range(50):
             async with known.use(f"http://{number}.example") as host:
                 host.take_rules(RobotsRules("x" * 1000), 60)

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import Tally, Wanted
-from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_manners
+from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
 
 
@@ -128,12 +128,14 @@ def test_the_same_address_and_the_same_picture_twice(site, tmp_path):
 def test_who_we_are_is_said_in_every_request_and_no_cookie_is_kept(site, tmp_path):
     site.pages["/a.jpg"] = Reply(make_picture(1), headers={"Set-Cookie": "id=1; Path=/"}, content_type="image/jpeg")
     site.pages["/b.jpg"] = Reply(make_picture(2), content_type="image/jpeg")
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.fetch_pictures([Wanted(site.url("/a.jpg"), "list")])
         fetcher.fetch_pictures([Wanted(site.url("/b.jpg"), "list")])
     assert site.paths() == ["/robots.txt", "/a.jpg", "/b.jpg"]
     for asked in site.asked:
-        assert asked.headers["User-Agent"] == quick_manners().user_agent == "carforge/0.1.0 (+tests@carforge.example)"
+        assert (
+            asked.headers["User-Agent"] == quick_politeness().user_agent == "carforge/0.1.0 (+tests@carforge.example)"
+        )
         assert "Cookie" not in asked.headers
     assert site.asked[1].headers["Accept-Encoding"] == "identity"
 
@@ -141,7 +143,7 @@ def test_who_we_are_is_said_in_every_request_and_no_cookie_is_kept(site, tmp_pat
 def test_what_the_source_knows_is_in_the_ledger(site, tmp_path):
     site.pages["/a.jpg"] = Reply(make_picture(1), headers={"ETag": '"x"'}, content_type="image/jpeg")
     wanted = Wanted(site.url("/a.jpg"), "commons", "http://p.example", "Audi", {"MSRP": 1}, "CC0", "Ann", "A\udcff")
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.fetch_pictures(iter([wanted]))
     (line,) = lines_of(tmp_path)
     fields = "url status reason http sha256 bytes content_type when file source page class specs license author title"
@@ -159,7 +161,7 @@ def test_local_pictures_share_store_and_ledger(tmp_path):
         (bytes(100_000), "folder:big"),
         (make_picture(2), "archive:x.zip#a.jpg"),  # it is there
     ]
-    with PictureSet(tmp_path, quick_manners()) as pictures:
+    with PictureSet(tmp_path, quick_politeness()) as pictures:
         said = [pictures.add_local(content, Wanted(url, url.partition(":")[0])) for content, url in given]
     assert said == ["done", "done", "refused", "refused", "done"]
     assert [line["status"] for line in lines_of(tmp_path)] == said[:-1]
@@ -167,9 +169,9 @@ def test_local_pictures_share_store_and_ledger(tmp_path):
 
 
 def test_a_second_crawl_on_the_same_folder_is_refused(tmp_path):
-    with Fetcher(tmp_path, quick_manners()), pytest.raises(UserError, match="is at work here"):
-        Fetcher(tmp_path, quick_manners()).__enter__()
-    with Fetcher(tmp_path, quick_manners()):
+    with Fetcher(tmp_path, quick_politeness()), pytest.raises(UserError, match="is at work here"):
+        Fetcher(tmp_path, quick_politeness()).__enter__()
+    with Fetcher(tmp_path, quick_politeness()):
         pass
 
 
@@ -187,7 +189,7 @@ def test_wanted_is_read_as_it_goes_and_may_read_pages_meanwhile(site, tmp_path, 
             max_ahead = max(max_ahead, taken - len(fetcher.ledger.settled))
             yield Wanted(site.url(path), "list")
 
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         assert fetcher.fetch_pictures(source(fetcher)).done == 40
     assert max_ahead <= 6 and site.paths().count("/list") == 1
 
@@ -202,7 +204,7 @@ def test_a_source_that_fails_does_not_lose_what_was_fetched(site, tmp_path):
         seen.wait(10)
         raise UserError("the page's shape has changed")
 
-    with Fetcher(tmp_path, quick_manners(total_concurrency=1)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(total_concurrency=1)) as fetcher:
         with pytest.raises(UserError, match="shape has changed"):
             fetcher.fetch_pictures(source())
         assert fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures]).total == 3
@@ -219,7 +221,7 @@ def test_a_source_that_fails_does_not_wait_for_a_host_that_wants_pauses(site, tm
         asked.wait(10)
         raise UserError("the page's shape has changed")
 
-    with Fetcher(tmp_path, quick_manners()) as fetcher, pytest.raises(UserError, match="shape has changed"):
+    with Fetcher(tmp_path, quick_politeness()) as fetcher, pytest.raises(UserError, match="shape has changed"):
         fetcher.fetch_pictures(source())  # soon, not after 290 s
     assert site.paths() == ["/robots.txt"]
 
@@ -227,7 +229,7 @@ def test_a_source_that_fails_does_not_wait_for_a_host_that_wants_pauses(site, tm
 def test_a_full_disk_ends_the_crawl_and_keeps_the_ledger_whole(site, tmp_path, monkeypatch):
     pictures = site.add_pictures(6)
     full = Mock(side_effect=OSError(28, "No space left on device", "files"))
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.fetch_pictures([Wanted(site.url("/pictures/0.jpg"), "list")])
         monkeypatch.setattr("scrapers.crawl.store.atomic_write", full)
         with pytest.raises(OSError, match="No space"):
@@ -239,8 +241,8 @@ def test_a_host_that_is_down_is_left_alone(site, tmp_path):
     network = SiteNetwork(site, {"down.example": ["151.101.9.9"], "up.example": ["151.101.1.1"]})
     site.pages["up.example/robots.txt"] = Reply(b"")
     site.pages["/x.jpg"] = Reply(status=500)
-    manners = quick_manners(allow_private=False, attempts=2, stop_after_failures=3, per_host_concurrency=1)
-    with Fetcher(tmp_path, manners, network, FakeClock()) as fetcher:
+    politeness = quick_politeness(allow_private=False, attempts=2, stop_after_failures=3, per_host_concurrency=1)
+    with Fetcher(tmp_path, politeness, network, FakeClock()) as fetcher:
         down = fetcher.fetch_pictures([Wanted(f"http://down.example/{n}.jpg", "list") for n in range(9)])
         up = fetcher.fetch_pictures([Wanted(f"http://up.example/x.jpg?{n}", "list") for n in range(9)])
     assert down == Tally(left=9) and network.connected.count("151.101.9.9") == 2

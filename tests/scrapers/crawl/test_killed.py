@@ -14,7 +14,7 @@ from tests.scrapers.faulty_site import Reply, Site
 CRAWL = """
 import os, signal, sys
 from pathlib import Path
-from tests.scrapers.faulty_site import quick_manners
+from tests.scrapers.faulty_site import quick_politeness
 from harness.cli import run_command
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import Wanted, raise_if_left
@@ -35,7 +35,7 @@ def counted(name):
     setattr(os, name, call)
 
 def crawl():
-    with Fetcher(folder, quick_manners()) as fetcher:
+    with Fetcher(folder, quick_politeness()) as fetcher:
         for name in ("write", "replace", "fsync"):
             counted(name)
         tally = fetcher.fetch_pictures(Wanted(url, "list") for url in urls)

@@ -12,7 +12,7 @@ from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import Ledger, picture_line, url_key, valid_line
 from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.store import PictureFiles
-from tests.scrapers.faulty_site import fetch, make_picture, quick_manners
+from tests.scrapers.faulty_site import fetch, make_picture, quick_politeness
 
 NOTHING = Wanted("http://a.example/1.jpg", "list")
 
@@ -117,17 +117,17 @@ def test_a_picture_that_has_gone_from_the_disk_is_asked_for_again(site, tmp_path
 
 
 def test_leftovers_of_a_killed_process_go(tmp_path):
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.add_local(make_picture(1), NOTHING)
     (picture,) = (tmp_path / "files").rglob("*.jpg")
     (picture.parent / ".tmp-123-x.jpg").write_bytes(b"half")
-    with Fetcher(tmp_path, quick_manners()):
+    with Fetcher(tmp_path, quick_politeness()):
         pass
     assert list(picture.parent.iterdir()) == [picture]
 
 
 def test_a_damaged_file_is_written_again_when_its_picture_comes_again(tmp_path):
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.add_local(make_picture(1), NOTHING)
         (picture,) = (tmp_path / "files").rglob("*.jpg")
         picture.write_bytes(b"something else")

@@ -12,7 +12,7 @@ from stamina.instrumentation import set_on_retry_hooks
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import Tally, Wanted
 from scrapers.crawl.response import retry_after_sec
-from tests.scrapers.faulty_site import Asked, FakeClock, Reply, Site, SiteNetwork, fetch, make_picture, quick_manners
+from tests.scrapers.faulty_site import Asked, FakeClock, Reply, Site, SiteNetwork, fetch, make_picture, quick_politeness
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def test_retry_after_pauses_the_whole_host(site, tmp_path, clock):
 def test_too_many_requests_without_a_time_pauses_the_host_too(site, tmp_path, clock):
     pictures = list(site.add_pictures(3))
     site.pages[pictures[0]] = Reply(status=429)
-    manners = {"per_host_concurrency": 1, "backoff_sec": 0.02, "max_backoff_sec": 0.02, "attempts": 2}
-    fetch(tmp_path, map(site.url, pictures), clock, **manners)
+    politeness = {"per_host_concurrency": 1, "backoff_sec": 0.02, "max_backoff_sec": 0.02, "attempts": 2}
+    fetch(tmp_path, map(site.url, pictures), clock, **politeness)
     refused_at = [asked.at for asked in site.asked if asked.path == pictures[0]]
     after = min(asked.at for asked in site.asked if asked.at > refused_at[0])
     assert len(refused_at) == 2 and after >= refused_at[0] + 0.02 - 1e-9
@@ -119,7 +119,7 @@ def test_so_many_at_once_and_no_more(tmp_path, per_host, total, expected):
         for path in pictures:
             site.pages[path] = wait_for_others
         limits = {"per_host_concurrency": per_host, "total_concurrency": total}
-        with Fetcher(tmp_path, quick_manners(silence_timeout_sec=5, **limits)) as fetcher:
+        with Fetcher(tmp_path, quick_politeness(silence_timeout_sec=5, **limits)) as fetcher:
             fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures])
     assert most == expected
 
@@ -139,7 +139,7 @@ def test_a_slow_host_does_not_hold_up_another(tmp_path):
         site.pages["quick.example/robots.txt"] = Reply(b"")
         names = list(site.add_pictures(20))
         wanted = [Wanted(f"http://{host}.example{path}", "list") for path in names for host in ("slow", "quick")]
-        with Fetcher(tmp_path, quick_manners(allow_private=False, total_concurrency=1), network, clock) as fetcher:
+        with Fetcher(tmp_path, quick_politeness(allow_private=False, total_concurrency=1), network, clock) as fetcher:
             assert fetcher.fetch_pictures(wanted).done == 40
     assert min(gaps([asked for asked in site.asked if asked.host == "slow.example"])) >= 100 - 1e-6
 
@@ -148,8 +148,8 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(tmp_path):
     waits = []
     with Site() as site:
         site.pages["/a.jpg"] = Reply(status=500)
-        manners = quick_manners(backoff_sec=0.01, max_backoff_sec=0.04, attempts=6)
-        with Fetcher(tmp_path, manners) as fetcher:
+        politeness = quick_politeness(backoff_sec=0.01, max_backoff_sec=0.04, attempts=6)
+        with Fetcher(tmp_path, politeness) as fetcher:
             assert fetcher.fetch_pictures([]).total == 0  # the client is there now
             set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
             fetcher.fetch_pictures([Wanted(site.url("/a.jpg"), "list")])

@@ -11,7 +11,7 @@ from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.page import MAX_PAGE_BYTES
 from scrapers.crawl.page_text import CHARSETS, READING, decode, to_charset
 from scrapers.crawl.records import FetchError
-from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, quick_manners
+from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, quick_politeness
 
 DAY = 86400
 
@@ -25,12 +25,12 @@ def conditional(asked):
 def test_a_page_is_asked_for_again_only_when_it_is_old_and_only_if_it_has_changed(site, tmp_path):
     site.pages["/a"], clock = conditional, FakeClock()
     for _ in range(2):  # in two runs
-        with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+        with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
             for _ in range(3):
                 page = fetcher.get_page(site.url("/a#part"))
                 assert (page.text, page.url) == ("<p>an A5", site.url("/a"))
     assert site.paths().count("/a") == 1
-    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
         clock.seconds += 8 * DAY
         assert fetcher.get_page(site.url("/a")).text == "<p>an A5"
         again = site.asked[-1]
@@ -49,7 +49,7 @@ def test_a_page_is_asked_for_again_only_when_it_is_old_and_only_if_it_has_change
 
 def test_a_page_that_is_gone_is_not_asked_for_again_soon(site, tmp_path):
     clock = FakeClock()
-    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
         for _ in range(2):
             with pytest.raises(FetchError) as lost:
                 fetcher.get_page(site.url("/none"))
@@ -61,7 +61,7 @@ def test_a_page_that_is_gone_is_not_asked_for_again_soon(site, tmp_path):
 
 
 def test_a_page_that_failed_is_asked_for_again(site, tmp_path):
-    with Fetcher(tmp_path, quick_manners(attempts=2)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(attempts=2)) as fetcher:
         site.pages["/a"] = Reply(status=500)
         with pytest.raises(FetchError) as lost:
             fetcher.get_page(site.url("/a"))
@@ -72,7 +72,7 @@ def test_a_page_that_failed_is_asked_for_again(site, tmp_path):
 
 def test_a_spoiled_cache_is_asked_for_again(site, tmp_path):
     site.pages["/a"] = Reply(b"good")
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.get_page(site.url("/a"))
         (cached,) = (tmp_path / "pages").rglob("*.json")
         whole = cached.read_text()
@@ -88,7 +88,7 @@ def test_a_key_goes_to_the_first_host_alone_and_is_written_nowhere(site, tmp_pat
     for path, target in (("q", "/r"), ("r", "http://other.example/s")):
         site.pages[f"api.example/{path}"] = Reply(status=302, headers={"Location": target})
     site.pages["other.example/s"] = Reply(b'{"a": 1}', content_type="application/json")
-    with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(allow_private=False), network) as fetcher:
         page = fetcher.get_page("http://api.example/q", headers={"X-Key": "secret-7"})
     assert page.url == "http://other.example/s" and json.loads(page.text) == {"a": 1}
     sent = {asked.path: "X-Key" in asked.headers for asked in site.asked if asked.path != "/robots.txt"}
@@ -101,7 +101,7 @@ def test_an_interface_for_programs_keeps_the_pace_but_not_the_rules_for_crawlers
     clock = FakeClock()
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /w/\nCrawl-delay: 9")
     site.pages["/w/api"] = Reply(b"{}", headers={"X-Robots-Tag": "noindex"}, content_type="application/json")
-    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
         with pytest.raises(FetchError, match="disallows"):
             fetcher.get_page(site.url("/w/api"))
         assert fetcher.get_page(site.url("/w/api"), api=True).text == "{}"
@@ -110,7 +110,7 @@ def test_an_interface_for_programs_keeps_the_pace_but_not_the_rules_for_crawlers
 
 def test_what_is_no_page_is_refused(site, tmp_path):
     site.pages["/a"] = Reply(b"\xff\xd8\xff\0\0\0", content_type="text/html")
-    with Fetcher(tmp_path, quick_manners()) as fetcher, pytest.raises(FetchError, match="not_a_page"):
+    with Fetcher(tmp_path, quick_politeness()) as fetcher, pytest.raises(FetchError, match="not_a_page"):
         fetcher.get_page(site.url("/a"))
 
 
@@ -120,7 +120,7 @@ def test_a_packed_page_is_unpacked_and_a_bomb_is_not(site, tmp_path):
     site.pages["/bomb"] = Reply(gzip.compress(bytes(8 << 20)), headers=packed)
     site.pages["/twice"] = Reply(gzip.compress(gzip.compress(b"x")), headers={"Content-Encoding": "gzip, gzip"})
     site.pages["/br"] = Reply(b"?", headers={"Content-Encoding": "br"})
-    with Fetcher(tmp_path, quick_manners(attempts=1)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(attempts=1)) as fetcher:
         assert fetcher.get_page(site.url("/a")).text == "süß"
         for path, reason in {"/bomb": "too_large", "/twice": "encoding", "/br": "encoding"}.items():
             with pytest.raises(FetchError, match=reason):
@@ -176,7 +176,7 @@ def test_a_page_that_is_costly_to_read_is_refused_and_remembered(site, tmp_path,
     monkeypatch.setattr(READING, "cpu_sec", 0.3)
     READING.stop()
     site.pages["/a"], site.pages["/b"] = Reply(NESTED), Reply(b"<p>an A5")
-    with Fetcher(tmp_path, quick_manners(max_bytes=1 << 20)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(max_bytes=1 << 20)) as fetcher:
         for _ in range(2):
             with pytest.raises(FetchError, match="page: reading it takes more than 0.3 s of CPU time") as refusal:
                 fetcher.get_page(site.url("/a"))
@@ -190,14 +190,14 @@ def test_pages_are_read_neither_here_nor_in_the_loop(site, tmp_path, monkeypatch
     """Selectolax in this process would fail."""
     monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
     site.pages["/a"] = Reply(b'<meta name="robots" content="noai">')
-    with Fetcher(tmp_path, quick_manners()) as fetcher, pytest.raises(FetchError, match="optout: <meta"):
+    with Fetcher(tmp_path, quick_politeness()) as fetcher, pytest.raises(FetchError, match="optout: <meta"):
         fetcher.get_page(site.url("/a"))
 
 
 def test_a_page_has_a_bound_of_its_own(site, tmp_path):
     site.pages["/a"] = Reply(b"a" * (MAX_PAGE_BYTES + 1))
     site.pages["/b"] = Reply(b"b" * MAX_PAGE_BYTES)
-    with Fetcher(tmp_path, quick_manners(max_bytes=32 << 20)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(max_bytes=32 << 20)) as fetcher:
         with pytest.raises(FetchError, match=f"too_large: {MAX_PAGE_BYTES + 1} bytes, allowed {MAX_PAGE_BYTES}"):
             fetcher.get_page(site.url("/a"))
         assert len(fetcher.get_page(site.url("/b")).text) == MAX_PAGE_BYTES

@@ -6,8 +6,8 @@ from harness.errors import Interrupted
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.optout import header_opt_out, page_opt_out
 from scrapers.crawl.records import FetchError, HostStopped, Tally, Wanted, raise_if_left
-from scrapers.crawl.robots import MAX_ROBOTS_BYTES, rules_of_answer
-from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_manners
+from scrapers.crawl.robots import MAX_ROBOTS_BYTES, rules_of_response
+from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
 
 RULES = b"""\xef\xbb\xbfUser-agent: otherbot
@@ -50,7 +50,7 @@ def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
             status=302, headers={"Location": f"http://two.example/{name}.jpg"}
         )
         site.pages[f"two.example/{name}.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    with Fetcher(tmp_path, quick_manners(allow_private=False), network) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(allow_private=False), network) as fetcher:
         wanted = [Wanted(f"http://one.example/{name}.jpg", "list") for name in ("open", "closed")]
         assert fetcher.fetch_pictures(wanted) == Tally(done=1, refused=1)
     asked = [(asked.host, asked.path) for asked in site.asked]
@@ -71,7 +71,7 @@ def test_no_rules_and_hidden_rules(site, tmp_path, status, expected):
 def test_rules_that_cannot_be_had_stop_the_host_until_another_run(site, tmp_path, fault, capsys):
     pictures = site.add_pictures(3)
     site.fault_for = lambda path, before: fault if path == "/robots.txt" else None
-    with Fetcher(tmp_path, quick_manners(attempts=2, request_timeout_sec=0.3)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(attempts=2, request_timeout_sec=0.3)) as fetcher:
         tally = fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures])
         with pytest.raises(HostStopped):
             fetcher.get_page(site.url("/page"))
@@ -86,7 +86,7 @@ def test_rules_that_cannot_be_had_stop_the_host_until_another_run(site, tmp_path
 def test_rules_are_asked_for_once_a_day(site, tmp_path):
     clock = FakeClock()
     pictures = [site.url(path) for path in site.add_pictures(9)]
-    with Fetcher(tmp_path, quick_manners(), clock=clock) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
         fetcher.fetch_pictures([Wanted(url, "list") for url in pictures[:8]])
         clock.seconds += 23 * 3600
         fetcher.fetch_pictures([Wanted(pictures[8], "list")])
@@ -114,7 +114,7 @@ def test_rules_without_an_end_are_read_up_to_there(site, tmp_path):
 
 def test_half_a_rule_at_the_cut_is_no_rule():
     rules = b"User-agent: *\n" + b"#" * (MAX_ROBOTS_BYTES - 27) + b"\nDisallow: /abc"
-    assert rules_of_answer(200, rules).refusal("http://x.example/ab.jpg") is None
+    assert rules_of_response(200, rules).refusal("http://x.example/ab.jpg") is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_half_a_rule_at_the_cut_is_no_rule():
     ],
 )
 def test_the_pace_that_rules_ask_for(rules, gap_sec):
-    assert rules_of_answer(200, rules).gap_sec == gap_sec
+    assert rules_of_response(200, rules).gap_sec == gap_sec
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_pictures_and_pages_with_wishes_are_refused_with_the_reason(site, tmp_pa
     reasons = {line["url"][-5]: line["reason"] for line in lines_of(tmp_path / "1")}
     wish = "optout: X-Robots-Tag: "
     assert reasons == {"a": f"{wish}noai", "b": f"{wish}noimageai", "c": None, "d": "http: 404"}
-    with Fetcher(tmp_path / "1", quick_manners()) as fetcher:
+    with Fetcher(tmp_path / "1", quick_politeness()) as fetcher:
         with pytest.raises(FetchError, match="optout: <meta") as refusal:
             fetcher.get_page(site.url("/page"))
         assert refusal.value.status == "refused"

@@ -8,7 +8,7 @@ import pytest
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import FetchError, Wanted
 from scrapers.crawl.ssrf_guard import GuardedNetwork, PrivateAddress, check_url, is_public
-from tests.scrapers.faulty_site import Reply, SiteNetwork, fetch, make_picture, quick_manners
+from tests.scrapers.faulty_site import Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
 
 PRIVATE = """127.0.0.1 127.255.255.254 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0
@@ -93,7 +93,7 @@ def test_no_connection_to_a_private_address_whatever_is_tried(site, tmp_path):
     site.pages["hop.example/robots.txt"] = Reply(status=302, headers={"Location": "http://127.0.0.1/robots.txt"})
     network = SiteNetwork(site, {**NAMES, "hop.example": ["151.101.4.4"]})
     urls = [*bad, *hops, "http://hop.example/good.jpg", "http://cars.example/good.jpg"]
-    with Fetcher(tmp_path, quick_manners(allow_private=False, attempts=2), network) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(allow_private=False, attempts=2), network) as fetcher:
         tally = fetcher.fetch_pictures([Wanted(url, "list") for url in urls])
     assert set(network.connected) == {"151.101.1.1", "151.101.2.2", "151.101.4.4"}
     by_url = {line["url"]: line for line in lines_of(tmp_path)}
@@ -142,7 +142,7 @@ def test_tls_still_checks_the_name(tmp_path):
     async def connect(address, port, *_):
         return Stream()
 
-    with Fetcher(tmp_path, quick_manners(attempts=1), GuardedNetwork(resolve=resolve, connect=connect)) as fetcher:
+    with Fetcher(tmp_path, quick_politeness(attempts=1), GuardedNetwork(resolve=resolve, connect=connect)) as fetcher:
         fetcher.fetch_pictures([Wanted("https://cars.example/a.jpg", "list")])
     assert names == [("cars.example", True, "CERT_REQUIRED")]
 

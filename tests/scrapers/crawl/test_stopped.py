@@ -12,12 +12,12 @@ from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.loop_thread import AT_ONCE_SEC, GRACE_SEC
 from scrapers.crawl.records import Wanted
 from tests.commands import python_at_work, wait_until
-from tests.scrapers.faulty_site import quick_manners
+from tests.scrapers.faulty_site import quick_politeness
 
 CRAWL = """
 import os, sys, time
 from pathlib import Path
-from tests.scrapers.faulty_site import quick_manners
+from tests.scrapers.faulty_site import quick_politeness
 from harness.cli import run_command
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import Wanted
@@ -33,7 +33,7 @@ def wanted(url):
 
 def crawl():
     url, source = None, wanted
-    with Fetcher(folder, quick_manners(silence_timeout_sec=900, request_timeout_sec=900)) as fetcher:
+    with Fetcher(folder, quick_politeness(silence_timeout_sec=900, request_timeout_sec=900)) as fetcher:
         CASE
         fetcher.fetch_pictures(map(source, [url or sys.argv[2], ""]))
 
@@ -43,7 +43,7 @@ run_command(crawl)
 CASES = {
     "a transfer": ("pass", 1),
     "a name server": ("import socket; socket.getaddrinfo = hang; url = 'http://a.example/1.jpg'", 1),
-    "reading robots.txt": ("from scrapers.crawl import client; client.rules_of_answer = hang", 1),
+    "reading robots.txt": ("from scrapers.crawl import client; client.rules_of_response = hang", 1),
     "checking an address": ("from scrapers.crawl.robots import RobotsRules; RobotsRules.refusal = hang", 1),
     "the loop": ("from scrapers.crawl.client import Client; Client._rules = hang", 2),
     "the source, and the loop": (
@@ -84,7 +84,7 @@ def test_what_is_in_flight_has_less_than_two_seconds():
 
 
 def test_a_pause_that_nobody_stops_comes_to_its_end(tmp_path):
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.pause(0.01)
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
         with pytest.raises(Interrupted):
@@ -94,7 +94,7 @@ def test_a_pause_that_nobody_stops_comes_to_its_end(tmp_path):
 
 
 def test_a_ledger_that_is_closed_is_no_file_of_anybody(tmp_path: Path):
-    with Fetcher(tmp_path, quick_manners()) as fetcher:
+    with Fetcher(tmp_path, quick_politeness()) as fetcher:
         descriptor = fetcher.ledger.descriptor
     assert fetcher.ledger.descriptor != descriptor
     with pytest.raises(OSError):

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.politeness import Manners
+from scrapers.crawl.politeness import Politeness
 from scrapers.crawl.records import Tally
 from tests.harness.pictures import encoded
 
-NOBODY = Manners.model_validate({"contact": "nobody@localhost.invalid"})
+NOBODY = Politeness.model_validate({"contact": "nobody@localhost.invalid"})
 GOOD = "data/audi/good.jpg"
 SEED_NAME = "Audi_A5_2013_43_18_210_20_4_73_54_182_24_FWD_4_2_Convertible_eUH.jpg"  # as the dump calls its files
 

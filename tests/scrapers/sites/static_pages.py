@@ -34,7 +34,7 @@ class StaticPages:
         self.headers.append(dict(headers or {}))
         self.api_calls.append(api)
         self.fresh_days.append(fresh_days)
-        found = self.answer(url)
+        found = self.response(url)
         if isinstance(found, list):
             found = found.pop(0)
         if isinstance(found, Exception):
@@ -44,7 +44,7 @@ class StaticPages:
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def answer(self, url: str) -> "str | Exception | list[str]":
+    def response(self, url: str) -> "str | Exception | list[str]":
         return self.table.get(url, FetchError(url, "gone", "http: 404", 404))
 
 
@@ -55,7 +55,7 @@ class SameAnswer(StaticPages):
         super().__init__({})
         self.found = found
 
-    def answer(self, url: str) -> str | Exception:
+    def response(self, url: str) -> str | Exception:
         return self.found
 
 

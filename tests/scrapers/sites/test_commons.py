@@ -48,13 +48,13 @@ class FakeApi(StaticPages):
     def queries(self) -> list[dict[str, str]]:
         return [dict(parse_qsl(urlsplit(url).query)) for url in self.asked]
 
-    def answer(self, url: str) -> str:
+    def response(self, url: str) -> str:
         assert url.startswith(API + "?") and self.api_calls[-1] and not self.headers[-1]
         waiting = self.answers.get(self.queries[-1]["gcmtitle"].removeprefix("Category:"), [])
         return json.dumps(waiting.pop(0) if waiting else {"batchcomplete": True})
 
 
-def answer(*members: dict, more: dict | None = None) -> dict:
+def response(*members: dict, more: dict | None = None) -> dict:
     found: dict = {"query": {"pages": list(members)}}
     return found | ({"continue": more} if more else {"batchcomplete": True})
 
@@ -69,7 +69,7 @@ def test_licence_author_title_and_page_are_kept():
         "LicenseUrl": "https://creativecommons.org/licenses/by-sa/4.0",
         "Artist": '<a href="//commons.example/wiki/User:Jane" title="User:Jane">Jane  <b>Doe</b></a>\n',
     }
-    assert find(FakeApi(answer(a_file("Audi e-tron GT (2018) v1.2.jpg", 4000, "image/jpeg", **about)))) == [
+    assert find(FakeApi(response(a_file("Audi e-tron GT (2018) v1.2.jpg", 4000, "image/jpeg", **about)))) == [
         Wanted(
             "https://upload.example/thumb/960px-Audi_e-tron_GT_(2018)_v1.2.jpg",  # without utm_source
             "commons",
@@ -82,7 +82,7 @@ def test_licence_author_title_and_page_are_kept():
 
 
 def test_what_is_not_stated_stays_unknown():
-    api = FakeApi(answer(a_file("a.jpg"), a_file("b.jpg", LicenseShortName="Public domain")))
+    api = FakeApi(response(a_file("a.jpg"), a_file("b.jpg", LicenseShortName="Public domain")))
     assert [(item.license, item.author) for item in find(api)] == [(None, None), ("Public domain", None)]
 
 
@@ -90,9 +90,9 @@ def test_answers_are_continued_until_nothing_is_left():
     """Two kinds of continuation: more members, and more imageinfo for members that stood in the answer before."""
     late = a_file("late.jpg", LicenseShortName="CC0")
     api = FakeApi(
-        answer(a_file("1.jpg"), without_info(late), more={"iicontinue": "x|1", "continue": "||"}),
-        answer(without_info(a_file("1.jpg")), late, more={"gcmcontinue": "page|2", "continue": "gcmcontinue||"}),
-        answer(a_file("2.jpg")),
+        response(a_file("1.jpg"), without_info(late), more={"iicontinue": "x|1", "continue": "||"}),
+        response(without_info(a_file("1.jpg")), late, more={"gcmcontinue": "page|2", "continue": "gcmcontinue||"}),
+        response(a_file("2.jpg")),
     )
     assert [(item.title, item.license) for item in find(api)] == [("1", None), ("late", "CC0"), ("2", None)]
     assert [(query.get("gcmcontinue"), query.get("iicontinue")) for query in api.queries] == [
@@ -104,11 +104,11 @@ def test_answers_are_continued_until_nothing_is_left():
 
 def tree_of_categories() -> FakeApi:
     others = {
-        "By brand": [answer(a_file("top.jpg"), a_file("brand.jpg"), a_category("Audi"), a_category("By brand"))],
-        "Loop": [answer(a_category(CONCEPTS))],
-        "Audi": [answer(a_file("audi.jpg"))],
+        "By brand": [response(a_file("top.jpg"), a_file("brand.jpg"), a_category("Audi"), a_category("By brand"))],
+        "Loop": [response(a_category(CONCEPTS))],
+        "Audi": [response(a_file("audi.jpg"))],
     }
-    return FakeApi(answer(a_file("top.jpg"), a_category("By brand"), a_category("Loop")), **others)
+    return FakeApi(response(a_file("top.jpg"), a_category("By brand"), a_category("Loop")), **others)
 
 
 def test_sub_categories_to_a_depth_and_no_file_twice():
@@ -130,20 +130,20 @@ def test_only_pictures_of_our_kinds_at_the_width_asked_for(capsys):
         a_file("c.png", mime="image/png"),
         a_file("small.jpg", width=800),
     ]
-    api = FakeApi(answer(*files))
+    api = FakeApi(response(*files))
     assert [item.url for item in find(api, width_px=960)] == [
         "https://upload.example/thumb/960px-c.png",
         "https://upload.example/small.jpg",  # never enlarged
     ]
     assert api.queries[0]["iiurlwidth"] == "960"
     assert "2 files are no jpeg, png or webp" in capsys.readouterr().err
-    api = FakeApi(answer(a_file("c.jpg")))
+    api = FakeApi(response(a_file("c.jpg")))
     assert [item.url for item in find(api, width_px=None)] == ["https://upload.example/c.jpg"]
     assert "iiurlwidth" not in api.queries[0]
 
 
 def test_the_interface_is_asked_as_its_etiquette_wants():
-    api = FakeApi(answer(a_file("a.jpg")))
+    api = FakeApi(response(a_file("a.jpg")))
     find(api)
     query = api.queries[0]
     assert (query["action"], query["generator"], query["prop"]) == ("query", "categorymembers", "imageinfo")
@@ -153,7 +153,7 @@ def test_the_interface_is_asked_as_its_etiquette_wants():
 
 def test_servers_that_are_behind_are_given_time():
     lagging = {"error": {"code": "maxlag", "info": "Waiting for 10.0.0.1: 7 seconds lagged", "lag": 7.5}}
-    api = FakeApi(lagging, lagging, answer(a_file("a.jpg")))
+    api = FakeApi(lagging, lagging, response(a_file("a.jpg")))
     assert len(find(api)) == 1 and api.pauses == [7.5, 15.0]
     assert api.fresh_days == [7, 0, 0]  # else the cached excuse would be read again
     api = FakeApi(*[lagging] * 50)
@@ -164,7 +164,7 @@ def test_servers_that_are_behind_are_given_time():
 
 @pytest.mark.parametrize(("lag", "pause_sec"), [(1e12, 60), (-3, 5), (float("nan"), 5), ("soon", 5), (None, 5)])
 def test_a_pause_is_the_fetcher_s_and_has_bounds(lag, pause_sec):
-    api = FakeApi({"error": {"code": "maxlag", "lag": lag}}, answer(a_file("a.jpg")))
+    api = FakeApi({"error": {"code": "maxlag", "lag": lag}}, response(a_file("a.jpg")))
     assert len(find(api)) == 1 and api.pauses == [pause_sec]
 
 
@@ -175,7 +175,7 @@ def test_an_author_that_is_made_to_be_slow_is_read_in_part():
 
 def test_an_error_and_an_answer_of_another_shape_are_told():
     refused = {"error": {"code": "invalidcategory", "info": "The category name you entered is not valid."}}
-    stuck = answer(a_file("a.jpg"), more={"gcmcontinue": "same", "continue": "-||"})
+    stuck = response(a_file("a.jpg"), more={"gcmcontinue": "same", "continue": "-||"})
     with pytest.raises(UserError, match="invalidcategory: The category name"):
         find(FakeApi(refused))
     other_shapes = {"batchcomplete": FakeApi({"warnings": {}}), "continuation": FakeApi(*[stuck] * 3)}
@@ -185,13 +185,13 @@ def test_an_error_and_an_answer_of_another_shape_are_told():
 
 
 def test_an_empty_category_is_told_and_nothing_at_all_is_an_error(capsys):
-    assert len(find(FakeApi(answer(a_file("a.jpg"))), "Category:Concept_automobiles", "No such")) == 1
+    assert len(find(FakeApi(response(a_file("a.jpg"))), "Category:Concept_automobiles", "No such")) == 1
     assert "Category:No such is empty or not there" in capsys.readouterr().err
     with pytest.raises(UserError, match="found no picture in No such"):
         find(FakeApi(), "No such")
 
 
 def test_files_are_found_while_they_are_wanted():
-    api = FakeApi(answer(a_file("a.jpg"), more={"gcmcontinue": "2", "continue": "x"}))
+    api = FakeApi(response(a_file("a.jpg"), more={"gcmcontinue": "2", "continue": "x"}))
     next(Commons([CONCEPTS]).find(api))
     assert len(api.queries) == 1

@@ -11,7 +11,7 @@ from harness.errors import Interrupted, UserError
 from scrapers.__main__ import run_check, run_plan
 from scrapers.plan import make_plan
 from scrapers.sites import car_connection, commons
-from tests.scrapers.faulty_site import CONTACT, Reply, Site, make_picture, quick_manners
+from tests.scrapers.faulty_site import CONTACT, Reply, Site, make_picture, quick_politeness
 from tests.scrapers.local.local_set import LocalSet, tree_of
 from tests.scrapers.sites.static_pages import CAR_PAGES, FOLDER
 
@@ -20,11 +20,11 @@ API = "/w/api.php"
 
 @pytest.fixture
 def sources(site, tmp_path, monkeypatch):
-    """The shipped recipes, led to this machine, with manners that may ask it and need no patience."""
+    """The shipped recipes, led to this machine, with politeness that may ask it and need no patience."""
     for owner, name, path in ((car_connection, "SITE", ""), (car_connection, "PICTURES", ""), (commons, "API", API)):
         monkeypatch.setattr(owner, name, site.url(path))
     content = yaml.safe_load(SOURCES_PATH.read_text())
-    content["manners"] = quick_manners().model_dump() | {"contact": None}
+    content["politeness"] = quick_politeness().model_dump() | {"contact": None}
     path = tmp_path / "quick.yaml"
     path.write_text(yaml.safe_dump(content))
     return load_sources(path)
@@ -72,7 +72,7 @@ def test_a_first_page_that_cannot_be_had(site, sources):
     site.pages["/robots.txt"] = Reply(b"User-agent: carforge\nDisallow: /\n", content_type="text/plain")
     with pytest.raises(UserError, match="new-cars: robots"):  # not at all
         run_plan(plan, sources, CONTACT)
-    assert site.paths().count("/new-cars") == sources.manners["attempts"]
+    assert site.paths().count("/new-cars") == sources.politeness["attempts"]
 
 
 def test_commons_through_the_real_fetcher(site, tmp_path, sources):
@@ -89,8 +89,8 @@ def test_commons_through_the_real_fetcher(site, tmp_path, sources):
         {"pageid": 1, "ns": 6, "title": f"File:{title}.jpg", "imageinfo": [info | {"url": site.url(path)}]}
         for title, path in (("One", "/one.jpg?utm_source=x"), ("Two", "/private/two.jpg"))
     ]
-    answer = json.dumps({"batchcomplete": True, "query": {"pages": files}}).encode()
-    site.pages[API] = Reply(answer, 200, {"X-Robots-Tag": "noindex"}, "application/json")
+    response = json.dumps({"batchcomplete": True, "query": {"pages": files}}).encode()
+    site.pages[API] = Reply(response, 200, {"X-Robots-Tag": "noindex"}, "application/json")
     for number, path in enumerate(("/one.jpg", "/private/two.jpg")):
         site.pages[path] = Reply(make_picture(number), content_type="image/jpeg")
     plan = make_plan("concept", sources, categories="Concept automobiles")
@@ -200,12 +200,12 @@ def test_a_check_of_commons(site, sources, change, said):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [{"query": []}, {"query": {"pages": {}}}, {"query": {"pages": ["x"]}}, {"continue": 7}, {"error": "no"}]
     + [{"query": {"pages": [{"ns": 6, "title": "File:A.jpg", "imageinfo": what}]}} for what in ("x", ["x"], {})],
 )
-def test_answers_of_other_types_are_a_changed_shape_and_no_traceback(site, sources, answer):
-    site.pages[API] = Reply(json.dumps(answer).encode())
+def test_answers_of_other_types_are_a_changed_shape_and_no_traceback(site, sources, response):
+    site.pages[API] = Reply(json.dumps(response).encode())
     with pytest.raises(UserError, match="the shape has changed"):
         check(sources, "concept")
 
