@@ -138,7 +138,7 @@ class ParentStore:
     def __init__(self, config: Config, generator: StyledGenerator, encoders: Encoders | None) -> None:
         self.config, self.generator, self.encoders = config, generator, encoders
         self.uploads = generator.folder / "studio" / "uploads"
-        self._known: LruCache[tuple[str, str, str | None], InvertedParent] = LruCache(KEPT_IN_MEMORY)
+        self._inverted: LruCache[tuple[str, str, str | None], InvertedParent] = LruCache(KEPT_IN_MEMORY)
         self._fitting = threading.Lock()
         self._uploaded: LruCache[str, np.ndarray] = LruCache(KEPT_IN_MEMORY)  # by sha256, as they are fitted
         self._usual_errors: dict[Kind, float] = {}
@@ -220,12 +220,12 @@ class ParentStore:
     def find(self, side: Kind, reference: str, label: str | None = None) -> InvertedParent | None:
         """The parent, if nothing has to be searched for: in memory, on disk, or drawn by seed."""
         key = (side, reference, label if side == "ordinary" else None)
-        found = self._known.get(key)
+        found = self._inverted.get(key)
         if found is None:
             kind, _, text = reference.partition("-")
             found = self._drawn(side, int(text), label) if kind == "seed" else self._kept(side, reference, label)
             if found is not None:
-                self._known.keep(key, found)
+                self._inverted.keep(key, found)
         return found
 
     def search(self, side: Kind, reference: str, label: str | None, tell: Tell) -> InvertedParent:
@@ -243,7 +243,7 @@ class ParentStore:
             watch = self._watch(parents, 1 - STYLES[side], whole, 2 * whole, tell)
             second = invert_parents(self.config, self.generator, encoders, parents, side, start=first, watch=watch)
         found = self._inverted_parent(first, second, 0)
-        self._known.keep((side, reference, label if side == "ordinary" else None), found)
+        self._inverted.keep((side, reference, label if side == "ordinary" else None), found)
         return found
 
     def _searches_twice(self, side: Kind) -> bool:

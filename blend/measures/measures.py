@@ -58,7 +58,7 @@ class TrainingSet:
             return TrainValid(train.read(), valid.read())
 
 
-class KnownSet(BaseModel):
+class SetFacts(BaseModel):
     """`TrainingSet.facts`."""
 
     sha256s: tuple[str, str]
@@ -66,7 +66,7 @@ class KnownSet(BaseModel):
     note: str
 
 
-KNOWN_SETS = TypeAdapter(dict[str, KnownSet])
+SET_FACTS = TypeAdapter(dict[str, SetFacts])
 
 
 class Measures:
@@ -122,12 +122,12 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     spaces = [reader_space(featurizer)]
     if not left_out:  # it is there for novelty alone
         spaces.append(discriminator_space(generator.base.discriminator))
-    known, features = zip(*(_known(space, sets, folder) for space in spaces), strict=True)
+    references, features = zip(*(_reference_set(space, sets, folder) for space in spaces), strict=True)
     ordinary, concept = (_subsampled(part) for part in features[0])
     probe = fit_probe(ordinary, concept)
     identity = fit_identity(ordinary, concept, probe)
     counts = [(part.data.set, part.counts[0]) for part in sets]
-    novelty = Novelty(known, counts, config.blend.warn_percentile, left_out)
+    novelty = Novelty(references, counts, config.blend.warn_percentile, left_out)
     figures = {
         "probe_auc": probe.auc,
         "background_auc": _background_auc(featurizer, sets, folder),
@@ -142,11 +142,11 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
     return Measures(featurizer, probe, identity, novelty, figures)
 
 
-def _open_set(data: Data, generator: StyledGenerator, known: Path) -> TrainingSet:
-    """A packed set or, where it is not at hand, what `known` says of it."""
+def _open_set(data: Data, generator: StyledGenerator, kept_facts: Path) -> TrainingSet:
+    """A packed set or, where it is not at hand, what the file `kept_facts` has of it."""
     if not data.hdf5_path("train").is_file():
         remedy = "remove it, and make the sets again with `make dataset`"
-        if facts := (read_json(known, remedy, KNOWN_SETS) or {}).get(data.set):
+        if facts := (read_json(kept_facts, remedy, SET_FACTS) or {}).get(data.set):
             return TrainingSet(data, tuple(facts["sha256s"]), tuple(facts["counts"]), facts["note"])
     with open_training_rows(data) as train, open_evaluation_rows(data) as valid:
         for rows in (train, valid):
@@ -162,10 +162,12 @@ def _open_set(data: Data, generator: StyledGenerator, known: Path) -> TrainingSe
 # ---- what is kept -----------------------------------------------------------------------------------------------
 
 
-def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tuple[ReferenceSet, list[TrainValid]]:
-    """What a space knows of all sets, and the features of each."""
+def _reference_set(
+    space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path
+) -> tuple[ReferenceSet, list[TrainValid]]:
+    """Reference features of all sets in a space, and those of each set."""
 
-    def look() -> Arrays:
+    def compute() -> Arrays:
         pictures = [part.read() for part in sets]
         training = np.concatenate([space.features(part.train) for part in pictures])
         held_out = np.concatenate([part.valid for part in pictures])
@@ -177,21 +179,21 @@ def _known(space: FeatureSpace, sets: Sequence[TrainingSet], folder: Path) -> tu
             "relative": near.relative,
         }
 
-    kept = _kept(folder, space.name, space.sha256, sets, look)
+    kept = _kept(folder, space.name, space.sha256, sets, compute)
     parts = [
-        np.split(kept[key], np.cumsum([part.counts[half] for part in sets])[:-1])
-        for half, key in enumerate(("training", "held_out"))
+        np.split(kept[key], np.cumsum([part.counts[split] for part in sets])[:-1])
+        for split, key in enumerate(("training", "held_out"))
     ]
-    known = ReferenceSet(space, kept["training"], kept["distances"], kept["relative"])
-    return known, [TrainValid(*halves) for halves in zip(*parts, strict=True)]
+    reference = ReferenceSet(space, kept["training"], kept["distances"], kept["relative"])
+    return reference, [TrainValid(*splits) for splits in zip(*parts, strict=True)]
 
 
 def _background_auc(featurizer: Featurizer, sets: Sequence[TrainingSet], folder: Path) -> float:
-    def look() -> Arrays:
+    def compute() -> Arrays:
         ordinary, concept = (_subsampled(part.read()) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
 
-    return float(_kept(folder, "background", featurizer.sha256, sets, look)["auc"][0])
+    return float(_kept(folder, "background", featurizer.sha256, sets, compute)["auc"][0])
 
 
 def _kept(folder: Path, name: str, made_from: str, sets: Sequence[TrainingSet], make: Callable[[], Arrays]) -> Arrays:
@@ -202,6 +204,6 @@ def _kept(folder: Path, name: str, made_from: str, sets: Sequence[TrainingSet], 
 # ---- parts of sets ----------------------------------------------------------------------------------------------
 
 
-def _subsampled(halves: TrainValid) -> TrainValid:
+def _subsampled(splits: TrainValid) -> TrainValid:
     """At most PROBE_PICTURES of each, evenly spread."""
-    return TrainValid(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (halves.train, halves.valid)))
+    return TrainValid(*(part[spread_rows(len(part), PROBE_PICTURES)] for part in (splits.train, splits.valid)))

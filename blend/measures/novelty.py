@@ -117,7 +117,7 @@ def _squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """What one space knows.
+    """Features of training pictures in one space.
 
     Attributes:
         training: features of the training pictures, (M, d).

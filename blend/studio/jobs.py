@@ -74,7 +74,7 @@ class Jobs:
     """The queue and its thread."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._jobs_by_key: OrderedDict[str, Job] = OrderedDict()
         self._queue: deque[tuple[str, Job]] = deque()  # whose tab each is
         self._served: dict[str, int] = {}  # tab → turn
         self._changed = threading.Condition()
@@ -88,13 +88,13 @@ class Jobs:
         `at_once`: it takes no time, so it is done here and now. `tab`: who asks; tabs take turns.
         """
         with self._changed:
-            job = self._known.get(key)
+            job = self._jobs_by_key.get(key)
             if job is not None and job.state in ("waiting", "running", "done"):
                 return job
             if not at_once:
                 self._refuse_too_many(tab)
-            job = self._known[key] = Job(key, work)
-            self._known.move_to_end(key)
+            job = self._jobs_by_key[key] = Job(key, work)
+            self._jobs_by_key.move_to_end(key)
             self._forget()
             if not at_once:
                 self._queue.append((tab, job))
@@ -130,28 +130,28 @@ class Jobs:
 
     def get(self, key: str) -> Job | None:
         with self._changed:
-            return self._known.get(key)
+            return self._jobs_by_key.get(key)
 
     def drop(self, key: str) -> None:
         """So that the next `start` does it anew."""
         with self._changed:
-            if (job := self._known.get(key)) is not None and job.over:
-                del self._known[key]
+            if (job := self._jobs_by_key.get(key)) is not None and job.over:
+                del self._jobs_by_key[key]
 
     def close(self) -> None:
         """Cancels everything; returns when the thread has ended."""
         with self._changed:
             self._closed = True
-            for job in self._known.values():
+            for job in self._jobs_by_key.values():
                 if not job.over:
                     job.cancel()
             self._changed.notify()
         self._thread.join(30)
 
     def _forget(self) -> None:
-        over = [key for key, job in self._known.items() if job.over]
+        over = [key for key, job in self._jobs_by_key.items() if job.over]
         for key in over[: max(0, len(over) - REMEMBERED)]:
-            del self._known[key]
+            del self._jobs_by_key[key]
 
     def _work(self) -> None:
         while True:

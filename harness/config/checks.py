@@ -1,7 +1,7 @@
-"""What is wrong with an experiment: all faults at once, each as `key: found X, allowed Y, try Z`.
+"""What is wrong with an experiment: all problems at once, each as `key: found X, allowed Y, try Z`.
 
-Faults of single keys are pydantic's. For what does not fit together, faulty keys get base.yaml's values first, and no
-fault is told that only such a stand-in has.
+Problems of single keys are pydantic's. For what does not fit together, faulty keys get base.yaml's values first, and no
+problem is reported that only such a stand-in has.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.config.schema import Config
-from harness.config.validation import details_to_faults, dotted, shown
+from harness.config.validation import details_to_problems, dotted, shown
 from harness.config.yaml_files import merge, read_yaml
 from harness.errors import UserError
 
@@ -55,39 +55,39 @@ ALLOWED = {
     "extra_forbidden": "those of configs/base.yaml",
 }
 EXAMPLES = {"name": "my-run", "finetune.from_run": "cars128", "data.src": "path/to/pictures", "finetune.override": "{}"}
-Fault = tuple[tuple[str, ...], str]  # the keys that it is about, and its text
+Problem = tuple[tuple[str, ...], str]  # the keys that it is about, and its text
 
 
-def find_faults(content: dict[str, Any]) -> tuple[Config | None, list[str]]:
-    """(the config, []) or (None, all faults) of nested dicts."""
-    config, faults, replaced = _validate(content)
-    texts = [text for _, text in faults]
+def find_problems(content: dict[str, Any]) -> tuple[Config | None, list[str]]:
+    """(the config, []) or (None, all problems) of nested dicts."""
+    config, problems, replaced = _validate(content)
+    texts = [text for _, text in problems]
     if config is None:
         return None, texts
-    cross = [text for keys, text in cross_faults(config) if not replaced.intersection(keys)]
-    texts += cross + [f"finetune.override.{text}" for text in _override_faults(config, replaced)]
+    cross = [text for keys, text in cross_problems(config) if not replaced.intersection(keys)]
+    texts += cross + [f"finetune.override.{text}" for text in _override_problems(config, replaced)]
     return (None if texts else config), texts
 
 
-def _validate(content: dict[str, Any]) -> tuple[Config | None, list[Fault], set[str]]:
-    """The config with stand-ins for what is faulty (None if there are none), faults, and the keys stood in for."""
+def _validate(content: dict[str, Any]) -> tuple[Config | None, list[Problem], set[str]]:
+    """The config with stand-ins for what is faulty (None if there are none), problems, and the keys stood in for."""
     try:
         return Config.model_validate(content), [], set()
     except ValidationError as error:
         details = error.errors()
-    faults, mended, replaced = _single_faults(details), content, set()
+    problems, mended, replaced = _single_problems(details), content, set()
     try:
         base = {**_base(), "name": "base"}
         for detail in details:
             mended, path = _mend(mended, _key_path(detail), base)
             replaced |= {key for key in all_keys() if key == path or key.startswith(path + ".")}
-        return Config.model_validate(mended), faults, replaced
-    except (UserError, ValidationError):  # no base.yaml of ours: at least the single faults are told
-        return None, faults, set()
+        return Config.model_validate(mended), problems, replaced
+    except (UserError, ValidationError):  # no base.yaml of ours: at least the single problems are told
+        return None, problems, set()
 
 
 def _key_path(detail: Any) -> list[str]:
-    """Where a fault is: section and key, without what pydantic adds for parts of a value."""
+    """Where a problem is: section and key, without what pydantic adds for parts of a value."""
     parts = [str(part) for part in detail["loc"]]
     known = set(all_keys())
     while len(parts) > 1 and detail["type"] != "extra_forbidden" and ".".join(parts) not in known:
@@ -108,17 +108,20 @@ def _mend(content: dict[str, Any], path: list[str], base: Any) -> tuple[dict[str
     return mended, ".".join(path)
 
 
-def _single_faults(details: list[Any]) -> list[Fault]:
+def _single_problems(details: list[Any]) -> list[Problem]:
     missing, others = [], []
     for detail in details:
         whole = detail["type"] == "missing" and len(_key_path(detail)) == len(detail["loc"])
         (missing if whole else others).append(detail)
-    faults = details_to_faults(others, ALLOWED, lambda detail: ".".join(_key_path(detail)), _example)
+    problems = details_to_problems(others, ALLOWED, lambda detail: ".".join(_key_path(detail)), _example)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         names = ", ".join(dotted(detail) for detail in missing[:3])
-        faults = {"extends": f"extends: found no {names}{more}, allowed a file that has them, try base.yaml", **faults}
-    return [((key,), text) for key, text in faults.items()]
+        problems = {
+            "extends": f"extends: found no {names}{more}, allowed a file that has them, try base.yaml",
+            **problems,
+        }
+    return [((key,), text) for key, text in problems.items()]
 
 
 def _example(key: str, detail: Any) -> str:
@@ -162,12 +165,12 @@ def _keys_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
 # ---- what does not fit together ----
 
 
-def cross_faults(config: Config) -> list[Fault]:
+def cross_problems(config: Config) -> list[Problem]:
     """What no single key shows: values that do not fit together."""
-    return [*_data_faults(config), *_engine_faults(config), *_model_faults(config), *_training_faults(config)]
+    return [*_data_problems(config), *_engine_problems(config), *_model_problems(config), *_training_problems(config)]
 
 
-def _data_faults(config: Config) -> Iterator[Fault]:
+def _data_problems(config: Config) -> Iterator[Problem]:
     data, (height, width) = config.data, config.data.img_size
     key = ("data.img_size",)
     blocks = BLOCKS_OF_HEIGHT.get(height)
@@ -196,7 +199,7 @@ def _data_faults(config: Config) -> Iterator[Fault]:
         )
 
 
-def _engine_faults(config: Config) -> Iterator[Fault]:
+def _engine_problems(config: Config) -> Iterator[Problem]:
     (height, width), keys = config.data.img_size, ("engine", "data.img_size")
     if config.engine == "studiogan" and height != width:
         yield (
@@ -205,7 +208,7 @@ def _engine_faults(config: Config) -> Iterator[Fault]:
         )
 
 
-def _model_faults(config: Config) -> Iterator[Fault]:
+def _model_problems(config: Config) -> Iterator[Problem]:
     model, blocks, conv = config.model, BLOCKS_OF_HEIGHT.get(config.data.img_size[0]), config.model.backbone == "conv"
     if model.apply_attn and blocks:
         for key, place, upper in (
@@ -232,7 +235,7 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             f"model.g_cond_mtd, model.d_cond_mtd: found {found}, allowed {allowed}, try cBN and PD",
         )
     if model.backbone == "subpixel":
-        yield from _fixed_faults(config, "model.backbone=subpixel", WITH_SUBPIXEL)
+        yield from _fixed_problems(config, "model.backbone=subpixel", WITH_SUBPIXEL)
     for key, found in (("model.g_act_fn", model.g_act_fn), ("model.d_act_fn", model.d_act_fn)):
         if not conv and found != "ReLU":
             yield (
@@ -241,7 +244,7 @@ def _model_faults(config: Config) -> Iterator[Fault]:
             )
 
 
-def _fixed_faults(config: Config, switch: str, fixed: dict[str, tuple[Any, ...]]) -> Iterator[Fault]:
+def _fixed_problems(config: Config, switch: str, fixed: dict[str, tuple[Any, ...]]) -> Iterator[Problem]:
     """Of what else is on with the key `switch`: key → the values that go with it, of which the first is tried."""
     for key, allowed in fixed.items():
         section, _, leaf = key.partition(".")
@@ -252,7 +255,7 @@ def _fixed_faults(config: Config, switch: str, fixed: dict[str, tuple[Any, ...]]
             yield (key, switch.partition("=")[0]), f"{text}, try --set {key}={choices[0]}"
 
 
-def _training_faults(config: Config) -> Iterator[Fault]:
+def _training_problems(config: Config) -> Iterator[Problem]:
     if config.loss.adv_loss == "wasserstein" and not config.loss.apply_gp:
         yield (
             ("loss.adv_loss", "loss.apply_gp"),
@@ -282,12 +285,12 @@ def _training_faults(config: Config) -> Iterator[Fault]:
             ("finetune.freeze_layers", "data.img_size", "model.apply_attn", "model.backbone"),
             f"finetune.freeze_layers: found {freeze}, allowed 1 to {blocks - 1} (D has {blocks} blocks), try 2",
         )
-    yield from _schedule_faults(config)
+    yield from _schedule_problems(config)
     if config.reconstruction.apply:
-        yield from _fixed_faults(config, "reconstruction.apply=true", WITH_RECONSTRUCTION)
+        yield from _fixed_problems(config, "reconstruction.apply=true", WITH_RECONSTRUCTION)
 
 
-def _schedule_faults(config: Config) -> Iterator[Fault]:
+def _schedule_problems(config: Config) -> Iterator[Problem]:
     schedule, z_dim = config.optim.z_schedule, config.model.z_dim
     if schedule is None:
         return
@@ -321,21 +324,21 @@ def finetune_content(config: Config, override: dict[str, Any]) -> dict[str, Any]
     return content
 
 
-def _override_faults(config: Config, replaced: set[str]) -> Iterator[str]:
-    """Faults of the fine-tuning run that the run itself has not."""
+def _override_problems(config: Config, replaced: set[str]) -> Iterator[str]:
+    """Problems of the fine-tuning run that the run itself has not."""
     if "finetune.override" in replaced:
         return
     override = config.finetune.override
     for key in sorted(set(override) & set(FIXED_IN_FINETUNE)):
         yield f"{key}: found in the override, allowed only in the run that is fine-tuned, try to leave it out"
     rest = {key: value for key, value in override.items() if key not in FIXED_IN_FINETUNE}
-    tuned, faults, stand_ins = _validate(finetune_content(config, rest))
-    yield from (text for _, text in faults)
+    tuned, problems, stand_ins = _validate(finetune_content(config, rest))
+    yield from (text for _, text in problems)
     if tuned is None:
         return
     if tuned.data.img_size != config.data.img_size:
         found, allowed = shown(tuned.data.img_size), shown(config.data.img_size)
         yield f"data.img_size: found {found}, allowed the run's own {allowed}, try to leave it out"
-    known = {text for _, text in cross_faults(config)}
+    known = {text for _, text in cross_problems(config)}
     ignored = replaced | stand_ins
-    yield from (text for keys, text in cross_faults(tuned) if text not in known and not ignored.intersection(keys))
+    yield from (text for keys, text in cross_problems(tuned) if text not in known and not ignored.intersection(keys))

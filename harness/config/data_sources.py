@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, ValidationError
 
 from harness.config.schema import Name, Section, Size, ViewName
-from harness.config.validation import details_to_faults, faults_error
+from harness.config.validation import details_to_problems, problems_error
 from harness.config.yaml_files import read_yaml
 from harness.errors import UserError
 
@@ -105,11 +105,11 @@ class Sources(Section):
 
 
 def load_sources(path: Path | str = SOURCES_PATH) -> Sources:
-    """Reads and checks the file. UserError that names every fault, one a line."""
+    """Reads and checks the file. UserError that names every problem, one a line."""
     try:
         return Sources.model_validate(read_yaml(Path(path)))
     except ValidationError as error:
-        raise faults_error(str(path), details_to_faults(error.errors(), ALLOWED, _key_of).values()) from error
+        raise problems_error(str(path), details_to_problems(error.errors(), ALLOWED, _key_of).values()) from error
 
 
 def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
@@ -117,7 +117,7 @@ def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
     try:
         return type(recipe).model_validate({**recipe.model_dump(), **changes})
     except ValidationError as error:
-        raise UserError("\n".join(details_to_faults(error.errors(), ALLOWED, _key_of).values())) from error
+        raise UserError("\n".join(details_to_problems(error.errors(), ALLOWED, _key_of).values())) from error
 
 
 def to_set_name(text: str) -> str:
@@ -147,7 +147,7 @@ def recipe_to_changes(recipe: AnyRecipe) -> dict[str, Any]:
 
 
 def _key_of(detail: Any) -> str:
-    """Where a fault is, without what pydantic adds for the kind of recipe and for parts of a value."""
+    """Where a problem is, without what pydantic adds for the kind of recipe and for parts of a value."""
     parts = [str(part) for part in detail["loc"]]
     if parts[0] in ("politeness", "manners"):
         return ".".join(parts[:2])

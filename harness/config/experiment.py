@@ -1,4 +1,4 @@
-"""One YAML file an experiment: read, extended, overridden, checked as a whole; every fault is told at once.
+"""One YAML file an experiment: read, extended, overridden, checked as a whole; every problem is told at once.
 
 In: `configs/*.yaml` and `--set section.key=value`. Out: a frozen `Config`. Imports no torch.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from harness.config.checks import BASE_PATH, all_keys, d_block_count, find_faults, finetune_content
+from harness.config.checks import BASE_PATH, all_keys, d_block_count, find_problems, finetune_content
 from harness.config.paths import expand_path
 from harness.config.schema import (
     Augment,
@@ -27,7 +27,7 @@ from harness.config.schema import (
     Studiogan,
     Train,
 )
-from harness.config.validation import faults_error
+from harness.config.validation import problems_error
 from harness.config.yaml_files import merge, parse_overrides, read_with_extends, read_yaml, rename_old_keys
 from harness.errors import NewerVersion, UserError
 
@@ -47,7 +47,7 @@ LATER_KEYS += ("reconstruction.colour_weight", "reconstruction.sample_passes", "
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
-    """Reads and checks one experiment. Raises UserError that names every fault, one a line."""
+    """Reads and checks one experiment. Raises UserError that names every problem, one a line."""
     path = Path(path)
     kept = _with_later_keys(read_with_extends(path))
     if path.name == RUN_CONFIG and (path.parent / "checkpoints").is_dir():
@@ -80,10 +80,10 @@ def _with_later_keys(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_config(content: dict[str, Any], origin: str) -> Config:
-    """Nested dicts → Config, or one UserError with all faults: unknown keys, types, ranges, what does not fit."""
-    config, faults = find_faults(content)
+    """Nested dicts → Config, or one UserError with all problems: unknown keys, types, ranges, what does not fit."""
+    config, problems = find_problems(content)
     if config is None:
-        raise faults_error(origin, faults)
+        raise problems_error(origin, problems)
     return config
 
 
@@ -101,10 +101,10 @@ def check_kept_config(kept: dict[str, Any], origin: str) -> Config:
     try:
         return check_config(complete_config(kept), origin)
     except UserError as error:
-        faults = [line.strip() for line in str(error).splitlines()[1:]]
-        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        problems = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise NewerVersion(
-            f"{origin}: was written by a newer version of Carforge, or changed by hand ({faults[0]}{more}); update "
+            f"{origin}: was written by a newer version of Carforge, or changed by hand ({problems[0]}{more}); update "
             "this checkout, or put back what was there"
         ) from error
 

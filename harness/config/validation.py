@@ -17,7 +17,7 @@ def dotted(detail: Details) -> str:
     return ".".join(str(part) for part in detail["loc"])
 
 
-def details_to_faults(
+def details_to_problems(
     details: Iterable[Details],
     allowed: Mapping[str, str],
     key_of: Callable[[Details], str] = dotted,
@@ -29,7 +29,7 @@ def details_to_faults(
         allowed: what is allowed, by key or by pydantic's type of error, where pydantic does not say it well.
         example_of: what to try, for a key and its detail.
     """
-    faults: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for detail in details:
         key, kind, value = key_of(detail), detail["type"], detail["input"]
         if kind.startswith("union_tag") and isinstance(value, dict):
@@ -37,14 +37,14 @@ def details_to_faults(
         message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"])
         needed = allowed.get(key) or {**ALLOWED, **allowed}.get(kind) or message
         example = f", try {example_of(key, detail)}" if example_of else ""
-        faults.setdefault(key, f"{key}: found {FOUND.get(kind) or shown(value)}, allowed {needed}{example}")
-    return faults
+        problems.setdefault(key, f"{key}: found {FOUND.get(kind) or shown(value)}, allowed {needed}{example}")
+    return problems
 
 
-def faults_error(origin: str, faults: Iterable[str]) -> UserError:
-    """All faults of a file as one error, each on a line of its own."""
-    lines = [f"  {fault}" for fault in faults]
-    return UserError("\n".join([f"{origin}: {len(lines)} fault{'s' * (len(lines) > 1)}", *lines]))
+def problems_error(origin: str, problems: Iterable[str]) -> UserError:
+    """All problems of a file as one error, each on a line of its own."""
+    lines = [f"  {problem}" for problem in problems]
+    return UserError("\n".join([f"{origin}: {len(lines)} problem{'s' * (len(lines) > 1)}", *lines]))
 
 
 def shown(value: Any) -> str:

@@ -67,8 +67,8 @@ def _parse(text: str, origin: str) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader: no objects are made
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        fault = "" if isinstance(error, _Refused) else "not valid YAML: "
-        raise UserError(f"{origin}:{line} {fault}{error.problem}") from error
+        problem = "" if isinstance(error, _Refused) else "not valid YAML: "
+        raise UserError(f"{origin}:{line} {problem}{error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:

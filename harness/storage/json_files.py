@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.config.validation import details_to_faults
+from harness.config.validation import details_to_problems
 from harness.errors import UserError
 from harness.files import open_file, read_file
 
@@ -57,17 +57,17 @@ def read_json(path: Path, remedy: str = "move it away", form: TypeAdapter | None
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); {remedy}") from error
-    if fault := "no object" if not isinstance(found, dict) else form and fault_of(found, form):
-        raise UserError(f"{path}: is damaged ({fault}); {remedy}")
+    if problem := "no object" if not isinstance(found, dict) else form and problem_of(found, form):
+        raise UserError(f"{path}: is damaged ({problem}); {remedy}")
     return found
 
 
-def fault_of(found: Any, form: TypeAdapter) -> str | None:
+def problem_of(found: Any, form: TypeAdapter) -> str | None:
     """What is wrong with the types of something that was read from JSON; None where nothing is."""
     try:
         form.validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
-        return next(iter(details_to_faults(error.errors(), {}).values()))
+        return next(iter(details_to_problems(error.errors(), {}).values()))
     return None
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from harness.cli import DISK_ERRORS
-from harness.config.validation import details_to_faults
+from harness.config.validation import details_to_problems
 from harness.errors import UserError
 from harness.web.guard import AccessRules, Guard
 
@@ -37,7 +37,7 @@ def make_local_app(rules: AccessRules, files: Iterable[Path]) -> FastAPI:
 
     app.add_exception_handler(UserError, lambda _, error: refusal(409, str(error)))
     app.add_exception_handler(OSError, _disk_refusal)
-    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, _first_fault(error)))
+    app.add_exception_handler(RequestValidationError, lambda _, error: refusal(422, _first_problem(error)))
     app.add_exception_handler(
         HTTPException, lambda _, error: refusal(getattr(error, "status_code", 400), str(getattr(error, "detail", "")))
     )
@@ -50,10 +50,10 @@ def refusal(status: int, text: str) -> JSONResponse:
     return JSONResponse({"error": line.encode("utf-8", "backslashreplace").decode()}, status)
 
 
-def _first_fault(error: Exception) -> str:
+def _first_problem(error: Exception) -> str:
     """The first thing that is wrong with a request's content."""
     assert isinstance(error, RequestValidationError)
-    return next(iter(details_to_faults(error.errors(), {}).values()))
+    return next(iter(details_to_problems(error.errors(), {}).values()))
 
 
 def _disk_refusal(_: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from harness.config.validation import details_to_faults
+from harness.config.validation import details_to_problems
 from harness.errors import UserError
 
 AGENT = "carforge"  # the product token that robots.txt and X-Robots-Tag may name
@@ -73,5 +73,5 @@ def make_politeness(section: Mapping[str, Any], contact: str | None = None) -> P
     try:
         return Politeness(**{**values, "contact": contact})
     except ValidationError as error:
-        faults = details_to_faults(error.errors(), {"extra_forbidden": ", ".join(Politeness.model_fields)})
-        raise UserError("\n".join(f"politeness.{fault}" for fault in faults.values())) from error
+        problems = details_to_problems(error.errors(), {"extra_forbidden": ", ".join(Politeness.model_fields)})
+        raise UserError("\n".join(f"politeness.{problem}" for problem in problems.values())) from error

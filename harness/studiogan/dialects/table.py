@@ -1,7 +1,7 @@
 """What the dialects of StudioGAN share: a table of what is called how on both sides, and reading what others wrote.
 
 Between the two sides everything is flat: dotted key → value. Nothing that stands in a foreign file raises anything but
-a fault with its key; all faults are told at once.
+a problem with its key; all problems are told at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -67,12 +67,12 @@ def render(config: Config, template: dict[str, Any], rows: Iterable[Row], values
     return content
 
 
-def refuse_unsayable(config: Config, version: str, faults: Iterable[str]) -> None:
-    """UserError with everything that this version has no words for: what neither has, and its own `faults`."""
-    found = [*_unsayable(config), *faults]
+def refuse_unsayable(config: Config, version: str, problems: Iterable[str]) -> None:
+    """UserError with everything that this version has no words for: what neither has, and its own `problems`."""
+    found = [*_unsayable(config), *problems]
     if found:
         head = f"{config.name}: {len(found)} thing{'s' * (len(found) > 1)} that StudioGAN {version} cannot do"
-        raise UserError("\n".join([head, *(f"  {fault}" for fault in found)]))
+        raise UserError("\n".join([head, *(f"  {problem}" for problem in found)]))
 
 
 def _unsayable(config: Config) -> Iterable[str]:
@@ -114,15 +114,15 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 class ForeignConfig:
-    """A foreign config laid beside the template of its dialect: `values` (their dotted key → value) and `faults`.
+    """A foreign config laid beside the template of its dialect: `values` (their dotted key → value) and `problems`.
 
-    Keys that are not in the template are faults; so are those that lack, unless they are `optional` (dotted keys;
+    Keys that are not in the template are problems; so are those that lack, unless they are `optional` (dotted keys;
     None = all of them: the template's value stands in).
     """
 
     def __init__(self, content: Any, template: dict[str, Any], optional: Iterable[str] | None = ()) -> None:
         self.values: dict[str, Any] = {}
-        self.faults: list[str] = []
+        self.problems: list[str] = []
         self.refused = False
         self.optional = None if optional is None else set(optional)
         self._unknown: list[str] = []
@@ -131,11 +131,13 @@ class ForeignConfig:
         for names, text in ((self._missing, "lack"), (self._unknown, "are unknown to this version of StudioGAN")):
             if names:
                 more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
-                self.faults.append(f"keys that {text}: {', '.join(names[:SHOWN_KEYS])}{more}")
+                self.problems.append(f"keys that {text}: {', '.join(names[:SHOWN_KEYS])}{more}")
 
     def _walk(self, content: Any, template: dict[str, Any], prefix: str) -> None:
         if not isinstance(content, dict):
-            self.faults.append(f"{prefix.rstrip('.') or 'the file'}: found {shown(content)}, allowed keys with values")
+            self.problems.append(
+                f"{prefix.rstrip('.') or 'the file'}: found {shown(content)}, allowed keys with values"
+            )
             return
         self._unknown += [prefix + shown(key).strip("'") for key in content if key not in template]
         for key, below in template.items():
@@ -149,7 +151,7 @@ class ForeignConfig:
                 self._missing.append(prefix + key)
 
     def refuse_features(self, fixed: Fixed) -> None:
-        """A fault for each thing that is switched on and that Carforge does not have."""
+        """A problem for each thing that is switched on and that Carforge does not have."""
         for key, (allowed, feature) in fixed.items():
             found = self.values.get(key, allowed)
             if isinstance(found, bool) == isinstance(allowed, bool) and found == allowed:
@@ -157,19 +159,19 @@ class ForeignConfig:
             self.refuse(key, shown(allowed), feature)
 
     def refuse(self, key: str, allowed: str, feature: str) -> None:
-        """A fault: what the key's value switches on is not covered. `{}` in `feature` stands for the value."""
+        """A problem: what the key's value switches on is not covered. `{}` in `feature` stands for the value."""
         self.refused = True
         found = shown(self.values[key])
         named = feature.format(found.strip("'"))
-        self.faults.append(f"{key}: found {found}, allowed {allowed}; not covered: {named}")
+        self.problems.append(f"{key}: found {found}, allowed {allowed}; not covered: {named}")
 
     def take(self, key: str, kind: Kind) -> Any:
-        """The value of a key, None when it lacks or, with a fault, when it is of another kind."""
+        """The value of a key, None when it lacks or, with a problem, when it is of another kind."""
         if key not in self.values or (self.refused and self.values[key] == UNUSED):
             return None  # networks that we have not do without some keys
         value = _typed(self.values[key], kind)
         if value is None:
-            self.faults.append(f"{key}: found {shown(self.values[key])}, allowed {KINDS[kind]}")
+            self.problems.append(f"{key}: found {shown(self.values[key])}, allowed {KINDS[kind]}")
         return value
 
     def take_rows(self, rows: Iterable[Row]) -> dict[str, Any]:
@@ -183,7 +185,7 @@ class ForeignConfig:
     def to_config(
         self, values: dict[str, Any], data_keys: tuple[str, str, str], version: str, name: str, origin: str
     ) -> Config:
-        """Our config: `values` (our dotted key → value) over base.yaml. UserError with all faults that there are.
+        """Our config: `values` (our dotted key → value) over base.yaml. UserError with all problems that there are.
 
         `data_keys`: what the set's name, the size of its pictures and the number of its classes are called.
         """
@@ -196,9 +198,9 @@ class ForeignConfig:
             "studiogan.version": version,
         }
         self.take(classes_key, "int")  # said by the packed set
-        if self.faults:
-            head = f"{origin}: {len(self.faults)} fault{'s' * (len(self.faults) > 1)}"
-            raise UserError("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+        if self.problems:
+            head = f"{origin}: {len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
+            raise UserError("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
         content: dict[str, Any] = {"name": name}
         for key, value in values.items():
             _put(content, key, value)

@@ -167,7 +167,7 @@ STRATEGIES = {"no": (None, None), "ProjGAN": ("cBN", "PD")}  # conditional_strat
 
 def config_to_020(config: Config, num_classes: int) -> dict[str, Any]:
     """The whole JSON content. UserError names everything that 0.2.0 cannot do."""
-    refuse_unsayable(config, VERSION, _own_faults(config))
+    refuse_unsayable(config, VERSION, _own_problems(config))
     values: dict[str, Any] = {
         "data_processing.img_size": config.data.img_size[0],
         "data_processing.num_classes": num_classes,
@@ -180,7 +180,7 @@ def config_to_020(config: Config, num_classes: int) -> dict[str, Any]:
     return render(config, TEMPLATE, rows, values)
 
 
-def _own_faults(config: Config) -> list[str]:
+def _own_problems(config: Config) -> list[str]:
     if config.loss.adv_loss != "vanilla":
         return []
     allowed = "hinge, least_square or wasserstein (its vanilla is another function)"
@@ -221,6 +221,6 @@ def _lecam(foreign: ForeignConfig) -> dict[str, Any]:
         return {"loss.apply_lecam": False}
     lacking = [row.theirs for row in LECAM_ROWS[kinds[0]] if row.theirs not in foreign.values]
     if lacking:
-        foreign.faults.append(f"keys that LeCam lacks: {', '.join(lacking)}")
+        foreign.problems.append(f"keys that LeCam lacks: {', '.join(lacking)}")
     values = foreign.take_rows(LECAM_ROWS[kinds[0]])
     return {"loss.apply_lecam": True, "loss.lecam_type": kinds[0], **values}

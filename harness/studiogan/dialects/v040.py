@@ -178,7 +178,7 @@ CONDITIONING = {(WITHOUT, WITHOUT): (None, None), ("cBN", "PD"): ("cBN", "PD")}
 
 def config_to_040(config: Config, num_classes: int) -> dict[str, Any]:
     """The whole YAML content. UserError names everything that 0.4.0 cannot do."""
-    refuse_unsayable(config, VERSION, _own_faults(config))
+    refuse_unsayable(config, VERSION, _own_problems(config))
     conditional, diffaug = config.model.conditional, config.augment.apply_diffaug
     values = {
         "DATA.img_size": config.data.img_size[0],
@@ -190,7 +190,7 @@ def config_to_040(config: Config, num_classes: int) -> dict[str, Any]:
     return render(config, TEMPLATE, ROWS, values)
 
 
-def _own_faults(config: Config) -> list[str]:
+def _own_problems(config: Config) -> list[str]:
     if not config.loss.apply_lecam or config.loss.lecam_type == "standard":
         return []
     return [f"loss.lecam_type: found {config.loss.lecam_type}, allowed standard, try --set studiogan.version=0.2.0"]

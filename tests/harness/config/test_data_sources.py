@@ -1,4 +1,4 @@
-"""configs/sources.yaml: what is shipped is sound, and every fault of a changed one is told."""
+"""configs/sources.yaml: what is shipped is sound, and every problem of a changed one is told."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def content() -> dict:
     return yaml.safe_load(SOURCES_PATH.read_text(encoding="utf-8"))
 
 
-def faults_of(tmp_path, content: dict) -> list[str]:
+def problems_of(tmp_path, content: dict) -> list[str]:
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data):
             return True
@@ -30,7 +30,7 @@ def faults_of(tmp_path, content: dict) -> list[str]:
     with pytest.raises(UserError) as raised:
         load_sources(path)
     head, *lines = str(raised.value).splitlines()
-    assert head == f"{path}: {len(lines)} fault{'s' * (len(lines) > 1)}"
+    assert head == f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}"
     return [line.strip() for line in lines]
 
 
@@ -76,14 +76,14 @@ def test_an_unknown_recipe_lists_the_others():
         SHIPPED.recipe("cars196")
 
 
-def test_all_faults_are_told_at_once(tmp_path, content):
+def test_all_problems_are_told_at_once(tmp_path, content):
     sources = content["sources"]
     sources["brands50"] |= {"handle": 3, "colour": "red", "views": ["nose"]}
     sources["concept"]["source"] = "google"
     sources["car_connection"] |= {"picture_size": "huge", "img_size": "big"}
     del sources["folder"]["card"]
-    faults = faults_of(tmp_path, content)
-    assert [fault.partition(":")[0] for fault in faults] == [
+    problems = problems_of(tmp_path, content)
+    assert [problem.partition(":")[0] for problem in problems] == [
         "sources.brands50.views.0",
         "sources.brands50.handle",
         "sources.brands50.colour",
@@ -92,16 +92,16 @@ def test_all_faults_are_told_at_once(tmp_path, content):
         "sources.concept.source",
         "sources.folder.card",
     ]
-    assert "found 'huge', allowed 'sml', 'med' or 'lrg'" in faults[4]
-    assert "found 'google', allowed kaggle, car_connection, concept" in faults[5]
+    assert "found 'huge', allowed 'sml', 'med' or 'lrg'" in problems[4]
+    assert "found 'google', allowed kaggle, car_connection, concept" in problems[5]
 
 
 @pytest.mark.parametrize("part", ["politeness", "sources"])
 def test_a_part_that_is_missing_or_no_mapping(tmp_path, content, part):
-    assert faults_of(tmp_path, {key: value for key, value in content.items() if key != part}) == [
+    assert problems_of(tmp_path, {key: value for key, value in content.items() if key != part}) == [
         f"{part}: found nothing, allowed a value, see the recipes beside it"
     ]
-    assert faults_of(tmp_path, {**content, part: [1]})[0].startswith(f"{part}: found [1]")
+    assert problems_of(tmp_path, {**content, part: [1]})[0].startswith(f"{part}: found [1]")
 
 
 def test_a_recipe_with_other_values_is_checked_like_the_file():

@@ -1,4 +1,4 @@
-"""The config floor: every shipped file loads, every fault is told at once, no YAML trick does harm."""
+"""The config floor: every shipped file loads, every problem is told at once, no YAML trick does harm."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from tests.harness.tiny_runs import BASE
 SHIPPED = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.name != "sources.yaml"]
 
 
-def faults_of(*overrides: str, path: Path = BASE) -> list[str]:
+def problems_of(*overrides: str, path: Path = BASE) -> list[str]:
     """The lines of the refusal, without its head."""
     with pytest.raises(UserError) as caught:
         load_config(path, overrides)
@@ -160,11 +160,11 @@ def test_source_folder_expands_and_refuses(tmp_path: Path, monkeypatch: pytest.M
             source_folder(data.model_copy(update={"src": src}))
 
 
-# ---- faults ----
+# ---- problems ----
 
 
-def test_all_faults_are_told_at_once():
-    lines = faults_of(
+def test_all_problems_are_told_at_once():
+    lines = problems_of(
         "data.img_size=[128,225]", "optim.g_lr=abc", "loss.lecam_lamda=1", "train.d_lr=1", "finetune.freeze_layers=6"
     )
     keys = [line.split(":")[0] for line in lines]
@@ -173,8 +173,8 @@ def test_all_faults_are_told_at_once():
     assert "try [128, 224]" in text and "try loss.lecam_lambda" in text and "try optim.d_lr" in text
 
 
-def test_no_fault_is_invented_for_what_stands_in_for_a_faulty_key():
-    lines = faults_of("data.img_size=abc", "model.apply_attn=true", "model.attn_g_loc=5")
+def test_no_problem_is_invented_for_what_stands_in_for_a_faulty_key():
+    lines = problems_of("data.img_size=abc", "model.apply_attn=true", "model.attn_g_loc=5")
     assert [line.split(":")[0] for line in lines] == ["data.img_size"], "5 is allowed at the height that was meant"
 
 
@@ -213,8 +213,8 @@ BAD = [
 
 
 @pytest.mark.parametrize("override, key, allowed", BAD, ids=[row[0] for row in BAD])
-def test_each_fault_is_one_line_with_key_found_allowed_and_try(override: str, key: str, allowed: str):
-    (line,) = faults_of(override)
+def test_each_problem_is_one_line_with_key_found_allowed_and_try(override: str, key: str, allowed: str):
+    (line,) = problems_of(override)
     assert line.startswith(key) and allowed in line
     assert all(word in line for word in (": found ", ", allowed ", ", try "))
 
@@ -225,7 +225,7 @@ def test_names_that_would_leave_their_folder_are_refused(key: str, name: str, tm
     section, _, leaf = key.rpartition(".")
     named = f"{leaf}: {json.dumps(name)}"  # JSON's text is YAML's too
     (tmp_path / "x.yaml").write_text(f"extends: {BASE}\n" + (f"{section}: {{{named}}}\n" if section else f"{named}\n"))
-    assert any(line.startswith(f"{key}: found") for line in faults_of(path=tmp_path / "x.yaml"))
+    assert any(line.startswith(f"{key}: found") for line in problems_of(path=tmp_path / "x.yaml"))
 
 
 @pytest.mark.parametrize("height, blocks", [(32, 4), (64, 5), (128, 6), (256, 7)])
@@ -235,19 +235,19 @@ def test_frozen_layers_are_fewer_than_blocks(height: int, blocks: int, attention
     blocks += attention
     assert d_block_count(load_config(BASE, [*size, f"finetune.freeze_layers={blocks - 1}"])) == blocks
     for wrong in (0, blocks):
-        (line,) = faults_of(*size, f"finetune.freeze_layers={wrong}")
+        (line,) = problems_of(*size, f"finetune.freeze_layers={wrong}")
         assert line.startswith("finetune.freeze_layers: found")
 
 
 def test_attention_needs_its_place_and_channels():
-    assert "allowed 1 to 4" in faults_of("model.apply_attn=true", "model.attn_g_loc=5")[0]
-    assert "allowed 8 or more" in faults_of("model.apply_attn=true", "model.d_conv_dim=4")[0]
+    assert "allowed 1 to 4" in problems_of("model.apply_attn=true", "model.attn_g_loc=5")[0]
+    assert "allowed 8 or more" in problems_of("model.apply_attn=true", "model.d_conv_dim=4")[0]
     load_config(BASE, ["model.attn_g_loc=5", "model.d_conv_dim=4"])
 
 
 def test_a_file_without_extends_is_told_so(tmp_path: Path):
     (tmp_path / "x.yaml").write_text("name: x\ndata: {set: cars}\noptim: {g_lr: x}\n")
-    lines = faults_of(path=tmp_path / "x.yaml")
+    lines = problems_of(path=tmp_path / "x.yaml")
     assert lines[0].startswith("extends: found no seed, engine, data.source and ") and "try base.yaml" in lines[0]
     assert any(line.startswith("optim.g_lr: found 'x'") for line in lines) and len(lines) == 2
 
@@ -263,7 +263,7 @@ def test_the_floor_imports_no_torch():
 
 
 def test_looseness_is_of_cars_alone():
-    (line,) = faults_of("data.kind=messy", "data.looseness=3")
+    (line,) = problems_of("data.kind=messy", "data.looseness=3")
     assert line == "data.looseness: found 3, allowed 1 with data.kind=messy, try --set data.looseness=1"
     load_config(BASE, ["data.kind=messy", "data.source=folder", "data.looseness=3"])  # says nothing about a folder
     assert finetune_config(load_config(BASE, ["data.looseness=3"])).data.looseness == 3
@@ -314,13 +314,13 @@ def test_what_lies_on_top_counts_in_either_spelling(tmp_path: Path):
 
 @pytest.mark.parametrize("value", ["both", "[concat]", "null", "1"])
 def test_another_d_call_is_told_as_numerics(value: str):
-    (line,) = faults_of(f"train.d_call={value}")
+    (line,) = problems_of(f"train.d_call={value}")
     assert line.startswith("train.numerics: found ") and "allowed 'fast' or 'studiogan', try 'fast'" in line
 
 
 def test_both_spellings_in_one_file_are_told(tmp_path: Path):
     (tmp_path / "two.yaml").write_text(f"extends: {BASE}\ntrain: {{numerics: fast, d_call: separate}}\n")
-    (line,) = faults_of(path=tmp_path / "two.yaml")
+    (line,) = problems_of(path=tmp_path / "two.yaml")
     assert line.startswith("train.d_call: found an unknown key")
 
 
@@ -338,6 +338,6 @@ def test_both_spellings_in_one_file_are_told(tmp_path: Path):
         (["optim.z_schedule=3"], r"optim.z_schedule: found 3, allowed a list of \[step or epoch, components\]"),
     ],
 )
-def test_faults_of_the_brand_recipes_keys(settings: list[str], text: str) -> None:
+def test_problems_of_the_brand_recipes_keys(settings: list[str], text: str) -> None:
     with pytest.raises(UserError, match=text):
         load_config(BASE, settings)

@@ -178,7 +178,7 @@ def test_missing_and_unknown_keys_are_told_at_once():
     with pytest.raises(UserError) as caught:
         read(content)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "a.json: 3 faults"
+    assert lines[0] == "a.json: 3 problems"
     assert lines[1].endswith("lack: train.model.z_dim, train.initialization.g_init, train.initialization.d_init")
     assert "unknown" in lines[2] and lines[2].endswith(": trian, train.loss_function.lc_lamda")
     assert lines[3] == "  train.optimization.beta1: found '0', allowed a number"

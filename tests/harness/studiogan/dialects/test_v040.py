@@ -121,7 +121,7 @@ def test_unknown_keys_and_wrong_kinds_are_told_at_once():
     with pytest.raises(UserError) as caught:
         read({**content, "PRE": None})
     lines = str(caught.value).splitlines()
-    assert lines[0] == "a.yaml: 4 faults" and "PRE: found nothing" in lines[1]
+    assert lines[0] == "a.yaml: 4 problems" and "PRE: found nothing" in lines[1]
     assert lines[2].endswith(": RUN, MODEL.z_dmi")
     assert "MODEL.z_dim: found true, allowed a whole number" in lines[3] and "'3e-7', allowed a number" in lines[4]
 
