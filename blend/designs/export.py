@@ -80,8 +80,8 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
             f"design: was drawn by other weights than run {session.generator.base.name} has now (trained further, or "
             "anew), allowed the same; put that run back"
         )
-    if fault := problem_of(document, DESIGN):
-        raise UserError(f"design: is not whole ({fault}); export it anew")
+    if problem := problem_of(document, DESIGN):
+        raise UserError(f"design: is not whole ({problem}); export it anew")
     space, latents, setting = session.generator.latents, document["latents"], document["setting"]
     try:
         y = _label(document["class"], session.generator.num_classes)

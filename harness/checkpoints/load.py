@@ -55,6 +55,11 @@ class LoadedCheckpoint:
         return self.run.path.name
 
     @property
+    def sample_passes(self) -> int:
+        settings = self.config.reconstruction
+        return settings.sample_passes if settings.apply else 0
+
+    @property
     def discriminator(self) -> Discriminator:
         if self.discriminator_or_none is None:
             raise UserError(
@@ -141,9 +146,8 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
 
 def load_sampler(loaded: LoadedCheckpoint) -> Sampler:
     """Draws the checkpoint's samples, see `reconstruction.sample_passes`."""
-    settings = loaded.config.reconstruction
-    passes = settings.sample_passes if settings.apply else 0
-    return Sampler(loaded.generator, load_own_encoder(loaded) if passes else None, passes)
+    encoder = load_own_encoder(loaded) if loaded.sample_passes else None
+    return Sampler(loaded.generator, encoder, loaded.sample_passes)
 
 
 def _find_device(config: Config) -> torch.device:

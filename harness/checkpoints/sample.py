@@ -107,6 +107,8 @@ def _save_single(
     for number, (path, picture) in enumerate(zip(paths, pictures, strict=True)):
         origin = {"run": loaded.name, "checkpoint": loaded.folder.name, "generator_sha256": loaded.sha256}
         origin |= {"seed": seed, "number": number, "truncation": truncation}
+        if loaded.sample_passes:
+            origin["sample_passes"] = loaded.sample_passes
         if y is not None:
             origin["class"] = _class_text(y[number], loaded.class_names)
         save_png(path, picture, {TEXT_KEY: json.dumps(origin)})

@@ -1,4 +1,4 @@
-"""Pictures from a generator, with batch-norm statistics that belong to its weights and not to a batch; and samples."""
+"""Pictures and samples of a generator, with batch-norm statistics that belong to its weights and not to a batch."""
 
 import copy
 
@@ -74,12 +74,9 @@ class Sampler:
             return z
         device = next(self.encoder.parameters()).device
         for _ in range(self.passes):
-            parts = []
-            for start in range(0, len(z), batch_size):
-                part = slice(start, start + batch_size)
-                pictures = latents_to_pictures(self.generator, z[part], None if y is None else y[part])
-                parts.append(self.encoder(pictures_to_tensor(torch.from_numpy(pictures).to(device)))[0].to(z.device))
-            z = torch.cat(parts)
+            pictures = torch.from_numpy(latents_to_pictures(self.generator, z, y, batch_size))
+            parts = [self.encoder(pictures_to_tensor(part.to(device)))[0] for part in pictures.split(batch_size)]
+            z = torch.cat(parts).to(z.device)
         return z
 
     def draw(self, z: Tensor, y: Tensor | None, truncation: float = 1.0, batch_size: int = 64) -> np.ndarray:

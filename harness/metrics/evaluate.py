@@ -101,7 +101,8 @@ class Evaluator:
         began, settings = time.monotonic(), self.settings
         count = settings.count or self.key.count
         with full_precision():
-            fake = np.concatenate(list(self._drawn_features(loaded, count, seed, stopped)))
+            sampler = load_sampler(loaded)
+            fake = np.concatenate(list(self._drawn_features(sampler, count, seed, stopped)))
             self._real = self._real or self._read_real(stopped)
             figures, left_out = self._compare(fake, stopped)
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
@@ -123,6 +124,7 @@ class Evaluator:
             "batch_size": settings.batch_size,
             "neighbours": settings.neighbours,
             "seed": seed,
+            "sample_passes": sampler.passes,
             "batch_statistics": f"standing, {sampling.STANDING_BATCHES} x {sampling.STANDING_BATCH_SIZE} pictures",
             "device": name,
             "seconds": round(time.monotonic() - began, 2),
@@ -142,11 +144,11 @@ class Evaluator:
         return open_evaluation_rows(self.data, self.settings.split)
 
     def _drawn_features(
-        self, loaded: LoadedCheckpoint, count: int, seed: int, stopped: Callable[[], bool]
+        self, sampler: sampling.Sampler, count: int, seed: int, stopped: Callable[[], bool]
     ) -> Iterator[np.ndarray]:
         """Features (B, d), a batch at a time: the pictures themselves would fill the memory."""
-        size, sampler = self.settings.batch_size, load_sampler(loaded)
-        z, y = loaded.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
+        size = self.settings.batch_size
+        z, y = sampler.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
         for start in range(0, count, size):
             _leave_if(stopped)
             part = slice(start, start + size)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Figures of two evaluations compare when these are equal.
 KEY = (
     "extractor", "extractor_sha256", "resizer", "set", "split", "data_sha256", "real_count", "count", "batch_size",
-    "seed", "batch_statistics",
+    "seed", "sample_passes", "batch_statistics",
 )  # fmt: skip
 
 
@@ -136,7 +136,8 @@ class Evaluations:
     def _keep(self, evaluation: dict[str, Any], name: str) -> None:
         """In best.json, then in metrics.jsonl and metrics.json. Figures of another kind start the history anew."""
         key = {"figure": name, **{part: evaluation[part] for part in KEY}}
-        history = self.record["history"] if self.record.get("key") == key else []
+        before = {"sample_passes": 0, **self.record.get("key", {})}  # earlier versions kept none
+        history = self.record["history"] if before == key else []
         history = [*history, [evaluation["step"], evaluation["figures"].get(name)]]
         self.record = {"figure": name, "key": key, "history": history, "last": evaluation}
         self._write()

@@ -35,7 +35,7 @@ from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
 
-MAX_REASON_CHARS = 200  # characters: torch names every weight
+MAX_REASON_CHARS = 200  # torch names every weight
 N = TypeVar("N", bound=nn.Module)
 
 

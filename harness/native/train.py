@@ -50,6 +50,8 @@ from harness.native.state import (
 )
 from harness.native.step import Training, train_step, trial_pass
 from harness.networks.arch import ArchSpec
+from harness.networks.base import Generator
+from harness.networks.encoder import Encoder
 from harness.runtime.device import Hardware, device_kind, prepare_hardware
 from harness.runtime.dist import join_world, leave_world
 from harness.runtime.precision import faster_format
@@ -221,8 +223,7 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
         stop = run.world.any_rank(bool(life.stopping))
         at_end = run.step == life.target
         if first and (at_end or run.step % train.sample_every_steps == 0):
-            generator = run.generator_ema or run.generator
-            encoder = run.reconstruction and (run.reconstruction.encoder_ema or run.reconstruction.encoder)
+            generator, encoder = _averaged_networks(run)
             save_samples(run, generator, life.rundir, encoder)
             if encoder is not None:
                 save_redrawn(run, encoder, generator, packed, life.rundir)
@@ -263,8 +264,15 @@ def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
         life.say(lacking)
     if run.step == 0:
         save_reals(life.rundir, packed, train.sample_count)
-        save_samples(run, run.generator_ema or run.generator, life.rundir)
+        generator, encoder = _averaged_networks(run)
+        save_samples(run, generator, life.rundir, encoder)
     return reporter
+
+
+def _averaged_networks(run: Training) -> tuple[Generator, Encoder | None]:
+    """Generator and, where one learns too, encoder: their moving averages where there are any."""
+    rec = run.reconstruction
+    return run.generator_ema or run.generator, None if rec is None else rec.encoder_ema or rec.encoder
 
 
 def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:

@@ -93,6 +93,7 @@ def test_what_the_figures_depend_on_stands_with_them() -> None:
         "batch_size": 128,
         "neighbours": 5,
         "seed": 0,
+        "sample_passes": 0,
         "batch_statistics": "standing, 1 x 64 pictures",
         "device": "cpu",
     }

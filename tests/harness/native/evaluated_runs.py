@@ -48,6 +48,7 @@ class ScriptedEvaluator:
 
     figures: dict[int, float | None] = {}
     name = "reader"
+    sample_passes = 0
 
     def __init__(self, *_: Any) -> None:
         self.featurizer = SimpleNamespace(name=self.name)
@@ -55,6 +56,7 @@ class ScriptedEvaluator:
     def evaluate(self, loaded: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
         figure, name = self.figures[loaded.step], f"fd_{self.name}"
         key = {part: 1 for part in evaluate_while_training.KEY} | {"extractor": self.name}
+        key["sample_passes"] = self.sample_passes
         figures = {"kid_reader": 0.5} if figure is None else {name: figure}
         left_out = {name: "features: found 20 equal rows"} if figure is None else {}
         row = {"checkpoint": loaded.folder.name, "step": loaded.step, "figures": figures, "left_out": left_out, **key}

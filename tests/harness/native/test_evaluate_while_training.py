@@ -68,6 +68,22 @@ def test_figures_of_another_kind_start_anew(workplace: Path, no_pictures, script
     assert best_checkpoint(CHECKPOINTS) == CHECKPOINTS / "step-00000004" and names() == ["04", "08"]
 
 
+def test_figures_of_other_samples_start_anew_and_earlier_versions_had_none(
+    workplace: Path, no_pictures, scripted, monkeypatch
+) -> None:
+    scripted.figures = {2: 3.0, 4: 4.0, 6: 5.0}
+    config = quick_config(evaluate__every_steps=2, optim__total_steps=6)
+    train_run(config, limit_steps=2)
+    record = json.loads((CHECKPOINTS / "best.json").read_text())
+    del record["key"]["sample_passes"]
+    (CHECKPOINTS / "best.json").write_text(json.dumps(record))
+    train_run(config, limit_steps=4)
+    assert json.loads((CHECKPOINTS / "best.json").read_text())["history"] == [[2, 3.0], [4, 4.0]]
+    monkeypatch.setattr(scripted, "sample_passes", 2)
+    train_run(config)
+    assert json.loads((CHECKPOINTS / "best.json").read_text())["history"] == [[6, 5.0]]
+
+
 def test_the_last_step_is_evaluated_wherever_it_is(workplace: Path, no_pictures, scripted) -> None:
     train_run(quick_config(evaluate__every_steps=5))
     assert steps_evaluated() == [5, 10, 12]
