@@ -90,6 +90,11 @@ def _check_processes(config: Config, device: str, processes: int) -> None:
         raise UserError(
             f"optim.batch_size: found {config.optim.batch_size}, allowed multiples of the {processes} processes"
         )
+    if processes > 1 and device == "cpu" and config.studiogan.sync_bn:
+        raise UserError(
+            "studiogan.sync_bn: found true, allowed false on a CPU (StudioGAN's synchronised batch norm needs CUDA), "
+            "try --set studiogan.sync_bn=false"
+        )
     if processes > 1 and config.loss.apply_lecam and config.loss.lecam_type == "gsrgan":
         raise UserError(
             "loss.lecam_type: found gsrgan, allowed standard with several processes of StudioGAN: each has anchors for "

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
-from harness.studiogan.shim.job import Optimizer, ShimJob
+from harness.studiogan.shim.job import OptimizerSettings, ShimJob
 from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
 from harness.studiogan.shim.step_loop import Finished, StepLoop, Stopped
 
@@ -71,7 +71,7 @@ def mean_over_ranks(local: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: Optimizer) -> None:
+def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: OptimizerSettings) -> None:
     """StudioGAN's resume brings back the rates of the checkpoint, whatever the config says."""
     for optimizer, lr in ((g_optimizer, wanted.g_lr), (d_optimizer, wanted.d_lr)):
         for group in optimizer.param_groups:

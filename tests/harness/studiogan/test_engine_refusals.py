@@ -80,6 +80,8 @@ def test_lecam_that_0_4_0_does_not_have(stand_in: StandIn) -> None:
 def test_what_several_processes_cannot_do(stand_in: StandIn) -> None:
     with pytest.raises(UserError, match="^loss.lecam_type: found gsrgan, allowed standard with several processes"):
         train_run(tiny_config(loss__apply_lecam=True, loss__lecam_type="gsrgan"), processes=2)
+    with pytest.raises(UserError, match="^studiogan.sync_bn: found true, allowed false on a CPU"):
+        train_run(tiny_config(studiogan__sync_bn=True), processes=2)
     write_set("tiny", split="valid")
     with pytest.raises(UserError, match="^studiogan.evaluate: found true, and .* holds 12 pictures, allowed 2 to 7 of"):
         train_run(tiny_config(studiogan__evaluate=True, loss__lecam_type="standard"), processes=2)
