@@ -179,7 +179,7 @@ def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: 
     from datasets.pack.build_set import build_set
     from datasets.pack.recipe import SetPlan, find_complete
     from datasets.report.report import update_report
-    from harness.messages import say
+    from harness.messages import log
 
     if on == "ray":
         from datasets.scan.ray_pool import map_on_ray
@@ -197,7 +197,7 @@ def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: 
             continue
         paths = build_set(plan, **options)
         if page := update_report(plan):
-            say(f"what became of every file: {page}")
+            log(f"what became of every file: {page}")
         print(*paths, sep="\n")
 
 

@@ -14,7 +14,7 @@ import typer
 
 from harness.config.paths import to_path
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
-from harness.messages import keep_output_open, say
+from harness.messages import keep_output_open, log
 
 # Of every option and argument that is a path: `~` is expanded, which no shell does behind `make OUT=`.
 AS_PATH: dict[str, Any] = {"parser": to_path, "metavar": "PATH"}
@@ -57,16 +57,16 @@ def run_command(command: Callable[[], object]) -> None:
     try:
         command()
     except UserError as error:
-        say(f"error: {error}")
+        log(f"error: {error}")
         sys.exit(EXIT_USER_ERROR)
     except Interrupted as stop:
-        say(str(stop) or "interrupted: the same command goes on from here")
+        log(str(stop) or "interrupted: the same command goes on from here")
         sys.exit(EXIT_RESUMABLE)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise  # a file that should be there: our bug
         where = error.filename or "disk"
-        say(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
+        log(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
         sys.exit(EXIT_USER_ERROR)
     finally:
         _ignore_stop_signals()  # what arrives now would replace the exit code

@@ -12,7 +12,7 @@ import sys
 
 from harness.doctor import ROOT, module_of, read_requirements
 from harness.errors import EXIT_USER_ERROR, UserError
-from harness.messages import say
+from harness.messages import log
 
 KEY = r"[A-Za-z_][\w-]*(?:\.[\w-]+)*="
 # A value in quotes, as YAML has them, or all up to the next key.
@@ -80,5 +80,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as mistake:
-        say(f"error: {mistake}")
+        log(f"error: {mistake}")
         sys.exit(EXIT_USER_ERROR)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line on stderr; names that are no valid text are shown with their odd bytes escaped."""
     rank = os.environ.get("RANK", "0")  # of several processes under torchrun
     text = text if rank == "0" else f"[rank {rank}] {text}"

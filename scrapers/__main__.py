@@ -22,7 +22,7 @@ from harness.config.data_sources import (
 )
 from harness.errors import Interrupted, UserError
 from harness.images.layout import LayoutName
-from harness.messages import say
+from harness.messages import log
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import make_politeness
 from scrapers.crawl.records import FAILED, FetchError, HostStopped, Tally, raise_if_left
@@ -88,7 +88,7 @@ def scrape(
         return
     reading = Reading(layout, None if ignore is None else comma_list(ignore))
     tally = run_plan(plan, sources, contact, reading)
-    say(f"{plan.set_name}: {tally}")
+    log(f"{plan.set_name}: {tally}")
     print(plan.folder.as_posix())
 
 

@@ -16,7 +16,7 @@ from blend.report.design_rows import number_at
 from harness.cli import STOP_SIGNALS, noted_signals
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.progress import duration_text
 from harness.storage.atomic import clean_leftovers
 from harness.storage.lock import hold_lock
@@ -39,10 +39,10 @@ def demo_run(config_path: Path, overrides: list[str], dry_run: bool, stages: Seq
         _print_plan(record, config_path, overrides)
         return page_path(config)
     record.folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(record.lock_path, _say):
+    with hold_lock(record.lock_path, _log):
         clean_leftovers(record.folder)
         record.read()
-        record.stop_left_behind(_say)
+        record.stop_left_behind(_log)
         with noted_signals(STOP_SIGNALS) as signals:
             _run_stages(record, config_path, overrides, signals)
         record.write_metrics()
@@ -53,15 +53,15 @@ def demo_run(config_path: Path, overrides: list[str], dry_run: bool, stages: Seq
 def _run_stages(record: DemoRecord, config_path: Path, overrides: list[str], signals: list[int]) -> None:
     stages, first = record.stages, record.done_count()
     if first:
-        _say(f"done before: {', '.join(stage.name for stage in stages[:first])}")
+        _log(f"done before: {', '.join(stage.name for stage in stages[:first])}")
     elif not any(record.seconds().values()):
         minutes = _about(sum(stage.expected_sec for stage in stages))
-        _say(f"{len(stages)} stages, {minutes} on two cores. Stop whenever you like: the same command goes on.")
+        _log(f"{len(stages)} stages, {minutes} on two cores. Stop whenever you like: the same command goes on.")
     for number in range(first, len(stages)):
         stage, label = stages[number], f"[{number + 1}/{len(stages)}] {stages[number].name}"
         left = seconds_left(stages, number, record.seconds())
         whole = f"; {_about(sum(left), '')} left in all" if len(left) > 1 else ""
-        _say(f"{label}: {stage.about} ({_about(left[0])}{whole})")
+        _log(f"{label}: {stage.about} ({_about(left[0])}{whole})")
         if signals:
             raise Interrupted(f"stopped before {label}: {SAME_COMMAND}")
         if number == len(stages) - 1:
@@ -83,7 +83,7 @@ def _check_end(label: str, code: int, stopped: bool) -> None:
         cause = f"{signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
         raise Interrupted(f"{label} was ended by {cause}: {SAME_COMMAND}")
     if code:
-        _say(f"{label} ended with exit code {code}, for the reason above; once mended, {SAME_COMMAND}")
+        _log(f"{label} ended with exit code {code}, for the reason above; once mended, {SAME_COMMAND}")
         raise SystemExit(code)
 
 
@@ -130,5 +130,5 @@ def _about(seconds: float, word: str = "about ") -> str:
     return f"{word}{round(seconds / 3600)} h"
 
 
-def _say(text: str) -> None:
-    say(f"demo: {text}" if not text.startswith("[") else text)
+def _log(text: str) -> None:
+    log(f"demo: {text}" if not text.startswith("[") else text)

@@ -70,7 +70,7 @@ class StageProcess(Child):
         self.usage = Usage(seconds, cpu_sec, max(self.usage.peak_rss_mb, used.peak_rss_mb))
 
 
-def stop_left_behind(pid: int, start: str | None, say: Callable[[str], None]) -> Usage | None:
+def stop_left_behind(pid: int, start: str | None, log: Callable[[str], None]) -> Usage | None:
     """Ends a stage whose demo was killed, as Ctrl-C would. What it used in all once it is gone, None if it was gone.
 
     `start` is what `process_start` said of it: another process may have its number by now.
@@ -78,7 +78,7 @@ def stop_left_behind(pid: int, start: str | None, say: Callable[[str], None]) ->
     used: Usage | None = None
     while start is not None and process_start(pid) == start and (now := tree_usage(pid)) is not None:
         if used is None:
-            say(f"a stage that an earlier demo left is still at work (process {pid}): it saves and ends first")
+            log(f"a stage that an earlier demo left is still at work (process {pid}): it saves and ends first")
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         used = now

@@ -107,11 +107,11 @@ class DemoRecord:
         record.done, record.config_sha256, self.running = done, self.config_sha256, None
         self._save()
 
-    def stop_left_behind(self, say: Callable[[str], None]) -> None:
+    def stop_left_behind(self, log: Callable[[str], None]) -> None:
         """Ends the stage that a killed demo left at work, and counts what it went on to use."""
         if self.running is None:
             return
-        usage = stop_left_behind(self.running["pid"], self.running["process_start"], say)
+        usage = stop_left_behind(self.running["pid"], self.running["process_start"], log)
         if usage is not None and self.running["stage"] in self.of:
             self.of[self.running["stage"]].usage = Usage(**self.running["before"]) + usage
         self.running = None

@@ -20,7 +20,7 @@ from blend.generator.styled_generator import StyledGenerator, label_of, load_gen
 from blend.measures.measures import load_measures
 from harness.config.experiment import Config
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage.cache import key_sha256
 from harness.web.embed import save_sweep_webp
 
@@ -100,7 +100,7 @@ def blend_command(config: Config, request: Request) -> Path:
         solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
         if missing := out_of_reach(solved, request.futurism, asked.names):
             head = f"futurism {request.futurism:g}: within reach of {len(solved.found)} of {len(wanted)}; not of"
-            say("\n  ".join([head, *missing]))
+            log("\n  ".join([head, *missing]))
         asked = asked.take(solved.found, request.futurism)
     designs = asked.designs
     pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)

@@ -29,7 +29,7 @@ from harness.config.experiment import Config, finetune_config
 from harness.errors import UserError
 from harness.images.decode import FORMATS, PictureError, read_file
 from harness.images.magic_bytes import other_kind, picture_kind
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.lru import LruCache
 
@@ -211,7 +211,7 @@ class ParentStore:
             with self._fitting:  # one at a time: many large ones would fill the memory
                 picture, note = fit_content(content, generator.height, generator.width, self.config.data.fit)
             if note:
-                say(f"upload: {note}")
+                log(f"upload: {note}")
             self._uploaded.keep(sha256, picture)
         return picture
 

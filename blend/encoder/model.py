@@ -20,7 +20,7 @@ from harness.config.experiment import Config, EncoderSettings
 from harness.errors import UserError
 from harness.features.resnet18 import imagenet_state
 from harness.images.tensors import pictures_to_tensor
-from harness.messages import say
+from harness.messages import log
 from harness.networks.encoder import Encoder
 from harness.networks.resnet18 import IMAGENET_WIDTH, ResNet18
 from harness.runtime.rng import seed_for
@@ -132,7 +132,7 @@ def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
     Raises UserError when there is none, or when it learned from other weights than the generator has now.
     """
     checkpoints = encoder_folder(generator) / "checkpoints"
-    folder = newest_checkpoint(checkpoints, say)
+    folder = newest_checkpoint(checkpoints, log)
     if folder is None:
         raise UserError(f"encoder: found none in {checkpoints.parent}; try `make encoder` with the same CONFIG")
     meta = read_meta(folder)
@@ -143,7 +143,7 @@ def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
     encoder.load_state_dict(load_weights(folder, "encoder"))
     encoder.sha256, encoder.step = meta["sha256"]["encoder.safetensors"], meta["step"]
     if encoder.step < (total := meta["config"]["encoder"]["total_steps"]):
-        say(f"{folder}: an encoder in the midst of learning ({encoder.step} of {total} steps)")
+        log(f"{folder}: an encoder in the midst of learning ({encoder.step} of {total} steps)")
     return _placed(encoder, config, generator).requires_grad_(False).eval()
 
 

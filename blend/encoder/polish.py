@@ -17,7 +17,7 @@ from blend.generator.styled_generator import StyledGenerator
 from harness.checkpoints.load import LoadedCheckpoint, load_own_encoder
 from harness.config.experiment import Config
 from harness.images.tensors import pictures_to_tensor
-from harness.messages import say
+from harness.messages import log
 from harness.native.state import open_training_set
 from harness.networks.encoder import Encoder
 from harness.runtime.device import prepare_hardware
@@ -37,7 +37,7 @@ def polish_encoders(config: Config, generator: StyledGenerator) -> None:
         kept = cached(path, key, lambda: _learn(config, loaded, encoder), POLISHED)  # noqa: B023 (called at once)
         before, after, steps = kept["errors"][0], kept["errors"][1], int(kept["steps"])
         verdict = "taken" if after < before else "not taken"
-        say(f"{loaded.name}: {steps} steps of its encoder alone, picture error {before:.4f} → {after:.4f}, {verdict}")
+        log(f"{loaded.name}: {steps} steps of its encoder alone, picture error {before:.4f} → {after:.4f}, {verdict}")
 
 
 def _learn(config: Config, loaded: LoadedCheckpoint, start: Encoder) -> Arrays:

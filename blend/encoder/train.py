@@ -40,7 +40,7 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.config.experiment import Config, config_differences
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
@@ -74,7 +74,7 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
         rundir.checkpoints.mkdir(parents=True, exist_ok=True)
         life.held.enter_context(rundir.lock())
         life.aim(config.encoder.total_steps, limit_steps)
-        newest = take_newest(rundir.checkpoints, life.say)
+        newest = take_newest(rundir.checkpoints, life.log)
         before = read_meta(newest) if newest else {"step": 0, "cpu_sec": 0.0}
         cpu_before_sec = before["cpu_sec"] - time.process_time()
         if newest is not None:
@@ -91,7 +91,7 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
         else:
             run.hardware = faster_format(run.hardware, config.train, partial(trial_pass, run))
             if config.encoder.skip_pictures:
-                life.say(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
+                life.log(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
                 fit_skip(run)
         _learn(run, life)
     return rundir.path
@@ -108,7 +108,7 @@ def _measure_own(config: Config, generator: StyledGenerator) -> Path:
     generator.base.run.write_metrics("encoder", figures)
     error = figures.get("picture_error")
     found = "" if error is None else f"; picture error of held-out pictures in one pass {error:.4f}"
-    say(f"{generator.base.name}: its encoder learned with it{found}")
+    log(f"{generator.base.name}: its encoder learned with it{found}")
     return generator.folder
 
 
@@ -203,11 +203,11 @@ def _learn(run: Learning, life: RunLife) -> None:
     count = sum(weight.numel() for weight in run.encoder.parameters())
     styles = (run.generator.base, run.generator.tuned)[: len(run.drawers)]
     names = " and ".join(loaded.name for loaded in styles if loaded)
-    life.say(f"{life.rundir.path}: steps {run.step} to {life.target}, {count:,} parameters, pictures of {names}")
-    life.say(f"on {run.hardware.text}")
+    life.log(f"{life.rundir.path}: steps {run.step} to {life.target}, {count:,} parameters, pictures of {names}")
+    life.log(f"on {run.hardware.text}")
     size_bytes = state_bytes([run.encoder], [run.optimizer])
     if lacking := lacking_room(life.rundir.checkpoints, size_bytes, run.config.train.keep_last):
-        life.say(lacking)
+        life.log(lacking)
     while run.step < life.target:
         values = encoder_step(run)
         stop = bool(life.stopping) and run.step < life.target
@@ -218,7 +218,7 @@ def _learn(run: Learning, life: RunLife) -> None:
         if run.step % max(1, life.total_steps // CURVE_POINTS) == 0:
             error = _measure(run, min(CURVE_COUNT, settings.valid_count))["latent_mse"]
             reporter.write_row({"step": run.step, "latent_mse": round(error, 6)})
-            life.say(f"step {run.step}/{life.total_steps}  latent MSE {error:.3f}")
+            life.log(f"step {run.step}/{life.total_steps}  latent MSE {error:.3f}")
         if saves:
             _save(run, life.rundir.checkpoints)
         if stop:

@@ -18,7 +18,7 @@ from harness.config.experiment import Data
 from harness.errors import UserError
 from harness.images.decode import FORMATS, Fit, PictureError, decode, fit_image, read_file
 from harness.images.layout import FolderCounts
-from harness.messages import say
+from harness.messages import log
 from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.splits import PackedRows, open_evaluation_rows
 
@@ -78,7 +78,7 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
         allowed = f"allowed {', '.join(FORMATS)} of at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels"
         raise UserError(f"{_printable(str(top))}: found no usable picture: {reasons[0]}{more}; {allowed}")
     for reason in reasons:
-        say(f"left out: {reason}")
+        log(f"left out: {reason}")
     return Parents(names, sha256s, np.stack(pictures))
 
 
@@ -122,7 +122,7 @@ def read_parent(path: Path, height: int, width: int, fit: Fit) -> tuple[np.ndarr
     content = read_file(path)
     picture, note = fit_content(content, height, width, fit)
     if note:
-        say(f"{_printable(path.name)}: {note}")
+        log(f"{_printable(path.name)}: {note}")
     return picture, hashlib.sha256(content).hexdigest()
 
 

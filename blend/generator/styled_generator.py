@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.checkpoints.load import LoadedCheckpoint, load_run, load_sampler
-from harness.checkpoints.origin import check_descent, check_set, say_later_step
+from harness.checkpoints.origin import check_descent, check_set, log_later_step
 from harness.checkpoints.sampling import Sampler, label_to_y, latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
 from harness.config.experiment import Config, base_name, finetune_config
@@ -53,7 +53,7 @@ class StyledGenerator:
         if tuned is not None:
             check_descent(base.run, tuned.run, tuned.meta)
             _check_same_shape(base, tuned)
-            say_later_step(base, tuned)
+            log_later_step(base, tuned)
 
     @property
     def runs(self) -> list[LoadedCheckpoint]:

@@ -26,7 +26,7 @@ from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.images.tensors import pictures_to_tensor
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.device import prepare_hardware
 from harness.storage.cache import Arrays, cached, key_sha256, read_cached
 from harness.storage.hdf5 import spread_rows
@@ -183,7 +183,7 @@ class _Search:
             parts.append(part)
             errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
             took = f"{time.monotonic() - began:.0f} s"
-            say(f"inversion of {self.kind} pictures: {end} of {len(self.parents)}, {errors}, {took}")
+            log(f"inversion of {self.kind} pictures: {end} of {len(self.parents)}, {errors}, {took}")
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def part(self, rows: slice, watch: Watch | None) -> Arrays:

@@ -14,7 +14,7 @@ from blend.report.run_facts import Found, read_facts
 from blend.report.run_files import RunFiles
 from harness.checkpoints.origin import check_set
 from harness.config.experiment import Config, base_name, finetune_config
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 from harness.web.page import page_environment
@@ -28,7 +28,7 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
     run, files = RunDir.existing(base_name(config), root), RunFiles()
     found = look_around(run, config, root, files)
     for text in files.damaged.values():
-        say(text)
+        log(text)
     environment = page_environment(TEMPLATES)
     environment.filters["figure"] = sections.figure_text
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")

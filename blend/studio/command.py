@@ -10,7 +10,7 @@ from harness.checkpoints.origin import accept_sets
 from harness.checkpoints.pretrained import BASE, open_pretrained
 from harness.config.experiment import finetuned_name
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage.rundir import RunDir
 from harness.web.serve import LOOPBACK, serve_page, ui_extra
 
@@ -42,7 +42,7 @@ def studio_command(run: str | None, host: str, port: int, open_page: bool, other
         serve_page(make_app(studio, names, away), host, port, opened, open_page, studio.closing.set)
     finally:
         studio.close()
-    say("the studio is closed; designs that were kept are in the run's folder")
+    log("the studio is closed; designs that were kept are in the run's folder")
 
 
 def first_run() -> str:

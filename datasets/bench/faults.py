@@ -21,7 +21,7 @@ from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.sets import render_set
 from datasets.scan.pool import map_in_order
 from datasets.scan.scan import ScanJob, Scanned, scan
-from harness.messages import say
+from harness.messages import log
 
 SIZE_PX = 64
 RENDERS, MESSY_FILES, HOSTILE_FILES, KILL_FILES, KILLS = 1000, 960, 500, 400, 10
@@ -40,7 +40,7 @@ def _build(name: str, src: Path, *changes: str) -> list[dict[str, Any]]:
 
 def measure_duplicates(seed: int) -> Iterator[str]:
     messy, renders = Path("messy"), Path("renders")
-    say(f"drawing {MESSY_FILES} messy files and {RENDERS} distinct cars")
+    log(f"drawing {MESSY_FILES} messy files and {RENDERS} distinct cars")
     if not (messy / MESSY_TABLE).exists():
         render_messy(MESSY_FILES, seed, messy)
     for kind in ("ordinary", "concept"):
@@ -85,8 +85,8 @@ def measure_hostile(seed: int) -> Iterator[str]:
 
 def scan_and_log(job: ScanJob) -> Scanned:
     """A scan that leaves a line for each file it reads."""
-    with open(os.environ[LOG], "a") as log:
-        log.write(f"{job.path}\n")
+    with open(os.environ[LOG], "a") as read_log:
+        read_log.write(f"{job.path}\n")
     return scan(job)
 
 
@@ -107,15 +107,15 @@ def measure_kills(seed: int) -> Iterator[str]:
     whole, killed = (make_plan(name, photos, SIZE_PX) for name in ("whole", "killed"))
     rng = np.random.default_rng(seed)
     points = sorted(rng.choice(np.arange(1, KILL_FILES), KILLS - 3, replace=False).tolist())
-    log = Path("read.log").resolve()
+    read_log = Path("read.log").resolve()
     for folder in (killed.manifest.parent, killed.train.parent):
         shutil.rmtree(folder, ignore_errors=True)
-    log.write_text("")
+    read_log.write_text("")
     for number, point in enumerate([*points, "partial", "partial", "manifest"]):
-        _kill_at(killed, photos, point, log)
-        say(f"kill {number + 1} at {point}: {len(log.read_text().splitlines())} files read so far")
-    _start(photos, log).wait()
-    reads = log.read_text().splitlines()
+        _kill_at(killed, photos, point, read_log)
+        log(f"kill {number + 1} at {point}: {len(read_log.read_text().splitlines())} files read so far")
+    _start(photos, read_log).wait()
+    reads = read_log.read_text().splitlines()
     pairs = ((killed.train, whole.train), (killed.valid, whole.valid))
     same = all(first.read_bytes() == second.read_bytes() for first, second in pairs)
     yield f"killed at {KILLS} points: HDF5 {'identical' if same else 'NOT identical'} to that of an unbroken build"
@@ -123,19 +123,19 @@ def measure_kills(seed: int) -> Iterator[str]:
     yield f"{len(set(reads))} files read, {again} reads again after {len(points)} kills while reading"
 
 
-def _start(photos: Path, log: Path) -> subprocess.Popen:
+def _start(photos: Path, read_log: Path) -> subprocess.Popen:
     code = f"from datasets.bench.faults import build_logged; build_logged({str(photos)!r}, 'killed')"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), LOG: str(log)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), LOG: str(read_log)}
     return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
 
 
-def _kill_at(killed: SetPlan, photos: Path, point: int | str, log: Path) -> None:
+def _kill_at(killed: SetPlan, photos: Path, point: int | str, read_log: Path) -> None:
     """SIGKILL when so many files were read in all, when packing has begun, or when the manifest is there anew."""
     began = time.time_ns()
-    process = _start(photos, log)
+    process = _start(photos, read_log)
     while process.poll() is None:
         if isinstance(point, int):
-            there = len(log.read_text().splitlines()) >= point
+            there = len(read_log.read_text().splitlines()) >= point
         elif point == "partial":
             there = any(killed.train.parent.glob("*.partial"))
         else:

@@ -29,7 +29,7 @@ from datasets.bench.files import ROOT, WORKERS, NoFeatures, make_plan, write_pho
 from datasets.pack.build_set import build_set
 from harness.cli import AS_PATH
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.child import Usage, tree_usage
 
 PARTS = ("speed", "memory", "duplicates", "hostile", "kills")
@@ -83,7 +83,7 @@ def _workplace(folder: Path | None) -> Iterator[None]:
 
 def measure_speed(count: int, seed: int) -> Iterator[str]:
     photos, few = Path(f"photos-{count}"), Path(f"photos-{count // FEW}-of-{count}")
-    say(f"making {count} photos")
+    log(f"making {count} photos")
     write_photos(photos, count, seed)
     _link_first(photos, few, count // FEW)
     ways: dict[str, Callable[[Path], Any]] = {
@@ -96,7 +96,7 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
     start: dict[str, list[float]] = {name: [] for name in ways}  # s, of a set of none
     for number in range(ROUNDS):
         for name, way in ways.items():
-            say(f"round {number + 1} of {ROUNDS}: {name}")
+            log(f"round {number + 1} of {ROUNDS}: {name}")
             part_sec, whole_sec = _cpu_sec_of(partial(way, few)), _cpu_sec_of(partial(way, photos))
             slope_sec = (whole_sec - part_sec) / (count - count // FEW)
             spent[name].append(slope_sec * 1e3)
@@ -156,13 +156,13 @@ def _cpu_sec() -> float:
 def measure_memory(few: int, many: int, seed: int) -> Iterator[str]:
     """Of `python -m datasets folder` with its features and its page, small photos: their number is what counts."""
     photos = Path(f"small-{many}")
-    say(f"making {many} small photos")
+    log(f"making {many} small photos")
     write_photos(photos, many, seed, (200, 320))
     part = Path(f"small-{few}")
     _link_first(photos, part, few)
     peaks = []
     for folder, count in ((part, few), (photos, many)):
-        say(f"building a set of {count}")
+        log(f"building a set of {count}")
         peaks.append(_peak_mib(["folder", str(folder), "--name", f"memory-{count}", "--size", str(SIZE_PX)]))
         yield f"{count} pictures, {WORKERS} workers: peak {peaks[-1]:.0f} MiB resident in all processes together"
     yield f"{many} against {few}: {100 * (peaks[1] / peaks[0] - 1):+.1f} %"

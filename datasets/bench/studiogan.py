@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.studiogan.checkout import find_checkout, find_python
 
 BLACK_LEVEL, BLACK_LINES = 8, 2  # so many lines at an edge in which nothing is brighter are a bar
@@ -43,7 +43,7 @@ def measure(photos: Path, size_px: int, ours_ms: float, ours: Path) -> Iterator[
             os.link(path, pictures / path.name)
     packed = folder / f"custom_{size_px}_train.hdf5"
     packed.unlink(missing_ok=True)
-    say("StudioGAN's make_hdf5")
+    log("StudioGAN's make_hdf5")
     command = [str(python), "-c", SCRIPT, str(source), str(size_px), str(BATCH)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:

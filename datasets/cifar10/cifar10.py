@@ -23,7 +23,7 @@ from datasets.scan.store import ListedFile, Split
 from harness.config.experiment import Data, expand_path
 from harness.errors import UserError
 from harness.images.decode import fit_image
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.progress import track
 
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -82,7 +82,7 @@ def read_cifar10(data: Data) -> Iterator[tuple[ListedFile, Scanned, Split | None
     if total == counts["valid"]:
         raise UserError(f"data.src: found test pictures alone in {source}, {ALLOWED}, {TRY}")
     if (total - counts["valid"], counts["valid"]) != (TRAIN_COUNT, TEST_COUNT):
-        say(
+        log(
             f"{source} is a part of CIFAR-10: {total - counts['valid']} of {TRAIN_COUNT} training pictures, "
             f"{counts['valid']} of {TEST_COUNT} test pictures"
         )
@@ -126,7 +126,7 @@ def _read_folder(folder: Path) -> list[CifarBatch]:
 def _read_archive(path: Path) -> list[CifarBatch]:
     """Read where it lies: nothing is unpacked to the disk, and nothing but the six batches is looked at."""
     if file_md5(path) != ARCHIVE_MD5:
-        say(f"{path}: is not the published archive (its md5 is not {ARCHIVE_MD5}); its batches are taken as they are")
+        log(f"{path}: is not the published archive (its md5 is not {ARCHIVE_MD5}); its batches are taken as they are")
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:*") as archive:

@@ -16,7 +16,7 @@ from harness.config.class_choice import to_valid_text
 from harness.config.schema import ViewName
 from harness.errors import UserError
 from harness.files import read_file
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import folder_lock
 from harness.storage.tables import decode_table, from_cell, read_rows, to_cell
@@ -42,7 +42,7 @@ class Decision:
     note: str = ""
 
 
-def read_decisions(path: Path, tell: Callable[[str], None] = say) -> dict[str, Decision]:
+def read_decisions(path: Path, tell: Callable[[str], None] = log) -> dict[str, Decision]:
     """sha256 → decision; none where there is no file. UserError with every bad line and what is allowed in it.
 
     Of several lines about one picture the last one counts, and that is told.

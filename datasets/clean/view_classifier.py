@@ -18,7 +18,7 @@ from datasets.clean.manual_labels import VIEWS
 from harness.errors import UserError
 from harness.features.view_features import LOOK_FEATURIZERS, LookFeaturizer, at_hand, load_look_featurizer
 from harness.features.weights_file import read_tensors
-from harness.messages import say
+from harness.messages import log
 
 DEFAULT_VIEWS = ("left", "right", "front_left", "front_right", "rear_left", "rear_right")
 BEST_FIRST = ("clip", "mobilenet_v2", "resnet18", "reader")
@@ -204,9 +204,9 @@ def load_sorter(name: str = "auto") -> Sorter:
         try:
             sorter = open_sorter(load_look_featurizer(best, may_download=False))
         except UserError as error:  # of damage, or other weights than those that the heads were trained on
-            say(f"sorter: {error}")
+            log(f"sorter: {error}")
             continue
-        say(f"sorter: features of {best}")
+        log(f"sorter: features of {best}")
         return sorter
     return open_sorter(load_look_featurizer(BEST_FIRST[-1]))
 

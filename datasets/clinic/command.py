@@ -12,7 +12,7 @@ from harness.cli import AS_PATH, SetOption
 from harness.config.experiment import Config, Data, finetune_config, load_config
 from harness.config.schema import Clean
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.web.serve import LOOPBACK, serve_page, ui_extra
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def clinic_command(
         serve_page(make_app(session), LOOPBACK[0], port, opened, open_page)
     finally:
         session.close()  # a rebuild that is under way is stopped, and leaves nothing half-made
-    say(f"the clinic is closed; {len(session.decisions())} choices in {session.plan.decisions_path}")
+    log(f"the clinic is closed; {len(session.decisions())} choices in {session.plan.decisions_path}")
 
 
 def open_session(config: Config, command: list[str]) -> "Session":
@@ -85,7 +85,7 @@ def set_by_name(name: str, size: str | None, overrides: list[str]) -> tuple[Conf
     if not found:
         raise _missing(name, f"at {size} pixels" if size else "")
     if len(found) > 1:
-        say(f"{folder}: there are {len(found)} sizes; the newest is taken, SIZE= takes another")
+        log(f"{folder}: there are {len(found)} sizes; the newest is taken, SIZE= takes another")
     overrides = [*recipe_overrides(name, read_summary(found[-1])["recipe"]), *overrides]
     return load_config(BASE, overrides), _build_command(BASE, overrides, "train")
 

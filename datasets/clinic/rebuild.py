@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.child import Child
 
 STOP_SEC = 20
@@ -22,7 +22,7 @@ class Rebuild:
     def __init__(self, command: list[str], take_over: Callable[[], None]) -> None:
         self.running, self.fault = True, ""
         self._started, self._take_over = time.monotonic(), take_over
-        self._child = Child(command, heard=say)
+        self._child = Child(command, heard=log)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 

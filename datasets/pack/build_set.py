@@ -29,7 +29,7 @@ from datasets.scan.store import ScanStore, remove_store
 from harness.errors import UserError
 from harness.images.colour import CONVERSION
 from harness.images.decode import MIN_ROWS
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.progress import track
 from harness.storage.atomic import atomic_write, clean_leftovers
 from harness.storage.hdf5 import PackedWriter
@@ -62,7 +62,7 @@ def build_set(
     workers = count_cores() if workers is None else workers
     complete = None if rebuild or rescan else find_complete(plan, verify)
     if complete:
-        say(f"{plan.name}: complete")
+        log(f"{plan.name}: complete")
         return complete
     if plan.data.source == "cifar10":
         find_source(plan.data)
@@ -71,7 +71,7 @@ def build_set(
     try:
         for folder in (plan.manifest.parent, plan.train.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with hold_lock(plan.lock, say):
+        with hold_lock(plan.lock, log):
             for folder in (plan.manifest.parent, plan.train.parent):
                 clean_leftovers(folder)
             if rescan:
@@ -102,7 +102,7 @@ def _build(plan: SetPlan, sorter: Any | None, workers: int, mapper: Mapper) -> l
     if (
         clean is not None and clean.decisions is not None and not plan.decisions_path.exists()
     ):  # the clinic may be about to begin it
-        say(f"clean.decisions: {plan.decisions_path} is not there, so no decision is replayed")
+        log(f"clean.decisions: {plan.decisions_path} is not there, so no decision is replayed")
     settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
     settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode, "fit": data.fit}
     with ScanStore.open(plan.scan, settings) as store:
@@ -137,7 +137,7 @@ def _fill(store: ScanStore, plan: SetPlan, sorter: Any, workers: int, mapper: Ma
     store.forget_gone()
     scanned, known = survey(store, data, sorter, workers, mapper)
     if known and plan.cleanable:
-        say(f"{data.set}: {scanned} files read, {known} known from before")
+        log(f"{data.set}: {scanned} files read, {known} known from before")
     return class_names
 
 
@@ -211,13 +211,13 @@ def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
 def _report(plan: SetPlan, summary: dict[str, Any], left_out: list[str]) -> None:
     dropped = sum(summary["dropped"].values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items())
-    say(
+    log(
         f"{plan.name}: {summary['train']} pictures to train on, {summary['valid']} kept aside, "
         f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {plan.manifest}"
     )
     for note, count in summary["notes"].items():
-        say(f"{count} of them {note}: at least {MIN_ROWS:.0%} of their rows decode; the manifest names them")
+        log(f"{count} of them {note}: at least {MIN_ROWS:.0%} of their rows decode; the manifest names them")
     if plan.data.valid_fraction and not summary["valid"]:
-        say("no picture is kept aside: there is only one, or copies of one")
+        log("no picture is kept aside: there is only one, or copies of one")
     for name in left_out:
-        say(f"class {name}: left out, no picture of it can be trained on")
+        log(f"class {name}: left out, no picture of it can be trained on")

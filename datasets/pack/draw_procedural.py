@@ -13,7 +13,7 @@ from datasets.procedural.messy import render_messy
 from datasets.procedural.sets import render_set
 from harness.config.experiment import Data
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.progress import Progress
 from harness.storage.atomic import remove_folder
 from harness.storage.json_files import read_json_or_none
@@ -40,7 +40,7 @@ def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool
             head = f"{folder}: was drawn otherwise; try another --set data.set=name, or --rebuild (make: REBUILD=1)"
             raise UserError("\n".join([head, *lines]))
         remove_folder(folder)
-    say(f"drawing {data.count} {data.kind} cars")
+    log(f"drawing {data.count} {data.kind} cars")
     temp = folder.with_name(f".tmp-{folder.name}")
     if temp.exists():  # of a killed process: the set's lock is ours
         shutil.rmtree(temp)

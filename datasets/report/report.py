@@ -16,7 +16,7 @@ from datasets.pack.recipe import SetPlan, read_summary, threshold_of
 from datasets.report.car_colour import PAINTS, paint_of
 from datasets.report.pictures import PagePictures, sample_packed
 from harness.config.experiment import Data
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.lock import hold_lock
 from harness.web.charts import Bar, bars, histogram
@@ -41,7 +41,7 @@ def update_report(plan: SetPlan) -> Path | None:
     page = plan.report
     if not plan.cleanable or (page.exists() and page.stat().st_mtime >= plan.manifest.stat().st_mtime):
         return None
-    with hold_lock(plan.lock, say):
+    with hold_lock(plan.lock, log):
         return write_report(plan)
 
 

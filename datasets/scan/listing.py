@@ -14,7 +14,7 @@ from datasets.scan.ledger import LEDGER, read_ledger
 from datasets.scan.store import ListedFile, ScanStore
 from harness.errors import UserError
 from harness.images.layout import FolderCounts, LayoutName, read_layout
-from harness.messages import say
+from harness.messages import log
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")
 FILES = "files"  # of a scraper's folder: the pictures
@@ -43,7 +43,7 @@ def list_into(
     found = read_layout(counts, layout)
     store.place_files(found.place, with_splits=layout == "split")
     if source == "folder" and (how := found.describe(layout)):
-        say(f"{folder}: {how}")
+        log(f"{folder}: {how}")
     return store.settle_classes(found.one_class or only_class, None, "no_class: lies beside the class folders")
 
 

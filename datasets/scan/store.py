@@ -19,7 +19,7 @@ import numpy as np
 from datasets.scan.fingerprints import THUMB_PX, fingerprint
 from datasets.scan.scan import Scanned
 from harness.images.layout import Place
-from harness.messages import say
+from harness.messages import log
 
 T = TypeVar("T")
 Split = Literal["train", "valid"]
@@ -97,9 +97,9 @@ class ScanStore:
                 if found is not None and found[0] == wanted:
                     return cls(path, base, settings["img_size"])
                 base.close()
-                say(f"{path}: was made with other settings; every file is read again")
+                log(f"{path}: was made with other settings; every file is read again")
             except sqlite3.DatabaseError as error:
-                say(f"{path}: cannot be used ({error}); every file is read again")
+                log(f"{path}: cannot be used ({error}); every file is read again")
             remove_store(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         base = _connect(path)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.messages import say
+from harness.messages import log
 
 PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.02
 SHOW_STEPS = 200
@@ -45,7 +45,7 @@ def fit(
         schedule.step()
         if step % SHOW_STEPS == 0 or step == steps:
             shown = ", ".join(f"{name} {float(value.detach()):.4f}" for name, value in losses.items())
-            say(f"step {step}/{steps}: {shown}")
+            log(f"step {step}/{steps}: {shown}")
     return network.eval()
 
 

@@ -23,7 +23,7 @@ from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw
 from datasets.train_shipped.view_data import draw_negatives
 from harness.errors import UserError
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
 from harness.storage.output import check_output
@@ -53,14 +53,14 @@ def train_reader(
     with one_thread():
         cars = draw_mixed_cars(count, _set_seed(seed, "train"), DRAWN_PX, workers)
         others = _others(count // 6, _set_seed(seed, "train"), workers)
-        say(f"drew {count} cars and {len(others)} pictures without a usable car")
+        log(f"drew {count} cars and {len(others)} pictures without a usable car")
         factors = _factor_table(cars.factors)
         network = _fit(cars, others, factors, steps, seed)
         recipe = {"count": count, "steps": steps, "seed": seed, "drawn_px": DRAWN_PX}
         content = _measured(network, factors, recipe, seed, workers)
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, content)
-    say(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
+    log(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
     return out
 
 

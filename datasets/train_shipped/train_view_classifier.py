@@ -26,7 +26,7 @@ from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_
 from harness.features.view_features import LookFeaturizer, load_look_featurizer
 from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.device import one_thread
 from harness.storage.atomic import atomic_write
 
@@ -111,7 +111,7 @@ def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: i
         features.append(featurizer(part.looks))
         parts.append(part)
         if start // BLOCK % 5 == 4:
-            say(f"features of {start + len(part.kinds)}/{count} pictures")
+            log(f"features of {start + len(part.kinds)}/{count} pictures")
     kinds, views = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kinds", "views"))
     return np.concatenate(features), DrawnViews(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
 
@@ -143,7 +143,7 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
         if name == "reader":
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
             drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
-            say(f"drew {count} pictures")
+            log(f"drew {count} pictures")
             content = sorter_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
             SORTER_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(SORTER_NET_PATH, content)
@@ -153,7 +153,7 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
             parts = fit_heads(featurizer, *drawn_features(featurizer, count, _set_seed(seed, "train"), workers))
         content = heads_to_bytes(featurizer, parts, recipe, seed)
     atomic_write(heads_path(name), content)
-    say(f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
+    log(f"{heads_path(name)}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
     return heads_path(name)
 
 

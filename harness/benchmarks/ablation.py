@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from harness.cli import AS_PATH, ConfigOption, SetOption, run_command
 from harness.config.experiment import Config, check_config, complete_config, config_to_dict, load_config, merge
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter, open_packed
 from harness.storage.json_files import read_json, to_json
@@ -139,7 +139,7 @@ def run_ablation(
         rows = []
         for row in pool.imap_unordered(_train_one, todo):
             rows.append(row)
-            say(f"{len(rows)} of {len(todo)}: {row['arm']}, seed {row['seed']}: {row['marks'][-1]}")
+            log(f"{len(rows)} of {len(todo)}: {row['arm']}, seed {row['seed']}: {row['marks'][-1]}")
     return rows
 
 

@@ -112,7 +112,7 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return [checkpoints / name for name in sorted(names, key=lambda name: int(name[5:]), reverse=True)]
 
 
-def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
+def newest_checkpoint(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
     """The newest unharmed checkpoint; None when there is none at all.
 
     Raises UserError when all that exist are damaged: starting afresh in silence would hide a loss.
@@ -124,7 +124,7 @@ def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | N
         except NewerVersion:
             raise
         except ValueError as error:
-            say(f"checkpoint {folder.name} cannot be used: {error}; trying the one before it")
+            log(f"checkpoint {folder.name} cannot be used: {error}; trying the one before it")
             continue
         return folder
     if folders:
@@ -135,12 +135,12 @@ def newest_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | N
     return None
 
 
-def take_newest(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
+def take_newest(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
     """`newest_checkpoint` for who goes on from it and holds the run's lock: what is newer is renamed to `damaged-...`.
 
     Left there, they would keep their places when the oldest are removed, and stand where the run saves next.
     """
-    newest = newest_checkpoint(checkpoints, say)
+    newest = newest_checkpoint(checkpoints, log)
     for folder in list_checkpoints(checkpoints):
         if folder == newest:
             break

@@ -16,7 +16,7 @@ from harness.checkpoints.sampling import Sampler
 from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_kept_config
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.networks.base import Discriminator, Generator
 from harness.networks.build import build_networks, empty_encoder, place
 from harness.networks.encoder import Encoder
@@ -83,7 +83,7 @@ def load_run(
 def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
     """A run's newest unharmed checkpoint, its best one (`best`), or the folder of this name. UserError without it."""
     if name is None:
-        folder = newest_checkpoint(checkpoints, say)
+        folder = newest_checkpoint(checkpoints, log)
         if folder is None:
             raise UserError(f"run: {checkpoints.parent} has no checkpoint yet; try `make train`")
         return folder
@@ -155,5 +155,5 @@ def _find_device(config: Config) -> torch.device:
     train = config.train
     if torch.cuda.is_available() or (train.device != "cuda" and train.precision != "tf32"):
         return prepare_hardware(train).device
-    say("no CUDA device here, on which this run was trained: taking the CPU")
+    log("no CUDA device here, on which this run was trained: taking the CPU")
     return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"})).device

@@ -11,7 +11,7 @@ from harness.checkpoints.checkpoint import read_meta
 from harness.checkpoints.load import LoadedCheckpoint
 from harness.config.experiment import Data
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
 
@@ -43,11 +43,11 @@ def _sha256s(checkpoint: Path) -> dict[str, str] | None:
         return None
 
 
-def say_later_step(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
+def log_later_step(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
     """One line where the base run was trained on after the fine-tuning began."""
     digits = Path(tuned.meta.get("finetuned_from") or "").name.removeprefix("step-")
     if digits.isdigit() and int(digits) < base.step:
-        say(f"{base.run.path}: at step {base.step}; {tuned.name} was fine-tuned from step {int(digits)}")
+        log(f"{base.run.path}: at step {base.step}; {tuned.name} was fine-tuned from step {int(digits)}")
 
 
 # ---- the training set -------------------------------------------------------------------------------------------

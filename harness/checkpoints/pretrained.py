@@ -20,7 +20,7 @@ from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
 from harness.config.experiment import Config, check_config, complete_config, config_to_dict
 from harness.config.yaml_files import merge
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.json_files import read_json
@@ -100,7 +100,7 @@ def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PR
         _write_run(root / config.name, facts, BASE, folder, mine)
         for set_facts in facts["sets"].values():
             _write_parents(set_facts, folder)
-    say(f"{root / config.name}: the ready-made model, to be fine-tuned")
+    log(f"{root / config.name}: the ready-made model, to be fine-tuned")
 
 
 def pretrained_changes() -> list[str]:

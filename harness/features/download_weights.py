@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.errors import UserError, reason_of
 from harness.files import read_file
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_file
 
 SILENCE_SEC = 30.0
@@ -76,7 +76,7 @@ class PublishedWeights:
     def _download(self) -> Path:
         name, whole = self.names[0], hashlib.sha256()
         path = weights_folders()[-1] / name
-        say(f"{name}: downloading into {path.parent}")
+        log(f"{name}: downloading into {path.parent}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with urllib.request.urlopen(self.url, timeout=SILENCE_SEC) as source, atomic_file(path) as target:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from harness.features.car_reader import load_reader
 from harness.features.download_weights import frozen
 from harness.features.efficientnet_lite0 import CHANNELS, find_weights, load_efficientnet_lite0
-from harness.messages import say
+from harness.messages import log
 
 ROWS = 64  # pictures are seen at so many rows at most
 LITE0_BLOCKS = (2, 4, 10, 14)  # at strides 4, 8, 16 and 32
@@ -52,7 +52,7 @@ def load_frozen_maps(name: str, device: torch.device) -> FrozenMaps:
     Where the package of efficientnet_lite0 is missing, one line says so and the reader serves.
     """
     if name == "efficientnet_lite0" and find_weights() is None:
-        say("efficientnet_lite0: its package is not installed, the reader serves; try `make setup`")
+        log("efficientnet_lite0: its package is not installed, the reader serves; try `make setup`")
         name = "reader"
     if name == "reader":
         reader = load_reader()

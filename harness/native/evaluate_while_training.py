@@ -106,7 +106,7 @@ class Evaluations:
             except ValueError as error:
                 text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
                 self.rundir.log(text)
-                self.life.say(text)
+                self.life.log(text)
                 set_aside(best)
 
     def _evaluate(self) -> None:
@@ -122,7 +122,7 @@ class Evaluations:
             loaded = load_checkpoint(folder, self.run.hardware.device)
             figures = self.evaluator.evaluate(loaded, stopped=lambda: bool(self.life.stopping))
         except EvaluationStopped:
-            return self.life.say(f"step {step} is not evaluated yet; the same command does it")
+            return self.life.log(f"step {step} is not evaluated yet; the same command does it")
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"out of memory while step {step} was evaluated, which is saved; try --set evaluate.batch_size="
@@ -131,7 +131,7 @@ class Evaluations:
         evaluation = json.loads(to_json({"run": self.rundir.path.name, **figures}))
         self._keep(evaluation, name)
         purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
-        self.life.say(self._told(evaluation, name))
+        self.life.log(self._told(evaluation, name))
 
     def _keep(self, evaluation: dict[str, Any], name: str) -> None:
         """In best.json, then in metrics.jsonl and metrics.json. Figures of another kind start the history anew."""

@@ -20,7 +20,7 @@ from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, Loss, config_to_dict
 from harness.errors import UserError
 from harness.features.frozen_maps import load_frozen_maps
-from harness.messages import say
+from harness.messages import log
 from harness.native.data import PictureOrder, Pictures, PictureSource
 from harness.native.losses import LeCam
 from harness.native.muon import MuonAdam
@@ -50,12 +50,12 @@ def open_training_set(config: Config) -> PackedSet:
     return packed
 
 
-def say_empty_classes(config: Config, packed: PackedSet) -> None:
+def log_empty_classes(config: Config, packed: PackedSet) -> None:
     """One line where a set, packed by an earlier version or elsewhere, has classes without a training picture."""
     empty = sorted(set(range(len(packed.class_names))) - set(packed.labels.tolist()))
     if config.model.conditional and empty:
         names = ", ".join(packed.class_names[label] for label in empty)
-        say(f"{packed.path}: has no picture of {names}; `make dataset REBUILD=1` leaves such classes out")
+        log(f"{packed.path}: has no picture of {names}; `make dataset REBUILD=1` leaves such classes out")
 
 
 def build_training(config: Config, hardware: Hardware, world: World, packed: Pictures) -> Training:
@@ -184,7 +184,7 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
     known = to_class_names(read_meta(folder).get("class_names", []))
     wanted = known if class_names is None or not run.num_classes else class_names
     if changes := class_changes(known, wanted):
-        run.world.on_rank0(lambda: say(f"classes beside those of {folder}: {changes}"))
+        run.world.on_rank0(lambda: log(f"classes beside those of {folder}: {changes}"))
     for name, network in networks_of(run).items():
         stored = name
         if not (folder / f"{name}.safetensors").exists():

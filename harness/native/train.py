@@ -32,7 +32,7 @@ from harness.config.experiment import (
     finetune_config,
 )
 from harness.errors import EXIT_USER_ERROR, UserError
-from harness.messages import say
+from harness.messages import log
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.freeze import freeze_discriminator, freeze_latents
 from harness.native.reconstruction import reconstruction_step
@@ -41,12 +41,12 @@ from harness.native.state import (
     build_training,
     load_networks,
     load_training,
+    log_empty_classes,
     networks_of,
     open_training_set,
     optimizers_of,
     read_origin,
     save_training,
-    say_empty_classes,
 )
 from harness.native.step import Training, train_step, trial_pass
 from harness.networks.arch import ArchSpec
@@ -92,9 +92,9 @@ def train_run(
 
         def open_first() -> None:
             with open_training_set(config) as found:
-                say_empty_classes(config, found)
+                log_empty_classes(config, found)
                 life.open(epochs_to_steps(config, found.count), allow_config_change)
-            _refuse_loss(rundir, take_newest(rundir.checkpoints, life.say))
+            _refuse_loss(rundir, take_newest(rundir.checkpoints, life.log))
 
         world.on_rank0(open_first)
         packed = life.held.enter_context(open_training_set(config))
@@ -138,7 +138,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
             check_descent(RunDir(run), tuned, read_meta(begun))
         return None
     checkpoints = run / "checkpoints"
-    folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, say)
+    folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, log)
     if folder is None:
         raise UserError(f"finetune.from_run: {run} has no checkpoint to start from; try `make train` first")
     try:
@@ -255,13 +255,13 @@ def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     counts = [f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in networks.items()]
     where = "resident" if run.source.resident else "read when needed"
     layout = "channels-last" if train.channels_last else "channels-first"
-    life.say(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
-    life.say(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
-    life.say(f"parameters: {', '.join(counts)}")
+    life.log(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
+    life.log(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
+    life.log(f"parameters: {', '.join(counts)}")
     size_bytes = state_bytes(networks_of(run).values(), optimizers_of(run).values())
     kept = train.keep_last + bool(run.config.evaluate.every_steps)
     if lacking := lacking_room(life.rundir.checkpoints, size_bytes, kept):
-        life.say(lacking)
+        life.log(lacking)
     if run.step == 0:
         save_reals(life.rundir, packed, train.sample_count)
         generator, encoder = _averaged_networks(run)

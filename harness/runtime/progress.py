@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_file
 from harness.storage.rundir import RunDir
 
@@ -66,7 +66,7 @@ class Progress:
         """`text` beside the bar, or in a line after its head."""
         self.move(count, text=text)
         if self.bar is None:
-            say(line_head + text)
+            log(line_head + text)
         self.shown_at = time.monotonic()
 
     def move(self, count: int, **fields: str) -> None:
@@ -116,10 +116,10 @@ class Reporter(Progress):
         self.losses: dict[str, tuple[Any, int]] = {}  # name → sum (a scalar on the device), and of how many steps
         self.steps = 0
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line for the person and for log.txt."""
         self.rundir.log(text)
-        say(text)
+        log(text)
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
         """Takes the losses of one step (scalars on the device). Step counts from 1."""

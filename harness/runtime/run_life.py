@@ -14,7 +14,7 @@ import torch
 from harness.cli import STOP_SIGNALS, noted_signals
 from harness.config.experiment import Config
 from harness.errors import Interrupted, UserError
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.dist import World
 from harness.runtime.progress import Reporter
 from harness.storage.rundir import RunDir, State, disk_errors_told
@@ -49,12 +49,12 @@ class RunLife:
         assert self.run is not None
         return self.run.step
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line for the person; for log.txt too, once there is a reporter."""
         if self.reporter:
-            self.reporter.say(text)
+            self.reporter.log(text)
         elif self.world.is_rank0:
-            say(text)
+            log(text)
 
     def open(self, config: Config, allow_config_change: bool) -> None:
         """The folder of this config's run, made or found, and locked for as long as this lives."""
@@ -74,7 +74,7 @@ class RunLife:
 
     def leave(self, step: int, saved_is_done: bool = True) -> None:
         """The target was reached before. A run that was killed right after its last save is done, if that ends it."""
-        self.say(f"{self.rundir.path}: already at step {step} of {self.total_steps}")
+        self.log(f"{self.rundir.path}: already at step {step} of {self.total_steps}")
         if self.world.is_rank0 and saved_is_done and step >= self.total_steps and not self.is_done:
             self.write_status("done", step)
 
@@ -98,13 +98,13 @@ class RunLife:
         if self.world.is_rank0:
             whole = self.target == self.total_steps
             self.write_status("done" if whole else "interrupted", self.step)
-            self.say(f"{'done' if whole else 'stopped as asked'} at step {self.step}{more}")
+            self.log(f"{'done' if whole else 'stopped as asked'} at step {self.step}{more}")
 
     def stop(self, reason: str = "") -> NoReturn:
         """All is saved after a signal. Raises Interrupted."""
         if self.world.is_rank0:
             self.write_status("interrupted", self.step, reason)
-            self.say(f"{reason}stopped at step {self.step}, saved; the same command goes on")
+            self.log(f"{reason}stopped at step {self.step}, saved; the same command goes on")
         raise Interrupted(f"{reason}saved at step {self.step}")
 
     def fail(self, error: Exception) -> NoReturn:

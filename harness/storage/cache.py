@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from harness.files import open_file
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.json_files import parse_json
 
@@ -38,7 +38,7 @@ def cached(
     try:
         arrays = _read(path, key, entry)
     except ValueError as error:
-        say(f"{path}: {error}; made again")
+        log(f"{path}: {error}; made again")
     if arrays is None:
         # In C order: safetensors writes the memory behind a view, not the view. (ascontiguousarray makes scalars 1-d.)
         arrays = {name: np.asarray(array, order="C") for name, array in make().items()}
@@ -50,7 +50,7 @@ def cached(
         except OSError as error:
             if must_keep:
                 raise
-            say(f"warning: {path}: {error.strerror}; not kept, so the next command computes it again")
+            log(f"warning: {path}: {error.strerror}; not kept, so the next command computes it again")
     return arrays
 
 

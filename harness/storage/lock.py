@@ -18,7 +18,7 @@ UNREADABLE_WAIT_SEC = 1.0  # a lock file is empty only between its making and it
 
 
 @contextmanager
-def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def hold_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock file `path` for the block; takes a stale one over. UserError when another has it."""
     mine = {
         "pid": os.getpid(),
@@ -28,7 +28,7 @@ def hold_lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     }
     with folder_lock(path.parent):  # O_EXCL still guards the making where that locks nothing
         if path.exists():
-            _refuse_or_remove(path, say)
+            _refuse_or_remove(path, log)
         try:
             _create(path, json.dumps(mine))
         except FileExistsError as error:
@@ -94,7 +94,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if type(pid) is int and pid > 0 else None  # kill of 0 or less ends whole groups
 
 
-def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:
+def _refuse_or_remove(path: Path, log: Callable[[str], None]) -> None:
     deadline = time.monotonic() + UNREADABLE_WAIT_SEC
     holder = _read(path)
     while holder is None and path.exists() and time.monotonic() < deadline:
@@ -112,9 +112,9 @@ def _refuse_or_remove(path: Path, say: Callable[[str], None]) -> None:
                 f"{path.parent}: process {pid} on host {host} is at work here; wait for it, or stop it with "
                 f"`kill {pid}`"
             )
-        say(f"took over the lock of process {pid}, which is gone")
+        log(f"took over the lock of process {pid}, which is gone")
     else:
-        say("took over a lock that nobody finished writing")
+        log("took over a lock that nobody finished writing")
     with suppress(FileNotFoundError):
         os.unlink(path)
 

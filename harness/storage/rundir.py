@@ -35,7 +35,7 @@ from harness.config.experiment import (
 )
 from harness.errors import UserError
 from harness.files import read_file
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers, text_to_bytes
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none, to_json
 from harness.storage.lock import hold_lock
@@ -151,7 +151,7 @@ class RunDir:
         """Held by the one process at work here; cleans up after a killed one, keeps a changed config."""
         with ExitStack() as stack:
             with disk_errors_told(self.path):
-                stack.enter_context(hold_lock(self.lock_path, self._say))
+                stack.enter_context(hold_lock(self.lock_path, self._log_and_show))
             for folder in (self.path, self.samples, self.checkpoints):
                 clean_leftovers(folder)
             if self.config is not None:
@@ -184,8 +184,8 @@ class RunDir:
         line = f"{_now_text()} +{self.elapsed_sec:.1f}s {' '.join(text.split())}\n"
         _append(self.log_path, line)
 
-    def _say(self, text: str) -> None:
-        say(f"{self.path}: {text}")
+    def _log_and_show(self, text: str) -> None:
+        log(f"{self.path}: {text}")
         self.log(text)
 
     def write_env(self, **fields: Any) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 
 COMMITS = {
     "0.2.0": "12ab50a5c590ed56cf9403778d79d20bae26accd",
@@ -137,7 +137,7 @@ def _make_environment(folder: Path) -> None:
     complete, wanted = folder / "complete", "\n".join(PACKAGES)
     if complete.exists() and complete.read_text() == wanted:
         return
-    say(f"Making {folder} (downloads about 3 GB) ...")
+    log(f"Making {folder} (downloads about 3 GB) ...")
     complete.unlink(missing_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], f"{folder}: cannot make a virtual environment")
     _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES], f"{folder}: cannot install")

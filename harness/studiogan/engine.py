@@ -13,7 +13,7 @@ from harness.checkpoints.checkpoint import read_meta, take_newest
 from harness.checkpoints.class_tables import same_classes
 from harness.config.experiment import Config, check_config, complete_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
-from harness.native.state import open_training_set, read_origin, say_empty_classes
+from harness.native.state import log_empty_classes, open_training_set, read_origin
 from harness.native.train import find_source
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
@@ -53,13 +53,13 @@ def train_run(
     """
     with run_life(RunDir(Path("runs") / config.name)) as life:
         packed = life.held.enter_context(open_training_set(config))
-        say_empty_classes(config, packed)
+        log_empty_classes(config, packed)
         config = epochs_to_steps(config, packed.count)
         setting = preflight(config, packed, freeze, processes)
         life.open(config, allow_config_change)
         rundir = life.rundir
         _end_left_behind(rundir)
-        newest = _take_over(life, take_newest(rundir.checkpoints, life.say))
+        newest = _take_over(life, take_newest(rundir.checkpoints, life.log))
         named = source if source_named or newest is None else None
         facts = read_origin(rundir, packed, newest, named) | {BEGUN_FROM: _mark(newest)}
         if begun_from := newest or source:
@@ -113,7 +113,7 @@ def _take_over(life: RunLife, newest: Path | None) -> Path | None:
         if step <= first_step:
             continue
         if begun_from not in (_mark(before), before and read_meta(before).get(BEGUN_FROM)):
-            life.say(
+            life.log(
                 f"{rundir.path}: step {step}, which StudioGAN had saved, is dropped: the run has gone another way since"
             )
             drop_saves(workdir, step)
@@ -123,7 +123,7 @@ def _take_over(life: RunLife, newest: Path | None) -> Path | None:
             newest = import_checkpoint(folder, config, rundir.checkpoints, kept["facts"])
             rundir.log(f"step {step}, which StudioGAN had saved before all was killed, is kept")
         except UserError as error:
-            life.say(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
+            life.log(f"{rundir.path}: what StudioGAN saved of step {step} cannot be used: {error}")
     return newest
 
 

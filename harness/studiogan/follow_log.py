@@ -118,14 +118,14 @@ class Follower:
         self.logged_step, self.logged_at_sec = event.step, at_sec
         if not event.finite and not self.warned:
             self.warned = True
-            self.reporter.say(f"WARNING: a loss is not finite at step {event.step}; StudioGAN goes on regardless")
+            self.reporter.log(f"WARNING: a loss is not finite at step {event.step}; StudioGAN goes on regardless")
 
     def take_saves(self) -> None:
         """Turns its newest saves into checkpoints of ours, oldest first; older ones than are kept are passed over."""
         new = [save for save in list_saves(self.workdir) if self.run.step < save[0] <= self.last_step]
         keep = self.run.config.train.keep_last
         if passed := [step for step, _ in new[:-keep]]:
-            self.reporter.say(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
+            self.reporter.log(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
         for step, folder in new[-keep:]:
             # One that cannot be used ends the run: the next ones would be like it, and nothing would be kept.
             kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.run.facts)
@@ -147,7 +147,7 @@ class Follower:
         try:
             save_samples(self.run, load_checkpoint(kept, self.run.hardware.device).generator, self.rundir)
         except torch.OutOfMemoryError:
-            self.reporter.say(f"no memory left beside StudioGAN to draw samples of step {self.run.step}")
+            self.reporter.log(f"no memory left beside StudioGAN to draw samples of step {self.run.step}")
 
     def _rank_saves(self) -> None:
         """best.json by its own FID, where no evaluation of ours decides which checkpoint is the best."""

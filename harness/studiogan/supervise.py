@@ -54,9 +54,9 @@ def _begin(run: FollowedRun, life: RunLife, setting: StudioGanSetup, packed: Pac
            "studiogan": config.studiogan.version, "checkout": setting.checkout, "python_of_studiogan": setting.python,
            **run.facts}  # fmt: skip
     reporter = life.report(pictures, config.train.log_every_steps, **env)
-    life.say(f"{life.rundir.path}: {run.hardware.text}: steps {run.step} to {life.target} on {packed.count} pictures")
+    life.log(f"{life.rundir.path}: {run.hardware.text}: steps {run.step} to {life.target} on {packed.count} pictures")
     if ignored := ignored_keys(config):
-        life.say(f"ignored, StudioGAN has no such thing: {', '.join(ignored)}")
+        life.log(f"ignored, StudioGAN has no such thing: {', '.join(ignored)}")
     life.write_status("running", run.step)
     if run.step == 0:
         save_reals(life.rundir, packed, config.train.sample_count)

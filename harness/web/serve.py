@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.cli import STOP_SIGNALS, noted_signals
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_SEC = 5
@@ -70,9 +70,9 @@ def serve_page(
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/"
         print(address, flush=True)
-        say(f"{opened}; Ctrl-C closes it")
+        log(f"{opened}; Ctrl-C closes it")
         if host not in LOOPBACK:
-            say(f"it was asked to listen on {host}: whoever reaches it can use it, and sees your pictures")
+            log(f"it was asked to listen on {host}: whoever reaches it can use it, and sees your pictures")
         if open_page:
             webbrowser.open(address)
         _serve(app, listener, closing)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import Interrupted
 from harness.images.magic_bytes import picture_kind
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.progress import Progress
 from scrapers.crawl.client import PICTURE, Client
 from scrapers.crawl.hosts import Clock
@@ -171,7 +171,7 @@ class Fetcher(PictureSet):
 
     def _host_stopped(self, host: str, reason: str) -> None:
         self.stopped[host] = reason
-        say(f"{host}: stopped ({reason}); what is wanted from it is left for another run")
+        log(f"{host}: stopped ({reason}); what is wanted from it is left for another run")
 
     def _heard(self, number: int) -> None:
         super()._heard(number)

@@ -61,14 +61,14 @@ def picture_line(wanted: Wanted, status: str, **found: Any) -> dict[str, Any]:
 class Ledger:
     """The ledger of one folder, for the one process that holds the folder's lock."""
 
-    def __init__(self, path: Path, files: set[int], say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, files: set[int], log: Callable[[str], None]) -> None:
         """`files`: the short hashes of the pictures on disk; what is missing there is asked for again."""
         self.path = Path(path)
         self.settled: dict[bytes, int] = {}  # url_key → 4 · attempts + status: small numbers, which cost no memory
         self.lock = threading.Lock()
         self.unsynced, self.synced_at = 0, time.monotonic()
         self._mend_end()
-        self._read(files, say)
+        self._read(files, log)
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def status(self, url: str) -> tuple[str, int] | None:
@@ -117,7 +117,7 @@ class Ledger:
             stream.seek(end)
             stream.write(b"\n") if valid_line(line_to_json(torn)) else stream.truncate(end - len(torn))
 
-    def _read(self, files: set[int], say: Callable[[str], None]) -> None:
+    def _read(self, files: set[int], log: Callable[[str], None]) -> None:
         bad = missing = 0
         for line in read_lines(self.path):
             if line is None:
@@ -128,9 +128,9 @@ class Ledger:
             else:
                 self._remember(line)
         if bad:
-            say(f"{self.path}: {bad} lines are damaged and not counted; what they were about is asked for again")
+            log(f"{self.path}: {bad} lines are damaged and not counted; what they were about is asked for again")
         if missing:
-            say(f"{self.path}: {missing} pictures are not in files/ any more; they are asked for again")
+            log(f"{self.path}: {missing} pictures are not in files/ any more; they are asked for again")
 
 
 def short_hash(sha256: str) -> int:

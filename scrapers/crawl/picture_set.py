@@ -10,7 +10,7 @@ from typing import Any, Self
 from harness.cli import STOP_SIGNALS, noted_signals
 from harness.errors import Interrupted
 from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
-from harness.messages import say
+from harness.messages import log
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line
 from scrapers.crawl.politeness import Politeness
@@ -41,9 +41,9 @@ class PictureSet:
 
     def _open(self, stack: ExitStack) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(hold_lock(self.folder / "lock.json", say))
+        stack.enter_context(hold_lock(self.folder / "lock.json", log))
         self.files = PictureFiles(self.folder)
-        self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan(), say)
+        self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan(), log)
         stack.callback(self.ledger.close)
         if threading.current_thread() is threading.main_thread():
             stack.enter_context(noted_signals(STOP_SIGNALS, self._heard))

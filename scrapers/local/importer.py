@@ -13,7 +13,7 @@ from struct import error as struct_error
 from harness.errors import Interrupted, UserError
 from harness.images.layout import FolderCounts, Layout, LayoutName, Place, read_layout
 from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
-from harness.messages import say
+from harness.messages import log
 from harness.runtime.progress import Progress
 from scrapers.crawl.ledger import picture_line, read_lines
 from scrapers.crawl.picture_set import PictureSet
@@ -91,7 +91,7 @@ class Importer:
             counts.add(name)
         layout = read_layout(counts, self.reading.layout)
         if (how := layout.describe(self.reading.layout)) and not self.reading.always_make:
-            say(f"{self.label.partition(':')[2]}: {how}")
+            log(f"{self.label.partition(':')[2]}: {how}")
         return layout
 
     def _read(self, member: Member, place: Place) -> None:

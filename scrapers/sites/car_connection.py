@@ -14,7 +14,7 @@ from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from scrapers.crawl.page_text import read_page
 from scrapers.crawl.records import FetchError, HostStopped, Page, Wanted
 from scrapers.sites.car_specs import Specs, specs_from_rows
@@ -65,7 +65,7 @@ class CarConnection:
                 if self.left_out > 1
                 else "1 picture left out for its name"
             )
-            say(f"car_connection: {some} (leave_out in configs/sources.yaml)")
+            log(f"car_connection: {some} (leave_out in configs/sources.yaml)")
 
     def check(self, item: Wanted) -> None:
         self.shapes.close()  # a specifications page that is odd holds up no picture
@@ -134,7 +134,7 @@ class CarConnection:
         except HostStopped:
             raise
         except FetchError as error:
-            say(f"{url}: {error.reason}")
+            log(f"{url}: {error.reason}")
             if error.status == "failed":
                 self.unread.append(url)
             return None

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from scrapers.crawl.records import Wanted
 from scrapers.sites.source import PageChanged, Pages, html_to_text, read_json
 
@@ -58,9 +58,9 @@ class Commons:
                     seen_files.add(title)
                     yield wanted
             if not members and level == 0:
-                say(f"commons: Category:{category} is empty or not there")
+                log(f"commons: Category:{category} is empty or not there")
         if self.other_types:
-            say(f"commons: {self.other_types} files are no jpeg, png or webp and were left out")
+            log(f"commons: {self.other_types} files are no jpeg, png or webp and were left out")
         if not seen_files:
             named = ", ".join(self.categories)
             raise UserError(f"categories: found no picture in {named}, allowed categories of Wikimedia Commons")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from scrapers.crawl.records import Page, Wanted
 
 CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one
@@ -75,7 +75,7 @@ class Shapes:
             if not self.good[kind]:
                 raise PageChanged(*odd[0])
             url, looked_for = odd[0]
-            say(f"{len(odd)} of {len(odd) + self.good[kind]} {kind} pages have no {looked_for}, the first: {url}")
+            log(f"{len(odd)} of {len(odd) + self.good[kind]} {kind} pages have no {looked_for}, the first: {url}")
 
 
 def read_json(page: Page, looked_for: str) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from tests.harness.tiny_runs import BASE, SHORT, overrides_of
 SPEAKER = """
 import pathlib, sys, time
 from harness.cli import run_command
-from harness.messages import say
+from harness.messages import log
 def command():
     for number in range(200):
-        say(f"line {number}")
+        log(f"line {number}")
         print("a result", number, flush=True)
         sys.stderr.write("as a library writes\\n")
     pathlib.Path("whole").write_text("yes")

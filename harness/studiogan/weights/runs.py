@@ -10,7 +10,7 @@ from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_config, config_to_dict, load_config, read_yaml
 from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.output import check_output
 from harness.storage.rundir import RunDir, disk_errors_told, new_run
@@ -85,7 +85,7 @@ def _tell_unknown(path: Path, keys: list[str], config: Config) -> None:
     values = config_to_dict(config)
     told = [f"{key}={values[section][part]}" for key in keys for section, part in [key.split(".")]]
     if told:
-        say(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
+        log(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
 
 
 def _config_of(foreign: ForeignCheckpoint, config: Path | None) -> tuple[Config, list[str]]:
@@ -99,7 +99,7 @@ def _config_of(foreign: ForeignCheckpoint, config: Path | None) -> tuple[Config,
 def _drop_other_optimizers(foreign: ForeignCheckpoint) -> None:
     for letter, content in foreign.contents.items():
         if content.get("optimizer") is not None and not keeps_adam(content["optimizer"]):
-            say(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")
+            log(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")
             del content["optimizer"]
 
 
@@ -131,7 +131,7 @@ def export_run(
             spoken = config.model_copy(update={"studiogan": studiogan})
             file, text = config_to_text(spoken, max(1, read_meta(folder)["num_classes"]))
         except UserError as error:  # the weights are of use without it
-            say(f"{out}: written without a config for StudioGAN, because {error}")
+            log(f"{out}: written without a config for StudioGAN, because {error}")
         else:
             check_output(out / file, lambda path: exported_before or path.read_text(errors="replace") == text, force)
             atomic_write(out / file, text)

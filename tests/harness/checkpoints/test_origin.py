@@ -8,7 +8,7 @@ import pytest
 
 from harness.checkpoints.checkpoint import newest_checkpoint, read_meta
 from harness.checkpoints.load import load_run
-from harness.checkpoints.origin import accept_sets, check_descent, check_set, other_set_note, say_later_step
+from harness.checkpoints.origin import accept_sets, check_descent, check_set, log_later_step, other_set_note
 from harness.config.experiment import load_config
 from harness.errors import UserError
 from harness.metrics.evaluate import evaluate_run, read_run
@@ -114,11 +114,11 @@ def test_of_runs_without_an_id_the_source_checkpoint_decides() -> None:
 
 def test_a_later_step_of_the_same_base_is_said(capsys: pytest.CaptureFixture) -> None:
     finetune_run(tiny_config(), limit_steps=1)
-    say_later_step(load_run("tiny"), load_run("tiny-freezed"))
+    log_later_step(load_run("tiny"), load_run("tiny-freezed"))
     assert "fine-tuned from" not in capsys.readouterr().err
     train_run(tiny_config(), limit_steps=3)
     capsys.readouterr()
-    say_later_step(load_run("tiny"), load_run("tiny-freezed"))
+    log_later_step(load_run("tiny"), load_run("tiny-freezed"))
     assert capsys.readouterr().err == "runs/tiny: at step 3; tiny-freezed was fine-tuned from step 2\n"
     descent()
 

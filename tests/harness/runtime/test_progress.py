@@ -73,7 +73,7 @@ def test_bars_on_a_terminal(seconds, monkeypatch, tmp_path, capsys):
     seconds[0] += 1
     reporter.add({"loss": 1.0}, 4)
     assert reporter.bar.tasks[0].fields["text"] == "1.000 s/step, 8 pictures/s, 2 s left"
-    reporter.say("a line above it")
+    reporter.log("a line above it")
     reporter.close()
     shown = "".join(lines(capsys))
     assert "a line above it" in shown and folder.name in shown and not reporter.bar.live.transient

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.messages import say
+from harness.messages import log
 from harness.storage import lock
 from harness.storage.lock import hold_lock, living_holder, process_start
 from harness.storage.rundir import RunDir
@@ -180,5 +180,5 @@ def test_a_garbled_lock_names_no_process(tmp_path: Path, pid: object, capsys: py
     path = tmp_path / "lock.json"
     path.write_text(json.dumps({"pid": pid, "host": socket.gethostname()}))
     assert living_holder(path) is None
-    with hold_lock(path, say):
+    with hold_lock(path, log):
         assert json.loads(path.read_text())["pid"] == os.getpid()
