@@ -13,47 +13,53 @@ SMOOTHED_ROWS = 5  # of stats.jsonl: adversarial losses jump
 
 
 def training_charts(base: RunFacts, tuned: RunFacts | None, encoder: RunFacts | None) -> list[dict[str, Any]]:
-    """(title, what it shows, command, svg or None) of the base run, the fine-tuned run and the encoder."""
-    charts = []
-    for kind, facts, command in (("ordinary cars", base, "make train"), ("concept cars", tuned, "make finetune")):
-        charts.append(
-            {
-                "title": f"Generator of {kind}",
-                "note": "losses of generator and discriminator: in balance, neither runs away",
-                "command": command,
-                "file": _stats_file(facts),
-                "svg": _loss_chart(f"Losses while learning {kind}", [] if facts is None else facts.stats),
-            }
-        )
-    points = [] if encoder is None else _points(encoder.stats, "latent_mse")
-    svg = None
-    if points:
-        line = Line("latent error", *zip(*points, strict=True), colour=ACCENT)
-        svg = lines_chart("Latent error of the encoder", [line], "step", "latent error", mark_y=1.0)
-    note = "error on fresh cars; at the dotted line it knows nothing"
-    charts.append(
-        {"title": "Encoder", "note": note, "command": "make encoder", "file": _stats_file(encoder), "svg": svg}
-    )
-    return charts
+    """Title, note, command, file, whether it was trained, and svg or None: of both generators and of the encoder."""
+    joint = base.config is not None and base.config.reconstruction.apply
+    return [
+        _generator_chart("ordinary cars", base, "make train"),
+        _generator_chart("concept cars", tuned, "make finetune"),
+        _joint_encoder_chart(base, tuned) if joint else _encoder_chart(encoder),
+    ]
 
 
-def _stats_file(facts: RunFacts | None) -> str:
-    return "" if facts is None else (facts.folder / "stats.jsonl").as_posix()
-
-
-def _loss_chart(title: str, stats: Sequence[dict[str, Any]]) -> str | None:
+def _generator_chart(cars: str, facts: RunFacts | None, command: str) -> dict[str, Any]:
     lines = []
     for key, label, colour in (("g_loss", "generator", CONCEPT), ("d_loss", "discriminator", ORDINARY)):
-        points = _points(stats, key)
-        if points:
-            x, y = zip(*points, strict=True)
-            lines.append(Line(label, x, _smoothed(y), colour))
-    return lines_chart(title, lines, "step", "loss") if lines else None
+        lines += _line(label, facts, key, colour, smooth=True)
+    svg = lines_chart(f"Losses while learning {cars}", lines, "step", "loss") if lines else None
+    note = "losses of generator and discriminator: in balance, neither runs away"
+    return _chart(f"Generator of {cars}", note, command, facts, svg)
 
 
-def _points(stats: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    found = [(number_at(row, "step"), number_at(row, key)) for row in stats]
-    return [(step, value) for step, value in found if step is not None and value is not None]
+def _encoder_chart(facts: RunFacts | None) -> dict[str, Any]:
+    lines = _line("latent error", facts, "latent_mse", ACCENT)
+    svg = lines_chart("Latent error of the encoder", lines, "step", "latent error", mark_y=1.0) if lines else None
+    return _chart("Encoder", "error on fresh cars; at the dotted line it knows nothing", "make encoder", facts, svg)
+
+
+def _joint_encoder_chart(base: RunFacts, tuned: RunFacts | None) -> dict[str, Any]:
+    """Of an encoder that learned with the generator, whose run has its loss: `pixel` of `reconstruction_step`."""
+    lines = _line("ordinary cars", base, "pixel", ORDINARY, smooth=True)
+    lines += _line("concept cars", tuned, "pixel", CONCEPT, smooth=True)
+    svg = lines_chart("Pixel loss of redrawn training pictures", lines, "step", "pixel loss") if lines else None
+    note = "learned together with the generator: pixel loss of training pictures redrawn in one pass"
+    return _chart("Encoder", note, "make train", base, svg)
+
+
+def _chart(title: str, note: str, command: str, facts: RunFacts | None, svg: str | None) -> dict[str, Any]:
+    file = "" if facts is None else (facts.folder / "stats.jsonl").as_posix()
+    trained = facts is not None and bool(facts.checkpoint)
+    return {"title": title, "note": note, "command": command, "file": file, "trained": trained, "svg": svg}
+
+
+def _line(label: str, facts: RunFacts | None, key: str, colour: str, smooth: bool = False) -> list[Line]:
+    """The curve of one figure of a run's statistics; [] where they do not have it."""
+    found = [(number_at(row, "step"), number_at(row, key)) for row in ([] if facts is None else facts.stats)]
+    points = [(step, value) for step, value in found if step is not None and value is not None]
+    if not points:
+        return []
+    x, y = zip(*points, strict=True)
+    return [Line(label, x, _smoothed(y) if smooth else y, colour)]
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -61,6 +61,11 @@ TINY: dict[str, Any] = {
     "blend.pairs": 3,
 }
 CONDITIONAL: dict[str, Any] = {"model__g_cond_mtd": "cBN", "model__d_cond_mtd": "PD"}
+# An encoder that learns together with the generator.
+JOINT: dict[str, Any] = {
+    "model__backbone": "subpixel", "model__g_conv_dim": 8, "model__d_conv_dim": 8, "reconstruction__apply": True,
+    "reconstruction__encoder_width": 8, "optim__d_updates_per_step": 1,
+}  # fmt: skip
 
 
 def tiny_config(**changes: Any) -> Config:

@@ -15,19 +15,14 @@ from blend.generator.styled_generator import load_generator
 from harness.config.experiment import Config
 from harness.networks.encoder import Encoder
 from harness.storage.rundir import RunDir
-from tests.blend.tiny_blend import coarse_pictures, make_tiny_runs
-
-OWN = {
-    "model__backbone": "subpixel", "model__g_conv_dim": 8, "model__d_conv_dim": 8, "reconstruction__apply": True,
-    "reconstruction__encoder_width": 8, "optim__d_updates_per_step": 1,
-}  # fmt: skip
+from tests.blend.tiny_blend import JOINT, coarse_pictures, make_tiny_runs
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return make_tiny_runs(tmp_path, **OWN)
+    return make_tiny_runs(tmp_path, **JOINT)
 
 
 def test_each_kind_is_read_by_the_encoder_of_its_run(config: Config):
@@ -39,13 +34,13 @@ def test_each_kind_is_read_by_the_encoder_of_its_run(config: Config):
 
 
 def test_without_a_fine_tuned_run_one_encoder_reads_both(tmp_path: Path):
-    config = make_tiny_runs(tmp_path, tuned=False, **OWN)
+    config = make_tiny_runs(tmp_path, tuned=False, **JOINT)
     encoders = load_encoders(config, load_generator(config, need_tuned=False))
     assert encoders.ordinary is encoders.concept
 
 
 def test_cars_by_seed_are_samples_of_the_base_run(tmp_path: Path):
-    config = make_tiny_runs(tmp_path, **OWN, reconstruction__sample_passes=1)
+    config = make_tiny_runs(tmp_path, **JOINT, reconstruction__sample_passes=1)
     generator = load_generator(config)
     z, _ = generator.draw_by_seed("design", [4, 7])
     drawn = generator.draw(generator.latents.draw_by_seed("design", [4, 7])[0], 0.0)
@@ -108,7 +103,7 @@ def test_the_whole_way_to_designs(config: Config):
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_latent_is_searched_for_again_only_where_the_style_takes_it_there(tmp_path: Path, share: float):
-    config = make_tiny_runs(tmp_path, **OWN, blend__tuned_share=share)
+    config = make_tiny_runs(tmp_path, **JOINT, blend__tuned_share=share)
     invert_command(config, None, "ordinary")
     searches = 2 if share else 1
     assert len(list(Path("runs/tiny/inversions").glob("*.safetensors"))) == searches + 1, "and the concept cars"

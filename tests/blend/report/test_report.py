@@ -14,6 +14,7 @@ from blend.report.report import make_report
 from blend.report.run_files import RunFiles
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
+from harness.storage.rundir import RunDir
 from tests.blend.report.report_run import (
     design_row,
     make_demo_figures,
@@ -24,7 +25,7 @@ from tests.blend.report.report_run import (
     make_sweep,
     plain_draw,
 )
-from tests.blend.tiny_blend import make_tiny_runs, tiny_config
+from tests.blend.tiny_blend import JOINT, make_tiny_runs, tiny_config
 from tests.page import Page
 
 SECTIONS = "teaser damaged dial figures samples training evaluation inversion sweep designs latent provenance".split()
@@ -139,6 +140,19 @@ def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
     for section, targets in expected.items():
         found = set(re.findall(r"make ([a-z]+)", page.texts[section])) - {"gallery"}  # the footer's
         assert found == set(targets), section
+
+
+@pytest.mark.parametrize("key", ["pixel", "none of the page's"])
+def test_an_encoder_that_learned_with_the_generator_is_not_called_untrained(in_tmp_path, key):
+    """Its curve is in the run's own statistics, where these were kept."""
+    config = make_tiny_runs(Path(), **JOINT)
+    for step in range(5, 8):
+        RunDir(Path("runs/tiny")).append_stats({"step": step, key: 1.0 / step})
+    page = page_of(make_report(config))
+    assert "learned together with the generator" in page.texts["training"]
+    assert ("Pixel loss of redrawn training pictures" in page.html) == (key == "pixel")
+    assert ("No statistics were kept." in page.texts["training"]) == (key != "pixel")
+    assert "make " not in page.texts["training"]
 
 
 def test_without_packed_sets_the_page_says_so(whole):
