@@ -80,8 +80,8 @@ class NoFeatures:
 
     name, sha256, dim, threshold = "none", "0" * 64, 1, 0.0
 
-    def __init__(self, look_px: int) -> None:
-        self.look_px = look_px
+    def __init__(self, input_px: int) -> None:
+        self.input_px = input_px
 
     def features(self, looks: np.ndarray) -> np.ndarray:
         return np.zeros((len(looks), 1), np.float32)

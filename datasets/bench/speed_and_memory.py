@@ -124,9 +124,9 @@ def _each(function: Callable[[str], None], photos: Path) -> None:
         pool.join()
 
 
-def _build_anew(look_px: int | None, photos: Path) -> None:
+def _build_anew(input_px: int | None, photos: Path) -> None:
     """The whole stage with worker processes, from the listing to the packed set; the page about it is left out."""
-    changes, sorter = (["clean.apply=false"], None) if look_px is None else ([], NoFeatures(look_px))
+    changes, sorter = (["clean.apply=false"], None) if input_px is None else ([], NoFeatures(input_px))
     build_set(make_plan("speed", photos, SIZE_PX, *changes), rescan=True, workers=WORKERS, sorter=sorter)
 
 

@@ -16,7 +16,7 @@ from datasets.clean.few_shot import LOST, FewShotHeads, learn, unseen_ok
 from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.clean.manual_labels import VIEWS
 from harness.errors import UserError
-from harness.features.view_features import LOOK_FEATURIZERS, LookFeaturizer, at_hand, load_look_featurizer
+from harness.features.view_features import VIEW_FEATURIZERS, ViewFeatures, has_weights, load_view_features
 from harness.features.weights_file import read_tensors
 from harness.messages import log
 
@@ -71,24 +71,24 @@ class Sorter:
         sha256: of featurizer, heads and labels; equal means equal judgements.
         threshold: of `ok_score`; what is below it should be dropped.
         lesson: what a person's labels add.
-        name, look_px, dim: the featurizer's, the side of the looks, and the numbers that `features` makes of each.
+        name, input_px, dim: the featurizer's, the side of the looks, and the numbers that `features` makes of each.
     """
 
-    featurizer: LookFeaturizer
+    featurizer: ViewFeatures
     heads: Heads
     sha256: str
     threshold: float
     lesson: FewShotHeads | None = None
     name: str = field(init=False)
-    look_px: int = field(init=False)
+    input_px: int = field(init=False)
     dim: int = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("name", "look_px", "dim"):
+        for name in ("name", "input_px", "dim"):
             object.__setattr__(self, name, getattr(self.featurizer, name))
 
     def features(self, looks: np.ndarray) -> np.ndarray:
-        """uint8 (N, look_px, look_px, 3) → float32 (N, dim)."""
+        """uint8 (N, input_px, input_px, 3) → float32 (N, dim)."""
         return self.featurizer(looks)
 
     def judge(self, features: np.ndarray, views: Sequence[str] | None = DEFAULT_VIEWS) -> Judged:
@@ -166,7 +166,7 @@ class Sorter:
         return np.concatenate([whole, said, alike], 1), here, mirrored
 
 
-def split_features(featurizer: LookFeaturizer, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_features(featurizer: ViewFeatures, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is alike for mirror images (N, even + sided), and the sided parts of the picture and of its mirror image."""
     even, here, mirrored = featurizer.split(features)
     return np.concatenate([even, 0.5 * (here + mirrored)], 1), here, mirrored
@@ -195,23 +195,23 @@ def heads_path(name: str) -> Path:
 def load_sorter(name: str = "auto") -> Sorter:
     """The sorter on this featurizer; auto = the best one whose weights are at hand. The reader always works."""
     if name != "auto":
-        if name not in LOOK_FEATURIZERS:
-            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(LOOK_FEATURIZERS)}")
-        return open_sorter(load_look_featurizer(name))
+        if name not in VIEW_FEATURIZERS:
+            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(VIEW_FEATURIZERS)}")
+        return open_sorter(load_view_features(name))
     for best in BEST_FIRST[:-1]:
-        if not (heads_path(best).is_file() and at_hand(best)):
+        if not (heads_path(best).is_file() and has_weights(best)):
             continue
         try:
-            sorter = open_sorter(load_look_featurizer(best, may_download=False))
+            sorter = open_sorter(load_view_features(best, may_download=False))
         except UserError as error:  # of damage, or other weights than those that the heads were trained on
             log(f"sorter: {error}")
             continue
         log(f"sorter: features of {best}")
         return sorter
-    return open_sorter(load_look_featurizer(BEST_FIRST[-1]))
+    return open_sorter(load_view_features(BEST_FIRST[-1]))
 
 
-def open_sorter(featurizer: LookFeaturizer) -> Sorter:
+def open_sorter(featurizer: ViewFeatures) -> Sorter:
     """With the heads that were trained for exactly these features. UserError where there are none."""
     path, remedy = heads_path(featurizer.name), f"try `python -m datasets sorter train --features {featurizer.name}`"
     tensors, meta, sha256 = read_tensors(path, "sorter_heads", f"the sorter on {featurizer.name}", remedy)

@@ -48,11 +48,11 @@ def survey(
 def _jobs(store: ScanStore, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[ScanJob]:
     """What is pending, as it is asked for, and noted: results come back in the same order."""
     height, width = data.img_size
-    look_px = sorter.look_px if sorter is not None else 0
+    input_px = sorter.input_px if sorter is not None else 0
     here = os.getcwd()
     for one in store.pending(sorter is not None):
         under_way.append(one)
-        yield ScanJob(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, look_px, data.fit)
+        yield ScanJob(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, input_px, data.fit)
 
 
 def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:
@@ -62,7 +62,7 @@ def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.nd
         return None
     parts = []
     for start in range(0, len(looks), FEATURE_FILES):
-        batch = np.zeros((FEATURE_FILES, sorter.look_px, sorter.look_px, 3), np.uint8)
+        batch = np.zeros((FEATURE_FILES, sorter.input_px, sorter.input_px, 3), np.uint8)
         some = looks[start : start + FEATURE_FILES]
         batch[: len(some)] = some
         parts.append(sorter.features(batch)[: len(some)])
@@ -71,4 +71,4 @@ def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.nd
 
 def feature_kind(sorter: Any) -> str:
     """What features are kept under: those of another network, or of looks of another size, are other features."""
-    return f"{sorter.name} {getattr(sorter, 'features_sha256', sorter.sha256)} {sorter.look_px}"
+    return f"{sorter.name} {getattr(sorter, 'features_sha256', sorter.sha256)} {sorter.input_px}"

@@ -21,7 +21,7 @@ REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least
 class ScanJob:
     """A file and what is to be made of it.
 
-    `expected`: the sha256 that was noted when it was fetched. `look_px`: side of the look; 0 = the set is not cleaned,
+    `expected`: the sha256 that was noted when it was fetched. `input_px`: side of the look; 0 = the set is not cleaned,
     and the picture alone is made."""
 
     path: str
@@ -29,7 +29,7 @@ class ScanJob:
     width: int
     fast_decode: bool = False
     expected: str | None = None
-    look_px: int = 0
+    input_px: int = 0
     fit: Fit = "crop"
 
 
@@ -63,34 +63,34 @@ def scan(job: ScanJob) -> Scanned:
         found = decode(content, (job.height, job.width) if job.fast_decode else None)
         inner = found.image
         picture = fit_image(inner, job.height, job.width, job.fit)
-        look, thumb = _look_and_thumb(inner, job.look_px) if job.look_px else (None, None)
+        look, thumb = _look_and_thumb(inner, job.input_px) if job.input_px else (None, None)
         return Scanned(picture, None, sha256, found.size_px, inner.size, look, thumb, found.note or None)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
 
 
-def _look_and_thumb(inner: Image.Image, look_px: int) -> tuple[np.ndarray, np.ndarray]:
-    factor = max(1, max(inner.size) // max(look_px, REDUCED_PX))
+def _look_and_thumb(inner: Image.Image, input_px: int) -> tuple[np.ndarray, np.ndarray]:
+    factor = max(1, max(inner.size) // max(input_px, REDUCED_PX))
     small = inner.reduce(factor) if factor > 1 else inner
-    return make_look(small, look_px), make_thumb(small, (inner.width / factor, inner.height / factor))
+    return make_look(small, input_px), make_thumb(small, (inner.width / factor, inner.height / factor))
 
 
-def make_look(picture: Image.Image | np.ndarray, look_px: int) -> np.ndarray:
-    """uint8 (look_px, look_px, 3): the whole picture for the features, its proportions kept.
+def make_look(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:
+    """uint8 (input_px, input_px, 3): the whole picture for the features, its proportions kept.
 
     `picture`: RGB, without letterbox bars. It is made smaller by whole pixels first, which is cheap, then by an
     antialiased filter; edge rows or columns are continued to a square.
     """
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    factor = max(1, max(image.size) // look_px)
+    factor = max(1, max(image.size) // input_px)
     if factor > 1:
         image = image.reduce(factor)
     width, height = image.size
-    scale = look_px / max(width, height)
+    scale = input_px / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-    top, left = (look_px - small.shape[0]) // 2, (look_px - small.shape[1]) // 2
-    look = np.empty((look_px, look_px, 3), np.uint8)
+    top, left = (input_px - small.shape[0]) // 2, (input_px - small.shape[1]) // 2
+    look = np.empty((input_px, input_px, 3), np.uint8)
     look[top : top + small.shape[0], left : left + small.shape[1]] = small
     look[:top], look[top + small.shape[0] :] = look[top], look[top + small.shape[0] - 1]
     look[:, :left], look[:, left + small.shape[1] :] = look[:, left, None], look[:, left + small.shape[1] - 1, None]

@@ -51,7 +51,7 @@ class Labelled:
 def read_messy_photos(folder: Path, sorter) -> Labelled:
     rows = _read(folder / "messy" / "labels.csv", ("file", "verdict", "label"))
     files = [f"messy/{row['file']}" for row in rows]
-    looks = read_looks(folder, files, sorter.look_px)
+    looks = read_looks(folder, files, sorter.input_px)
     ok = np.array([row["verdict"] == "ok" for row in rows], np.int8)
     unknown, sure = np.full(len(rows), -1, np.int8), np.ones(len(rows), bool)
     return Labelled(
@@ -62,7 +62,7 @@ def read_messy_photos(folder: Path, sorter) -> Labelled:
 def read_view_photos(folder: Path, sorter) -> Labelled:
     rows = _read(folder / "views.csv", ("file", "view", "confidence"))
     files, labels = [row["file"] for row in rows], [row["view"] for row in rows]
-    looks = read_looks(folder, files, sorter.look_px)
+    looks = read_looks(folder, files, sorter.input_px)
     views = np.array([VIEWS.index(label) for label in labels], np.int8)
     sure = np.array([row["confidence"] != "low" for row in rows])
     unknown = np.full(len(rows), -1, np.int8)
@@ -76,10 +76,10 @@ def sample_good_photos(folder: Path, count: int) -> dict[str, list[str]]:
     return {group: [path.relative_to(folder).as_posix() for path in paths] for group, paths in chosen.items()}
 
 
-def read_looks(folder: Path, files: list[str], look_px: int) -> np.ndarray:
-    """uint8 (N, look_px, look_px, 3)."""
-    looks = [make_look(decode(read_file(folder / file)).image, look_px) for file in files]
-    return np.stack(looks) if looks else np.zeros((0, look_px, look_px, 3), np.uint8)
+def read_looks(folder: Path, files: list[str], input_px: int) -> np.ndarray:
+    """uint8 (N, input_px, input_px, 3)."""
+    looks = [make_look(decode(read_file(folder / file)).image, input_px) for file in files]
+    return np.stack(looks) if looks else np.zeros((0, input_px, input_px, 3), np.uint8)
 
 
 def find_copies(looks: np.ndarray) -> np.ndarray:

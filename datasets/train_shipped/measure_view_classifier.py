@@ -142,7 +142,7 @@ def drawn_view_shares(sorter: Sorter, count: int, workers: int = 1) -> dict[str,
     """Share of renders of each view that are told right."""
     shares = {}
     for view in VIEWS:
-        drawn = draw_views(view, count, MEASURE_SEED, sorter.look_px, workers)
+        drawn = draw_views(view, count, MEASURE_SEED, sorter.input_px, workers)
         told = sorter.judge(sorter.features(drawn.looks), None).view_probs.argmax(1)
         shares[view] = float((told == VIEWS.index(view)).mean())
     return shares
@@ -151,7 +151,7 @@ def drawn_view_shares(sorter: Sorter, count: int, workers: int = 1) -> dict[str,
 def drawn_messy_balance(sorter: Sorter, count: int, seed: int) -> tuple[float, float, dict[str, int]]:
     """Of the procedural messy set, where it comes to a sorter: shares of usable files kept and of others dropped, and
     what kinds were kept wrongly."""
-    looks, kinds = draw_messy_looks(count, seed, sorter.look_px)
+    looks, kinds = draw_messy_looks(count, seed, sorter.input_px)
     judged, usable = sorter.judge(sorter.features(looks)), np.isin(kinds, USABLE)
     in_view = np.isin(judged.view_probs.argmax(1), [VIEWS.index(view) for view in DEFAULT_VIEWS])
     kept = (judged.ok_score >= sorter.threshold) & in_view
@@ -222,7 +222,7 @@ def _shares(photos: Labelled, passed: np.ndarray) -> str:
 def _lost_lines(sorter: Sorter, folder: Path) -> list[str]:
     lines = []
     for group, files in sample_good_photos(folder, 200).items():
-        scores = sorter.judge(sorter.features(read_looks(folder, files, sorter.look_px))).ok_score
+        scores = sorter.judge(sorter.features(read_looks(folder, files, sorter.input_px))).ok_score
         lines.append(f"{group} {(scores < sorter.threshold).mean():.3f} of {len(files)}")
     return lines
 

@@ -23,8 +23,8 @@ from datasets.procedural.messy import USABLE
 from datasets.train_shipped.augment import degrade, uniform, warp
 from datasets.train_shipped.fit import fit, to_float
 from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
-from harness.features.view_features import LookFeaturizer, load_look_featurizer
-from harness.features.view_net import SORTER_NET_PATH, SorterNet, load_sorter_net, sorter_net_to_bytes
+from harness.features.view_features import ViewFeatures, load_view_features
+from harness.features.view_net import VIEW_NET_PATH, ViewNet, load_view_net, view_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
 from harness.messages import log
 from harness.runtime.device import one_thread
@@ -40,14 +40,14 @@ CALIBRATION = 960  # files of the procedural messy set
 TOLD_APART = 0.98
 
 
-def train_net(drawn: DrawnViews, steps: int, seed: int) -> SorterNet:
+def train_net(drawn: DrawnViews, steps: int, seed: int) -> ViewNet:
     """Learns kinds and views of drawn pictures for `steps` updates."""
 
-    def losses_of(network: SorterNet, rows: np.ndarray, rng: torch.Generator) -> dict[str, Tensor]:
+    def losses_of(network: ViewNet, rows: np.ndarray, rng: torch.Generator) -> dict[str, Tensor]:
         x, mirrored = _worn_batch(drawn.looks[rows], rng)
         return _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
 
-    return fit(lambda: SorterNet(len(KINDS) + len(VIEWS)), losses_of, len(drawn.kinds), BATCH, steps, seed)
+    return fit(lambda: ViewNet(len(KINDS) + len(VIEWS)), losses_of, len(drawn.kinds), BATCH, steps, seed)
 
 
 def _worn_batch(looks: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ def _worn_batch(looks: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor
     mirrored = torch.rand(len(x), generator=rng) < 0.5
     bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)
     x = warp(x, rng, uniform(rng, 0.85, 1.15, len(x)), mirrored, 0.05, bend, 5)
-    x = degrade(x, rng, SorterNet.SIZE_PX) * 2 - 1
+    x = degrade(x, rng, ViewNet.SIZE_PX) * 2 - 1
     return x.contiguous(memory_format=torch.channels_last), mirrored
 
 
@@ -72,11 +72,11 @@ def _losses(outputs: Tensor, kinds: np.ndarray, views: np.ndarray, mirrored: Ten
 # ---- heads ------------------------------------------------------------------------------------------------------
 
 
-def net_heads(network: SorterNet) -> dict[str, np.ndarray]:
+def net_heads(network: ViewNet) -> dict[str, np.ndarray]:
     """The network's own heads: they read its embedding, and nothing of the layout."""
     weight, bias = (value.detach().numpy() for value in (network.heads.weight.T, network.heads.bias))
-    whole = np.zeros((SorterNet.SIDED, weight.shape[1]), np.float32)
-    whole[: SorterNet.DIM] = weight
+    whole = np.zeros((ViewNet.SIDED, weight.shape[1]), np.float32)
+    whole[: ViewNet.DIM] = weight
     kinds = len(KINDS)
     return {
         "kind_weight": whole[:, :kinds], "kind_bias": bias[:kinds],
@@ -84,7 +84,7 @@ def net_heads(network: SorterNet) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def fit_heads(featurizer: LookFeaturizer, features: np.ndarray, drawn: DrawnViews) -> dict[str, np.ndarray]:
+def fit_heads(featurizer: ViewFeatures, features: np.ndarray, drawn: DrawnViews) -> dict[str, np.ndarray]:
     """Logistic regressions on features (N, dim) of drawn pictures; views from the pictures and their mirror images."""
     whole, here, mirrored = split_features(featurizer, features)
     kind_weight, kind_bias = _fit(whole, drawn.kinds, KIND_STRENGTH)
@@ -103,11 +103,11 @@ def _fit(rows: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndar
     return read.weight.astype(np.float32), read.bias.astype(np.float32)
 
 
-def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: int) -> tuple[np.ndarray, DrawnViews]:
+def drawn_features(featurizer: ViewFeatures, count: int, seed: int, workers: int) -> tuple[np.ndarray, DrawnViews]:
     """Features float32 (N, dim) of drawn pictures, and what these are; looks are forgotten block by block."""
     features, parts = [], []
     for start in range(0, count, BLOCK):
-        part = draw_for_sorting(min(BLOCK, count - start), seed, featurizer.look_px, workers, start)
+        part = draw_for_sorting(min(BLOCK, count - start), seed, featurizer.input_px, workers, start)
         features.append(featurizer(part.looks))
         parts.append(part)
         if start // BLOCK % 5 == 4:
@@ -116,14 +116,12 @@ def drawn_features(featurizer: LookFeaturizer, count: int, seed: int, workers: i
     return np.concatenate(features), DrawnViews(np.zeros((0, 1, 1, 3), np.uint8), kinds, views)
 
 
-def heads_to_bytes(
-    featurizer: LookFeaturizer, parts: dict[str, np.ndarray], recipe: dict[str, Any], seed: int
-) -> bytes:
+def heads_to_bytes(featurizer: ViewFeatures, parts: dict[str, np.ndarray], recipe: dict[str, Any], seed: int) -> bytes:
     """The heads' file; the threshold comes from files of the procedural messy set, from which nothing was learned."""
     halves = {name: torch.from_numpy(np.ascontiguousarray(value)).half() for name, value in parts.items()}
     rounded = {name: value.float().numpy() for name, value in halves.items()}
     sorter = Sorter(featurizer, Heads(**rounded, threshold=0.0, sha256=""), "", 0.0)
-    looks, kinds = draw_messy_looks(CALIBRATION, _set_seed(seed, "calibration"), featurizer.look_px)
+    looks, kinds = draw_messy_looks(CALIBRATION, _set_seed(seed, "calibration"), featurizer.input_px)
     threshold = lenient_threshold(sorter.judge(sorter.features(looks)).ok_score, np.isin(kinds, USABLE))
     meta = {"featurizer": featurizer.sha256, "threshold": threshold, "recipe": recipe}
     return tensors_to_bytes("sorter_heads", halves, meta)
@@ -144,12 +142,12 @@ def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> 
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
             drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
             log(f"drew {count} pictures")
-            content = sorter_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
-            SORTER_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(SORTER_NET_PATH, content)
-            featurizer, parts = load_look_featurizer(name), net_heads(load_sorter_net()[0])
+            content = view_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
+            VIEW_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(VIEW_NET_PATH, content)
+            featurizer, parts = load_view_features(name), net_heads(load_view_net()[0])
         else:
-            featurizer = load_look_featurizer(name)
+            featurizer = load_view_features(name)
             parts = fit_heads(featurizer, *drawn_features(featurizer, count, _set_seed(seed, "train"), workers))
         content = heads_to_bytes(featurizer, parts, recipe, seed)
     atomic_write(heads_path(name), content)

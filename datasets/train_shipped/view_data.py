@@ -54,22 +54,22 @@ class DrawnViews:
     views: np.ndarray
 
 
-def draw_for_sorting(count: int, seed: int, look_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
+def draw_for_sorting(count: int, seed: int, input_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
     """Pictures `first` and on: every kind in its share (`SHARES`), and every view alike often."""
-    return _collected(_draw, [(seed, first + index, look_px, None) for index in range(count)], workers)
+    return _collected(_draw, [(seed, first + index, input_px, None) for index in range(count)], workers)
 
 
-def draw_views(view: str, count: int, seed: int, look_px: int, workers: int = 1) -> DrawnViews:
+def draw_views(view: str, count: int, seed: int, input_px: int, workers: int = 1) -> DrawnViews:
     """Usable cars in one view."""
-    return _collected(_draw, [(seed, index, look_px, view) for index in range(count)], workers)
+    return _collected(_draw, [(seed, index, input_px, view) for index in range(count)], workers)
 
 
-def draw_negatives(count: int, seed: int, look_px: int, workers: int = 1) -> np.ndarray:
+def draw_negatives(count: int, seed: int, input_px: int, workers: int = 1) -> np.ndarray:
     """What is no usable car, uint8 (N, S, S, 3): every kind but "ok" in its share, and cars from the front or rear."""
-    return _collected(_draw_negative, [(seed, index, look_px) for index in range(count)], workers).looks
+    return _collected(_draw_negative, [(seed, index, input_px) for index in range(count)], workers).looks
 
 
-def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, list[str]]:
+def draw_messy_looks(count: int, seed: int, input_px: int) -> tuple[np.ndarray, list[str]]:
     """Of the first `count` files of the procedural messy set those that come to a sorter, and their kinds: no
     duplicates, no damaged files, none that the rule on aspects drops."""
     looks, kinds = [], []
@@ -79,7 +79,7 @@ def draw_messy_looks(count: int, seed: int, look_px: int) -> tuple[np.ndarray, l
             continue
         image = decode(make_messy(seed, index).data).image
         if MESSY_ASPECTS[0] <= image.width / image.height <= MESSY_ASPECTS[1]:
-            looks.append(make_look(image, look_px))
+            looks.append(make_look(image, input_px))
             kinds.append(kind)
     return np.stack(looks), kinds
 
@@ -91,28 +91,28 @@ def _collected(function: Callable[[tuple], tuple], jobs: list[tuple], workers: i
 
 def _draw(job: tuple[int, int, int, str | None]) -> tuple[np.ndarray, int, int]:
     """A usable car in this view, or any kind in any view."""
-    seed, index, look_px, view = job
+    seed, index, input_px, view = job
     rng = np.random.default_rng([seed, index, 50] if view is None else [seed, index, 51, VIEWS.index(view)])
     kind = KINDS[rng.choice(len(KINDS), p=list(SHARES.values()))] if view is None else "ok"
-    return _finished(kind, view or VIEWS[rng.integers(len(VIEWS))], look_px, rng)
+    return _finished(kind, view or VIEWS[rng.integers(len(VIEWS))], input_px, rng)
 
 
 def _draw_negative(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
-    seed, index, look_px = job
+    seed, index, input_px = job
     rng = np.random.default_rng([seed, index, 52])
     shares = np.array(list((SHARES | {"ok": END_VIEWS}).values()))
     kind = KINDS[rng.choice(len(KINDS), p=shares / shares.sum())]
     view = ("front", "rear")[rng.integers(2)] if kind == "ok" else VIEWS[rng.integers(len(VIEWS))]
-    return _finished(kind, view, look_px, rng)
+    return _finished(kind, view, input_px, rng)
 
 
-def _finished(kind: str, view: str, look_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
+def _finished(kind: str, view: str, input_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
     """A picture of this kind; a view that the renderer does not know is drawn as its mirror image."""
     drawn = view if view in YAWS or view == "other" else MIRRORED[view]
     picture = worn(_picture(kind, drawn, rng), rng)
     if drawn != view or (MIRRORED[view] == view and rng.random() < 0.5):
         picture = picture[:, ::-1]
-    look = make_look(remove_letterbox(Image.fromarray(picture)), look_px)
+    look = make_look(remove_letterbox(Image.fromarray(picture)), input_px)
     return look, KINDS.index(kind), VIEWS.index(view) if kind in SEEN else -1
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from harness.features.featurizer import Featurizer, batches, both_ways, pictures_to_input
+from harness.features.featurizer import Featurizer, batches, mirror_averaged, pictures_to_input
 from harness.features.weights_file import read_tensors, tensors_to_bytes
 
 READER_PATH = Path(__file__).parents[1] / "weights" / "reader.safetensors"
@@ -75,7 +75,7 @@ class Reader:
         self.threshold: float = meta["threshold"]
         self.errors: dict[str, float] = meta["errors"]
         self.report: dict[str, Any] = meta["report"]
-        embed = both_ways(lambda x: network(x)[0])
+        embed = mirror_averaged(lambda x: network(x)[0])
         self.featurizer = Featurizer("reader", network.SIZE_PX, sha256, network.DIM, embed)
 
     def read(self, pictures: np.ndarray, batch_size: int = 128) -> dict[str, np.ndarray]:

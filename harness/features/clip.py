@@ -1,4 +1,4 @@
-"""A vision transformer from a local folder (SigLIP, CLIP, DINO), read by the `clip` extra: nothing is downloaded.
+"""A vision transformer (SigLIP, CLIP, DINO) from a local folder; needs the `clip` extra. Nothing is downloaded.
 
 CARFORGE_CLIP names the folder, in Hugging Face's layout (config.json, model.safetensors, preprocessor_config.json).
 """
@@ -18,8 +18,8 @@ from harness.errors import UserError, reason_of
 from harness.files import open_file
 from harness.networks.layers import Normalise
 
-HOW = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
-CELLS = 4
+REMEDY = "CARFORGE_CLIP: name the folder of a vision transformer (config.json, model.safetensors)"
+CELLS = 4  # a side
 
 
 class VisionTransformer(nn.Module):
@@ -32,7 +32,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.trunk(pixel_values=self.scale(x)).last_hidden_state
-        side = math.isqrt(tokens.shape[1])  # tokens that stand for no patch come first
+        side = math.isqrt(tokens.shape[1])  # class and register tokens come first
         patches = tokens[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
         return patches.mean((2, 3)), F.adaptive_avg_pool2d(patches, CELLS).flatten(1)
 
@@ -45,10 +45,10 @@ def find_folder() -> Path | None:
 
 
 def load_network() -> tuple[VisionTransformer, str]:
-    """The network, and a sha256 of its files. UserError when folder or package are missing or of another kind."""
+    """The network, and a sha256 of its files. UserError when folder or package are missing or unsuitable."""
     folder = find_folder()
     if folder is None:
-        raise UserError(f"{HOW}; found {os.environ.get('CARFORGE_CLIP') or 'nothing'}")
+        raise UserError(f"{REMEDY}; found {os.environ.get('CARFORGE_CLIP') or 'nothing'}")
     try:
         transformers: Any = importlib.import_module("transformers")
     except (ImportError, RuntimeError) as error:
@@ -57,12 +57,12 @@ def load_network() -> tuple[VisionTransformer, str]:
         whole = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
         trunk = getattr(whole, "vision_model", whole).float().eval().requires_grad_(False)
         config = getattr(whole.config, "vision_config", whole.config)
-        prepared = folder / "preprocessor_config.json"
-        given = json.loads(prepared.read_text()) if prepared.is_file() else {}
-        mean, std = (given.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
+        preprocessor = folder / "preprocessor_config.json"
+        settings = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
+        mean, std = (settings.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
         network = VisionTransformer(trunk, int(config.image_size), int(config.hidden_size), mean, std)
-    except Exception as error:  # a folder of another kind makes the package raise nearly anything
-        raise UserError(f"{folder}: cannot be read as a vision transformer ({reason_of(error)}); {HOW}") from error
+    except Exception as error:  # transformers raises nearly anything
+        raise UserError(f"{folder}: cannot be read as a vision transformer ({reason_of(error)}); {REMEDY}") from error
     return network.eval(), _sha256(folder)
 
 

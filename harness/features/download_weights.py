@@ -18,7 +18,7 @@ from harness.files import read_file
 from harness.messages import log
 from harness.storage.atomic import atomic_file
 
-SILENCE_SEC = 30.0
+TIMEOUT_SEC = 30.0
 CHUNK_BYTES = 1 << 20
 N = TypeVar("N", bound=nn.Module)
 
@@ -53,14 +53,14 @@ class PublishedWeights:
             if not (self.url and may_download):
                 raise UserError(f"{self.names[0]}: is nowhere; {self.remedy()}")
             path = self._download()
-        content, found = self.content_of(path)
+        content, found = self.read_content(path)
         wanted = self.sha256[path.name]
         if not found.startswith(wanted):
             advice = f"remove it; {self.remedy()}{self.advice.format(path=path)}"
             raise UserError(f"{path}: found sha256 {found[:8]}…, allowed {wanted[:8]}…; {advice}")
         return path, content, found
 
-    def content_of(self, path: Path) -> tuple[bytes, str]:
+    def read_content(self, path: Path) -> tuple[bytes, str]:
         """Any file's content, and its sha256."""
         try:
             content = read_file(path)
@@ -79,7 +79,7 @@ class PublishedWeights:
         log(f"{name}: downloading into {path.parent}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(self.url, timeout=SILENCE_SEC) as source, atomic_file(path) as target:
+            with urllib.request.urlopen(self.url, timeout=TIMEOUT_SEC) as source, atomic_file(path) as target:
                 while (chunk := source.read(CHUNK_BYTES)) and target.tell() <= self.max_mb << 20:
                     whole.update(chunk)
                     target.write(chunk)

@@ -72,7 +72,7 @@ def load_efficientnet_lite0(kept: Sequence[int]) -> tuple[EfficientNetLite0, str
     path = find_weights()
     if path is None:
         raise UserError(f"efficientnet_lite0: found no package {PACKAGE} with its weights; {REMEDY}")
-    content, sha256 = WEIGHTS.content_of(path)
+    content, sha256 = WEIGHTS.read_content(path)
     if sha256 != WEIGHTS.sha256[WEIGHTS_NAME]:
         raise UserError(f"{path}: found sha256 {sha256[:8]}…, allowed {WEIGHTS.sha256[WEIGHTS_NAME][:8]}…; {REMEDY}")
     with torch.device("meta"):

@@ -78,7 +78,7 @@ def batches(
         yield to_input(pictures[start : start + batch_size], size_px)
 
 
-def both_ways(network: Network) -> Network:
+def mirror_averaged(network: Network) -> Network:
     """Alike for a picture and its mirror image: the mean of what the network gives of both."""
     return lambda x: 0.5 * (network(x) + network(x.flip(3)))
 

@@ -189,7 +189,7 @@ def load_inception(path: Path | None = None, device: str | torch.device = "cpu")
     chosen = path or os.environ.get("CARFORGE_INCEPTION")
     if chosen:
         found = Path(chosen).expanduser()
-        content, sha256 = WEIGHTS.content_of(found)
+        content, sha256 = WEIGHTS.read_content(found)
     else:
         found, content, sha256 = WEIGHTS.read()
     with torch.device("meta"):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.features.download_weights import PublishedWeights, fill_network
-from harness.features.featurizer import Featurizer, both_ways, linear_head
+from harness.features.featurizer import Featurizer, linear_head, mirror_averaged
 from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_batch_norm
 from harness.networks.layers import Normalise
 
@@ -100,4 +100,4 @@ def load_mobilenet_v2() -> Featurizer:
     """The embedding, alike for a picture and its mirror image; logits of ImageNet's classes."""
     network, sha256 = load_network()
     head = linear_head(network.classifier)
-    return Featurizer("mobilenet_v2", SIZE_PX, sha256, DIM, both_ways(network), head=head)
+    return Featurizer("mobilenet_v2", SIZE_PX, sha256, DIM, mirror_averaged(network), head=head)

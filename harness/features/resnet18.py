@@ -10,7 +10,7 @@ from harness.checkpoints.wrappers import without_wrappers
 from harness.config.paths import expand_path
 from harness.errors import UserError, reason_of
 from harness.features.download_weights import PublishedWeights, frozen
-from harness.features.featurizer import Featurizer, both_ways
+from harness.features.featurizer import Featurizer, mirror_averaged
 from harness.networks.resnet18 import IMAGENET_WIDTH, ResNet18
 
 # ResNet18_Weights.IMAGENET1K_V1 of torchvision.
@@ -74,5 +74,5 @@ def load_network() -> ResNet18:
 
 def load_resnet18() -> Featurizer:
     """The last stage, averaged over its places, alike for a picture and its mirror image."""
-    features = both_ways(load_network())
+    features = mirror_averaged(load_network())
     return Featurizer("resnet18", 224, WEIGHTS_SHA256, 8 * IMAGENET_WIDTH, lambda x: features(x).mean((2, 3)))

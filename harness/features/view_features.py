@@ -1,7 +1,7 @@
-"""What the sorter of `datasets` reads: features of looks, those of the picture beside those of its mirror image.
+"""Features for the view classifier of `datasets`, of each picture and of its mirror image.
 
-In: looks, uint8 (N, S, S, 3). Out: float32 (N, even + 2 * sided) in three parts: `even` is alike for a picture and its
-mirror image; the two `sided` parts change places when the picture is mirrored.
+In: uint8 (N, S, S, 3). Out: float32 (N, even + 2 * sided) in three parts. `even` is the same for a picture and its
+mirror image; the two `sided` parts swap when the picture is mirrored.
 """
 
 import hashlib
@@ -16,30 +16,30 @@ from torch import Tensor
 
 from harness.features import clip, mobilenet_v2, resnet18
 from harness.features.featurizer import linear_head, pictures_to_input
-from harness.features.view_net import SorterNet, layout, load_sorter_net
+from harness.features.view_net import ViewNet, layout, load_view_net
 
-# ImageNet's classes that are whole cars, numbered from 0: beach wagon, cab, convertible, jeep, limousine, minivan,
+# ImageNet classes of whole cars, numbered from 0: beach wagon, cab, convertible, jeep, limousine, minivan,
 # pickup, racer, sports car.
 CAR_CLASSES = (436, 468, 511, 609, 627, 656, 717, 751, 817)
 
-BATCH_LOOKS = 4
+BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
-class LookFeaturizer:
-    """Looks → features. Equal `sha256` means equal features.
+class ViewFeatures:
+    """Square pictures → features. Equal `sha256` means equal features.
 
     Attributes:
-        look_px: side of a look.
-        sha256: of the weights and of what is taken from the network.
-        even, sided: numbers in each part.
-        network: float32 (B, 3, look_px, look_px) in [-1, 1] → (B, even), (B, sided); the even part not yet averaged.
-        car_share: even parts float32 (N, even) → float32 (N,) in [0, 1], how much of the probability of all of
-            ImageNet's classes is on cars; None for a network that knows no classes.
+        input_px: side of the pictures.
+        sha256: of the weights and of the choice of feature maps.
+        even, sided: dimensions of each part.
+        network: float32 (B, 3, input_px, input_px) in [-1, 1] → (B, even), (B, sided); the even part not yet averaged.
+        car_share: even parts float32 (N, even) → float32 (N,) in [0, 1], the probability of ImageNet's car classes
+            together; None for a network without a classifier.
     """
 
     name: str
-    look_px: int
+    input_px: int
     sha256: str
     even: int
     sided: int
@@ -50,65 +50,65 @@ class LookFeaturizer:
     def dim(self) -> int:
         return self.even + 2 * self.sided
 
-    def __call__(self, looks: np.ndarray) -> np.ndarray:
-        """uint8 (N, look_px, look_px, 3) → float32 (N, dim), the same bits on any number of cores.
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 (N, input_px, input_px, 3) → float32 (N, dim), the same bits on any number of cores.
 
-        Few at once, and a thread of its own for them: what a layer makes then stays in the core's cache.
+        Small batches, one thread each: the activations of a layer then stay in the core's cache.
         """
-        assert looks.dtype == np.uint8 and looks.shape[1:] == (self.look_px, self.look_px, 3), looks.shape
+        assert pictures.dtype == np.uint8 and pictures.shape[1:] == (self.input_px, self.input_px, 3), pictures.shape
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(threads) as pool:
-                parts = list(pool.map(self._rows, np.split(looks, range(BATCH_LOOKS, len(looks), BATCH_LOOKS))))
+                parts = list(pool.map(self._batch, np.split(pictures, range(BATCH_SIZE, len(pictures), BATCH_SIZE))))
         finally:
             torch.set_num_threads(threads)
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def _rows(self, looks: np.ndarray) -> np.ndarray:
-        if not len(looks):
+    def _batch(self, pictures: np.ndarray) -> np.ndarray:
+        if not len(pictures):
             return np.zeros((0, self.dim), np.float32)
-        x = pictures_to_input(looks, self.look_px)
-        (even, here), (mirrored_even, mirrored) = self.network(x), self.network(x.flip(3))
-        return torch.cat([0.5 * (even + mirrored_even), here, mirrored], 1).numpy()
+        x = pictures_to_input(pictures, self.input_px)
+        (even, sided), (mirrored_even, mirrored) = self.network(x), self.network(x.flip(3))
+        return torch.cat([0.5 * (even + mirrored_even), sided, mirrored], 1).numpy()
 
     def split(self, features: np.ndarray) -> list[np.ndarray]:
-        """Of features (N, dim): what mirror images share (N, even), the picture's part and its mirror image's part."""
+        """Features (N, dim) → even part (N, even), sided part of the picture and of its mirror image (N, sided)."""
         return np.split(features, [self.even, self.even + self.sided], 1)
 
 
-LOOK_FEATURIZERS = ("reader", "mobilenet_v2", "resnet18", "clip")
+VIEW_FEATURIZERS = ("reader", "mobilenet_v2", "resnet18", "clip")
 
 
-def at_hand(name: str) -> bool:
-    """Whether the weights are on this machine, damaged or not."""
+def has_weights(name: str) -> bool:
+    """Whether the weights are on this machine; they may be damaged."""
     if name in ("reader", "clip"):
         return name == "reader" or clip.find_folder() is not None
     return (mobilenet_v2 if name == "mobilenet_v2" else resnet18).WEIGHTS.find() is not None
 
 
-def load_look_featurizer(name: str, may_download: bool = True) -> LookFeaturizer:
+def load_view_features(name: str, may_download: bool = True) -> ViewFeatures:
     """UserError when the weights are missing or damaged."""
     if name == "mobilenet_v2":
         return _mobilenet_v2(may_download)
-    return {"reader": _embedded, "resnet18": _resnet18, "clip": _clip}[name]()
+    return {"reader": _shipped_net, "resnet18": _resnet18, "clip": _clip}[name]()
 
 
-def _embedded() -> LookFeaturizer:
-    network, sha256 = load_sorter_net()
+def _shipped_net() -> ViewFeatures:
+    network, sha256 = load_view_net()
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
         embedding = network.embed(x)
         return x.new_zeros(len(x), 0), torch.cat([embedding, layout(x)], 1)
 
-    return LookFeaturizer("reader", SorterNet.SIZE_PX, sha256, 0, SorterNet.SIDED, parts)
+    return ViewFeatures("reader", ViewNet.SIZE_PX, sha256, 0, ViewNet.SIDED, parts)
 
 
-def _mobilenet_v2(may_download: bool) -> LookFeaturizer:
+def _mobilenet_v2(may_download: bool) -> ViewFeatures:
     network, sha256 = mobilenet_v2.load_network(may_download)
     head = linear_head(network.classifier)
-    shift = network.classifier.out_features - 1000  # a class for "background" before all others
+    shift = network.classifier.out_features - 1000  # TensorFlow's has "background" first
     columns = [number + shift for number in CAR_CLASSES]
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,29 +120,29 @@ def _mobilenet_v2(may_download: bool) -> LookFeaturizer:
         shares = np.exp(logits - logits.max(1, keepdims=True))
         return (shares[:, columns].sum(1) / shares.sum(1)).astype(np.float32)
 
-    taken = _sha256(sha256, "embedding, block 13 at 4 x 4, block 16 at 3 x 3")
-    return LookFeaturizer("mobilenet_v2", mobilenet_v2.SIZE_PX, taken, 1280, 96 * 16 + 160 * 9, parts, car_share)
+    sha256 = _sha256(sha256, "embedding, block 13 at 4 x 4, block 16 at 3 x 3")
+    return ViewFeatures("mobilenet_v2", mobilenet_v2.SIZE_PX, sha256, 1280, 96 * 16 + 160 * 9, parts, car_share)
 
 
-def _resnet18() -> LookFeaturizer:
+def _resnet18() -> ViewFeatures:
     network = resnet18.load_network()
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
         maps = network.feature_maps(x)
         return maps[3].mean((2, 3)), torch.cat([_cells(maps[2], 3), _cells(maps[3], 2)], 1)
 
-    taken = _sha256(resnet18.WEIGHTS_SHA256, "layer4, layer3 at 3 x 3, layer4 at 2 x 2")
-    return LookFeaturizer("resnet18", 224, taken, 512, 256 * 9 + 512 * 4, parts)
+    sha256 = _sha256(resnet18.WEIGHTS_SHA256, "layer4, layer3 at 3 x 3, layer4 at 2 x 2")
+    return ViewFeatures("resnet18", 224, sha256, 512, 256 * 9 + 512 * 4, parts)
 
 
-def _clip() -> LookFeaturizer:
+def _clip() -> ViewFeatures:
     network, sha256 = clip.load_network()
-    taken = _sha256(sha256, "patches, mean and 4 x 4")
-    return LookFeaturizer("clip", network.size_px, taken, network.width, network.width * clip.CELLS**2, network)
+    sha256 = _sha256(sha256, "patches, mean and 4 x 4")
+    return ViewFeatures("clip", network.size_px, sha256, network.width, network.width * clip.CELLS**2, network)
 
 
 def _cells(maps: Tensor, count: int) -> Tensor:
-    """(B, C, h, w) averaged in count x count cells: (B, C * count²)."""
+    """(B, C, h, w) averaged over count x count cells: (B, C * count²)."""
     return F.adaptive_avg_pool2d(maps, count).flatten(1)
 
 

@@ -1,7 +1,8 @@
-"""The sorter's own small network, which the repository ships: trained by `python -m datasets sorter train`.
+"""The view classifier's own small network, trained by `python -m datasets sorter train`; the repository has its
+weights.
 
-It sees looks of 64 px. Beside its embedding goes the picture's layout: edges by direction and colours, place by place,
-which no training on drawn pictures can spoil.
+Input: pictures of 64 px. Its embedding is joined by hand-made features (`layout`), edges by direction and colours in
+each cell, which do not depend on training with drawn pictures.
 """
 
 from pathlib import Path
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from harness.features.car_reader import conv_trunk
 from harness.features.weights_file import read_tensors, tensors_to_bytes
 
-SORTER_NET_PATH = Path(__file__).parents[1] / "weights" / "sorter.safetensors"
+VIEW_NET_PATH = Path(__file__).parents[1] / "weights" / "sorter.safetensors"
 REMEDY = "put the repository's file back, or train one with `python -m datasets sorter train`"
 CELLS, DIRECTIONS, COLOUR_CELLS = 8, 8, 4
 
 
-class SorterNet(nn.Module):
-    """Seven convolutions, an embedding that keeps positions (4 x 4 cells), and linear heads."""
+class ViewNet(nn.Module):
+    """Seven convolutions, an embedding of their 4 x 4 cells, linear heads."""
 
     SIZE_PX = 64
     DIM = 160
@@ -37,7 +38,7 @@ class SorterNet(nn.Module):
         return self.trunk(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (B, outputs)."""
+        """Logits (B, outputs)."""
         return self.heads(self.trunk(x))
 
 
@@ -58,17 +59,17 @@ def layout(x: Tensor) -> Tensor:
     return torch.cat([edges.flatten(1), F.adaptive_avg_pool2d(x, COLOUR_CELLS).flatten(1)], 1)
 
 
-# ---- its file ---------------------------------------------------------------------------------------------------
+# ---- weights ----------------------------------------------------------------------------------------------------
 
 
-def sorter_net_to_bytes(network: SorterNet, meta: dict[str, Any]) -> bytes:
-    """In half precision; `meta` says how it was trained."""
+def view_net_to_bytes(network: ViewNet, meta: dict[str, Any]) -> bytes:
+    """Weights file in half precision; `meta`: how it was trained."""
     return tensors_to_bytes("sorter_net", network.state_dict(), {**meta, "outputs": network.heads.out_features})
 
 
-def load_sorter_net(path: Path = SORTER_NET_PATH) -> tuple[SorterNet, str]:
-    """The network that the repository ships, and its file's sha256. UserError when it is missing or damaged."""
-    tensors, meta, sha256 = read_tensors(path, "sorter_net", "the sorter's network", REMEDY)
-    network = SorterNet(meta["outputs"])
+def load_view_net(path: Path = VIEW_NET_PATH) -> tuple[ViewNet, str]:
+    """The network with the repository's weights, and the file's sha256. UserError when it is missing or damaged."""
+    tensors, meta, sha256 = read_tensors(path, "sorter_net", "the view classifier's network", REMEDY)
+    network = ViewNet(meta["outputs"])
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False), sha256

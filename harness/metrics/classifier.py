@@ -65,7 +65,7 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
     """
     if name == "auto":
         drawn = all(data.source == "procedural" for data in sets)
-        name = PIXELS if drawn or not view_features.at_hand("mobilenet_v2") else "mobilenet_v2"
+        name = PIXELS if drawn or not view_features.has_weights("mobilenet_v2") else "mobilenet_v2"
     featurizer = None if name == PIXELS else load_featurizer(name)
     train, held_out = ([opened(data) for data in sets] for opened in (open_training_rows, open_evaluation_rows))
     class_names = _class_names([*train, *held_out])

@@ -26,7 +26,7 @@ BASE = ROOT / "configs/base.yaml"
 class StandIn:
     """Red pictures are logos; others are cars whose nose points to the brighter side. `calls`: looks it was shown."""
 
-    name, sha256, look_px, dim, threshold = "stand_in", "5" * 64, 32, 3, 0.5
+    name, sha256, input_px, dim, threshold = "stand_in", "5" * 64, 32, 3, 0.5
 
     def __init__(self, kind: str = "5") -> None:
         self.sha256, self.calls, self.taught = kind * 64, 0, []

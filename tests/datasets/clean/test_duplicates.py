@@ -26,7 +26,7 @@ def scanned(folder: Path) -> ScanStore:
     """A store of all files, decided by nothing but whether they can be decoded."""
     store = ScanStore.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]})
     list_into(store, folder, "cars", "folder")
-    block = [(one, scan(ScanJob(one.path, 32, 32, look_px=32))) for one in store.pending(False)]
+    block = [(one, scan(ScanJob(one.path, 32, 32, input_px=32))) for one in store.pending(False)]
     store.keep(block, np.zeros((sum(found.look is not None for _, found in block), 1), np.float32))
     decide(store, None, None, {})
     return store

@@ -15,7 +15,7 @@ from datasets.clean.view_classifier import DEFAULT_VIEWS, SWAPPED, Sorter, heads
 from datasets.train_shipped.measure_view_classifier import drawn_messy_balance
 from datasets.train_shipped.view_data import draw_for_sorting, draw_views
 from harness.errors import UserError
-from harness.features.view_features import load_look_featurizer
+from harness.features.view_features import load_view_features
 
 SEED = 4321  # no seed that training, calibration or measuring draws from
 
@@ -27,7 +27,7 @@ def sorter() -> Sorter:
 
 @pytest.fixture(scope="module")
 def drawn(sorter: Sorter):
-    return draw_for_sorting(180, SEED, sorter.look_px)
+    return draw_for_sorting(180, SEED, sorter.input_px)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_reasons_name_what_is_wrong(sorter: Sorter, drawn, features: np.ndarray)
 
 @pytest.mark.parametrize("view", ["left", "front_right", "front", "rear", "rear_left"])
 def test_views_of_renders_are_told(sorter: Sorter, view: str) -> None:
-    found = sorter.judge(sorter.features(draw_views(view, 24, SEED, sorter.look_px).looks), None)
+    found = sorter.judge(sorter.features(draw_views(view, 24, SEED, sorter.input_px).looks), None)
     assert (found.view_probs.argmax(1) == VIEWS.index(view)).mean() >= 0.85
 
 
@@ -90,7 +90,7 @@ def test_a_mirror_image_is_judged_alike_but_for_left_and_right(sorter: Sorter, d
 
 
 def test_the_score_is_about_the_views_that_are_wanted(sorter: Sorter) -> None:
-    features = sorter.features(draw_views("front", 24, SEED, sorter.look_px).looks)
+    features = sorter.features(draw_views("front", 24, SEED, sorter.input_px).looks)
     usual, fronts, all_views = (sorter.judge(features, views) for views in (DEFAULT_VIEWS, ("front",), None))
     assert np.median(usual.ok_score) < 0.2 < 0.7 < np.median(fronts.ok_score)
     assert (all_views.ok_score >= fronts.ok_score - 1e-6).all()
@@ -129,7 +129,7 @@ def test_unknown_and_untrained_features_are_refused(tmp_path: Path, monkeypatch:
 
 
 def test_heads_for_other_weights_are_refused() -> None:
-    featurizer = replace(load_look_featurizer("reader"), sha256="0" * 64)
+    featurizer = replace(load_view_features("reader"), sha256="0" * 64)
     with pytest.raises(UserError, match="found heads for other weights than those of reader"):
         sorter_module.open_sorter(featurizer)
 
@@ -160,11 +160,11 @@ def test_labels_teach_a_person_s_taste(sorter: Sorter, drawn, features: np.ndarr
 
 def test_labelled_views_teach_views_on_both_sides(sorter: Sorter) -> None:
     """Labels of cars whose noses point left teach those that point right; front and rear are confused on purpose."""
-    parts = [draw_views(view, 16, SEED + 1, sorter.look_px) for view in ("front_left", "rear_right")]
+    parts = [draw_views(view, 16, SEED + 1, sorter.input_px) for view in ("front_left", "rear_right")]
     features = np.concatenate([sorter.features(part.looks) for part in parts])
     views = np.repeat([VIEWS.index("rear_right"), VIEWS.index("front_left")], 16).astype(np.int8)
     taught = sorter.refit(features, np.full(32, -1, np.int8), views)
-    fresh = sorter.features(draw_views("front_right", 16, SEED + 2, sorter.look_px).looks)
+    fresh = sorter.features(draw_views("front_right", 16, SEED + 2, sorter.input_px).looks)
     rear_left = VIEWS.index("rear_left")
     before, after = (judge.judge(fresh, None).view_probs[:, rear_left].mean() for judge in (sorter, taught))
     assert after > before + 0.3

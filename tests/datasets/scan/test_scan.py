@@ -21,7 +21,7 @@ def test_everything_about_a_good_file(tmp_path):
     framed = np.zeros((130, 120, 3), np.uint8)
     framed[20:110] = paint(1)
     path = write(tmp_path / "a.png", framed)
-    found = scan(ScanJob(path, 32, 48, look_px=40))
+    found = scan(ScanJob(path, 32, 48, input_px=40))
     assert found.reason is None and found.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert (found.size_px, found.inner_px) == ((120, 130), (120, 86))  # lines next to a bar may be blended
     assert found.picture is not None and found.picture.shape == (32, 48, 3)

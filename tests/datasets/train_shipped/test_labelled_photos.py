@@ -28,7 +28,7 @@ from datasets.train_shipped.measure_view_classifier import (
     view_figures,
 )
 from harness.errors import UserError
-from harness.features.view_features import at_hand
+from harness.features.view_features import has_weights
 
 
 def draw(index: int, height: int = 96, width: int = 128) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_the_embedded_sorter_tells_real_photos_apart(photos: Path) -> None:
 
 @pytest.fixture
 def mobilenet() -> Sorter:
-    if not at_hand("mobilenet_v2"):
+    if not has_weights("mobilenet_v2"):
         pytest.skip("MobileNetV2's weights are not at hand (CARFORGE_WEIGHTS)")
     return load_sorter("mobilenet_v2")
 

@@ -1,4 +1,4 @@
-"""Features of looks: alike for mirror images or side by side, and the file of the sorter's own network."""
+"""View features swap their sided parts when a picture is mirrored; a damaged weights file is refused."""
 
 import sys
 from dataclasses import replace
@@ -14,13 +14,13 @@ from torch import nn
 from harness.errors import UserError
 from harness.features import mobilenet_v2
 from harness.features.mobilenet_v2 import FOLDED_NAME, MobileNetV2
-from harness.features.view_features import CAR_CLASSES, LOOK_FEATURIZERS, at_hand, load_look_featurizer
-from harness.features.view_net import SORTER_NET_PATH, SorterNet, layout, load_sorter_net, sorter_net_to_bytes
+from harness.features.view_features import CAR_CLASSES, VIEW_FEATURIZERS, has_weights, load_view_features
+from harness.features.view_net import VIEW_NET_PATH, ViewNet, layout, load_view_net, view_net_to_bytes
 
 
-def looks(count: int, look_px: int, seed: int = 0) -> np.ndarray:
+def random_pictures(count: int, input_px: int, seed: int = 0) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
-    return np.repeat(np.repeat(coarse, look_px // 8, 1), look_px // 8, 2)
+    return np.repeat(np.repeat(coarse, input_px // 8, 1), input_px // 8, 2)
 
 
 class Trunk(nn.Module):
@@ -50,7 +50,7 @@ def place_transformer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", package)
 
 
-@pytest.fixture(params=LOOK_FEATURIZERS)
+@pytest.fixture(params=VIEW_FEATURIZERS)
 def featurizer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each one; those of ImageNet with drawn weights."""
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path))
@@ -70,11 +70,11 @@ def featurizer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         from harness.features import resnet18
 
         monkeypatch.setattr(resnet18, "load_network", lambda: resnet18.ResNet18().eval().requires_grad_(False))
-    return load_look_featurizer(request.param)
+    return load_view_features(request.param)
 
 
-def test_mirroring_a_look_swaps_the_sided_parts(featurizer) -> None:
-    pictures = looks(3, featurizer.look_px)
+def test_mirroring_swaps_the_sided_parts(featurizer) -> None:
+    pictures = random_pictures(3, featurizer.input_px)
     features, mirrored = featurizer(pictures), featurizer(pictures[:, :, ::-1])
     assert features.shape == (3, featurizer.dim) and features.dtype == np.float32
     scale = np.abs(features).max()
@@ -95,57 +95,57 @@ def test_the_share_of_cars_is_a_share_of_all_classes(featurizer) -> None:
     np.testing.assert_allclose(featurizer.car_share(even), logits[:, [n + 1 for n in CAR_CLASSES]].sum(1), rtol=1e-4)
 
 
-def test_layout_tells_edges_by_direction_and_place() -> None:
+def test_layout_separates_edges_by_direction_and_place() -> None:
     x = torch.full((1, 3, 64, 64), -1.0)
     x[..., 20:] = 1.0  # brighter from column 20 on
     edges = layout(x)[0, : 8 * 8 * 8].reshape(8, 8, 8)
     assert edges.argmax() // 64 == 0 and edges[0, :, 2].min() > 0.5  # direction 0 = brighter to the right, third cell
     assert layout(x.flip(3))[0, : 8 * 8 * 8].argmax() // 64 == 4  # the other way round
-    assert edges.shape.numel() + 48 == layout(x).shape[1] == SorterNet.SIDED - SorterNet.DIM
+    assert edges.shape.numel() + 48 == layout(x).shape[1] == ViewNet.SIDED - ViewNet.DIM
 
 
-def test_at_hand_asks_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_has_weights_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert at_hand("reader") and not at_hand("mobilenet_v2") and not at_hand("resnet18")
+    assert has_weights("reader") and not has_weights("mobilenet_v2") and not has_weights("resnet18")
     (tmp_path / FOLDED_NAME).write_bytes(b"")
-    assert at_hand("mobilenet_v2")
+    assert has_weights("mobilenet_v2")
 
 
 def test_a_transformer_needs_its_folder_and_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CARFORGE_CLIP", raising=False)
     with pytest.raises(UserError, match="CARFORGE_CLIP: name the folder .*; found nothing"):
-        load_look_featurizer("clip")
+        load_view_features("clip")
     place_transformer(tmp_path, monkeypatch)
-    assert at_hand("clip")
+    assert has_weights("clip")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"transformers cannot be imported .*carforge\[clip\]"):
-        load_look_featurizer("clip")
+        load_view_features("clip")
 
 
-# ---- the file of the sorter's network ---------------------------------------------------------------------------
+# ---- the view network's weights file -----------------------------------------------------------------------------
 
 
 def test_the_shipped_network_is_small() -> None:
-    assert SORTER_NET_PATH.stat().st_size <= 1_000_000
-    network, sha256 = load_sorter_net()
+    assert VIEW_NET_PATH.stat().st_size <= 1_000_000
+    network, sha256 = load_view_net()
     assert len(sha256) == 64 and not network.training
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    network, _ = load_sorter_net()
-    (tmp_path / "net").write_bytes(sorter_net_to_bytes(network, {"recipe": {}}))
-    again, _ = load_sorter_net(tmp_path / "net")
+    network, _ = load_view_net()
+    (tmp_path / "net").write_bytes(view_net_to_bytes(network, {"recipe": {}}))
+    again, _ = load_view_net(tmp_path / "net")
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in again.state_dict().items())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "weight", "absent"])
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
-    content, path = bytearray(SORTER_NET_PATH.read_bytes()), tmp_path / "sorter.safetensors"
+    content, path = bytearray(VIEW_NET_PATH.read_bytes()), tmp_path / "sorter.safetensors"
     if damage == "truncated":
         content = content[:-50]
     content[-3000] ^= damage == "weight"
     if damage != "absent":
         path.write_bytes(content)
     with pytest.raises(UserError, match="damaged|cannot be read|missing.*python -m datasets sorter train"):
-        load_sorter_net(path)
+        load_view_net(path)
