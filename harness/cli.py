@@ -50,7 +50,7 @@ def make_app(about: str) -> typer.Typer:
 def run_command(command: Callable[[], object]) -> None:
     """Runs a command line to its end: a mistake is told in its own words, without traceback; our bugs keep theirs."""
     keep_output_open()
-    for number in heeded(STOP_SIGNALS):
+    for number in not_ignored(STOP_SIGNALS):
         signal.signal(number, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
@@ -73,7 +73,9 @@ def run_command(command: Callable[[], object]) -> None:
 
 
 @contextmanager
-def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda number: None) -> Iterator[list[int]]:
+def captured_signals(
+    numbers: Iterable[int], on_signal: Callable[[int], None] = lambda number: None
+) -> Iterator[list[int]]:
     """A list that these signals fill instead of ending the process; `heard` is called with each.
 
     SIGHUP stays ignored where it is, as under nohup.
@@ -82,9 +84,9 @@ def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda 
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        heard(number)
+        on_signal(number)
 
-    before = {number: signal.signal(number, note) for number in heeded(numbers)}
+    before = {number: signal.signal(number, note) for number in not_ignored(numbers)}
     try:
         yield received
     finally:
@@ -92,7 +94,7 @@ def noted_signals(numbers: Iterable[int], heard: Callable[[int], None] = lambda 
             signal.signal(number, handler)
 
 
-def heeded(numbers: Iterable[int]) -> list[int]:
+def not_ignored(numbers: Iterable[int]) -> list[int]:
     """These signals, without a SIGHUP that is ignored, as under nohup."""
     return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 

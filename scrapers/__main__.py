@@ -25,17 +25,17 @@ from harness.images.layout import LayoutName
 from harness.messages import log
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import make_politeness
-from scrapers.crawl.records import FAILED, FetchError, HostStopped, Tally, raise_if_left
+from scrapers.crawl.records import FAILED, FetchCounts, FetchError, HostStopped, raise_if_incomplete
 from scrapers.local.archive import import_archive
 from scrapers.local.folder import import_folder
-from scrapers.local.importer import Reading
+from scrapers.local.importer import ImportOptions
 from scrapers.plan import CrawlPlan, comma_list, make_plan
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.commons import Commons
 from scrapers.sites.kaggle import download_dataset
 from scrapers.sites.search import Search
 from scrapers.sites.source import Source
-from scrapers.sites.url_list import AddressList
+from scrapers.sites.url_list import UrlList
 
 app = make_app("Pictures from the outside world into data/raw/<set>/.")
 NOBODY = "nobody@localhost.invalid"  # where nothing is asked of anybody
@@ -86,13 +86,15 @@ def scrape(
     if check:
         print(run_check(plan, sources, contact))
         return
-    reading = Reading(layout, None if ignore is None else comma_list(ignore))
+    reading = ImportOptions(layout, None if ignore is None else comma_list(ignore))
     tally = run_plan(plan, sources, contact, reading)
     log(f"{plan.set_name}: {tally}")
     print(plan.folder.as_posix())
 
 
-def run_plan(plan: CrawlPlan, sources: Sources, contact: str | None, reading: Reading | None = None) -> Tally:
+def run_plan(
+    plan: CrawlPlan, sources: Sources, contact: str | None, reading: ImportOptions | None = None
+) -> FetchCounts:
     """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do.
 
     `reading`: how the folders of what is imported are read."""
@@ -133,7 +135,7 @@ def make_source(plan: CrawlPlan) -> Source:
     if provider == "list":
         if plan.src is None:
             raise UserError("SRC: found nothing, allowed a file of picture addresses, try SRC=addresses.txt")
-        return AddressList(plan.src)
+        return UrlList(plan.src)
     if plan.src is not None:
         raise UserError(f"SRC: found {plan.src}, allowed with PROVIDER=list alone (here: {provider})")
     if provider == "search":
@@ -141,14 +143,14 @@ def make_source(plan: CrawlPlan) -> Source:
     return Commons(plan.recipe.categories, plan.recipe.depth, plan.recipe.width_px)
 
 
-def _fetch(plan: CrawlPlan, sources: Sources, contact: str | None) -> Tally:
+def _fetch(plan: CrawlPlan, sources: Sources, contact: str | None) -> FetchCounts:
     source, politeness = make_source(plan), make_politeness(sources.politeness, contact)
     _need_network_packages()
     from scrapers.crawl.fetch import Fetcher
 
     with _crawl_errors("what is fetched is kept"), Fetcher(plan.folder, politeness) as fetcher:
         tally = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
-        raise_if_left(tally, fetcher.stopped)
+        raise_if_incomplete(tally, fetcher.stopped)
     if isinstance(source, CarConnection) and source.unread:
         pages = f"{len(source.unread)} page{'s' * (len(source.unread) > 1)}"
         raise Interrupted(f"{plan.set_name}: {tally}; {pages} could not be had, the same command asks again")
@@ -177,14 +179,14 @@ def _crawl_errors(kept: str) -> Iterator[None]:
         raise UserError(f"{error}; {kept}") from error
 
 
-def _import(plan: CrawlPlan, sources: Sources, reading: Reading | None) -> Tally:
+def _import(plan: CrawlPlan, sources: Sources, reading: ImportOptions | None) -> FetchCounts:
     """From this machine, or from Kaggle by its own client."""
     handle = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
     src, dump = plan.src, plan.source == "car_connection"
     if plan.source == "kaggle" and handle:
         src = download_dataset(handle)
     assert src is not None
-    reading = replace(reading or Reading(), always_make=dump)
+    reading = replace(reading or ImportOptions(), always_make=dump)
     with PictureSet(plan.folder, make_politeness(sources.politeness, NOBODY)) as pictures:
         if plan.source == "archive" or (dump and src.is_file()):
             return import_archive(src, pictures, reading=reading, limit=plan.limit)

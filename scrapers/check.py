@@ -7,7 +7,7 @@ from harness.errors import Interrupted, UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import read_lines
 from scrapers.crawl.politeness import Politeness
-from scrapers.crawl.records import Wanted, raise_if_left
+from scrapers.crawl.records import PictureItem, raise_if_incomplete
 from scrapers.sites.source import PageChanged, Source
 
 
@@ -25,11 +25,11 @@ def check_source(name: str, source: Source, politeness: Politeness) -> str:
             source.check(item)
         except PageChanged as error:
             raise UserError(
-                f"{name}: the shape has changed: found {error.url} without {error.looked_for}; "
+                f"{name}: the shape has changed: found {error.url} without {error.expected}; "
                 "a crawl would bring little or nothing, report it, or mend the source"
             ) from error
         tally = fetcher.fetch_pictures([item], 1)
-        raise_if_left(tally, fetcher.stopped)
+        raise_if_incomplete(tally, fetcher.stopped)
         (line,) = [line for line in read_lines(Path(folder) / "ledger.jsonl") if line]
     if tally.failed:
         raise Interrupted(f"{name}: the pages are as expected; {item.url}: {line['reason']}; try later")
@@ -41,7 +41,7 @@ def check_source(name: str, source: Source, politeness: Politeness) -> str:
     return f"{name}: as expected; {_facts(item)}, {line['bytes']} bytes from {item.url}"
 
 
-def _facts(item: Wanted) -> str:
+def _facts(item: PictureItem) -> str:
     """What the pages say of a picture."""
     specs = sum(value is not None for value in (item.specs or {}).values())
     known = {"class": item.class_name, "licence": item.license, "author": item.author, "title": item.title}

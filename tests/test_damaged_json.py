@@ -29,7 +29,7 @@ from harness.native.train import _refuse_loss
 from harness.runtime.child import Usage
 from harness.runtime.progress import save_curves
 from harness.storage.cache import key_sha256
-from harness.storage.lock import _refuse_or_remove, living_holder
+from harness.storage.lock import _refuse_or_remove, lock_holder
 from harness.storage.rundir import RunDir
 from harness.studiogan.process import RECORD, end_left_behind
 from harness.studiogan.workdir import FACTS, read_facts
@@ -107,7 +107,7 @@ def read_stats() -> None:
 
 
 def take_lock() -> None:
-    living_holder(Path("lock.json"))
+    lock_holder(Path("lock.json"))
     _refuse_or_remove(Path("lock.json"), lambda text: None)
 
 

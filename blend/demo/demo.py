@@ -13,7 +13,7 @@ from blend.demo.process import StageProcess
 from blend.demo.record import DemoRecord
 from blend.demo.stages import STAGES, Stage, page_path, run_folder, seconds_left
 from blend.report.design_rows import number_at
-from harness.cli import STOP_SIGNALS, noted_signals
+from harness.cli import STOP_SIGNALS, captured_signals
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted
 from harness.messages import log
@@ -43,7 +43,7 @@ def demo_run(config_path: Path, overrides: list[str], dry_run: bool, stages: Seq
         clean_leftovers(record.folder)
         record.read()
         record.stop_left_behind(_log)
-        with noted_signals(STOP_SIGNALS) as signals:
+        with captured_signals(STOP_SIGNALS) as signals:
             _run_stages(record, config_path, overrides, signals)
         record.write_metrics()
     _print_outcome(config)

@@ -39,7 +39,7 @@ class StageProcess(Child):
         try:
             while (code := self.poll()) is None:
                 if signals and not passed_on:
-                    self.ask_to_stop()
+                    self.request_stop()
                     passed_on = True
                 now = time.monotonic()
                 if now - sampled_at_sec >= SAMPLE_EVERY_SEC:

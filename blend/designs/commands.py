@@ -28,7 +28,7 @@ from harness.config.experiment import Config, finetune_config
 from harness.features import load_reader
 from harness.images.decode import picture_grid
 from harness.storage.cache import key_sha256
-from harness.storage.splits import reported
+from harness.storage.splits import annotate_figures
 from harness.web.embed import save_sweep_webp
 
 VERSION = 1  # of what is measured: raise it when the same parents would give other figures
@@ -95,7 +95,7 @@ def _figures(
         **asked_figures(generator, pairs, measures.futurism, read_score, share, how),
         "equal_futurism": equal_futurism_figures(generator, pairs, seed_pairs, parents, reader, share, how),
     }
-    return reported(figures, [part.note for part in held_out])
+    return annotate_figures(figures, [part.note for part in held_out])
 
 
 def _save_sweep(

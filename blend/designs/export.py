@@ -21,7 +21,7 @@ from harness.images.magic_bytes import picture_kind
 from harness.runtime.device import one_thread
 from harness.runtime.latent_space import LatentSpace
 from harness.storage.atomic import atomic_write
-from harness.storage.json_files import parse_json, problem_of, to_json
+from harness.storage.json_files import parse_json, to_json, type_problem
 from harness.storage.output import check_output
 
 FORM = "carforge-design-1"
@@ -80,7 +80,7 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
             f"design: was drawn by other weights than run {session.generator.base.name} has now (trained further, or "
             "anew), allowed the same; put that run back"
         )
-    if problem := problem_of(document, DESIGN):
+    if problem := type_problem(document, DESIGN):
         raise UserError(f"design: is not whole ({problem}); export it anew")
     space, latents, setting = session.generator.latents, document["latents"], document["setting"]
     try:

@@ -11,7 +11,7 @@ from blend.generator.kinds import KINDS, Kind
 from blend.generator.styled_generator import StyledGenerator
 from harness.config.experiment import Config, finetune_config
 from harness.runtime.rng import RandomStreams
-from harness.storage.splits import reported
+from harness.storage.splits import annotate_figures
 
 SEED_LATENT_MSE = 0.970  # what the first seed's encoder reached, on its own data
 
@@ -59,7 +59,7 @@ def measure_redrawing(config: Config, encoders: Encoders, generator: StyledGener
         drawn = generator.draw(z, KINDS.index(kind), y)
         figures[name] = float(np.square((parents.pictures - drawn.astype(np.float64)) / 127.5).mean())
         notes.append(parents.note)
-    return reported(figures, notes, list(figures))
+    return annotate_figures(figures, notes, list(figures))
 
 
 def explained_shares(z: np.ndarray, guess: np.ndarray) -> np.ndarray:

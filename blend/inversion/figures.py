@@ -16,7 +16,7 @@ from blend.inversion.cached import STYLES, Inversions, invert_parents
 from harness.config.experiment import Config, finetune_config
 from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import open_packed
-from harness.storage.splits import reported
+from harness.storage.splits import annotate_figures
 
 RANDOM_SAMPLES = 1000
 READ_ROWS = 512
@@ -35,7 +35,7 @@ def measure_inversion(config: Config, generator: StyledGenerator, encoders: Enco
     for kind, part in kinds:
         parents = load_held_out(part.data, config.inversion.count)
         inversions = invert_parents(config, generator, encoders, parents, kind)
-        figures[kind] = reported(inversion_figures(inversions, generator, part), [parents.note], OF_UNSEEN)
+        figures[kind] = annotate_figures(inversion_figures(inversions, generator, part), [parents.note], OF_UNSEEN)
     whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
     generator.base.run.write_metrics("inversion", whole)
     return whole

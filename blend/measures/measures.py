@@ -25,7 +25,7 @@ from harness.storage.atomic import atomic_write
 from harness.storage.cache import Arrays, cached
 from harness.storage.hdf5 import spread_rows
 from harness.storage.json_files import read_json
-from harness.storage.splits import NEEDS_HELD_OUT, open_evaluation_rows, open_training_rows, reported
+from harness.storage.splits import NEEDS_HELD_OUT, annotate_figures, open_evaluation_rows, open_training_rows
 
 PROBE_PICTURES = 2000  # of each kind, at most
 MIN_PICTURES = 2  # of a kind, held out: the fewest that have a distance
@@ -135,7 +135,7 @@ def load_measures(config: Config, generator: StyledGenerator) -> Measures:
         "training_pictures": sum(count for _, count in counts),
         "held_out_pictures": sum(part.counts[1] for part in sets if not part.note),
     }
-    figures = reported(figures, notes, ["novelty"])
+    figures = annotate_figures(figures, notes, ["novelty"])
     if generator.base.run.read_metrics().get("measures") != figures:
         generator.base.run.write_metrics("measures", figures)
     atomic_write(folder / SETS_FILE, json.dumps({part.data.set: part.facts for part in sets}, indent=1) + "\n")

@@ -15,7 +15,7 @@ from blend.studio.jobs import Cancelled, Job
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.runtime.child import Child
-from harness.storage.lock import living_holder
+from harness.storage.lock import lock_holder
 
 LOOK_EVERY_SEC = 0.5
 
@@ -60,7 +60,7 @@ class DemoChild:
         try:
             while child.running:
                 self._tell(job)
-                child.hear(LOOK_EVERY_SEC)
+                child.read_output(LOOK_EVERY_SEC)
         finally:
             code = child.stop()
         self._check_end(code, child)
@@ -92,4 +92,4 @@ class DemoChild:
         """The process of a demo that holds this run's lock and is not ours; None when nobody does."""
         if self._child is not None and self._child.running:
             return None
-        return living_holder(DemoRecord(self.config(), STAGES).lock_path)
+        return lock_holder(DemoRecord(self.config(), STAGES).lock_path)

@@ -93,7 +93,7 @@ def drag_command(run: str, tabs: int, seconds: float) -> dict[str, Any]:
     server = Child(command, stdout=subprocess.PIPE, stderr=None, process_group=-1)  # in our group: it ends with us
     try:
         while server.running and not server.lines:
-            server.hear(POLL_SEC)
+            server.read_output(POLL_SEC)
         if not server.lines:
             raise UserError(f"studio: did not open for run {run}; `make studio RUN={run}` says why")
         address = server.lines[0]

@@ -22,7 +22,7 @@ class Rebuild:
     def __init__(self, command: list[str], take_over: Callable[[], None]) -> None:
         self.running, self.fault = True, ""
         self._started, self._take_over = time.monotonic(), take_over
-        self._child = Child(command, heard=log)
+        self._child = Child(command, on_line=log)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
@@ -50,7 +50,7 @@ class Rebuild:
 
     def stop(self) -> None:
         """Asks it to end (it leaves nothing half-made), and sees that it does."""
-        self._child.ask_to_stop()
+        self._child.request_stop()
         self.wait(STOP_SEC)
         if self._child.running:
             self._child.kill()

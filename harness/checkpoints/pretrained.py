@@ -24,7 +24,7 @@ from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedWriter
 from harness.storage.json_files import read_json
-from harness.storage.rundir import disk_errors_told, new_run
+from harness.storage.rundir import new_run, translate_disk_errors
 
 PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained"
 FACTS_FILE = "pretrained.json"
@@ -81,7 +81,7 @@ def open_pretrained(root: Path = Path("runs"), folder: Path = PRETRAINED) -> Pat
     """Makes the runs of the ready-made model, and the sets of its gallery, where they are not there yet. Returns the
     newest checkpoint's folder of the base run."""
     facts = pretrained_facts(folder)
-    with disk_errors_told(root / BASE):
+    with translate_disk_errors(root / BASE):
         for name in (TUNED, BASE):  # the base run last: whoever sees it finds all
             if not (root / name).exists():
                 _write_run(root / name, facts, name, folder, _config_of(facts, name))
@@ -96,7 +96,7 @@ def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PR
     facts, later = pretrained_facts(folder), config_to_dict(config)
     content = merge(config_to_dict(_config_of(facts, BASE)), {key: later[key] for key in LATER_SECTIONS})
     mine = check_config({**content, "name": config.name}, FACTS_FILE)
-    with disk_errors_told(root / config.name):
+    with translate_disk_errors(root / config.name):
         _write_run(root / config.name, facts, BASE, folder, mine)
         for set_facts in facts["sets"].values():
             _write_parents(set_facts, folder)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.config.schema import Config
-from harness.config.validation import details_to_problems, dotted, shown
+from harness.config.validation import details_to_problems, dotted_key, format_value
 from harness.config.yaml_files import merge, read_yaml
 from harness.errors import UserError
 
@@ -116,7 +116,7 @@ def _single_problems(details: list[Any]) -> list[Problem]:
     problems = details_to_problems(others, ALLOWED, lambda detail: ".".join(_key_path(detail)), _example)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        names = ", ".join(dotted(detail) for detail in missing[:3])
+        names = ", ".join(dotted_key(detail) for detail in missing[:3])
         problems = {
             "extends": f"extends: found no {names}{more}, allowed a file that has them, try base.yaml",
             **problems,
@@ -141,7 +141,7 @@ def _base_value(key: str) -> str:
     value: Any = _base() if BASE_PATH.is_file() else {}
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return "what configs/base.yaml has" if value is None or isinstance(value, dict) else shown(value)
+    return "what configs/base.yaml has" if value is None or isinstance(value, dict) else format_value(value)
 
 
 @cache
@@ -228,7 +228,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
                     f"{key}: found {channels}, allowed {ATTENTION_CHANNELS} or more with attention, try 16",
                 )
     if (model.g_cond_mtd is None) != (model.d_cond_mtd is None):
-        found = f"{shown(model.g_cond_mtd)} and {shown(model.d_cond_mtd)}"
+        found = f"{format_value(model.g_cond_mtd)} and {format_value(model.d_cond_mtd)}"
         allowed = "cBN or concat with PD, acgan or concat, or null and null"
         yield (
             ("model.g_cond_mtd", "model.d_cond_mtd"),
@@ -250,8 +250,8 @@ def _fixed_problems(config: Config, switch: str, fixed: dict[str, tuple[Any, ...
         section, _, leaf = key.partition(".")
         found = getattr(getattr(config, section), leaf) if leaf else getattr(config, section)
         if found not in allowed:
-            choices = [value if isinstance(value, str) else shown(value) for value in allowed]
-            text = f"{key}: found {shown(found)}, allowed {' or '.join(choices)} with {switch}"
+            choices = [value if isinstance(value, str) else format_value(value) for value in allowed]
+            text = f"{key}: found {format_value(found)}, allowed {' or '.join(choices)} with {switch}"
             yield (key, switch.partition("=")[0]), f"{text}, try --set {key}={choices[0]}"
 
 
@@ -268,7 +268,7 @@ def _training_problems(config: Config) -> Iterator[Problem]:
             f"loss.label_smoothing: found {found}, allowed 0 but with vanilla, try --set loss.adv_loss=vanilla",
         )
     if config.loss.apply_mismatch and config.model.d_cond_mtd != "PD":
-        found = f"true with {shown(config.model.d_cond_mtd)}"
+        found = f"true with {format_value(config.model.d_cond_mtd)}"
         yield (
             ("loss.apply_mismatch", "model.d_cond_mtd"),
             f"loss.apply_mismatch: found {found}, allowed with projection, try --set model.d_cond_mtd=PD",
@@ -277,7 +277,7 @@ def _training_problems(config: Config) -> Iterator[Problem]:
     if config.augment.apply_diffaug and (not policy or len(set(policy)) < len(policy)):
         yield (
             ("augment.diffaug_policy", "augment.apply_diffaug"),
-            f"augment.diffaug_policy: found {shown(policy)}, allowed a list without repeats, try [color]",
+            f"augment.diffaug_policy: found {format_value(policy)}, allowed a list without repeats, try [color]",
         )
     freeze, blocks = config.finetune.freeze_layers, d_block_count(config)
     if blocks and freeze >= blocks:
@@ -297,7 +297,7 @@ def _schedule_problems(config: Config) -> Iterator[Problem]:
     starts, sizes = zip(*schedule, strict=True)
     rising = all(a < b for pair in (starts, sizes) for a, b in itertools.pairwise(pair))
     if not rising or starts[0] != 0 or sizes[0] < 1 or sizes[-1] != z_dim:
-        found = shown([list(pair) for pair in schedule])
+        found = format_value([list(pair) for pair in schedule])
         allowed = f"starts that rise from 0, with sizes that rise to model.z_dim = {z_dim}"
         yield (
             ("optim.z_schedule", "model.z_dim"),
@@ -337,7 +337,7 @@ def _override_problems(config: Config, replaced: set[str]) -> Iterator[str]:
     if tuned is None:
         return
     if tuned.data.img_size != config.data.img_size:
-        found, allowed = shown(tuned.data.img_size), shown(config.data.img_size)
+        found, allowed = format_value(tuned.data.img_size), format_value(config.data.img_size)
         yield f"data.img_size: found {found}, allowed the run's own {allowed}, try to leave it out"
     known = {text for _, text in cross_problems(config)}
     ignored = replaced | stand_ins

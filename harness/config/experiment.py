@@ -51,14 +51,14 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
     path = Path(path)
     kept = _with_later_keys(read_with_extends(path))
     if path.name == RUN_CONFIG and (path.parent / "checkpoints").is_dir():
-        kept = named_as(kept, path.resolve().parent.name)
+        kept = with_name(kept, path.resolve().parent.name)
     content = merge(kept, parse_overrides(overrides))
     if content.get("name") is None:
         content["name"] = path.stem
     return check_config(content, str(path))
 
 
-def named_as(content: dict[str, Any], name: str) -> dict[str, Any]:
+def with_name(content: dict[str, Any], name: str) -> dict[str, Any]:
     """A run's own config under its folder's name, whatever the run was called when it began."""
     finetune = content.get("finetune")
     if isinstance(finetune, dict) and finetune.get("from_run") == content.get("name"):

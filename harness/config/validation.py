@@ -12,7 +12,7 @@ ALLOWED = {"missing": "a value", "extra_forbidden": "only known ones"}
 Details = Mapping[str, Any]  # an entry of ValidationError.errors()
 
 
-def dotted(detail: Details) -> str:
+def dotted_key(detail: Details) -> str:
     """Where it is, as a dotted key."""
     return ".".join(str(part) for part in detail["loc"])
 
@@ -20,7 +20,7 @@ def dotted(detail: Details) -> str:
 def details_to_problems(
     details: Iterable[Details],
     allowed: Mapping[str, str],
-    key_of: Callable[[Details], str] = dotted,
+    key_of: Callable[[Details], str] = dotted_key,
     example_of: Callable[[str, Details], str] | None = None,
 ) -> dict[str, str]:
     """Key → what is wrong with it, of the first detail about it.
@@ -37,7 +37,7 @@ def details_to_problems(
         message = re.sub(r"^(Value error, |\w+ should (be|have) )", "", detail["msg"])
         needed = allowed.get(key) or {**ALLOWED, **allowed}.get(kind) or message
         example = f", try {example_of(key, detail)}" if example_of else ""
-        problems.setdefault(key, f"{key}: found {FOUND.get(kind) or shown(value)}, allowed {needed}{example}")
+        problems.setdefault(key, f"{key}: found {FOUND.get(kind) or format_value(value)}, allowed {needed}{example}")
     return problems
 
 
@@ -47,7 +47,7 @@ def problems_error(origin: str, problems: Iterable[str]) -> UserError:
     return UserError("\n".join([f"{origin}: {len(lines)} problem{'s' * (len(lines) > 1)}", *lines]))
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a person wrote it, cut where it is long."""
     text = repr(value) if isinstance(value, str | dict) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

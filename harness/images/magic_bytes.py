@@ -56,7 +56,7 @@ def other_kind(content: bytes) -> str:
     return "unknown" if content else "empty"
 
 
-def looks_whole(content: bytes, kind: str) -> bool:
+def is_complete(content: bytes, kind: str) -> bool:
     """Whether a picture's end is there: all there is to go by when a server does not say how long its answer is."""
     if kind == "jpg":
         return b"\xff\xd9" in content[-4096:]  # some cameras and editors write a little after the end

@@ -19,7 +19,7 @@ from harness.images.decode import picture_grid, save_png
 from harness.metrics.class_figures import brand_rows
 from harness.metrics.classifier import load_classifier
 from harness.metrics.real_features import RealKey, real_side
-from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows, reported
+from harness.storage.splits import PackedRows, annotate_figures, open_evaluation_rows, open_training_rows
 
 SHOWN = 6  # pictures of each brand in the grids
 OF_UNSEEN = ("copies", "copy_distance")  # near is what is nearer than held-out pictures are
@@ -56,7 +56,7 @@ def _figures(
         drawn = pictures.reshape(len(names), count, *pictures.shape[1:])[:, :shown]
         save_png(folder / GRIDS["drawn"], picture_grid(drawn.reshape(-1, *pictures.shape[1:]), shown))
         save_png(folder / GRIDS["real"], picture_grid(_some_real(real, len(names), shown), shown))
-        return reported({**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name,
+        return annotate_figures({**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name,
                          "seed": seed, "shown": shown, "rows": rows}, [real.note], OF_UNSEEN)  # fmt: skip
 
 

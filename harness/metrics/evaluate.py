@@ -29,7 +29,7 @@ from harness.networks.autocast import full_precision
 from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import spread_rows
 from harness.storage.rundir import RunDir
-from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows, reported
+from harness.storage.splits import PackedRows, annotate_figures, open_evaluation_rows, open_training_rows
 
 SEED = 0  # of the latents: equal ones for every checkpoint
 
@@ -129,7 +129,7 @@ class Evaluator:
             "device": name,
             "seconds": round(time.monotonic() - began, 2),
         }
-        return {**evaluation, **reported({}, [self.note])}
+        return {**evaluation, **annotate_figures({}, [self.note])}
 
     def _remark(self, count: int) -> str | None:
         """What a reader of the figures has to know."""
@@ -243,7 +243,7 @@ def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs
         "training_pictures": picture_figures(reader, train, held_out),
         "held_out_pictures": picture_figures(reader, held_out),
     }
-    figures = reported(figures, [note])
+    figures = annotate_figures(figures, [note])
     rundir.write_metrics("reader", figures)
     return figures
 

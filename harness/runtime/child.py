@@ -33,13 +33,13 @@ class Child:
     Attributes: pid; lines (the last ones that it said).
     """
 
-    def __init__(self, command: list[str], heard: Callable[[str], None] = lambda line: None, **options: Any) -> None:
+    def __init__(self, command: list[str], on_line: Callable[[str], None] = lambda line: None, **options: Any) -> None:
         """`heard` gets each line as `hear` takes it. `options`: of Popen; if not given, stderr alone is heard."""
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         self._process = subprocess.Popen(command, **{**given, "process_group": 0, **options})
-        self.pid, self._heard = self._process.pid, heard
+        self.pid, self._on_line = self._process.pid, on_line
         self.lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._cutters = {"stdout": LineCutter(), "stderr": LineCutter()}
+        self._cutters = {"stdout": LineSplitter(), "stderr": LineSplitter()}
         self._selector = selectors.DefaultSelector()
         for name in self._cutters:
             if (stream := getattr(self._process, name)) is not None:
@@ -70,10 +70,10 @@ class Child:
         self.lines.extend(lines)
         return lines
 
-    def hear(self, seconds: float) -> None:
+    def read_output(self, seconds: float) -> None:
         for name, part in self.parts(seconds):
             for line in self.cut(name, part):
-                self._heard(line)
+                self._on_line(line)
 
     def error_text(self, otherwise: int = LAST_LINES) -> str:
         """What a command of ours said on its way out, from `error: ` on; without one, its last lines."""
@@ -82,7 +82,7 @@ class Child:
         first = next((number for number, line in enumerate(lines) if line.startswith("error: ")), begin)
         return "\n".join(lines[first:]).removeprefix("error: ")
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """It finishes its step, saves and leaves; its own processes hear of it from it."""
         if self.running:
             with suppress(ProcessLookupError):
@@ -91,14 +91,14 @@ class Child:
     def wait(self) -> int:
         """Hears it to its end; the exit code. Nothing can be heard after it."""
         while (code := self.poll()) is None:
-            self.hear(POLL_SEC)
-        self.hear(0)
+            self.read_output(POLL_SEC)
+        self.read_output(0)
         self.close()
         return code
 
     def stop(self) -> int:
         """Asks it to stop and waits, however long it takes: killed, it would leave its own processes at work."""
-        self.ask_to_stop()
+        self.request_stop()
         return self.wait()
 
     def kill(self) -> int:
@@ -116,7 +116,7 @@ class Child:
                 stream.close()
 
 
-class LineCutter:
+class LineSplitter:
     """Bytes → lines, whatever they are cut into; `\\r` ends one too (progress bars)."""
 
     def __init__(self) -> None:

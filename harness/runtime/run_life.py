@@ -11,13 +11,13 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from harness.cli import STOP_SIGNALS, noted_signals
+from harness.cli import STOP_SIGNALS, captured_signals
 from harness.config.experiment import Config
 from harness.errors import Interrupted, UserError
 from harness.messages import log
 from harness.runtime.dist import World
 from harness.runtime.progress import Reporter
-from harness.storage.rundir import RunDir, State, disk_errors_told
+from harness.storage.rundir import RunDir, State, translate_disk_errors
 
 RUN_STOP_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)  # the last as Slurm sends it before a job's time is over
 
@@ -136,7 +136,11 @@ def run_life(rundir: RunDir, world: World | None = None) -> Iterator[RunLife]:
         with suppress(OSError):  # not print: it cannot be entered again while it is at work
             os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
 
-    with disk_errors_told(rundir.path), noted_signals(RUN_STOP_SIGNALS, tell) as stopping, ExitStack() as held:
+    with (
+        translate_disk_errors(rundir.path),
+        captured_signals(RUN_STOP_SIGNALS, tell) as stopping,
+        ExitStack() as held,
+    ):
         life = RunLife(rundir, world or World(), stopping, held)
         try:
             yield life

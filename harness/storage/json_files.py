@@ -57,12 +57,12 @@ def read_json(path: Path, remedy: str = "move it away", form: TypeAdapter | None
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); {remedy}") from error
-    if problem := "no object" if not isinstance(found, dict) else form and problem_of(found, form):
+    if problem := "no object" if not isinstance(found, dict) else form and type_problem(found, form):
         raise UserError(f"{path}: is damaged ({problem}); {remedy}")
     return found
 
 
-def problem_of(found: Any, form: TypeAdapter) -> str | None:
+def type_problem(found: Any, form: TypeAdapter) -> str | None:
     """What is wrong with the types of something that was read from JSON; None where nothing is."""
     try:
         form.validate_json(json.dumps(found), strict=True)

@@ -42,7 +42,7 @@ def hold_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
                 os.unlink(path)
 
 
-def living_holder(path: Path) -> int | None:
+def lock_holder(path: Path) -> int | None:
     """The process of this host that holds this lock file now; None when none does."""
     found = _read(path)
     if found is None or found.get("host") != socket.gethostname():

@@ -30,8 +30,8 @@ from harness.config.experiment import (
     config_to_dict,
     config_to_yaml,
     finetuned_name,
-    named_as,
     read_yaml,
+    with_name,
 )
 from harness.errors import UserError
 from harness.files import read_file
@@ -89,7 +89,7 @@ class RunDir:
         refuse_other_size(config, root)
         run = cls(Path(root) / config.name)
         run.config, run.allow_config_change = config, allow_config_change
-        with disk_errors_told(run.path):
+        with translate_disk_errors(run.path):
             for folder in (run.path, run.samples, run.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             if not run.config_path.exists():
@@ -113,7 +113,7 @@ class RunDir:
 
     def read_config(self) -> Config:
         """The config that the run was last worked on with; the run's name is its folder's."""
-        return check_kept_config(named_as(read_yaml(self.config_path), self.path.name), str(self.config_path))
+        return check_kept_config(with_name(read_yaml(self.config_path), self.path.name), str(self.config_path))
 
     # ---- which run it is ----
 
@@ -150,7 +150,7 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Held by the one process at work here; cleans up after a killed one, keeps a changed config."""
         with ExitStack() as stack:
-            with disk_errors_told(self.path):
+            with translate_disk_errors(self.path):
                 stack.enter_context(hold_lock(self.lock_path, self._log_and_show))
             for folder in (self.path, self.samples, self.checkpoints):
                 clean_leftovers(folder)
@@ -322,7 +322,7 @@ def _git_state(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def disk_errors_told(folder: Path) -> Iterator[None]:
+def translate_disk_errors(folder: Path) -> Iterator[None]:
     """What the disk has against a run: a full one, say, or a missing permission, told in one line."""
     try:
         yield

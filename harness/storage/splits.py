@@ -92,7 +92,9 @@ def open_training_rows(data: Data) -> PackedRows:
     return PackedRows(whole.packed, "train", np.setdiff1d(whole.rows, _sample(whole.packed)))
 
 
-def reported(figures: dict[str, Any], notes: Iterable[str], of_unseen: Sequence[str] = ()) -> dict[str, Any]:
+def annotate_figures(
+    figures: dict[str, Any], notes: Iterable[str], held_out_only: Sequence[str] = ()
+) -> dict[str, Any]:
     """The figures as they may be reported.
 
     Args:
@@ -103,8 +105,8 @@ def reported(figures: dict[str, Any], notes: Iterable[str], of_unseen: Sequence[
     said = [note for note in notes if note]
     if not said:
         return figures
-    kept = {key: value for key, value in figures.items() if key not in of_unseen}
-    left_out = {"left_out": dict.fromkeys(of_unseen, NEEDS_HELD_OUT)} if of_unseen else {}
+    kept = {key: value for key, value in figures.items() if key not in held_out_only}
+    left_out = {"left_out": dict.fromkeys(held_out_only, NEEDS_HELD_OUT)} if held_out_only else {}
     return {**kept, "measured_on": f"a seeded sample of the training pictures: {', '.join(said)}", **left_out}
 
 

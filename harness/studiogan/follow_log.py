@@ -22,7 +22,7 @@ from harness.runtime.progress import Reporter, save_curves
 from harness.runtime.run_life import RunLife
 from harness.storage.atomic import atomic_write
 from harness.storage.json_files import to_json
-from harness.storage.splits import open_evaluation_rows, reported
+from harness.storage.splits import annotate_figures, open_evaluation_rows
 from harness.studiogan.log import STEP, Figure, Losses, ShimEvent, Unknown, parse_line
 from harness.studiogan.process import LogLine
 from harness.studiogan.weights.convert import import_checkpoint
@@ -168,7 +168,7 @@ class Follower:
         if not steps:
             return
         with open_evaluation_rows(config.data, config.evaluate.split) as real:
-            split, said = real.split, reported({}, [real.note])
+            split, said = real.split, annotate_figures({}, [real.note])
         for step in steps:
             head = {"step": step, "studiogan": config.studiogan.version, "split": split, **said}
             self.rundir.write_metrics(OWN, {**head, "best": best and step == steps[-1], **self.figures.pop(step)})

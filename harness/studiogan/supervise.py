@@ -112,7 +112,7 @@ def _follow(setting: StudioGanSetup, follower: Follower, stopping: list[int]) ->
             if asked_at_sec is None:
                 silent = not stopping and child.silent_sec > setting.config.studiogan.silent_after_sec
                 if stopping or silent:
-                    child.ask_to_stop()
+                    child.request_stop()
                     asked_at_sec = time.monotonic()
             else:
                 killed = time.monotonic() - asked_at_sec > (HANG_GRACE_SEC if silent else STOP_GRACE_SEC)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from harness.cli import STOP_SIGNALS, noted_signals
+from harness.cli import STOP_SIGNALS, captured_signals
 from harness.errors import UserError
 from harness.messages import log
 
@@ -93,5 +93,5 @@ def _serve(app: Any, listener: socket.socket, closing: Callable[[], None]) -> No
         http=PatientProtocol, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SEC,
     )  # fmt: skip
     # uvicorn raises the signals again at its end.
-    with noted_signals(STOP_SIGNALS), suppress(KeyboardInterrupt):
+    with captured_signals(STOP_SIGNALS), suppress(KeyboardInterrupt):
         Server(settings).run(sockets=[listener])

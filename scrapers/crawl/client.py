@@ -71,10 +71,10 @@ class Client:
     """The one client of a crawl. Lives in one event loop."""
 
     def __init__(
-        self, politeness: Politeness, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
+        self, politeness: Politeness, clock: Clock, network: GuardedNetwork, on_stop: Callable[[str, str], None]
     ) -> None:
         self.politeness, self.clock = politeness, clock
-        self.hosts = Hosts(politeness, clock, tell_stop)
+        self.hosts = Hosts(politeness, clock, on_stop)
         self.stopping = False
         self.parsing = asyncio.Semaphore(MAX_PARSING)
         self.transfers: set[asyncio.Task | None] = set()  # what a stop lets finish
@@ -118,7 +118,7 @@ class Client:
             return response
         except TryAgain as error:
             self._go_on()  # it was not tried as often as it should be
-            await self._mark(state, error.reason if error.host_fault else None)
+            await self._mark(state, error.reason if error.host_failure else None)
             status = error.status if len(state.ends) == 1 else FAILED
             raise FetchError(url, status, error.reason, error.http, state.attempts) from error
         except FetchError as error:
@@ -151,7 +151,7 @@ class Client:
             while True:
                 if target in seen or len(seen) > self.politeness.max_redirects:
                     what = "in a circle" if target in seen else f"more than {self.politeness.max_redirects}"
-                    raise TryAgain(f"redirects: {what}", REFUSED, host_fault=False)
+                    raise TryAgain(f"redirects: {what}", REFUSED, host_failure=False)
                 seen.add(target)
                 response = await self._hop(state, Request(state.url, target, headers, state.cap, heed_wishes=not api))
                 if response.status not in REDIRECTS:

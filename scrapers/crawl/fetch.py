@@ -15,17 +15,17 @@ from harness.runtime.progress import Progress
 from scrapers.crawl.client import PICTURE, Client
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.ledger import picture_line, url_key
-from scrapers.crawl.loop_thread import Background
+from scrapers.crawl.loop_thread import LoopThread
 from scrapers.crawl.page import fetch_page, lost_page, page_of, page_of_response
 from scrapers.crawl.page_text import READING
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Politeness
-from scrapers.crawl.records import DONE, FAILED, FetchError, HostStopped, Page, Tally, Wanted
+from scrapers.crawl.records import DONE, FAILED, FetchCounts, FetchError, HostStopped, Page, PictureItem
 from scrapers.crawl.response import Stopping, check_picture
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 from scrapers.crawl.store import PageCache
 
-LOOK_AHEAD = 256  # addresses under way at once, most of them waiting for their host
+MAX_PENDING = 256  # addresses under way at once, most of them waiting for their host
 DAY_SEC = 86400.0
 WAIT_SEC = 0.1
 
@@ -39,7 +39,7 @@ class Fetcher(PictureSet):
     `network` and `clock` are for tests.
     """
 
-    background: Background | None = None  # while the folder is held
+    loop_thread: LoopThread | None = None  # while the folder is held
 
     def __init__(
         self, folder: Path, politeness: Politeness, network: GuardedNetwork | None = None, clock: Clock | None = None
@@ -54,7 +54,7 @@ class Fetcher(PictureSet):
         super()._open(stack)
         self.pages = PageCache(self.folder)
         self.pages.clean()
-        self.background = Background(self.politeness, self.clock, self.network, self._host_stopped)
+        self.loop_thread = LoopThread(self.politeness, self.clock, self.network, self._on_host_stopped)
         stack.callback(self._end)
 
     def get_page(
@@ -65,13 +65,13 @@ class Fetcher(PictureSet):
         FetchError when it cannot be had. `headers` (a key) go to the first host only, and are not written anywhere.
         `api`: an interface that is offered to programs, see Client.get.
         May be called while `fetch_pictures` reads its `wanted` (a generator that reads pages as it goes)."""
-        background = self._running()
+        loop_thread = self._running()
         url = url.partition("#")[0]
         cached = self.pages.read(url)
-        now = background.client.clock.today()
+        now = loop_thread.client.clock.today()
         if cached is None or not 0 <= now - cached.fetched_at < fresh_days * DAY_SEC:
             try:
-                response = background.submit(fetch_page, background.client, url, cached, headers or {}, api).result()
+                response = loop_thread.submit(fetch_page, loop_thread.client, url, cached, headers or {}, api).result()
                 cached = page_of_response(url, response, cached, self.politeness.obey_optout and not api, now)
             except FetchError as error:
                 if (lost := lost_page(error, now)) is None:
@@ -84,17 +84,17 @@ class Fetcher(PictureSet):
 
     def pause(self, seconds: float) -> None:
         """Lets this time pass; Interrupted when the crawl is stopped in it."""
-        background = self._running()
+        loop_thread = self._running()
         try:
-            background.submit(background.client.clock.sleep, seconds).result()
+            loop_thread.submit(loop_thread.client.clock.sleep, seconds).result()
         except BaseException as error:
             raise self._ended(error) from None
 
-    def fetch_pictures(self, wanted: Iterable[Wanted], total: int | None = None) -> Tally:
+    def fetch_pictures(self, wanted: Iterable[PictureItem], total: int | None = None) -> FetchCounts:
         """Every picture not yet settled by the ledger, several at a time. Reads `wanted` as it goes.
 
         `total`, if it is known, is for the progress' time left. An address that stands twice is fetched once."""
-        background = self._running()
+        loop_thread = self._running()
         total = len(wanted) if total is None and isinstance(wanted, Sized) else total
         with Progress("pictures", total) as progress:
             batch = Batch(progress)
@@ -106,10 +106,10 @@ class Fetcher(PictureSet):
                         batch.count("skipped")
                         continue
                     batch.room.acquire()
-                    future = background.submit(self._fetch, background.client, item)
+                    future = loop_thread.submit(self._fetch, loop_thread.client, item)
                     future.add_done_callback(partial(self._finish, batch, url_key(item.url)))
             except BaseException:
-                background.drop_waiting()  # the source failed: what only waits for its host would hold that up
+                loop_thread.drop_waiting()  # the source failed: what only waits for its host would hold that up
                 raise
             finally:
                 batch.wait(lambda: self.at_once)
@@ -127,7 +127,7 @@ class Fetcher(PictureSet):
         self.asked.add(key)
         return False
 
-    async def _fetch(self, client: Client, wanted: Wanted) -> str:
+    async def _fetch(self, client: Client, wanted: PictureItem) -> str:
         """One picture from its address to its ledger line; → the status to count."""
         before = self.ledger.status(wanted.url)
         tried = before[1] if before else 0
@@ -158,10 +158,10 @@ class Fetcher(PictureSet):
             self.asked.discard(key)
         batch.room.release()
 
-    def _running(self) -> Background:
+    def _running(self) -> LoopThread:
         self._go_on()
-        assert self.background is not None
-        return self.background
+        assert self.loop_thread is not None
+        return self.loop_thread
 
     def _ended(self, error: BaseException) -> BaseException:
         """What to raise for an error of the loop: being stopped is no error."""
@@ -169,27 +169,27 @@ class Fetcher(PictureSet):
             return Interrupted("stopped; the same command goes on from here")
         return error
 
-    def _host_stopped(self, host: str, reason: str) -> None:
+    def _on_host_stopped(self, host: str, reason: str) -> None:
         self.stopped[host] = reason
         log(f"{host}: stopped ({reason}); what is wanted from it is left for another run")
 
-    def _heard(self, number: int) -> None:
-        super()._heard(number)
+    def _on_signal(self, number: int) -> None:
+        super()._on_signal(number)
         READING.cancel()
-        if self.background:
-            self.background.stop()
+        if self.loop_thread:
+            self.loop_thread.stop()
 
     def _end(self) -> None:
-        assert self.background is not None
-        self.background.end(self.at_once)
+        assert self.loop_thread is not None
+        self.loop_thread.end(self.at_once)
 
 
 class Batch:
     """The addresses of one `fetch_pictures`: how many there is room for, how they ended."""
 
     def __init__(self, progress: Progress) -> None:
-        self.progress, self.tally = progress, Tally()
-        self.room, self.lock = threading.Semaphore(LOOK_AHEAD), threading.Lock()
+        self.progress, self.tally = progress, FetchCounts()
+        self.room, self.lock = threading.Semaphore(MAX_PENDING), threading.Lock()
         self.error: BaseException | None = None  # a full disk, or our bug
 
     def count(self, status: str) -> None:
@@ -199,7 +199,7 @@ class Batch:
 
     def wait(self, at_once: Callable[[], bool]) -> None:
         """Until nothing is under way, or nobody waits for that any more."""
-        for _ in range(LOOK_AHEAD):
+        for _ in range(MAX_PENDING):
             while not self.room.acquire(timeout=WAIT_SEC):
                 if at_once():
                     return

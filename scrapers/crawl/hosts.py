@@ -33,7 +33,7 @@ class Host:
 
     def __init__(self, name: str, hosts: "Hosts") -> None:
         self.name, self.politeness, self.clock = name, hosts.politeness, hosts.clock
-        self.total_slots, self.tell_stop = hosts.total_slots, hosts.tell_stop
+        self.total_slots, self.on_stop = hosts.total_slots, hosts.on_stop
         self.rules: RobotsRules | None = None
         self.rules_until = 0.0
         self.rules_lock = asyncio.Lock()  # one request for robots.txt, however many wait for it
@@ -49,7 +49,7 @@ class Host:
         """No more requests in this run."""
         if self.stopped is None:
             self.stopped = reason
-            self.tell_stop(self.name, reason)
+            self.on_stop(self.name, reason)
 
     def take_rules(self, rules: RobotsRules, max_age_sec: float) -> None:
         self.rules, self.rules_until = rules, self.clock.now() + max_age_sec
@@ -98,8 +98,8 @@ class Host:
 class Hosts:
     """All hosts met in this run."""
 
-    def __init__(self, politeness: Politeness, clock: Clock, tell_stop: Callable[[str, str], None]) -> None:
-        self.politeness, self.clock, self.tell_stop = politeness, clock, tell_stop
+    def __init__(self, politeness: Politeness, clock: Clock, on_stop: Callable[[str, str], None]) -> None:
+        self.politeness, self.clock, self.on_stop = politeness, clock, on_stop
         self.total_slots = asyncio.Semaphore(politeness.total_concurrency)
         self.known: dict[str, Host] = {}
 

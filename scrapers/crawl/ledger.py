@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.storage.atomic import append_whole
 from harness.storage.json_files import line_to_json, read_json_lines
-from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, Wanted
+from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, PictureItem
 
 STATUSES = (DONE, FAILED, GONE, REFUSED)
 SYNC_LINES, SYNC_SEC = 64, 5.0
@@ -30,7 +30,7 @@ def url_key(url: str) -> bytes:
     return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def picture_line(wanted: Wanted, status: str, **found: Any) -> dict[str, Any]:
+def picture_line(wanted: PictureItem, status: str, **found: Any) -> dict[str, Any]:
     """A ledger line; `found` is what the fetch added."""
     line: dict[str, Any] = {
         "url": wanted.url,

@@ -19,14 +19,14 @@ AT_ONCE_SEC = 0.5  # for the loop to end where nobody waits for what is in fligh
 DROP_AGAIN_SEC = 0.05
 
 
-class Background:
+class LoopThread:
     """A running client. `submit` from any thread; `stop` lets what is in flight finish; `end` at last."""
 
     def __init__(
-        self, politeness: Politeness, clock: Clock, network: GuardedNetwork, tell_stop: Callable[[str, str], None]
+        self, politeness: Politeness, clock: Clock, network: GuardedNetwork, on_stop: Callable[[str, str], None]
     ) -> None:
         self.loop = asyncio.new_event_loop()
-        self.client = Client(politeness, clock, network, tell_stop)
+        self.client = Client(politeness, clock, network, on_stop)
         self.tasks: set[asyncio.Task] = set()
         self.thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
         self.thread.start()

@@ -7,14 +7,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from harness.cli import STOP_SIGNALS, noted_signals
+from harness.cli import STOP_SIGNALS, captured_signals
 from harness.errors import Interrupted
 from harness.images.magic_bytes import PICTURE_TYPES, other_kind, picture_kind
 from harness.messages import log
 from harness.storage.lock import hold_lock
 from scrapers.crawl.ledger import Ledger, picture_line
 from scrapers.crawl.politeness import Politeness
-from scrapers.crawl.records import DONE, FAILED, REFUSED, Wanted
+from scrapers.crawl.records import DONE, FAILED, REFUSED, PictureItem
 from scrapers.crawl.store import PictureFiles
 
 
@@ -46,9 +46,9 @@ class PictureSet:
         self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan(), log)
         stack.callback(self.ledger.close)
         if threading.current_thread() is threading.main_thread():
-            stack.enter_context(noted_signals(STOP_SIGNALS, self._heard))
+            stack.enter_context(captured_signals(STOP_SIGNALS, self._on_signal))
 
-    def add_local(self, content: bytes, wanted: Wanted) -> str:
+    def add_local(self, content: bytes, wanted: PictureItem) -> str:
         """A picture from an archive or a folder into the store and the ledger; → done | refused."""
         self._go_on()
         known = self.ledger.status(wanted.url)
@@ -65,7 +65,7 @@ class PictureSet:
         self._keep(content, kind, wanted)
         return DONE
 
-    def _keep(self, content: bytes, kind: str, wanted: Wanted, **found: Any) -> None:
+    def _keep(self, content: bytes, kind: str, wanted: PictureItem, **found: Any) -> None:
         """The file first, then its line: a line without its file would be a lie."""
         sha256, name = self.files.keep(content, kind)
         what = {"sha256": sha256, "bytes": len(content), "content_type": PICTURE_TYPES[kind], "file": name}
@@ -75,7 +75,7 @@ class PictureSet:
         if self.stopping:
             raise Interrupted("stopped; the same command goes on from here")
 
-    def _heard(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         """A signal: the first one winds down, the second one does not wait for that."""
         if self.stopping:
             self.at_once = True

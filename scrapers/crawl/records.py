@@ -11,7 +11,7 @@ DONE, FAILED, GONE, REFUSED = "done", "failed", "gone", "refused"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PictureItem:
     """A picture that a source asks for, with what the source knows of it. `page` is the address it was found on;
     `split`: train or valid, where its folder says it."""
 
@@ -52,7 +52,7 @@ class HostStopped(FetchError):
 
 
 @dataclass
-class Tally:
+class FetchCounts:
     """How many addresses ended how. `skipped`: settled by an earlier run; `left`: not tried, their host is stopped."""
 
     done: int = 0
@@ -79,7 +79,7 @@ class Tally:
         return ", ".join(parts)
 
 
-def raise_if_left(tally: Tally, stopped: dict[str, str]) -> None:
+def raise_if_incomplete(tally: FetchCounts, stopped: dict[str, str]) -> None:
     """Interrupted (exit 75) when hosts were stopped, with their pages or pictures left for another day."""
     if stopped or tally.left:
         hosts = "; ".join(f"{host}: {reason}" for host, reason in sorted(stopped.items())[:5])

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from harness.images.magic_bytes import PICTURE_TYPES, looks_whole, other_kind, picture_kind
+from harness.images.magic_bytes import PICTURE_TYPES, is_complete, other_kind, picture_kind
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.records import FAILED, GONE, REFUSED, FetchError
 from scrapers.crawl.ssrf_guard import check_url
@@ -25,9 +25,9 @@ class Stopping(Exception):
 class TryAgain(Exception):
     """It did not work this time. `status` is what becomes of the address when it never does."""
 
-    def __init__(self, reason: str, status: str = FAILED, http: int | None = None, host_fault: bool = True) -> None:
+    def __init__(self, reason: str, status: str = FAILED, http: int | None = None, host_failure: bool = True) -> None:
         super().__init__(reason)
-        self.reason, self.status, self.http, self.host_fault = reason, status, http, host_fault
+        self.reason, self.status, self.http, self.host_failure = reason, status, http, host_failure
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Response:
 async def read_body(url: str, response: httpx2.Response, cap: int, cut: bool) -> bytes:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding not in ENCODINGS:
-        raise TryAgain(f"encoding: found {encoding[:40]}, allowed gzip and deflate", REFUSED, host_fault=False)
+        raise TryAgain(f"encoding: found {encoding[:40]}, allowed gzip and deflate", REFUSED, host_failure=False)
     length = response.headers.get("content-length", "")
     if length.isdigit() and int(length[:18]) > cap and not cut:
         raise FetchError(url, REFUSED, f"too_large: {length[:18]} bytes, allowed {cap}", 200)
@@ -55,7 +55,7 @@ async def read_body(url: str, response: httpx2.Response, cap: int, cut: bool) ->
             if len(body) > cap or response.num_bytes_downloaded > cap:
                 if cut:
                     break
-                raise TryAgain(f"too_large: more than {cap} bytes", REFUSED, 200, host_fault=False)
+                raise TryAgain(f"too_large: more than {cap} bytes", REFUSED, 200, host_failure=False)
     return bytes(body)
 
 
@@ -78,12 +78,12 @@ def check_picture(response: Response) -> None:
     if kind is None:
         other = other_kind(response.body)
         if other in STAND_INS:
-            raise TryAgain(f"not_a_picture: {other}", FAILED, response.status, host_fault=False)
+            raise TryAgain(f"not_a_picture: {other}", FAILED, response.status, host_failure=False)
         reason = f"format: found {other}, allowed {', '.join(PICTURE_TYPES)}"
         raise FetchError(str(response.url), REFUSED, reason, response.status)
     # A body that ends with its connection: only the picture itself can tell that it is whole.
     unbounded = "content-length" not in response.headers and "transfer-encoding" not in response.headers
-    if unbounded and not looks_whole(response.body, kind):
+    if unbounded and not is_complete(response.body, kind):
         raise TryAgain("short: the picture has no end", FAILED, response.status)
 
 

@@ -82,12 +82,12 @@ def check_url(url: str, allow_private: bool = False) -> httpx2.URL:
         raise refuse("holds a user name or password")
     if not allow_private and port not in (None, *ALLOWED_PORTS[parsed.scheme]):
         raise refuse(f"port {port}, allowed {', '.join(map(str, ALLOWED_PORTS[parsed.scheme]))} for {parsed.scheme}")
-    if fault := _host_fault(host, allow_private):
+    if fault := _host_problem(host, allow_private):
         raise refuse(fault)
     return parsed.copy_with(fragment=None)
 
 
-def _host_fault(host: str, allow_private: bool) -> str | None:
+def _host_problem(host: str, allow_private: bool) -> str | None:
     """What is wrong with a host name, or None."""
     if not host:
         return "no host"

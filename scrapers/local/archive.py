@@ -16,9 +16,9 @@ from pathlib import Path
 
 from harness.errors import UserError
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.records import Tally
+from scrapers.crawl.records import FetchCounts
 from scrapers.local import tar
-from scrapers.local.importer import MAX_PICTURE_BYTES, READ_FAULTS, Importer, Member, Reading, printable
+from scrapers.local.importer import MAX_PICTURE_BYTES, READ_ERRORS, Importer, ImportOptions, Member, printable
 
 GIB = 1 << 30
 RATIO_FREE_BYTES = 1 << 16  # a small plain picture may shrink well
@@ -40,9 +40,9 @@ class Caps:
 
 
 def import_archive(
-    path: Path, pictures: PictureSet, *, reading: Reading | None = None, limit: int | None = None,
+    path: Path, pictures: PictureSet, *, reading: ImportOptions | None = None, limit: int | None = None,
     caps: Caps | None = None,
-) -> Tally:  # fmt: skip
+) -> FetchCounts:  # fmt: skip
     """Every picture of a zip or tar (also .gz, .bz2, .xz) into the store. UserError when it is none, or is cut short.
 
     `limit`: so many pictures at most. Imported again, it is read again, and what is there stays as it is.
@@ -58,7 +58,7 @@ def _zip_members(path: Path, caps: Caps) -> Iterator[Member]:
     """Files of a zip in its order; folders have no content and are passed over."""
     try:
         archive = zipfile.ZipFile(path)
-    except READ_FAULTS as error:
+    except READ_ERRORS as error:
         raise UserError(f"SRC: {path} is no sound zip ({error}), try to download or copy it again") from error
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -92,7 +92,7 @@ def _zip_fault(info: zipfile.ZipInfo, caps: Caps) -> str | None:
         return "not_a_file: a pipe, socket or device"
     if info.flag_bits & 0x41:  # or strong encryption
         return "encrypted: members with a password are not read"
-    return name_fault(info.orig_filename) or size_fault(info.file_size, info.compress_size, caps)
+    return name_problem(info.orig_filename) or size_problem(info.file_size, info.compress_size, caps)
 
 
 def _tar_members(path: Path, caps: Caps) -> Iterator[Member]:
@@ -107,7 +107,7 @@ def _tar_members(path: Path, caps: Caps) -> Iterator[Member]:
             fault = "link: links are not followed"
         elif not info.isreg() or info.issparse():
             fault = "not_a_file: a pipe, socket, device or a file with holes"
-        yield Member(info.name, fault or name_fault(info.name) or size_fault(info.size, None, caps), read)
+        yield Member(info.name, fault or name_problem(info.name) or size_problem(info.size, None, caps), read)
 
 
 def _check_caps(path: Path, count: int, total_bytes: int, caps: Caps) -> None:
@@ -119,7 +119,7 @@ def _check_caps(path: Path, count: int, total_bytes: int, caps: Caps) -> None:
         raise UserError(f"SRC: {path} unpacks to over {caps.total_bytes / GIB:g} GiB, allowed so much")
 
 
-def size_fault(size: int, packed: int | None, caps: Caps) -> str | None:
+def size_problem(size: int, packed: int | None, caps: Caps) -> str | None:
     if size > caps.member_bytes:
         return f"too_large: {size} bytes, allowed {caps.member_bytes}"
     if packed is not None and size > RATIO_FREE_BYTES and size > caps.ratio * max(packed, 1):
@@ -127,7 +127,7 @@ def size_fault(size: int, packed: int | None, caps: Caps) -> str | None:
     return None
 
 
-def name_fault(name: str) -> str | None:
+def name_problem(name: str) -> str | None:
     """Why a name is not to be trusted. Nothing is written under it; but who makes such names is up to something."""
     if not name or "\0" in name:
         return "unsafe_path: an empty name or one with a zero byte"

@@ -9,15 +9,15 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.files import open_file
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.records import Tally
+from scrapers.crawl.records import FetchCounts
 from scrapers.local import importer
-from scrapers.local.importer import Importer, Member, Reading, printable
+from scrapers.local.importer import Importer, ImportOptions, Member, printable
 
 
 def import_folder(
-    folder: Path, pictures: PictureSet, *, source: str = "folder", reading: Reading | None = None,
+    folder: Path, pictures: PictureSet, *, source: str = "folder", reading: ImportOptions | None = None,
     limit: int | None = None, label: str | None = None,
-) -> Tally:  # fmt: skip
+) -> FetchCounts:  # fmt: skip
     """Every picture below a folder into the store, in the order of names. `label`: what its files are called after.
 
     Imported again, it is read again, and what is there stays as it is.

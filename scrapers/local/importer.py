@@ -17,15 +17,15 @@ from harness.messages import log
 from harness.runtime.progress import Progress
 from scrapers.crawl.ledger import picture_line, read_lines
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.records import DONE, REFUSED, Tally, Wanted
+from scrapers.crawl.records import DONE, REFUSED, FetchCounts, PictureItem
 from scrapers.sites.car_specs import specs_from_name
 
 MAX_PICTURE_BYTES = 32 << 20
 ARCHIVE_BEGINS = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"Rar!", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
 HEAD_BYTES = 512  # enough to tell a picture, or an archive inside the archive
 # What reading raises: a file that has gone, and zipfile on bytes that are no sound zip.
-READ_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
-READ_FAULTS += (struct_error, IndexError, OverflowError)
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+READ_ERRORS += (struct_error, IndexError, OverflowError)
 
 
 class CutShort(UserError):
@@ -42,7 +42,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ImportOptions:
     """How the folders of a source are read: data.layout and data.ignore of configs/base.yaml. `always_make`: classes
     are the makes in the files' names."""
 
@@ -58,14 +58,14 @@ class Importer:
     its own, `<name>@<begin of its hash>`: neither is lost.
     """
 
-    def __init__(self, pictures: PictureSet, source: str, label: str, reading: Reading | None = None) -> None:
-        self.pictures, self.source, self.label, self.reading = pictures, source, label, reading or Reading()
+    def __init__(self, pictures: PictureSet, source: str, label: str, reading: ImportOptions | None = None) -> None:
+        self.pictures, self.source, self.label, self.reading = pictures, source, label, reading or ImportOptions()
         self.layout = Layout(FolderCounts())
         self.known = _known_files(pictures.folder, f"{label}#")
-        self.tally = Tally()
+        self.tally = FetchCounts()
         self.progress = Progress("pictures", None)
 
-    def run(self, members: Callable[[], Iterator[Member]], limit: int | None) -> Tally:
+    def run(self, members: Callable[[], Iterator[Member]], limit: int | None) -> FetchCounts:
         """Every member in its order, which are gone through twice. `limit`: so many pictures at most."""
         seen: Counter[str] = Counter()
         with self.progress:
@@ -98,7 +98,7 @@ class Importer:
         try:
             head = member.read(HEAD_BYTES)
             content = member.read(-1) if picture_kind(head) else b""
-        except READ_FAULTS as error:
+        except READ_ERRORS as error:
             unreadable = getattr(error, "strerror", None)  # a gzip's damage is an OSError without one
             reason = f"unreadable: {unreadable}" if unreadable else f"damaged: {printable(str(error))[:200]}"
             self.refuse(member.name, reason)
@@ -122,14 +122,14 @@ class Importer:
         make = specs["make"] if specs else None
         folder = place.class_name
         class_name = make if make and (self.reading.always_make or not folder) else folder
-        wanted = Wanted(url, self.source, class_name=class_name, specs=specs, split=place.split)
+        wanted = PictureItem(url, self.source, class_name=class_name, specs=specs, split=place.split)
         self._count(self.pictures.add_local(content, wanted))
 
     def refuse(self, name: str, reason: str) -> None:
         """A line in the ledger for what is not taken, unless it says so already; it takes nothing from a picture that
         had this name before, and is there."""
         url = self._url(name)
-        wanted = Wanted(f"{url}@{REFUSED}" if url in self.known else url, self.source)
+        wanted = PictureItem(f"{url}@{REFUSED}" if url in self.known else url, self.source)
         if not self._is_refused(wanted.url):
             self.pictures.ledger.add(picture_line(wanted, REFUSED, reason=reason))
         self._count(REFUSED)

@@ -23,7 +23,16 @@ PACKERS: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ\0", lzma.LZMAFile),
 )
-FAULTS = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError, RecursionError)
+TAR_ERRORS = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
 
 
 class Bomb(Exception):
@@ -99,7 +108,7 @@ def read_tar(path: Path, ratio: int, member_bytes: int) -> Iterator[tuple[tarfil
                     count += 1
         except Bomb as bomb:
             raise bomb_error(path, str(bomb)) from bomb
-        except FAULTS as error:
+        except TAR_ERRORS as error:
             if not count:
                 raise UserError(
                     f"SRC: {path} is no zip and no tar ({error}), allowed a zip or tar of pictures"

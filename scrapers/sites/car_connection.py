@@ -16,9 +16,9 @@ from urllib.parse import urljoin, urlsplit
 from harness.errors import UserError
 from harness.messages import log
 from scrapers.crawl.page_text import read_page
-from scrapers.crawl.records import FetchError, HostStopped, Page, Wanted
+from scrapers.crawl.records import FetchError, HostStopped, Page, PictureItem
 from scrapers.sites.car_specs import Specs, specs_from_rows
-from scrapers.sites.source import PageChanged, Pages, Shapes, parse_html
+from scrapers.sites.source import PageChanged, Pages, PageShapeCheck, parse_html
 
 T = TypeVar("T")
 SITE, PICTURES = "https://www.thecarconnection.com", "https://images.hgmsites.net"
@@ -51,9 +51,9 @@ class CarConnection:
         self.site, self.pictures = site or SITE, pictures or PICTURES
         self.left_out = 0
         self.unread: list[str] = []  # pages that could not be had; the same command asks again
-        self.shapes = Shapes()
+        self.shapes = PageShapeCheck()
 
-    def find(self, pages: Pages) -> Iterator[Wanted]:
+    def find(self, pages: Pages) -> Iterator[PictureItem]:
         for make, make_url in self._chosen_makes(pages):
             for model_url in self._links(pages, make_url, "make", "div.name a", "/cars/"):
                 for car_url in self._car_urls(pages, model_url):
@@ -67,7 +67,7 @@ class CarConnection:
             )
             log(f"car_connection: {some} (leave_out in configs/sources.yaml)")
 
-    def check(self, item: Wanted) -> None:
+    def check(self, item: PictureItem) -> None:
         self.shapes.close()  # a specifications page that is odd holds up no picture
 
     def _chosen_makes(self, pages: Pages) -> list[tuple[str, str]]:
@@ -98,7 +98,7 @@ class CarConnection:
         self.shapes.saw(kind, url, bool(links), f"{selector} with links to {path}")
         return list(dict.fromkeys(link for _, link in links))
 
-    def _pictures_of(self, pages: Pages, car_url: str, make: str) -> Iterator[Wanted]:
+    def _pictures_of(self, pages: Pages, car_url: str, make: str) -> Iterator[PictureItem]:
         photos_url = car_url.replace("/overview/", "/photos/")
         found = self._read(pages, photos_url, pictures_on)
         if found is None:
@@ -113,7 +113,7 @@ class CarConnection:
         for name, number, suffix in kept:
             url = f"{self.pictures}/{self.picture_size}/{name}_{number}_{letter}.{suffix}"
             title = name.replace("-", " ").strip() or None
-            yield Wanted(url, self.name, page=photos_url, class_name=specs["make"], specs=specs, title=title)
+            yield PictureItem(url, self.name, page=photos_url, class_name=specs["make"], specs=specs, title=title)
 
     def _specs(self, pages: Pages, url: str, make: str) -> Specs:
         """What the page says; make (and year) at least are known from the way to it."""

@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from harness.errors import UserError
 from harness.messages import log
-from scrapers.crawl.records import Wanted
+from scrapers.crawl.records import PictureItem
 from scrapers.sites.source import PageChanged, Pages, html_to_text, read_json
 
 API = "https://commons.wikimedia.org/w/api.php"
@@ -40,7 +40,7 @@ class Commons:
         self.depth, self.width_px, self.api = depth, width_px, api or API
         self.other_types = 0
 
-    def find(self, pages: Pages) -> Iterator[Wanted]:
+    def find(self, pages: Pages) -> Iterator[PictureItem]:
         seen_categories, seen_files = set(self.categories), set[str]()
         waiting = deque((category, 0) for category in dict.fromkeys(self.categories))
         while waiting:
@@ -65,7 +65,7 @@ class Commons:
             named = ", ".join(self.categories)
             raise UserError(f"categories: found no picture in {named}, allowed categories of Wikimedia Commons")
 
-    def check(self, item: Wanted) -> None:
+    def check(self, item: PictureItem) -> None:
         found = {"descriptionurl": item.page, "LicenseShortName": item.license, "Artist": item.author}
         if lacking := [key for key, value in found.items() if not value]:
             raise PageChanged(self.api, f"{', '.join(lacking)} of {item.title}")
@@ -121,7 +121,7 @@ class Commons:
                 pages.pause(_lag_sec(error) * attempt)
         raise UserError(f"commons: the servers are behind ({error.get('code')}); what is fetched is kept, try later")
 
-    def _wanted(self, member: dict[str, Any], title: str) -> Wanted | None:
+    def _wanted(self, member: dict[str, Any], title: str) -> PictureItem | None:
         info = member["imageinfo"][0]
         if info.get("mime") not in PICTURE_TYPES:
             self.other_types += 1
@@ -132,7 +132,7 @@ class Commons:
         about = info.get("extmetadata") or {}
         license_name, license_url = (_value(about, key) for key in ("LicenseShortName", "LicenseUrl"))
         license_text = f"{license_name} <{license_url}>" if license_name and license_url else license_name
-        return Wanted(
+        return PictureItem(
             without_query(url),
             self.name,
             page=info.get("descriptionurl"),

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness.errors import UserError
-from scrapers.crawl.records import FetchError, Wanted
+from scrapers.crawl.records import FetchError, PictureItem
 from scrapers.sites.source import PageChanged, Pages, read_json
 
 KEY_VARIABLE = "BRAVE_SEARCH_API_KEY"  # the environment variable that holds the user's key
@@ -35,7 +35,7 @@ class Search:
                 f"({KEY_PAGE}), try PROVIDER=commons, which needs none"
             )
 
-    def find(self, pages: Pages) -> Iterator[Wanted]:
+    def find(self, pages: Pages) -> Iterator[PictureItem]:
         for term in self.terms:
             try:
                 yield from self._results(pages, term)
@@ -45,11 +45,11 @@ class Search:
                     raise UserError(f"{KEY_VARIABLE}: found one that is refused, {hint}") from error
                 raise
 
-    def check(self, item: Wanted) -> None:
+    def check(self, item: PictureItem) -> None:
         if not item.page:
             raise PageChanged(ENDPOINT, "url (the page that shows the picture)")
 
-    def _results(self, pages: Pages, term: str) -> Iterator[Wanted]:
+    def _results(self, pages: Pages, term: str) -> Iterator[PictureItem]:
         query = {"q": term, "count": str(self.per_term), "safesearch": "strict", "spellcheck": "false"}
         headers = {"X-Subscription-Token": self.key, "Accept": "application/json"}
         response = read_json(
@@ -64,7 +64,7 @@ class Search:
             raise PageChanged(ENDPOINT, "results with properties.url (the picture)")
         for result in found:
             url, title = _picture_url(result), result.get("title") or None
-            yield Wanted(url, self.name, page=result.get("url"), title=title)
+            yield PictureItem(url, self.name, page=result.get("url"), title=title)
 
 
 def _picture_url(result: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from harness.errors import UserError
 from harness.messages import log
-from scrapers.crawl.records import Page, Wanted
+from scrapers.crawl.records import Page, PictureItem
 
 CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one
 
@@ -29,11 +29,11 @@ class Source(Protocol):
 
     name: str
 
-    def find(self, pages: Pages) -> Iterator[Wanted]:
+    def find(self, pages: Pages) -> Iterator[PictureItem]:
         """Pictures one after the other, read as they are wanted; PageChanged when a page is not what it was."""
         ...
 
-    def check(self, item: Wanted) -> None:
+    def check(self, item: PictureItem) -> None:
         """PageChanged when the pages that led to this picture lack what goes with it."""
         ...
 
@@ -41,15 +41,15 @@ class Source(Protocol):
 class PageChanged(UserError):
     """A page was there, but what a source looks for on it was not."""
 
-    def __init__(self, url: str, looked_for: str) -> None:
-        self.url, self.looked_for = url, looked_for
+    def __init__(self, url: str, expected: str) -> None:
+        self.url, self.expected = url, expected
         super().__init__(
-            f"{url}: found a page without {looked_for}; its shape has probably changed. What is fetched is kept. "
+            f"{url}: found a page without {expected}; its shape has probably changed. What is fetched is kept. "
             "Look at the page; a source reads pages as they were when it was written, so report it, or mend the source"
         )
 
 
-class Shapes:
+class PageShapeCheck:
     """For each kind of page: how many had what was looked for, and which had not.
 
     One odd page is told and passed over; a kind that never has what is looked for is an error, never an empty set.
@@ -59,13 +59,13 @@ class Shapes:
         self.good: Counter[str] = Counter()
         self.odd: dict[str, list[tuple[str, str]]] = {}
 
-    def saw(self, kind: str, url: str, found: bool, looked_for: str) -> None:
+    def saw(self, kind: str, url: str, found: bool, expected: str) -> None:
         """Notes a page. PageChanged when the first pages of its kind are all without."""
         if found:
             self.good[kind] += 1
             return
         odd = self.odd.setdefault(kind, [])
-        odd.append((url, looked_for))
+        odd.append((url, expected))
         if not self.good[kind] and len(odd) >= CHANGED_PATIENCE:
             raise PageChanged(*odd[0])
 
@@ -74,18 +74,18 @@ class Shapes:
         for kind, odd in self.odd.items():
             if not self.good[kind]:
                 raise PageChanged(*odd[0])
-            url, looked_for = odd[0]
-            log(f"{len(odd)} of {len(odd) + self.good[kind]} {kind} pages have no {looked_for}, the first: {url}")
+            url, expected = odd[0]
+            log(f"{len(odd)} of {len(odd) + self.good[kind]} {kind} pages have no {expected}, the first: {url}")
 
 
-def read_json(page: Page, looked_for: str) -> dict[str, Any]:
+def read_json(page: Page, expected: str) -> dict[str, Any]:
     """An interface's answer; PageChanged when it is no JSON object."""
     try:
         content = json.loads(page.text)
     except (ValueError, RecursionError) as error:
-        raise PageChanged(page.url, looked_for) from error
+        raise PageChanged(page.url, expected) from error
     if not isinstance(content, dict):
-        raise PageChanged(page.url, looked_for)
+        raise PageChanged(page.url, expected)
     return content
 
 

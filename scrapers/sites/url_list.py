@@ -13,15 +13,15 @@ from harness.config.class_choice import to_valid_text
 from harness.errors import UserError
 from harness.files import open_file
 from harness.storage.tables import decode_table, delimiter_of, from_cell
-from scrapers.crawl.records import Wanted
+from scrapers.crawl.records import PictureItem
 from scrapers.sites.source import Pages
 
 COLUMNS = ("url", "class", "license", "author", "title", "page")
-SHOWN_FAULTS = 20
+MAX_SHOWN_PROBLEMS = 20
 MAX_BYTES = 500_000_000
 
 
-class AddressList:
+class UrlList:
     """`path`: the file. Read as a whole when made, so that a dry run tells its faults."""
 
     name = "list"
@@ -29,14 +29,14 @@ class AddressList:
     def __init__(self, path: Path) -> None:
         self.wanted = _read(path)
 
-    def find(self, pages: Pages) -> Iterator[Wanted]:
+    def find(self, pages: Pages) -> Iterator[PictureItem]:
         yield from self.wanted
 
-    def check(self, item: Wanted) -> None:
+    def check(self, item: PictureItem) -> None:
         """No page is read."""
 
 
-def _read(path: Path) -> list[Wanted]:
+def _read(path: Path) -> list[PictureItem]:
     try:
         with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
@@ -63,9 +63,9 @@ def _read(path: Path) -> list[Wanted]:
         columns, rows = ["url"], [(number, [line]) for number, line in lines]
     faults = [f"  line {number}: {fault}" for number, cells in rows if (fault := _fault(cells, columns))]
     if faults:
-        more = [f"  and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
+        more = [f"  and {len(faults) - MAX_SHOWN_PROBLEMS} more"] if len(faults) > MAX_SHOWN_PROBLEMS else []
         head = f"{path}: {len(faults)} bad line{'s' * (len(faults) > 1)} of {len(rows)}; mend or remove them"
-        raise UserError("\n".join([head, *faults[:SHOWN_FAULTS], *more]))
+        raise UserError("\n".join([head, *faults[:MAX_SHOWN_PROBLEMS], *more]))
     return [_wanted(dict(zip(columns, cells, strict=True))) for _, cells in rows]
 
 
@@ -99,6 +99,6 @@ def _fault(cells: list[str], columns: list[str]) -> str | None:
     return None if fine else f"found {shown!r}, allowed an address that begins with https:// or http://"
 
 
-def _wanted(row: dict[str, str]) -> Wanted:
+def _wanted(row: dict[str, str]) -> PictureItem:
     known: dict[str, Any] = {column: row.get(column) or None for column in ("page", "license", "author", "title")}
-    return Wanted(row["url"], AddressList.name, class_name=row.get("class") or None, **known)
+    return PictureItem(row["url"], UrlList.name, class_name=row.get("class") or None, **known)

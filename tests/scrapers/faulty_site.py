@@ -22,11 +22,11 @@ from harness.images.magic_bytes import PICTURE_TYPES
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.hosts import Clock
 from scrapers.crawl.politeness import Politeness
-from scrapers.crawl.records import Tally, Wanted
+from scrapers.crawl.records import FetchCounts, PictureItem
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 from tests.harness.pictures import encoded
 
-FAULTS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
+READ_ERRORS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
 SHORT_CAP_BYTES = 64 * 1024  # max_bytes of the tests' politeness: bombs and endless bodies go off early
 SILENCE_SEC = 1.0  # of the tests' politeness; more than a busy machine makes a good answer wait
 CONTACT = "tests@carforge.example"
@@ -66,7 +66,7 @@ class Site:
     def __init__(self, clock: Clock | None = None) -> None:
         self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {"/robots.txt": Reply(status=404)}
         self.fault_share = 0.0
-        self.faults: Sequence[str] = FAULTS
+        self.faults: Sequence[str] = READ_ERRORS
         self.asked: list[Asked] = []
         self.after_reply: Callable[[Asked], None] = lambda asked: None
         self.lock, self.clock = threading.Lock(), clock or Clock()
@@ -273,7 +273,7 @@ def quick_politeness(**changes: Any) -> Politeness:
     return Politeness(**(values | changes))
 
 
-def fetch(folder: Path, urls: Iterable[str], clock: Clock | None = None, **changes: Any) -> tuple[Tally, Fetcher]:
+def fetch(folder: Path, urls: Iterable[str], clock: Clock | None = None, **changes: Any) -> tuple[FetchCounts, Fetcher]:
     """What became of these pictures, and who fetched them, with `changes` of the quick politeness."""
     with Fetcher(folder, quick_politeness(**changes), clock=clock) as fetcher:
-        return fetcher.fetch_pictures([Wanted(url, "list") for url in urls]), fetcher
+        return fetcher.fetch_pictures([PictureItem(url, "list") for url in urls]), fetcher

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.output import check_output
-from harness.storage.rundir import RunDir, disk_errors_told, new_run
+from harness.storage.rundir import RunDir, new_run, translate_disk_errors
 from harness.studiogan.dialects.convert import config_to_text, read_foreign
 from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.weights.convert import count_classes, export_checkpoint, foreign_to_parts
@@ -74,7 +74,7 @@ def _class_names(foreign: ForeignCheckpoint, count: int) -> list[str]:
 def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], dict[str, Any]], text: str) -> None:
     """The run's folder, which is there whole or not at all."""
     weights, state, meta = parts
-    with disk_errors_told(final), new_run(final, config) as run:
+    with translate_disk_errors(final), new_run(final, config) as run:
         save_checkpoint(checkpoint_folder(run.checkpoints, meta["step"]), weights, state, meta)
         run.write_env(**{key: meta[key] for key in ("data_sha256", "class_names", "imported_from")})
         run.write_status("done", step=meta["step"], total_steps=config.optim.total_steps, message=text)
@@ -124,7 +124,7 @@ def export_run(
     folder = find_checkpoint(run.checkpoints, checkpoint)
     config, out = run.read_config(), Path(out)
     exported_before = any(out.glob("model=*.pth"))
-    with disk_errors_told(run.path):
+    with translate_disk_errors(run.path):
         export_checkpoint(folder, out, version=version, seed=config.seed, run_name=config.name)
         try:
             studiogan = config.studiogan.model_copy(update={"version": version})

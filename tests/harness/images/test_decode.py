@@ -34,7 +34,7 @@ from harness.images.decode import (
     resize_picture,
     save_png,
 )
-from harness.images.magic_bytes import looks_whole, picture_kind
+from harness.images.magic_bytes import is_complete, picture_kind
 from tests.harness.pictures import encoded, fit_picture, png_header, scene, without_bars
 from tests.harness.sabotage import fail_with
 
@@ -369,7 +369,7 @@ def test_avif_and_heic_are_told_by_their_brands_and_whether_they_end():
     assert picture_kind(content) == "avif" and picture_kind(HEIC) == "heic"
     assert picture_kind(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "avif"
     assert picture_kind(b"\0\0\0\x18ftypmp42\0\0\0\0isomheic") is None, "a video"
-    assert looks_whole(content, "avif") and not any(looks_whole(content[:end], "avif") for end in (9, 100, -1))
+    assert is_complete(content, "avif") and not any(is_complete(content[:end], "avif") for end in (9, 100, -1))
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)

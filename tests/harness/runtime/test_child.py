@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.runtime.child import LAST_LINES, Child, LineCutter, group_members, tree_usage
+from harness.runtime.child import LAST_LINES, Child, LineSplitter, group_members, tree_usage
 
 
 def python(code: str, **options) -> Child:
@@ -18,17 +18,17 @@ def wait_for_line(child: Child, line: str) -> None:
     deadline = time.monotonic() + 30
     while line not in child.lines:
         assert time.monotonic() < deadline and child.running, (line, child.lines)
-        child.hear(0.05)
+        child.read_output(0.05)
 
 
 def test_each_line_is_heard_and_the_last_are_kept():
-    heard: list[str] = []
+    lines_read: list[str] = []
     code = "for n in range(40): print(n, file=sys.stderr)\nsys.stderr.write('half'); sys.exit(3)"
-    child = python(code, heard=heard.append)
+    child = python(code, on_line=lines_read.append)
     while child.running:  # it waits in the pipe
         time.sleep(0.01)
     assert child.wait() == 3
-    assert heard == [*(str(n) for n in range(40)), "half"] and list(child.lines) == heard[-LAST_LINES:]
+    assert lines_read == [*(str(n) for n in range(40)), "half"] and list(child.lines) == lines_read[-LAST_LINES:]
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_one_that_is_asked_to_stop_ends_as_it_likes_whatever_it_says():
     wait_for_line(child, "ready")
     assert os.getpgid(child.pid) == child.pid != os.getpgid(0)  # Ctrl-C does not reach it
     assert child.stop() == 75 and child.lines[-1].endswith("yyy")
-    child.ask_to_stop()  # it is gone: its number may be another's
+    child.request_stop()  # it is gone: its number may be another's
 
 
 def test_a_killed_one_takes_its_group_with_it():
     deaf = "import subprocess; signal.signal(15, signal.SIG_IGN); subprocess.Popen(['sleep', '60'])"
     child = python(f"{deaf}\nprint('ready', file=sys.stderr, flush=True)\ntime.sleep(60)")
     wait_for_line(child, "ready")
-    child.ask_to_stop()
+    child.request_stop()
     assert child.running and len(group_members(child.pid)) == 2
     used = tree_usage(child.pid)
     assert used is not None and used.peak_rss_mb > 5
@@ -67,5 +67,5 @@ def test_a_killed_one_takes_its_group_with_it():
 
 
 def test_carriage_returns_and_empty_lines():
-    assert LineCutter().feed(b"a\r\n\r\n  \n b\rc\n") == ["a", " b", "c"]
-    assert LineCutter().feed(b"\xff\xfe\n") == ["��"]
+    assert LineSplitter().feed(b"a\r\n\r\n  \n b\rc\n") == ["a", " b", "c"]
+    assert LineSplitter().feed(b"\xff\xfe\n") == ["��"]

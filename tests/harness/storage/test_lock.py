@@ -17,7 +17,7 @@ import pytest
 from harness.errors import UserError
 from harness.messages import log
 from harness.storage import lock
-from harness.storage.lock import hold_lock, living_holder, process_start
+from harness.storage.lock import hold_lock, lock_holder, process_start
 from harness.storage.rundir import RunDir
 from tests.harness.sabotage import Saboteur
 from tests.harness.tiny_runs import make_config
@@ -179,6 +179,6 @@ def test_a_garbled_lock_names_no_process(tmp_path: Path, pid: object, capsys: py
     """`kill 0` would end the whole group of who follows the advice."""
     path = tmp_path / "lock.json"
     path.write_text(json.dumps({"pid": pid, "host": socket.gethostname()}))
-    assert living_holder(path) is None
+    assert lock_holder(path) is None
     with hold_lock(path, log):
         assert json.loads(path.read_text())["pid"] == os.getpid()

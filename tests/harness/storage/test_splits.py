@@ -7,7 +7,13 @@ import pytest
 
 from harness.config.experiment import Data, load_config
 from harness.storage.hdf5 import open_packed
-from harness.storage.splits import NEEDS_HELD_OUT, PackedRows, open_evaluation_rows, open_training_rows, reported
+from harness.storage.splits import (
+    NEEDS_HELD_OUT,
+    PackedRows,
+    annotate_figures,
+    open_evaluation_rows,
+    open_training_rows,
+)
 from tests.harness.tiny_runs import BASE, pack_pictures
 from tests.refusals import refused
 
@@ -81,10 +87,10 @@ def test_sets_that_cannot_be_measured_on_are_refused() -> None:
 
 def test_what_training_pictures_cannot_tell_is_left_out_with_the_reason() -> None:
     figures = {"error": 0.5, "pictures": 3}
-    assert reported(figures, [""], ["error"]) is figures
+    assert annotate_figures(figures, [""], ["error"]) is figures
     sample = {"measured_on": "a seeded sample of the training pictures: 3 of the 40 of cars, 2 of the 9 of concept"}
     notes = ["3 of the 40 of cars", "", "2 of the 9 of concept"]
-    assert reported(figures, notes) == {**figures, **sample}
-    assert reported(figures, notes, ["error", "more"]) == {
+    assert annotate_figures(figures, notes) == {**figures, **sample}
+    assert annotate_figures(figures, notes, ["error", "more"]) == {
         "pictures": 3, **sample, "left_out": {"error": NEEDS_HELD_OUT, "more": NEEDS_HELD_OUT},
     }  # fmt: skip

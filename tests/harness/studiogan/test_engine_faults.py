@@ -20,7 +20,7 @@ import harness.native.train
 from harness.errors import Interrupted
 from harness.native.evaluate_while_training import Evaluations
 from harness.runtime import progress
-from harness.runtime.child import LineCutter, group_members
+from harness.runtime.child import LineSplitter, group_members
 from harness.runtime.device import Hardware
 from harness.runtime.run_life import run_life
 from harness.storage.atomic import atomic_write
@@ -247,7 +247,7 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
         follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
         for number in range(1000):
             part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
-            follower.hear([LogLine(line, float(number)) for line in LineCutter().feed(part)])
+            follower.hear([LogLine(line, float(number)) for line in LineSplitter().feed(part)])
     steps = steps_logged()
     assert steps == sorted(set(steps)) and steps[-1] <= 6
     assert run.step == 2 and follower.unknown_lines > 100

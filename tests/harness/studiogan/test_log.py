@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from harness.runtime.child import LINE_BYTES, LineCutter
+from harness.runtime.child import LINE_BYTES, LineSplitter
 from harness.studiogan.log import Figure, Losses, Note, ShimEvent, Unknown, parse_line
 from tests.harness.studiogan.mutated_lines import mutated
 
@@ -60,7 +60,7 @@ def test_a_thousand_mutated_lines_are_read_without_an_error() -> None:
     rng, understood, lost = random.Random(0), 0, 0
     lines = list(KNOWN)
     for number in range(1000):
-        for line in LineCutter().feed(mutated(lines[number % len(lines)], lines, rng) + b"\n"):
+        for line in LineSplitter().feed(mutated(lines[number % len(lines)], lines, rng) + b"\n"):
             event = parse_line(line)
             understood, lost = understood + isinstance(event, Losses | Figure), lost + isinstance(event, Unknown)
             if isinstance(event, Losses | Figure):
@@ -72,19 +72,19 @@ def test_a_log_cut_anywhere_gives_the_same_events_or_none() -> None:
     whole = ("\n".join(KNOWN) + "\n").encode()
     wanted = [parse_line(line.strip()) for line in KNOWN]
     for step in (1, 7, 64, 1000):
-        cutter = LineCutter()
+        cutter = LineSplitter()
         lines = [line for at in range(0, len(whole), step) for line in cutter.feed(whole[at : at + step])]
         assert [parse_line(line) for line in lines] == wanted
         assert cutter.finish() == ""
     for end in range(0, len(whole), 11):  # it stops in mid-line: no half number is taken for a whole one
-        cutter = LineCutter()
+        cutter = LineSplitter()
         events = [parse_line(line) for line in cutter.feed(whole[:end])]
         assert events == wanted[: len(events)]
         parse_line(cutter.finish())
 
 
 def test_a_line_without_an_end_is_cut_and_read_in_time() -> None:
-    cutter = LineCutter()
+    cutter = LineSplitter()
     lines = [line for _ in range(20) for line in cutter.feed(b"7" * (LINE_BYTES // 4))]
     assert 3 <= len(lines) <= 5 and all(len(line) == LINE_BYTES for line in lines)
     # Each of these would take minutes with a pattern that goes back and forth.

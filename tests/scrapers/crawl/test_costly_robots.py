@@ -12,7 +12,7 @@ from protego import Protego
 from scrapers.crawl import client, hosts
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.hosts import Clock, Hosts
-from scrapers.crawl.records import Wanted
+from scrapers.crawl.records import PictureItem
 from scrapers.crawl.robots import AGENT, PARSED_HOSTS, RobotsRules, rules_for_us, rules_of_response
 from tests.scrapers.faulty_site import Reply, SiteNetwork, make_picture, quick_politeness
 
@@ -152,7 +152,7 @@ def test_other_hosts_are_asked_while_one_s_rules_are_at_work(site, tmp_path, mon
     else:
         refusal = slow(RobotsRules.refusal, lambda rules, url: "slow" in url)
         monkeypatch.setattr(RobotsRules, "refusal", lambda rules, url: refusal(rules, url))
-    wanted = [Wanted(f"http://{host}.example/1.jpg", "list") for host in ("slow", "quick")]
+    wanted = [PictureItem(f"http://{host}.example/1.jpg", "list") for host in ("slow", "quick")]
     with Fetcher(tmp_path, quick_politeness(allow_private=False, request_timeout_sec=90), network) as fetcher:
         assert fetcher.fetch_pictures(wanted).done == 2
     assert in_time == [True]

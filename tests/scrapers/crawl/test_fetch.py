@@ -9,8 +9,8 @@ import pytest
 from harness.errors import UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.picture_set import PictureSet
-from scrapers.crawl.records import Tally, Wanted
-from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
+from scrapers.crawl.records import FetchCounts, PictureItem
+from tests.scrapers.faulty_site import READ_ERRORS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
 
 
@@ -21,7 +21,7 @@ def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path)
     tally, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]], total_concurrency=16)
     assert (tally.done, tally.gone, tally.total) == (300, 6, 306)
     assert site.wholes() == dict.fromkeys(pictures, 1)
-    assert {asked.fault for asked in site.asked} == {None, *FAULTS}  # each kind was met
+    assert {asked.fault for asked in site.asked} == {None, *READ_ERRORS}  # each kind was met
     lines = {line["url"]: line for line in lines_of(tmp_path)}
     assert len(lines_of(tmp_path)) == 306
     for path, content in pictures.items():
@@ -34,7 +34,7 @@ def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path)
 
     site.asked.clear()
     again, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]])
-    assert again == Tally(skipped=306) and site.asked == []
+    assert again == FetchCounts(skipped=306) and site.asked == []
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_who_we_are_is_said_in_every_request_and_no_cookie_is_kept(site, tmp_pat
     site.pages["/a.jpg"] = Reply(make_picture(1), headers={"Set-Cookie": "id=1; Path=/"}, content_type="image/jpeg")
     site.pages["/b.jpg"] = Reply(make_picture(2), content_type="image/jpeg")
     with Fetcher(tmp_path, quick_politeness()) as fetcher:
-        fetcher.fetch_pictures([Wanted(site.url("/a.jpg"), "list")])
-        fetcher.fetch_pictures([Wanted(site.url("/b.jpg"), "list")])
+        fetcher.fetch_pictures([PictureItem(site.url("/a.jpg"), "list")])
+        fetcher.fetch_pictures([PictureItem(site.url("/b.jpg"), "list")])
     assert site.paths() == ["/robots.txt", "/a.jpg", "/b.jpg"]
     for asked in site.asked:
         assert (
@@ -142,7 +142,9 @@ def test_who_we_are_is_said_in_every_request_and_no_cookie_is_kept(site, tmp_pat
 
 def test_what_the_source_knows_is_in_the_ledger(site, tmp_path):
     site.pages["/a.jpg"] = Reply(make_picture(1), headers={"ETag": '"x"'}, content_type="image/jpeg")
-    wanted = Wanted(site.url("/a.jpg"), "commons", "http://p.example", "Audi", {"MSRP": 1}, "CC0", "Ann", "A\udcff")
+    wanted = PictureItem(
+        site.url("/a.jpg"), "commons", "http://p.example", "Audi", {"MSRP": 1}, "CC0", "Ann", "A\udcff"
+    )
     with Fetcher(tmp_path, quick_politeness()) as fetcher:
         fetcher.fetch_pictures(iter([wanted]))
     (line,) = lines_of(tmp_path)
@@ -162,7 +164,7 @@ def test_local_pictures_share_store_and_ledger(tmp_path):
         (make_picture(2), "archive:x.zip#a.jpg"),  # it is there
     ]
     with PictureSet(tmp_path, quick_politeness()) as pictures:
-        said = [pictures.add_local(content, Wanted(url, url.partition(":")[0])) for content, url in given]
+        said = [pictures.add_local(content, PictureItem(url, url.partition(":")[0])) for content, url in given]
     assert said == ["done", "done", "refused", "refused", "done"]
     assert [line["status"] for line in lines_of(tmp_path)] == said[:-1]
     assert len(list((tmp_path / "files").rglob("*.*"))) == 1
@@ -176,7 +178,7 @@ def test_a_second_crawl_on_the_same_folder_is_refused(tmp_path):
 
 
 def test_wanted_is_read_as_it_goes_and_may_read_pages_meanwhile(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("scrapers.crawl.fetch.LOOK_AHEAD", 4)
+    monkeypatch.setattr("scrapers.crawl.fetch.MAX_PENDING", 4)
     pictures = site.add_pictures(40)
     site.pages["/list"] = Reply(b"a list")
     taken, max_ahead = 0, 0
@@ -187,7 +189,7 @@ def test_wanted_is_read_as_it_goes_and_may_read_pages_meanwhile(site, tmp_path, 
             assert fetcher.get_page(site.url("/list")).text == "a list"
             taken += 1
             max_ahead = max(max_ahead, taken - len(fetcher.ledger.settled))
-            yield Wanted(site.url(path), "list")
+            yield PictureItem(site.url(path), "list")
 
     with Fetcher(tmp_path, quick_politeness()) as fetcher:
         assert fetcher.fetch_pictures(source(fetcher)).done == 40
@@ -200,14 +202,14 @@ def test_a_source_that_fails_does_not_lose_what_was_fetched(site, tmp_path):
     site.after_reply = lambda asked: seen.set() if asked.path == pictures[2] else None
 
     def source():
-        yield from (Wanted(site.url(path), "list") for path in pictures)
+        yield from (PictureItem(site.url(path), "list") for path in pictures)
         seen.wait(10)
         raise UserError("the page's shape has changed")
 
     with Fetcher(tmp_path, quick_politeness(total_concurrency=1)) as fetcher:
         with pytest.raises(UserError, match="shape has changed"):
             fetcher.fetch_pictures(source())
-        assert fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures]).total == 3
+        assert fetcher.fetch_pictures([PictureItem(site.url(path), "list") for path in pictures]).total == 3
     assert site.wholes() == dict.fromkeys(pictures, 1)
 
 
@@ -217,7 +219,7 @@ def test_a_source_that_fails_does_not_wait_for_a_host_that_wants_pauses(site, tm
     site.after_reply = lambda _: asked.set()
 
     def source():
-        yield from (Wanted(site.url(path), "list") for path in site.add_pictures(3))
+        yield from (PictureItem(site.url(path), "list") for path in site.add_pictures(3))
         asked.wait(10)
         raise UserError("the page's shape has changed")
 
@@ -230,10 +232,10 @@ def test_a_full_disk_ends_the_crawl_and_keeps_the_ledger_whole(site, tmp_path, m
     pictures = site.add_pictures(6)
     full = Mock(side_effect=OSError(28, "No space left on device", "files"))
     with Fetcher(tmp_path, quick_politeness()) as fetcher:
-        fetcher.fetch_pictures([Wanted(site.url("/pictures/0.jpg"), "list")])
+        fetcher.fetch_pictures([PictureItem(site.url("/pictures/0.jpg"), "list")])
         monkeypatch.setattr("scrapers.crawl.store.atomic_write", full)
         with pytest.raises(OSError, match="No space"):
-            fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures])
+            fetcher.fetch_pictures([PictureItem(site.url(path), "list") for path in pictures])
     assert [line["status"] for line in lines_of(tmp_path)] == ["done"]
 
 
@@ -243,9 +245,9 @@ def test_a_host_that_is_down_is_left_alone(site, tmp_path):
     site.pages["/x.jpg"] = Reply(status=500)
     politeness = quick_politeness(allow_private=False, attempts=2, stop_after_failures=3, per_host_concurrency=1)
     with Fetcher(tmp_path, politeness, network, FakeClock()) as fetcher:
-        down = fetcher.fetch_pictures([Wanted(f"http://down.example/{n}.jpg", "list") for n in range(9)])
-        up = fetcher.fetch_pictures([Wanted(f"http://up.example/x.jpg?{n}", "list") for n in range(9)])
-    assert down == Tally(left=9) and network.connected.count("151.101.9.9") == 2
+        down = fetcher.fetch_pictures([PictureItem(f"http://down.example/{n}.jpg", "list") for n in range(9)])
+        up = fetcher.fetch_pictures([PictureItem(f"http://up.example/x.jpg?{n}", "list") for n in range(9)])
+    assert down == FetchCounts(left=9) and network.connected.count("151.101.9.9") == 2
     assert up.failed == 3 and up.left == 6
     assert "robots.txt" in fetcher.stopped["http://down.example"]
     assert "3 addresses failed in a row" in fetcher.stopped["http://up.example"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.scrapers.faulty_site import quick_politeness
 from harness.cli import run_command
 from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.records import Wanted, raise_if_left
+from scrapers.crawl.records import PictureItem, raise_if_incomplete
 
 folder, urls, at, half = Path(sys.argv[1]), sys.argv[2].split(), int(sys.argv[3]), sys.argv[4] == "half"
 count, kill_now = 0, lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -38,9 +38,9 @@ def crawl():
     with Fetcher(folder, quick_politeness()) as fetcher:
         for name in ("write", "replace", "fsync"):
             counted(name)
-        tally = fetcher.fetch_pictures(Wanted(url, "list") for url in urls)
+        tally = fetcher.fetch_pictures(PictureItem(url, "list") for url in urls)
         print(tally)
-        raise_if_left(tally, fetcher.stopped)
+        raise_if_incomplete(tally, fetcher.stopped)
 
 run_command(crawl)
 """

@@ -10,11 +10,11 @@ import pytest
 from harness.storage.json_files import line_to_json
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.ledger import Ledger, picture_line, url_key, valid_line
-from scrapers.crawl.records import Tally, Wanted
+from scrapers.crawl.records import FetchCounts, PictureItem
 from scrapers.crawl.store import PictureFiles
 from tests.scrapers.faulty_site import fetch, make_picture, quick_politeness
 
-NOTHING = Wanted("http://a.example/1.jpg", "list")
+NOTHING = PictureItem("http://a.example/1.jpg", "list")
 
 
 def open_ledger(folder, said=None) -> Ledger:
@@ -34,7 +34,7 @@ def test_the_last_line_of_an_address_counts(tmp_path):
 @pytest.mark.parametrize("cut", [1, 2, 40, 200])
 def test_a_torn_last_line_is_ignored_and_does_not_spoil_the_next(tmp_path, cut):
     ledger, path = open_ledger(tmp_path), tmp_path / "ledger.jsonl"
-    other = Wanted("http://a.example/2.jpg", "list")
+    other = PictureItem("http://a.example/2.jpg", "list")
     ledger.add(picture_line(NOTHING, "gone"))
     ledger.add(picture_line(other, "gone"))
     ledger.close()
@@ -53,7 +53,7 @@ def test_200_spoiled_ledgers_are_read_and_added_to(tmp_path):
     path, dice = tmp_path / "ledger.jsonl", random.Random(5)
     ledger = open_ledger(tmp_path)
     for number in range(12):
-        ledger.add(picture_line(Wanted(f"http://a.example/{number}.jpg", "list"), "gone"))
+        ledger.add(picture_line(PictureItem(f"http://a.example/{number}.jpg", "list"), "gone"))
     ledger.close()
     whole = path.read_bytes()
     for _ in range(200):
@@ -111,7 +111,7 @@ def test_a_picture_that_has_gone_from_the_disk_is_asked_for_again(site, tmp_path
     fetch(tmp_path, urls)
     files = sorted((tmp_path / "files").rglob("*.*"))
     files[0].unlink()
-    assert fetch(tmp_path, urls)[0] == Tally(done=1, skipped=3)
+    assert fetch(tmp_path, urls)[0] == FetchCounts(done=1, skipped=3)
     assert sorted((tmp_path / "files").rglob("*.*")) == files
     assert "1 pictures are not in files/ any more" in capsys.readouterr().err
 
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_written_again_when_its_picture_comes_again(tmp_path):
         fetcher.add_local(make_picture(1), NOTHING)
         (picture,) = (tmp_path / "files").rglob("*.jpg")
         picture.write_bytes(b"something else")
-        fetcher.add_local(make_picture(1), Wanted("http://a.example/other.jpg", "list"))
+        fetcher.add_local(make_picture(1), PictureItem("http://a.example/other.jpg", "list"))
     assert picture.read_bytes() == make_picture(1)
 
 
@@ -147,9 +147,9 @@ def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
         for _ in range(9):
-            ledger.add(picture_line(Wanted("http://a.example/2.jpg", "list"), "gone"))
+            ledger.add(picture_line(PictureItem("http://a.example/2.jpg", "list"), "gone"))
     monkeypatch.undo()
-    ledger.add(picture_line(Wanted("http://a.example/3.jpg", "list"), "gone"))
+    ledger.add(picture_line(PictureItem("http://a.example/3.jpg", "list"), "gone"))
     ledger.close()
     assert [json.loads(line)["url"][-5] for line in (tmp_path / "ledger.jsonl").read_text().splitlines()] == ["1", "3"]
 

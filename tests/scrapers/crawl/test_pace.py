@@ -10,7 +10,7 @@ import pytest
 from stamina.instrumentation import set_on_retry_hooks
 
 from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.records import Tally, Wanted
+from scrapers.crawl.records import FetchCounts, PictureItem
 from scrapers.crawl.response import retry_after_sec
 from tests.scrapers.faulty_site import Asked, FakeClock, Reply, Site, SiteNetwork, fetch, make_picture, quick_politeness
 
@@ -50,7 +50,7 @@ def test_requests_of_a_host_keep_their_distance(site, tmp_path, clock, rules, ra
 def test_a_delay_that_is_too_long_stops_the_host(site, tmp_path, clock):
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 86400")
     tally, fetcher = fetch(tmp_path, map(site.url, site.add_pictures(3)), clock)
-    assert tally == Tally(left=3) and site.paths() == ["/robots.txt"]
+    assert tally == FetchCounts(left=3) and site.paths() == ["/robots.txt"]
     assert "86400 s between requests" in "".join(fetcher.stopped.values())
 
 
@@ -78,23 +78,23 @@ def test_a_very_long_retry_after_stops_the_host(site, tmp_path, clock):
     pictures = site.add_pictures(5)
     site.pages["/pictures/0.jpg"] = Reply(status=429, headers={"Retry-After": "7200"})
     tally, fetcher = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
-    assert tally == Tally(left=5) and site.paths() == ["/robots.txt", "/pictures/0.jpg"]
+    assert tally == FetchCounts(left=5) and site.paths() == ["/robots.txt", "/pictures/0.jpg"]
     assert "left alone for 7200 s" in "".join(fetcher.stopped.values()) and max(clock.slept) < 1
     assert not (tmp_path / "ledger.jsonl").read_text()
 
 
 def test_retry_after_in_both_spellings(clock):
-    def heard(value: str, **others: str) -> float | None:
+    def wait_of(value: str, **others: str) -> float | None:
         return retry_after_sec(httpx2.Headers({"Retry-After": value, **others}), clock)
 
-    assert heard("90") == 90 and heard(" 0 ") == 0
-    assert heard(formatdate(clock.today() + 60, usegmt=True)) == pytest.approx(60, abs=1)
-    assert heard(formatdate(clock.today() - 60, usegmt=True)) == 0
+    assert wait_of("90") == 90 and wait_of(" 0 ") == 0
+    assert wait_of(formatdate(clock.today() + 60, usegmt=True)) == pytest.approx(60, abs=1)
+    assert wait_of(formatdate(clock.today() - 60, usegmt=True)) == 0
     # A server whose clock is an hour off means its own.
     late = clock.today() + 3600
-    assert heard(formatdate(late + 60, usegmt=True), Date=formatdate(late, usegmt=True)) == pytest.approx(60, abs=1)
+    assert wait_of(formatdate(late + 60, usegmt=True), Date=formatdate(late, usegmt=True)) == pytest.approx(60, abs=1)
     for nonsense in ("", "-5", "soon", "1.5", "Wed, 99 Oct 2026", "9" * 400):
-        assert heard(nonsense) in (None, float("9" * 12))
+        assert wait_of(nonsense) in (None, float("9" * 12))
 
 
 @pytest.mark.parametrize("per_host, total, expected", [(2, 16, 2), (16, 3, 3)])
@@ -120,7 +120,7 @@ def test_so_many_at_once_and_no_more(tmp_path, per_host, total, expected):
             site.pages[path] = wait_for_others
         limits = {"per_host_concurrency": per_host, "total_concurrency": total}
         with Fetcher(tmp_path, quick_politeness(silence_timeout_sec=5, **limits)) as fetcher:
-            fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures])
+            fetcher.fetch_pictures([PictureItem(site.url(path), "list") for path in pictures])
     assert most == expected
 
 
@@ -138,7 +138,7 @@ def test_a_slow_host_does_not_hold_up_another(tmp_path):
         site.pages["slow.example/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 100")
         site.pages["quick.example/robots.txt"] = Reply(b"")
         names = list(site.add_pictures(20))
-        wanted = [Wanted(f"http://{host}.example{path}", "list") for path in names for host in ("slow", "quick")]
+        wanted = [PictureItem(f"http://{host}.example{path}", "list") for path in names for host in ("slow", "quick")]
         with Fetcher(tmp_path, quick_politeness(allow_private=False, total_concurrency=1), network, clock) as fetcher:
             assert fetcher.fetch_pictures(wanted).done == 40
     assert min(gaps([asked for asked in site.asked if asked.host == "slow.example"])) >= 100 - 1e-6
@@ -152,7 +152,7 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(tmp_path):
         with Fetcher(tmp_path, politeness) as fetcher:
             assert fetcher.fetch_pictures([]).total == 0  # the client is there now
             set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
-            fetcher.fetch_pictures([Wanted(site.url("/a.jpg"), "list")])
+            fetcher.fetch_pictures([PictureItem(site.url("/a.jpg"), "list")])
         assert site.paths().count("/a.jpg") == 6
     bounds = [(0.01, 0.02), (0.02, 0.03), (0.04, 0.04), (0.04, 0.04), (0.04, 0.04)]
     assert all(low - 1e-9 <= wait <= high + 1e-9 for wait, (low, high) in zip(waits, bounds, strict=True)), waits

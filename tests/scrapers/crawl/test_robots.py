@@ -5,7 +5,7 @@ import pytest
 from harness.errors import Interrupted
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.optout import header_opt_out, page_opt_out
-from scrapers.crawl.records import FetchError, HostStopped, Tally, Wanted, raise_if_left
+from scrapers.crawl.records import FetchCounts, FetchError, HostStopped, PictureItem, raise_if_incomplete
 from scrapers.crawl.robots import MAX_ROBOTS_BYTES, rules_of_response
 from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
@@ -29,7 +29,7 @@ def test_nothing_disallowed_is_fetched(site, tmp_path):
     for path in (*ALLOWED, *DISALLOWED):
         site.pages[path] = Reply(make_picture(1), content_type="image/jpeg")
     tally, _ = fetch(tmp_path, map(site.url, [*ALLOWED, *DISALLOWED]))
-    assert tally == Tally(done=len(ALLOWED), refused=len(DISALLOWED))
+    assert tally == FetchCounts(done=len(ALLOWED), refused=len(DISALLOWED))
     assert site.paths()[0] == "/robots.txt" and sorted(site.paths()[1:]) == sorted(ALLOWED)
     assert {line["reason"] for line in lines_of(tmp_path) if line["status"] == "refused"} == {
         "robots: robots.txt disallows it"
@@ -51,8 +51,8 @@ def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
         )
         site.pages[f"two.example/{name}.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
     with Fetcher(tmp_path, quick_politeness(allow_private=False), network) as fetcher:
-        wanted = [Wanted(f"http://one.example/{name}.jpg", "list") for name in ("open", "closed")]
-        assert fetcher.fetch_pictures(wanted) == Tally(done=1, refused=1)
+        wanted = [PictureItem(f"http://one.example/{name}.jpg", "list") for name in ("open", "closed")]
+        assert fetcher.fetch_pictures(wanted) == FetchCounts(done=1, refused=1)
     asked = [(asked.host, asked.path) for asked in site.asked]
     assert asked.index(("two.example", "/robots.txt")) < asked.index(("two.example", "/open.jpg"))
     assert ("two.example", "/closed.jpg") not in asked and len(set(asked)) == len(asked) == 5
@@ -62,7 +62,7 @@ def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
 def test_no_rules_and_hidden_rules(site, tmp_path, status, expected):
     site.pages["/robots.txt"] = Reply(status=status)
     site.pages["/a.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    assert fetch(tmp_path, [site.url("/a.jpg")])[0] == Tally(**{expected: 1})
+    assert fetch(tmp_path, [site.url("/a.jpg")])[0] == FetchCounts(**{expected: 1})
     assert [line["status"] for line in lines_of(tmp_path)] == [expected]
     assert ("/a.jpg" in site.paths()) == (expected == "done")
 
@@ -72,24 +72,24 @@ def test_rules_that_cannot_be_had_stop_the_host_until_another_run(site, tmp_path
     pictures = site.add_pictures(3)
     site.fault_for = lambda path, before: fault if path == "/robots.txt" else None
     with Fetcher(tmp_path, quick_politeness(attempts=2, request_timeout_sec=0.3)) as fetcher:
-        tally = fetcher.fetch_pictures([Wanted(site.url(path), "list") for path in pictures])
+        tally = fetcher.fetch_pictures([PictureItem(site.url(path), "list") for path in pictures])
         with pytest.raises(HostStopped):
             fetcher.get_page(site.url("/page"))
-    assert tally == Tally(left=3) and "robots.txt" in capsys.readouterr().err
+    assert tally == FetchCounts(left=3) and "robots.txt" in capsys.readouterr().err
     assert set(site.paths()) == {"/robots.txt"} and (tmp_path / "ledger.jsonl").read_text() == ""
     with pytest.raises(Interrupted, match="the same command goes on"):
-        raise_if_left(tally, fetcher.stopped)
+        raise_if_incomplete(tally, fetcher.stopped)
     site.fault_for = lambda path, before: None
-    assert fetch(tmp_path, map(site.url, pictures))[0] == Tally(done=3)
+    assert fetch(tmp_path, map(site.url, pictures))[0] == FetchCounts(done=3)
 
 
 def test_rules_are_asked_for_once_a_day(site, tmp_path):
     clock = FakeClock()
     pictures = [site.url(path) for path in site.add_pictures(9)]
     with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
-        fetcher.fetch_pictures([Wanted(url, "list") for url in pictures[:8]])
+        fetcher.fetch_pictures([PictureItem(url, "list") for url in pictures[:8]])
         clock.seconds += 23 * 3600
-        fetcher.fetch_pictures([Wanted(pictures[8], "list")])
+        fetcher.fetch_pictures([PictureItem(pictures[8], "list")])
         assert site.paths().count("/robots.txt") == 1
         clock.seconds += 2 * 3600
         site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /")
@@ -103,13 +103,13 @@ def test_only_the_beginning_of_huge_rules_is_read(site, tmp_path):
     rules = b"User-agent: *\nDisallow: /a\n" + filler * (MAX_ROBOTS_BYTES // 100 + 10) + b"Disallow: /b\n"
     site.pages["/robots.txt"] = Reply(rules)
     site.pages["/b.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    assert fetch(tmp_path, [site.url("/a.jpg"), site.url("/b.jpg")])[0] == Tally(done=1, refused=1)
+    assert fetch(tmp_path, [site.url("/a.jpg"), site.url("/b.jpg")])[0] == FetchCounts(done=1, refused=1)
 
 
 def test_rules_without_an_end_are_read_up_to_there(site, tmp_path):
     site.add_pictures(1)
     site.fault_for = lambda path, before: "endless" if path == "/robots.txt" else None
-    assert fetch(tmp_path, [site.url("/pictures/0.jpg")], request_timeout_sec=5)[0] == Tally(done=1)
+    assert fetch(tmp_path, [site.url("/pictures/0.jpg")], request_timeout_sec=5)[0] == FetchCounts(done=1)
 
 
 def test_half_a_rule_at_the_cut_is_no_rule():

@@ -6,7 +6,7 @@ import httpcore2
 import pytest
 
 from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.records import FetchError, Wanted
+from scrapers.crawl.records import FetchError, PictureItem
 from scrapers.crawl.ssrf_guard import GuardedNetwork, PrivateAddress, check_url, is_public
 from tests.scrapers.faulty_site import Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
@@ -94,7 +94,7 @@ def test_no_connection_to_a_private_address_whatever_is_tried(site, tmp_path):
     network = SiteNetwork(site, {**NAMES, "hop.example": ["151.101.4.4"]})
     urls = [*bad, *hops, "http://hop.example/good.jpg", "http://cars.example/good.jpg"]
     with Fetcher(tmp_path, quick_politeness(allow_private=False, attempts=2), network) as fetcher:
-        tally = fetcher.fetch_pictures([Wanted(url, "list") for url in urls])
+        tally = fetcher.fetch_pictures([PictureItem(url, "list") for url in urls])
     assert set(network.connected) == {"151.101.1.1", "151.101.2.2", "151.101.4.4"}
     by_url = {line["url"]: line for line in lines_of(tmp_path)}
     # Relative redirects ("/a", "a", "//cars.example/a") stay where they are and find nothing.
@@ -143,7 +143,7 @@ def test_tls_still_checks_the_name(tmp_path):
         return Stream()
 
     with Fetcher(tmp_path, quick_politeness(attempts=1), GuardedNetwork(resolve=resolve, connect=connect)) as fetcher:
-        fetcher.fetch_pictures([Wanted("https://cars.example/a.jpg", "list")])
+        fetcher.fetch_pictures([PictureItem("https://cars.example/a.jpg", "list")])
     assert names == [("cars.example", True, "CERT_REQUIRED")]
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import Interrupted
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.loop_thread import AT_ONCE_SEC, GRACE_SEC
-from scrapers.crawl.records import Wanted
+from scrapers.crawl.records import PictureItem
 from tests.commands import python_at_work, wait_until
 from tests.scrapers.faulty_site import quick_politeness
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.scrapers.faulty_site import quick_politeness
 from harness.cli import run_command
 from scrapers.crawl.fetch import Fetcher
-from scrapers.crawl.records import Wanted
+from scrapers.crawl.records import PictureItem
 
 folder = Path(sys.argv[1])
 
@@ -29,7 +29,7 @@ def hang(*_):
     time.sleep(600)
 
 def wanted(url):
-    return Wanted(url, "list")
+    return PictureItem(url, "list")
 
 def crawl():
     url, source = None, wanted
@@ -90,7 +90,7 @@ def test_a_pause_that_nobody_stops_comes_to_its_end(tmp_path):
         with pytest.raises(Interrupted):
             fetcher.pause(600)
         with pytest.raises(Interrupted):
-            fetcher.fetch_pictures([Wanted("http://127.0.0.1:1/a.jpg", "list")])
+            fetcher.fetch_pictures([PictureItem("http://127.0.0.1:1/a.jpg", "list")])
 
 
 def test_a_ledger_that_is_closed_is_no_file_of_anybody(tmp_path: Path):

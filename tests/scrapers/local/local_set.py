@@ -12,7 +12,7 @@ from PIL import Image
 
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.politeness import Politeness
-from scrapers.crawl.records import Tally
+from scrapers.crawl.records import FetchCounts
 from tests.harness.pictures import encoded
 
 NOBODY = Politeness.model_validate({"contact": "nobody@localhost.invalid"})
@@ -29,7 +29,7 @@ class LocalSet:
     def pictures(self) -> PictureSet:
         return PictureSet(self.folder, NOBODY)
 
-    def take(self, import_from: Callable[..., Tally], path: Path, **options: Any) -> Tally:
+    def take(self, import_from: Callable[..., FetchCounts], path: Path, **options: Any) -> FetchCounts:
         with self.pictures() as held:
             return import_from(path, held, **options)
 

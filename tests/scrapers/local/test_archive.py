@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import Interrupted, UserError
 from scrapers.local.archive import import_archive
-from scrapers.local.importer import Member, Reading
+from scrapers.local.importer import ImportOptions, Member
 from tests.scrapers.local.local_set import GOOD, SEED_NAME, a_picture, tar_of, zip_of
 
 
@@ -58,7 +58,7 @@ def test_an_archive_is_read_as_a_folder_is(local, tmp_path, capsys):
 def test_how_an_archive_is_read_can_be_said(local, tmp_path):
     names = ["train/1.jpg", "rejected/2.jpg"]
     path = zip_of(tmp_path / "a.zip", *[(name, a_picture(k)) for k, name in enumerate(names)])
-    local.take(import_archive, path, reading=Reading("classes", ignore=[]))
+    local.take(import_archive, path, reading=ImportOptions("classes", ignore=[]))
     assert {name: line["class"] for name, line in local.last.items()} == {names[0]: "train", names[1]: "rejected"}
 
 
@@ -81,7 +81,7 @@ def test_a_dump_s_file_names_are_read(local, tmp_path):
 
 def test_of_a_dump_in_folders_the_make_is_the_class_when_asked_for(local, tmp_path):
     members = [(f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))]
-    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), reading=Reading(always_make=True))
+    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), reading=ImportOptions(always_make=True))
     assert {line["class"] for line in local.lines} == {"Audi"}
 
 

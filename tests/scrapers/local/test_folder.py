@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness.errors import Interrupted, UserError
-from scrapers.crawl.records import Tally
+from scrapers.crawl.records import FetchCounts
 from scrapers.local import importer
 from scrapers.local.folder import import_folder
 from tests.scrapers.local.local_set import a_picture, write_pictures
@@ -91,9 +91,9 @@ def test_again_after_a_file_changed_and_one_came(local, pictures):
     local.take(import_folder, pictures)
     (pictures / "audi" / "1.jpg").write_bytes(a_picture(11))
     (pictures / "bmw" / "4.jpg").write_bytes(a_picture(12))
-    assert local.take(import_folder, pictures) == Tally(done=2, skipped=2)
+    assert local.take(import_folder, pictures) == FetchCounts(done=2, skipped=2)
     assert len(local.files) == 5
-    assert local.take(import_folder, pictures) == Tally(skipped=4)
+    assert local.take(import_folder, pictures) == FetchCounts(skipped=4)
 
 
 def test_a_file_that_was_no_picture_and_became_one(local, pictures):
@@ -109,7 +109,7 @@ def test_a_picture_whose_source_became_no_picture_keeps_what_is_known_of_it(loca
     local.take(import_folder, pictures)
     (pictures / "audi" / "1.jpg").write_bytes(b"<html>moved")
     for _ in range(2):
-        assert local.take(import_folder, pictures) == Tally(refused=1, skipped=2)
+        assert local.take(import_folder, pictures) == FetchCounts(refused=1, skipped=2)
     kept, refused = local.last["audi/1.jpg"], local.last["audi/1.jpg@refused"]
     assert (kept["class"], kept["status"], refused["status"]) == ("audi", "done", "refused") and len(local.lines) == 4
 

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import UserError
 from scrapers.crawl.page_text import READING
-from scrapers.crawl.records import FetchError, HostStopped, Wanted
+from scrapers.crawl.records import FetchError, HostStopped, PictureItem
 from scrapers.sites.car_connection import CarConnection
 from scrapers.sites.source import PageChanged
 from tests.scrapers.sites.static_pages import CAR_PAGES, StaticPages, page_text
@@ -52,7 +52,7 @@ def test_makes_models_years_specifications_and_photos():
         "body_style": "Convertible",
     }
     page = f"{SITE}/photos/audi_a5_2013"
-    assert wanted[0] == Wanted(wanted[0].url, "car_connection", page, "Audi", specs, title=title)
+    assert wanted[0] == PictureItem(wanted[0].url, "car_connection", page, "Audi", specs, title=title)
     assert source.unread == []
 
 
@@ -103,7 +103,7 @@ def test_pictures_are_found_while_they_are_wanted():
 
 
 @pytest.mark.parametrize(
-    ("page", "looked_for"),
+    ("page", "expected"),
     [
         ("new_cars", "a.add-zip"),
         ("make_new_audi", "div.name a"),
@@ -112,13 +112,13 @@ def test_pictures_are_found_while_they_are_wanted():
         ("specifications_audi_a5_2013", "specs-set-item"),
     ],
 )
-def test_a_page_of_another_shape_is_named_with_what_was_looked_for(page, looked_for):
+def test_a_page_of_another_shape_is_named_with_what_was_looked_for(page, expected):
     pages = audi_pages(**{page: "<html><body><h1>All new!</h1><a href='/make/new,audi'>Audi</a></body></html>"})
     del pages.table[f"{SITE}/photos/audi_a5_2014"]
     (path,) = (path for path, name in CAR_PAGES.items() if name.replace("-", "_") == page)
     with pytest.raises(PageChanged, match=f"^{SITE}{path}.*shape has probably changed") as raised:
         walk(pages)
-    assert looked_for in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_one_odd_page_among_good_ones_is_told_and_passed_over(capsys):

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from harness.errors import UserError
-from scrapers.crawl.records import Wanted
+from scrapers.crawl.records import PictureItem
 from scrapers.sites.commons import API, Commons
 from scrapers.sites.source import PageChanged, html_to_text
 from tests.scrapers.sites.static_pages import SameAnswer, StaticPages
@@ -70,7 +70,7 @@ def test_licence_author_title_and_page_are_kept():
         "Artist": '<a href="//commons.example/wiki/User:Jane" title="User:Jane">Jane  <b>Doe</b></a>\n',
     }
     assert find(FakeApi(response(a_file("Audi e-tron GT (2018) v1.2.jpg", 4000, "image/jpeg", **about)))) == [
-        Wanted(
+        PictureItem(
             "https://upload.example/thumb/960px-Audi_e-tron_GT_(2018)_v1.2.jpg",  # without utm_source
             "commons",
             page="https://commons.example/wiki/File:Audi_e-tron_GT_(2018)_v1.2.jpg",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.errors import UserError
-from scrapers.crawl.records import FetchError, Wanted
+from scrapers.crawl.records import FetchError, PictureItem
 from scrapers.sites.search import KEY_VARIABLE, Search
 from scrapers.sites.source import PageChanged
 from tests.refusals import refused
@@ -34,7 +34,7 @@ def results(*found: dict) -> str:
 def test_what_a_service_finds():
     pages = SameAnswer(results(CAR, {"title": "no picture", "properties": {}}))
     wanted = list(Search(["concept car", "show car"], per_term=20).find(pages))
-    one = Wanted(
+    one = PictureItem(
         "https://magazine.example/car.jpg", "search", page="https://magazine.example/show-car", title="A show car"
     )
     assert wanted == [one, one]  # the fetcher asks for an address once

@@ -3,22 +3,22 @@
 import pytest
 
 from harness.errors import UserError
-from scrapers.crawl.records import Wanted
-from scrapers.sites.url_list import AddressList
+from scrapers.crawl.records import PictureItem
+from scrapers.sites.url_list import UrlList
 from tests.scrapers.sites.static_pages import StaticPages
 
 
-def wanted_of(tmp_path, text: str, name: str = "list.txt") -> list[Wanted]:
+def wanted_of(tmp_path, text: str, name: str = "list.txt") -> list[PictureItem]:
     path = tmp_path / name
     path.write_bytes(text.encode("utf-8"))
-    return list(AddressList(path).find(StaticPages({})))
+    return list(UrlList(path).find(StaticPages({})))
 
 
 def test_one_address_a_line(tmp_path):
     text = "\ufeff# concept cars\n\n  https://a.example/1.jpg  \r\nhttp://b.example/x,y?z=1#2\n   # another\n"
     assert wanted_of(tmp_path, text) == [
-        Wanted("https://a.example/1.jpg", "list"),
-        Wanted("http://b.example/x,y?z=1#2", "list"),
+        PictureItem("https://a.example/1.jpg", "list"),
+        PictureItem("http://b.example/x,y?z=1#2", "list"),
     ]
 
 
@@ -29,7 +29,7 @@ def test_a_table_with_classes_and_licences(tmp_path):
         ",https://a.example/2.jpg,,,,\n"
     )
     assert wanted_of(tmp_path, text, "list.csv") == [
-        Wanted(
+        PictureItem(
             "https://a.example/1.jpg",
             "list",
             page="https://a.example/",
@@ -38,7 +38,7 @@ def test_a_table_with_classes_and_licences(tmp_path):
             author="Jane",
             title='A "show" car',
         ),
-        Wanted("https://a.example/2.jpg", "list"),
+        PictureItem("https://a.example/2.jpg", "list"),
     ]
 
 
@@ -65,7 +65,7 @@ def test_a_table_that_a_spreadsheet_wrote(tmp_path, delimiter, encoding):
     rows = [["url", "class", "author"], ["https://a.example/1.jpg", "audi", "'=Jos\u00e9"], ["https://a.example/2.jpg"]]
     path = tmp_path / "list.csv"
     path.write_bytes("\r\n".join(delimiter.join(row) for row in rows).encode(encoding))
-    found = [(one.class_name, one.author) for one in AddressList(path).wanted]
+    found = [(one.class_name, one.author) for one in UrlList(path).wanted]
     assert found == [("audi", "=Jos\u00e9"), (None, None)]
 
 
@@ -81,4 +81,4 @@ def test_no_list(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match="^SRC: "):
-        AddressList(path)
+        UrlList(path)
