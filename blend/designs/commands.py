@@ -8,7 +8,7 @@ import numpy as np
 from blend.designs.design_set import SWEEP_SET, Design, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, load_parents
 from blend.encoder.model import load_encoders
-from blend.generator.dial import draw_designs, setting_at
+from blend.generator.dial import DialPath, dial_position, draw_designs
 from blend.generator.input_pictures import load_held_out
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator, load_generator
@@ -18,11 +18,11 @@ from blend.measures.class_kept import brand_kept_figures
 from blend.measures.measures import Measures, load_measures
 from blend.measures.sweep import (
     INTENSITIES,
-    asked_figures,
     draw_sweep,
     equal_futurism_figures,
     reader_scale,
     sweep_figures,
+    target_figures,
 )
 from harness.config.experiment import Config, finetune_config
 from harness.features import load_reader
@@ -56,7 +56,7 @@ def measure_command(config: Config) -> Path:
     """
     generator = load_generator(config)
     rundir = generator.base.run
-    inverted = held_out_pairs(config, generator, for_seed=True)
+    inverted = held_out_pairs(config, generator, for_baseline=True)
     rows = list(range(min(config.blend.pairs, len(inverted.ordinary), len(inverted.concept))))
     request = {
         "kind": "sweep",
@@ -81,19 +81,18 @@ def measure_command(config: Config) -> Path:
 def _figures(
     config: Config, generator: StyledGenerator, measures: Measures, inverted: InvertedPairs, rows: list[int]
 ) -> dict[str, Any]:
-    pairs, seed_pairs, parents = inverted.pairs(rows, rows), inverted.seed_pairs(rows, rows), inverted.parents(rows)
-    reader = load_reader()
-    how, share = config.blend.interpolation, config.blend.latent_share
+    pairs, parents, reader = inverted.pairs(rows, rows), inverted.parents(rows), load_reader()
+    path = DialPath(generator, pairs, measures.futurism, config.blend.latent_share, config.blend.interpolation)
     held_out = [load_held_out(part.data, HELD_OUT_LIMIT) for part in (config, finetune_config(config))]
     read_score = reader_scale(reader, *(part.pictures for part in held_out))
-    sweep, brand = draw_sweep(generator, pairs, how), {}
+    sweep, brand = draw_sweep(generator, pairs, path.interpolation), {}
     if pairs.y is not None:
         brand = {"brand": brand_kept_figures(config, sweep, parents, pairs.y.numpy(), INTENSITIES)}
     figures = {
         **sweep_figures(sweep, reader, measures.futurism),
         **brand,
-        **asked_figures(generator, pairs, measures.futurism, read_score, share, how),
-        "equal_futurism": equal_futurism_figures(generator, pairs, seed_pairs, parents, reader, share, how),
+        **target_figures(path, read_score),
+        "equal_futurism": equal_futurism_figures(path, inverted.baseline_pairs(rows, rows), parents, reader),
     }
     return annotate_figures(figures, [part.note for part in held_out])
 
@@ -108,15 +107,15 @@ def _save_sweep(
     rows: list[int],
 ) -> None:
     """The first pairs at all intensities as a set of designs, with a moving picture of them."""
-    some, how = inverted.pairs(rows, rows), config.blend.interpolation
-    sweep = draw_sweep(generator, some, how)
+    some, interpolation = inverted.pairs(rows, rows), config.blend.interpolation
+    sweep = draw_sweep(generator, some, interpolation)
     names = inverted.ordinary.names, inverted.concept.names
-    designs = [Design(setting_at(t), t, names[0][k], names[1][k]) for k in rows for t in INTENSITIES]
+    designs = [Design(dial_position(t), t, names[0][k], names[1][k]) for k in rows for t in INTENSITIES]
     parents = np.repeat(inverted.parents(rows), len(INTENSITIES), axis=0)
     flat = sweep.reshape(-1, *sweep.shape[2:])
     save_designs(folder, request, designs, flat, measures.of(flat, parents), len(INTENSITIES))
     frames = [
-        picture_grid(draw_designs(generator, some, [setting_at(float(t))] * len(some), how), MOVIE_COLUMNS)
+        picture_grid(draw_designs(generator, some, [dial_position(float(t))] * len(some), interpolation), MOVIE_COLUMNS)
         for t in np.linspace(0, 1, MOVIE_FRAMES)
     ]
     save_sweep_webp(folder / "sweep.webp", np.stack(frames), MOVIE_WIDTH_PX)

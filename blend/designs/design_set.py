@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from blend.generator.dial import Setting
+from blend.generator.dial import DialPosition
 from harness.images.decode import TEXT_KEY, picture_grid, save_png
 from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers, remove_folder, sync_folder
 from harness.storage.cache import key_sha256
@@ -24,14 +24,14 @@ SWEEP_SET = "sweep"  # what `make measure` leaves
 
 @dataclass(frozen=True)
 class Design:
-    """Where a design comes from. `seed`: of a car without parents. `asked_futurism`: what it was solved for."""
+    """Where a design comes from. `seed`: of a car without parents. `target_futurism`: the score it was solved for."""
 
-    setting: Setting
+    position: DialPosition
     intensity: float | None
     ordinary: str | None = None
     concept: str | None = None
     seed: int | None = None
-    asked_futurism: float | None = None
+    target_futurism: float | None = None
 
     def row(self, file: str, measures: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -40,9 +40,9 @@ class Design:
             "concept": self.concept,
             "seed": self.seed,
             "intensity": self.intensity,
-            "latent_weight": round(self.setting.weight, 4),
-            "style": self.setting.style,
-            "asked_futurism": self.asked_futurism,
+            "latent_weight": round(self.position.latent_weight, 4),
+            "style": self.position.style,
+            "asked_futurism": self.target_futurism,
             **measures,
         }
 

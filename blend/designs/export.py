@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blend.designs.design_recipe import DesignRecipe
 from blend.designs.session import DesignSession, open_session, picture_sha256
-from blend.generator.dial import Pairs, Setting, draw_designs
+from blend.generator.dial import DialPosition, LatentPairs, draw_designs
 from harness.errors import UserError
 from harness.files import open_file
 from harness.images.decode import TEXT_KEY, encode_png, has_png_text, read_png_text
@@ -29,7 +29,7 @@ MAX_FILE_MB = 20
 Dial = Annotated[float, Field(ge=0, le=1)]
 
 
-class DesignSetting(BaseModel):
+class KeptPosition(BaseModel):
     latent_weight: Dial
     style: Dial
 
@@ -43,7 +43,7 @@ class DesignLatents(BaseModel):
 class Design(BaseModel):
     """What a picture is drawn again from; `class` is checked with the run's classes."""
 
-    setting: DesignSetting
+    setting: KeptPosition
     interpolation: Literal["linear", "slerp"]
     latents: DesignLatents
 
@@ -61,7 +61,7 @@ def design_document(
         "run": session.generator.base.name,
         "generators": session.generator.sha256s,
         "recipe": recipe.to_query(),
-        "setting": {"latent_weight": drawn.setting.weight, "style": drawn.setting.style},
+        "setting": {"latent_weight": drawn.position.latent_weight, "style": drawn.position.style},
         "interpolation": session.config.blend.interpolation,
         "latents": {key: _numbers(getattr(pairs, key)) for key in ("ordinary", "restyled", "concept")},
         "class": None if pairs.y is None else pairs.y[0].tolist(),
@@ -88,8 +88,8 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
         ordinary, concept, restyled = (_tensor(latents[key], space) for key in ("ordinary", "concept", "restyled"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"design: is not whole ({type(error).__name__}: {error}); export it anew") from error
-    pairs = Pairs(ordinary, concept, y, restyled)  # type: ignore[arg-type]
-    drawn = Setting(float(setting["latent_weight"]), float(setting["style"]))
+    pairs = LatentPairs(ordinary, concept, y, restyled)  # type: ignore[arg-type]
+    drawn = DialPosition(float(setting["latent_weight"]), float(setting["style"]))
     with one_thread():
         return draw_designs(session.generator, pairs, [drawn], document["interpolation"])[0]
 

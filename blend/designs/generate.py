@@ -15,7 +15,7 @@ import numpy as np
 from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, invert_pairs, load_parents
 from blend.designs.seeds import DESIGN_SEEDS
-from blend.generator.dial import Pairs, Setting, draw_designs, out_of_reach, setting_at, solve
+from blend.generator.dial import DialPath, DialPosition, LatentPairs, dial_position, draw_designs, out_of_reach
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
 from harness.config.experiment import Config
@@ -56,19 +56,19 @@ class Request:
 class ResolvedRequest:
     """A request with its parents found: one entry a design."""
 
-    pairs: Pairs
+    pairs: LatentPairs
     designs: list[Design]  # settings are stand-ins where a futurism is asked for
     names: list[str]
     parents: np.ndarray | None  # uint8 (N, H, W, 3): the ordinary parent of each design
     facts: dict[str, Any]
     columns: int | None
 
-    def take(self, found: dict[int, Setting], futurism: float) -> "ResolvedRequest":
+    def take(self, found: dict[int, DialPosition], futurism: float) -> "ResolvedRequest":
         """The designs that can have this futurism, each at the setting where it has it."""
         rows = list(found)
         designs = [
-            replace(self.designs[row], setting=setting, intensity=None, asked_futurism=futurism)
-            for row, setting in found.items()
+            replace(self.designs[row], position=position, intensity=None, target_futurism=futurism)
+            for row, position in found.items()
         ]
         names, parents = [self.names[row] for row in rows], None if self.parents is None else self.parents[rows]
         columns = self.columns if len(rows) == len(self.designs) else None
@@ -94,16 +94,16 @@ def blend_command(config: Config, request: Request) -> Path:
     if request.name and holds_another(folder, facts):
         raise UserError(f"name: found {name!r}, which holds other designs, allowed a new name; or move {folder} away")
     measures = load_measures(config, generator)
-    how = config.blend.interpolation
+    interpolation = config.blend.interpolation
     if request.futurism is not None:
-        wanted = np.full(len(asked.designs), request.futurism)
-        solved = solve(generator, asked.pairs, wanted, measures.futurism, config.blend.latent_share, how)
-        if missing := out_of_reach(solved, request.futurism, asked.names):
-            head = f"futurism {request.futurism:g}: within reach of {len(solved.found)} of {len(wanted)}; not of"
-            log("\n  ".join([head, *missing]))
-        asked = asked.take(solved.found, request.futurism)
+        path = DialPath(generator, asked.pairs, measures.futurism, config.blend.latent_share, interpolation)
+        solutions = path.solve(np.full(len(asked.designs), request.futurism))
+        if missing := out_of_reach(solutions, request.futurism, asked.names):
+            reached = f"{len(solutions.found)} of {len(asked.names)} pairs reach it"
+            log("\n  ".join([f"futurism {request.futurism:g}: {reached}; these do not:", *missing]))
+        asked = asked.take(solutions.found, request.futurism)
     designs = asked.designs
-    pictures = draw_designs(generator, asked.pairs, [design.setting for design in designs], how)
+    pictures = draw_designs(generator, asked.pairs, [design.position for design in designs], interpolation)
     save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)
     if request.range:
         save_sweep_webp(folder / "sweep.webp", pictures)
@@ -143,9 +143,9 @@ def _completed(config: Config, request: Request) -> Request:
     return replace(request, intensity=config.blend.intensity, style=style)
 
 
-def _setting(request: Request, intensity: float | None = None) -> Setting:
+def _position(request: Request, intensity: float | None = None) -> DialPosition:
     asked = request.intensity if intensity is None else intensity
-    return Setting(0.0, 0.0) if asked is None else setting_at(asked, request.style)
+    return DialPosition(0.0, 0.0) if asked is None else dial_position(asked, request.style)
 
 
 # ---- with parents ----
@@ -161,7 +161,7 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Res
         start, end, count = request.range
         intensities = list(np.linspace(start, end, count).round(6).tolist())
     designs = [
-        Design(_setting(request, t), t, inverted.ordinary.names[a], inverted.concept.names[b])
+        Design(_position(request, t), t, inverted.ordinary.names[a], inverted.concept.names[b])
         for a, b in rows
         for t in intensities
     ]
@@ -196,12 +196,12 @@ def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     seeds = list(request.seeds or ())
     label = label_of(generator, request.label)
     z, y = generator.draw_by_seed(DESIGN_SEEDS, seeds, label)
-    designs = [Design(_setting(request), request.intensity, seed=seed) for seed in seeds]
+    designs = [Design(_position(request), request.intensity, seed=seed) for seed in seeds]
     # What a design is compared with is the same latent as the base run draws it.
     parents = generator.draw(z, 0.0, y)
     columns = max(1, round(len(seeds) ** 0.5))
     return ResolvedRequest(
-        Pairs(z, None, y),
+        LatentPairs(z, None, y),
         designs,
         [f"seed {seed}" for seed in seeds],
         parents,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from blend.designs.seeds import DESIGN_SEEDS
 from blend.encoder.model import Encoders, load_encoders
-from blend.generator.dial import Pairs
+from blend.generator.dial import LatentPairs
 from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator, label_of
@@ -58,17 +58,17 @@ class InvertedPairs:
     concept: Inversions
     tuned_share: float
 
-    def pairs(self, first: list[int], second: list[int]) -> Pairs:
+    def pairs(self, first: list[int], second: list[int]) -> LatentPairs:
         """Ordinary cars `first` with concept cars `second`, row by row."""
         z, y = self.ordinary.z[first], self.ordinary.y
         restyled = None if self.redrawn is None else torch.lerp(z, self.redrawn.z[first], self.tuned_share)
-        return Pairs(z, self.concept.z[second], None if y is None else y[first], restyled)
+        return LatentPairs(z, self.concept.z[second], None if y is None else y[first], restyled)
 
-    def seed_pairs(self, first: list[int], second: list[int]) -> Pairs:
+    def baseline_pairs(self, first: list[int], second: list[int]) -> LatentPairs:
         """The same as the first seed has them: inverted in the fine-tuned generator, its only one."""
         assert self.redrawn is not None
         y = self.redrawn.y
-        return Pairs(self.redrawn.z[first], self.concept.z[second], None if y is None else y[first])
+        return LatentPairs(self.redrawn.z[first], self.concept.z[second], None if y is None else y[first])
 
     def parents(self, first: list[int]) -> np.ndarray:
         """The ordinary parents' pictures, uint8 (N, H, W, 3)."""
@@ -88,12 +88,12 @@ def load_parents(config: Config, generator: StyledGenerator, source: Path, label
 
 
 def invert_pairs(
-    config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents, for_seed: bool = False
+    config: Config, generator: StyledGenerator, ordinary: Parents, concept: Parents, for_baseline: bool = False
 ) -> InvertedPairs:
-    """Latents of both sets of parents, found anew or on disk. `for_seed`: with all that `seed_pairs` needs."""
+    """Latents of both sets of parents, found anew or on disk. `for_baseline`: with all that `baseline_pairs` needs."""
     encoders = load_encoders(config, generator)
     found = invert_parents(config, generator, encoders, ordinary, "ordinary")
-    redraws = for_seed or config.blend.tuned_share > 0
+    redraws = for_baseline or config.blend.tuned_share > 0
     return InvertedPairs(
         found,
         invert_parents(config, generator, encoders, ordinary, "ordinary", start=found) if redraws else None,
@@ -102,11 +102,11 @@ def invert_pairs(
     )
 
 
-def held_out_pairs(config: Config, generator: StyledGenerator, for_seed: bool = False) -> InvertedPairs:
-    """The pictures of both sets that measures are taken on, `inversion.count` of each; `for_seed` as above."""
+def held_out_pairs(config: Config, generator: StyledGenerator, for_baseline: bool = False) -> InvertedPairs:
+    """The pictures of both sets that measures are taken on, `inversion.count` of each; `for_baseline` as above."""
     count = config.inversion.count
     sets = load_held_out(config.data, count), load_held_out(finetune_config(config).data, count)
-    return invert_pairs(config, generator, *sets, for_seed)
+    return invert_pairs(config, generator, *sets, for_baseline)
 
 
 # ---- one by one -------------------------------------------------------------------------------------------------

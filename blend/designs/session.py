@@ -16,7 +16,7 @@ from torch import Tensor
 from blend.designs.design_recipe import DesignRecipe, Parent
 from blend.designs.parents import InvertedParent, ParentStore
 from blend.encoder.model import Encoders, encoder_folder, load_encoders
-from blend.generator.dial import Pairs, Scan, Setting, draw_designs, scan_path, setting_at, solve
+from blend.generator.dial import DialPath, DialPosition, LatentPairs, dial_position, draw_designs
 from blend.generator.input_pictures import read_pictures
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator, load_generator
@@ -28,7 +28,7 @@ from harness.storage.lru import LruCache
 from harness.storage.rundir import RunDir
 
 SWEEP_POINTS = 11
-SCANS_IN_MEMORY = 64
+PATHS_IN_MEMORY = 64
 
 
 class NeedsParent(Exception):
@@ -41,11 +41,11 @@ class NeedsParent(Exception):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A design. `reach`: lowest and highest futurism of these parents, where a futurism was asked for."""
+    """A design. `score_range`: lowest and highest futurism of these parents, where a futurism was asked for."""
 
     picture: np.ndarray
-    setting: Setting
-    reach: tuple[float, float] | None = None
+    position: DialPosition
+    score_range: tuple[float, float] | None = None
 
 
 class DesignSession:
@@ -59,7 +59,7 @@ class DesignSession:
         self.config, self.generator, self.lacking = config, generator, lacking
         self.parent_store = ParentStore(config, generator, encoders)
         self.measures: Measures | None = None
-        self._scans: LruCache[str, Scan] = LruCache(SCANS_IN_MEMORY)
+        self._paths: LruCache[str, DialPath] = LruCache(PATHS_IN_MEMORY)
         self._measures_lock = threading.Lock()
 
     # ---- getting ready ----
@@ -85,12 +85,12 @@ class DesignSession:
 
     # ---- designs ----
 
-    def pairs(self, recipe: DesignRecipe) -> Pairs:
+    def pairs(self, recipe: DesignRecipe) -> LatentPairs:
         """The latents of a recipe, one row. NeedsParent for one that is not inverted yet."""
-        how, latents = self.config.blend.interpolation, self.generator.latents
+        interpolation, latents = self.config.blend.interpolation, self.generator.latents
 
         def mixed(found: list[Tensor], shares: list[float]) -> Tensor:
-            return latents.truncate(latents.average(found, shares, how), recipe.truncation)
+            return latents.truncate(latents.average(found, shares, interpolation), recipe.truncation)
 
         ordinary = [
             (self._inverted_parent("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary
@@ -101,7 +101,7 @@ class DesignSession:
         if concept:
             second = mixed([found.z for found, _ in concept], [share for _, share in concept])
         heaviest = max(ordinary, key=lambda each: each[1])[0]
-        return Pairs(
+        return LatentPairs(
             mixed([found.z for found, _ in ordinary], shares),
             second,
             heaviest.y,
@@ -117,46 +117,46 @@ class DesignSession:
     def draw(self, recipe: DesignRecipe) -> Drawn:
         with one_thread():
             pairs = self.pairs(recipe)
-            setting, reach = self._setting(recipe, pairs)
-            picture = draw_designs(self.generator, pairs, [setting], self.config.blend.interpolation)[0]
-        return Drawn(picture, setting, reach)
+            score_range = None
+            if recipe.futurism is None:
+                position = self._position_at(recipe.intensity, recipe.style)
+            else:
+                position, score_range = self._solved(recipe, recipe.futurism)
+            picture = draw_designs(self.generator, pairs, [position], self.config.blend.interpolation)[0]
+        return Drawn(picture, position, score_range)
 
     def sweep(self, recipe: DesignRecipe, points: int = SWEEP_POINTS) -> tuple[list[float], np.ndarray]:
         """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows, or stays as set."""
         places = np.linspace(0, 1, points).round(4).tolist()
         with one_thread():
-            pairs, how = self.pairs(recipe), self.config.blend.interpolation
-            settings = [self._setting_at(place, recipe.style) for place in places]
-            return places, np.stack([draw_designs(self.generator, pairs, [one], how)[0] for one in settings])
+            pairs, interpolation = self.pairs(recipe), self.config.blend.interpolation
+            positions = [self._position_at(place, recipe.style) for place in places]
+            return places, np.stack([draw_designs(self.generator, pairs, [one], interpolation)[0] for one in positions])
 
     def futurism(self, pictures: np.ndarray) -> list[float] | None:
         """Of uint8 (N, H, W, 3); None without measures (or as long as they are not opened)."""
         with one_thread():
             return None if self.measures is None else self.measures.futurism(pictures).tolist()
 
-    def _setting(self, recipe: DesignRecipe, pairs: Pairs) -> tuple[Setting, tuple[float, float] | None]:
-        if recipe.futurism is not None:
-            return self._solved(recipe, pairs, recipe.futurism)
-        return self._setting_at(recipe.intensity, recipe.style), None
+    def _position_at(self, intensity: float, style: float | None) -> DialPosition:
+        return dial_position(intensity, style if self.generator.tuned else 0.0)
 
-    def _setting_at(self, intensity: float, style: float | None) -> Setting:
-        return setting_at(intensity, style if self.generator.tuned else 0.0)
-
-    def _solved(self, recipe: DesignRecipe, pairs: Pairs, asked: float) -> tuple[Setting, tuple[float, float]]:
-        """Where the futurism asked for is, or the nearest that these parents have."""
+    def _solved(self, recipe: DesignRecipe, target: float) -> tuple[DialPosition, tuple[float, float]]:
+        """The position with this futurism, or with the nearest that these parents reach."""
         measures = self.open_measures()
         if measures is None or self.generator.tuned is None:
             raise UserError(self.lacking.get("measures") or self.lacking["finetune"])
-        share, how = self.config.blend.latent_share, self.config.blend.interpolation
         key = replace(recipe, intensity=0.0, style=None, futurism=None).sha256
-        scan = self._scans.get(key)
-        if scan is None:
-            scan = scan_path(self.generator, pairs, measures.futurism, share, how)
-            self._scans.keep(key, scan)
-        low, high = float(scan.table.min()), float(scan.table.max())
-        wanted = np.array([min(max(asked, low), high)])
-        found = solve(self.generator, pairs, wanted, measures.futurism, share, how, scan).settings[0]
-        assert found is not None, (low, high, wanted)  # the scan goes from its lowest to its highest score
+        path = self._paths.get(key)
+        if path is None:
+            settings = self.config.blend
+            path = DialPath(
+                self.generator, self.pairs(recipe), measures.futurism, settings.latent_share, settings.interpolation
+            )
+            self._paths.keep(key, path)
+        low, high = float(path.scores.min()), float(path.scores.max())
+        found = path.solve(np.array([min(max(target, low), high)])).positions[0]
+        assert found is not None, (low, high, target)  # the path goes from its lowest to its highest score
         return found, (low, high)
 
     # ---- figures ----

@@ -130,10 +130,10 @@ class Studio:
             futurism = self.ready().futurism(drawn.picture[None])
             return {
                 "picture": picture_jpeg_uri(drawn.picture, LARGE_PX),
-                "intensity": round(drawn.setting.weight, 4),
-                "style": drawn.setting.style,
+                "intensity": round(drawn.position.latent_weight, 4),
+                "style": drawn.position.style,
                 "futurism": None if futurism is None else round(futurism[0], 1),
-                "reach": None if drawn.reach is None else [round(value, 1) for value in drawn.reach],
+                "reach": None if drawn.score_range is None else [round(value, 1) for value in drawn.score_range],
             }
 
         return self._answer("draw", recipe, make)

@@ -9,13 +9,13 @@ from PIL import Image
 
 import blend.designs.design_set
 from blend.designs.design_set import Design, is_made, read_designs, save_designs
-from blend.generator.dial import Setting
+from blend.generator.dial import DialPosition
 
 REQUEST = {"kind": "pairs", "generators": {"base": "a", "tuned": "b"}, "range": (0.0, 1.0, 2)}
 
 
 def some_designs(count: int = 3):
-    designs = [Design(Setting(0.5, 0.4), 0.5, f"o{k}.jpg", "c.jpg") for k in range(count)]
+    designs = [Design(DialPosition(0.5, 0.4), 0.5, f"o{k}.jpg", "c.jpg") for k in range(count)]
     pictures = np.random.default_rng(0).integers(0, 255, (count, 4, 6, 3), dtype=np.uint8)
     measures = [{"futurism": 10.0 * k, "identity": 90.0, "novelty": {"verdict": "PASS"}} for k in range(count)]
     return designs, pictures, measures

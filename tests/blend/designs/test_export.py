@@ -101,7 +101,7 @@ def test_a_futurism_that_is_asked_for_is_reached_or_the_nearest_is_drawn(run_fol
     measures = session.open_measures()
     assert measures is not None
     pair = (Parent("seed-3"),), (Parent("seed-5"),)
-    reach = session.draw(DesignRecipe(*pair, futurism=0.0)).reach
+    reach = session.draw(DesignRecipe(*pair, futurism=0.0)).score_range
     assert reach is not None and reach[0] < reach[1]
     for asked in (reach[0] - 50, sum(reach) / 2, reach[1] + 50):
         drawn = session.draw(DesignRecipe(*pair, futurism=asked))

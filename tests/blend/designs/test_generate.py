@@ -121,7 +121,7 @@ def test_pairs_within_reach_are_drawn_and_the_others_told(config, capsys):
     rows = read_designs(blend_command(config, Request(*parents, futurism=highest)))
     assert 0 < len(rows) < 6 and {row["asked_futurism"] for row in rows} == {highest}
     said = capsys.readouterr().err
-    assert f"within reach of {len(rows)} of 6" in said and said.count("out of reach, ") == 6 - len(rows)
+    assert f"{len(rows)} of 6 pairs reach it" in said and said.count("out of reach, ") == 6 - len(rows)
     drawn = {f"{row['ordinary']} with {row['concept']}" for row in rows}
     assert not any(name in said for name in drawn)
 

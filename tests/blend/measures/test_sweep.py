@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from blend.generator.dial import Pairs
-from blend.measures.sweep import INTENSITIES, asked_figures, equal_futurism_figures, reader_scale, sweep_figures
+from blend.generator.dial import DialPath, LatentPairs
+from blend.measures.sweep import INTENSITIES, equal_futurism_figures, reader_scale, sweep_figures, target_figures
 from harness.runtime.latent_space import LatentSpace
 
 
@@ -21,14 +21,18 @@ class Reads:
         return values | {"car_score": np.ones(len(levels)), "paint_saturation": np.ones(len(levels))}
 
 
-class RandomStreams:
-    """Futurism is the style, hue and yaw follow the latent's two numbers."""
+class StandIn:
+    """A generator: futurism is the style, hue and yaw follow the latent's two numbers."""
 
     height, width, latents = 1, 1, LatentSpace(2)
 
     def draw(self, z, style, y=None):
         levels = np.stack([np.full(len(z), 100 * style), *(100 * z.numpy()).T], 1)
         return levels.round().clip(0, 255).astype(np.uint8)[:, None, None, :]
+
+
+def path_of(pairs, score):
+    return DialPath(StandIn(), pairs, score, 0.25, "linear")  # type: ignore[arg-type]
 
 
 def futurism(pictures):
@@ -52,19 +56,19 @@ def test_ranks_and_rise():
 
 
 def test_misses_count_designs_that_could_be_solved():
-    pairs = Pairs(torch.zeros(4, 2), torch.zeros(4, 2))
-    figures = asked_figures(RandomStreams(), pairs, futurism, lambda p: futurism(p) + 5, 0.25, "linear")  # type: ignore[arg-type]
+    pairs = LatentPairs(torch.zeros(4, 2), torch.zeros(4, 2))
+    figures = target_figures(path_of(pairs, futurism), lambda p: futurism(p) + 5)
     assert figures["futurism_miss_probe"] == 0 and figures["futurism_miss_reader"] == 5
     assert figures["futurism_asked_reachable"] == {str(asked): 4 for asked in (10, 30, 50, 70, 90)}
-    beyond = asked_figures(RandomStreams(), pairs, lambda p: futurism(p) + 200, futurism, 0.25, "linear")  # type: ignore[arg-type]
+    beyond = target_figures(path_of(pairs, lambda p: futurism(p) + 200), futurism)
     assert set(beyond["futurism_asked_reachable"].values()) == {0} and np.isnan(beyond["futurism_miss_probe"])
 
 
 def test_what_is_kept_at_equal_futurism():
     ordinary, concept = torch.tensor([[0.2, 0.1]] * 3), torch.tensor([[0.6, 0.5]] * 3)
     parents = np.array([[[[0, 20, 10]]]] * 3, np.uint8)
-    pairs = Pairs(ordinary, concept)
-    figures = equal_futurism_figures(RandomStreams(), pairs, pairs, parents, Reads(), 0.25, "linear")  # type: ignore[arg-type]
+    pairs = LatentPairs(ordinary, concept)
+    figures = equal_futurism_figures(path_of(pairs, futurism), pairs, parents, Reads())  # type: ignore[arg-type]
     assert figures["seed"]["hue_error"] == pytest.approx(0.2) and figures["seed"]["yaw_error"] == pytest.approx(20)
     assert figures["ours"]["hue_error"] == pytest.approx(0.1) and figures["ours"]["yaw_error"] == pytest.approx(10)
     assert figures["ours"]["futurism"] == figures["seed"]["futurism"] == pytest.approx(100)
