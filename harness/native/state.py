@@ -192,7 +192,7 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
         if not (folder / f"{stored}.safetensors").exists():
             if name == "discriminator":
                 raise UserError(
-                    f"{folder}: has a generator alone, and training needs a discriminator too; start from both"
+                    f"{folder}: has a generator only, and training needs a discriminator too; start from both"
                 )
             raise UserError(
                 f"{folder}: has no {stored}, which reconstruction.apply needs; start from a run that learned with it, "

@@ -1,1 +1,1 @@
-"""Drives an external StudioGAN checkout in a process and an environment of its own."""
+"""Runs an external StudioGAN checkout in its own process and environment."""

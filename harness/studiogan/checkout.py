@@ -1,6 +1,6 @@
-"""The user's own StudioGAN, 0.2.0 or 0.4.0: where it is, whether it is the right one, and how to get it.
+"""The StudioGAN checkout, 0.2.0 or 0.4.0: finding it, checking its commit, installing it.
 
-Nothing of it is kept in this repository; it runs in its own interpreter.
+This repository contains none of its code; it runs in its own interpreter.
 """
 
 import os
@@ -22,17 +22,17 @@ THIRD_PARTY = ROOT / "third_party"
 FOLDERS = {"0.2.0": "PyTorch-StudioGAN", "0.4.0": "PyTorch-StudioGAN-0.4.0"}
 DEFAULT_VENV = ROOT / ".venv-studiogan"
 
-# torchvision works only beside the torch build it was made for; === keeps pip from taking a local build of torch,
-# which sorts higher. These builds run on a CPU too.
+# torchvision only works with the torch build it was made for; === keeps pip from choosing a local build of torch, which
+# sorts higher. These builds run on a CPU too.
 PACKAGES = (
     "torch===2.13.0",
     "torchvision===0.28.0",
     "numpy>=2.0",
-    "scipy>=1.13,<1.18",  # 1.18 removes an argument of sqrtm that StudioGAN gives
+    "scipy>=1.13,<1.18",  # 1.18 removes an argument of sqrtm that StudioGAN passes
     "h5py",
     "pyyaml",
     "requests",
-    "setuptools",  # for distutils, which Python 3.12 has no more
+    "setuptools",  # for distutils, removed in Python 3.12
     "scikit-learn",
     "seaborn",
     "matplotlib",
@@ -40,15 +40,17 @@ PACKAGES = (
     "tensorboard",
     "pillow",
 )
-MODULES = ("torch", "torchvision", "h5py", "yaml", "requests", "sklearn", "seaborn", "matplotlib", "tqdm", "PIL")
-MODULES += ("tensorboard",)
+MODULES = (
+    "torch", "torchvision", "h5py", "yaml", "requests", "sklearn", "seaborn", "matplotlib", "tqdm", "PIL",
+    "tensorboard",
+)  # fmt: skip
 
 
 def find_checkout(version: str = "0.2.0") -> Path:
-    """Folder of a StudioGAN checkout at this version: $STUDIOGAN_HOME, else the one in third_party/."""
+    """Folder of the StudioGAN checkout of this version: $STUDIOGAN_HOME, or the one in third_party/."""
     home = _home(version)
     if not (home / "src" / "main.py").is_file():
-        raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `{_make(version)}`")
+        raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `{_make_command(version)}`")
     head, wanted = _output(["git", "-C", str(home), "rev-parse", "HEAD"]), COMMITS[version]
     if head != wanted:
         others = [name for name, commit in COMMITS.items() if commit == head]
@@ -71,12 +73,12 @@ def _home(version: str) -> Path:
     return Path(given).expanduser() if given else THIRD_PARTY / FOLDERS[version]
 
 
-def _make(version: str) -> str:
+def _make_command(version: str) -> str:
     return "make studiogan" if version == "0.2.0" else f"make studiogan VERSION={version}"
 
 
 def find_python() -> Path:
-    """The interpreter that runs StudioGAN: $STUDIOGAN_PYTHON, else the one in .venv-studiogan."""
+    """The interpreter that runs StudioGAN: $STUDIOGAN_PYTHON, or the one in .venv-studiogan."""
     given = os.environ.get("STUDIOGAN_PYTHON")
     python = Path(given).expanduser() if given else DEFAULT_VENV / "bin" / "python"
     if not os.access(python, os.X_OK):
@@ -85,12 +87,14 @@ def find_python() -> Path:
 
 
 def check_environment(python: Path) -> None:
-    """UserError in one line when this interpreter cannot import all that StudioGAN imports."""
+    """UserError when this interpreter cannot import the packages of StudioGAN."""
     _run([str(python), "-c", f"import {', '.join(MODULES)}"], f"STUDIOGAN_PYTHON: {python} lacks")
 
 
 def describe() -> list[str]:
-    """For `make doctor`: each version's checkout, and the interpreter; what is missing is said, nothing is raised."""
+    """For `make doctor`: one line for each version's checkout and for the interpreter, found or missing; never
+    raises.
+    """
     lines = []
     for version in COMMITS:
         try:
@@ -101,15 +105,15 @@ def describe() -> list[str]:
     code += "torch.cuda.get_device_name() if torch.cuda.is_available() else 'no CUDA device'))"
     try:
         python = find_python()
-        said = _output([str(python), "-c", code])
-        lines.append(f"interpreter: {python}, {said or 'its torch and torchvision do not fit each other'}")
+        output = _output([str(python), "-c", code])
+        lines.append(f"interpreter: {python}, {output or 'its torch and torchvision do not fit each other'}")
     except UserError as error:
         lines.append(f"interpreter: {error}")
     return lines
 
 
 def prepare(version: str = "0.2.0") -> Path:
-    """Clones StudioGAN from $STUDIOGAN_URL and makes its environment, unless they exist. Returns the checkout."""
+    """Clones StudioGAN from $STUDIOGAN_URL and creates its environment, unless they exist. Returns the checkout."""
     home = _home(version)
     if not os.environ.get("STUDIOGAN_HOME") and not home.exists():
         _clone(os.environ.get("STUDIOGAN_URL") or DEFAULT_URL, home, COMMITS[version])
@@ -133,30 +137,32 @@ def _clone(url: str, home: Path, commit: str) -> None:
 
 
 def _make_environment(folder: Path) -> None:
-    """A virtual environment with PACKAGES (about 5 GB). Safe to repeat after an interruption or another list."""
+    """A virtual environment with PACKAGES (about 5 GB). Can be repeated after an interruption or a change of the
+    list.
+    """
     complete, wanted = folder / "complete", "\n".join(PACKAGES)
     if complete.exists() and complete.read_text() == wanted:
         return
-    log(f"Making {folder} (downloads about 3 GB) ...")
+    log(f"Creating {folder} (downloads about 3 GB) ...")
     complete.unlink(missing_ok=True)
-    _run([sys.executable, "-m", "venv", str(folder)], f"{folder}: cannot make a virtual environment")
+    _run([sys.executable, "-m", "venv", str(folder)], f"{folder}: cannot create a virtual environment")
     _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES], f"{folder}: cannot install")
     complete.write_text(wanted)
 
 
 def _run(command: list[str], complaint: str) -> None:
-    """Runs a command; on failure a UserError with `complaint` and the last line that the command said."""
+    """Runs a command; on failure a UserError with `complaint` and the last line of its output."""
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
         raise UserError(f"{complaint}: {error}") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit {done.returncode}").splitlines()[-1]
-        raise UserError(f"{complaint}: {said}")
+        output = (done.stderr.strip() or done.stdout.strip() or f"exit {done.returncode}").splitlines()[-1]
+        raise UserError(f"{complaint}: {output}")
 
 
 def _output(command: list[str]) -> str:
-    """What a command says, "" when it fails."""
+    """A command's stdout; "" when it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except OSError:

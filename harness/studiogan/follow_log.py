@@ -1,6 +1,7 @@
-"""A running StudioGAN, told in our own terms: rows of stats.jsonl, figures, checkpoints of ours, sample grids.
+"""Follows a running StudioGAN: its log and its saves become stats.jsonl, metrics, checkpoints and sample grids.
 
-In: the lines of its log, and the saves in its working folder. Out: what the native engine leaves in runs/<name>/.
+In: the lines of its log, and the saves in its working folder. Out: the files that the native engine writes to
+runs/<name>/.
 """
 
 import math
@@ -28,32 +29,36 @@ from harness.studiogan.process import LogLine
 from harness.studiogan.weights.convert import import_checkpoint
 from harness.studiogan.workdir import drop_saves, list_saves
 
-# A figure that two programs compute differently must not be taken for ours.
+# Prefix of StudioGAN's own figures, which are computed differently from ours.
 OWN = "studiogan"
-NO_EVALUATION = {"step": 2**62}  # never taken for one of ours that waits to be noted
+NO_EVALUATION = {"step": 2**62}  # larger than any step: never written to metrics.jsonl
 
 
 @dataclass
 class FollowedRun:
-    """A run that StudioGAN trains. `step`: of our newest checkpoint; 0 where it begins, from a checkpoint too.
+    """A run that StudioGAN trains.
 
     Attributes:
-        begun_from: the checkpoint that StudioGAN loads.
-        facts: what is kept with each checkpoint.
+        step: of our newest checkpoint; 0 for a new run, also one that starts from another run's weights.
+        start_checkpoint: the checkpoint that StudioGAN loads.
+        facts: stored in the meta.json of each checkpoint.
     """
 
     config: Config
     hardware: Hardware
     step: int
     num_classes: int
-    begun_from: Path | None = None
+    start_checkpoint: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
 
 
-class Follower:
-    """`logged_step` is the step of the newest line of losses, which came at `logged_at_sec`; before there is one,
-    training began then."""
+class LogFollower:
+    """Turns log lines and saves into the run's files.
+
+    Attributes:
+        logged_step, logged_at_sec: step and time of the newest line of losses; before the first one, of the start.
+    """
 
     def __init__(
         self,
@@ -70,17 +75,17 @@ class Follower:
         self.unknown_lines = 0
         self.figures: dict[int, dict[str, float | None]] = {}
 
-    def hear(self, lines: list[LogLine]) -> None:
-        """Nothing in a line stops the run: what is not understood is counted."""
-        for heard in lines:
-            event = parse_line(heard.line)
+    def process_lines(self, lines: list[LogLine]) -> None:
+        """Lines that are not understood are counted; none of them stops the run."""
+        for line in lines:
+            event = parse_line(line.line)
             if isinstance(event, ShimEvent):
-                self._on_shim_event(event, heard.at_sec)
+                self._on_shim_event(event, line.at_sec)
             elif isinstance(event, Losses) and self.logged_step < event.step <= self.last_step and self.training:
-                self._on_progress(event, heard.at_sec)
+                self._on_progress(event, line.at_sec)
             elif isinstance(event, Figure) and event.step <= self.last_step:
                 self._on_figure(event)
-            elif isinstance(event, Unknown | Losses | Figure) and self.training:  # before it, it prints its networks
+            elif isinstance(event, Unknown | Losses | Figure) and self.training:  # before, it prints its networks
                 self.unknown_lines += 1
 
     def _on_shim_event(self, event: ShimEvent, at_sec: float) -> None:
@@ -90,9 +95,9 @@ class Follower:
         if event.word == "training":
             self.training, self.logged_at_sec = True, at_sec
         elif event.word == "saved":
-            self._rank_saves()  # first, so that the best one is not removed as an old one
-            self.take_saves()
-            self._keep_figures(best="best=1" in event.rest.split())
+            self._update_best()  # first, so that the best save is not purged as an old one
+            self.import_saves()
+            self._write_figures(best="best=1" in event.rest.split())
 
     def _on_step(self, rest: str, at_sec: float) -> None:
         found = re.fullmatch(f"step={STEP}", rest)
@@ -103,11 +108,11 @@ class Follower:
             self.reporter.show_step(step, self._sec_per_step(step, at_sec))
 
     def _sec_per_step(self, step: int, at_sec: float) -> float:
-        """Since the newest line of losses."""
+        """Mean since the newest line of losses."""
         return max(at_sec - self.logged_at_sec, 1e-6) / (step - self.logged_step)
 
     def _on_figure(self, event: Figure) -> None:
-        """The best FID's line names the step that had it; it is kept beside the figures of the step just measured."""
+        """The line of the best FID names an earlier step; it is written with the figures of the step just measured."""
         step = max(self.figures, default=event.step) if event.name == "best_fid" else event.step
         value = event.value if math.isfinite(event.value) else None
         self.figures.setdefault(step, {})[f"{OWN}_{event.name}"] = value
@@ -118,16 +123,18 @@ class Follower:
         self.logged_step, self.logged_at_sec = event.step, at_sec
         if not event.finite and not self.warned:
             self.warned = True
-            self.reporter.log(f"WARNING: a loss is not finite at step {event.step}; StudioGAN goes on regardless")
+            self.reporter.log(f"WARNING: a loss is not finite at step {event.step}; StudioGAN continues regardless")
 
-    def take_saves(self) -> None:
-        """Turns its newest saves into checkpoints of ours, oldest first; older ones than are kept are passed over."""
+    def import_saves(self) -> None:
+        """Converts its newest saves into checkpoints of ours, oldest first; those beyond `train.keep_last` are
+        skipped.
+        """
         new = [save for save in list_saves(self.workdir) if self.run.step < save[0] <= self.last_step]
         keep = self.run.config.train.keep_last
-        if passed := [step for step, _ in new[:-keep]]:
-            self.reporter.log(f"saves of steps {passed[0]} to {passed[-1]} are passed over: newer ones came meanwhile")
+        if skipped := [step for step, _ in new[:-keep]]:
+            self.reporter.log(f"saves of steps {skipped[0]} to {skipped[-1]} are skipped: newer ones exist by now")
         for step, folder in new[-keep:]:
-            # One that cannot be used ends the run: the next ones would be like it, and nothing would be kept.
+            # An unusable save ends the run: later ones would be unusable too, and nothing would be kept.
             kept = import_checkpoint(folder, self.run.config, self.rundir.checkpoints, self.run.facts)
             before, self.run.step = self.run.step, step
             self._after_import(kept, before)
@@ -147,10 +154,10 @@ class Follower:
         try:
             save_samples(self.run, load_checkpoint(kept, self.run.hardware.device).generator, self.rundir)
         except torch.OutOfMemoryError:
-            self.reporter.log(f"no memory left beside StudioGAN to draw samples of step {self.run.step}")
+            self.reporter.log(f"not enough memory beside StudioGAN to draw samples of step {self.run.step}")
 
-    def _rank_saves(self) -> None:
-        """best.json by its own FID, where no evaluation of ours decides which checkpoint is the best."""
+    def _update_best(self) -> None:
+        """best.json by StudioGAN's FID, unless our own evaluation ranks the checkpoints."""
         if self.run.config.evaluate.every_steps:
             return
         name, checkpoints = f"{OWN}_fid", self.rundir.checkpoints
@@ -162,15 +169,15 @@ class Follower:
             record = {"figure": name, "key": {"figure": name}, "history": history, "last": NO_EVALUATION}
             atomic_write(checkpoints / BEST_FILE, to_json(record, indent=1) + "\n")
 
-    def _keep_figures(self, best: bool) -> None:
-        """What it measured itself before it saved; `best` is of the newest."""
+    def _write_figures(self, best: bool) -> None:
+        """StudioGAN's figures in metrics.jsonl; `best` belongs to the newest step."""
         config, steps = self.run.config, sorted(self.figures)
         if not steps:
             return
         with open_evaluation_rows(config.data, config.evaluate.split) as real:
-            split, said = real.split, annotate_figures({}, [real.note])
+            split, notes = real.split, annotate_figures({}, [real.note])
         for step in steps:
-            head = {"step": step, "studiogan": config.studiogan.version, "split": split, **said}
+            head = {"step": step, "studiogan": config.studiogan.version, "split": split, **notes}
             self.rundir.write_metrics(OWN, {**head, "best": best and step == steps[-1], **self.figures.pop(step)})
 
     @property

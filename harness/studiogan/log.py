@@ -1,17 +1,17 @@
-"""What StudioGAN's output says, line by line. Nothing that a line may hold makes this fail.
+"""Parser of StudioGAN's output. No line makes it fail.
 
-In: whole lines. Out: events; a line that says nothing we know is `Unknown`.
+In: whole lines. Out: events; a line of unknown form is `Unknown`.
 """
 
 import math
 import re
 from dataclasses import dataclass
 
-# The form of its lines: src/utils/log.py, the same in 0.2.0 and 0.4.0.
+# Format of its lines: src/utils/log.py, the same in 0.2.0 and 0.4.0.
 LINE = re.compile(r"\[[A-Z]+\] [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} > (.*)")
 NUMBER = r"([-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?(?:e[-+]?[0-9]{1,4})?|inf|nan))(?=\s|$)"
 STEP = r"([0-9]{1,12})"
-# src/worker.py, LOG_FORMAT: 0.2.0 says Discriminator_loss and Generator_loss, 0.4.0 Gen_loss and Dis_loss.
+# src/worker.py, LOG_FORMAT: Discriminator_loss and Generator_loss in 0.2.0, Gen_loss and Dis_loss in 0.4.0.
 PROGRESS = re.compile(rf"Step:\s+{STEP} Progress: [0-9.]+% Elapsed: ")
 D_LOSS = re.compile(rf" Dis(?:criminator)?_loss: {NUMBER}")
 G_LOSS = re.compile(rf" Gen(?:erator)?_loss: {NUMBER}")
@@ -29,12 +29,12 @@ FIGURES = {
         "coverage": rf"Coverage \(Step: {STEP}, Using \w+ images\): {NUMBER}",
     }.items()
 }
-OURS = "carforge: "  # lines of the shim's own: a word, then key=value
+SHIM_PREFIX = "carforge: "  # of the shim's own lines: a word, then key=value
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of the update `step` (from 1); nan or infinite where they were."""
+    """Losses of update `step` (1-based); may be nan or infinite."""
 
     step: int
     d_loss: float
@@ -47,7 +47,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Figure:
-    """One of its own measurements: `name` is a key of FIGURES."""
+    """A figure that StudioGAN measured; `name` is a key of FIGURES."""
 
     step: int
     name: str
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ShimEvent:
-    """A line of the shim's own, as `saved step=6 best=0`: its first word, and the rest."""
+    """A line of the shim, as `saved step=6 best=0`: the first word, and the rest."""
 
     word: str
     rest: str
@@ -64,7 +64,7 @@ class ShimEvent:
 
 @dataclass(frozen=True)
 class Note:
-    """Anything else in the form of its log."""
+    """Any other line in the format of its log."""
 
     text: str
 
@@ -78,11 +78,10 @@ Event = Losses | Figure | ShimEvent | Note | Unknown
 
 
 def parse_line(line: str) -> Event:
-    """What one whole line says."""
-    if line.startswith(OURS):
-        word, _, rest = line.removeprefix(OURS).strip().partition(" ")
+    if line.startswith(SHIM_PREFIX):
+        word, _, rest = line.removeprefix(SHIM_PREFIX).strip().partition(" ")
         return ShimEvent(word, rest)
-    found = LINE.search(line)  # not `match`: a progress bar may stand before it
+    found = LINE.search(line)  # not `match`: a progress bar may precede it
     if not found:
         return Unknown(line)
     text = found[1].strip()

@@ -1,4 +1,4 @@
-"""What a start of StudioGAN needs, refused in one line before anything is touched when it cannot be had."""
+"""Checks before StudioGAN starts: everything that can be refused before the first file is written."""
 
 import os
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from harness.storage.splits import open_evaluation_rows
 from harness.studiogan import checkout
 from harness.studiogan.dialects.convert import config_to_text
 
-# Ours alone: StudioGAN computes as it does. By key, the values that ask for nothing.
+# Keys that StudioGAN does not have → the values that need no warning.
 IGNORED = {"train.precision": ("auto", "fp32"), "train.compile": (False,), "train.pictures": ("auto", "resident")}
 
 
 @dataclass(frozen=True)
 class StudioGanSetup:
-    """Where StudioGAN is, what runs it, on what, and the config in its own form (file name, text)."""
+    """Checkout, interpreter, device, and the config in StudioGAN's own format: `rendered` (file name, text)."""
 
     config: Config
     checkout: Path
@@ -40,7 +40,7 @@ class StudioGanSetup:
 
 
 def preflight(config: Config, packed: PackedSet, freeze: bool, processes: int) -> StudioGanSetup:
-    """Everything that can be found out before the first file is written."""
+    """Runs all checks. UserError for what StudioGAN cannot do or does not find."""
     _check_pictures(config, packed)
     device = device_kind(config.train)
     _check_processes(config, device, processes)
@@ -48,9 +48,11 @@ def preflight(config: Config, packed: PackedSet, freeze: bool, processes: int) -
         _check_own_evaluation(config, packed, processes)
     rendered = config_to_text(config, len(packed.class_names))
     home = checkout.find_checkout(config.studiogan.version).resolve()
-    python = Path(os.path.abspath(checkout.find_python()))  # not resolved: a virtual environment's is a link
+    python = Path(
+        os.path.abspath(checkout.find_python())
+    )  # not resolved: a virtual environment's interpreter is a link
     checkout.check_environment(python)
-    packed.check()  # StudioGAN believes what it reads
+    packed.check()  # StudioGAN does not verify it
     return StudioGanSetup(
         config, home, python, device, processes, rendered, config.finetune.freeze_layers if freeze else None
     )
@@ -59,19 +61,19 @@ def preflight(config: Config, packed: PackedSet, freeze: bool, processes: int) -
 def _check_pictures(config: Config, packed: PackedSet) -> None:
     if packed.height != packed.width:
         raise UserError(
-            f"data.img_size: found {packed.height}x{packed.width}, allowed squares: StudioGAN draws no others, "
+            f"data.img_size: found {packed.height}x{packed.width}, allowed squares only with StudioGAN, "
             f"try data.img_size={packed.height} or engine=native"
         )
     optim, version = config.optim, config.studiogan.version
-    basket = optim.batch_size * (optim.acml_steps * optim.d_updates_per_step if version == "0.4.0" else 1)
-    if basket > packed.count:
+    needed = optim.batch_size * (optim.acml_steps * optim.d_updates_per_step if version == "0.4.0" else 1)
+    if needed > packed.count:
         raise UserError(
             f"optim.batch_size: found {optim.batch_size}, and {packed.path} holds {packed.count} pictures, allowed "
-            f"sets of {basket} or more (StudioGAN {version} reads so many at once), try a smaller batch"
+            f"sets of {needed} or more (StudioGAN {version} reads that many at once), try a smaller batch"
         )
     if config.loss.apply_lecam and config.loss.lecam_type == "gsrgan" and version == "0.4.0":
         raise UserError(
-            "loss.lecam_type: found gsrgan, allowed standard with StudioGAN 0.4.0, which has that one of its own, "
+            "loss.lecam_type: found gsrgan, allowed standard with StudioGAN 0.4.0, which has that variant built in, "
             "try loss.lecam_type=standard or studiogan.version=0.2.0"
         )
 
@@ -85,7 +87,7 @@ def _check_processes(config: Config, device: str, processes: int) -> None:
         )
     if processes > 1 and device == "cuda" and processes > torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"NPROC: found {processes}, allowed 1 to {count} (the GPUs that are here), try NPROC={count}")
+        raise UserError(f"NPROC: found {processes}, allowed 1 to {count} (the GPUs of this machine), try NPROC={count}")
     if config.optim.batch_size % processes:
         raise UserError(
             f"optim.batch_size: found {config.optim.batch_size}, allowed multiples of the {processes} processes"
@@ -103,8 +105,8 @@ def _check_processes(config: Config, device: str, processes: int) -> None:
 
 
 def _check_own_evaluation(config: Config, packed: PackedSet, processes: int) -> None:
-    """StudioGAN numbers classes by the folders of pictures to compare with, so each has one. 0.2.0 fails at its first
-    evaluation, before it saves, where these pictures fill no batch, or more batches than an epoch of training has
+    """StudioGAN numbers classes by the folders of reference pictures, so every class needs one. 0.2.0 fails at its
+    first evaluation, before it saves, when these pictures fill no batch or more batches than a training epoch
     (src/metrics/Accuracy.py)."""
     with open_evaluation_rows(config.data, config.evaluate.split) as real:
         path, count, labels = real.packed.path, real.count, set(real.labels.tolist())
@@ -121,39 +123,41 @@ def _check_own_evaluation(config: Config, packed: PackedSet, processes: int) -> 
     if not 1 <= count // batch <= batches:
         raise UserError(
             f"studiogan.evaluate: found true, and {path} holds {count} pictures, allowed {batch} to "
-            f"{(batches + 1) * batch - 1} of them (StudioGAN 0.2.0 counts in batches of {batch}, at most those of one "
-            "epoch), try --set studiogan.evaluate=false, or evaluate.every_steps for Carforge's own"
+            f"{(batches + 1) * batch - 1} of them (StudioGAN 0.2.0 evaluates in batches of {batch}, at most those of "
+            "one epoch), try --set studiogan.evaluate=false, or evaluate.every_steps for Carforge's own"
         )
 
 
 def ignored_keys(config: Config) -> list[str]:
-    """`key=value` of what this config asks for and StudioGAN does not have."""
+    """`key=value` of settings that StudioGAN does not have and ignores."""
     content = config_to_dict(config)
     pairs = [(key, content[key.split(".")[0]][key.split(".")[1]], nothing) for key, nothing in IGNORED.items()]
     return [f"{key}={value}" for key, value, nothing in pairs if value not in nothing]
 
 
-def job_of(setting: StudioGanSetup, *, seed: int, first_step: int, last_step: int, has_source: bool) -> dict[str, Any]:
+def setup_to_job(
+    setup: StudioGanSetup, *, seed: int, first_step: int, last_step: int, has_source: bool
+) -> dict[str, Any]:
     """JOB.json, as harness/studiogan/shim/job.py reads it."""
-    config = setting.config
+    config = setup.config
     optim, loss, train = config.optim, config.loss, config.train
     lecam = {
         "type": loss.lecam_type, "lambda": loss.lecam_lambda, "ema_decay": loss.lecam_ema_decay,
         "start_iter": loss.lecam_ema_start_iter,
     }  # fmt: skip
     return {
-        "checkout": str(setting.checkout),
+        "checkout": str(setup.checkout),
         "version": config.studiogan.version,
-        "config": setting.rendered[0],
-        "device": setting.device,
-        "processes": setting.processes,
+        "config": setup.rendered[0],
+        "device": setup.device,
+        "processes": setup.processes,
         "threads": train.threads,
         "seed": seed,
         "checkpoint": "source" if has_source else None,
-        "freeze_layers": setting.freeze_layers,
+        "freeze_layers": setup.freeze_layers,
         "first_step": first_step,
         "last_step": last_step,
-        # Only what is saved can be evaluated.
+        # Evaluations need a save.
         "save_every": gcd(train.save_every_steps, config.evaluate.every_steps),
         "print_every": train.log_every_steps,
         "optimizer": {"g_lr": optim.g_lr, "d_lr": optim.d_lr, "beta1": optim.beta1, "beta2": optim.beta2},

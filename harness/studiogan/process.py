@@ -1,4 +1,4 @@
-"""StudioGAN at work as a process group of its own: heard, asked to stop, and never left behind.
+"""StudioGAN as a process group of its own: read, stopped, and never left running.
 
 In: a command and its working folder. Out: the lines of its stdout, the last lines of both streams, its exit code.
 """
@@ -17,25 +17,25 @@ from pathlib import Path
 from harness.runtime.child import Child, group_members, wait_for_group
 from harness.storage.atomic import atomic_write
 from harness.storage.json_files import read_json_or_none
-from harness.studiogan.log import OURS
+from harness.studiogan.log import SHIM_PREFIX
 from harness.studiogan.shim.process import PARENT_VARIABLE
 
 LISTEN_SEC, REST_WAIT_SEC = 0.2, 2.0
 RECORD = "process.json"
-# Ours would reach into its interpreter; torchrun's would make it join a world.
+# Ours would affect its interpreter; torchrun's would make it join a process group.
 NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of stdout, and when it came (time.monotonic)."""
+    """A line of stdout, and its time (time.monotonic)."""
 
     line: str
     at_sec: float
 
 
 class StudioganProcess(Child):
-    """Runs until `end`, which must be called whatever happens. Everything it prints is appended to `raw_log`."""
+    """Runs until `end`, which must always be called. All output is appended to `raw_log`."""
 
     def __init__(self, command: list[str], folder: Path, raw_log: Path) -> None:
         self._raw = os.open(raw_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -44,17 +44,17 @@ class StudioganProcess(Child):
         try:
             super().__init__(
                 command, cwd=folder, env={**environment, **given}, stdout=subprocess.PIPE,
-                start_new_session=True, process_group=-1,  # a session is a group, too, and has no terminal to ask at
+                start_new_session=True, process_group=-1,  # a session is a group too, without a terminal to prompt on
             )  # fmt: skip
         except OSError:
             os.close(self._raw)
             raise
-        self.refusal = ""  # what the shim said on stderr of why it will not start
-        self.cut_line = ""  # what stdout ended with, without an end of line
-        self.spoke_at_sec = time.monotonic()
+        self.refusal = ""  # why the shim refused to start, from stderr
+        self.partial_line = ""  # the end of stdout, if it lacks a newline
+        self.last_output_sec = time.monotonic()
         self._parts: queue.SimpleQueue[tuple[str, bytes, float]] = queue.SimpleQueue()
-        self._leave = False
-        # It listens while we are busy with a checkpoint: the times are right, and StudioGAN never waits for us.
+        self._stopping = False
+        # Reads while we work on a checkpoint: times are right, and StudioGAN never blocks on its output.
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
@@ -64,43 +64,45 @@ class StudioganProcess(Child):
             raise
 
     def _listen(self) -> None:
-        while self._selector.get_map() and not self._leave:
+        while self._selector.get_map() and not self._stopping:
             for name, part in self.parts(LISTEN_SEC):
                 if part:
-                    self.spoke_at_sec = time.monotonic()
-                self._parts.put((name, part, self.spoke_at_sec))
+                    self.last_output_sec = time.monotonic()
+                self._parts.put((name, part, self.last_output_sec))
 
     @property
     def silent_sec(self) -> float:
-        return time.monotonic() - self.spoke_at_sec
+        return time.monotonic() - self.last_output_sec
 
     def read(self, timeout_sec: float) -> list[LogLine]:
-        """New whole lines of stdout; waits no longer than this for something to come."""
-        heard: list[LogLine] = []
+        """New whole lines of stdout; waits at most `timeout_sec` for output."""
+        lines: list[LogLine] = []
         with suppress(queue.Empty):
-            heard += self._take(*self._parts.get(timeout=timeout_sec))
+            lines += self._split_lines(*self._parts.get(timeout=timeout_sec))
             while True:
-                heard += self._take(*self._parts.get_nowait())
-        return heard
+                lines += self._split_lines(*self._parts.get_nowait())
+        return lines
 
-    def _take(self, name: str, part: bytes, at_sec: float) -> list[LogLine]:
-        """`part` is empty at the stream's end."""
+    def _split_lines(self, name: str, part: bytes, at_sec: float) -> list[LogLine]:
+        """`part` is empty at the end of the stream."""
         _write_whole(self._raw, part)
         lines = self.cut(name, part)
         if name == "stderr":
-            self.refusal = next((line.removeprefix(OURS) for line in lines if line.startswith(OURS)), self.refusal)
+            self.refusal = next(
+                (line.removeprefix(SHIM_PREFIX) for line in lines if line.startswith(SHIM_PREFIX)), self.refusal
+            )
             return []
         if not part:
-            self.cut_line = lines[0] if lines else ""
+            self.partial_line = lines[0] if lines else ""
             return []
         return [LogLine(line, at_sec) for line in lines]
 
     def end(self) -> tuple[int, list[LogLine]]:
-        """Kills what is left of the group. Exit code (negative: a signal's number) and the last lines of stdout."""
+        """Kills the rest of the group. Exit code (negative: a signal's number) and the last lines of stdout."""
         try:
             code = self.kill()
-            self._listener.join(REST_WAIT_SEC)  # longer, if somebody outside the group holds its pipe open
-            self._leave = True
+            self._listener.join(REST_WAIT_SEC)  # a process outside the group may hold the pipe open
+            self._stopping = True
             self._listener.join()
             return code, self.read(0)
         finally:
@@ -108,12 +110,12 @@ class StudioganProcess(Child):
             os.close(self._raw)
 
 
-def end_left_behind(folder: Path) -> int:
-    """Kills what an earlier start left at work in its working folder; how many processes that were."""
+def kill_leftover_group(folder: Path) -> int:
+    """Kills what an earlier start left running in its working folder. Returns the number of processes."""
     pid = (read_json_or_none(folder / RECORD) or {}).get("pid")
     if not isinstance(pid, int):
         return 0
-    # The group's number may be another's by now; nobody else's group works in this folder.
+    # The group id may have been reused; only our processes have this working folder.
     ours = [member for member in group_members(pid) if _works_in(member, folder)]
     for member in ours:
         with suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""StudioGAN's own networks, losses and DiffAugment, imported from a checkout to be compared with ours."""
+"""StudioGAN's own networks, losses and DiffAugment, imported from a checkout for comparison with ours."""
 
 import sys
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ class Modules:
     """`resnet` has Generator and Discriminator; `losses` the adversarial losses; `diff_aug` DiffAugment."""
 
     def __init__(self, checkout: Path):
-        # models/resnet.py wants one name of utils/misc.py, which would import the whole of training and evaluation.
+        # models/resnet.py needs one name of utils/misc.py, which would import all of training and evaluation.
         misc = ModuleType("utils.misc")
         misc.dummy_context_mgr = nullcontext  # type: ignore[attr-defined]
         source = str(checkout / "src")

@@ -1,7 +1,7 @@
-"""The folder that StudioGAN works in: made anew for every start, with everything that it looks for in its own place.
+"""StudioGAN's working folder, created for every start with the files at the paths that StudioGAN expects.
 
-In: a config, its packed pictures, and what to begin from. Out: runs/<name>/studiogan/ with JOB.json, the rendered
-config, the HDF5, a folder of PNGs; afterwards, the saves that StudioGAN left there.
+In: a config, its packed pictures, the job. Out: runs/<name>/studiogan/ with JOB.json, the rendered config, the HDF5
+file, a folder of PNGs; later, StudioGAN's saves.
 """
 
 import json
@@ -31,7 +31,7 @@ ROWS_AT_ONCE = 256
 
 
 class StartFacts(BaseModel):
-    """What `write_job` keeps of a start: the config, and what goes into each checkpoint."""
+    """What `write_job` stores of a start: the config, and the facts for each checkpoint."""
 
     config: dict[str, Any]
     facts: dict[str, Any]
@@ -45,10 +45,10 @@ def workdir_of(rundir: RunDir) -> Path:
 
 
 def make_workdir(rundir: RunDir, config: Config, packed: PackedSet, rendered: tuple[str, str]) -> Path:
-    """A fresh folder with pictures and config; what an earlier start left there goes.
+    """A new folder with pictures and config, instead of an earlier start's.
 
     Args:
-        rendered: file name and text of the config in StudioGAN's own form.
+        rendered: file name and text of the config in StudioGAN's format.
     """
     folder = workdir_of(rundir)
     if os.path.lexists(folder):
@@ -57,7 +57,7 @@ def make_workdir(rundir: RunDir, config: Config, packed: PackedSet, rendered: tu
     name, text = rendered
     (folder / name).write_text(text, encoding="utf-8")
     if config.studiogan.version == "0.2.0":
-        place_packed(packed.path, folder / "data" / "CUSTOM" / f"custom_{packed.height}_train.hdf5")
+        link_packed(packed.path, folder / "data" / "CUSTOM" / f"custom_{packed.height}_train.hdf5")
     else:
         data_name = yaml.safe_load(text)["DATA"]["name"]
         copy_channels_last(packed, folder / "data" / "CUSTOM" / f"{data_name}_{packed.height}_wo_resize_train.hdf5")
@@ -65,11 +65,11 @@ def make_workdir(rundir: RunDir, config: Config, packed: PackedSet, rendered: tu
     return folder
 
 
-def place_packed(source: Path, target: Path) -> None:
-    """The packed set under the name that StudioGAN 0.2.0 looks for; it takes any file that is there, and only reads."""
+def link_packed(source: Path, target: Path) -> None:
+    """The packed set under the name that StudioGAN 0.2.0 expects; it only reads the file."""
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one without hard links
+    except OSError:  # another file system, or no hard links
         target.symlink_to(source.resolve())
 
 
@@ -85,10 +85,10 @@ def copy_channels_last(packed: PackedSet, target: Path) -> None:
 
 
 def write_valid(config: Config, packed: PackedSet, folder: Path) -> None:
-    """Square PNGs, a folder for each class: StudioGAN opens them even when it never measures itself.
+    """Square PNGs, a folder for each class: StudioGAN opens them even when it never evaluates.
 
-    It numbers classes by the order of these folders, so each class has one, and at least one picture in it (see
-    `check_setting`).
+    It numbers classes by the order of these folders, so each class needs one with at least one picture (see
+    `preflight`).
     """
     if not config.studiogan.evaluate:
         _write_pngs(packed, np.unique(packed.labels, return_index=True)[1], folder)  # one of each class
@@ -107,13 +107,13 @@ def _write_pngs(packed: PackedSet, rows: np.ndarray, folder: Path) -> None:
 
 
 def write_job(folder: Path, job: dict[str, Any], facts: dict[str, Any]) -> None:
-    """JOB.json for the shim, and what a later start must know to take over a save that this one did not."""
+    """JOB.json for the shim, and the facts with which a later start can import leftover saves."""
     atomic_write(folder / FACTS, json.dumps(facts))
     atomic_write(folder / "JOB.json", json.dumps(job, indent=1))
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """What `write_job` kept; None when there is no start to take anything over from."""
+    """What `write_job` stored; None without an earlier start."""
     return read_json_or_none(folder / FACTS, STARTED)
 
 
@@ -128,7 +128,7 @@ def list_saves(folder: Path) -> list[tuple[int, Path]]:
 
 
 def drop_saves(folder: Path, step: int) -> None:
-    """Removes the saves up to this step: they are checkpoints of ours by now."""
+    """Removes the saves up to this step, which have been imported."""
     for saved_step, path in list_saves(folder):
         if saved_step <= step:
             shutil.rmtree(path)

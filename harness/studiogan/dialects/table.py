@@ -17,7 +17,7 @@ UNUSED = "N/A"  # what StudioGAN writes where a value has no use
 FIXED_POLICY = ("color", "translation", "cutout")  # src/worker.py (0.2.0), src/utils/diffaug.py (0.4.0)
 FIXED_EPS = 1e-6  # of Adam, src/loader.py (0.2.0), src/config.py (0.4.0)
 # What the native engine alone has, with the value that asks for nothing.
-OURS_ALONE: dict[str, Any] = {
+NATIVE_ONLY: dict[str, Any] = {
     "model.backbone": "resnet",
     "loss.label_smoothing": 0.0,
     "loss.apply_mismatch": False,
@@ -67,21 +67,21 @@ def render(config: Config, template: dict[str, Any], rows: Iterable[Row], values
     return content
 
 
-def refuse_unsayable(config: Config, version: str, problems: Iterable[str]) -> None:
+def refuse_unsupported(config: Config, version: str, problems: Iterable[str]) -> None:
     """UserError with everything that this version has no words for: what neither has, and its own `problems`."""
-    found = [*_unsayable(config), *problems]
+    found = [*_unsupported(config), *problems]
     if found:
         head = f"{config.name}: {len(found)} thing{'s' * (len(found) > 1)} that StudioGAN {version} cannot do"
         raise UserError("\n".join([head, *(f"  {problem}" for problem in found)]))
 
 
-def _unsayable(config: Config) -> Iterable[str]:
+def _unsupported(config: Config) -> Iterable[str]:
     (height, width), policy, eps = config.data.img_size, config.augment.diffaug_policy, config.optim.eps
     if height != width:
         yield f"data.img_size: found {height}x{width}, allowed squares, try --set data.img_size={height}"
     if config.model.apply_g_ema and config.model.g_ema_warmup:
         yield "model.g_ema_warmup: found true, allowed false, try --set model.g_ema_warmup=false"
-    for key, nothing in OURS_ALONE.items():
+    for key, nothing in NATIVE_ONLY.items():
         if (found := _our_value(config, key)) != nothing:
             yield f"{key}: found {_plain(found)}, allowed {_plain(nothing)}, try --set engine=native"
     for key, known in CONDITIONED.items():
@@ -165,7 +165,7 @@ class ForeignConfig:
         named = feature.format(found.strip("'"))
         self.problems.append(f"{key}: found {found}, allowed {allowed}; not covered: {named}")
 
-    def take(self, key: str, kind: Kind) -> Any:
+    def read(self, key: str, kind: Kind) -> Any:
         """The value of a key, None when it lacks or, with a problem, when it is of another kind."""
         if key not in self.values or (self.refused and self.values[key] == UNUSED):
             return None  # networks that we have not do without some keys
@@ -174,12 +174,12 @@ class ForeignConfig:
             self.problems.append(f"{key}: found {shown(self.values[key])}, allowed {KINDS[kind]}")
         return value
 
-    def take_rows(self, rows: Iterable[Row]) -> dict[str, Any]:
+    def read_rows(self, rows: Iterable[Row]) -> dict[str, Any]:
         """Our dotted key → value. A switch stands before the rows that it makes useful."""
         taken: dict[str, Any] = {}
         for row in rows:
             if not row.switch or taken.get(row.switch):
-                taken[row.ours] = self.take(row.theirs, row.kind)
+                taken[row.ours] = self.read(row.theirs, row.kind)
         return taken
 
     def to_config(
@@ -190,14 +190,14 @@ class ForeignConfig:
         `data_keys`: what the set's name, the size of its pictures and the number of its classes are called.
         """
         name_key, size_key, classes_key = data_keys
-        values = values | _data_values(self.take(name_key, "text") or "custom", name)
+        values = values | _data_values(self.read(name_key, "text") or "custom", name)
         values |= {
-            "data.img_size": self.take(size_key, "int"),
+            "data.img_size": self.read(size_key, "int"),
             "model.g_ema_warmup": False,
             "augment.diffaug_policy": list(FIXED_POLICY),
             "studiogan.version": version,
         }
-        self.take(classes_key, "int")  # said by the packed set
+        self.read(classes_key, "int")  # said by the packed set
         if self.problems:
             head = f"{origin}: {len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
             raise UserError("\n".join([head, *(f"  {problem}" for problem in self.problems)]))

@@ -14,7 +14,7 @@ from harness.studiogan.dialects.table import (
     Fixed,
     ForeignConfig,
     Row,
-    refuse_unsayable,
+    refuse_unsupported,
     render,
 )
 
@@ -167,7 +167,7 @@ STRATEGIES = {"no": (None, None), "ProjGAN": ("cBN", "PD")}  # conditional_strat
 
 def config_to_020(config: Config, num_classes: int) -> dict[str, Any]:
     """The whole JSON content. UserError names everything that 0.2.0 cannot do."""
-    refuse_unsayable(config, VERSION, _own_problems(config))
+    refuse_unsupported(config, VERSION, _own_problems(config))
     values: dict[str, Any] = {
         "data_processing.img_size": config.data.img_size[0],
         "data_processing.num_classes": num_classes,
@@ -196,7 +196,7 @@ def config_from_020(content: Any, name: str, origin: str) -> Config:
     template = {**TEMPLATE, "train": {**TEMPLATE["train"], "loss_function": loss}}
     foreign = ForeignConfig(content, template, optional=lecam_keys)
     foreign.refuse_features(FIXED)
-    values = foreign.take_rows(ROWS)
+    values = foreign.read_rows(ROWS)
     if values.get("loss.adv_loss") == "vanilla":
         feature = "adv_loss vanilla as 0.2.0 has it, log s(1 - D(G(z))) for log(1 - s(D(G(z))))"
         foreign.refuse(f"{LOSS}.adv_loss", "hinge, least_square or wasserstein", feature)
@@ -206,7 +206,7 @@ def config_from_020(content: Any, name: str, origin: str) -> Config:
 
 def _conditioning(foreign: ForeignConfig) -> dict[str, Any]:
     key = "train.model.conditional_strategy"
-    strategy = foreign.take(key, "text")
+    strategy = foreign.read(key, "text")
     if strategy is not None and strategy not in STRATEGIES:
         foreign.refuse(key, "no or ProjGAN", "conditional_strategy {}")
     g_cond_mtd, d_cond_mtd = STRATEGIES.get(strategy or "no", (None, None))
@@ -214,7 +214,7 @@ def _conditioning(foreign: ForeignConfig) -> dict[str, Any]:
 
 
 def _lecam(foreign: ForeignConfig) -> dict[str, Any]:
-    kinds = [kind for kind, key in LECAM_SWITCH.items() if foreign.take(key, "bool")]
+    kinds = [kind for kind, key in LECAM_SWITCH.items() if foreign.read(key, "bool")]
     if len(kinds) > 1:
         foreign.refuse(LECAM_SWITCH["gsrgan"], "one of lc_regularizer and apply_lecam", "two LeCam variants at once")
     if not kinds:
@@ -222,5 +222,5 @@ def _lecam(foreign: ForeignConfig) -> dict[str, Any]:
     lacking = [row.theirs for row in LECAM_ROWS[kinds[0]] if row.theirs not in foreign.values]
     if lacking:
         foreign.problems.append(f"keys that LeCam lacks: {', '.join(lacking)}")
-    values = foreign.take_rows(LECAM_ROWS[kinds[0]])
+    values = foreign.read_rows(LECAM_ROWS[kinds[0]])
     return {"loss.apply_lecam": True, "loss.lecam_type": kinds[0], **values}

@@ -12,7 +12,7 @@ from harness.studiogan.dialects.table import (
     Fixed,
     ForeignConfig,
     Row,
-    refuse_unsayable,
+    refuse_unsupported,
     render,
     shown,
 )
@@ -178,7 +178,7 @@ CONDITIONING = {(WITHOUT, WITHOUT): (None, None), ("cBN", "PD"): ("cBN", "PD")}
 
 def config_to_040(config: Config, num_classes: int) -> dict[str, Any]:
     """The whole YAML content. UserError names everything that 0.4.0 cannot do."""
-    refuse_unsayable(config, VERSION, _own_problems(config))
+    refuse_unsupported(config, VERSION, _own_problems(config))
     conditional, diffaug = config.model.conditional, config.augment.apply_diffaug
     values = {
         "DATA.img_size": config.data.img_size[0],
@@ -201,7 +201,7 @@ def config_from_040(content: Any, name: str, origin: str) -> Config:
     no words for is base.yaml's. UserError names unknown keys, wrong kinds, and every feature that Carforge lacks."""
     foreign = ForeignConfig(content, TEMPLATE, optional=None)
     foreign.refuse_features(FIXED)
-    values = foreign.take_rows(ROWS)
+    values = foreign.read_rows(ROWS)
     if values.get("loss.adv_loss") in ("logistic", "MH"):
         allowed = "hinge" if values["loss.adv_loss"] == "MH" else "vanilla (the same function)"
         foreign.refuse("LOSS.adv_loss", allowed, "adv_loss {}")
@@ -215,7 +215,7 @@ def config_from_040(content: Any, name: str, origin: str) -> Config:
 
 def _conditioning(foreign: ForeignConfig) -> dict[str, Any]:
     g_key, d_key = "MODEL.g_cond_mtd", "MODEL.d_cond_mtd"
-    g_found, d_found = foreign.take(g_key, "text"), foreign.take(d_key, "text")
+    g_found, d_found = foreign.read(g_key, "text"), foreign.read(d_key, "text")
     known = True
     for key, found, allowed in ((g_key, g_found, (WITHOUT, "cBN")), (d_key, d_found, (WITHOUT, "PD"))):
         if found is not None and found not in allowed:

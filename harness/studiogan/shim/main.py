@@ -33,7 +33,7 @@ def main(job_path: str) -> int:
     from harness.studiogan.shim import process
     from harness.studiogan.shim.job import read_job
 
-    process.note_signals()
+    process.catch_stop_signals()
     process.die_with_parent(process.engine_pid())
     try:
         job = read_job(Path(job_path))
@@ -46,7 +46,7 @@ def main(job_path: str) -> int:
         process.set_master_address()
     from harness.studiogan.shim.run import start
 
-    process.leave(start(job))
+    process.exit_now(start(job))
 
 
 def _prepare_environment(device: str, processes: int, threads: int) -> None:

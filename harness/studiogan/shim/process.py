@@ -15,10 +15,10 @@ PARENT_VARIABLE = "CARFORGE_PARENT_PID"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 HEARTBEAT_SEC = 5.0
 
-_asked_to_stop: list[int] = []
+_stop_signals: list[int] = []
 
 
-def say(word: str, **facts: Any) -> None:
+def log_event(word: str, **facts: Any) -> None:
     """One line `carforge: word key=value ...` on stdout, in one write, so that processes do not mix theirs."""
     values = (f" {key}={value:.10g}" if isinstance(value, float) else f" {key}={value}" for key, value in facts.items())
     sys.stdout.write(f"carforge: {word}{''.join(values)}\n")
@@ -29,23 +29,23 @@ class Heartbeat:
     """Tells the engine how far it is, however rarely StudioGAN has a line: a slow one is not one that hangs."""
 
     def __init__(self) -> None:
-        self._told_at_sec = time.monotonic()
+        self._sent_at_sec = time.monotonic()
 
     def beat(self, step: int) -> None:
         """After update `step`; what comes sooner than PULSE_SEC after the last line is left out."""
         now = time.monotonic()
-        if now - self._told_at_sec >= HEARTBEAT_SEC:
-            self._told_at_sec = now
-            say("step", step=step)
+        if now - self._sent_at_sec >= HEARTBEAT_SEC:
+            self._sent_at_sec = now
+            log_event("step", step=step)
 
 
-def note_signals() -> None:
+def catch_stop_signals() -> None:
     """STOP_SIGNALS are noted and heeded between two iterations."""
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda number, frame: _asked_to_stop.append(number))
+        signal.signal(number, lambda number, frame: _stop_signals.append(number))
 
 
-def begin_worker(worker: int) -> None:
+def init_worker(worker: int) -> None:
     """For data-loader workers: torch lets a signal to the whole group kill them, and then fails in the iteration.
 
     They would outlive a killed training by seconds.
@@ -55,8 +55,8 @@ def begin_worker(worker: int) -> None:
     die_with_parent(None)
 
 
-def asked_to_stop() -> bool:
-    return bool(_asked_to_stop)
+def stop_requested() -> bool:
+    return bool(_stop_signals)
 
 
 def die_with_parent(parent_pid: int | None) -> None:
@@ -74,7 +74,7 @@ def engine_pid() -> int | None:
     return int(given) if given else None
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """Ends this process and its data-loader workers at once: the usual way waits for them, and they heed no signal."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error there when a worker is killed
     for child in multiprocessing.active_children():

@@ -19,7 +19,14 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.studiogan.shim.job import OptimizerSettings, ShimJob
-from harness.studiogan.shim.process import EXIT_OUT_OF_MEMORY, asked_to_stop, die_with_parent, leave, note_signals, say
+from harness.studiogan.shim.process import (
+    EXIT_OUT_OF_MEMORY,
+    catch_stop_signals,
+    die_with_parent,
+    exit_now,
+    log_event,
+    stop_requested,
+)
 from harness.studiogan.shim.step_loop import Finished, StepLoop, Stopped
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
@@ -83,11 +90,11 @@ def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: OptimizerSettings
                 state["step"] = state["step"].cpu()  # StudioGAN moves it to the GPU, where reading it waits
 
 
-def say_optimizers(g_optimizer: Any, d_optimizer: Any) -> None:
+def log_optimizers(g_optimizer: Any, d_optimizer: Any) -> None:
     """As the optimisers hold it, not as it was asked for."""
     g, d = g_optimizer.param_groups[0], d_optimizer.param_groups[0]
     beta1, beta2 = d.get("betas", (float("nan"), float("nan")))
-    say("optimizer", g_lr=float(g["lr"]), d_lr=float(d["lr"]), beta1=float(beta1), beta2=float(beta2))
+    log_event("optimizer", g_lr=float(g["lr"]), d_lr=float(d["lr"]), beta1=float(beta1), beta2=float(beta2))
 
 
 def check_freeze_layers(n: int | None, discriminator: Any) -> None:
@@ -107,14 +114,14 @@ def check_steps(job: ShimJob, loaded_step: int, total_steps: int) -> None:
         raise UserError(f"last_step: found {job.last_step}, allowed at most total_steps = {total_steps}")
 
 
-def begin(job: ShimJob, step_loop: StepLoop, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
+def prepare(job: ShimJob, step_loop: StepLoop, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
     """What both versions need before the first iteration. The step loop has not said that it trains yet."""
     check_freeze_layers(job.freeze_layers, getattr(discriminator, "module", discriminator))
     set_optimizers(g_optimizer, d_optimizer, job.optimizer)
     if job.first_step:
         reseed(job.seed, job.first_step, step_loop.rank)
     if step_loop.rank == 0:
-        say_optimizers(g_optimizer, d_optimizer)
+        log_optimizers(g_optimizer, d_optimizer)
 
 
 def reseed(seed: int, step: int, rank: int = 0) -> None:
@@ -201,7 +208,7 @@ def _patch_sqrtm() -> None:
 
 def run_child(job: ShimJob, rank: int, train: Callable[[Any], None]) -> NoReturn:
     """A spawned process of -DDP from its first thing to its last; `train` gets the rank as StudioGAN wants it."""
-    note_signals()
+    catch_stop_signals()
     parent = multiprocessing.parent_process()
     die_with_parent(parent.pid if parent else None)
     if job.threads:
@@ -211,22 +218,22 @@ def run_child(job: ShimJob, rank: int, train: Callable[[Any], None]) -> NoReturn
     code = run_to_exit_code(lambda: train(device), rank)
     if dist.is_initialized() and code in (0, EXIT_RESUMABLE):  # all come here
         dist.destroy_process_group()
-    leave(code)
+    exit_now(code)
 
 
 def spawn(child: Callable[..., None], job: ShimJob, arguments: tuple[Any, ...]) -> None:
     """`child(rank, job, *arguments)` in `job.processes` processes. Raises Finished or Stopped as they end."""
     context: Any = start_processes(child, args=(job, *arguments), nprocs=job.processes, join=False)
-    told = False
+    terminated = False
     try:
         while not context.join(timeout=0.5, grace_period=10):
-            if asked_to_stop() and not told:
-                told = True
+            if stop_requested() and not terminated:
+                terminated = True
                 for process in context.processes:
                     process.terminate()  # SIGTERM, which they note
     except ProcessExitedException as error:
         # SIGTERM kills one that has not begun to note signals: nothing is lost, it has not trained yet.
-        if error.exit_code == EXIT_RESUMABLE or (told and error.exit_code == -signal.SIGTERM):
+        if error.exit_code == EXIT_RESUMABLE or (terminated and error.exit_code == -signal.SIGTERM):
             raise Stopped from error
         raise ChildFailed(error.exit_code) from error
     raise Finished
@@ -237,6 +244,8 @@ def start(job: ShimJob) -> int:
     if job.threads:
         torch.set_num_threads(job.threads)
     facts = {"first_step": job.first_step, "last_step": job.last_step}
-    say("starting", version=job.version, device=job.device, processes=job.processes, torch=torch.__version__, **facts)
+    log_event(
+        "starting", version=job.version, device=job.device, processes=job.processes, torch=torch.__version__, **facts
+    )
     version = import_module(f"harness.studiogan.shim.v{job.version.replace('.', '')}")
     return run_to_exit_code(lambda: version.train(job))

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from harness.studiogan.shim.job import ShimJob
-from harness.studiogan.shim.process import Heartbeat, asked_to_stop, say
+from harness.studiogan.shim.process import Heartbeat, log_event, stop_requested
 
 
 class Finished(Exception):
@@ -34,9 +34,9 @@ class StepLoop:
         """Every process calls this before iteration `step`."""
         self.step = step
         if self.rank == 0:
-            self._tell(step)
+            self._report_step(step)
         done = step >= self.job.last_step
-        if not done and not self._anybody_asked():
+        if not done and not self._any_rank_stops():
             return
         if self.rank == 0 and self.saved_step != step:
             assert self.save is not None
@@ -44,20 +44,20 @@ class StepLoop:
         if dist.is_initialized():
             dist.barrier()
         if self.rank == 0:
-            say("finished" if done else "stopped", step=step)
+            log_event("finished" if done else "stopped", step=step)
         raise Finished if done else Stopped
 
-    def _tell(self, step: int) -> None:
+    def _report_step(self, step: int) -> None:
         if self._heartbeat:
             return self._heartbeat.beat(step)
-        say("training", step=step)
+        log_event("training", step=step)
         self._heartbeat = Heartbeat()
 
-    def _anybody_asked(self) -> bool:
+    def _any_rank_stops(self) -> bool:
         """Processes get a signal at different times; all must leave after the same iteration."""
         if not dist.is_initialized():
-            return asked_to_stop()
-        asked = torch.tensor(float(asked_to_stop()), device=self.job.device)
+            return stop_requested()
+        asked = torch.tensor(float(stop_requested()), device=self.job.device)
         dist.all_reduce(asked)
         return asked.item() > 0
 
@@ -74,7 +74,7 @@ class StepLoop:
         write(partial)
         partial.rename(final)
         self.saved_step = step
-        say("saved", step=step, folder=final.as_posix(), best=int(best), peak_mib=_peak_mib(self.job.device))
+        log_event("saved", step=step, folder=final.as_posix(), best=int(best), peak_mib=_peak_mib(self.job.device))
 
 
 def _peak_mib(device: str) -> int:

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.native.losses import LeCam
 from harness.studiogan.shim import process, run
 from harness.studiogan.shim.job import ShimJob
-from harness.studiogan.shim.process import say
+from harness.studiogan.shim.process import log_event
 from harness.studiogan.shim.run import RUN_NAME
 from harness.studiogan.shim.step_loop import StepLoop
 
@@ -74,7 +74,7 @@ def install(job: ShimJob, rank: int) -> ModuleType:
     loader.load_checkpoint = _patch_load_checkpoint(loader.load_checkpoint, job, loaded)
     loader.make_checkpoint_dir = lambda folder, run_name: folder or "checkpoints"
     loader.dict2clsattr = _patch_settings(loader.dict2clsattr, job)
-    loader.DataLoader = functools.partial(loader.DataLoader, worker_init_fn=process.begin_worker)
+    loader.DataLoader = functools.partial(loader.DataLoader, worker_init_fn=process.init_worker)
     loader.DDP = run.parallel_class(loader.DDP, job)
     _count_iterations(worker, step_loop)
     if job.device == "cpu":  # for -DDP, StudioGAN says nccl
@@ -164,14 +164,14 @@ def worker_class(base: Any, job: ShimJob, step_loop: StepLoop, lecam: LeCam | No
     class Worker020(base):
         def train(self, current_step: int, total_step: int) -> int:
             run.check_steps(job, loaded.step, total_step)
-            run.begin(job, step_loop, self.dis_model, self.G_optimizer, self.D_optimizer)
+            run.prepare(job, step_loop, self.dis_model, self.G_optimizer, self.D_optimizer)
             if job.first_step:
                 self.best_step, self.best_fid = loaded.best
             restored = restore_lecam(lecam, job)
             if job.lecam:
                 assert hasattr(self.D_loss, "__wrapped__")
                 facts = {"lambda": job.lecam.lambda_, "restored": int(restored), "rank": step_loop.rank}
-                say("lecam", type=job.lecam.kind, **facts)
+                log_event("lecam", type=job.lecam.kind, **facts)
             step_loop.save = lambda step: self.save(step, False)
             try:
                 # StudioGAN begins at 0 whenever layers are frozen, also where such a run was interrupted.

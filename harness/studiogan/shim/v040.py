@@ -15,11 +15,11 @@ import torch
 from harness.errors import UserError
 from harness.studiogan.shim import process, run
 from harness.studiogan.shim.job import ShimJob
-from harness.studiogan.shim.process import say
+from harness.studiogan.shim.process import log_event
 from harness.studiogan.shim.run import RUN_NAME
 from harness.studiogan.shim.step_loop import StepLoop
 
-NEVER_MOVED = 7777  # where it starts its averages
+EMA_START = 7777  # where it starts its averages
 EMA_KEYS = {"ema_real": "D_real", "ema_fake": "D_fake"}  # ours: theirs
 
 
@@ -79,7 +79,7 @@ def install(job: ShimJob, rank: int) -> Any:
     model: Any = import_module("models.model")
     model.DDP = run.parallel_class(model.DDP, job)
     if job.device == "cpu":
-        _mend_for_cpu(loader, model.DDP)
+        _patch_for_cpu(loader, model.DDP)
     return loader
 
 
@@ -104,10 +104,10 @@ def _stub_imports() -> None:
 def make_loader(data_loader: Any, *arguments: Any, **options: Any) -> Any:
     if options.get("num_workers") == 0:
         options.pop("persistent_workers", None)  # torch refuses it without workers
-    return data_loader(*arguments, **options, worker_init_fn=process.begin_worker)
+    return data_loader(*arguments, **options, worker_init_fn=process.init_worker)
 
 
-def _mend_for_cpu(loader: Any, parallel: Any) -> None:
+def _patch_for_cpu(loader: Any, parallel: Any) -> None:
     """-DDP gives each process a device number, and evaluation moves pictures to "cuda" by name."""
     sampler = loader.DistributedSampler
     to: Any = torch.Tensor.to
@@ -151,12 +151,12 @@ def worker_class(base: Any, job: ShimJob, step_loop: StepLoop) -> type:
     class Worker040(base):
         def prepare_train_iter(self, epoch_counter: int) -> None:
             """The last thing before the first iteration."""
-            run.begin(job, step_loop, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
+            run.prepare(job, step_loop, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
             # It would begin at 0 again and drop the optimisers if --freezeD were given to an interrupted run.
             self.RUN.freezeD = -1 if job.freeze_layers is None else job.freeze_layers
             restored = restore_lecam(self.lecam_ema, job)
             if job.lecam:
-                say(
+                log_event(
                     "lecam",
                     type="standard",
                     **{"lambda": self.LOSS.lecam_lambda},
@@ -195,7 +195,7 @@ def restore_lecam(lecam_ema: Any, job: ShimJob) -> int:
         for ours, theirs in EMA_KEYS.items():
             if state[ours] is not None:
                 setattr(lecam_ema, theirs, float(state[ours]))
-    restored = bool(job.first_step) and lecam_ema.D_real != NEVER_MOVED
+    restored = bool(job.first_step) and lecam_ema.D_real != EMA_START
     if job.lecam and not restored:  # the first batches set them, also where that step is long past
         lecam_ema.start_itr = max(lecam_ema.start_itr, job.first_step + 1)
     return int(restored)

@@ -136,7 +136,7 @@ def _is_optimizer(value: Any) -> bool:
 
 # ---- LeCam's anchors ----------------------------------------------------------------------------------------------
 
-_NEVER_MOVED = 7777  # where 0.4.0 starts its averages
+_EMA_START = 7777  # where 0.4.0 starts its averages
 
 
 def _read_lecam(path: Path) -> dict[str, Tensor | None] | None:
@@ -158,16 +158,14 @@ def _lecam_of_040(discriminator: dict[str, Any]) -> dict[str, Tensor | None] | N
     if not isinstance(averages, dict) or not {"D_real", "D_fake"} <= set(averages):
         return None
     real, fake = averages["D_real"], averages["D_fake"]
-    if not all(isinstance(value, int | float) for value in (real, fake)) or real == fake == _NEVER_MOVED:
+    if not all(isinstance(value, int | float) for value in (real, fake)) or real == fake == _EMA_START:
         return None
     return {"ema_real": torch.tensor(float(real)), "ema_fake": torch.tensor(float(fake))}
 
 
 def lecam_to_040(anchors: dict[str, Tensor | None] | None, decay: float, start_iter: int) -> dict[str, float]:
     """The averages that 0.4.0 keeps with D. Anchors for each place in the batch (`gsrgan`) have no place there."""
-    averages: dict[str, float] = dict.fromkeys(
-        ("G_loss", "D_loss_real", "D_loss_fake", "D_real", "D_fake"), _NEVER_MOVED
-    )
+    averages: dict[str, float] = dict.fromkeys(("G_loss", "D_loss_real", "D_loss_fake", "D_real", "D_fake"), _EMA_START)
     for theirs, ours in (("D_real", "ema_real"), ("D_fake", "ema_fake")):
         anchor = (anchors or {}).get(ours)
         if anchor is not None and anchor.dim() == 0:

@@ -13,7 +13,7 @@ from harness.config.yaml_files import merge
 from harness.errors import UserError
 from harness.networks.resnet import D_CHANNELS, G_CHANNELS
 from harness.studiogan.weights.files import ForeignCheckpoint
-from harness.studiogan.weights.names import adam_group, keeps_adam, to_our_state
+from harness.studiogan.weights.names import adam_group, is_adam, to_our_state
 
 _SECTIONS = ("data", "model", "loss", "optim", "augment")  # whose other values are told
 
@@ -86,7 +86,7 @@ def _optim_of(foreign: ForeignCheckpoint) -> dict[str, Any]:
     found: dict[str, Any] = {"total_steps": max(1, foreign.step)}
     for letter, rate in (("D", "d_lr"), ("G", "g_lr")):
         optimizer = foreign.contents.get(letter, {}).get("optimizer")
-        if optimizer and optimizer["param_groups"] and keeps_adam(optimizer):
+        if optimizer and optimizer["param_groups"] and is_adam(optimizer):
             group = adam_group(optimizer["param_groups"][0], 0)
             beta1, beta2 = group["betas"]
             found |= {rate: group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]}

@@ -148,7 +148,7 @@ def to_our_optimizer(
     group, moments = adam_group(None, len(parameters)), {}
     if optimizer is not None:
         group, moments = _read_optimizer(optimizer, foreign_names, origin)
-        moments = {to_our_name(name): (_turned(name, entry)) for name, entry in moments.items()}
+        moments = {to_our_name(name): (_transposed(name, entry)) for name, entry in moments.items()}
     state = {}
     for index, (name, parameter) in enumerate(parameters.items()):
         if name not in moments:  # frozen from the start, so never updated
@@ -162,14 +162,14 @@ def to_our_optimizer(
     return {"state": state, "param_groups": [group]}
 
 
-def _turned(foreign_name: str, entry: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _transposed(foreign_name: str, entry: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     step, exp_avg, exp_avg_sq = entry
     if _THEIRS.fullmatch(foreign_name) and exp_avg.dim() == 2:
         return step, exp_avg.t(), exp_avg_sq.t()
     return entry
 
 
-def keeps_adam(optimizer: dict[str, Any]) -> bool:
+def is_adam(optimizer: dict[str, Any]) -> bool:
     """Whether its groups and its state, where there is one yet, are Adam's."""
     return all(_RATES <= set(group) for group in optimizer["param_groups"]) and all(
         not entry or set(entry) == _ADAM_KEYS for entry in optimizer["state"].values()
@@ -186,7 +186,7 @@ def _read_optimizer(
             f"{origin}: its optimiser has other parameters than its network, allowed one group with all "
             f"{len(names)}, try another copy of the file"
         )
-    if not keeps_adam(optimizer):
+    if not is_adam(optimizer):
         found = sorted({str(key) for entry in states.values() for key in entry} or map(str, groups[0]))
         raise UserError(
             f"{origin}: found an optimiser that keeps {', '.join(found)}, allowed Adam (step, exp_avg, exp_avg_sq), "
@@ -222,7 +222,7 @@ def to_foreign_optimizer(optimizer: dict[str, Any], network: nn.Module, version:
         entry = optimizer["state"].get(ours[to_our_name(foreign_name)])
         if not entry:
             continue
-        turned = _turned(foreign_name, (entry["step"], entry["exp_avg"], entry["exp_avg_sq"]))
+        turned = _transposed(foreign_name, (entry["step"], entry["exp_avg"], entry["exp_avg_sq"]))
         step, exp_avg, exp_avg_sq = (tensor.detach().cpu().contiguous() for tensor in turned)
         state[position] = {"step": step.float(), "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
     return {"state": state, "param_groups": [adam_group(optimizer["param_groups"][0], len(order))]}

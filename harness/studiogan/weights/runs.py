@@ -19,7 +19,7 @@ from harness.studiogan.dialects.table import safe_name
 from harness.studiogan.weights.convert import count_classes, export_checkpoint, foreign_to_parts
 from harness.studiogan.weights.files import ForeignCheckpoint, When, read_foreign_checkpoint
 from harness.studiogan.weights.infer_config import infer_config
-from harness.studiogan.weights.names import keeps_adam
+from harness.studiogan.weights.names import is_adam
 
 
 def import_run(
@@ -58,7 +58,7 @@ def import_run(
     final = Path(root) / made.name
     if final.exists():
         raise UserError(f"name: found {final} already, allowed a name without a run, try --name {made.name}-2")
-    _tell_unknown(path, [key for key in unknown if key.split(".")[1] not in given.get(key.split(".")[0], {})], made)
+    _log_defaults(path, [key for key in unknown if key.split(".")[1] not in given.get(key.split(".")[0], {})], made)
     _write_run(final, made, parts, f"imported from {path}")
     return final
 
@@ -81,7 +81,7 @@ def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], di
         run.log(text)
 
 
-def _tell_unknown(path: Path, keys: list[str], config: Config) -> None:
+def _log_defaults(path: Path, keys: list[str], config: Config) -> None:
     values = config_to_dict(config)
     told = [f"{key}={values[section][part]}" for key in keys for section, part in [key.split(".")]]
     if told:
@@ -98,7 +98,7 @@ def _config_of(foreign: ForeignCheckpoint, config: Path | None) -> tuple[Config,
 
 def _drop_other_optimizers(foreign: ForeignCheckpoint) -> None:
     for letter, content in foreign.contents.items():
-        if content.get("optimizer") is not None and not keeps_adam(content["optimizer"]):
+        if content.get("optimizer") is not None and not is_adam(content["optimizer"]):
             log(f"{foreign.files[letter]}: its optimiser is not Adam, so its state is left out")
             del content["optimizer"]
 

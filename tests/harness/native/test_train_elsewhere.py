@@ -63,5 +63,5 @@ def test_a_run_that_says_d_call_goes_on(workplace: Path, uninterrupted, no_pictu
 def test_a_generator_alone_cannot_train(workplace: Path, no_pictures) -> None:
     train_run(tiny_config(), limit_steps=2)
     rewrite(CHECKPOINTS / "step-00000002", ("generator",))
-    with pytest.raises(UserError, match="has a generator alone, and training needs a discriminator too"):
+    with pytest.raises(UserError, match="has a generator only, and training needs a discriminator too"):
         train_run(tiny_config(), limit_steps=3)

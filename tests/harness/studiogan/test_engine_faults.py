@@ -27,7 +27,7 @@ from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir
 from harness.studiogan import checkout, follow_log, supervise
 from harness.studiogan.engine import train_run
-from harness.studiogan.follow_log import FollowedRun, Follower
+from harness.studiogan.follow_log import FollowedRun, LogFollower
 from harness.studiogan.process import LogLine, StudioganProcess
 from harness.studiogan.workdir import list_saves
 from tests.conftest import ROOT
@@ -81,7 +81,7 @@ def test_one_that_will_not_stop_is_killed(stand_in: StandIn, monkeypatch: pytest
     assert_goes_on(stand_in, 2)
 
 
-def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
+def test_a_kill_of_ours_ends_it_and_its_last_save_is_imported(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
@@ -90,7 +90,7 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
         f"checkout.COMMITS, checkout.MODULES = {{'0.2.0': {checkout.COMMITS['0.2.0']!r}}}, ('json',)\n"
         f"supervise.SHIM = {str(STAND_IN / 'shim.py')!r}\n"
         "supervise.save_reals = follow_log.save_curves = lambda *_: None\n"
-        "follow_log.Follower.take_saves = lambda *_, **__: None\n"  # killed before it has looked
+        "follow_log.LogFollower.import_saves = lambda *_, **__: None\n"  # killed before it has looked
         f"engine.train_run(load_config('configs/base.yaml', {overrides_of(TINY)!r}))\n"
     )
     monkeypatch.delenv("STAND_IN_PACED")
@@ -102,16 +102,16 @@ def test_a_kill_of_ours_ends_it_and_its_last_save_is_taken_over(
         pass
     assert not (RUN / "checkpoints/step-00000002").exists()
     assert_goes_on(stand_in, 2)
-    assert "step 2, which StudioGAN had saved before all was killed, is kept" in (RUN / "log.txt").read_text()
+    assert "step 2, saved by StudioGAN before everything was killed, is kept" in (RUN / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("native_to", [None, 3])
-def test_a_save_left_behind_is_not_taken_into_another_course(
+def test_a_leftover_save_is_not_imported_after_another_resume(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native_to: int | None
 ) -> None:
     """Step 2 is imported, step 4 is not; the run goes on from 4, or from where the native engine has come instead.
 
-    What that start noted says `d_call`, as older versions did."""
+    The facts of that start have `d_call`, as older versions wrote."""
     monkeypatch.delenv("STAND_IN_PACED")
     with monkeypatch.context() as patch:
         patch.setattr(follow_log, "list_saves", lambda folder: [save for save in list_saves(folder) if save[0] == 2])
@@ -122,12 +122,10 @@ def test_a_save_left_behind_is_not_taken_into_another_course(
     if native_to:
         harness.native.train.train_run(tiny_config(engine="native"), limit_steps=native_to)
     assert_goes_on(stand_in, native_to or 4)
-    assert ("tiny: step 4, which StudioGAN had saved, is dropped: the run" in capsys.readouterr().err) == bool(
-        native_to
-    )
+    assert ("tiny: step 4, saved by StudioGAN, is dropped: the run" in capsys.readouterr().err) == bool(native_to)
 
 
-def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> None:
+def test_what_outlived_a_kill_is_killed_by_the_next_start(stand_in: StandIn) -> None:
     failure(stand_in, "crash:3")
     workdir = (RUN / "studiogan").resolve()
     sleepers: list[subprocess.Popen[bytes]] = []
@@ -142,7 +140,7 @@ def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> N
         left = leave_behind(workdir)
         failure(stand_in, "crash:3")
         assert left.wait(10) == -signal.SIGKILL
-        assert "ended 1 processes of StudioGAN that an earlier start had left" in (RUN / "log.txt").read_text()
+        assert "killed 1 processes of StudioGAN that an earlier start had left" in (RUN / "log.txt").read_text()
         other = leave_behind(workdir.parent)  # no process of ours: one that got its number
         assert_goes_on(stand_in, 2)
         assert other.poll() is None
@@ -152,7 +150,7 @@ def test_what_outlived_a_kill_is_ended_by_the_next_start(stand_in: StandIn) -> N
             process.wait()
 
 
-def test_what_it_said_and_saved_last_is_heard_after_its_end(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_last_output_and_save_are_read_after_its_end(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAND_IN_PACED")
     real = StudioganProcess.read
     monkeypatch.setattr(StudioganProcess, "read", lambda self, sec: [] if self.running else real(self, sec))
@@ -167,7 +165,7 @@ def test_what_it_said_and_saved_last_is_heard_after_its_end(stand_in: StandIn, m
 def test_a_crash(stand_in: StandIn) -> None:
     text = failure(stand_in, "crash:3")
     assert "StudioGAN ended with exit code 1: RuntimeError: the weights of pt_inception" in text
-    assert "goes on from step 2" in text and "runs/tiny/studiogan.log" in text
+    assert "resumes from step 2" in text and "runs/tiny/studiogan.log" in text
     assert (status()["state"], status()["step"]) == ("failed", 2)
     assert "Traceback (most recent call last)" in status()["message"]
     assert 5 < status()["message"].count("\n") <= 15
@@ -189,7 +187,7 @@ def test_a_slow_one_is_not_taken_for_a_hang(stand_in: StandIn, monkeypatch: pyte
 @pytest.mark.parametrize("mode", ["hang:3", "hang-deaf:3", "hang-with-child:3"])
 def test_a_hang(stand_in: StandIn, mode: str) -> None:
     text = failure(stand_in, mode, **QUICK)
-    assert "ended no step and said nothing for 1 s and was ended (studiogan.silent_after_sec)" in text
+    assert "was stopped after 1 s without a step or output (studiogan.silent_after_sec)" in text
     assert status()["state"] == "failed" and status()["step"] in (2, 3)  # one that hears the signal saves step 3
     assert_goes_on(stand_in, status()["step"])
 
@@ -204,8 +202,8 @@ def test_processes_that_it_leaves_are_ended(stand_in: StandIn) -> None:
     ("mode", "words"),
     [
         ("oom:3", "out of memory on StudioGAN 0.2.0, cpu with batch 4; try --set optim.batch_size=2"),
-        ("die:3", r"was killed by SIGKILL \(too little memory\?\)"),
-        ("end:3", "ended without a save of step 6"),
+        ("die:3", r"was killed by SIGKILL \(out of memory\?\)"),
+        ("end:3", "ended without saving step 6"),
         ("refuse:0", r"^loss.adv_loss: found vanilla, allowed hinge on a CPU, try hinge$"),
         ("cut:3", "ended with exit code 1"),
         ("damage:4", "weights-step=4.pth: is damaged or no file of weights"),
@@ -244,10 +242,10 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
     with run_life(RunDir(RUN)) as life:
         life.aim(6, None)
         life.begin(run)
-        follower = Follower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
+        follower = LogFollower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
         for number in range(1000):
             part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
-            follower.hear([LogLine(line, float(number)) for line in LineSplitter().feed(part)])
+            follower.process_lines([LogLine(line, float(number)) for line in LineSplitter().feed(part)])
     steps = steps_logged()
     assert steps == sorted(set(steps)) and steps[-1] <= 6
     assert run.step == 2 and follower.unknown_lines > 100

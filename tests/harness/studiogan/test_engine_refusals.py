@@ -17,9 +17,9 @@ from harness.storage.rundir import RunDir
 from harness.storage.splits import open_evaluation_rows
 from harness.studiogan import checkout, workdir
 from harness.studiogan.engine import _check_weights, finetune_run, train_run
-from harness.studiogan.preflight import ignored_keys, job_of, preflight
-from harness.studiogan.supervise import _begin_average
-from harness.studiogan.workdir import copy_channels_last, make_workdir, place_packed, write_valid
+from harness.studiogan.preflight import ignored_keys, preflight, setup_to_job
+from harness.studiogan.supervise import _add_missing_ema
+from harness.studiogan.workdir import copy_channels_last, link_packed, make_workdir, write_valid
 from tests.harness.packing import raw
 from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import fail_with
@@ -101,21 +101,21 @@ def test_weights_that_it_cannot_go_on_with(stand_in: StandIn) -> None:
     with open_packed(config.data.hdf5_path("train")) as packed:
         _check_weights(source, packed, config)
         packed.class_names.append("third")
-        with pytest.raises(UserError, match=r"step-00000001: knows 2 classes \(ordinary, concept\), allowed those of"):
+        with pytest.raises(UserError, match=r"step-00000001: has 2 classes \(ordinary, concept\), allowed those of"):
             _check_weights(source, packed, config)
         (source / "discriminator.safetensors").unlink()
-        with pytest.raises(UserError, match="step-00000001: has a generator alone"):
+        with pytest.raises(UserError, match="step-00000001: has a generator only"):
             _check_weights(source, packed, config)
 
 
 def test_a_source_without_a_moving_average_gets_one(tmp_path: Path) -> None:
     for name, content in (("G", "g"), ("D", "d")):
         (tmp_path / f"model={name}-current-weights-step=6.pth").write_text(content)
-    _begin_average(tmp_path)
+    _add_missing_ema(tmp_path)
     average = tmp_path / "model=G_ema-current-weights-step=6.pth"
     assert average.read_text() == "g" and len(list(tmp_path.iterdir())) == 3
     average.write_text("its own")
-    _begin_average(tmp_path)
+    _add_missing_ema(tmp_path)
     assert average.read_text() == "its own"
 
 
@@ -132,14 +132,14 @@ def test_keys_that_mean_nothing_to_it_are_named(stand_in: StandIn) -> None:
     config = tiny_config(train__precision="bf16", train__compile=True)
     assert ignored_keys(config) == ["train.precision=bf16", "train.compile=True"]
     train_run(config, limit_steps=1)
-    assert "ignored, StudioGAN has no such thing: train.precision=bf16" in Path("runs/tiny/log.txt").read_text()
+    assert "ignored by StudioGAN: train.precision=bf16" in Path("runs/tiny/log.txt").read_text()
 
 
 def test_what_is_evaluated_is_saved(stand_in: StandIn) -> None:
     config = tiny_config(train__save_every_steps=4, evaluate__every_steps=6)
     with open_packed(config.data.hdf5_path("train")) as packed:
-        setting = preflight(config, packed, freeze=False, processes=1)
-    job = job_of(setting, seed=1, first_step=0, last_step=6, has_source=False)
+        setup = preflight(config, packed, freeze=False, processes=1)
+    job = setup_to_job(setup, seed=1, first_step=0, last_step=6, has_source=False)
     assert job["save_every"] == 2
     assert Path(job["checkout"]).is_absolute()
 
@@ -166,10 +166,10 @@ def test_the_set_for_0_4_0_is_channels_last(packed_set: Path, tmp_path: Path) ->
 def test_the_set_is_linked_or_where_that_cannot_be_pointed_to(
     packed_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place_packed(packed_set, tmp_path / "hard")
+    link_packed(packed_set, tmp_path / "hard")
     assert (tmp_path / "hard").samefile(packed_set) and not (tmp_path / "hard").is_symlink()
     monkeypatch.setattr(os, "link", fail_with(errno.EXDEV))
-    place_packed(packed_set, tmp_path / "soft")
+    link_packed(packed_set, tmp_path / "soft")
     assert (tmp_path / "soft").is_symlink() and (tmp_path / "soft").samefile(packed_set)
 
 

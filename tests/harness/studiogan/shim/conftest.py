@@ -12,5 +12,5 @@ from tests.harness.studiogan.shim.shim_jobs import make_checked_folder
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = make_checked_folder(tmp_path)
     monkeypatch.chdir(made)
-    monkeypatch.setattr(process, "_asked_to_stop", [])
+    monkeypatch.setattr(process, "_stop_signals", [])
     return made

@@ -63,7 +63,7 @@ class Ran:
     out: str
     err: str
 
-    def said(self, word: str) -> list[dict[str, str]]:
+    def events(self, word: str) -> list[dict[str, str]]:
         """The facts of every line `carforge: <word> key=value ...`."""
         lines = [line.split() for line in self.out.splitlines() if line.startswith(f"carforge: {word} ")]
         return [dict(pair.split("=", 1) for pair in line[2:]) for line in lines]

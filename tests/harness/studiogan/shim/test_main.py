@@ -52,7 +52,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_trains_and_ends_right_after_the_last_save(trained: Any) -> None:
     version, folder, ran = trained
-    assert [line["step"] for line in ran.said("saved")] == ["4", "6"]
+    assert [line["step"] for line in ran.events("saved")] == ["4", "6"]
     assert ran.out.splitlines()[-1] == "carforge: finished step=6"
     assert list(ran.losses()) == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
@@ -93,7 +93,7 @@ def test_a_signal_to_the_group_ends_it_saved_and_it_goes_on(
     ran = Ran("".join(lines), (folder / "stderr").read_text())
     assert process.wait() == 75, ran.err
     assert "Traceback" not in ran.err
-    ((saved,), (stopped,)) = ran.said("saved"), ran.said("stopped")
+    ((saved,), (stopped,)) = ran.events("saved"), ran.events("stopped")
     step = int(stopped["step"])
     assert step == int(saved["step"]) == max(ran.losses())
 
@@ -102,8 +102,8 @@ def test_a_signal_to_the_group_ends_it_saved_and_it_goes_on(
     )
     before = file_hashes(again / "source")
     ran = run_shim(studiogan_python, again)
-    assert ran.said("training") == [{"step": str(step)}]
-    assert ran.said("lecam")[0]["restored"] == "1"
+    assert ran.events("training") == [{"step": str(step)}]
+    assert ran.events("lecam")[0]["restored"] == "1"
     assert list(ran.losses()) == [step + 1, step + 2]
     assert file_hashes(again / "source") == before
 
@@ -117,13 +117,13 @@ def test_freezed_with_its_own_rates_and_on_after_an_interruption(
     first = make_job(tmp_path / "first", home(version), version, source, last_step=3, **changes)
     ran = run_shim(studiogan_python, first)
     rates = {key: f"{value:.10g}" for key, value in OTHER_OPTIMIZER.items()}
-    assert ran.said("optimizer") == [rates]
-    assert ran.said("training") == [{"step": "0"}]
+    assert ran.events("optimizer") == [rates]
+    assert ran.events("training") == [{"step": "0"}]
     assert file_hashes(first / "source") == file_hashes(source)
     between = first / "checkpoints" / "step-00000003"
     second = make_job(tmp_path / "second", home(version), version, between, first_step=3, last_step=5, **changes)
     ran = run_shim(studiogan_python, second)
-    assert ran.said("training") == [{"step": "3"}] and ran.said("optimizer") == [rates]
+    assert ran.events("training") == [{"step": "3"}] and ran.events("optimizer") == [rates]
     after = load(second / "checkpoints" / "step-00000005", "D")
     assert after["step"] == 5
     (group,) = after["optimizer"]["param_groups"]
@@ -140,7 +140,7 @@ def test_more_layers_than_can_be_frozen_are_refused(trained: Any, tmp_path: Path
     ran = run_shim(studiogan_python, folder, code=2)
     (line,) = [line for line in ran.err.splitlines() if line.startswith("carforge: ")]
     assert "freeze_layers: found 4, allowed 1 to 3" in line
-    assert "Traceback" not in ran.err and not ran.said("training")
+    assert "Traceback" not in ran.err and not ran.events("training")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -148,8 +148,8 @@ def test_two_processes_train_and_each_has_its_lecam(version: str, tmp_path: Path
     """StudioGAN's own -DDP over gloo: children are spawned, and begin without any patch."""
     folder = make_job(tmp_path / "two", home(version), version, processes=2, last_step=5, save_every=10)
     ran = run_shim(studiogan_python, folder)
-    assert sorted(line["rank"] for line in ran.said("lecam")) == ["0", "1"]
-    assert [line["step"] for line in ran.said("saved")] == ["5"]
+    assert sorted(line["rank"] for line in ran.events("lecam")) == ["0", "1"]
+    assert [line["step"] for line in ran.events("saved")] == ["5"]
     assert load(folder / "checkpoints" / "step-00000005", "D")["step"] == 5
 
 

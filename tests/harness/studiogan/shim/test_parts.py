@@ -75,15 +75,15 @@ def test_each_step_is_told_but_not_oftener_than_a_person_needs(
         now[0] += process.HEARTBEAT_SEC / 2
     with pytest.raises(Finished):
         step_loop.begin_iteration(7)
-    said = capsys.readouterr().out.splitlines()
-    assert said == ["carforge: training step=4", "carforge: step step=6", "carforge: finished step=7"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["carforge: training step=4", "carforge: step step=6", "carforge: finished step=7"]
 
 
 @pytest.mark.parametrize("number", process.STOP_SIGNALS)
 def test_a_signal_is_heeded_before_the_next_iteration(job: ShimJob, number: signal.Signals) -> None:
     kept = {each: signal.getsignal(each) for each in process.STOP_SIGNALS}
     try:
-        process.note_signals()
+        process.catch_stop_signals()
         step_loop, saves = step_loop_of(job)
         step_loop.begin_iteration(4)
         os.kill(os.getpid(), number)
@@ -97,7 +97,7 @@ def test_a_signal_is_heeded_before_the_next_iteration(job: ShimJob, number: sign
 
 
 def test_stopped_before_anything_was_done_saves_nothing(job: ShimJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_asked_to_stop", [signal.SIGTERM])
+    monkeypatch.setattr(process, "_stop_signals", [signal.SIGTERM])
     step_loop, saves = step_loop_of(job)
     with pytest.raises(Stopped):
         step_loop.begin_iteration(4)
@@ -235,7 +235,7 @@ def test_only_files_of_the_source_are_unpickled(job: ShimJob, folder: Path, kept
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("raised", "code", "printed"),
     [
         (Finished(), 0, ""),
         (Stopped(), 75, ""),
@@ -253,10 +253,10 @@ def test_only_files_of_the_source_are_unpickled(job: ShimJob, folder: Path, kept
     ],
 )
 def test_each_end_has_its_exit_code(
-    raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
+    raised: BaseException | None, code: int, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.run_to_exit_code(raising(raised) if raised else lambda: None) == code
-    assert said in "".join(capsys.readouterr())
+    assert printed in "".join(capsys.readouterr())
 
 
 def test_the_command_line_of_each_version(folder: Path) -> None:

@@ -15,14 +15,14 @@ def main(job_path: str) -> int:
     sys.path.insert(0, str(Path(job["checkout"]) / "src"))
     from harness.studiogan.shim import process
 
-    process.note_signals()
+    process.catch_stop_signals()
     process.die_with_parent(process.engine_pid())
     process.HEARTBEAT_SEC, heartbeat = 0.0, process.Heartbeat()
     stand_in = import_module("main")
 
     record(job)
     loop = stand_in.Loop(stand_in.parse(words(job)))
-    process.say("starting", version=job["version"])
+    process.log_event("starting", version=job["version"])
     saved = {job["first_step"]}
 
     def publish(step: int, folder: Path) -> None:
@@ -30,20 +30,20 @@ def main(job_path: str) -> int:
         shutil.copytree(folder, final.with_name(final.name + ".partial"))
         final.with_name(final.name + ".partial").rename(final)
         saved.add(step)
-        process.say("saved", step=step, folder=final, best=int(job["evaluate"]), peak_mib=1)
+        process.log_event("saved", step=step, folder=final, best=int(job["evaluate"]), peak_mib=1)
         while final.exists() and "STAND_IN_PACED" in os.environ:  # the engine is to see each save, however slow it is
             time.sleep(0.01)
 
     def before(step: int) -> None:
         if step == loop.first_step:
-            process.say("training", step=step)
+            process.log_event("training", step=step)
         else:
             heartbeat.beat(step)
         done = step >= job["last_step"]
-        if done or process.asked_to_stop():
+        if done or process.stop_requested():
             if step not in saved:
                 loop.save(step, "current")
-            process.say("finished" if done else "stopped", step=step)
+            process.log_event("finished" if done else "stopped", step=step)
             sys.exit(0 if done else 75)
 
     loop.before_iteration, loop.after_save = before, publish

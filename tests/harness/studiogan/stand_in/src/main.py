@@ -35,7 +35,7 @@ def wait_for_signal() -> None:
     """A long iteration, in which the signal comes."""
     from harness.studiogan.shim import process
 
-    while not process.asked_to_stop():
+    while not process.stop_requested():
         time.sleep(0.01)
 
 
