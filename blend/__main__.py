@@ -10,18 +10,21 @@ from typing import Annotated
 import typer
 
 from blend.generator.kinds import Kind
+from harness.checkpoints.chosen_config import chosen_config, to_base_run
 from harness.cli import (
     AS_PATH,
     ConfigOption,
+    ConfigOrNone,
     DryRunOption,
     ForceOption,
     OtherSetOption,
     PretrainedOption,
+    RunOption,
     SetOption,
     make_app,
     run_command,
 )
-from harness.config.experiment import Config, base_name, config_to_yaml, finetuned_name, load_config
+from harness.config.experiment import Config, base_name, config_to_yaml, finetuned_name
 from harness.storage.json_files import to_json
 from harness.storage.rundir import refuse_other_size
 
@@ -34,14 +37,15 @@ LabelOption = Annotated[
 
 @app.command()
 def encoder(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     limit_steps: Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop after so many steps.")] = None,
     other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train the ResNet-18 that turns a picture into a latent, or go on with it. Prints its folder."""
-    if resolved := _resolved(config, overrides, dry_run, other_set):
+    if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.encoder.train import train_encoder
 
         print(train_encoder(resolved, limit_steps=limit_steps))
@@ -49,7 +53,8 @@ def encoder(
 
 @app.command()
 def invert(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     src: Annotated[
         Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.", **AS_PATH)
@@ -60,7 +65,7 @@ def invert(
     dry_run: DryRunOption = False,
 ) -> None:
     """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
-    if resolved := _resolved(config, overrides, dry_run, other_set):
+    if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.designs.commands import invert_command
 
         for path in invert_command(resolved, src, kind, label):
@@ -69,10 +74,14 @@ def invert(
 
 @app.command()
 def measure(
-    config: ConfigOption, overrides: SetOption = None, other_set: OtherSetOption = False, dry_run: DryRunOption = False
+    config: ConfigOrNone = None,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    other_set: OtherSetOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Measure the dial on pairs of held-out pictures. Prints metrics.json's path."""
-    if resolved := _resolved(config, overrides, dry_run, other_set):
+    if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.designs.commands import measure_command
 
         print(measure_command(resolved))
@@ -80,7 +89,8 @@ def measure(
 
 @app.command()
 def blend(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     ordinary: Annotated[Path | None, typer.Option(help="Folder of ordinary cars, or one picture.", **AS_PATH)] = None,
     concept: Annotated[Path | None, typer.Option(help="Folder of concept cars, or one picture.", **AS_PATH)] = None,
@@ -98,7 +108,7 @@ def blend(
     dry_run: DryRunOption = False,
 ) -> None:
     """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
-    if resolved := _resolved(config, overrides, dry_run, other_set):
+    if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.designs.generate import Request, blend_command, text_to_range
         from blend.designs.seeds import text_to_seeds
 
@@ -111,10 +121,14 @@ def blend(
 
 @app.command()
 def gallery(
-    config: ConfigOption, overrides: SetOption = None, other_set: OtherSetOption = False, dry_run: DryRunOption = False
+    config: ConfigOrNone = None,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    other_set: OtherSetOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Write the page that shows it all. Prints its path."""
-    if resolved := _resolved(config, overrides, dry_run, other_set):
+    if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.report.report import make_report
 
         print(make_report(resolved))
@@ -184,10 +198,14 @@ def drag(
     print(to_json(drag_command(run, tabs, seconds), indent=1))
 
 
-def _resolved(config: Path, overrides: list[str] | None, dry_run: bool, other_set: bool) -> Config | None:
-    """The config with its overrides; printed on a dry run, which is all then. UserError where its run is of another
-    size. `other_set`: its runs are bound to the training sets that are there."""
-    resolved = load_config(config, overrides or ())
+def _resolved(
+    config: Path | None, run: str | None, overrides: list[str] | None, dry_run: bool, other_set: bool
+) -> Config | None:
+    """The config of `--config` or `--run` with its overrides; None after a dry run, which prints it.
+
+    UserError where its run has pictures of another size. `other_set`: accept the training sets that are there.
+    """
+    resolved = chosen_config(config, to_base_run(run), overrides)
     refuse_other_size(resolved)
     if not dry_run:
         if other_set:

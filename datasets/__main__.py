@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.cli import ConfigOption, DryRunOption, SetOption, make_app, run_command
+from harness.checkpoints.chosen_config import chosen_config
+from harness.cli import ConfigOrNone, DryRunOption, RunOption, SetOption, make_app, run_command
 from harness.config.data_sources import load_sources, recipe_to_changes, to_set_name
 from harness.config.experiment import Config, check_config, config_to_dict, expand_path, finetune_config, load_config
 from harness.config.paths import to_path
@@ -32,7 +33,8 @@ SizeOption = Annotated[str | None, typer.Option("--size", help="64, or height x 
 
 @app.command()
 def build(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     stage: Annotated[
         Literal["train", "finetune", "all"], typer.Option(help="Which of the experiment's two sets.")
@@ -45,7 +47,7 @@ def build(
     on: OnOption = None,
 ) -> None:
     """Build the sets of an experiment unless they are there."""
-    resolved = load_config(config, overrides or ())
+    resolved = chosen_config(config, run, overrides, training=True)
     if stage != "all":  # a training is next
         refuse_other_size(resolved)
     configs = {"train": resolved, "finetune": finetune_config(resolved)}

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.checkpoints.chosen_config import changed_config, chosen_config
 from harness.cli import (
     AS_PATH,
-    ConfigOption,
+    ConfigOrNone,
     DryRunOption,
     ForceOption,
     OtherSetOption,
     PretrainedOption,
+    RunOption,
     SetOption,
     make_app,
     run_command,
@@ -24,13 +26,9 @@ from harness.cli import (
 from harness.config.experiment import (
     Config,
     base_name,
-    check_config,
-    config_to_dict,
     config_to_yaml,
     finetune_config,
-    load_config,
 )
-from harness.config.yaml_files import merge
 from harness.errors import UserError
 from harness.storage.json_files import to_json
 from harness.storage.rundir import RunDir
@@ -50,7 +48,8 @@ ProcessesOption = Annotated[
 
 @app.command()
 def train(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     limit_steps: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -59,7 +58,7 @@ def train(
     pretrained: PretrainedOption = False,
 ) -> None:
     """Train a run, or go on with it. Prints the run's folder."""
-    resolved = load_config(config, [*_pretrained_changes(pretrained), *(overrides or ())])
+    resolved = chosen_config(config, run, [*_pretrained_changes(pretrained), *(overrides or ())], training=True)
     if dry_run:
         more = {"starts from": "the ready-made model"} if pretrained else {}
         return _print_plan(resolved, limit_steps, **more)
@@ -74,7 +73,8 @@ def train(
 
 @app.command()
 def finetune(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     checkpoint: Annotated[
         str | None,
@@ -87,7 +87,7 @@ def finetune(
     pretrained: PretrainedOption = False,
 ) -> None:
     """FreezeD: fine-tune the config's run on its second set. Prints the new run's folder."""
-    resolved = load_config(config, [*_pretrained_changes(pretrained), *(overrides or ())])
+    resolved = chosen_config(config, run, [*_pretrained_changes(pretrained), *(overrides or ())], training=True)
     if dry_run:
         tuned = finetune_config(resolved)
         more = {"starts from": f"runs/{base_name(resolved)}, checkpoint {checkpoint or 'newest'}"}
@@ -164,27 +164,26 @@ def evaluate(
 ) -> None:
     """Drawn pictures beside real ones: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
     from harness.checkpoints.origin import accept_sets
-    from harness.config.yaml_files import parse_overrides
     from harness.metrics.evaluate import evaluate_run, evaluation_to_text
 
-    changes = parse_overrides(overrides or ())
-    if set(changes) - {"evaluate"}:
-        found = ", ".join(sorted(set(changes) - {"evaluate"}))
-        raise UserError(f"--set: found {found}, allowed evaluate.* alone, try --set evaluate.features=inception")
     rundir = RunDir.existing(run)
+    config = changed_config(rundir, overrides)
     if other_set:
         accept_sets(rundir.path.name)
-    settings = check_config(merge(config_to_dict(rundir.read_config()), changes), "--set").evaluate
-    evaluation = evaluate_run(rundir, settings, checkpoint)
+    evaluation = evaluate_run(rundir, config.evaluate, checkpoint, sample_passes=config.reconstruction.sample_passes)
     print(to_json(evaluation, indent=1) if as_json else evaluation_to_text(evaluation))
 
 
 @app.command()
 def sample(
     run: RunArgument,
-    brand: Annotated[
-        str, typer.Option("--brand", help="A class by name or number, a mix (audi:0.6,porsche:0.4), random, or all.")
+    label: Annotated[
+        str,
+        typer.Option(
+            "--label", "--brand", help="A class (name or number), a mix (audi:0.6,porsche:0.4), random, or all."
+        ),
     ] = "random",
+    overrides: SetOption = None,
     count: Annotated[
         int | None, typer.Option("--count", min=1, max=10_000, help="Pictures: 36; with all, of each class: 8.")
     ] = None,
@@ -199,15 +198,15 @@ def sample(
     """Draw cars, of a chosen class where the run has classes. Prints the path of the grid or folder."""
     from harness.checkpoints.sample import sample_run
 
-    print(sample_run(run, brand, count, checkpoint, seed, out, truncation, force))
+    print(sample_run(run, label, count, checkpoint, seed, out, truncation, force, overrides=overrides))
 
 
 @app.command()
-def configs(config: ConfigOption, overrides: SetOption = None) -> None:
+def configs(config: ConfigOrNone = None, run: RunOption = None, overrides: SetOption = None) -> None:
     """What StudioGAN would be given for this run and its FreezeD run. Prints the files."""
     from harness.studiogan.dialects.convert import write_configs
 
-    for path in write_configs(load_config(config, overrides or ())):
+    for path in write_configs(chosen_config(config, run, overrides)):
         print(path)
 
 

@@ -19,6 +19,10 @@ from harness.messages import keep_output_open, log
 # Of every option and argument that is a path: `~` is expanded, which no shell does behind `make OUT=`.
 AS_PATH: dict[str, Any] = {"parser": to_path, "metavar": "PATH"}
 ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
+ConfigOrNone = Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
+RunOption = Annotated[
+    str | None, typer.Option("--run", help="A run's name (its folder in runs/), in place of --config: its own config.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
 ]

@@ -18,7 +18,7 @@ from tests.commands import ROOT, options_of
 from tests.refusals import refused
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+TARGETS = [name for name in re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE) if name != "given-python"]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 
@@ -60,7 +60,7 @@ def make_in(checkout: Path, *arguments: str, **env: str) -> subprocess.Completed
 
 
 def test_help_lists_every_target():
-    listed = re.findall(r"^  make ([a-z]+) ", make(ROOT, "help").stdout, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+) ", make(ROOT, "help").stdout, re.MULTILINE)
     assert listed == TARGETS and len(listed) >= 17
     assert set(TARGETS) <= set(" ".join(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)).split())
 
@@ -113,7 +113,7 @@ def test_the_blend_knows_the_options_that_it_gets(target):
 
 
 COMMANDS = {
-    "sample RUN BRAND N CHECKPOINT": 'harness sample "$RUN" --brand "$BRAND" --count "$N" --checkpoint "$CHECKPOINT"',
+    "sample RUN LABEL N CHECKPOINT": 'harness sample "$RUN" --label "$LABEL" --count "$N" --checkpoint "$CHECKPOINT"',
     "evaluate RUN CHECKPOINT": 'harness evaluate "$RUN" --checkpoint "$CHECKPOINT"',
     "configs VERSION": 'harness configs --config "$CONFIG" --set studiogan.version="$VERSION"',
     "export RUN OUT VERSION": 'harness export "$RUN" --out "$OUT" --version "$VERSION"',
@@ -140,9 +140,37 @@ def test_a_benchmark_makes_its_set_first():
     assert 'DO datasets build --stage train --config "$plan" --src "$SRC"' in before
 
 
-def test_the_encoder_alone_can_be_stopped_early():
-    limited = [target for target in BLEND_TARGETS if "--limit-steps" in recipe(target, "LIMIT_STEPS=5")]
-    assert limited == ["encoder"]
+MACROS = dict(re.findall(r"^([A-Z_]+) \+?:?= (.*)$", re.sub(r"\n(\w+) \+= ", " ", MAKEFILE), re.MULTILINE))
+RULES = re.findall(r"^((?:#~ .*\n)*)([a-z-]+):.* ##.*\n((?:(?:\t|if|else|end).*\n)*)", MAKEFILE, re.MULTILINE)
+
+
+def read_by(recipe_text: str) -> set[str]:
+    """The variables that a recipe reads, through any macro. PYTHON and ARGS are everyone's."""
+    names = set(re.findall(r"\$[$(]([A-Z_]+)", recipe_text)) - {"DO", "PY", "READY", "MORE"}
+    return {found for name in names for found in (read_by(MACROS[name]) if name in MACROS else {name})}
+
+
+@pytest.mark.parametrize("takes, target, recipe_text", RULES, ids=[rule[1] for rule in RULES])
+def test_help_lists_the_variables_that_a_target_reads(takes, target, recipe_text):
+    assert set(re.findall(r"([A-Z_]+)=", takes)) == read_by(recipe_text)
+
+
+def test_a_variable_that_the_target_does_not_take_is_refused():
+    result = make(ROOT, "sample", "RUN=x", "STYLE=1")
+    assert result.returncode == 2 and "STYLE: found with `make sample`, which does not take it" in result.stderr
+    assert "LIMIT_STEPS" in recipe("train", "encoder", "LIMIT_STEPS=5", "SRC=x")  # one of the two takes SRC
+
+
+def test_a_run_stands_in_place_of_a_config():
+    assert recipe("measure", "RUN=demo").split()[-5:] == ["DO", "blend", "measure", "--run", '"$RUN"']
+    both = make(ROOT, "measure", "RUN=demo", "CONFIG=configs/demo.yaml")
+    assert both.returncode == 2 and "RUN: found beside CONFIG" in both.stderr
+
+
+def test_a_class_has_two_names():
+    assert recipe("sample", "RUN=x", "BRAND=audi") == recipe("sample", "RUN=x", "LABEL=audi")
+    both = make(ROOT, "sample", "RUN=x", "BRAND=audi", "LABEL=audi")
+    assert both.returncode == 2 and "BRAND: found beside LABEL" in both.stderr
 
 
 ODD = """my  car's; $(touch x) $(shell touch x) `touch x` $$dir ${a} #1 "q" \\ {a} *"""

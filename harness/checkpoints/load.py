@@ -3,7 +3,7 @@
 In: a run's checkpoints folder. Out: networks in eval mode that nothing trains any more.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,13 @@ class LoadedCheckpoint:
     def sample_passes(self) -> int:
         settings = self.config.reconstruction
         return settings.sample_passes if settings.apply else 0
+
+    def with_sample_passes(self, passes: int | None) -> "LoadedCheckpoint":
+        """The same checkpoint with `reconstruction.sample_passes` of this value; None changes nothing."""
+        if passes is None:
+            return self
+        settings = self.config.reconstruction.model_copy(update={"sample_passes": passes})
+        return replace(self, config=self.config.model_copy(update={"reconstruction": settings}))
 
     @property
     def discriminator(self) -> Discriminator:

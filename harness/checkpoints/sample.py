@@ -7,12 +7,14 @@ the same pictures.
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from harness.checkpoints.chosen_config import changed_config
 from harness.checkpoints.load import LoadedCheckpoint, load_run, load_sampler
 from harness.checkpoints.sampling import label_to_y
 from harness.config.class_choice import Choice, text_to_choice
@@ -29,7 +31,7 @@ MARGIN_PX = 4
 
 def sample_run(
     run: str,
-    brand: str = "random",
+    label: str = "random",
     count: int | None = None,
     checkpoint: str | None = None,
     seed: int = 0,
@@ -37,21 +39,25 @@ def sample_run(
     truncation: float = 1.0,
     force: bool = False,
     root: Path = Path("runs"),
+    overrides: Iterable[str] | None = (),
 ) -> Path:
     """Draws pictures of a run's checkpoint; returns the grid's path, or the folder of single pictures.
 
     Args:
-        brand: as `text_to_choice` reads it. `all`: a row a class, the same latents in each.
+        label: as `text_to_choice` reads it. `all`: a row a class, the same latents in each.
         count: of pictures, with `all` of each class; None = 36, and 8.
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
         seed: of the latents, and of the classes with `random`.
         out: folder for single pictures instead of a grid; each PNG says where it comes from in a text chunk.
         truncation: 0 to 1, see `LatentSpace.truncate`.
         force: replace files in `out` that are not of this kind.
+        overrides: `section.key=value` laid over the run's config, such as reconstruction.sample_passes=2.
     """
     loaded = load_run(run, root, checkpoint)
+    if overrides:
+        loaded = loaded.with_sample_passes(changed_config(loaded.run, overrides).reconstruction.sample_passes)
     names = loaded.class_names if loaded.num_classes else []
-    choice = text_to_choice(brand, names)
+    choice = text_to_choice(label, names)
     count = count or (COUNT_EACH if choice.kind == "all" else COUNT)
     pictures, y = draw_choice(loaded, choice, count, seed, truncation)
     if out is not None:
@@ -60,9 +66,9 @@ def sample_run(
         grid = name_rows(picture_grid(pictures, count), names)
     else:
         grid = picture_grid(pictures, grid_columns(count))
-    label = brand if choice.kind != "mix" else "_".join(_part(names[number], share) for number, share in choice.mix)
+    shown = label if choice.kind != "mix" else "_".join(_part(names[number], share) for number, share in choice.mix)
     truncated = f"-truncation-{truncation:g}" if truncation != 1 else ""
-    path = loaded.run.samples / f"{_file_name(label)}-{count}-{loaded.folder.name}-seed-{seed}{truncated}.png"
+    path = loaded.run.samples / f"{_file_name(shown)}-{count}-{loaded.folder.name}-seed-{seed}{truncated}.png"
     path.parent.mkdir(exist_ok=True)
     save_png(path, grid)
     return path

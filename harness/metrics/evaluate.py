@@ -39,7 +39,11 @@ class EvaluationStopped(Exception):
 
 
 def evaluate_run(
-    run: str | RunDir, settings: Evaluate | None = None, checkpoint: str | None = None, root: Path = Path("runs")
+    run: str | RunDir,
+    settings: Evaluate | None = None,
+    checkpoint: str | None = None,
+    root: Path = Path("runs"),
+    sample_passes: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, and keeps the figures with the run.
 
@@ -47,10 +51,11 @@ def evaluate_run(
         run: its name, or its folder.
         settings: None = those of the run's config.
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
+        sample_passes: None = as the checkpoint's config says.
     """
     rundir = RunDir.existing(run, root) if isinstance(run, str) else run
     config = rundir.read_config()
-    loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint))
+    loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint)).with_sample_passes(sample_passes)
     check_set(rundir, config.data, loaded.meta)
     device = next(loaded.generator.parameters()).device
     settings = settings or config.evaluate

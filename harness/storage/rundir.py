@@ -139,7 +139,7 @@ class RunDir:
         """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
         assert self.config is not None
         changed = config_differences(config_to_dict(self.read_config()), config_to_dict(self.config))
-        bound = [c for c in changed if not any(fnmatchcase(c[0], pattern) for pattern in FREE_KEYS)]
+        bound = [change for change in changed if is_bound(change[0])]
         if bound and not self.allow_config_change:
             lines = [f"  {key}: run has {_shown(old)}, config says {_shown(new)}" for key, old, new in bound]
             head = f"{self.path}: begun with another config; use another name, or add --allow-config-change"
@@ -244,6 +244,22 @@ def new_run(final: Path, config: Config) -> Iterator[RunDir]:
             folder.mkdir()
         atomic_write(run.config_path, config_to_yaml(config))
         yield run
+
+
+def is_bound(key: str) -> bool:
+    """Whether a run was made with this key's value, so that it cannot change any more."""
+    return not any(fnmatchcase(key, pattern) for pattern in FREE_KEYS)
+
+
+def refuse_bound_keys(run: Path, kept: Config, changed: Config) -> None:
+    """UserError where an override beside `--run` changes what the run was trained with."""
+    changes = config_differences(config_to_dict(kept), config_to_dict(changed))
+    if bound := [(key, old) for key, old, _ in changes if is_bound(key)]:
+        key, old = bound[0]
+        raise UserError(
+            f"{key}: found a new value, but {run} was trained with {_shown(old)}; beside --run allowed "
+            f"{', '.join(FREE_KEYS)}; try --config and --set name=... for a new run"
+        )
 
 
 def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.networks.arch import ArchSpec
 from harness.networks.build import build_networks, spec_to_networks
 from harness.storage.rundir import RunDir
-from tests.harness.tiny_runs import CONDITIONAL, tiny_config
+from tests.harness.tiny_runs import CONDITIONAL, RECONSTRUCTION, tiny_config
 
 NAMES = ["audi", "b m/w", "porsche"]
 
@@ -146,3 +146,13 @@ def test_one_hot_weights_equal_labels_bit_for_bit(backbone, way, sn):
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(generator(z, y), generator(z, weights))
     assert not torch.equal(generator(z, y), generator(z, 0.9 * weights + 0.02))
+
+
+def test_an_older_run_is_sampled_with_passes_that_its_config_does_not_have(run, monkeypatch):
+    passes = []
+    monkeypatch.setattr("harness.checkpoints.sample.load_sampler", lambda loaded: passes.append(loaded.sample_passes))
+    name = run(**RECONSTRUCTION)
+    for overrides in ((), ("reconstruction.sample_passes=2",)):
+        with pytest.raises(AttributeError):  # nothing is drawn
+            sample_run(name, count=4, overrides=overrides)
+    assert passes == [0, 2]
