@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.cli import run_command
 from harness.errors import UserError
-from harness.storage.lock import living_holder
+from harness.storage.lock import lock_holder
 
 DRAWN = ".recipe.json"  # in folders of pictures that Carforge drew
 FOLDERS = ("data/raw/*", "data/hdf5/*", "data/sets/*", "data/cache", "runs/*")
@@ -59,7 +59,7 @@ def clean_cache() -> None:
 
 def _refuse_while_at_work() -> None:
     for path in (*Path("runs").glob("*/lock.json"), *Path("data/sets").glob("*/lock.json")):
-        if holder := living_holder(path):
+        if holder := lock_holder(path):
             raise UserError(f"{path}: process {holder} is at work there; try again when it has finished")
 
 
