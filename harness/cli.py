@@ -64,7 +64,7 @@ def run_command(command: Callable[[], object]) -> None:
         log(f"error: {error}")
         sys.exit(EXIT_USER_ERROR)
     except Interrupted as stop:
-        log(str(stop) or "interrupted: the same command goes on from here")
+        log(str(stop) or "interrupted: the same command resumes from here")
         sys.exit(EXIT_RESUMABLE)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

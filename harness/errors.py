@@ -1,7 +1,7 @@
 """The two ways in which a command ends early on purpose: the user's mistake (exit 2) and "run me again" (exit 75)."""
 
 EXIT_USER_ERROR = 2
-EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on where this one stopped
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes where this one stopped
 
 
 class UserError(ValueError):

@@ -36,7 +36,7 @@ def launch(count_text: str, arguments: list[str]) -> None:
         _, failure = error.get_first_failure()
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
     except SignalException as error:
-        raise Interrupted("stopped by a signal: the same command goes on from the last checkpoint") from error
+        raise Interrupted("stopped by a signal: the same command resumes from the last checkpoint") from error
 
 
 def trains_with_studiogan(arguments: list[str]) -> bool:

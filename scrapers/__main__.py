@@ -1,4 +1,4 @@
-"""`python -m scrapers SOURCE --set NAME`. The set's folder goes to stdout, progress and what came of it to stderr."""
+"""`python -m scrapers SOURCE --set NAME`. Prints the set's folder on stdout, progress and counts on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ from scrapers.sites.source import Source
 from scrapers.sites.url_list import UrlList
 
 app = make_app("Pictures from the outside world into data/raw/<set>/.")
-NOBODY = "nobody@localhost.invalid"  # where nothing is asked of anybody
+NO_CONTACT = "nobody@localhost.invalid"  # for imports, which send no requests
 NETWORK_EXTRA = "scrape extra: {name} is missing, try pip install httpx2 protego stamina selectolax"
 
 
@@ -74,45 +74,42 @@ def scrape(
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Fetch or import a set of pictures; the same command goes on where it stopped."""
+    """Fetch or import a set of pictures; the same command resumes where it stopped."""
     sources = load_sources(config)
     plan = make_plan(
         source, sources, set_name=set_name, src=src, limit=limit, makes=makes, years=years, size=size,
         provider=provider, categories=categories, depth=depth, width=width, terms=terms, handle=handle,
     )  # fmt: skip
     if dry_run:
-        _show(plan, sources, contact)
+        _print_plan(plan, sources, contact)
         return
     if check:
         print(run_check(plan, sources, contact))
         return
-    reading = ImportOptions(layout, None if ignore is None else comma_list(ignore))
-    tally = run_plan(plan, sources, contact, reading)
-    log(f"{plan.set_name}: {tally}")
+    options = ImportOptions(layout, None if ignore is None else comma_list(ignore))
+    log(f"{plan.set_name}: {run_plan(plan, sources, contact, options)}")
     print(plan.folder.as_posix())
 
 
 def run_plan(
-    plan: CrawlPlan, sources: Sources, contact: str | None, reading: ImportOptions | None = None
+    plan: CrawlPlan, sources: Sources, contact: str | None, options: ImportOptions | None = None
 ) -> FetchCounts:
-    """Does it. UserError when not one picture was to be had, Interrupted when the same command has more to do.
-
-    `reading`: how the folders of what is imported are read."""
-    tally = _import(plan, sources, reading) if plan.is_local else _fetch(plan, sources, contact)
-    if not tally.done + tally.skipped:
-        if tally.failed:
-            raise Interrupted(f"{plan.set_name}: {tally}; none could be had, the same command tries again")
-        why = f"; {plan.folder / 'ledger.jsonl'} says why" if tally.total else ", and nothing that was refused as one"
-        raise UserError(f"{plan.set_name}: found no picture ({tally}){why}")
-    return tally
+    """Fetches or imports. UserError when no picture was found, Interrupted when the same command has more to do."""
+    counts = _import(plan, sources, options) if plan.is_local else _fetch(plan, sources, contact)
+    if not counts.done + counts.skipped:
+        if counts.failed:
+            raise Interrupted(f"{plan.set_name}: {counts}; none could be fetched, the same command tries again")
+        why = f"; see {plan.folder / 'ledger.jsonl'} for the reasons" if counts.total else ""
+        raise UserError(f"{plan.set_name}: found no picture ({counts}){why}")
+    return counts
 
 
 def run_check(plan: CrawlPlan, sources: Sources, contact: str | None) -> str:
-    """What came of fetching one picture; UserError when a page is not what it was. Nothing is written."""
+    """Fetches one picture; one line about it. UserError when a page has changed. Nothing is kept."""
     if plan.is_local:
         raise UserError(f"CHECK: found SOURCE={plan.source}, which reads no page, allowed car_connection and concept")
     source, politeness = make_source(plan), make_politeness(sources.politeness, contact)
-    _need_network_packages()
+    _require_network_packages()
     from scrapers.check import check_source
 
     with _crawl_errors("nothing was kept"):
@@ -120,7 +117,7 @@ def run_check(plan: CrawlPlan, sources: Sources, contact: str | None) -> str:
 
 
 def make_source(plan: CrawlPlan) -> Source:
-    """Where the pictures are looked for. UserError when the source lacks what it needs (a file, a key, a term)."""
+    """The source that finds the pictures. UserError when it lacks a file, a key or a term."""
     if isinstance(plan.recipe, CarConnectionRecipe):
         return CarConnection(
             picture_size=plan.recipe.picture_size,
@@ -134,10 +131,10 @@ def make_source(plan: CrawlPlan) -> Source:
     provider = plan.recipe.provider
     if provider == "list":
         if plan.src is None:
-            raise UserError("SRC: found nothing, allowed a file of picture addresses, try SRC=addresses.txt")
+            raise UserError("SRC: found nothing, allowed a file of picture URLs, try SRC=urls.txt")
         return UrlList(plan.src)
     if plan.src is not None:
-        raise UserError(f"SRC: found {plan.src}, allowed with PROVIDER=list alone (here: {provider})")
+        raise UserError(f"SRC: found {plan.src}, allowed only with PROVIDER=list (here: {provider})")
     if provider == "search":
         return Search(plan.recipe.terms, plan.recipe.per_term)
     return Commons(plan.recipe.categories, plan.recipe.depth, plan.recipe.width_px)
@@ -145,19 +142,19 @@ def make_source(plan: CrawlPlan) -> Source:
 
 def _fetch(plan: CrawlPlan, sources: Sources, contact: str | None) -> FetchCounts:
     source, politeness = make_source(plan), make_politeness(sources.politeness, contact)
-    _need_network_packages()
+    _require_network_packages()
     from scrapers.crawl.fetch import Fetcher
 
-    with _crawl_errors("what is fetched is kept"), Fetcher(plan.folder, politeness) as fetcher:
-        tally = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
-        raise_if_incomplete(tally, fetcher.stopped)
+    with _crawl_errors("fetched pictures are kept"), Fetcher(plan.folder, politeness) as fetcher:
+        counts = fetcher.fetch_pictures(islice(source.find(fetcher), plan.limit), plan.limit)
+        raise_if_incomplete(counts, fetcher.stopped)
     if isinstance(source, CarConnection) and source.unread:
         pages = f"{len(source.unread)} page{'s' * (len(source.unread) > 1)}"
-        raise Interrupted(f"{plan.set_name}: {tally}; {pages} could not be had, the same command asks again")
-    return tally
+        raise Interrupted(f"{plan.set_name}: {counts}; {pages} could not be fetched, the same command tries again")
+    return counts
 
 
-def _need_network_packages() -> None:
+def _require_network_packages() -> None:
     try:
         import selectolax.lexbor  # noqa: F401
 
@@ -168,38 +165,39 @@ def _need_network_packages() -> None:
 
 @contextmanager
 def _crawl_errors(kept: str) -> Iterator[None]:
-    """What ends a crawl, as the command says it: exit code 75 where the same command goes on, else 2."""
+    """Errors that end a crawl as the command's own: exit code 75 if the same command resumes, else 2."""
     try:
         yield
     except HostStopped as error:
-        raise Interrupted(f"{error}; {kept}, the same command goes on another day") from error
+        raise Interrupted(f"{error}; {kept}, the same command resumes another day") from error
     except FetchError as error:
         if error.status == FAILED:
-            raise Interrupted(f"{error}; {kept}, the same command goes on from here") from error
+            raise Interrupted(f"{error}; {kept}, the same command resumes from here") from error
         raise UserError(f"{error}; {kept}") from error
 
 
-def _import(plan: CrawlPlan, sources: Sources, reading: ImportOptions | None) -> FetchCounts:
+def _import(plan: CrawlPlan, sources: Sources, options: ImportOptions | None) -> FetchCounts:
     """From this machine, or from Kaggle by its own client."""
     handle = plan.recipe.handle if isinstance(plan.recipe, KaggleRecipe) else None
-    src, dump = plan.src, plan.source == "car_connection"
+    src, is_dump = plan.src, plan.source == "car_connection"
     if plan.source == "kaggle" and handle:
         src = download_dataset(handle)
     assert src is not None
-    reading = replace(reading or ImportOptions(), always_make=dump)
-    with PictureSet(plan.folder, make_politeness(sources.politeness, NOBODY)) as pictures:
-        if plan.source == "archive" or (dump and src.is_file()):
-            return import_archive(src, pictures, reading=reading, limit=plan.limit)
+    options = replace(options or ImportOptions(), class_from_make=is_dump)
+    with PictureSet(plan.folder, make_politeness(sources.politeness, NO_CONTACT)) as pictures:
+        if plan.source == "archive" or (is_dump and src.is_file()):
+            return import_archive(src, pictures, options=options, limit=plan.limit)
         kind = "kaggle" if plan.source == "kaggle" else "folder"
-        return import_folder(src, pictures, source=kind, reading=reading, limit=plan.limit, label=handle)
+        return import_folder(src, pictures, source=kind, options=options, limit=plan.limit, label=handle)
 
 
-def _show(plan: CrawlPlan, sources: Sources, contact: str | None) -> None:
-    """The plan, with all that can be known without touching anything or asking anybody."""
-    looked = None if plan.is_local else make_source(plan)
+def _print_plan(plan: CrawlPlan, sources: Sources, contact: str | None) -> None:
+    """The plan, and problems that show without a request or a write."""
+    if not plan.is_local:
+        make_source(plan)
     for line in plan.lines():
         print(f"# {line}")
-    if looked is not None:
+    if not plan.is_local:
         try:
             print(f"#   as: {make_politeness(sources.politeness, contact).user_agent}")
         except UserError as error:

@@ -171,7 +171,7 @@ def use_manifest() -> None:
 
 
 def use_ledger() -> None:
-    Ledger(Path("ledger.jsonl"), set(), lambda text: None).close()
+    Ledger(Path("ledger.jsonl"), set()).close()
 
 
 def use_results() -> None:

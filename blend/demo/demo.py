@@ -22,7 +22,7 @@ from harness.storage.atomic import clean_leftovers
 from harness.storage.lock import hold_lock
 from harness.storage.rundir import RunDir, refuse_other_size
 
-SAME_COMMAND = "the same command goes on from there"
+SAME_COMMAND = "the same command resumes from there"
 
 
 def demo_run(config_path: Path, overrides: list[str], dry_run: bool, stages: Sequence[Stage] = STAGES) -> Path:
@@ -56,7 +56,7 @@ def _run_stages(record: DemoRecord, config_path: Path, overrides: list[str], sig
         _log(f"done before: {', '.join(stage.name for stage in stages[:first])}")
     elif not any(record.seconds().values()):
         minutes = _about(sum(stage.expected_sec for stage in stages))
-        _log(f"{len(stages)} stages, {minutes} on two cores. Stop whenever you like: the same command goes on.")
+        _log(f"{len(stages)} stages, {minutes} on two cores. Stop whenever you like: the same command resumes.")
     for number in range(first, len(stages)):
         stage, label = stages[number], f"[{number + 1}/{len(stages)}] {stages[number].name}"
         left = seconds_left(stages, number, record.seconds())

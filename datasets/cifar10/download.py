@@ -41,7 +41,7 @@ def download(url: str, target: Path, size_bytes: int, md5: str, hint: str) -> Pa
                 have = partial.stat().st_size if partial.exists() else 0
                 raise UserError(
                     f"{target.name}: cannot be downloaded from {url} ({cut}); {have} of {size_bytes} bytes are kept, "
-                    f"the same command goes on from there; or {hint}"
+                    f"the same command resumes from there; or {hint}"
                 ) from cut
             time.sleep(PAUSE_SEC)
     if file_md5(partial) != md5:

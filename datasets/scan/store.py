@@ -193,7 +193,8 @@ class ScanStore:
         for block in in_blocks(self.select("select l.pos, l.key from listed l"), READ_ROWS):
             found = [(pos, place(key_to_file(key))) for pos, key in block]
             rows = [
-                (_class_bytes(one.class_name), one.split if with_splits else None, one.fault, pos) for pos, one in found
+                (_class_bytes(one.class_name), one.split if with_splits else None, one.problem, pos)
+                for pos, one in found
             ]
             self.base.executemany(statement, rows)
         self.base.commit()

@@ -35,7 +35,7 @@ class Place:
 
     class_name: str | None = None
     split: Literal["train", "valid"] | None = None
-    fault: str | None = None
+    problem: str | None = None
 
 
 class FolderCounts:
@@ -95,7 +95,7 @@ class Layout:
         parts = name_parts(name)
         litter = self.counts.litter_in(parts)
         if litter is not None:
-            return Place(fault=f"ignored: {litter} is left out, as data.ignore says")
+            return Place(problem=f"ignored: {litter} is left out, as data.ignore says")
         folders = parts[:-1]
         if folders[: len(self.root)] != self.root:
             return Place()

@@ -71,7 +71,7 @@ class BoundedCalls:
 
     def _go_on(self) -> None:
         if self.cancelled:
-            raise Interrupted("stopped; the same command goes on from here")
+            raise Interrupted("stopped; the same command resumes from here")
 
     def stop(self) -> None:
         if self.pipe is not None:

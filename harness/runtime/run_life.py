@@ -104,7 +104,7 @@ class RunLife:
         """All is saved after a signal. Raises Interrupted."""
         if self.world.is_rank0:
             self.write_status("interrupted", self.step, reason)
-            self.log(f"{reason}stopped at step {self.step}, saved; the same command goes on")
+            self.log(f"{reason}stopped at step {self.step}, saved; the same command resumes")
         raise Interrupted(f"{reason}saved at step {self.step}")
 
     def fail(self, error: Exception) -> NoReturn:
@@ -117,7 +117,7 @@ class RunLife:
         lost = isinstance(error, torch.distributed.DistError) or "onnection" in str(error) or "gloo" in str(error)
         if self.run and self.world.size > 1 and isinstance(error, RuntimeError) and lost:
             raise UserError(
-                f"process {self.world.rank}: another process of this run is gone; the same command goes on from the "
+                f"process {self.world.rank}: another process of this run is gone; the same command resumes from the "
                 "last checkpoint"
             ) from error
         raise error

@@ -346,5 +346,5 @@ def translate_disk_errors(folder: Path) -> Iterator[None]:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
             f"{folder}: cannot write or read{where}: {error.strerror or error}; what was saved is kept, and the same "
-            "command goes on from there once this is mended"
+            "command resumes from there once this is fixed"
         ) from error

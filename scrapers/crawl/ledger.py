@@ -1,7 +1,7 @@
-"""`ledger.jsonl`: what became of every address, one line each time something did. Lines are added, never changed.
+"""`ledger.jsonl`: one line per outcome of a URL, append-only; the last line of a URL counts.
 
-The last line of an address counts. A line goes to the system with its picture already safe on disk, in one write:
-a killed process loses at most the lines of what was in flight, a power cut what was added since the last fsync.
+A line is written after its picture, in one write: a killed process loses at most the lines of requests in flight, a
+power cut those since the last fsync.
 """
 
 import hashlib
@@ -9,11 +9,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.messages import log
 from harness.storage.atomic import append_whole
 from harness.storage.json_files import line_to_json, read_json_lines
 from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, PictureItem
@@ -24,16 +25,16 @@ MAX_COUNTED_ATTEMPTS = 10_000
 
 
 def url_key(url: str) -> bytes:
-    """What an address is remembered by: 12 bytes of its hash. The part behind # never reaches a server."""
+    """12 bytes of the URL's hash, without its fragment, which no server sees."""
     if url.startswith(("http:", "https:")):
         url = url.partition("#")[0]
     return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def picture_line(wanted: PictureItem, status: str, **found: Any) -> dict[str, Any]:
-    """A ledger line; `found` is what the fetch added."""
+def picture_line(item: PictureItem, status: str, **fields: Any) -> dict[str, Any]:
+    """A ledger line; `fields`: what is known of the response."""
     line: dict[str, Any] = {
-        "url": wanted.url,
+        "url": item.url,
         "status": status,
         "reason": None,
         "http": None,
@@ -42,44 +43,44 @@ def picture_line(wanted: PictureItem, status: str, **found: Any) -> dict[str, An
         "content_type": None,
         "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "file": None,
-        "source": wanted.source,
-        "page": wanted.page,
-        "class": wanted.class_name,
-        "specs": wanted.specs,
-        "license": wanted.license,
-        "author": wanted.author,
-        "title": wanted.title,
-        "split": wanted.split,
+        "source": item.source,
+        "page": item.page,
+        "class": item.class_name,
+        "specs": item.specs,
+        "license": item.license,
+        "author": item.author,
+        "title": item.title,
+        "split": item.split,
         "etag": None,
         "last_modified": None,
         "attempts": 1,
     }
-    assert not found.keys() - line.keys(), found.keys() - line.keys()
-    return line | found
+    assert not fields.keys() - line.keys(), fields.keys() - line.keys()
+    return line | fields
 
 
 class Ledger:
-    """The ledger of one folder, for the one process that holds the folder's lock."""
+    """The ledger of a folder, for the process that holds its lock."""
 
-    def __init__(self, path: Path, files: set[int], log: Callable[[str], None]) -> None:
-        """`files`: the short hashes of the pictures on disk; what is missing there is asked for again."""
+    def __init__(self, path: Path, files: set[int]) -> None:
+        """`files`: the short hashes of the pictures on disk; missing ones are fetched again."""
         self.path = Path(path)
-        self.settled: dict[bytes, int] = {}  # url_key → 4 · attempts + status: small numbers, which cost no memory
+        self.settled: dict[bytes, int] = {}  # url_key → 4 · attempts + status: small integers cost no memory
         self.lock = threading.Lock()
         self.unsynced, self.synced_at = 0, time.monotonic()
         self._mend_end()
-        self._read(files, log)
+        self._read(files)
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def status(self, url: str) -> tuple[str, int] | None:
-        """What became of an address, and after how many attempts in all."""
+        """The status of a URL and its attempts in all runs; None if unknown."""
         code = self.settled.get(url_key(url))
         return None if code is None else (STATUSES[code & 3], code >> 2)
 
     def add(self, line: dict[str, Any]) -> None:
         content = (json.dumps(line, allow_nan=False) + "\n").encode("ascii")
         with self.lock:
-            append_whole(self.descriptor, content)  # half a line would spoil the next one
+            append_whole(self.descriptor, content)  # half a line would damage the next one
             self._remember(line)
             self.unsynced += 1
             if self.unsynced >= SYNC_LINES or time.monotonic() - self.synced_at > SYNC_SEC:
@@ -89,7 +90,7 @@ class Ledger:
         with self.lock:
             self._sync()
             os.close(self.descriptor)
-            self.descriptor = -1  # a loop that was left behind may still add: to no other file
+            self.descriptor = -1  # an abandoned loop may still add: must not hit another file
 
     def _sync(self) -> None:
         if self.unsynced:
@@ -101,7 +102,7 @@ class Ledger:
         self.settled[url_key(line["url"])] = 4 * attempts + STATUSES.index(line["status"])
 
     def _mend_end(self) -> None:
-        """A line that a killed process left half written goes; a whole one without its line end gets it."""
+        """Removes a line that a killed process left half written; completes one that only lacks its line end."""
         if not self.path.exists():
             return
         with open(self.path, "rb+") as stream:
@@ -117,7 +118,7 @@ class Ledger:
             stream.seek(end)
             stream.write(b"\n") if valid_line(line_to_json(torn)) else stream.truncate(end - len(torn))
 
-    def _read(self, files: set[int], log: Callable[[str], None]) -> None:
+    def _read(self, files: set[int]) -> None:
         bad = missing = 0
         for line in read_lines(self.path):
             if line is None:
@@ -128,23 +129,23 @@ class Ledger:
             else:
                 self._remember(line)
         if bad:
-            log(f"{self.path}: {bad} lines are damaged and not counted; what they were about is asked for again")
+            log(f"{self.path}: {bad} lines are damaged and ignored; their URLs are fetched again")
         if missing:
-            log(f"{self.path}: {missing} pictures are not in files/ any more; they are asked for again")
+            log(f"{self.path}: {missing} pictures are no longer in files/; they are fetched again")
 
 
 def short_hash(sha256: str) -> int:
-    """The first 64 bits: enough to tell pictures apart in memory."""
+    """The first 64 bits: enough to tell pictures apart."""
     return int(sha256[:16], 16)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Every line of a ledger in turn; None for one that is damaged."""
+    """Every line of a ledger; None for a damaged one."""
     return map(valid_line, read_json_lines(path))
 
 
 def valid_line(line: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A line's fields when it is whole and makes sense, else None."""
+    """The line if it is valid, else None."""
     if line is None or not isinstance(line.get("url"), str) or line.get("status") not in STATUSES:
         return None
     attempts = line.setdefault("attempts", 1)

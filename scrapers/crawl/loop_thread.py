@@ -1,4 +1,4 @@
-"""The client's event loop in a thread of its own, so that sources stay plain functions, and how it is stopped."""
+"""The client's event loop in a thread of its own, so that sources need no async code."""
 
 import asyncio
 import threading
@@ -14,13 +14,13 @@ from scrapers.crawl.response import Stopping
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 
 T = TypeVar("T")
-GRACE_SEC = 1.0  # for what is in flight when the crawl is stopped
-AT_ONCE_SEC = 0.5  # for the loop to end where nobody waits for what is in flight
+GRACE_SEC = 1.0  # for requests in flight when the crawl is stopped
+AT_ONCE_SEC = 0.5  # for the loop to end without waiting for them
 DROP_AGAIN_SEC = 0.05
 
 
 class LoopThread:
-    """A running client. `submit` from any thread; `stop` lets what is in flight finish; `end` at last."""
+    """A running client. `submit` from any thread; `stop` lets requests in flight finish; `end` ends the thread."""
 
     def __init__(
         self, politeness: Politeness, clock: Clock, network: GuardedNetwork, on_stop: Callable[[str, str], None]
@@ -32,19 +32,19 @@ class LoopThread:
         self.thread.start()
 
     def submit(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> "Future[T]":
-        """`work(*arguments)` in the loop. Its future is cancelled, or ends in Stopping, when the crawl is stopped."""
+        """Runs `work(*arguments)` in the loop. A stop cancels the future, or it raises Stopping."""
         return asyncio.run_coroutine_threadsafe(self._tracked(work, *arguments), self.loop)
 
     def stop(self) -> None:
-        """Nothing new is asked for; waiting ends at once, transfers within GRACE_SEC. Safe in a signal handler."""
-        self.loop.call_soon_threadsafe(self._wind_down)
+        """No new requests; waiting ends at once, transfers within GRACE_SEC. Safe in a signal handler."""
+        self.loop.call_soon_threadsafe(self._stop)
 
     def drop_waiting(self) -> None:
-        """Cancels what only waits, now and when the transfers have ended; nothing may be submitted until then."""
+        """Cancels waiting tasks, now and once the transfers have ended; submit nothing until then."""
         self.loop.call_soon_threadsafe(self._drop_waiting)
 
     def end(self, at_once: bool = False) -> None:
-        """When pictures that are being written are written. `at_once`: whatever the loop is at, it is left behind."""
+        """Ends the loop after pending file writes. `at_once`: leave the thread behind after AT_ONCE_SEC."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(AT_ONCE_SEC if at_once else None)
 
@@ -59,7 +59,7 @@ class LoopThread:
         finally:
             self.tasks.discard(task)
 
-    def _wind_down(self) -> None:
+    def _stop(self) -> None:
         if self.client.stopping:
             return
         self.client.stopping = True
@@ -90,4 +90,4 @@ class LoopThread:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.client.close(), GRACE_SEC)
         await self.loop.shutdown_asyncgens()
-        await self.loop.shutdown_default_executor()  # pictures being written are written to the end
+        await self.loop.shutdown_default_executor()  # waits for pictures that are being written

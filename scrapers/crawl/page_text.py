@@ -1,4 +1,4 @@
-"""A page's bytes as text, and the wishes in it; read in a process of its own, as its bytes are a stranger's."""
+"""A page's bytes as text, and its opt-outs; parsed in a separate process, as the bytes are untrusted."""
 
 import codecs
 import re
@@ -12,11 +12,10 @@ from scrapers.crawl.optout import page_opt_out
 from scrapers.crawl.records import REFUSED, FetchError
 
 T = TypeVar("T")
-READING = BoundedCalls(cpu_sec=1.0, memory_bytes=512 << 20)  # one for all: its process costs half a second
+READING = BoundedCalls(cpu_sec=1.0, memory_bytes=512 << 20)  # shared: starting its process takes half a second
 
 META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([a-z0-9_-]{2,40})""", re.IGNORECASE)
-# The encodings of the web (WHATWG Encoding), by Python's names. Others that Python has are no charsets of pages, and
-# punycode takes minutes for a small page.
+# The encodings of the web (WHATWG Encoding), by Python's names. No others: punycode takes minutes for a small page.
 CHARSETS = {
     *("ascii", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "latin_1", "koi8_r", "koi8_u"),
     *(f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
@@ -28,21 +27,21 @@ CHARSETS = {
 
 
 def read_page(url: str, function: Callable[..., T], *arguments: object) -> T:
-    """function(*arguments), which reads the page of this address; FetchError (refused) when that costs too much."""
+    """function(*arguments), which parses the page at `url`; FetchError (refused) above the time or memory limit."""
     try:
         return READING.call(function, *arguments)
     except TooCostly as error:
         raise FetchError(url, REFUSED, f"page: reading it {error}", 200) from error
 
 
-def text_and_wish(body: bytes, content_type: str, obey_optout: bool) -> tuple[str, str | None]:
-    """The page's text, and the wish in it that is meant for us, or None."""
+def text_and_opt_out(body: bytes, content_type: str, obey_optout: bool) -> tuple[str, str | None]:
+    """The page's text, and the opt-out in it that applies to us, or None."""
     text = decode(body, content_type)
     return text, page_opt_out(text) if obey_optout and "json" not in content_type else None
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """Text by the charset of the header, else UTF-8, else by that of the page itself; what does not fit is replaced."""
+    """Text by the charset of the header, else UTF-8, else the page's own charset; undecodable bytes are replaced."""
     if body.startswith(codecs.BOM_UTF8):
         return body.decode("utf-8-sig", "replace")
     named = re.search(r"charset\s*=\s*[\"']?([\w-]+)", content_type)
@@ -57,7 +56,7 @@ def decode(body: bytes, content_type: str) -> str:
 
 
 def to_charset(name: str) -> str | None:
-    """Python's name of a charset of the web, or None. Nothing is looked up under a name that is not one."""
+    """Python's name of a charset of the web, or None."""
     plain = normalize_encoding(name).lower()
     found = aliases.get(plain, plain)
     return found if found in CHARSETS else None

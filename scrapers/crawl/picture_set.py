@@ -1,4 +1,4 @@
-"""A set's folder under data/raw/, in the hands of one process: its pictures, their ledger, and when to stop."""
+"""A set's folder under data/raw/, locked by one process: pictures, ledger and signals."""
 
 import os
 import signal
@@ -21,8 +21,8 @@ from scrapers.crawl.store import PictureFiles
 class PictureSet:
     """`with PictureSet(folder, politeness) as pictures:` holds the folder's lock.
 
-    One of STOP_SIGNALS: `stopping` turns true, and whoever is at work raises Interrupted (exit 75) soon; at the second
-    one, `at_once` does, and Interrupted is raised there and then.
+    The first of STOP_SIGNALS sets `stopping`, and the running call raises Interrupted (exit 75) soon; the second sets
+    `at_once` and raises Interrupted immediately.
     """
 
     def __init__(self, folder: Path, politeness: Politeness) -> None:
@@ -43,15 +43,15 @@ class PictureSet:
         self.folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(hold_lock(self.folder / "lock.json", log))
         self.files = PictureFiles(self.folder)
-        self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan(), log)
+        self.ledger = Ledger(self.folder / "ledger.jsonl", self.files.scan())
         stack.callback(self.ledger.close)
         if threading.current_thread() is threading.main_thread():
             stack.enter_context(captured_signals(STOP_SIGNALS, self._on_signal))
 
-    def add_local(self, content: bytes, wanted: PictureItem) -> str:
-        """A picture from an archive or a folder into the store and the ledger; → done | refused."""
-        self._go_on()
-        known = self.ledger.status(wanted.url)
+    def add_local(self, content: bytes, item: PictureItem) -> str:
+        """Adds a picture from an archive or a folder to the store and the ledger; returns done or refused."""
+        self._raise_if_stopped()
+        known = self.ledger.status(item.url)
         if known and known[0] != FAILED:
             return known[0]
         kind, reason = picture_kind(content), None
@@ -60,26 +60,26 @@ class PictureSet:
         elif kind is None:
             reason = f"format: found {other_kind(content)}, allowed {', '.join(PICTURE_TYPES)}"
         if kind is None or reason:
-            self.ledger.add(picture_line(wanted, REFUSED, reason=reason))
+            self.ledger.add(picture_line(item, REFUSED, reason=reason))
             return REFUSED
-        self._keep(content, kind, wanted)
+        self._save(content, kind, item)
         return DONE
 
-    def _keep(self, content: bytes, kind: str, wanted: PictureItem, **found: Any) -> None:
-        """The file first, then its line: a line without its file would be a lie."""
-        sha256, name = self.files.keep(content, kind)
-        what = {"sha256": sha256, "bytes": len(content), "content_type": PICTURE_TYPES[kind], "file": name}
-        self.ledger.add(picture_line(wanted, DONE, **what, **found))
+    def _save(self, content: bytes, kind: str, item: PictureItem, **fields: Any) -> None:
+        """Writes the file before its line: the ledger lists only existing files."""
+        sha256, name = self.files.save(content, kind)
+        fields |= {"sha256": sha256, "bytes": len(content), "content_type": PICTURE_TYPES[kind], "file": name}
+        self.ledger.add(picture_line(item, DONE, **fields))
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self.stopping:
-            raise Interrupted("stopped; the same command goes on from here")
+            raise Interrupted("stopped; the same command resumes from here")
 
     def _on_signal(self, number: int) -> None:
-        """A signal: the first one winds down, the second one does not wait for that."""
+        """The first signal stops after requests in flight, the second at once."""
         if self.stopping:
             self.at_once = True
-            raise Interrupted("stopped at once; the same command goes on from here")
+            raise Interrupted("stopped at once; the same command resumes from here")
         self.stopping = True
-        with suppress(OSError):  # not print: it cannot be entered again while it is at work
+        with suppress(OSError):  # print is not reentrant
             os.write(2, f"\n{signal.Signals(number).name}: finishing what is in flight\n".encode())

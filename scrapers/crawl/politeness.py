@@ -1,4 +1,4 @@
-"""How we behave on other people's servers: who we say we are, how often we ask, when we stop."""
+"""Limits on requests to other people's servers: user agent, rates, timeouts, retries, when to stop."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from harness.errors import UserError
 
 AGENT = "carforge"  # the product token that robots.txt and X-Robots-Tag may name
 CONTACT_HELP = (
-    "an e-mail address or a web page where the people behind a server can reach you, "
+    "an e-mail address or a web page where server operators can reach you, "
     "try CONTACT=you@your.domain (or CARFORGE_CONTACT in the environment)"
 )
 MIB = 1 << 20
@@ -28,7 +28,7 @@ def version() -> str:
 
 
 class Politeness(BaseModel):
-    """The defaults are for a small site. Rates are requests a second, and robots.txt can only lower them."""
+    """Defaults suit a small site. Rates are requests per second; robots.txt can only lower them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,18 +37,18 @@ class Politeness(BaseModel):
     per_host_concurrency: int = Field(default=2, ge=1, le=64)
     total_concurrency: int = Field(default=8, ge=1, le=256)
     connect_timeout_sec: float = Field(default=15.0, gt=0)
-    silence_timeout_sec: float = Field(default=20.0, gt=0)  # no byte for so long
-    request_timeout_sec: float = Field(default=120.0, gt=0)  # one request from its first to its last byte
-    max_bytes: int = Field(default=32 * MIB, ge=1024)  # of one answer, as sent and as unpacked
+    silence_timeout_sec: float = Field(default=20.0, gt=0)  # without any byte
+    request_timeout_sec: float = Field(default=120.0, gt=0)  # of a whole request
+    max_bytes: int = Field(default=32 * MIB, ge=1024)  # of a response, as sent and as decompressed
     max_redirects: int = Field(default=5, ge=0, le=20)
-    attempts: int = Field(default=8, ge=1, le=20)  # of one address in one run
-    total_attempts: int = Field(default=24, ge=1, le=1000)  # of one address in all runs
-    backoff_sec: float = Field(default=1.0, ge=0)  # doubled with every attempt, plus jitter of as much
+    attempts: int = Field(default=8, ge=1, le=20)  # of one URL in one run
+    total_attempts: int = Field(default=24, ge=1, le=1000)  # of one URL in all runs
+    backoff_sec: float = Field(default=1.0, ge=0)  # doubled with every attempt, plus as much jitter
     max_backoff_sec: float = Field(default=60.0, ge=0)
-    longest_wait_sec: float = Field(default=300.0, ge=0)  # a host that asks for a longer pause is left for another day
-    stop_after_failures: int = Field(default=20, ge=1)  # addresses of one host in a row that could not be had
+    longest_wait_sec: float = Field(default=300.0, ge=0)  # a host that asks for a longer pause is stopped
+    stop_after_failures: int = Field(default=20, ge=1)  # URLs of one host in a row
     obey_optout: bool = True
-    allow_private: bool = False  # tests only: loopback addresses and any port
+    allow_private: bool = False  # for tests: loopback addresses and any port
 
     @field_validator("contact")
     @classmethod
@@ -65,7 +65,7 @@ class Politeness(BaseModel):
 
 
 def make_politeness(section: Mapping[str, Any], contact: str | None = None) -> Politeness:
-    """Politeness from a `politeness:` section. The contact: given here, else CARFORGE_CONTACT, else the section's."""
+    """Politeness from a `politeness:` section. The contact: `contact`, else CARFORGE_CONTACT, else the section's."""
     values = dict(section)
     contact = contact or os.environ.get("CARFORGE_CONTACT") or values.get("contact")
     if not contact:

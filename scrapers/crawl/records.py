@@ -1,4 +1,4 @@
-"""What the sources and the fetcher say to each other."""
+"""What sources and fetcher exchange: picture items, pages, errors, counts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from harness.errors import Interrupted
 from harness.runtime.progress import Progress
 
-# What becomes of an address. Only `failed` is tried again by a later run.
+# The status of a URL. Later runs retry only `failed`.
 DONE, FAILED, GONE, REFUSED = "done", "failed", "gone", "refused"
 
 
 @dataclass(frozen=True)
 class PictureItem:
-    """A picture that a source asks for, with what the source knows of it. `page` is the address it was found on;
-    `split`: train or valid, where its folder says it."""
+    """A picture to fetch, with metadata. `page`: the URL that links to it; `split`: train or valid, from its
+    folder."""
 
     url: str
     source: str
@@ -28,14 +28,14 @@ class PictureItem:
 
 @dataclass(frozen=True)
 class Page:
-    """A page's text. `url` is where it was found in the end, after redirects."""
+    """A page's text. `url`: after redirects."""
 
     url: str
     text: str
 
 
 class FetchError(Exception):
-    """An address that cannot be had: `status` says for how long (failed: now; gone, refused: for good)."""
+    """A URL could not be fetched. `status`: failed (retried by a later run), gone or refused (for good)."""
 
     def __init__(self, url: str, status: str, reason: str, http: int | None = None, attempts: int = 1) -> None:
         super().__init__(f"{url}: {reason}")
@@ -43,9 +43,9 @@ class FetchError(Exception):
 
 
 class HostStopped(FetchError):
-    """The host wants no more requests for now (its robots.txt cannot be had, or it asks for a long pause).
+    """No more requests to this host in this run (no robots.txt, a long Retry-After, many failures).
 
-    Nothing is written about the address: the next run asks again."""
+    The ledger gets no line for the URL: the next run retries it."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, FAILED, f"host_stopped: {reason}")
@@ -53,7 +53,7 @@ class HostStopped(FetchError):
 
 @dataclass
 class FetchCounts:
-    """How many addresses ended how. `skipped`: settled by an earlier run; `left`: not tried, their host is stopped."""
+    """URLs by outcome. `skipped`: settled by an earlier run; `left`: not tried, because their host is stopped."""
 
     done: int = 0
     failed: int = 0
@@ -70,17 +70,17 @@ class FetchCounts:
         return sum(vars(self).values())
 
     def show_in(self, progress: Progress) -> None:
-        """The rate and the time left are of what had to be asked for."""
+        """Rate and time left count only requested URLs."""
         progress.show(self.total, str(self), self.total - self.skipped - self.left)
 
     def __str__(self) -> str:
-        parts = [f"{self.done} good", f"{self.failed} failed", f"{self.gone} gone", f"{self.refused} refused"]
-        parts += [f"{self.skipped} skipped"] + ([f"{self.left} left for later"] if self.left else [])
-        return ", ".join(parts)
+        left = f", {self.left} left for later" if self.left else ""
+        ended = f"{self.done} good, {self.failed} failed, {self.gone} gone, {self.refused} refused"
+        return f"{ended}, {self.skipped} skipped{left}"
 
 
-def raise_if_incomplete(tally: FetchCounts, stopped: dict[str, str]) -> None:
-    """Interrupted (exit 75) when hosts were stopped, with their pages or pictures left for another day."""
-    if stopped or tally.left:
+def raise_if_incomplete(counts: FetchCounts, stopped: dict[str, str]) -> None:
+    """Interrupted (exit 75) when hosts were stopped and their URLs are left."""
+    if stopped or counts.left:
         hosts = "; ".join(f"{host}: {reason}" for host, reason in sorted(stopped.items())[:5])
-        raise Interrupted(f"stopped hosts ({hosts}): {tally}; later, the same command goes on with what is left")
+        raise Interrupted(f"stopped hosts ({hosts}): {counts}; the same command resumes later")

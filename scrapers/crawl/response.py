@@ -1,4 +1,4 @@
-"""What comes back from one request: its body within bounds, what it means, whether it is a picture, where it leads."""
+"""Checks of a response: bounded body, status, picture format, redirect target, Retry-After."""
 
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from scrapers.crawl.ssrf_guard import check_url
 
 REDIRECTS = (301, 302, 303, 307, 308)
 TRY_AGAIN = (408, 425, 429)  # and all 5xx
-ENCODINGS = ("", "identity", "gzip", "deflate")  # one layer of what the standard library unpacks
-# What servers send with 200 when they mean "not now": a log-in page, an error in JSON, nothing.
-STAND_INS = ("html", "unknown", "empty")
+ENCODINGS = ("", "identity", "gzip", "deflate")  # what the standard library decompresses
+# Bodies that servers send with status 200 in place of the picture: a log-in page, a JSON error, nothing.
+PLACEHOLDERS = ("html", "unknown", "empty")
 
 
 class Stopping(Exception):
-    """The crawl is being stopped: nothing new is asked for."""
+    """The crawl is being stopped."""
 
 
 class TryAgain(Exception):
-    """It did not work this time. `status` is what becomes of the address when it never does."""
+    """A failure to retry. `status`: the URL's, if every attempt fails so; `host_failure`: counts against the host."""
 
     def __init__(self, reason: str, status: str = FAILED, http: int | None = None, host_failure: bool = True) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class TryAgain(Exception):
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer; `url` is the address that gave it, after redirects."""
+    """A whole response. `url`: after redirects."""
 
     url: httpx2.URL
     status: int
@@ -49,7 +49,7 @@ async def read_body(url: str, response: httpx2.Response, cap: int, cut: bool) ->
     if length.isdigit() and int(length[:18]) > cap and not cut:
         raise FetchError(url, REFUSED, f"too_large: {length[:18]} bytes, allowed {cap}", 200)
     body = bytearray()
-    async with aclosing(response.aiter_bytes()) as chunks:  # unpacked in pieces of at most 1 MiB
+    async with aclosing(response.aiter_bytes()) as chunks:  # decompressed in chunks of at most 1 MiB
         async for chunk in chunks:
             body += chunk
             if len(body) > cap or response.num_bytes_downloaded > cap:
@@ -60,7 +60,7 @@ async def read_body(url: str, response: httpx2.Response, cap: int, cut: bool) ->
 
 
 def check_status(url: str, response: Response) -> None:
-    """TryAgain or FetchError for what is no good answer."""
+    """TryAgain or FetchError for any status but 200 and 304."""
     status = response.status
     if status in (200, 304):
         return
@@ -73,15 +73,15 @@ def check_status(url: str, response: Response) -> None:
 
 
 def check_picture(response: Response) -> None:
-    """TryAgain for a stand-in or half a picture; FetchError (refused) for a format that is not collected."""
+    """TryAgain for a placeholder or half a picture; FetchError (refused) for a format that is not collected."""
     kind = picture_kind(response.body)
     if kind is None:
         other = other_kind(response.body)
-        if other in STAND_INS:
+        if other in PLACEHOLDERS:
             raise TryAgain(f"not_a_picture: {other}", FAILED, response.status, host_failure=False)
         reason = f"format: found {other}, allowed {', '.join(PICTURE_TYPES)}"
         raise FetchError(str(response.url), REFUSED, reason, response.status)
-    # A body that ends with its connection: only the picture itself can tell that it is whole.
+    # A body without a length ends with its connection: only the picture's own end shows that it is complete.
     unbounded = "content-length" not in response.headers and "transfer-encoding" not in response.headers
     if unbounded and not is_complete(response.body, kind):
         raise TryAgain("short: the picture has no end", FAILED, response.status)
@@ -92,17 +92,17 @@ def next_hop(url: str, response: Response, allow_private: bool) -> httpx2.URL:
     try:
         joined = str(response.url.join(location))
     except (httpx2.InvalidURL, ValueError) as error:
-        raise FetchError(url, REFUSED, f"redirects: to no valid address ({error})", response.status) from error
+        raise FetchError(url, REFUSED, f"redirects: to an invalid URL ({error})", response.status) from error
     if not location:
         raise FetchError(url, REFUSED, "redirects: to nowhere", response.status)
     try:
         return check_url(joined, allow_private)
     except FetchError as error:
-        raise FetchError(url, REFUSED, f"{error.reason} (redirected there)", response.status) from error
+        raise FetchError(url, REFUSED, f"{error.reason} (after a redirect)", response.status) from error
 
 
 def origin_of(target: httpx2.URL) -> str:
-    """Scheme, host and port: what robots.txt is for."""
+    """Scheme, host and port: the scope of a robots.txt."""
     return f"{target.scheme}://{target.netloc.decode('ascii')}"
 
 
@@ -115,7 +115,7 @@ def retry_after_sec(headers: httpx2.Headers, clock: Clock) -> float | None:
         until = parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
         return None
-    try:  # by the server's own clock where it tells the time
+    try:  # by the server's own clock, if it sends a date
         now = parsedate_to_datetime(headers.get("date", "")).timestamp()
     except (ValueError, OverflowError):
         now = clock.today()

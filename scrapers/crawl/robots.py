@@ -1,6 +1,6 @@
-"""What a host's robots.txt says to us (RFC 9309): our groups are picked out here, their rules read with Protego.
+"""A host's robots.txt (RFC 9309): the groups for our agent are picked out here, Protego parses their rules.
 
-Protego keeps every rule once for each agent of its group, which is quadratic: so it gets the rules for us alone.
+Protego stores every rule once for each agent of its group, which is quadratic; so it gets only the rules for us.
 """
 
 import re
@@ -12,10 +12,10 @@ from protego import Protego
 from scrapers.crawl.politeness import AGENT
 from scrapers.crawl.records import REFUSED
 
-MAX_ROBOTS_BYTES = 500 * 1024  # RFC 9309 §2.5 asks for at least so much; the rest is not read
+MAX_ROBOTS_BYTES = 500 * 1024  # RFC 9309 §2.5 asks for at least this; the rest is ignored
 MAX_AGE_SEC = 24 * 3600.0  # RFC 9309 §2.4
-NEVER_SEC = 10**9  # numbers of any length may stand there
-PARSED_HOSTS = 8  # 500 KiB of rules take up to 32 MB when parsed, so those of few hosts stay so
+MAX_GAP_SEC = 10**9  # the file may hold numbers of any length
+MAX_PARSED_HOSTS = 8  # kept: 500 KiB of rules take up to 32 MB when parsed
 
 # The directives that Protego knows, with its misspellings and a space in place of the colon: agent, name, value.
 DIRECTIVE = re.compile(
@@ -23,16 +23,19 @@ DIRECTIVE = re.compile(
     r"(?:\s*:|\s|$)\s*([^#]*)",
     re.IGNORECASE,
 )
-# Protego takes the beginning of our name for us, too.
+# As Protego does, also match prefixes of our name.
 OUR_AGENTS = {"*": 1, **{AGENT[:length]: length for length in range(1, len(AGENT) + 1)}}
 
 
 @dataclass(frozen=True)
 class RobotsRules:
-    """A host's rules. `stop`: why the host must be left alone for now; `closed`: why all of it is `closed_status`.
+    """A host's rules.
 
-    `text`: the rules for us, as a robots.txt. `gap_sec`: seconds that the host wants between two requests, the longer
-    of crawl-delay and request-rate; 0: no wish.
+    Attributes:
+        text: the rules for us, as a robots.txt.
+        gap_sec: minimum seconds between two requests, the larger of crawl-delay and request-rate; 0: none given.
+        closed: why every URL of the host gets `closed_status`.
+        stop: why the host gets no requests in this run.
     """
 
     text: str = ""
@@ -42,7 +45,7 @@ class RobotsRules:
     stop: str | None = None
 
     def refusal(self, url: str) -> tuple[str, str] | None:
-        """Why this address may not be fetched: what that makes of it, and the reason; or None. Takes up to a second."""
+        """(status, reason) if this URL may not be fetched, else None. Takes up to a second."""
         if self.closed:
             return self.closed_status, self.closed
         if self.text and not _parse(self.text).can_fetch(url, AGENT):
@@ -51,37 +54,36 @@ class RobotsRules:
 
 
 def rules_of_response(status: int, body: bytes) -> RobotsRules:
-    """Rules from the answer for /robots.txt. Takes up to a second.
+    """Rules from the response for /robots.txt. Takes up to a second.
 
-    401 and 403 close the host. RFC 9309 §2.3.1.3 would allow everything for any 4xx; the older convention (the 1996
-    draft, Python's robotparser) is kept here, as a host that hides even its rules from us does not want us.
-    429 and 5xx stop the host until another run (RFC 9309 §2.3.1.4: unreachable = disallow all, for now).
+    401 and 403 close the host, as in the 1996 draft and Python's robotparser; RFC 9309 §2.3.1.3 would allow everything
+    for any 4xx. 429 and 5xx stop the host until another run (RFC 9309 §2.3.1.4: unreachable = disallow all, for now).
     """
     if status in (401, 403):
-        return RobotsRules(closed=f"robots: robots.txt answers {status}, taken as a refusal of everything")
+        return RobotsRules(closed=f"robots: robots.txt answers {status}, taken as disallowing everything")
     if 400 <= status < 500 and status != 429:
         return RobotsRules()
     if not 200 <= status < 300:
         return RobotsRules(stop=f"robots.txt answers {status}")
     if len(body) > MAX_ROBOTS_BYTES:
-        body = body[:MAX_ROBOTS_BYTES].rpartition(b"\n")[0]  # no half rule
+        body = body[:MAX_ROBOTS_BYTES].rpartition(b"\n")[0]  # drop a partial rule
     text = rules_for_us(body.decode("utf-8-sig", "replace"))
     parsed = _parse(text)
-    rate = parsed.request_rate(AGENT)  # its hours of the day are not looked at: it holds all day
-    gap_sec = max(parsed.crawl_delay(AGENT) or 0.0, min(rate.seconds, NEVER_SEC) / rate.requests if rate else 0.0)
+    rate = parsed.request_rate(AGENT)  # applied all day, whatever its hours
+    gap_sec = max(parsed.crawl_delay(AGENT) or 0.0, min(rate.seconds, MAX_GAP_SEC) / rate.requests if rate else 0.0)
     return RobotsRules(text, gap_sec)
 
 
-@lru_cache(maxsize=PARSED_HOSTS)
+@lru_cache(maxsize=MAX_PARSED_HOSTS)
 def _parse(text: str) -> Protego:
     return Protego.parse(text)
 
 
 def rules_for_us(text: str) -> str:
-    """The groups that are meant for us as one group; "" where there are none. Linear in time and memory.
+    """All groups for our agent merged into one; "" if there are none. Linear in time and memory.
 
-    A group is its agents and the rules behind them; what is no directive, and Sitemap and Host, do not end it
-    (RFC 9309 §2.2.4). Of several names that mean us, the longest counts; its groups are put together.
+    A group is a list of agents and the rules after them; unknown directives, Sitemap and Host do not end it
+    (RFC 9309 §2.2.4). The longest matching agent name wins.
     """
     groups: dict[str, list[str]] = {}  # name → rules
     current: list[list[str]] = []

@@ -1,9 +1,10 @@
-"""`files/<aa>/<sha256>.<ext>` and `pages/<aa>/<sha256 of the address>.json`: names made from hashes alone."""
+"""`files/<aa>/<sha256>.<ext>` and `pages/<aa>/<sha256 of the URL>.json`: file names are hashes only."""
 
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,17 +23,17 @@ class PictureFiles:
         self.files = self.folder / "files"
         self.files.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, content: bytes, kind: str) -> tuple[str, str]:
-        """Writes the picture unless it is there; → its sha256, its path inside the folder."""
+    def save(self, content: bytes, kind: str) -> tuple[str, str]:
+        """Writes the picture unless it exists; returns its sha256 and its path inside the folder."""
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.files / sha256[:2] / f"{sha256}.{kind}"
-        if not (path.exists() and path.read_bytes() == content):  # a damaged copy is written again
+        if not (path.exists() and path.read_bytes() == content):  # a damaged copy is replaced
             _make_folder(path.parent)
             atomic_write(path, content)
         return sha256, path.relative_to(self.folder).as_posix()
 
     def scan(self) -> set[int]:
-        """The short hashes of what is there; what a killed process left half-made goes."""
+        """The short hashes of all pictures; removes temporary files of a killed process."""
         found = set()
         for path in _entries(self.files):
             name = path.name
@@ -45,7 +46,7 @@ class PictureFiles:
 
 @dataclass
 class CachedPage:
-    """A page as it was, or that there was none (`status` gone or refused, with the reason)."""
+    """A page, or why there is none (`status` gone or refused, with the reason)."""
 
     url: str
     status: str
@@ -60,7 +61,7 @@ class CachedPage:
 
 
 class PageCache:
-    """Pages by address."""
+    """Pages by URL."""
 
     def __init__(self, folder: Path) -> None:
         self.pages = Path(folder) / "pages"
@@ -72,13 +73,13 @@ class PageCache:
                 os.unlink(path.path)
 
     def read(self, url: str) -> CachedPage | None:
-        """The page as cached; None when it is not there, or not whole."""
+        """The cached page; None if missing or damaged."""
         try:
             page = CachedPage(**(read_json_or_none(self._path(url)) or {}))
         except TypeError:
             return None
-        sound = isinstance(page.text, str) and isinstance(page.fetched_at, int | float) and page.url == url
-        return page if sound else None
+        valid = isinstance(page.text, str) and isinstance(page.fetched_at, int | float) and page.url == url
+        return page if valid else None
 
     def write(self, page: CachedPage) -> None:
         path = self._path(page.url)
@@ -96,8 +97,8 @@ def _make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def _entries(folder: Path):
-    """The files in the folders of a folder."""
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The files in the sub-folders of a folder."""
     with os.scandir(folder) as inner:
         names = [entry.path for entry in inner if entry.is_dir(follow_symlinks=False)]
     for name in names:

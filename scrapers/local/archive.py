@@ -1,8 +1,7 @@
-"""Pictures from a zip or tar, which may be hostile: nothing is ever written under a name that the archive gives.
+"""Pictures from an untrusted zip or tar: no name from the archive is ever used as a path.
 
-Members are looked at one by one; what is a picture by its first bytes goes into the content-addressed store, every
-other member gets its line in the ledger. Links, devices, encrypted members, unsafe names, bombs and archives inside are
-refused.
+Members that are pictures by their first bytes go into the content-addressed store, every other one gets a line in the
+ledger. Links, devices, encrypted members, unsafe names, bombs and nested archives are refused.
 """
 
 import re
@@ -21,15 +20,14 @@ from scrapers.local import tar
 from scrapers.local.importer import MAX_PICTURE_BYTES, READ_ERRORS, Importer, ImportOptions, Member, printable
 
 GIB = 1 << 30
-RATIO_FREE_BYTES = 1 << 16  # a small plain picture may shrink well
+RATIO_FREE_BYTES = 1 << 16  # a small plain picture may compress well
 UTF8_FLAG = 0x800
 
 
 @dataclass(frozen=True)
-class Caps:
-    """What an archive may be at most. Ratios are of unpacked to packed bytes; pictures hardly shrink.
-
-    `ratio`: of one member over RATIO_FREE_BYTES; `total_ratio`: of the whole over tar.FREE_BYTES.
+class Limits:
+    """Limits of an archive. Ratios are uncompressed / compressed bytes, `ratio` of a member over RATIO_FREE_BYTES and
+    `total_ratio` of the whole over tar.FREE_BYTES; pictures hardly compress.
     """
 
     members: int = 500_000
@@ -40,38 +38,36 @@ class Caps:
 
 
 def import_archive(
-    path: Path, pictures: PictureSet, *, reading: ImportOptions | None = None, limit: int | None = None,
-    caps: Caps | None = None,
+    path: Path, pictures: PictureSet, *, options: ImportOptions | None = None, limit: int | None = None,
+    limits: Limits | None = None,
 ) -> FetchCounts:  # fmt: skip
-    """Every picture of a zip or tar (also .gz, .bz2, .xz) into the store. UserError when it is none, or is cut short.
-
-    `limit`: so many pictures at most. Imported again, it is read again, and what is there stays as it is.
-    """
+    """Adds every picture of a zip or tar (also .gz, .bz2, .xz) to the store, at most `limit`; existing ones are kept.
+    UserError for any other file, and at the end of a truncated one."""
     if not path.is_file():
         raise UserError(f"SRC: found no file {path}, allowed a zip or tar of pictures (SOURCE=folder for a folder)")
     members = _tar_members if tar.is_tar(path) or not zipfile.is_zipfile(path) else _zip_members
-    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", reading)
-    return importer.run(partial(members, path, caps or Caps()), limit)
+    importer = Importer(pictures, "archive", f"archive:{printable(path.name)}", options)
+    return importer.run(partial(members, path, limits or Limits()), limit)
 
 
-def _zip_members(path: Path, caps: Caps) -> Iterator[Member]:
-    """Files of a zip in its order; folders have no content and are passed over."""
+def _zip_members(path: Path, limits: Limits) -> Iterator[Member]:
+    """The files of a zip in its order, without folders."""
     try:
         archive = zipfile.ZipFile(path)
     except READ_ERRORS as error:
-        raise UserError(f"SRC: {path} is no sound zip ({error}), try to download or copy it again") from error
+        raise UserError(f"SRC: {path} is a damaged zip ({error}), try to download or copy it again") from error
     with archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         total_bytes = sum(info.file_size for info in infos)
-        _check_caps(path, len(infos), total_bytes, caps)
-        if total_bytes > max(tar.FREE_BYTES, caps.total_ratio * path.stat().st_size):
+        _check_limits(path, len(infos), total_bytes, limits)
+        if total_bytes > max(tar.FREE_BYTES, limits.total_ratio * path.stat().st_size):
             raise tar.bomb_error(path, f"{path.stat().st_size} bytes unpack to {total_bytes}")
         for info in infos:
-            yield Member(_zip_name(info), _zip_fault(info, caps), partial(_read_zip, archive, info))
+            yield Member(_zip_name(info), _zip_problem(info, limits), partial(_read_zip, archive, info))
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """As it was meant: a Mac writes UTF-8 without the flag that says so, which zipfile then takes for code page 437."""
+    """The name, decoded as UTF-8 if it is: macOS omits the UTF-8 flag, and zipfile then assumes code page 437."""
     with suppress(UnicodeError):
         if not info.flag_bits & UTF8_FLAG:
             return info.orig_filename.encode("cp437").decode("utf-8")
@@ -79,12 +75,12 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def _read_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
-    """At most the size that the header says, and zipfile checks the CRC at the end."""
+    """zipfile reads no more than the header's size, and checks the CRC at the end."""
     with archive.open(info) as stream:
         return stream.read(count)
 
 
-def _zip_fault(info: zipfile.ZipInfo, caps: Caps) -> str | None:
+def _zip_problem(info: zipfile.ZipInfo, limits: Limits) -> str | None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if stat.S_ISLNK(kind):
         return "link: links are not followed"
@@ -92,43 +88,41 @@ def _zip_fault(info: zipfile.ZipInfo, caps: Caps) -> str | None:
         return "not_a_file: a pipe, socket or device"
     if info.flag_bits & 0x41:  # or strong encryption
         return "encrypted: members with a password are not read"
-    return name_problem(info.orig_filename) or size_problem(info.file_size, info.compress_size, caps)
+    return name_problem(info.orig_filename) or size_problem(info.file_size, info.compress_size, limits)
 
 
-def _tar_members(path: Path, caps: Caps) -> Iterator[Member]:
+def _tar_members(path: Path, limits: Limits) -> Iterator[Member]:
     count = total = 0
-    for info, read in tar.read_tar(path, caps.total_ratio, caps.member_bytes):
+    for info, read in tar.read_tar(path, limits.total_ratio, limits.member_bytes):
         if info.isdir():
             continue
         count, total = count + 1, total + info.size
-        _check_caps(path, count, total, caps)
-        fault: str | None = None
+        _check_limits(path, count, total, limits)
+        problem = name_problem(info.name) or size_problem(info.size, None, limits)
         if info.issym() or info.islnk():
-            fault = "link: links are not followed"
+            problem = "link: links are not followed"
         elif not info.isreg() or info.issparse():
-            fault = "not_a_file: a pipe, socket, device or a file with holes"
-        yield Member(info.name, fault or name_problem(info.name) or size_problem(info.size, None, caps), read)
+            problem = "not_a_file: a pipe, socket, device or sparse file"
+        yield Member(info.name, problem, read)
 
 
-def _check_caps(path: Path, count: int, total_bytes: int, caps: Caps) -> None:
-    if count > caps.members:
-        raise UserError(
-            f"SRC: {path} has more than {caps.members} members, allowed so many; unpack it and name a folder"
-        )
-    if total_bytes > caps.total_bytes:
-        raise UserError(f"SRC: {path} unpacks to over {caps.total_bytes / GIB:g} GiB, allowed so much")
+def _check_limits(path: Path, count: int, total_bytes: int, limits: Limits) -> None:
+    if count > limits.members:
+        raise UserError(f"SRC: {path} has more than {limits.members} members, try to unpack it and import the folder")
+    if total_bytes > limits.total_bytes:
+        raise UserError(f"SRC: {path} unpacks to more than the allowed {limits.total_bytes / GIB:g} GiB")
 
 
-def size_problem(size: int, packed: int | None, caps: Caps) -> str | None:
-    if size > caps.member_bytes:
-        return f"too_large: {size} bytes, allowed {caps.member_bytes}"
-    if packed is not None and size > RATIO_FREE_BYTES and size > caps.ratio * max(packed, 1):
+def size_problem(size: int, packed: int | None, limits: Limits) -> str | None:
+    if size > limits.member_bytes:
+        return f"too_large: {size} bytes, allowed {limits.member_bytes}"
+    if packed is not None and size > RATIO_FREE_BYTES and size > limits.ratio * max(packed, 1):
         return f"bomb: {packed} bytes unpack to {size}"
     return None
 
 
 def name_problem(name: str) -> str | None:
-    """Why a name is not to be trusted. Nothing is written under it; but who makes such names is up to something."""
+    """Why a member with this name is refused, or None. No name is used as a path, but such an archive is suspicious."""
     if not name or "\0" in name:
         return "unsafe_path: an empty name or one with a zero byte"
     if "\\" in name or re.match(r"[A-Za-z]:", name):

@@ -1,4 +1,4 @@
-"""Pictures from a folder on this machine, class folders respected. Links that lead out of it are not followed."""
+"""Pictures from a folder on this machine, with class folders. Links that lead out of it are not followed."""
 
 import os
 import stat
@@ -15,29 +15,21 @@ from scrapers.local.importer import Importer, ImportOptions, Member, printable
 
 
 def import_folder(
-    folder: Path, pictures: PictureSet, *, source: str = "folder", reading: ImportOptions | None = None,
+    folder: Path, pictures: PictureSet, *, source: str = "folder", options: ImportOptions | None = None,
     limit: int | None = None, label: str | None = None,
 ) -> FetchCounts:  # fmt: skip
-    """Every picture below a folder into the store, in the order of names. `label`: what its files are called after.
-
-    Imported again, it is read again, and what is there stays as it is.
-    """
+    """Adds every picture below a folder to the store, in the order of names, at most `limit`; existing ones are kept.
+    `label`: the folder's name in the ledger."""
     if not folder.is_dir():
         raise UserError(
             f"SRC: found no folder {folder}, allowed a folder of pictures (SOURCE=archive for a zip or tar)"
         )
     name = f"folder:{printable(label or folder.resolve().name)}"
-    return Importer(pictures, source, name, reading).run(partial(_members, folder), limit)
+    return Importer(pictures, source, name, options).run(partial(_members, folder), limit)
 
 
 def _members(folder: Path) -> Iterator[Member]:
-    """Everything below the folder but folders and hidden files, named by its path with `/`."""
-    for name, fault in _files(folder):
-        yield Member(name, fault, partial(_read, folder / name))
-
-
-def _files(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """(path below the folder with `/`, why it is not read or None) of everything but folders and hidden files."""
+    """All files below the folder but hidden ones, named by their path with `/`."""
     top = os.path.realpath(folder)
     waiting = [""]
     while waiting:
@@ -50,7 +42,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str | None]]:
                 raise UserError(
                     f"SRC: cannot read {folder} ({error.strerror}), allowed a folder of pictures"
                 ) from error
-            yield below, f"unreadable: {error.strerror}"
+            yield Member(below, f"unreadable: {error.strerror}", partial(_read, folder / below))
             continue
         inside = []
         for entry in entries:
@@ -60,20 +52,20 @@ def _files(folder: Path) -> Iterator[tuple[str, str | None]]:
             if entry.is_dir(follow_symlinks=False):
                 inside.append(name)
             else:
-                yield name, _fault(entry, top)
+                yield Member(name, _file_problem(entry, top), partial(_read, folder / name))
         waiting += reversed(inside)
 
 
-def _fault(entry: os.DirEntry[str], top: str) -> str | None:
+def _file_problem(entry: os.DirEntry[str], top: str) -> str | None:
     try:
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
             if os.path.commonpath([top, target]) != top:
                 return "link: leads out of the folder"
             if os.path.isdir(target):
-                return "link: to a folder, which is read where it is"
+                return "link: to a folder inside, which is read in its own place"
         mode = os.stat(entry.path).st_mode
-    except OSError as error:  # a link to nowhere or to itself, a file that has just gone
+    except OSError as error:  # a broken link, or a file that was just removed
         return f"unreadable: {error.strerror}"
     return None if stat.S_ISREG(mode) else "not_a_file: a pipe, socket or device"
 

@@ -1,6 +1,6 @@
-"""The Car Connection: makes → models → years → specifications and photos. The pictures lie on a second host.
+"""The Car Connection: makes → models → years → specifications and photos. The pictures are on a second host.
 
-Pages, as their structure was last seen:
+Pages and their last known structure:
     /new-cars                        a.add-zip            → /make/new,audi
     /make/new,audi                   div.name a           → /cars/audi_a5
     /cars/audi_a5                    a.btn                → /overview/audi_a5_2013
@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from harness.errors import UserError
 from harness.messages import log
 from scrapers.crawl.page_text import read_page
-from scrapers.crawl.records import FetchError, HostStopped, Page, PictureItem
+from scrapers.crawl.records import FAILED, FetchError, HostStopped, Page, PictureItem
 from scrapers.sites.car_specs import Specs, specs_from_rows
 from scrapers.sites.source import PageChanged, Pages, PageShapeCheck, parse_html
 
@@ -30,7 +30,7 @@ _YEAR = re.compile(r"_((?:19|20)\d\d)(?=_|$)")
 
 
 class CarConnection:
-    """The walk. `makes`: only these (as the site writes them, or nearly so); `years`: only these."""
+    """The crawl. `makes`: only these (case and punctuation are ignored); `years`: only these."""
 
     name = "car_connection"
 
@@ -50,28 +50,24 @@ class CarConnection:
         self.years_per_model, self.pictures_per_car, self.leave_out = years_per_model, pictures_per_car, leave_out
         self.site, self.pictures = site or SITE, pictures or PICTURES
         self.left_out = 0
-        self.unread: list[str] = []  # pages that could not be had; the same command asks again
-        self.shapes = PageShapeCheck()
+        self.unread: list[str] = []  # pages that failed; the same command retries them
+        self.shape_check = PageShapeCheck()
 
     def find(self, pages: Pages) -> Iterator[PictureItem]:
         for make, make_url in self._chosen_makes(pages):
             for model_url in self._links(pages, make_url, "make", "div.name a", "/cars/"):
                 for car_url in self._car_urls(pages, model_url):
                     yield from self._pictures_of(pages, car_url, make)
-        self.shapes.close()
+        self.shape_check.close()
         if self.left_out:
-            some = (
-                f"{self.left_out} pictures left out for their names"
-                if self.left_out > 1
-                else "1 picture left out for its name"
-            )
-            log(f"car_connection: {some} (leave_out in configs/sources.yaml)")
+            pictures = f"{self.left_out} picture{'s' * (self.left_out > 1)}"
+            log(f"car_connection: {pictures} left out by name (leave_out in configs/sources.yaml)")
 
     def check(self, item: PictureItem) -> None:
-        self.shapes.close()  # a specifications page that is odd holds up no picture
+        self.shape_check.close()  # an odd specifications page does not stop a crawl, but fails a check
 
     def _chosen_makes(self, pages: Pages) -> list[tuple[str, str]]:
-        """(name, address) of every make asked for. Without this page there is nothing to go on with."""
+        """(name, URL) of the requested makes. Errors of this page end the crawl."""
         url = f"{self.site}/new-cars"
         page = pages.get_page(url)
         links = read_page(url, links_on, page, "a.add-zip", "/make/")
@@ -95,7 +91,7 @@ class CarConnection:
         links = self._read(pages, url, links_on, selector, path)
         if links is None:
             return []
-        self.shapes.saw(kind, url, bool(links), f"{selector} with links to {path}")
+        self.shape_check.add(kind, url, bool(links), f"{selector} with links to {path}")
         return list(dict.fromkeys(link for _, link in links))
 
     def _pictures_of(self, pages: Pages, car_url: str, make: str) -> Iterator[PictureItem]:
@@ -103,7 +99,7 @@ class CarConnection:
         found = self._read(pages, photos_url, pictures_on)
         if found is None:
             return
-        self.shapes.saw("photos", photos_url, bool(found), "pictures (sml/<name>_<number>_s.jpg)")
+        self.shape_check.add("photos", photos_url, bool(found), "pictures (sml/<name>_<number>_s.jpg)")
         kept = [picture for picture in found if not self._is_left_out(picture[0])][: self.pictures_per_car]
         self.left_out += sum(self._is_left_out(name) for name, _, _ in found)
         if not kept:
@@ -116,11 +112,13 @@ class CarConnection:
             yield PictureItem(url, self.name, page=photos_url, class_name=specs["make"], specs=specs, title=title)
 
     def _specs(self, pages: Pages, url: str, make: str) -> Specs:
-        """What the page says; make (and year) at least are known from the way to it."""
+        """The page's specs; make and year at least are known from its URL."""
         found = self._read(pages, url, rows_on)
         rows = found or {}
         if found is not None:
-            self.shapes.saw("specifications", url, "Make" in rows and len(rows) > 4, "#a_bc_1 and div.specs-set-item")
+            self.shape_check.add(
+                "specifications", url, "Make" in rows and len(rows) > 4, "#a_bc_1 and div.specs-set-item"
+            )
         year = _YEAR.search(urlsplit(url).path)
         return specs_from_rows({"Make": make, "Year": year[1] if year else "", **rows})
 
@@ -128,20 +126,20 @@ class CarConnection:
         return any(f"-{word}-" in f"-{name}-" for word in self.leave_out)
 
     def _read(self, pages: Pages, url: str, function: Callable[..., T], *arguments: str) -> T | None:
-        """function(page, *arguments). None when this one page cannot be had: told, and the walk goes on."""
+        """function(page, *arguments). A page that cannot be fetched is logged: None, and the crawl continues."""
         try:
             return read_page(url, function, pages.get_page(url), *arguments)
         except HostStopped:
             raise
         except FetchError as error:
             log(f"{url}: {error.reason}")
-            if error.status == "failed":
+            if error.status == FAILED:
                 self.unread.append(url)
             return None
 
 
 def pictures_on(page: Page) -> list[tuple[str, str, str]]:
-    """(name, number, suffix) of every picture on a photos page, once each, in its order."""
+    """(name, number, suffix) of every picture on a photos page, in its order, without repeats."""
     galleries = [node.attributes.get("data-model") or "" for node in parse_html(page.text).css("[data-model]")]
     for text in ("\n".join(galleries), page.text):
         found: dict[str, tuple[str, str, str]] = {}
@@ -169,7 +167,7 @@ def rows_on(page: Page) -> dict[str, str]:
 
 
 def links_on(page: Page, selector: str, path: str) -> list[tuple[str, str]]:
-    """(text, address) of the links that lead to this path on the page's own host."""
+    """(text, URL) of the links to this path on the page's own host."""
     found = []
     for node in parse_html(page.text).css(selector):
         link = urljoin(page.url, (node.attributes.get("href") or "").strip())

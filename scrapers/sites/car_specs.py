@@ -1,13 +1,13 @@
-"""The 16 facts about a car that The Car Connection gives, from its page or from the name of a picture in a dump.
+"""The Car Connection's 16 specs of a car, from its page or from a file name of the published dump.
 
-The dump's names (docs: datasets/cards/car_connection.md) are coarse: whole thousands of dollars, tens of horsepower.
+The dump's names (datasets/cards/car_connection.md) are rounded: thousands of dollars, tens of horsepower.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-# Our name → the site's label, in the order in which file names hold them.
+# Our name → the site's label, in the order of the file names.
 LABELS = {
     "make": "Make",
     "model": "Model",
@@ -29,16 +29,16 @@ LABELS = {
 FIELDS = tuple(LABELS)
 NUMBERS_IN_NAME = FIELDS[3:12]
 WHOLE = ("year", "horsepower", "cylinders", "seats", "doors")
-# Makes of two words, for names in which the space has become an underscore.
+# First words of two-word makes, whose space is an underscore in file names.
 TWO_WORD_MAKES = ("alfa", "aston", "land", "mercedes", "rolls", "am", "range")
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
 _CYLINDERS = re.compile(r"(?<![A-Za-z0-9])[IVHWFL]-?(\d{1,2})(?![\d.])|(\d{1,2})[ -]?cyl", re.IGNORECASE)
 _LITRES = re.compile(r"(\d+(?:\.\d+)?)\s*-?\s*L(?![a-z])", re.IGNORECASE)
 _NUMBER_IN_NAME = r"(?:\d+(?:\.\d+)?|nan)"
-# Greedy, so that the year is the rightmost that fits: make and model may hold anything, even underscores and years.
+# Greedy, so that the year is the rightmost match: make and model may contain underscores and years.
 _NAME = re.compile(
-    r"(?=.*_(?-i:[A-Za-z]{3})\Z)"  # first: a name without this ending would be tried at every year, slowly
+    r"(?=.*_(?-i:[A-Za-z]{3})\Z)"  # first: a name without this ending would backtrack slowly
     r"(?P<make>[^_]+)_(?P<model>[^_].*)_(?P<year>(?:18|19|20)\d\d(?:\.0)?|nan)"
     + "".join(rf"_(?P<{field}>{_NUMBER_IN_NAME})" for field in NUMBERS_IN_NAME)
     + rf"_(?P<drivetrain>[A-Z0-9]WD|nan)_(?P<seats>{_NUMBER_IN_NAME})_(?P<doors>{_NUMBER_IN_NAME})"
@@ -50,7 +50,7 @@ Specs = dict[str, Any]  # each of FIELDS → text, int, float or None
 
 
 def specs_from_rows(rows: Mapping[str, str]) -> Specs:
-    """The site's labels with their texts → specs. What is not there, or says nothing, is None."""
+    """The site's labels and texts → specs; None for missing and empty ones."""
     text = {name: " ".join(rows.get(label, "").split()) for name, label in LABELS.items()}
     city = rows.get("EPA Fuel Economy Est - City (MPG)", "")
     price = _number(text["msrp_kusd"])
@@ -75,7 +75,7 @@ def specs_from_rows(rows: Mapping[str, str]) -> Specs:
 
 
 def specs_from_name(name: str) -> Specs | None:
-    """Specs from a picture's name in a dump, or None when it is no such name."""
+    """Specs from a file name of the dump, or None for any other name."""
     stem, dot, _ = name.rpartition(".")
     found = _NAME.fullmatch(stem if dot else name)
     if not found:
@@ -85,7 +85,7 @@ def specs_from_name(name: str) -> Specs | None:
     if more and text["make"].lower() in TWO_WORD_MAKES:
         text |= {"make": f"{text['make']} {second}", "model": model}
     known = {field: None if value.lower() in ("", "nan") else value for field, value in text.items()}
-    tenths = _number(text["displacement_l"])  # 2.0 litres stand as 20
+    tenths = _number(text["displacement_l"])  # 2.0 litres are written as 20
     return {
         **known,
         **{field: _number(text[field]) for field in NUMBERS_IN_NAME},
@@ -107,7 +107,7 @@ def _whole(text: str) -> int | None:
 
 
 def _litres(text: str) -> float | None:
-    """`2.0 L/121` → 2.0; a bare number counts as litres while it can be."""
+    """`2.0 L/121` → 2.0; a bare number below 20 counts as litres."""
     found = _LITRES.search(text)
     if found:
         return float(found[1])
@@ -116,7 +116,7 @@ def _litres(text: str) -> float | None:
 
 
 def _cylinders(text: str) -> int | None:
-    """`Turbocharged Gas I-4` → 4; an electric motor has none that could be told."""
+    """`Turbocharged Gas I-4` → 4; None for an electric motor."""
     found = _CYLINDERS.search(text)
     return int(found[1] or found[2]) if found else None
 
@@ -130,7 +130,7 @@ def _drivetrain(text: str) -> str | None:
 
 
 def _body_style(text: str) -> str | None:
-    """The dump's words for the site's: `2dr Car` → 2dr, `Sport Utility` → SUV, any pickup or van by that word."""
+    """The site's text in the dump's words: `2dr Car` → 2dr, `Sport Utility` → SUV, any pickup or van → Pickup, Van."""
     low = text.lower()
     for word, short in (("pickup", "Pickup"), ("van", "Van"), ("sport utility", "SUV")):
         if word in low:

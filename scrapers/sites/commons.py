@@ -1,9 +1,8 @@
-"""Wikimedia Commons through its interface for programs: the pictures of categories, with licence, author and title.
+"""Pictures of Wikimedia Commons categories through its API, with licence, author and title.
 
-https://www.mediawiki.org/wiki/API:Categorymembers, .../API:Imageinfo, .../API:Etiquette: one request after the other,
-fifty files in each (generator + imageinfo), `maxlag` so that we stand back when the servers are behind. The interface
-lies under /w/, which robots.txt closes to those who crawl pages; programs are sent to it, within limits of its own
-(https://wikitech.wikimedia.org/wiki/Robot_policy). The pictures themselves are fetched under robots.txt.
+https://www.mediawiki.org/wiki/API:Categorymembers, .../API:Imageinfo, .../API:Etiquette: serial requests of 50 files
+(generator + imageinfo), with `maxlag`, so that we wait when the servers lag. robots.txt closes /w/ to crawlers; the API
+there has its own rules (https://wikitech.wikimedia.org/wiki/Robot_policy). The pictures are fetched under robots.txt.
 """
 
 from collections import deque
@@ -20,12 +19,12 @@ API = "https://commons.wikimedia.org/w/api.php"
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 BATCH = 50
 MAXLAG_SEC, MAX_PAUSE_SEC, LAG_TRIES = 5, 60, 6
-STAND_BACK = ("maxlag", "ratelimited", "readonly")  # answers that mean: later
+RETRY_CODES = ("maxlag", "ratelimited", "readonly")
 FILES, CATEGORIES = 6, 14  # namespaces
 
 
 class Commons:
-    """`depth`: levels of sub-categories below the named ones; `width_px`: of the pictures, None = the originals."""
+    """`depth`: levels of sub-categories; `width_px`: of the pictures, None = the originals."""
 
     name = "commons"
 
@@ -54,13 +53,13 @@ class Commons:
                     if level < self.depth and below not in seen_categories:
                         seen_categories.add(below)
                         waiting.append((below, level + 1))
-                elif title not in seen_files and (wanted := self._wanted(member, title)):
+                elif title not in seen_files and (item := self._to_item(member, title)):
                     seen_files.add(title)
-                    yield wanted
+                    yield item
             if not members and level == 0:
-                log(f"commons: Category:{category} is empty or not there")
+                log(f"commons: Category:{category} is empty or missing")
         if self.other_types:
-            log(f"commons: {self.other_types} files are no jpeg, png or webp and were left out")
+            log(f"commons: {self.other_types} files are not jpeg, png or webp and were skipped")
         if not seen_files:
             named = ", ".join(self.categories)
             raise UserError(f"categories: found no picture in {named}, allowed categories of Wikimedia Commons")
@@ -71,9 +70,9 @@ class Commons:
             raise PageChanged(self.api, f"{', '.join(lacking)} of {item.title}")
 
     def _members(self, pages: Pages, category: str, with_subcategories: bool) -> Iterator[dict[str, Any]]:
-        """Files (with their imageinfo) and sub-categories, batch after batch, until nothing is to be continued.
+        """Files (with their imageinfo) and sub-categories, following continuations.
 
-        A batch may come in several answers: files without imageinfo then stand again in the next.
+        A batch may come in several responses: files without imageinfo then come again in the next.
         """
         query = {
             "action": "query",
@@ -99,14 +98,14 @@ class Commons:
                     yield member
             following = response.get("continue")
             if following is not None and following == more:
-                raise PageChanged(self.api, "a continuation that leads on")
+                raise PageChanged(self.api, "a new continuation")
             more = following
 
     def _query(self, pages: Pages, query: dict[str, str]) -> dict[str, Any]:
         url = f"{self.api}?{urlencode(sorted(query.items()))}"
         for attempt in range(1, LAG_TRIES + 1):
             page = pages.get_page(url, fresh_days=7 if attempt == 1 else 0, api=True)
-            response = read_json(page, "the interface's JSON")
+            response = read_json(page, "the API's JSON")
             error = response.get("error")
             if error is None:
                 _check_shape(url, response)
@@ -115,20 +114,20 @@ class Commons:
                 return response
             if not isinstance(error, dict):
                 raise PageChanged(url, "an error with code and info")
-            if error.get("code") not in STAND_BACK:
-                raise UserError(f"commons: the interface says {error.get('code')}: {error.get('info')}")
+            if error.get("code") not in RETRY_CODES:
+                raise UserError(f"commons: the API returned {error.get('code')}: {error.get('info')}")
             if attempt < LAG_TRIES:
                 pages.pause(_lag_sec(error) * attempt)
-        raise UserError(f"commons: the servers are behind ({error.get('code')}); what is fetched is kept, try later")
+        raise UserError(f"commons: the servers lag ({error.get('code')}); what is fetched is kept, try later")
 
-    def _wanted(self, member: dict[str, Any], title: str) -> PictureItem | None:
+    def _to_item(self, member: dict[str, Any], title: str) -> PictureItem | None:
         info = member["imageinfo"][0]
         if info.get("mime") not in PICTURE_TYPES:
             self.other_types += 1
             return None
         url = info.get("thumburl") if self.width_px and info.get("width", 0) > self.width_px else info.get("url")
         if not url:
-            raise PageChanged(self.api, f"an address for {title}")
+            raise PageChanged(self.api, f"a URL for {title}")
         about = info.get("extmetadata") or {}
         license_name, license_url = (_value(about, key) for key in ("LicenseShortName", "LicenseUrl"))
         license_text = f"{license_name} <{license_url}>" if license_name and license_url else license_name
@@ -143,7 +142,7 @@ class Commons:
 
 
 def _check_shape(url: str, response: dict[str, Any]) -> None:
-    """PageChanged when the parts that are read are not of the types that they had."""
+    """PageChanged when a field that is read has an unexpected type."""
     query, following = response.get("query", {}), response.get("continue", {})
     members = query.get("pages", []) if isinstance(query, dict) else None
     if not isinstance(members, list) or not isinstance(following, dict):
@@ -163,11 +162,11 @@ def _lag_sec(error: dict[str, Any]) -> float:
 
 
 def without_query(url: str) -> str:
-    """Without what only says where an address was found (`?utm_source=...`): one picture, one address."""
+    """Drops tracking parameters (`?utm_source=...`), so that a picture has one URL."""
     return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
 
 
 def _value(about: Any, key: str) -> str | None:
-    found = about.get(key) if isinstance(about, dict) else None  # an empty one comes as a list
+    found = about.get(key) if isinstance(about, dict) else None  # an empty extmetadata is a list
     value = found.get("value") if isinstance(found, dict) else None
     return str(value).strip() or None if value is not None else None

@@ -1,8 +1,8 @@
-"""Web image search, only through a service that allows it and with the user's own key. No result page is ever read.
+"""Web image search through an official API with the user's own key. No result page is ever read.
 
-Brave Search's image interface: one request a term, at most 200 results, no further pages.
-https://api-dashboard.search.brave.com/api-reference/images/image_search: `properties.url` is the picture, `url` the
-page that shows it.
+Brave Search's image API: one request per term, at most 200 results, no further pages.
+https://api-dashboard.search.brave.com/api-reference/images/image_search: `properties.url` is the picture, `url` its
+page.
 """
 
 import os
@@ -20,7 +20,7 @@ ENDPOINT = "https://api.search.brave.com/res/v1/images/search"
 
 
 class Search:
-    """Pictures for each of some terms."""
+    """Search results for each of `terms`."""
 
     name = "search"
 
@@ -28,7 +28,7 @@ class Search:
         self.terms, self.per_term = tuple(terms), per_term
         self.key = os.environ.get(KEY_VARIABLE, "").strip()
         if not self.terms:
-            raise UserError("TERMS: found none, allowed what to search for, try TERMS='concept car, show car'")
+            raise UserError("TERMS: found none, allowed search terms, try TERMS='concept car, show car'")
         if not self.key:
             raise UserError(
                 f"provider search: found no {KEY_VARIABLE} in the environment, allowed your own key of brave "
@@ -42,7 +42,7 @@ class Search:
             except FetchError as error:
                 if error.http in (401, 403, 422):
                     hint = f"allowed a key of brave that is valid, see {KEY_PAGE}"
-                    raise UserError(f"{KEY_VARIABLE}: found one that is refused, {hint}") from error
+                    raise UserError(f"{KEY_VARIABLE}: found a key that the service refuses, {hint}") from error
                 raise
 
     def check(self, item: PictureItem) -> None:
@@ -53,7 +53,7 @@ class Search:
         query = {"q": term, "count": str(self.per_term), "safesearch": "strict", "spellcheck": "false"}
         headers = {"X-Subscription-Token": self.key, "Accept": "application/json"}
         response = read_json(
-            pages.get_page(f"{ENDPOINT}?{urlencode(query)}", headers=headers, api=True), "the service's JSON"
+            pages.get_page(f"{ENDPOINT}?{urlencode(query)}", headers=headers, api=True), "the API's JSON"
         )
         if not isinstance(response.get("results"), list):
             raise PageChanged(ENDPOINT, "a list of results")

@@ -1,4 +1,4 @@
-"""What a source of pictures is, what it needs of the fetcher, and how it says that a page is not what it was."""
+"""The interface of a source of pictures, and checks that its pages still have the expected shape."""
 
 import json
 from collections import Counter
@@ -9,13 +9,12 @@ from harness.errors import UserError
 from harness.messages import log
 from scrapers.crawl.records import Page, PictureItem
 
-CHANGED_PATIENCE = 3  # pages of one kind in a row without what is looked for, before a single good one
-
-MAX_TEXT_CHARS = 8192  # of a field: parsed within milliseconds, whatever is in it
+BAD_FIRST_PAGES = 3  # of one kind, before any good one, are an error
+MAX_TEXT_CHARS = 8192  # of a field: keeps parsing within milliseconds
 
 
 class Pages(Protocol):
-    """The part of the fetcher that a source uses while it looks for pictures."""
+    """The part of the fetcher that a source uses."""
 
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
@@ -25,52 +24,52 @@ class Pages(Protocol):
 
 
 class Source(Protocol):
-    """Where pictures are found. Everything else about it is in its own fields."""
+    """A place where pictures are found."""
 
     name: str
 
     def find(self, pages: Pages) -> Iterator[PictureItem]:
-        """Pictures one after the other, read as they are wanted; PageChanged when a page is not what it was."""
+        """Yields pictures lazily; PageChanged when a page no longer has the expected shape."""
         ...
 
     def check(self, item: PictureItem) -> None:
-        """PageChanged when the pages that led to this picture lack what goes with it."""
+        """PageChanged when the pages that led to this picture lack its metadata."""
         ...
 
 
 class PageChanged(UserError):
-    """A page was there, but what a source looks for on it was not."""
+    """A page lacks what a source looks for on it."""
 
     def __init__(self, url: str, expected: str) -> None:
         self.url, self.expected = url, expected
         super().__init__(
             f"{url}: found a page without {expected}; its shape has probably changed. What is fetched is kept. "
-            "Look at the page; a source reads pages as they were when it was written, so report it, or mend the source"
+            "Look at the page, then report it, or fix the source"
         )
 
 
 class PageShapeCheck:
-    """For each kind of page: how many had what was looked for, and which had not.
+    """Counts, for each kind of page, which had the expected content.
 
-    One odd page is told and passed over; a kind that never has what is looked for is an error, never an empty set.
+    An odd page is logged and skipped; a kind without a single good page is an error.
     """
 
     def __init__(self) -> None:
         self.good: Counter[str] = Counter()
         self.odd: dict[str, list[tuple[str, str]]] = {}
 
-    def saw(self, kind: str, url: str, found: bool, expected: str) -> None:
-        """Notes a page. PageChanged when the first pages of its kind are all without."""
+    def add(self, kind: str, url: str, found: bool, expected: str) -> None:
+        """Counts a page. PageChanged when the first BAD_FIRST_PAGES of its kind are all bad."""
         if found:
             self.good[kind] += 1
             return
         odd = self.odd.setdefault(kind, [])
         odd.append((url, expected))
-        if not self.good[kind] and len(odd) >= CHANGED_PATIENCE:
+        if not self.good[kind] and len(odd) >= BAD_FIRST_PAGES:
             raise PageChanged(*odd[0])
 
     def close(self) -> None:
-        """At the end: PageChanged for a kind without one good page, a line for each kind with odd ones."""
+        """At the end: PageChanged for a kind without good pages, a log line for each kind with odd ones."""
         for kind, odd in self.odd.items():
             if not self.good[kind]:
                 raise PageChanged(*odd[0])
@@ -79,7 +78,7 @@ class PageShapeCheck:
 
 
 def read_json(page: Page, expected: str) -> dict[str, Any]:
-    """An interface's answer; PageChanged when it is no JSON object."""
+    """A JSON object from an API; PageChanged for anything else."""
     try:
         content = json.loads(page.text)
     except (ValueError, RecursionError) as error:
@@ -90,8 +89,8 @@ def read_json(page: Page, expected: str) -> dict[str, Any]:
 
 
 def parse_html(text: str) -> Any:
-    """A page's tree (selectolax), for `css` and `css_first`. A small page can be made to take minutes, so whole pages
-    are parsed through `read_page` alone."""
+    """A page's tree (selectolax), for `css` and `css_first`. A small hostile page can take minutes, so pass whole pages
+    through `read_page`."""
     try:
         from selectolax.lexbor import LexborHTMLParser
     except ImportError as error:
@@ -100,7 +99,7 @@ def parse_html(text: str) -> Any:
 
 
 def html_to_text(text: str) -> str | None:
-    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None when nothing is left. Of a long text, the beginning."""
-    text = text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS].rpartition("<")[0]  # no half tag
+    """`<a href="...">Jane  Doe</a>` → `Jane Doe`; None if empty. Long text is truncated."""
+    text = text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS].rpartition("<")[0]  # drop a partial tag
     body = parse_html(text).body
     return (" ".join(body.text(separator=" ").split()) or None) if body is not None else None

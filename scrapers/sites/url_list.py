@@ -1,6 +1,6 @@
-"""A file of picture addresses: one a line, or a CSV with a column `url` and others that are kept with each picture.
+"""A file of picture URLs: one per line, or a CSV with a column `url` and columns of metadata.
 
-Empty lines and lines that begin with # are passed over. All bad lines are told at once, before anything is fetched.
+Empty lines and lines that begin with # are skipped. All bad lines are reported at once, before any request.
 """
 
 import csv
@@ -22,18 +22,18 @@ MAX_BYTES = 500_000_000
 
 
 class UrlList:
-    """`path`: the file. Read as a whole when made, so that a dry run tells its faults."""
+    """`path`: the file, read at once, so that a dry run reports its errors."""
 
     name = "list"
 
     def __init__(self, path: Path) -> None:
-        self.wanted = _read(path)
+        self.items = _read(path)
 
     def find(self, pages: Pages) -> Iterator[PictureItem]:
-        yield from self.wanted
+        yield from self.items
 
     def check(self, item: PictureItem) -> None:
-        """No page is read."""
+        """Nothing to check: no page is read."""
 
 
 def _read(path: Path) -> list[PictureItem]:
@@ -41,40 +41,37 @@ def _read(path: Path) -> list[PictureItem]:
         with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise UserError(f"SRC: found more than {MAX_BYTES} bytes in {path}, allowed a list of addresses")
+            raise UserError(f"SRC: found more than {MAX_BYTES} bytes in {path}, allowed a list of picture URLs")
         text = to_valid_text(decode_table(content))
     except OSError as error:
-        raise UserError(f"SRC: cannot read {path} ({error.strerror}), allowed a file of picture addresses") from error
+        raise UserError(f"SRC: cannot read {path} ({error.strerror}), allowed a file of picture URLs") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"SRC: found bytes that are no text in {path}, allowed a list of addresses") from error
+        raise UserError(f"SRC: found a file that is not text, {path}, allowed a list of picture URLs") from error
     lines = [
         (number, line.strip())
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not lines:
-        raise UserError(f"SRC: found no address in {path}, allowed one a line, or a CSV with a column url")
+        raise UserError(f"SRC: found no URL in {path}, allowed one per line, or a CSV with a column url")
     delimiter = delimiter_of(lines[0][1])
     columns = [cell.lower() for cell in _cells(lines[0][1], delimiter)]
     if "url" in columns:
         _check_columns(columns, path)
-        rows = [(number, _filled(_cells(line, delimiter), len(columns))) for number, line in lines[1:]]
+        rows = [(number, _cells(line, delimiter, len(columns))) for number, line in lines[1:]]
     else:
         columns, rows = ["url"], [(number, [line]) for number, line in lines]
-    faults = [f"  line {number}: {fault}" for number, cells in rows if (fault := _fault(cells, columns))]
-    if faults:
-        more = [f"  and {len(faults) - MAX_SHOWN_PROBLEMS} more"] if len(faults) > MAX_SHOWN_PROBLEMS else []
-        head = f"{path}: {len(faults)} bad line{'s' * (len(faults) > 1)} of {len(rows)}; mend or remove them"
-        raise UserError("\n".join([head, *faults[:MAX_SHOWN_PROBLEMS], *more]))
-    return [_wanted(dict(zip(columns, cells, strict=True))) for _, cells in rows]
+    problems = [f"  line {number}: {problem}" for number, cells in rows if (problem := _row_problem(cells, columns))]
+    if problems:
+        more = [f"  and {len(problems) - MAX_SHOWN_PROBLEMS} more"] if len(problems) > MAX_SHOWN_PROBLEMS else []
+        head = f"{path}: {len(problems)} bad line{'s' * (len(problems) > 1)} of {len(rows)}; fix or remove them"
+        raise UserError("\n".join([head, *problems[:MAX_SHOWN_PROBLEMS], *more]))
+    return [_to_item(dict(zip(columns, cells, strict=True))) for _, cells in rows]
 
 
-def _cells(line: str, delimiter: str) -> list[str]:
-    return [from_cell(cell.strip()) for cell in next(csv.reader([line], delimiter=delimiter))]
-
-
-def _filled(cells: list[str], count: int) -> list[str]:
-    """A spreadsheet leaves out empty cells at the end of a row."""
+def _cells(line: str, delimiter: str, count: int = 0) -> list[str]:
+    """At least `count` cells: a spreadsheet leaves out empty ones at the end of a row."""
+    cells = [from_cell(cell.strip()) for cell in next(csv.reader([line], delimiter=delimiter))]
     return cells + [""] * (count - len(cells))
 
 
@@ -85,20 +82,20 @@ def _check_columns(columns: list[str], path: Path) -> None:
         raise UserError(f"{path}: line 1: found {found}, allowed each of {', '.join(COLUMNS)} once")
 
 
-def _fault(cells: list[str], columns: list[str]) -> str | None:
+def _row_problem(cells: list[str], columns: list[str]) -> str | None:
     if len(cells) != len(columns):
-        return f"found {len(cells)} cells, allowed the {len(columns)} columns of the head"
+        return f"found {len(cells)} cells, allowed {len(columns)} as in the header"
     url = cells[columns.index("url")]
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and not any(c.isspace() for c in url)
-        parts.port  # noqa: B018  # raises on a port that is no number
+        parts.port  # noqa: B018  # raises on an invalid port
     except ValueError:
         fine = False
     shown = url if len(url) <= 60 else url[:57] + "..."
-    return None if fine else f"found {shown!r}, allowed an address that begins with https:// or http://"
+    return None if fine else f"found {shown!r}, allowed a URL that begins with https:// or http://"
 
 
-def _wanted(row: dict[str, str]) -> PictureItem:
+def _to_item(row: dict[str, str]) -> PictureItem:
     known: dict[str, Any] = {column: row.get(column) or None for column in ("page", "license", "author", "title")}
     return PictureItem(row["url"], UrlList.name, class_name=row.get("class") or None, **known)

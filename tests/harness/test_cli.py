@@ -33,7 +33,7 @@ harness = partial(run_module, "harness")
     [
         (UserError("a.b: found 1, allowed 2"), 2, "error: a.b: found 1, allowed 2\n"),
         (Interrupted("saved"), 75, "saved\n"),
-        (Interrupted(), 75, "interrupted: the same command goes on from here\n"),
+        (Interrupted(), 75, "interrupted: the same command resumes from here\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "samples/a.png"),
             2,

@@ -26,7 +26,7 @@ from scrapers.crawl.records import FetchCounts, PictureItem
 from scrapers.crawl.ssrf_guard import GuardedNetwork
 from tests.harness.pictures import encoded
 
-READ_ERRORS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
+FAULTS = ("500", "429", "reset", "short", "unbounded_short", "html", "slow", "loop", "bomb", "endless", "empty")
 SHORT_CAP_BYTES = 64 * 1024  # max_bytes of the tests' politeness: bombs and endless bodies go off early
 SILENCE_SEC = 1.0  # of the tests' politeness; more than a busy machine makes a good answer wait
 CONTACT = "tests@carforge.example"
@@ -48,7 +48,7 @@ class Reply:
 
 
 @dataclass
-class Asked:
+class SiteRequest:
     """One request as the site saw it. `whole`: a picture was sent to its last byte; `fault`: what was done instead."""
 
     path: str
@@ -64,11 +64,11 @@ class Site:
     """`with Site() as site:`; `pages` maps a path (or "host/path") to a Reply or to a function of the request."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {"/robots.txt": Reply(status=404)}
+        self.pages: dict[str, Reply | Callable[[SiteRequest], Reply]] = {"/robots.txt": Reply(status=404)}
         self.fault_share = 0.0
-        self.faults: Sequence[str] = READ_ERRORS
-        self.asked: list[Asked] = []
-        self.after_reply: Callable[[Asked], None] = lambda asked: None
+        self.faults: Sequence[str] = FAULTS
+        self.requests: list[SiteRequest] = []
+        self.after_reply: Callable[[SiteRequest], None] = lambda request: None
         self.lock, self.clock = threading.Lock(), clock or Clock()
         self.open = True
 
@@ -97,18 +97,18 @@ class Site:
             self.pages[path] = Reply(made[path], content_type=PICTURE_TYPES[kind])
         return made
 
-    def note(self, asked: Asked) -> int:
+    def note(self, request: SiteRequest) -> int:
         """→ how often this path was asked for before."""
         with self.lock:
-            before = sum(1 for other in self.asked if other.path == asked.path and other.host == asked.host)
-            self.asked.append(asked)
+            before = sum(1 for other in self.requests if other.path == request.path and other.host == request.host)
+            self.requests.append(request)
             return before
 
     def paths(self) -> list[str]:
-        return [asked.path for asked in self.asked]
+        return [request.path for request in self.requests]
 
     def wholes(self) -> Counter[str]:
-        return Counter(asked.path for asked in self.asked if asked.whole)
+        return Counter(request.path for request in self.requests if request.whole)
 
     def fault_for(self, path: str, before: int) -> str | None:
         """The same for the same request of the same path, whatever the order."""
@@ -136,24 +136,24 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site = self.site
         path = self.path.partition("?")[0] if self.path not in site.pages else self.path
-        asked = Asked(self.path, self.headers.get("Host", ""), dict(self.headers.items()), site.clock.now())
-        before = site.note(asked)
+        request = SiteRequest(self.path, self.headers.get("Host", ""), dict(self.headers.items()), site.clock.now())
+        before = site.note(request)
         try:
-            asked.fault = site.fault_for(path, before)
-            if asked.fault:
-                getattr(self, f"do_{asked.fault}", self.do_status)(asked)
+            request.fault = site.fault_for(path, before)
+            if request.fault:
+                getattr(self, f"do_{request.fault}", self.do_status)(request)
             else:
-                page = site.pages.get(asked.host + path, site.pages.get(path, Reply(status=404)))
-                self.reply(asked, page(asked) if callable(page) else page)
+                page = site.pages.get(request.host + path, site.pages.get(path, Reply(status=404)))
+                self.reply(request, page(request) if callable(page) else page)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True
-        site.after_reply(asked)
+        site.after_reply(request)
 
-    def reply(self, asked: Asked, reply: Reply) -> None:
-        asked.status = reply.status
+    def reply(self, request: SiteRequest, reply: Reply) -> None:
+        request.status = reply.status
         length = {} if "Transfer-Encoding" in reply.headers else {"Content-Length": str(len(reply.body))}
         self.send(reply.status, {"Content-Type": reply.content_type, **length, **reply.headers}, reply.body)
-        asked.whole = reply.status == 200 and reply.content_type.startswith("image/")
+        request.whole = reply.status == 200 and reply.content_type.startswith("image/")
 
     def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
@@ -174,47 +174,47 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(page, Reply)
         return page.body
 
-    def do_status(self, asked: Asked) -> None:
-        headers = {"Retry-After": "0"} if asked.fault == "429" else {}
-        self.reply(asked, Reply(b"no", int(asked.fault or 0), headers))
+    def do_status(self, request: SiteRequest) -> None:
+        headers = {"Retry-After": "0"} if request.fault == "429" else {}
+        self.reply(request, Reply(b"no", int(request.fault or 0), headers))
 
-    def do_reset(self, asked: Asked) -> None:
+    def do_reset(self, request: SiteRequest) -> None:
         linger = struct.pack("ii", 1, 0)  # close sends RST
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.close_connection = True
 
-    def do_short(self, asked: Asked) -> None:
+    def do_short(self, request: SiteRequest) -> None:
         length = len(self.picture())
         self.send_part(self.picture()[: length // 2], length)
 
-    def do_unbounded_short(self, asked: Asked) -> None:
+    def do_unbounded_short(self, request: SiteRequest) -> None:
         self.send_part(self.picture()[:-20])
 
-    def do_html(self, asked: Asked) -> None:
-        self.reply(asked, Reply(b"<!doctype html><p>Please log in", content_type="text/html"))
+    def do_html(self, request: SiteRequest) -> None:
+        self.reply(request, Reply(b"<!doctype html><p>Please log in", content_type="text/html"))
 
-    def do_empty(self, asked: Asked) -> None:
-        self.reply(asked, Reply(b"", content_type="text/plain"))
+    def do_empty(self, request: SiteRequest) -> None:
+        self.reply(request, Reply(b"", content_type="text/plain"))
 
-    def do_slow(self, asked: Asked) -> None:
+    def do_slow(self, request: SiteRequest) -> None:
         self.send_part(self.picture()[:10], len(self.picture()))
         time.sleep(1.5 * SILENCE_SEC)
 
-    def do_drip(self, asked: Asked) -> None:
+    def do_drip(self, request: SiteRequest) -> None:
         """A byte now and then: never silent, never done."""
         self.send_part(b"", 1000)
         while self.site.open:
             self.wfile.write(b"x")
             time.sleep(0.05)
 
-    def do_loop(self, asked: Asked) -> None:
-        self.reply(asked, Reply(b"", 302, {"Location": self.path}))
+    def do_loop(self, request: SiteRequest) -> None:
+        self.reply(request, Reply(b"", 302, {"Location": self.path}))
 
-    def do_bomb(self, asked: Asked) -> None:
+    def do_bomb(self, request: SiteRequest) -> None:
         body = gzip.compress(bytes(8 << 20))
-        self.reply(asked, Reply(body, headers={"Content-Encoding": "gzip"}, content_type="text/plain"))
+        self.reply(request, Reply(body, headers={"Content-Encoding": "gzip"}, content_type="text/plain"))
 
-    def do_endless(self, asked: Asked) -> None:
+    def do_endless(self, request: SiteRequest) -> None:
         self.send_part(b"")
         while self.site.open:
             self.wfile.write(b"\xff\xd8\xff" + bytes(1 << 14))

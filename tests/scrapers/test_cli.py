@@ -70,24 +70,27 @@ def test_only_what_asks_the_network_needs_its_packages(capsys, monkeypatch):
         (["folder"], "SRC: found nothing, allowed a folder of pictures"),
         (["archive"], "SRC: found nothing, allowed a zip or tar of pictures"),
         (["folder", "--src", "nowhere"], "SRC: found nothing at nowhere"),
-        (["archive", "--src", "cars"], "SRC: found cars, allowed with SOURCE=archive a zip or tar"),
+        (["archive", "--src", "cars"], "SRC: found cars, allowed a zip or tar with SOURCE=archive, try SOURCE=folder"),
         (["folder", "--src", "cars", "--set", "../x"], "NAME: found '../x'"),
-        (["folder", "--src", "."], "holds the set's folder"),
-        (["folder", "--src", "cars", "--makes", "audi"], "MAKES: found 'audi', allowed with SOURCE=car_connection"),
-        (["concept", "--size", "lrg"], "SIZE: found 'lrg', allowed with SOURCE=car_connection"),
+        (["folder", "--src", "."], "overlaps the set's folder"),
+        (
+            ["folder", "--src", "cars", "--makes", "audi"],
+            "found 'audi' with SOURCE=folder, allowed with SOURCE=car_connection",
+        ),
+        (["concept", "--size", "lrg"], "SIZE: found 'lrg' with SOURCE=concept, allowed with SOURCE=car_connection"),
         (["concept", "--width", "777"], "width_px: found 777, allowed 250, 330"),
-        (["concept", "--handle", "a/b"], "HANDLE: found 'a/b', allowed with SOURCE=kaggle"),
+        (["concept", "--handle", "a/b"], "HANDLE: found 'a/b' with SOURCE=concept, allowed with SOURCE=kaggle"),
         (["kaggle", "--handle", "nonsense"], "handle: found 'nonsense'"),
         (["kaggle", "--src", "cars"], "SOURCE=archive"),
-        (["folder", "--src", "cars.zip", "--dry-run"], "SRC: found cars.zip, allowed with SOURCE=folder a folder"),
+        (["folder", "--src", "cars.zip", "--dry-run"], "SRC: found cars.zip, allowed a folder with SOURCE=folder"),
         (["car_connection", "--makes", " , "], "MAKES: found ' , ', allowed makes with commas"),
         (["car_connection", "--years", "2022-2019"], "YEARS: found '2022-2019'"),
         (["car_connection"], "contact: found none"),
         (["concept"], "contact: found none"),
         (["concept", "--contact", "me"], "contact"),
-        (["concept", "--provider", "list"], "SRC: found nothing, allowed a file of picture addresses"),
+        (["concept", "--provider", "list"], "SRC: found nothing, allowed a file of picture URLs"),
         (["concept", "--provider", "search"], "found no BRAVE_SEARCH_API_KEY"),
-        (["concept", "--src", "cars"], "SRC: found cars, allowed with PROVIDER=list alone"),
+        (["concept", "--src", "cars"], "SRC: found cars, allowed only with PROVIDER=list"),
         (["folder", "--src", "cars", "--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
     ],
 )
@@ -170,7 +173,7 @@ def test_a_signal_ends_it_with_exit_75_and_the_same_command_goes_on(tmp_path):
         out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (75, ""), err
     kept = len(LocalSet(ledger.parent).good)
-    assert 0 < kept < 1500 and "goes on from here" in err
+    assert 0 < kept < 1500 and "resumes from here" in err
     assert call("folder", "--src", "many", "--limit", str(kept + 5)) == 0
     assert len(LocalSet(ledger.parent).good) == kept + 5
 

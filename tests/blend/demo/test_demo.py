@@ -89,7 +89,7 @@ def test_it_goes_on_after_each_stage_was_killed():
         os.kill(stage, signal.SIGKILL)
         assert run.code() == 75
         told = Path("stderr").read_text().splitlines()[-1]
-        assert told.startswith(f"[{number + 1}/8] {name} was ended by SIGKILL") and "the same command goes on" in told
+        assert told.startswith(f"[{number + 1}/8] {name} was ended by SIGKILL") and "the same command resumes" in told
         unplan(name)
     assert Demo(stages=STAND_INS).code() == 0
     assert started() == [name for name in NAMES for _ in range(2)]
@@ -132,7 +132,7 @@ def test_a_signal_stops_the_stage_once_and_the_demo_ends_after_it(number):
     assert is_gone(stage)
     assert [line for line in journal() if line.startswith("encoder")][2:] == ["encoder SIGTERM"]
     assert Path("stderr").read_text().splitlines()[-1] == (
-        "stopped in [2/3] encoder: the same command goes on from there"
+        "stopped in [2/3] encoder: the same command resumes from there"
     )
     assert not Path("runs/demo/demo/lock.json").exists()
     unplan("encoder")
@@ -153,7 +153,7 @@ def test_the_code_of_a_failing_stage_is_passed_on(code):
     assert Demo().code() == code
     assert started() == ["train", "encoder"]
     last = Path("stderr").read_text().splitlines()[-1]
-    assert last.startswith("[2/3] encoder ") and "the same command goes on from there" in last
+    assert last.startswith("[2/3] encoder ") and "the same command resumes from there" in last
     unplan("encoder")
     assert Demo().code() == 0
     assert started()[2:] == ["encoder", "gallery"]

@@ -343,7 +343,7 @@ def test_download_goes_on_where_it_was_cut(serve):
 def test_what_has_come_is_kept_for_the_next_command(serve):
     server = serve(["cut", "missing", "missing"])
     kept = f"{len(server.content) // 2} of {len(server.content)} bytes are kept"
-    assert_refused(None, "404", "the same command goes on", str(cifar10.DOWNLOADED), kept)
+    assert_refused(None, "404", "the same command resumes", str(cifar10.DOWNLOADED), kept)
     built(None)
     assert server.ranges[-1] == f"bytes={len(server.content) // 2}-"
 

@@ -63,11 +63,11 @@ def test_what_a_person_says_goes_first():
 def test_litter_is_left_out_unless_it_is_asked_for():
     names = ["audi/1.jpg", "bmw/2.jpg", "@eaDir/audi/1.jpg", "bmw/Thumbs.db", "Rejected/3.jpg", "audi/.trash/4.jpg"]
     layout = layout_of(*names)
-    assert [layout.place(name).fault is None for name in names] == [True, True, False, False, False, False]
+    assert [layout.place(name).problem is None for name in names] == [True, True, False, False, False, False]
     assert layout.classes == {"audi", "bmw"} and layout.counts.litter["@eaDir"] == 1
     mine = layout_of(*names, ignore=["bm?"])
-    assert mine.classes == {"audi", "@eaDir", "Rejected"} and mine.place("bmw/2.jpg").fault
-    assert mine.place("audi/.trash/4.jpg").fault, "what is hidden is never taken"
+    assert mine.classes == {"audi", "@eaDir", "Rejected"} and mine.place("bmw/2.jpg").problem
+    assert mine.place("audi/.trash/4.jpg").problem, "what is hidden is never taken"
 
 
 def test_one_class_is_called_after_the_folder_around_it():

@@ -54,7 +54,7 @@ def test_finetuning_starts_from_the_best(workplace: Path, no_pictures, scripted)
     finetune_run(quick_config(), checkpoint="best", limit_steps=1)
     meta = read_meta(Path("runs/tiny-freezed/checkpoints/step-00000001"))
     assert meta["finetuned_from"] == "runs/tiny/checkpoints/step-00000002"
-    finetune_run(quick_config(), checkpoint="best", limit_steps=2)  # the same command goes on
+    finetune_run(quick_config(), checkpoint="best", limit_steps=2)  # the same command resumes
 
 
 def test_figures_of_another_kind_start_anew(workplace: Path, no_pictures, scripted) -> None:

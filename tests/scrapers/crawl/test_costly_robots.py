@@ -13,7 +13,7 @@ from scrapers.crawl import client, hosts
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.hosts import Clock, Hosts
 from scrapers.crawl.records import PictureItem
-from scrapers.crawl.robots import AGENT, PARSED_HOSTS, RobotsRules, rules_for_us, rules_of_response
+from scrapers.crawl.robots import AGENT, MAX_PARSED_HOSTS, RobotsRules, rules_for_us, rules_of_response
 from tests.scrapers.faulty_site import Reply, SiteNetwork, make_picture, quick_politeness
 
 KIB = 1024
@@ -132,7 +132,7 @@ def test_other_hosts_are_asked_while_one_s_rules_are_at_work(site, tmp_path, mon
     begun, others_done, in_time = threading.Event(), threading.Event(), []
     site.pages["slow.example/robots.txt"] = Reply(b"User-agent: *\nDisallow: /slow")
 
-    def response(asked):
+    def response(request):
         begun.wait(60)
         return Reply(make_picture(1), content_type="image/jpeg")
 
@@ -146,7 +146,7 @@ def test_other_hosts_are_asked_while_one_s_rules_are_at_work(site, tmp_path, mon
         return wait_first
 
     site.pages |= {"quick.example/1.jpg": response, "slow.example/1.jpg": Reply(make_picture(2), 200, {}, "image/jpeg")}
-    site.after_reply = lambda asked: others_done.set() if asked.path == "/1.jpg" else None
+    site.after_reply = lambda request: others_done.set() if request.path == "/1.jpg" else None
     if what == "rules":
         monkeypatch.setattr(client, "rules_of_response", slow(rules_of_response, lambda status, body: b"slow" in body))
     else:
@@ -165,7 +165,7 @@ def test_few_rules_stay_parsed_and_many_long_ones_are_forgotten(monkeypatch):
         known = Hosts(quick_politeness(), Clock(), lambda host, reason: None)
         for number in range(50):
             async with known.use(f"http://{number}.example") as host:
-                host.take_rules(RobotsRules("x" * 1000), 60)
+                host.set_rules(RobotsRules("x" * 1000), 60)
         return len(known.known)
 
-    assert asyncio.run(meet()) <= 10 and PARSED_HOSTS <= 8
+    assert asyncio.run(meet()) <= 10 and MAX_PARSED_HOSTS <= 8

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.picture_set import PictureSet
 from scrapers.crawl.records import FetchCounts, PictureItem
-from tests.scrapers.faulty_site import READ_ERRORS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
+from tests.scrapers.faulty_site import FAULTS, FakeClock, Reply, SiteNetwork, fetch, make_picture, quick_politeness
 from tests.scrapers.local.local_set import lines_of
 
 
@@ -18,10 +18,10 @@ def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path)
     pictures = site.add_pictures(300)
     gone = [f"/gone/{number}.jpg" for number in range(6)]
     site.fault_share = 0.3
-    tally, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]], total_concurrency=16)
-    assert (tally.done, tally.gone, tally.total) == (300, 6, 306)
+    counts, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]], total_concurrency=16)
+    assert (counts.done, counts.gone, counts.total) == (300, 6, 306)
     assert site.wholes() == dict.fromkeys(pictures, 1)
-    assert {asked.fault for asked in site.asked} == {None, *READ_ERRORS}  # each kind was met
+    assert {request.fault for request in site.requests} == {None, *FAULTS}  # each kind was met
     lines = {line["url"]: line for line in lines_of(tmp_path)}
     assert len(lines_of(tmp_path)) == 306
     for path, content in pictures.items():
@@ -32,9 +32,9 @@ def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path)
     assert {lines[site.url(path)]["reason"] for path in gone} == {"http: 404"}
     assert len(list((tmp_path / "files").rglob("*.*"))) == 300
 
-    site.asked.clear()
+    site.requests.clear()
     again, _ = fetch(tmp_path, [site.url(path) for path in [*pictures, *gone]])
-    assert again == FetchCounts(skipped=306) and site.asked == []
+    assert again == FetchCounts(skipped=306) and site.requests == []
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_a_fault_that_stays(site, tmp_path, fault, status, slug):
     site.add_pictures(1)
     site.fault_share, site.faults = 1.0, [fault]
     patience = {"slow": {"silence_timeout_sec": 0.4}, "drip": {"request_timeout_sec": 1}}.get(fault, {})
-    tally, _ = fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2, **patience)
+    counts, _ = fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2, **patience)
     (line,) = lines_of(tmp_path)
     assert line["status"] == status and line["reason"].startswith(slug), line
-    assert line["attempts"] == 2 and getattr(tally, status) == 1
+    assert line["attempts"] == 2 and getattr(counts, status) == 1
     assert not list((tmp_path / "files").rglob("*.*"))
 
 
 def test_a_refusal_among_other_faults_is_not_for_good(site, tmp_path):
     site.add_pictures(1)
     replies = iter([Reply(status=500), Reply(b"", 302, {"Location": "/pictures/0.jpg"})])
-    site.pages["/pictures/0.jpg"] = lambda asked: next(replies)
+    site.pages["/pictures/0.jpg"] = lambda request: next(replies)
     assert fetch(tmp_path, [site.url("/pictures/0.jpg")], attempts=2)[0].failed == 1
 
 
@@ -113,15 +113,15 @@ def test_five_redirects_are_followed_and_a_sixth_is_not(site, tmp_path):
     site.pages["/0.jpg"] = Reply(make_picture(0), content_type="image/jpeg")
     for number in range(1, 7):
         site.pages[f"/{number}.jpg"] = Reply(status=301, headers={"Location": f"/{number - 1}.jpg"})
-    tally, _ = fetch(tmp_path, [site.url("/5.jpg"), site.url("/6.jpg")], attempts=1)
-    assert (tally.done, tally.refused) == (1, 1)
+    counts, _ = fetch(tmp_path, [site.url("/5.jpg"), site.url("/6.jpg")], attempts=1)
+    assert (counts.done, counts.refused) == (1, 1)
     assert "more than 5" in "".join(line["reason"] or "" for line in lines_of(tmp_path))
 
 
 def test_the_same_address_and_the_same_picture_twice(site, tmp_path):
     site.pages["/a.jpg"] = site.pages["/b.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
-    tally, _ = fetch(tmp_path, [site.url(path) for path in ("/a.jpg", "/a.jpg", "/a.jpg#part", "/b.jpg")])
-    assert (tally.done, tally.skipped) == (2, 2) and site.wholes() == {"/a.jpg": 1, "/b.jpg": 1}
+    counts, _ = fetch(tmp_path, [site.url(path) for path in ("/a.jpg", "/a.jpg", "/a.jpg#part", "/b.jpg")])
+    assert (counts.done, counts.skipped) == (2, 2) and site.wholes() == {"/a.jpg": 1, "/b.jpg": 1}
     assert len(list((tmp_path / "files").rglob("*.jpg"))) == 1 and len(lines_of(tmp_path)) == 2
 
 
@@ -132,12 +132,12 @@ def test_who_we_are_is_said_in_every_request_and_no_cookie_is_kept(site, tmp_pat
         fetcher.fetch_pictures([PictureItem(site.url("/a.jpg"), "list")])
         fetcher.fetch_pictures([PictureItem(site.url("/b.jpg"), "list")])
     assert site.paths() == ["/robots.txt", "/a.jpg", "/b.jpg"]
-    for asked in site.asked:
+    for request in site.requests:
         assert (
-            asked.headers["User-Agent"] == quick_politeness().user_agent == "carforge/0.1.0 (+tests@carforge.example)"
+            request.headers["User-Agent"] == quick_politeness().user_agent == "carforge/0.1.0 (+tests@carforge.example)"
         )
-        assert "Cookie" not in asked.headers
-    assert site.asked[1].headers["Accept-Encoding"] == "identity"
+        assert "Cookie" not in request.headers
+    assert site.requests[1].headers["Accept-Encoding"] == "identity"
 
 
 def test_what_the_source_knows_is_in_the_ledger(site, tmp_path):
@@ -199,7 +199,7 @@ def test_wanted_is_read_as_it_goes_and_may_read_pages_meanwhile(site, tmp_path, 
 def test_a_source_that_fails_does_not_lose_what_was_fetched(site, tmp_path):
     pictures = list(site.add_pictures(3))
     seen = threading.Event()
-    site.after_reply = lambda asked: seen.set() if asked.path == pictures[2] else None
+    site.after_reply = lambda request: seen.set() if request.path == pictures[2] else None
 
     def source():
         yield from (PictureItem(site.url(path), "list") for path in pictures)
@@ -215,12 +215,12 @@ def test_a_source_that_fails_does_not_lose_what_was_fetched(site, tmp_path):
 
 def test_a_source_that_fails_does_not_wait_for_a_host_that_wants_pauses(site, tmp_path):
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 290")
-    asked = threading.Event()
-    site.after_reply = lambda _: asked.set()
+    requested = threading.Event()
+    site.after_reply = lambda _: requested.set()
 
     def source():
         yield from (PictureItem(site.url(path), "list") for path in site.add_pictures(3))
-        asked.wait(10)
+        requested.wait(10)
         raise UserError("the page's shape has changed")
 
     with Fetcher(tmp_path, quick_politeness()) as fetcher, pytest.raises(UserError, match="shape has changed"):
@@ -250,4 +250,4 @@ def test_a_host_that_is_down_is_left_alone(site, tmp_path):
     assert down == FetchCounts(left=9) and network.connected.count("151.101.9.9") == 2
     assert up.failed == 3 and up.left == 6
     assert "robots.txt" in fetcher.stopped["http://down.example"]
-    assert "3 addresses failed in a row" in fetcher.stopped["http://up.example"]
+    assert "3 URLs in a row failed" in fetcher.stopped["http://up.example"]

@@ -85,12 +85,12 @@ def test_killed_at_10_points_ends_with_the_same_set_and_fetches_nothing_it_has(s
     for at, how in KILLS:
         crawl = run_python(*arguments(site, tmp_path / "killed", paths, at, how))
         assert crawl.returncode == -signal.SIGKILL, (at, how)
-        had.append((set(settled(tmp_path / "killed")), len(site.asked)))
+        had.append((set(settled(tmp_path / "killed")), len(site.requests)))
     crawl = run_python(*arguments(site, tmp_path / "killed", paths))
     assert crawl.returncode == 0, crawl.stderr
     assert f"{60 - sum(url.startswith(site.url('/pictures')) for url in had[-1][0])} good" in crawl.stdout
     for urls, asked_before in had:  # what the ledger had at a kill is never asked for again
-        assert urls.isdisjoint(site.url(asked.path) for asked in site.asked[asked_before:])
+        assert urls.isdisjoint(site.url(request.path) for request in site.requests[asked_before:])
     assert 10 < len(had[-1][0]) < 62  # some of the kills came late enough to leave something
     assert set(settled(tmp_path / "killed")) == {site.url(path) for path in paths}
     # At most what was in flight at each kill (8 at once) was delivered again.
@@ -104,7 +104,7 @@ def test_killed_at_10_points_ends_with_the_same_set_and_fetches_nothing_it_has(s
 def test_a_signal_ends_the_crawl_soon_with_75_and_all_is_written(site, tmp_path, number):
     pictures = site.add_pictures(40)
 
-    def stop_after_ten(asked):
+    def stop_after_ten(request):
         if len(site.wholes()) >= 10 and not signalled:
             signalled.append(crawl.send_signal(number))
 
@@ -113,10 +113,10 @@ def test_a_signal_ends_the_crawl_soon_with_75_and_all_is_written(site, tmp_path,
     with python_at_work(*arguments(site, tmp_path, pictures)) as crawl:
         _, err = crawl.communicate(timeout=60)
     assert crawl.returncode == 75, err
-    assert "finishing what is in flight" in err and "the same command goes on" in err and "Traceback" not in err
+    assert "finishing what is in flight" in err and "the same command resumes" in err and "Traceback" not in err
     delivered = {site.url(path) for path in site.wholes()}
     assert set(settled(tmp_path)) == delivered and 10 <= len(delivered) < 40
-    site.asked.clear()
+    site.requests.clear()
     assert run_python(*arguments(site, tmp_path, pictures)).returncode == 0 and len(contents(tmp_path)) == 40
     assert delivered.isdisjoint(map(site.url, site.paths()))
 
@@ -125,7 +125,7 @@ def test_a_signal_does_not_wait_for_a_host_that_wants_pauses(site, tmp_path):
     pictures = site.add_pictures(5)
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 250")
     # A moment later, when all wait for their turn.
-    site.after_reply = lambda asked: threading.Timer(0.7, crawl.send_signal, [signal.SIGTERM]).start()
+    site.after_reply = lambda request: threading.Timer(0.7, crawl.send_signal, [signal.SIGTERM]).start()
     with python_at_work(*arguments(site, tmp_path, pictures)) as crawl:
         _, err = crawl.communicate(timeout=60)  # 250 s otherwise
     assert crawl.returncode == 75 and site.paths() == ["/robots.txt"], err
@@ -136,4 +136,4 @@ def test_stopped_hosts_end_with_75(site, tmp_path):
     site.pages["/robots.txt"] = Reply(status=503, headers={"Retry-After": "4000"})
     crawl = run_python(*arguments(site, tmp_path, pictures))
     assert crawl.returncode == 75 and "3 left for later" in crawl.stdout
-    assert "asks to be left alone for 4000 s" in crawl.stderr
+    assert "asks for a pause of 4000 s" in crawl.stderr

@@ -12,7 +12,16 @@ from stamina.instrumentation import set_on_retry_hooks
 from scrapers.crawl.fetch import Fetcher
 from scrapers.crawl.records import FetchCounts, PictureItem
 from scrapers.crawl.response import retry_after_sec
-from tests.scrapers.faulty_site import Asked, FakeClock, Reply, Site, SiteNetwork, fetch, make_picture, quick_politeness
+from tests.scrapers.faulty_site import (
+    FakeClock,
+    Reply,
+    Site,
+    SiteNetwork,
+    SiteRequest,
+    fetch,
+    make_picture,
+    quick_politeness,
+)
 
 
 @pytest.fixture
@@ -26,9 +35,9 @@ def site(clock):
         yield running
 
 
-def gaps(asked: list[Asked]) -> list[float]:
+def gaps(requests: list[SiteRequest]) -> list[float]:
     """Seconds between one request and the next."""
-    return [later.at - earlier.at for earlier, later in pairwise(asked)]
+    return [later.at - earlier.at for earlier, later in pairwise(requests)]
 
 
 @pytest.mark.parametrize(
@@ -42,26 +51,26 @@ def gaps(asked: list[Asked]) -> list[float]:
 )
 def test_requests_of_a_host_keep_their_distance(site, tmp_path, clock, rules, rate, gap_sec):
     site.pages["/robots.txt"] = Reply(rules)
-    tally, _ = fetch(tmp_path, map(site.url, site.add_pictures(6)), clock, per_host_rate=rate, per_host_concurrency=1)
-    assert tally.done == 6 and len(site.asked) == 7
-    assert min(gaps(site.asked)) >= gap_sec - 1e-6
+    counts, _ = fetch(tmp_path, map(site.url, site.add_pictures(6)), clock, per_host_rate=rate, per_host_concurrency=1)
+    assert counts.done == 6 and len(site.requests) == 7
+    assert min(gaps(site.requests)) >= gap_sec - 1e-6
 
 
 def test_a_delay_that_is_too_long_stops_the_host(site, tmp_path, clock):
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 86400")
-    tally, fetcher = fetch(tmp_path, map(site.url, site.add_pictures(3)), clock)
-    assert tally == FetchCounts(left=3) and site.paths() == ["/robots.txt"]
+    counts, fetcher = fetch(tmp_path, map(site.url, site.add_pictures(3)), clock)
+    assert counts == FetchCounts(left=3) and site.paths() == ["/robots.txt"]
     assert "86400 s between requests" in "".join(fetcher.stopped.values())
 
 
 def test_retry_after_pauses_the_whole_host(site, tmp_path, clock):
     pictures = site.add_pictures(4)
     replies = iter([Reply(status=503, headers={"Retry-After": "120"}), site.pages["/pictures/0.jpg"]])
-    site.pages["/pictures/0.jpg"] = lambda asked: next(replies)
-    tally, _ = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
-    assert tally.done == 4 and max(clock.slept) == pytest.approx(120, abs=1)
-    refused_at = min(asked.at for asked in site.asked if asked.path == "/pictures/0.jpg")
-    assert all(asked.at <= refused_at or asked.at >= refused_at + 120 for asked in site.asked)
+    site.pages["/pictures/0.jpg"] = lambda request: next(replies)
+    counts, _ = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
+    assert counts.done == 4 and max(clock.slept) == pytest.approx(120, abs=1)
+    refused_at = min(request.at for request in site.requests if request.path == "/pictures/0.jpg")
+    assert all(request.at <= refused_at or request.at >= refused_at + 120 for request in site.requests)
 
 
 def test_too_many_requests_without_a_time_pauses_the_host_too(site, tmp_path, clock):
@@ -69,17 +78,17 @@ def test_too_many_requests_without_a_time_pauses_the_host_too(site, tmp_path, cl
     site.pages[pictures[0]] = Reply(status=429)
     politeness = {"per_host_concurrency": 1, "backoff_sec": 0.02, "max_backoff_sec": 0.02, "attempts": 2}
     fetch(tmp_path, map(site.url, pictures), clock, **politeness)
-    refused_at = [asked.at for asked in site.asked if asked.path == pictures[0]]
-    after = min(asked.at for asked in site.asked if asked.at > refused_at[0])
+    refused_at = [request.at for request in site.requests if request.path == pictures[0]]
+    after = min(request.at for request in site.requests if request.at > refused_at[0])
     assert len(refused_at) == 2 and after >= refused_at[0] + 0.02 - 1e-9
 
 
 def test_a_very_long_retry_after_stops_the_host(site, tmp_path, clock):
     pictures = site.add_pictures(5)
     site.pages["/pictures/0.jpg"] = Reply(status=429, headers={"Retry-After": "7200"})
-    tally, fetcher = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
-    assert tally == FetchCounts(left=5) and site.paths() == ["/robots.txt", "/pictures/0.jpg"]
-    assert "left alone for 7200 s" in "".join(fetcher.stopped.values()) and max(clock.slept) < 1
+    counts, fetcher = fetch(tmp_path, map(site.url, pictures), clock, per_host_concurrency=1)
+    assert counts == FetchCounts(left=5) and site.paths() == ["/robots.txt", "/pictures/0.jpg"]
+    assert "a pause of 7200 s" in "".join(fetcher.stopped.values()) and max(clock.slept) < 1
     assert not (tmp_path / "ledger.jsonl").read_text()
 
 
@@ -104,7 +113,7 @@ def test_so_many_at_once_and_no_more(tmp_path, per_host, total, expected):
         pictures, lock, now_in, most = site.add_pictures(12), threading.Lock(), 0, 0
         full = threading.Semaphore(0)
 
-        def wait_for_others(asked):
+        def wait_for_others(request):
             nonlocal now_in, most
             with lock:
                 now_in += 1
@@ -114,7 +123,7 @@ def test_so_many_at_once_and_no_more(tmp_path, per_host, total, expected):
             full.acquire(timeout=0.2)
             with lock:
                 now_in -= 1
-            return Reply(make_picture(len(asked.path)), content_type="image/jpeg")
+            return Reply(make_picture(len(request.path)), content_type="image/jpeg")
 
         for path in pictures:
             site.pages[path] = wait_for_others
@@ -128,7 +137,7 @@ def test_a_slow_host_does_not_hold_up_another(tmp_path):
     class Patience(FakeClock):
         async def sleep(self, seconds):
             """The slow host's turn comes when the quick one has had all of its own: held up, it would never come."""
-            while seconds > 50 and sum(asked.host == "quick.example" for asked in site.asked) < 21:
+            while seconds > 50 and sum(request.host == "quick.example" for request in site.requests) < 21:
                 await asyncio.sleep(0.005)
             await super().sleep(seconds)
 
@@ -141,7 +150,7 @@ def test_a_slow_host_does_not_hold_up_another(tmp_path):
         wanted = [PictureItem(f"http://{host}.example{path}", "list") for path in names for host in ("slow", "quick")]
         with Fetcher(tmp_path, quick_politeness(allow_private=False, total_concurrency=1), network, clock) as fetcher:
             assert fetcher.fetch_pictures(wanted).done == 40
-    assert min(gaps([asked for asked in site.asked if asked.host == "slow.example"])) >= 100 - 1e-6
+    assert min(gaps([request for request in site.requests if request.host == "slow.example"])) >= 100 - 1e-6
 
 
 def test_backoff_doubles_with_jitter_up_to_its_limit(tmp_path):

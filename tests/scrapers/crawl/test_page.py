@@ -16,8 +16,8 @@ from tests.scrapers.faulty_site import FakeClock, Reply, SiteNetwork, quick_poli
 DAY = 86400
 
 
-def conditional(asked):
-    if "If-None-Match" in asked.headers or "If-Modified-Since" in asked.headers:
+def conditional(request):
+    if "If-None-Match" in request.headers or "If-Modified-Since" in request.headers:
         return Reply(status=304)
     return Reply(b"<p>an A5", headers={"ETag": '"1"', "Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"})
 
@@ -33,7 +33,7 @@ def test_a_page_is_asked_for_again_only_when_it_is_old_and_only_if_it_has_change
     with Fetcher(tmp_path, quick_politeness(), clock=clock) as fetcher:
         clock.seconds += 8 * DAY
         assert fetcher.get_page(site.url("/a")).text == "<p>an A5"
-        again = site.asked[-1]
+        again = site.requests[-1]
         assert again.headers["If-None-Match"] == '"1"' and again.headers["If-Modified-Since"].startswith("Mon, 02 Nov")
         assert again.status == 304
         fetcher.get_page(site.url("/a"))  # fresh again
@@ -91,7 +91,7 @@ def test_a_key_goes_to_the_first_host_alone_and_is_written_nowhere(site, tmp_pat
     with Fetcher(tmp_path, quick_politeness(allow_private=False), network) as fetcher:
         page = fetcher.get_page("http://api.example/q", headers={"X-Key": "secret-7"})
     assert page.url == "http://other.example/s" and json.loads(page.text) == {"a": 1}
-    sent = {asked.path: "X-Key" in asked.headers for asked in site.asked if asked.path != "/robots.txt"}
+    sent = {request.path: "X-Key" in request.headers for request in site.requests if request.path != "/robots.txt"}
     assert sent == {"/q": True, "/r": True, "/s": False}
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"secret-7" not in written

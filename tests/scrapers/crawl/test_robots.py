@@ -28,8 +28,8 @@ def test_nothing_disallowed_is_fetched(site, tmp_path):
     site.pages["/robots.txt"] = Reply(RULES)
     for path in (*ALLOWED, *DISALLOWED):
         site.pages[path] = Reply(make_picture(1), content_type="image/jpeg")
-    tally, _ = fetch(tmp_path, map(site.url, [*ALLOWED, *DISALLOWED]))
-    assert tally == FetchCounts(done=len(ALLOWED), refused=len(DISALLOWED))
+    counts, _ = fetch(tmp_path, map(site.url, [*ALLOWED, *DISALLOWED]))
+    assert counts == FetchCounts(done=len(ALLOWED), refused=len(DISALLOWED))
     assert site.paths()[0] == "/robots.txt" and sorted(site.paths()[1:]) == sorted(ALLOWED)
     assert {line["reason"] for line in lines_of(tmp_path) if line["status"] == "refused"} == {
         "robots: robots.txt disallows it"
@@ -53,9 +53,9 @@ def test_the_host_of_a_redirect_is_asked_for_its_own_rules(site, tmp_path):
     with Fetcher(tmp_path, quick_politeness(allow_private=False), network) as fetcher:
         wanted = [PictureItem(f"http://one.example/{name}.jpg", "list") for name in ("open", "closed")]
         assert fetcher.fetch_pictures(wanted) == FetchCounts(done=1, refused=1)
-    asked = [(asked.host, asked.path) for asked in site.asked]
-    assert asked.index(("two.example", "/robots.txt")) < asked.index(("two.example", "/open.jpg"))
-    assert ("two.example", "/closed.jpg") not in asked and len(set(asked)) == len(asked) == 5
+    requested = [(request.host, request.path) for request in site.requests]
+    assert requested.index(("two.example", "/robots.txt")) < requested.index(("two.example", "/open.jpg"))
+    assert ("two.example", "/closed.jpg") not in requested and len(set(requested)) == len(requested) == 5
 
 
 @pytest.mark.parametrize("status, expected", [(404, "done"), (410, "done"), (401, "refused"), (403, "refused")])
@@ -72,13 +72,13 @@ def test_rules_that_cannot_be_had_stop_the_host_until_another_run(site, tmp_path
     pictures = site.add_pictures(3)
     site.fault_for = lambda path, before: fault if path == "/robots.txt" else None
     with Fetcher(tmp_path, quick_politeness(attempts=2, request_timeout_sec=0.3)) as fetcher:
-        tally = fetcher.fetch_pictures([PictureItem(site.url(path), "list") for path in pictures])
+        counts = fetcher.fetch_pictures([PictureItem(site.url(path), "list") for path in pictures])
         with pytest.raises(HostStopped):
             fetcher.get_page(site.url("/page"))
-    assert tally == FetchCounts(left=3) and "robots.txt" in capsys.readouterr().err
+    assert counts == FetchCounts(left=3) and "robots.txt" in capsys.readouterr().err
     assert set(site.paths()) == {"/robots.txt"} and (tmp_path / "ledger.jsonl").read_text() == ""
-    with pytest.raises(Interrupted, match="the same command goes on"):
-        raise_if_incomplete(tally, fetcher.stopped)
+    with pytest.raises(Interrupted, match="the same command resumes"):
+        raise_if_incomplete(counts, fetcher.stopped)
     site.fault_for = lambda path, before: None
     assert fetch(tmp_path, map(site.url, pictures))[0] == FetchCounts(done=3)
 

@@ -60,7 +60,7 @@ def test_addresses_that_are_never_asked_for(url):
 
 
 @pytest.mark.parametrize(
-    "url, asked",
+    "url, expected",
     [
         ("http://cars.example/a.jpg#top", "http://cars.example/a.jpg"),
         ("https://Cars.Example:8443/a b", "https://cars.example:8443/a%20b"),
@@ -69,8 +69,8 @@ def test_addresses_that_are_never_asked_for(url):
         ("http://1.1.1.1.nip.example/", "http://1.1.1.1.nip.example/"),
     ],
 )
-def test_good_addresses(url, asked):
-    assert str(check_url(url)) == asked
+def test_good_addresses(url, expected):
+    assert str(check_url(url)) == expected
 
 
 def test_tests_may_ask_this_machine_and_nothing_else_changes():
@@ -94,12 +94,12 @@ def test_no_connection_to_a_private_address_whatever_is_tried(site, tmp_path):
     network = SiteNetwork(site, {**NAMES, "hop.example": ["151.101.4.4"]})
     urls = [*bad, *hops, "http://hop.example/good.jpg", "http://cars.example/good.jpg"]
     with Fetcher(tmp_path, quick_politeness(allow_private=False, attempts=2), network) as fetcher:
-        tally = fetcher.fetch_pictures([PictureItem(url, "list") for url in urls])
+        counts = fetcher.fetch_pictures([PictureItem(url, "list") for url in urls])
     assert set(network.connected) == {"151.101.1.1", "151.101.2.2", "151.101.4.4"}
     by_url = {line["url"]: line for line in lines_of(tmp_path)}
     # Relative redirects ("/a", "a", "//cars.example/a") stay where they are and find nothing.
     assert [url for url, line in by_url.items() if line["status"] == "done"] == ["http://cars.example/good.jpg"]
-    assert set(site.wholes()) == {"/good.jpg"} and tally.done == 1
+    assert set(site.wholes()) == {"/good.jpg"} and counts.done == 1
     assert (by_url["http://empty.example/good.jpg"]["status"], fetcher.stopped) == ("failed", {})
     for name in ("rebind", "mixed", "inside", "mapped", "nat64"):
         assert by_url[f"http://{name}.example/good.jpg"]["reason"].startswith(f"address: {name}.example leads to")
@@ -154,4 +154,4 @@ def test_nothing_of_the_environment_is_used(site, tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     site.pages["/good.jpg"] = Reply(make_picture(0), content_type="image/jpeg")
     assert fetch(tmp_path / "set", [site.url("/good.jpg")], attempts=1)[0].done == 1
-    assert not any("Authorization" in asked.headers for asked in site.asked)
+    assert not any("Authorization" in request.headers for request in site.requests)

@@ -45,9 +45,9 @@ CASES = {
     "a name server": ("import socket; socket.getaddrinfo = hang; url = 'http://a.example/1.jpg'", 1),
     "reading robots.txt": ("from scrapers.crawl import client; client.rules_of_response = hang", 1),
     "checking an address": ("from scrapers.crawl.robots import RobotsRules; RobotsRules.refusal = hang", 1),
-    "the loop": ("from scrapers.crawl.client import Client; Client._rules = hang", 2),
+    "the loop": ("from scrapers.crawl.client import Client; Client._fetch_rules = hang", 2),
     "the source, and the loop": (
-        "from scrapers.crawl.client import Client; Client._rules = hang; "
+        "from scrapers.crawl.client import Client; Client._fetch_rules = hang; "
         "source = lambda url: wanted(url) if url else time.sleep(600)",
         2,
     ),
@@ -76,7 +76,7 @@ def test_a_signal_ends_a_crawl_in_which_something_hangs(site, tmp_path, case):
                 crawl.send_signal(signal.SIGINT)
             crawl.wait(timeout=60)  # 600 s otherwise
     assert crawl.returncode == 75, log.read_text()
-    assert "the same command goes on" in log.read_text() and "Traceback" not in log.read_text()
+    assert "the same command resumes" in log.read_text() and "Traceback" not in log.read_text()
 
 
 def test_what_is_in_flight_has_less_than_two_seconds():

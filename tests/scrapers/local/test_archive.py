@@ -21,8 +21,8 @@ def test_pictures_with_their_classes(local, tmp_path, form):
     ]
     path = zip_of(tmp_path / form, *members) if form.endswith("zip") else None
     path = path or tar_of(tmp_path / form, *members, mode=f"w:{form.removeprefix('a.tar').lstrip('.')}")
-    tally = local.take(import_archive, path)
-    assert (tally.done, tally.refused) == (5, 2)
+    counts = local.take(import_archive, path)
+    assert (counts.done, counts.refused) == (5, 2)
     assert len(local.files) == 4  # one file for the picture that stands twice
     assert {name: line["class"] for name, line in local.last.items() if line["status"] == "done"} == {
         "imgs_zip/imgs/audi/1.jpg": "audi",
@@ -58,7 +58,7 @@ def test_an_archive_is_read_as_a_folder_is(local, tmp_path, capsys):
 def test_how_an_archive_is_read_can_be_said(local, tmp_path):
     names = ["train/1.jpg", "rejected/2.jpg"]
     path = zip_of(tmp_path / "a.zip", *[(name, a_picture(k)) for k, name in enumerate(names)])
-    local.take(import_archive, path, reading=ImportOptions("classes", ignore=[]))
+    local.take(import_archive, path, options=ImportOptions("classes", ignore=[]))
     assert {name: line["class"] for name, line in local.last.items()} == {names[0]: "train", names[1]: "rejected"}
 
 
@@ -81,7 +81,7 @@ def test_a_dump_s_file_names_are_read(local, tmp_path):
 
 def test_of_a_dump_in_folders_the_make_is_the_class_when_asked_for(local, tmp_path):
     members = [(f"exterior/{SEED_NAME}", a_picture(1)), (f"interior/{SEED_NAME}", a_picture(2))]
-    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), reading=ImportOptions(always_make=True))
+    local.take(import_archive, zip_of(tmp_path / "dump.zip", *members), options=ImportOptions(class_from_make=True))
     assert {line["class"] for line in local.lines} == {"Audi"}
 
 
@@ -96,7 +96,7 @@ def test_a_signal_while_an_archive_is_looked_through_ends_that(local, tmp_path, 
                 held.stopping = held.stopping or k == 3
                 yield Member(f"{k}.jpg", None, lambda count: a_picture(1))
 
-        monkeypatch.setattr("scrapers.local.archive._tar_members", lambda path, caps: members())
+        monkeypatch.setattr("scrapers.local.archive._tar_members", lambda path, limits: members())
         import_archive(path, held)
     assert read == [0, 1, 2, 3] and local.lines == []
 
@@ -105,8 +105,8 @@ def test_imported_again_nothing_is_added_and_other_content_of_the_same_name_is(l
     path = zip_of(tmp_path / "a.zip", (GOOD, a_picture(1)), ("notes.txt", b"x"))
     local.take(import_archive, path)
     before = local.lines
-    tally = local.take(import_archive, path)
-    assert (tally.done, tally.skipped, tally.refused) == (0, 1, 1)
+    counts = local.take(import_archive, path)
+    assert (counts.done, counts.skipped, counts.refused) == (0, 1, 1)
     assert local.lines == before
     local.take(import_archive, zip_of(path, (GOOD, a_picture(2))))
     assert local.take(import_archive, path).skipped == 1
@@ -143,7 +143,7 @@ def test_garbage_in_a_tar_is_not_taken_for_its_end(local, tmp_path):
 def test_a_zip_that_is_cut_short(local, tmp_path):
     path = zip_of(tmp_path / "a.zip", (GOOD, a_picture(1)))
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match="is no zip and no tar"):
+    with pytest.raises(UserError, match="is neither zip nor tar"):
         local.take(import_archive, path)
 
 
@@ -158,7 +158,7 @@ def test_a_tar_with_a_zip_at_its_end_is_a_tar(local, tmp_path):
 def test_no_archive(local, tmp_path, content):
     path = tmp_path / "a.zip"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="^SRC: .* is no "):
+    with pytest.raises(UserError, match="^SRC: .* is (neither zip nor tar|a damaged zip) "):
         local.take(import_archive, path)
     with pytest.raises(UserError, match="SOURCE=folder"):
         local.take(import_archive, tmp_path)

@@ -125,7 +125,7 @@ def test_a_signal_is_heard_among_files_that_are_refused(local, pictures):
             held.stopping = True
 
         held.ledger.add = add_and_stop
-        with pytest.raises(Interrupted, match="goes on from here"):
+        with pytest.raises(Interrupted, match="resumes from here"):
             import_folder(pictures, held)
     assert len(local.lines) == 1
 

@@ -19,7 +19,7 @@ import pytest
 
 from harness.errors import UserError
 from scrapers.local import tar
-from scrapers.local.archive import Caps, import_archive
+from scrapers.local.archive import Limits, import_archive
 from tests.scrapers.local.local_set import GOOD, a_picture, tar_of, tree_of, zip_of
 
 
@@ -140,8 +140,8 @@ def test_hostile_members_are_refused_one_by_one_and_the_rest_is_taken(local, tmp
     make, slugs, count = HOSTILE[name]
     path = make(tmp_path / "work" / "hostile.bin")
     before = tree_of(tmp_path)
-    tally = local.take(import_archive, path)
-    assert local.good == [GOOD] and (tally.done, tally.refused) == (1, count)
+    counts = local.take(import_archive, path)
+    assert local.good == [GOOD] and (counts.done, counts.refused) == (1, count)
     assert set(local.refused.values()) == slugs and len(local.refused) == count
     after = tree_of(tmp_path)
     assert {place: after[place] for place in before} == before
@@ -179,15 +179,15 @@ def test_100_000_members_are_too_many_where_fewer_are_allowed(local, tmp_path, m
     path = make(tmp_path / name, 100_000)
     began = time.process_time()
     with pytest.raises(UserError, match="has more than 20000 members"):
-        local.take(import_archive, path, caps=Caps(members=20_000))
+        local.take(import_archive, path, limits=Limits(members=20_000))
     assert time.process_time() - began < 20 and local.lines == []
 
 
 def test_members_that_add_up_to_too_much(local, tmp_path):
     members = [(f"{k}.jpg", a_picture(k, size=(300, 300))) for k in range(9)]
     for path in (zip_of(tmp_path / "a.zip", *members), tar_of(tmp_path / "a.tar", *members)):
-        with pytest.raises(UserError, match="unpacks to over"):
-            local.take(import_archive, path, caps=Caps(total_bytes=5000))
+        with pytest.raises(UserError, match="unpacks to more than"):
+            local.take(import_archive, path, limits=Limits(total_bytes=5000))
     assert local.lines == []
 
 
@@ -209,8 +209,8 @@ def small_bombs(path: Path, count: int) -> Path:
 
 
 def test_a_member_below_a_mib_may_be_a_bomb(local, tmp_path):
-    tally = local.take(import_archive, small_bombs(tmp_path / "a.zip", 5))
-    assert (tally.done, tally.refused) == (0, 5) and set(local.refused.values()) == {"bomb"}
+    counts = local.take(import_archive, small_bombs(tmp_path / "a.zip", 5))
+    assert (counts.done, counts.refused) == (0, 5) and set(local.refused.values()) == {"bomb"}
     assert local.files == []
 
 
@@ -218,7 +218,7 @@ def test_members_that_are_fine_one_by_one_may_be_a_bomb_together(local, tmp_path
     """Below the size from which one is looked at: 200 of 60 KiB, which shrink to a hundredth."""
     monkeypatch.setattr(tar, "FREE_BYTES", 4 << 20)
     members = [(f"{k}.jpg", b"\xff\xd8\xff" + bytes([k]) + bytes(60 << 10)) for k in range(200)]
-    with pytest.raises(UserError, match=r"is a bomb \(\d+ bytes unpack to 12288800\)"):
+    with pytest.raises(UserError, match=r"is a decompression bomb \(\d+ bytes unpack to 12288800\)"):
         local.take(import_archive, zip_of(tmp_path / "a.zip", *members))
     assert local.lines == []
     assert local.take(import_archive, zip_of(tmp_path / "b.zip", *members[:60])).done == 60  # small: may shrink
@@ -236,7 +236,7 @@ def test_a_packed_tar_of_nothing_is_a_bomb(local, tmp_path, monkeypatch, packer)
     monkeypatch.setattr(tar, "FREE_BYTES", 4 << 20)
     path = tar_of(tmp_path / "bomb.tar", ("zeros.jpg", bytes(8 << 20)))
     path.write_bytes(packer(path.read_bytes(), *([1] if packer is not lzma.compress else [])))
-    with pytest.raises(UserError, match="is a bomb"):
+    with pytest.raises(UserError, match="is a decompression bomb"):
         local.take(import_archive, path)
     assert local.lines == []
 
@@ -251,7 +251,7 @@ def test_a_header_of_a_gigabyte_costs_no_memory(local, tmp_path):
     path = tmp_path / "name.tar.gz"
     path.write_bytes(b"".join([*parts, squeezer.flush()]))
     tracemalloc.start()
-    with pytest.raises(UserError, match="is a bomb"):
+    with pytest.raises(UserError, match="is a decompression bomb"):
         local.take(import_archive, path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

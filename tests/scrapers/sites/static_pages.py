@@ -21,7 +21,7 @@ class StaticPages:
 
     def __init__(self, table: Mapping[str, "str | Exception | list[str]"]) -> None:
         self.table = dict(table)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.api_calls: list[bool] = []
         self.fresh_days: list[float] = []
@@ -30,7 +30,7 @@ class StaticPages:
     def get_page(
         self, url: str, *, fresh_days: float = 7, headers: Mapping[str, str] | None = None, api: bool = False
     ) -> Page:
-        self.asked.append(url)
+        self.requests.append(url)
         self.headers.append(dict(headers or {}))
         self.api_calls.append(api)
         self.fresh_days.append(fresh_days)

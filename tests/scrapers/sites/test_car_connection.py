@@ -69,7 +69,7 @@ def test_newest_years_first_and_only_so_many():
         "2014-audi-a5_100440001_l.jpg",
         f"{STUDIO}-angular-front-exterior-view_100418701_l.jpg",
     ]
-    assert f"{SITE}/photos/audi_a5_2012" not in pages.asked
+    assert f"{SITE}/photos/audi_a5_2012" not in pages.requests
     known = [wanted[0].specs[name] for name in ("year", "make", "length_in")]
     assert known == [2014, "Audi", None]  # its specifications are not there
 
@@ -77,13 +77,13 @@ def test_newest_years_first_and_only_so_many():
 def test_years_are_chosen_before_any_page_of_theirs_is_asked_for():
     pages = audi_pages()
     walk(pages, years=frozenset({2014}))
-    assert not [url for url in pages.asked if "2013" in url or "2012" in url]
+    assert not [url for url in pages.requests if "2013" in url or "2012" in url]
 
 
 def test_pictures_of_parts_are_left_out_by_name(capsys):
     wanted, _ = walk(years=frozenset({2013}), leave_out=("steering-wheel", "wheel"))
     assert len(wanted) == 3 and not [item for item in wanted if "steering" in item.url]
-    assert "1 picture left out for its name" in capsys.readouterr().err
+    assert "1 picture left out by name" in capsys.readouterr().err
     wanted, _ = walk(years=frozenset({2013}), leave_out=("teering", "exterior-vie"))
     assert len(wanted) == 4  # whole words alone
 
@@ -99,7 +99,7 @@ def test_makes_are_found_however_they_are_written_and_unknown_ones_are_told():
 def test_pictures_are_found_while_they_are_wanted():
     pages = audi_pages()
     next(CarConnection(site=SITE, pictures=PICTURES, makes=("audi",)).find(pages))
-    assert f"{SITE}/cars/audi_e-tron" not in pages.asked  # a limit cuts the walk short
+    assert f"{SITE}/cars/audi_e-tron" not in pages.requests  # a limit cuts the walk short
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_three_odd_pages_before_a_good_one_stop_the_walk():
     pages.table[f"{SITE}/cars/audi_e-tron"] = page_text("cars_audi_a5.html")
     with pytest.raises(PageChanged, match="photos/audi_a5_2014"):
         walk(pages)
-    assert f"{SITE}/cars/audi_e-tron" not in pages.asked
+    assert f"{SITE}/cars/audi_e-tron" not in pages.requests
 
 
 def test_a_page_that_cannot_be_had_now_is_remembered_and_one_that_is_gone_is_not(capsys):

@@ -46,7 +46,7 @@ class FakeApi(StaticPages):
 
     @property
     def queries(self) -> list[dict[str, str]]:
-        return [dict(parse_qsl(urlsplit(url).query)) for url in self.asked]
+        return [dict(parse_qsl(urlsplit(url).query)) for url in self.requests]
 
     def response(self, url: str) -> str:
         assert url.startswith(API + "?") and self.api_calls[-1] and not self.headers[-1]
@@ -136,7 +136,7 @@ def test_only_pictures_of_our_kinds_at_the_width_asked_for(capsys):
         "https://upload.example/small.jpg",  # never enlarged
     ]
     assert api.queries[0]["iiurlwidth"] == "960"
-    assert "2 files are no jpeg, png or webp" in capsys.readouterr().err
+    assert "2 files are not jpeg, png or webp" in capsys.readouterr().err
     api = FakeApi(response(a_file("c.jpg")))
     assert [item.url for item in find(api, width_px=None)] == ["https://upload.example/c.jpg"]
     assert "iiurlwidth" not in api.queries[0]
@@ -157,7 +157,7 @@ def test_servers_that_are_behind_are_given_time():
     assert len(find(api)) == 1 and api.pauses == [7.5, 15.0]
     assert api.fresh_days == [7, 0, 0]  # else the cached excuse would be read again
     api = FakeApi(*[lagging] * 50)
-    with pytest.raises(UserError, match="the servers are behind"):
+    with pytest.raises(UserError, match="the servers lag"):
         find(api)
     assert len(api.queries) == 6
 
@@ -186,7 +186,7 @@ def test_an_error_and_an_answer_of_another_shape_are_told():
 
 def test_an_empty_category_is_told_and_nothing_at_all_is_an_error(capsys):
     assert len(find(FakeApi(response(a_file("a.jpg"))), "Category:Concept_automobiles", "No such")) == 1
-    assert "Category:No such is empty or not there" in capsys.readouterr().err
+    assert "Category:No such is empty or missing" in capsys.readouterr().err
     with pytest.raises(UserError, match="found no picture in No such"):
         find(FakeApi(), "No such")
 

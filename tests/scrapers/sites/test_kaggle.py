@@ -24,10 +24,10 @@ def hub(monkeypatch, tmp_path):
     names = ("audi/audi 1.jpg", "audi/audi 2.jpg", "bmw/bmw 1.jpg", "volvo/volvo 1.jpg")
     write_pictures(cache / "imgs_zip" / "imgs", *names)
     (cache / "companies.csv").write_text("name\naudi\n")
-    stand_in = SimpleNamespace(asked=[], cache=cache)
+    stand_in = SimpleNamespace(requests=[], cache=cache)
 
     def dataset_download(handle: str) -> str:
-        stand_in.asked.append(handle)
+        stand_in.requests.append(handle)
         print("Downloading from Kaggle ...")
         return stand_in.download(handle)
 
@@ -38,9 +38,9 @@ def hub(monkeypatch, tmp_path):
 
 def test_brand_folders_are_the_classes(hub, tmp_path, capsys):
     sources = load_sources(SOURCES_PATH)
-    tally = run_plan(make_plan("kaggle", sources), sources, None)
+    counts = run_plan(make_plan("kaggle", sources), sources, None)
     local = LocalSet(tmp_path / "data" / "raw" / "brands50")
-    assert hub.asked == [HANDLE] and tally.done == 4
+    assert hub.requests == [HANDLE] and counts.done == 4
     assert [local.last[name]["class"] for name in local.good] == ["audi", "audi", "bmw", "volvo"]
     line = local.last["imgs_zip/imgs/bmw/bmw 1.jpg"]
     assert line["url"] == f"folder:{HANDLE}#imgs_zip/imgs/bmw/bmw 1.jpg" and line["source"] == "kaggle"
@@ -53,7 +53,7 @@ def test_another_data_set_has_a_set_of_its_own(hub, tmp_path):
     plan = make_plan("kaggle", sources, handle="someone/other-cars/versions/2")
     assert plan.set_name == "other-cars"
     run_plan(plan, sources, None)
-    assert hub.asked == ["someone/other-cars/versions/2"]
+    assert hub.requests == ["someone/other-cars/versions/2"]
     assert (tmp_path / "data" / "raw" / "other-cars" / "ledger.jsonl").exists()
 
 
@@ -90,5 +90,5 @@ def test_without_kagglehub(monkeypatch):
 
 def test_what_comes_must_be_a_folder(hub, tmp_path):
     hub.download = lambda handle: str(tmp_path / "nothing")
-    with pytest.raises(UserError, match="which is no folder"):
+    with pytest.raises(UserError, match="which is not a folder"):
         download_dataset(HANDLE)

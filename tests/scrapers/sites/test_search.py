@@ -38,10 +38,10 @@ def test_what_a_service_finds():
         "https://magazine.example/car.jpg", "search", page="https://magazine.example/show-car", title="A show car"
     )
     assert wanted == [one, one]  # the fetcher asks for an address once
-    assert pages.asked[0].startswith("https://api.search.brave.com/res/v1/images/search?q=concept+car&count=20&")
+    assert pages.requests[0].startswith("https://api.search.brave.com/res/v1/images/search?q=concept+car&count=20&")
     assert pages.headers[0]["X-Subscription-Token"] == KEY
     assert pages.api_calls == [True, True]
-    assert not [url for url in pages.asked if KEY in url]  # addresses are written down, headers are not
+    assert not [url for url in pages.requests if KEY in url]  # addresses are written down, headers are not
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
@@ -55,7 +55,7 @@ def test_without_a_key_one_line_says_how_to_get_one(monkeypatch, value):
 
 def test_a_key_that_is_refused():
     pages = SameAnswer(FetchError("https://api.example", "refused", "http: 403", 403))
-    with pytest.raises(UserError, match="BRAVE_SEARCH_API_KEY: found one that is refused") as raised:
+    with pytest.raises(UserError, match="BRAVE_SEARCH_API_KEY: found a key that the service refuses") as raised:
         list(Search(["concept car"]).find(pages))
     assert KEY not in str(raised.value)
 

@@ -46,12 +46,12 @@ def test_the_car_connection_from_its_first_page_to_the_ledger(site, tmp_path, so
     serve_cars(site)
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /photos/audi_a5_2012\n", content_type="text/plain")
     plan = make_plan("car_connection", sources, makes="audi")
-    tally = run_plan(plan, sources, CONTACT)
-    asked = site.paths()
+    counts = run_plan(plan, sources, CONTACT)
+    requested = site.paths()
     again = run_plan(plan, sources, CONTACT)
-    assert (tally.done, tally.gone, again.skipped, again.done) == (3, 2, 5, 0)
-    assert "/photos/audi_a5_2012" not in asked
-    assert set(site.paths()[len(asked) :]) <= {"/robots.txt"}  # pages are kept for a week, pictures for good
+    assert (counts.done, counts.gone, again.skipped, again.done) == (3, 2, 5, 0)
+    assert "/photos/audi_a5_2012" not in requested
+    assert set(site.paths()[len(requested) :]) <= {"/robots.txt"}  # pages are kept for a week, pictures for good
     done = [line for line in LocalSet(tmp_path / plan.folder).lines if line["status"] == "done"]
     assert {line["class"] for line in done} == {"Audi"} and {line["specs"]["year"] for line in done} == {2013, 2014}
     assert all(line["page"].startswith(site.url("/photos/")) for line in done)
@@ -60,7 +60,7 @@ def test_the_car_connection_from_its_first_page_to_the_ledger(site, tmp_path, so
 def test_pages_that_cannot_be_had_now_end_with_exit_75(site, sources):
     serve_cars(site)
     site.pages["/photos/audi_a5_2014"] = Reply(status=503)
-    with pytest.raises(Interrupted, match="1 page could not be had"):
+    with pytest.raises(Interrupted, match="1 page could not be fetched"):
         run_plan(make_plan("car_connection", sources, makes="audi"), sources, CONTACT)
 
 
@@ -94,10 +94,10 @@ def test_commons_through_the_real_fetcher(site, tmp_path, sources):
     for number, path in enumerate(("/one.jpg", "/private/two.jpg")):
         site.pages[path] = Reply(make_picture(number), content_type="image/jpeg")
     plan = make_plan("concept", sources, categories="Concept automobiles")
-    tally = run_plan(plan, sources, CONTACT)
-    assert (tally.done, tally.refused) == (1, 1)
+    counts = run_plan(plan, sources, CONTACT)
+    assert (counts.done, counts.refused) == (1, 1)
     assert "/private/two.jpg" not in site.paths()
-    assert {asked.headers["User-Agent"] for asked in site.asked} == {f"carforge/0.1.0 (+{CONTACT})"}
+    assert {request.headers["User-Agent"] for request in site.requests} == {f"carforge/0.1.0 (+{CONTACT})"}
     (line,) = [line for line in LocalSet(tmp_path / plan.folder).lines if line["status"] == "done"]
     assert (line["license"], line["author"], line["title"], line["source"]) == ("CC0", "Jo", "One", "commons")
     assert line["url"] == site.url("/one.jpg") and line["page"] == site.url("/wiki/File:One.jpg")
@@ -115,7 +115,7 @@ def test_a_check_fetches_one_picture_and_keeps_nothing(site, tmp_path, sources):
     assert found.startswith("car_connection: as expected; a picture, class Audi") and "16 facts" in found
     assert sum(path.startswith("/lrg/") for path in site.paths()) == 1 and len(set(site.paths())) == len(site.paths())
     assert site.paths()[0] == "/robots.txt" and tree_of(tmp_path) == before
-    again = len(site.asked)
+    again = len(site.requests)
     assert check(sources, "car_connection") == found  # pages are asked for anew
     assert site.paths()[again:] == site.paths()[:again]
 
@@ -144,7 +144,7 @@ def test_a_check_says_that_pictures_are_not_where_the_pages_lead(site, sources):
     serve_cars(site)
     for path in [path for path in site.pages if path.startswith("/lrg/")]:
         site.pages[path] = Reply(status=404)
-    with pytest.raises(UserError, match="pages are as expected, but the picture is not to be had .*http: 404"):
+    with pytest.raises(UserError, match="pages are as expected, but the picture cannot be fetched: .*http: 404"):
         check(sources, "car_connection")
     for path in [path for path in site.pages if path.startswith("/lrg/")]:
         site.pages[path] = Reply(status=503)
@@ -155,7 +155,7 @@ def test_a_check_says_that_pictures_are_not_where_the_pages_lead(site, sources):
 def test_a_check_is_as_polite_as_a_crawl(site, sources):
     serve_cars(site)
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /lrg/")
-    with pytest.raises(UserError, match="not to be had where they lead: .*robots.txt disallows it"):
+    with pytest.raises(UserError, match="cannot be fetched: .*robots.txt disallows it"):
         check(sources, "car_connection")
     site.pages["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /")
     with pytest.raises(UserError, match="robots.txt disallows it; nothing was kept"):
@@ -220,7 +220,7 @@ def test_a_list_where_nothing_can_be_had_now_ends_with_exit_75(site, tmp_path, s
     site.pages["/a.jpg"] = Reply(status=500)
     (tmp_path / "list.txt").write_text(site.url("/a.jpg") + "\n")
     plan = make_plan("concept", sources, provider="list", src="list.txt")
-    with pytest.raises(Interrupted, match="1 failed.*none could be had"):
+    with pytest.raises(Interrupted, match="1 failed.*none could be fetched"):
         run_plan(plan, sources, CONTACT)
     site.pages["/a.jpg"] = Reply(make_picture(1), content_type="image/jpeg")
     assert run_plan(plan, sources, CONTACT).done == 1

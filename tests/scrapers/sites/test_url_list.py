@@ -49,11 +49,11 @@ def test_bad_lines_are_told_with_their_numbers_all_at_once(tmp_path):
     lines = str(raised.value).splitlines()
     assert "4 bad lines of 5" in lines[0]
     assert [line.strip().partition(":")[0] for line in lines[1:]] == ["line 3", "line 5", "line 6", "line 7"]
-    assert "found 'foo.jpg', allowed an address that begins with https://" in lines[1]
+    assert "found 'foo.jpg', allowed a URL that begins with https://" in lines[1]
 
 
 def test_bad_rows_of_a_table(tmp_path):
-    with pytest.raises(UserError, match=r"line 3: found 3 cells, allowed the 2 columns"):
+    with pytest.raises(UserError, match=r"line 3: found 3 cells, allowed 2 as in the header"):
         wanted_of(tmp_path, "url,class\nhttps://a.example/1.jpg,audi\nhttps://a.example/2.jpg,a,b\n")
     with pytest.raises(UserError, match=r"line 1: found the columns colour, allowed each of url, class"):
         wanted_of(tmp_path, "url,colour\nhttps://a.example/1.jpg,red\n")
@@ -65,7 +65,7 @@ def test_a_table_that_a_spreadsheet_wrote(tmp_path, delimiter, encoding):
     rows = [["url", "class", "author"], ["https://a.example/1.jpg", "audi", "'=Jos\u00e9"], ["https://a.example/2.jpg"]]
     path = tmp_path / "list.csv"
     path.write_bytes("\r\n".join(delimiter.join(row) for row in rows).encode(encoding))
-    found = [(one.class_name, one.author) for one in UrlList(path).wanted]
+    found = [(one.class_name, one.author) for one in UrlList(path).items]
     assert found == [("audi", "=Jos\u00e9"), (None, None)]
 
 
