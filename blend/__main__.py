@@ -209,9 +209,9 @@ def _resolved(
     refuse_other_size(resolved)
     if not dry_run:
         if other_set:
-            from harness.checkpoints.origin import accept_sets
+            from harness.checkpoints.origin import accept_training_sets
 
-            accept_sets(base_name(resolved), finetuned_name(resolved))
+            accept_training_sets(base_name(resolved), finetuned_name(resolved))
         return resolved
     print(config_to_yaml(resolved), end="")
     return None

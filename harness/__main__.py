@@ -163,13 +163,13 @@ def evaluate(
     other_set: OtherSetOption = False,
 ) -> None:
     """Drawn pictures beside real ones: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
-    from harness.checkpoints.origin import accept_sets
+    from harness.checkpoints.origin import accept_training_sets
     from harness.metrics.evaluate import evaluate_run, evaluation_to_text
 
     rundir = RunDir.existing(run)
     config = changed_config(rundir, overrides)
     if other_set:
-        accept_sets(rundir.path.name)
+        accept_training_sets(rundir.path.name)
     evaluation = evaluate_run(rundir, config.evaluate, checkpoint, sample_passes=config.reconstruction.sample_passes)
     print(to_json(evaluation, indent=1) if as_json else evaluation_to_text(evaluation))
 
@@ -278,9 +278,9 @@ def read(
     seed: Annotated[int, typer.Option(min=0, help="Seed of their latents.")] = 0,
 ) -> None:
     """What the factor reader says of a run's samples, as JSON: cars or not, futurism, variety, KID."""
-    from harness.metrics.evaluate import read_run
+    from harness.metrics.evaluate import evaluate_with_reader
 
-    print(to_json(read_run(run, count, seed), indent=1))
+    print(to_json(evaluate_with_reader(run, count, seed), indent=1))
 
 
 @app.command()

@@ -25,7 +25,7 @@ from harness.checkpoints.checkpoint import best_checkpoint, read_best, read_meta
 from harness.checkpoints.pretrained import FACTS_FILE, PRETRAINED, pretrained_facts
 from harness.config.experiment import load_config
 from harness.errors import UserError
-from harness.native.train import _refuse_loss
+from harness.native.train import _check_not_lost
 from harness.runtime.child import Usage
 from harness.runtime.progress import save_curves
 from harness.storage.cache import key_sha256
@@ -90,7 +90,7 @@ for made in MADE["runs"].values():
 
 
 def read_status() -> None:
-    _refuse_loss(RunDir(Path()), None)
+    _check_not_lost(RunDir(Path()), None)
     RunDir(Path()).write_status("running")
 
 

@@ -26,7 +26,7 @@ def fit_skip(run: Learning) -> None:
     for index in range(-(-count // CHUNK)):
         z, y = run.generator.latents.draw(run.streams, "encoder.skip", index, min(CHUNK, count - index * CHUNK))
         generator = run.streams.stream("encoder.skip.augment", index)
-        pixels = run.encoder.reduced(disturb(run.draw(z, y).float(), run.settings.augment_strength, generator))
+        pixels = run.encoder.skip_input(disturb(run.draw(z, y).float(), run.settings.augment_strength, generator))
         pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1).to(dtype)
         gram += pixels.T @ pixels
         moments += pixels.T @ z.to(dtype)

@@ -29,14 +29,14 @@ from blend.encoder.step import BETA2, Learning, encoder_step, trial_pass
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
 from harness.checkpoints.checkpoint import (
     checkpoint_folder,
-    lacking_room,
+    disk_space_warning,
     load_state,
     load_weights,
+    newest_for_resume,
     purge_checkpoints,
     read_meta,
     save_checkpoint,
     state_bytes,
-    take_newest,
 )
 from harness.config.experiment import Config, config_differences
 from harness.errors import UserError
@@ -74,7 +74,7 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
         rundir.checkpoints.mkdir(parents=True, exist_ok=True)
         life.held.enter_context(rundir.lock())
         life.aim(config.encoder.total_steps, limit_steps)
-        newest = take_newest(rundir.checkpoints, life.log)
+        newest = newest_for_resume(rundir.checkpoints, life.log)
         before = read_meta(newest) if newest else {"step": 0, "cpu_sec": 0.0}
         cpu_before_sec = before["cpu_sec"] - time.process_time()
         if newest is not None:
@@ -206,7 +206,7 @@ def _learn(run: Learning, life: RunLife) -> None:
     life.log(f"{life.rundir.path}: steps {run.step} to {life.target}, {count:,} parameters, pictures of {names}")
     life.log(f"on {run.hardware.text}")
     size_bytes = state_bytes([run.encoder], [run.optimizer])
-    if lacking := lacking_room(life.rundir.checkpoints, size_bytes, run.config.train.keep_last):
+    if lacking := disk_space_warning(life.rundir.checkpoints, size_bytes, run.config.train.keep_last):
         life.log(lacking)
     while run.step < life.target:
         values = encoder_step(run)

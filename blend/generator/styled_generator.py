@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.checkpoints.load import LoadedCheckpoint, load_run, load_sampler
-from harness.checkpoints.origin import check_descent, check_set, log_later_step
+from harness.checkpoints.origin import check_finetuned_from, check_training_set, log_later_step
 from harness.checkpoints.sampling import Sampler, label_to_y, latents_to_pictures, standing_copy
 from harness.config.class_choice import Label, text_to_choice
 from harness.config.experiment import Config, base_name, finetune_config
@@ -51,7 +51,7 @@ class StyledGenerator:
         self._networks: LruCache[int, Generator] = LruCache(max(MIN_NETWORKS, int(NETWORKS_MB / max(size_mb, 1e-3))))
         self._buffers: dict[int, dict[str, Tensor]] = {}
         if tuned is not None:
-            check_descent(base.run, tuned.run, tuned.meta)
+            check_finetuned_from(base.run, tuned.run, tuned.meta)
             _check_same_shape(base, tuned)
             log_later_step(base, tuned)
 
@@ -103,7 +103,7 @@ class StyledGenerator:
         """The base run's sample of each seed: z (N, z_dim), y as the generator takes it; of `label`, else drawn."""
         z, y = self.latents.draw_by_seed(purpose, seeds)
         y = y if label is None else label_to_y(label, len(seeds))
-        return self._sampler.encode_again(z, y), y
+        return self._sampler.reencode(z, y), y
 
     @cached_property
     def _sampler(self) -> Sampler:
@@ -186,5 +186,5 @@ def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("r
         )
     generator = StyledGenerator(base, load_run(name, root, class_names=base.class_names) if found else None)
     for loaded in generator.runs:
-        check_set(loaded.run, loaded.config.data, loaded.meta)
+        check_training_set(loaded.run, loaded.config.data, loaded.meta)
     return generator

@@ -8,7 +8,7 @@ from blend.report import charts
 from blend.report.design_rows import number_at, text_at
 from blend.report.run_facts import Found, RunFacts
 from harness.checkpoints import pretrained
-from harness.checkpoints.origin import other_set_note
+from harness.checkpoints.origin import other_training_set_note
 from harness.config.experiment import config_to_yaml
 from harness.features import READER_PATH
 from harness.storage.rundir import RunDir
@@ -49,7 +49,7 @@ def _facts(facts: RunFacts) -> list[tuple[str, str]]:
         ("device", facts.env.get("device")),
         ("imported from", facts.env.get("imported_from")),
         ("training set", _short(facts.env.get("data_sha256"))),
-        ("another set", other_set_note(RunDir(facts.folder), facts.checkpoint) or None),
+        ("another set", other_training_set_note(RunDir(facts.folder), facts.checkpoint) or None),
         *((name, _short(value)) for name, value in _hashes(facts.checkpoint)),
     ]
     return [(name, str(value)) for name, value in rows if value is not None]

@@ -12,7 +12,7 @@ from blend.report import charts, classes, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
 from blend.report.run_facts import Found, read_facts
 from blend.report.run_files import RunFiles
-from harness.checkpoints.origin import check_set
+from harness.checkpoints.origin import check_training_set
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.messages import log
 from harness.storage.atomic import atomic_write
@@ -68,7 +68,7 @@ def look_around(run: RunDir, config: Config, root: Path, files: RunFiles) -> Fou
     tuned = read_facts(root / planned.name, files)
     for facts in filter(None, (base, tuned)):
         if facts.config is not None:
-            check_set(RunDir(facts.folder), facts.config.data, facts.checkpoint)
+            check_training_set(RunDir(facts.folder), facts.config.data, facts.checkpoint)
     return Found(
         folder=run.path,
         base=base,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints.origin import accept_sets
+from harness.checkpoints.origin import accept_training_sets
 from harness.checkpoints.pretrained import BASE, open_pretrained
 from harness.config.experiment import finetuned_name
 from harness.errors import UserError
@@ -30,7 +30,7 @@ def studio_command(run: str | None, host: str, port: int, open_page: bool, other
     if not host:
         raise UserError("HOST: found nothing, allowed an address of this machine, try 127.0.0.1, or 0.0.0.0 for all")
     if other_set:
-        accept_sets(run, finetuned_name(RunDir.existing(run).read_config()))
+        accept_training_sets(run, finetuned_name(RunDir.existing(run).read_config()))
     studio = open_studio(run)
     try:
         from blend.studio.server import make_app

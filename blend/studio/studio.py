@@ -20,7 +20,7 @@ from blend.studio.demo_job import DemoChild
 from blend.studio.jobs import Job, Jobs
 from blend.studio.latest_only_queue import LatestOnlyQueue
 from blend.studio.shelf import Shelf, check_note
-from harness.checkpoints.origin import other_set_note
+from harness.checkpoints.origin import other_training_set_note
 from harness.errors import UserError
 from harness.storage.json_files import read_json_or_none
 from harness.storage.lru import LruCache
@@ -77,7 +77,7 @@ class Studio:
             "gallery": GALLERY[any(parents.note for parents in self.session.parent_store.held_out.values())],
             "step": generator.base.step,
             "origin": origin,
-            "other_sets": [note for run in generator.runs if (note := other_set_note(run.run, run.meta))],
+            "other_sets": [note for run in generator.runs if (note := other_training_set_note(run.run, run.meta))],
         }
         return {**facts, "run": run, "offer": self._demo_offer() if origin else None}
 

@@ -134,7 +134,7 @@ def run_ablation(
             content = config_to_dict(arm_config(config, arm, seed, steps))
             todo.append((content, str(work.resolve()), marks, {"arm": arm, "seed": seed, **facts}))
     if config.model.conditional:
-        _teach_classifier(config, work)  # once: runs that want it at the same moment would each teach one
+        _train_classifier(config, work)  # once: runs that want it at the same moment would each teach one
     with get_context("spawn").Pool(min(jobs, len(todo)), maxtasksperchild=1) as pool:
         rows = []
         for row in pool.imap_unordered(_train_one, todo):
@@ -184,7 +184,7 @@ def _made_from(path: Path) -> list[Any]:
         return [packed.attributes.get("made_from"), packed.count]
 
 
-def _teach_classifier(config: Config, work: Path) -> None:
+def _train_classifier(config: Config, work: Path) -> None:
     from harness.metrics.classifier import FOLDER, load_classifier
 
     with chdir(work):
@@ -267,7 +267,7 @@ def rows_to_markdown(rows: list[dict[str, Any]], arms: list[str], samples: int, 
     last = rows[0]["marks"][-1]
     columns = [column for column in COLUMNS if column[0] in last]
     head = [*(f"KID, step {mark}" for mark in marks), *(heading for _, heading, _ in columns), "KID of each seed"]
-    lines = [*_explained(rows, samples), "", f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    lines = [*_introduction(rows, samples), "", f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for arm in arms:
         runs = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
         cells = [_cell([run["marks"][k]["kid"] for run in runs], "{:.3f}") for k in range(len(marks))]
@@ -277,7 +277,7 @@ def rows_to_markdown(rows: list[dict[str, Any]], arms: list[str], samples: int, 
     return "\n".join([*lines, "", f"Made by `{command}`.", ""])
 
 
-def _explained(rows: list[dict[str, Any]], samples: int) -> list[str]:
+def _introduction(rows: list[dict[str, Any]], samples: int) -> list[str]:
     last, seeds = rows[0]["marks"][-1], {row["seed"] for row in rows}
     brands = "brand" in last
     within = " within a brand" if brands else ""

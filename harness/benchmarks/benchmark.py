@@ -88,8 +88,8 @@ def run_benchmark(
     results = read_results(plan)
     table = ""
     for name, config in plan.configs.items():
-        config = _with_a_row(config, limit_steps)
-        write_start(config)
+        config = _log_in_time(config, limit_steps)
+        write_initial_checkpoint(config)
         find_trainer(name)(config, limit_steps=limit_steps)
         results[name] = measure(config)
         table = benchmark_table(plan.bench, plan.version, plan.file, results)
@@ -167,7 +167,7 @@ def find_trainer(engine: str) -> Callable[..., Path]:
     return train_run
 
 
-def write_start(config: Config) -> None:
+def write_initial_checkpoint(config: Config) -> None:
     """A run without any checkpoint gets one of step 0: the native engine's initial weights, a function of the seed.
 
     So both engines begin with the same ones, which neither has trained.
@@ -190,7 +190,7 @@ def write_start(config: Config) -> None:
             rundir.write_metrics("start", {"step": 0, "sha256": hashes})
 
 
-def _with_a_row(config: Config, limit_steps: int | None) -> Config:
+def _log_in_time(config: Config, limit_steps: int | None) -> Config:
     """StudioGAN tells losses and time at multiples of log_every_steps alone; a quick look must reach one."""
     every = min(config.train.log_every_steps, limit_steps or config.optim.total_steps)
     return config.model_copy(update={"train": config.train.model_copy(update={"log_every_steps": every})})
@@ -229,14 +229,14 @@ def measure(config: Config) -> dict[str, Any]:
         "trained_on": trained_on,
         "start_sha256": start and start.get("sha256"),
         "hardware": (read_json_or_none(rundir.env_path) or {}).get("device"),
-        **_time_of(rundir.read_stats()),
+        **_training_time(rundir.read_stats()),
         "reader": reader,
         "inception": inception,
         "inception_missing": missing,
     }
 
 
-def _time_of(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+def _training_time(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     """Seconds of training in all, and for each step; each row has the mean of the steps since the one before."""
     seconds, before = 0.0, 0
     for row in rows:

@@ -12,10 +12,10 @@ import numpy as np
 import scipy.linalg
 import typer
 
-from harness.metrics.frechet import Statistics, root_trace, statistics_of, with_root
+from harness.metrics.frechet import Statistics, statistics_of, trace_of_root, with_root
 
 
-def drawn_features(count: int, dim: int, seed: int) -> np.ndarray:
+def random_features(count: int, dim: int, seed: int) -> np.ndarray:
     """float32 (count, dim), at least 0 and correlated over a wide range of variances, as a network's are."""
     mixing = np.random.default_rng(0).standard_normal((dim, dim)) * (1 + np.arange(dim))[:, None] ** -0.7
     rng = np.random.default_rng(seed)
@@ -35,12 +35,12 @@ def timed_sec(compute: Callable[[], float]) -> tuple[float, float]:
 
 
 def main(count: int = 6000, dim: int = 2048) -> None:
-    a, b = (statistics_of(drawn_features(count, dim, seed)) for seed in (1, 2))
+    a, b = (statistics_of(random_features(count, dim, seed)) for seed in (1, 2))
     rooted = with_root(a)
     ways = {
         "scipy.linalg.sqrtm(C_a C_b)": lambda: sqrtm_trace(a, b),
-        "root by eigh, then eigvalsh": lambda: root_trace(a, b),
-        "eigvalsh with the root kept": lambda: root_trace(rooted, b),
+        "root by eigh, then eigvalsh": lambda: trace_of_root(a, b),
+        "eigvalsh with the root kept": lambda: trace_of_root(rooted, b),
     }
     whole = float(np.trace(a.cov + b.cov))
     print(f"{count} + {count} pictures, {dim} dimensions, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")

@@ -154,7 +154,7 @@ def lecam_of_040(config: Config) -> Callable[[torch.Tensor, torch.Tensor], torch
     return penalty
 
 
-def race(contenders: dict[str, Step], rounds: int) -> dict[str, list[float]]:
+def time_steps(contenders: dict[str, Step], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of one step a round of each contender."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
@@ -186,7 +186,7 @@ def compare_switches(size: Size, rounds: int, compiled: bool) -> None:
     contenders["all"] = our_step(size, OURS_BF16)
     if compiled:
         contenders["all, torch.compile"] = our_step(size, OURS_BF16 | {"compile": "true"})
-    print_table(f"Each switch alone against our naive path ({size})", race(contenders, rounds))
+    print_table(f"Each switch alone against our naive path ({size})", time_steps(contenders, rounds))
 
 
 def compare_with_studiogan(size: Size, rounds: int) -> None:
@@ -197,7 +197,7 @@ def compare_with_studiogan(size: Size, rounds: int) -> None:
         reference = {"ours, studiogan numerics": our_step(size, AS_STUDIOGAN)}
         title = f"Against our engine in StudioGAN's order ({size}); for its own modules run `make studiogan` ({error})"
     contenders = reference | {"ours, bf16": our_step(size, OURS_BF16), "ours, fp32": our_step(size, OURS_FP32)}
-    print_table(title, race(contenders, rounds))
+    print_table(title, time_steps(contenders, rounds))
 
 
 def run_bench(quick: bool = False, rounds: int = 5, switches: bool = True, compiled: bool = False) -> None:

@@ -135,7 +135,7 @@ def newest_checkpoint(checkpoints: Path, log: Callable[[str], None]) -> Path | N
     return None
 
 
-def take_newest(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
+def newest_for_resume(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
     """`newest_checkpoint` for who goes on from it and holds the run's lock: what is newer is renamed to `damaged-...`.
 
     Left there, they would keep their places when the oldest are removed, and stand where the run saves next.
@@ -144,11 +144,11 @@ def take_newest(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
     for folder in list_checkpoints(checkpoints):
         if folder == newest:
             break
-        set_aside(folder)
+        rename_damaged(folder)
     return newest
 
 
-def set_aside(folder: Path) -> None:
+def rename_damaged(folder: Path) -> None:
     """Renames a damaged checkpoint to `damaged-...`."""
     aside = folder.with_name(f"damaged-{folder.name}")
     if aside.exists():
@@ -187,7 +187,7 @@ def state_bytes(networks: Iterable[nn.Module], optimizers: Iterable[torch.optim.
     return sum(value.numel() * value.element_size() for value in (*weights, *learned, *learned))
 
 
-def lacking_room(checkpoints: Path, checkpoint_bytes: int, count: int) -> str | None:
+def disk_space_warning(checkpoints: Path, checkpoint_bytes: int, count: int) -> str | None:
     """What is told of the disk where so many checkpoints of this size would not fit beside what is there; None where
     they do. One more is there while the oldest is not removed yet."""
     there = sum(path.stat().st_size for folder in list_checkpoints(checkpoints) for path in folder.iterdir())

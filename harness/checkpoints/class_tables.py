@@ -21,7 +21,7 @@ def fit_classes(weights: dict[str, Tensor], old: list[str], new: list[str], orig
     """
     if same_classes(old, new):
         return weights
-    if _unnamed(old):
+    if _are_numbers(old):
         raise UserError(
             f"{origin}: knows {len(old)} classes without names, allowed the {len(new)} of the set; try weights that "
             "were trained with these"
@@ -30,7 +30,7 @@ def fit_classes(weights: dict[str, Tensor], old: list[str], new: list[str], orig
     return {key: _rows(key, value, rows) if _is_table(key) else value for key, value in weights.items()}
 
 
-def _unnamed(names: list[str]) -> bool:
+def _are_numbers(names: list[str]) -> bool:
     """Whether they are mere numbers, as of imported weights; or there are none."""
     return names == [str(number) for number in range(len(names))]
 
@@ -49,12 +49,12 @@ def _rows(key: str, table: Tensor, rows: list[int | None]) -> Tensor:
 
 def same_classes(old: list[str], new: list[str]) -> bool:
     """Whether rows of `old` are those of `new` already; classes without names are taken for them."""
-    return old == new or (_unnamed(old) and len(old) == len(new))
+    return old == new or (_are_numbers(old) and len(old) == len(new))
 
 
 def class_changes(old: list[str], new: list[str]) -> str:
     """Which classes are new and which are dropped, in one line; "" where the names are the same, or unknown."""
-    if _unnamed(old):
+    if _are_numbers(old):
         return ""
     added, dropped = [name for name in new if name not in old], [name for name in old if name not in new]
     parts = [f"{text} {', '.join(names)}" for text, names in (("new:", added), ("dropped:", dropped)) if names]

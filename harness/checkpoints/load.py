@@ -18,7 +18,7 @@ from harness.config.experiment import Config, check_kept_config
 from harness.errors import UserError
 from harness.messages import log
 from harness.networks.base import Discriminator, Generator
-from harness.networks.build import build_networks, empty_encoder, place
+from harness.networks.build import build_networks, make_encoder, to_device
 from harness.networks.encoder import Encoder
 from harness.runtime.device import prepare_hardware
 from harness.storage.rundir import RunDir
@@ -144,11 +144,11 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
     """
     meta = read_meta(loaded.folder)
     stored = "encoder_ema" if (loaded.folder / "encoder_ema.safetensors").exists() else "encoder"
-    encoder = empty_encoder(loaded.config, loaded.num_classes)
+    encoder = make_encoder(loaded.config, loaded.num_classes)
     known = to_class_names(meta.get("class_names", []))
     encoder.load_state_dict(fit_classes(load_weights(loaded.folder, stored), known, loaded.class_names, loaded.name))
     encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
-    return place(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()
+    return to_device(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()
 
 
 def load_sampler(loaded: LoadedCheckpoint) -> Sampler:

@@ -15,10 +15,10 @@ from harness.messages import log
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
 
-SHOWN = 12  # digits of a sha256 in a message
+SHA_DIGITS = 12  # digits of a sha256 in a message
 
 
-def check_descent(base: RunDir, tuned: RunDir, meta: dict[str, Any]) -> None:
+def check_finetuned_from(base: RunDir, tuned: RunDir, meta: dict[str, Any]) -> None:
     """UserError where `tuned`, whose checkpoint says `meta`, was fine-tuned from another run than `base` is now.
 
     Checkpoints of earlier versions carry no id: for them the source checkpoint decides, if it is still there.
@@ -53,7 +53,7 @@ def log_later_step(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
 # ---- the training set -------------------------------------------------------------------------------------------
 
 
-def check_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
+def check_training_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
     """UserError where the packed training set is another than the one that a run was trained on, as its checkpoint's
     `meta` says, unless a person accepted that.
 
@@ -70,28 +70,28 @@ def check_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
             run.add_fact("set_sha256", found)
     else:
         raise UserError(
-            f"{data.hdf5_path('train')}: found the set {found[:SHOWN]}, allowed "
-            f"{(bound_to or trained_on or '')[:SHOWN]}, which {run.path} belongs to; try to put that one back, or "
+            f"{data.hdf5_path('train')}: found the set {found[:SHA_DIGITS]}, allowed "
+            f"{(bound_to or trained_on or '')[:SHA_DIGITS]}, which {run.path} belongs to; try to put that one back, or "
             "to train again under another name. To take the one that is there all the same: --allow-other-set (make: "
             "ARGS=--allow-other-set)"
         )
 
 
-def accept_sets(*names: str, root: Path = Path("runs")) -> None:
+def accept_training_sets(*names: str, root: Path = Path("runs")) -> None:
     """From now on these runs, if they are there, are measured with the sets that are there; their pages say so."""
     for run in (RunDir(root / name) for name in names):
         if run.config_path.is_file() and (found := _set_sha256(run.read_config().data)) is not None:
             run.add_fact("set_sha256", found)
 
 
-def other_set_note(run: RunDir, meta: dict[str, Any]) -> str:
+def other_training_set_note(run: RunDir, meta: dict[str, Any]) -> str:
     """What a page says where measures are taken with another set than the run was trained on; else nothing."""
     bound_to, trained_on = run.facts().get("set_sha256"), meta.get("data_sha256")
     if bound_to is None or trained_on in (None, bound_to):
         return ""
     return (
-        f"{run.path.name} is measured with the set {bound_to[:SHOWN]}, as asked for; it was trained on "
-        f"{trained_on[:SHOWN]}."
+        f"{run.path.name} is measured with the set {bound_to[:SHA_DIGITS]}, as asked for; it was trained on "
+        f"{trained_on[:SHA_DIGITS]}."
     )
 
 

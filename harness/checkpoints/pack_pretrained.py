@@ -76,13 +76,13 @@ def measures(root: RootOption = Path("runs"), out: OutOption = PRETRAINED) -> No
         raise UserError(f"{out}: found no {FACTS_FILE}; pack the weights first")
     for path in sorted((run.path / "measures").glob("*.*")):
         _write(out / "measures" / path.name, path.read_bytes())
-    drawn = np.concatenate([draw_to_compare(load_run(name, root)) for name in NETWORKS])
+    drawn = np.concatenate([draw_for_comparison(load_run(name, root)) for name in NETWORKS])
     save_png(out / DRAWN_FILE, picture_grid(drawn, DRAWN_COUNT, gap_px=0))
     found = run.read_metrics()
     _write_facts(out, {**facts, "metrics": {key: found[key] for key in KEPT_METRICS if key in found}})
 
 
-def draw_to_compare(loaded: LoadedCheckpoint) -> np.ndarray:
+def draw_for_comparison(loaded: LoadedCheckpoint) -> np.ndarray:
     """uint8 (DRAWN_COUNT, H, W, 3): always of the same latents."""
     latents = loaded.generator.latents
     z, y = latents.draw(RandomStreams(DRAWN_SEED, torch.device("cpu")), "compare", 0, DRAWN_COUNT)

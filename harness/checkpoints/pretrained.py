@@ -34,7 +34,7 @@ LATER_SECTIONS = ("finetune", "encoder", "inversion", "blend", "evaluate")
 REMEDY = "put it back, say with `git checkout harness/weights`"
 
 
-class MadeRun(BaseModel):
+class PackedRun(BaseModel):
     step: int
     num_classes: int
     class_names: list[str]
@@ -44,7 +44,7 @@ class MadeRun(BaseModel):
     machine: str
 
 
-class HeldOutSheet(BaseModel):
+class GallerySheet(BaseModel):
     """`path`: of the packed set that is made of it."""
 
     path: str
@@ -54,8 +54,8 @@ class HeldOutSheet(BaseModel):
 
 
 class PretrainedFile(BaseModel):
-    runs: dict[str, MadeRun]
-    sets: dict[str, HeldOutSheet]
+    runs: dict[str, PackedRun]
+    sets: dict[str, GallerySheet]
     metrics: dict[str, dict[str, Any]]
     sha256: dict[str, str]
 

@@ -68,7 +68,7 @@ class Sampler:
         self.encoder = copy.deepcopy(encoder).eval() if encoder is not None and passes else None
 
     @torch.no_grad()
-    def encode_again(self, z: Tensor, y: Tensor | None, batch_size: int = 64) -> Tensor:
+    def reencode(self, z: Tensor, y: Tensor | None, batch_size: int = 64) -> Tensor:
         """float32 (N, z_dim), from latents of the prior of the same shape; y as the generator takes it."""
         if self.encoder is None:
             return z
@@ -81,5 +81,5 @@ class Sampler:
 
     def draw(self, z: Tensor, y: Tensor | None, truncation: float = 1.0, batch_size: int = 64) -> np.ndarray:
         """uint8 (N, H, W, 3) of latents of the prior; `truncation` as of `LatentSpace.truncate`."""
-        z = self.generator.latents.truncate(self.encode_again(z, y, batch_size), truncation)
+        z = self.generator.latents.truncate(self.reencode(z, y, batch_size), truncation)
         return latents_to_pictures(self.generator, z, y, batch_size)

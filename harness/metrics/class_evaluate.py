@@ -16,17 +16,17 @@ from harness.config.experiment import Data, Evaluate
 from harness.errors import UserError
 from harness.features import Featurizer
 from harness.images.decode import picture_grid, save_png
-from harness.metrics.class_figures import brand_rows
+from harness.metrics.class_figures import class_rows
 from harness.metrics.classifier import load_classifier
-from harness.metrics.real_features import RealKey, real_side
+from harness.metrics.real_features import RealKey, load_real_features
 from harness.storage.splits import PackedRows, annotate_figures, open_evaluation_rows, open_training_rows
 
-SHOWN = 6  # pictures of each brand in the grids
-OF_UNSEEN = ("copies", "copy_distance")  # near is what is nearer than held-out pictures are
+PICTURES_SHOWN = 6  # pictures of each brand in the grids
+FROM_HELD_OUT = ("copies", "copy_distance")  # near is what is nearer than held-out pictures are
 GRIDS = {"drawn": "drawn.png", "real": "real.png"}
 
 
-def evaluate_brands(
+def evaluate_classes(
     loaded: LoadedCheckpoint, data: Data, settings: Evaluate, featurizer: Featurizer, seed: int, folder: Path
 ) -> dict[str, Any]:
     """`rows`, one a brand, figures of all, and facts of the classifier; or `left_out` with the reason."""
@@ -47,26 +47,26 @@ def _figures(
     labels = np.repeat(np.arange(len(names)), count)
     with open_evaluation_rows(data) as real, open_training_rows(data) as training:
         train = None if real.note else _features_of(training, featurizer)
-        rows, whole = brand_rows(
+        rows, whole = class_rows(
             names, classifier.scores(pictures), labels, featurizer(pictures),
             (_features_of(real, featurizer), real.labels), train, classifier.by_class,
         )  # fmt: skip
         folder.mkdir(exist_ok=True)
-        shown = min(SHOWN, count)
+        shown = min(PICTURES_SHOWN, count)
         drawn = pictures.reshape(len(names), count, *pictures.shape[1:])[:, :shown]
         save_png(folder / GRIDS["drawn"], picture_grid(drawn.reshape(-1, *pictures.shape[1:]), shown))
-        save_png(folder / GRIDS["real"], picture_grid(_some_real(real, len(names), shown), shown))
+        save_png(folder / GRIDS["real"], picture_grid(_real_examples(real, len(names), shown), shown))
         return annotate_figures({**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name,
-                         "seed": seed, "shown": shown, "rows": rows}, [real.note], OF_UNSEEN)  # fmt: skip
+                         "seed": seed, "shown": shown, "rows": rows}, [real.note], FROM_HELD_OUT)  # fmt: skip
 
 
 def _features_of(packed: PackedRows, featurizer: Featurizer) -> np.ndarray:
     """Features of these pictures, from where they are kept."""
     key = RealKey(packed.sha256, packed.split, featurizer.name, featurizer.sha256, featurizer.resizer, packed.count)
-    return real_side(key, lambda: featurizer(packed.read())).features
+    return load_real_features(key, lambda: featurizer(packed.read())).features
 
 
-def _some_real(real: PackedRows, classes: int, shown: int) -> list[np.ndarray]:
+def _real_examples(real: PackedRows, classes: int, shown: int) -> list[np.ndarray]:
     """Real pictures, `shown` of each class; white where there are fewer."""
     blank = np.full((real.packed.height, real.packed.width, 3), 255, np.uint8)
     cells: list[np.ndarray] = []
@@ -76,7 +76,7 @@ def _some_real(real: PackedRows, classes: int, shown: int) -> list[np.ndarray]:
     return cells
 
 
-def brands_to_text(brands: dict[str, Any]) -> str:
+def classes_to_text(brands: dict[str, Any]) -> str:
     """The table that `evaluate` prints."""
     if "rows" not in brands:
         return f"brands: left out: {brands['left_out']}"

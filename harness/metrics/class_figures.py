@@ -56,7 +56,7 @@ def kid_by_class(
     return own, together, pooled
 
 
-def brand_rows(
+def class_rows(
     class_names: list[str],
     scores: np.ndarray,
     labels: np.ndarray,

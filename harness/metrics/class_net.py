@@ -19,7 +19,7 @@ MIN_UPDATES = 600
 RECIPE = f"{SIDE_PX} {WIDTH} {EPOCHS} {BATCH} {LR} {DECAY} {SMOOTHING} {SHIFT_PX} {MIN_UPDATES}"
 
 
-class PixelNet(nn.Module):
+class ClassNet(nn.Module):
     """float32 (B, 3, H, W) in [-1, 1] → (B, classes)."""
 
     def __init__(self, classes: int) -> None:
@@ -38,18 +38,18 @@ class PixelNet(nn.Module):
         return self.head(F.dropout(cells, 0.3, self.training))
 
 
-def learn(pictures: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+def train_class_net(pictures: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Weights by name. The same pictures give the same weights with the same number of threads."""
-    x, y = _shrunk(pictures), torch.from_numpy(labels).long()
+    x, y = _to_input(pictures), torch.from_numpy(labels).long()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = PixelNet(classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = ClassNet(classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         steps = max(MIN_UPDATES, EPOCHS * len(x) // BATCH)
         optimizer = torch.optim.AdamW(network.parameters(), LR, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
         for _ in range(steps):
             rows = torch.randint(len(x), (BATCH,))
-            loss = F.cross_entropy(network(_disturbed(x[rows])), y[rows], label_smoothing=SMOOTHING)
+            loss = F.cross_entropy(network(_augmented(x[rows])), y[rows], label_smoothing=SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -57,23 +57,23 @@ def learn(pictures: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0)
     return {name: value.detach().contiguous().numpy() for name, value in network.state_dict().items()}
 
 
-def scores_of(tensors: dict[str, np.ndarray], classes: int) -> Callable[[np.ndarray], np.ndarray]:
+def load_scores(tensors: dict[str, np.ndarray], classes: int) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 (N, H, W, 3) → float32 (N, classes)."""
     with torch.device("meta"):  # no draw of initial weights
-        network = PixelNet(classes)
+        network = ClassNet(classes)
     state = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
     network.load_state_dict(state, assign=True)
     network.eval().requires_grad_(False)
 
     @torch.no_grad()
     def scores(pictures: np.ndarray) -> np.ndarray:
-        parts = [network(_shrunk(pictures[k : k + 256])).numpy() for k in range(0, len(pictures), 256)]
+        parts = [network(_to_input(pictures[k : k + 256])).numpy() for k in range(0, len(pictures), 256)]
         return np.concatenate(parts) if parts else np.zeros((0, classes), np.float32)
 
     return scores
 
 
-def _shrunk(pictures: np.ndarray) -> Tensor:
+def _to_input(pictures: np.ndarray) -> Tensor:
     """float32 (N, 3, h, w) in [-1, 1], made smaller where the mean of the sides is above SIDE_PX."""
     parts = []
     height, width = pictures.shape[1:3]
@@ -85,7 +85,7 @@ def _shrunk(pictures: np.ndarray) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, 3, *size)
 
 
-def _disturbed(x: Tensor) -> Tensor:
+def _augmented(x: Tensor) -> Tensor:
     """Contrast, colour cast, and a move by up to SHIFT_PX, the same for the batch."""
     contrast, cast = torch.empty(len(x), 1, 1, 1).uniform_(0.7, 1.3), torch.empty(len(x), 3, 1, 1).uniform_(-0.2, 0.2)
     down, across = torch.randint(-SHIFT_PX, SHIFT_PX + 1, (2,)).tolist()

@@ -69,16 +69,16 @@ def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOL
     featurizer = None if name == PIXELS else load_featurizer(name)
     train, held_out = ([opened(data) for data in sets] for opened in (open_training_rows, open_evaluation_rows))
     class_names = _class_names([*train, *held_out])
-    taught_by = class_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
-    key = key_sha256([VERSION, name, taught_by, *(packed.sha256 for packed in train)])
+    trained_by = class_net.RECIPE if featurizer is None else f"{featurizer.sha256} {REGRESSION_C} {featurizer.resizer}"
+    key = key_sha256([VERSION, name, trained_by, *(packed.sha256 for packed in train)])
     tensors = cached(
         folder / f"{key[:20]}.safetensors",
         {"sha256": key},
-        lambda: _learn(featurizer, *_whole(train), len(class_names)),
+        lambda: _fit(featurizer, *_read_all(train), len(class_names)),
         must_keep=False,
     )
     scores = _scores_of(featurizer, tensors, len(class_names))
-    pictures, labels = _whole(held_out)
+    pictures, labels = _read_all(held_out)
     found = scores(pictures)
     by_class = hits_by_class(found, labels, len(class_names))
     top1, top5 = hit_rate(found, labels, 1), hit_rate(found, labels, 5)
@@ -96,16 +96,16 @@ def _class_names(parts: Sequence[PackedRows]) -> list[str]:
     return names
 
 
-def _whole(parts: Sequence[PackedRows]) -> tuple[np.ndarray, np.ndarray]:
+def _read_all(parts: Sequence[PackedRows]) -> tuple[np.ndarray, np.ndarray]:
     pictures = np.concatenate([packed.read() for packed in parts])
     return pictures, np.concatenate([packed.labels for packed in parts])
 
 
-def _learn(
+def _fit(
     featurizer: Featurizer | None, pictures: np.ndarray, labels: np.ndarray, classes: int
 ) -> dict[str, np.ndarray]:
     if featurizer is None:
-        return class_net.learn(pictures, labels, classes)
+        return class_net.train_class_net(pictures, labels, classes)
     features = featurizer(pictures).astype(np.float64)
     mean, deviation = features.mean(0), features.std(0) + 1e-6
     model = LogisticRegression(C=REGRESSION_C, max_iter=MAX_ITERATIONS)
@@ -121,5 +121,5 @@ def _learn(
 
 def _scores_of(featurizer: Featurizer | None, tensors: dict[str, np.ndarray], classes: int) -> Scores:
     if featurizer is None:
-        return class_net.scores_of(tensors, classes)
+        return class_net.load_scores(tensors, classes)
     return lambda pictures: featurizer(pictures) @ tensors["weight"].T + tensors["bias"]

@@ -14,17 +14,17 @@ import torch
 from harness.checkpoints import sampling
 from harness.checkpoints.checkpoint import read_meta
 from harness.checkpoints.load import LoadedCheckpoint, find_checkpoint, load_checkpoint, load_sampler
-from harness.checkpoints.origin import check_set
+from harness.checkpoints.origin import check_training_set
 from harness.config.experiment import Data, Evaluate
 from harness.errors import UserError
 from harness.features import Reader, load_featurizer, load_reader
-from harness.metrics.class_evaluate import brands_to_text, evaluate_brands
+from harness.metrics.class_evaluate import classes_to_text, evaluate_classes
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
 from harness.metrics.f_beta import f_beta_scores
 from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of
 from harness.metrics.inception_score import inception_score
 from harness.metrics.precision_recall import PRDC, prdc
-from harness.metrics.real_features import RealKey, RealSide, real_side
+from harness.metrics.real_features import RealFeatures, RealKey, load_real_features
 from harness.networks.autocast import full_precision
 from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import spread_rows
@@ -56,7 +56,7 @@ def evaluate_run(
     rundir = RunDir.existing(run, root) if isinstance(run, str) else run
     config = rundir.read_config()
     loaded = load_checkpoint(find_checkpoint(rundir.checkpoints, checkpoint)).with_sample_passes(sample_passes)
-    check_set(rundir, config.data, loaded.meta)
+    check_training_set(rundir, config.data, loaded.meta)
     device = next(loaded.generator.parameters()).device
     settings = settings or config.evaluate
     try:
@@ -65,7 +65,7 @@ def evaluate_run(
         if loaded.num_classes > 1:
             folder = rundir.path / "brands"
             with full_precision():
-                evaluation["brands"] = evaluate_brands(
+                evaluation["brands"] = evaluate_classes(
                     loaded, config.data, settings, evaluator.featurizer, SEED, folder
                 )
     except torch.OutOfMemoryError as error:
@@ -94,7 +94,7 @@ class Evaluator:
                 real.sha256, real.split, self.featurizer.name, self.featurizer.sha256, self.featurizer.resizer,
                 real.count,
             )  # fmt: skip
-        self._real: RealSide | UserError | None = None
+        self._real: RealFeatures | UserError | None = None
 
     def evaluate(
         self, loaded: LoadedCheckpoint, seed: int = SEED, stopped: Callable[[], bool] = lambda: False
@@ -155,14 +155,14 @@ class Evaluator:
         size = self.settings.batch_size
         z, y = sampler.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
         for start in range(0, count, size):
-            _leave_if(stopped)
+            _check_stopped(stopped)
             part = slice(start, start + size)
             yield self.featurizer(sampler.draw(z[part], None if y is None else y[part], batch_size=size), size)
 
-    def _read_real(self, stopped: Callable[[], bool]) -> RealSide | UserError:
+    def _read_real(self, stopped: Callable[[], bool]) -> RealFeatures | UserError:
         """The real pictures' features, or why nothing can be compared with them (too few, say)."""
         try:
-            return real_side(self.key, lambda: self._read_features(stopped))
+            return load_real_features(self.key, lambda: self._read_features(stopped))
         except UserError as error:
             return error
 
@@ -171,7 +171,7 @@ class Evaluator:
         parts = []
         with self._open_real() as real:
             for start in range(0, real.count, self.settings.batch_size):
-                _leave_if(stopped)
+                _check_stopped(stopped)
                 rows = np.arange(start, min(start + self.settings.batch_size, real.count))
                 parts.append(self.featurizer(real.read(rows), self.settings.batch_size))
         return np.concatenate(parts)
@@ -183,13 +183,13 @@ class Evaluator:
         left_out: dict[str, str] = {}
 
         def attempt(names: list[str], compute: Callable[[], Iterable[float]]) -> None:
-            _leave_if(stopped)
+            _check_stopped(stopped)
             try:
                 figures.update(zip(names, compute(), strict=True))
             except UserError as error:
                 left_out.update(dict.fromkeys(names, str(error)))
 
-        def real() -> RealSide:
+        def real() -> RealFeatures:
             if isinstance(self._real, UserError):
                 raise self._real
             assert self._real is not None
@@ -204,7 +204,7 @@ class Evaluator:
         return figures, left_out
 
 
-def _leave_if(stopped: Callable[[], bool]) -> None:
+def _check_stopped(stopped: Callable[[], bool]) -> None:
     if stopped():
         raise EvaluationStopped
 
@@ -221,23 +221,23 @@ def evaluation_to_text(evaluation: dict[str, Any]) -> str:
         *(f"  {name:<{width}}  left out: {reason}" for name, reason in left_out.items()),
     ]
     lines += [text for text in (evaluation["remark"], evaluation.get("measured_on")) if text]
-    return "\n".join([*lines, brands_to_text(evaluation["brands"])] if "brands" in evaluation else lines)
+    return "\n".join([*lines, classes_to_text(evaluation["brands"])] if "brands" in evaluation else lines)
 
 
 # ---- what the factor reader says --------------------------------------------------------------------------------
 
 
-def read_run(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs")) -> dict[str, Any]:
+def evaluate_with_reader(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs")) -> dict[str, Any]:
     """Figures of `count` samples of the run's newest checkpoint, beside those of real pictures it never saw (or, where
     there are none, of a sample of its training pictures)."""
     rundir, reader = RunDir.existing(name, root), load_reader()
     folder = find_checkpoint(rundir.checkpoints)
     config = rundir.read_config()
-    check_set(rundir, config.data, read_meta(folder))
+    check_training_set(rundir, config.data, read_meta(folder))
     with open_evaluation_rows(config.data) as packed:
-        held_out, note = _read_some(packed, count), packed.note
+        held_out, note = _read_spread(packed, count), packed.note
     with open_training_rows(config.data) as packed:
-        train = _read_some(packed, count)
+        train = _read_spread(packed, count)
     samples = sample_with_labels(folder, count, seed)[0]
     figures = {
         "run": name,
@@ -279,6 +279,6 @@ def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | Non
     return figures
 
 
-def _read_some(packed: PackedRows, count: int) -> np.ndarray:
+def _read_spread(packed: PackedRows, count: int) -> np.ndarray:
     """Up to `count` of these pictures, evenly spread over them: uint8 (N, H, W, 3)."""
     return packed.read(spread_rows(packed.count, count))

@@ -51,10 +51,10 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     if a.mean.shape != b.mean.shape:
         raise UserError(f"features: found {len(a.mean)} and {len(b.mean)} dimensions, allowed one d; use one extractor")
     gap = a.mean - b.mean
-    return float(max(gap @ gap + np.trace(a.cov) + np.trace(b.cov) - 2 * root_trace(a, b), 0.0))
+    return float(max(gap @ gap + np.trace(a.cov) + np.trace(b.cov) - 2 * trace_of_root(a, b), 0.0))
 
 
-def root_trace(a: Statistics, b: Statistics) -> float:
+def trace_of_root(a: Statistics, b: Statistics) -> float:
     """tr((C_a C_b)^1/2), from symmetric matrices alone, so that nothing can turn complex.
 
     With C = R^T R the eigenvalues of C_a C_b are those of R_a C_b R_a^T, and the squares of the singular values of

@@ -36,14 +36,14 @@ class RealKey:
 
 
 @dataclass(frozen=True)
-class RealSide:
+class RealFeatures:
     """`features` float32 (N, d); `statistics` with their root."""
 
     features: np.ndarray
     statistics: Statistics
 
 
-def real_side(key: RealKey, read_features: Callable[[], np.ndarray], folder: Path = FOLDER) -> RealSide:
+def load_real_features(key: RealKey, read_features: Callable[[], np.ndarray], folder: Path = FOLDER) -> RealFeatures:
     """What is kept under this key; made, and kept, where there is nothing, something else or damage."""
     made_from = {"version": VERSION, **asdict(key)}
     path = folder / f"{key_sha256(made_from)[:20]}.safetensors"
@@ -59,4 +59,4 @@ def real_side(key: RealKey, read_features: Callable[[], np.ndarray], folder: Pat
 
     kept = cached(path, made_from, make, must_keep=False)
     features = kept["features"]
-    return RealSide(features, Statistics(kept["mean"], kept["cov"], len(features), kept["root"]))
+    return RealFeatures(features, Statistics(kept["mean"], kept["cov"], len(features), kept["root"]))

@@ -18,7 +18,7 @@ from harness.checkpoints.checkpoint import (
     purge_checkpoints,
     read_best,
     read_meta,
-    set_aside,
+    rename_damaged,
 )
 from harness.checkpoints.load import load_checkpoint
 from harness.config.experiment import Config
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.metrics.evaluate import Evaluator
 
 # Figures of two evaluations compare when these are equal.
-KEY = (
+COMPARED_KEYS = (
     "extractor", "extractor_sha256", "resizer", "set", "split", "data_sha256", "real_count", "count", "batch_size",
     "seed", "sample_passes", "batch_statistics",
 )  # fmt: skip
@@ -93,10 +93,10 @@ class Evaluations:
             record["history"] = history
             self._write()
         if record["last"]["step"] <= self.run.step:
-            _note(self.rundir, record["last"])  # killed between the two files
-        self._set_damaged_aside()
+            _write_metrics_once(self.rundir, record["last"])  # killed between the two files
+        self._rename_damaged_best()
 
-    def _set_damaged_aside(self) -> None:
+    def _rename_damaged_best(self) -> None:
         while (best := best_checkpoint(self.rundir.checkpoints)) is not None:
             try:
                 read_meta(best)
@@ -107,7 +107,7 @@ class Evaluations:
                 text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
                 self.rundir.log(text)
                 self.life.log(text)
-                set_aside(best)
+                rename_damaged(best)
 
     def _evaluate(self) -> None:
         from harness.metrics.evaluate import EvaluationStopped
@@ -129,24 +129,24 @@ class Evaluations:
                 f"{max(2, self.settings.batch_size // 2)}, or --set evaluate.every_steps=0 for none while training"
             ) from error
         evaluation = json.loads(to_json({"run": self.rundir.path.name, **figures}))
-        self._keep(evaluation, name)
+        self._record(evaluation, name)
         purge_checkpoints(self.rundir.checkpoints, self.run.config.train.keep_last)
-        self.life.log(self._told(evaluation, name))
+        self.life.log(self._message(evaluation, name))
 
-    def _keep(self, evaluation: dict[str, Any], name: str) -> None:
+    def _record(self, evaluation: dict[str, Any], name: str) -> None:
         """In best.json, then in metrics.jsonl and metrics.json. Figures of another kind start the history anew."""
-        key = {"figure": name, **{part: evaluation[part] for part in KEY}}
+        key = {"figure": name, **{part: evaluation[part] for part in COMPARED_KEYS}}
         before = {"sample_passes": 0, **self.record.get("key", {})}  # earlier versions kept none
         history = self.record["history"] if before == key else []
         history = [*history, [evaluation["step"], evaluation["figures"].get(name)]]
         self.record = {"figure": name, "key": key, "history": history, "last": evaluation}
         self._write()
-        _note(self.rundir, evaluation)
+        _write_metrics_once(self.rundir, evaluation)
 
     def _write(self) -> None:
         atomic_write(self.rundir.checkpoints / BEST_FILE, to_json(self.record, indent=1) + "\n")
 
-    def _told(self, evaluation: dict[str, Any], name: str) -> str:
+    def _message(self, evaluation: dict[str, Any], name: str) -> str:
         best = best_checkpoint(self.rundir.checkpoints)
         figures = ", ".join(f"{figure} {value:.4f}" for figure, value in evaluation["figures"].items())
         reason = evaluation["left_out"].get(name)
@@ -154,7 +154,7 @@ class Evaluations:
         return f"step {evaluation['step']} evaluated: {figures}{missing}; best: {best.name if best else 'none yet'}"
 
 
-def _note(rundir: RunDir, evaluation: dict[str, Any]) -> None:
+def _write_metrics_once(rundir: RunDir, evaluation: dict[str, Any]) -> None:
     """The evaluation in metrics.jsonl and metrics.json, unless it is there."""
     rows = [row["evaluate"] for row in read_json_lines(rundir.metrics_history_path) if row and "evaluate" in row]
     if evaluation not in rows:

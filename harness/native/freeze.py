@@ -28,7 +28,7 @@ def freeze_discriminator(d: Discriminator, n: int) -> None:
     d.blocks[:n].requires_grad_(False)
 
 
-def freeze_latents(encoder: Encoder) -> None:
+def freeze_whitening(encoder: Encoder) -> None:
     """Keep the whitening of the base run, so that one latent draws the same car in both styles."""
     if encoder.whitening is not None:
         encoder.whitening.frozen = True

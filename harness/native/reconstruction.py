@@ -59,15 +59,15 @@ def reconstruction_step(run: Training) -> dict[str, Tensor]:
     """
     rec, optim, settings = run.reconstruction, run.config.optim, run.config.reconstruction
     assert rec is not None
-    joined = run.step >= settings.warmup_steps and run.step % settings.adversarial_every_steps == 0
+    adversarial = run.step >= settings.warmup_steps and run.step % settings.adversarial_every_steps == 0
     set_rates(run, [run.g_optimizer, rec.e_optimizer, run.d_optimizer, rec.h_optimizer])
     updates = [(run.g_optimizer, "g_loss"), (rec.e_optimizer, "g_loss")]
-    updates += [(run.d_optimizer, "d_loss"), (rec.h_optimizer, "d_loss")] if joined else []
+    updates += [(run.d_optimizer, "d_loss"), (rec.h_optimizer, "d_loss")] if adversarial else []
     for optimizer, _ in updates:
         optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for micro in range(optim.acml_steps):
-        parts = _batch(run, rec, run.step * optim.acml_steps + micro, joined)
+        parts = _batch(run, rec, run.step * optim.acml_steps + micro, adversarial)
         sums = {name: sums.get(name, 0) + part / optim.acml_steps for name, part in parts.items()}
     for optimizer, loss in updates:
         apply_update(run, optimizer, sums[loss])
@@ -80,22 +80,22 @@ def reconstruction_step(run: Training) -> dict[str, Tensor]:
     return sums
 
 
-def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict[str, Tensor]:
+def _batch(run: Training, rec: Reconstruction, index: int, adversarial: bool) -> dict[str, Tensor]:
     """Adds the gradients of one batch to all networks. Returns its detached losses."""
     settings, share_of_step = run.config.reconstruction, 1 / run.config.optim.acml_steps
     real, real_y = run.source.batch(index)
     real_y, count = real_y if run.num_classes else None, len(real)
     assert rec.encoder.whitening is not None
     with run.hardware.autocast():
-        correlated, class_logits = rec.encoder.correlated(real)
-    z = rec.encoder.whitening(correlated)
-    parts = {"correlation": _decorrelation(rec, correlated, run.world)}
+        unwhitened, class_logits = rec.encoder.unwhitened(real)
+    z = rec.encoder.whitening(unwhitened)
+    parts = {"correlation": _decorrelation(rec, unwhitened, run.world)}
     side_loss = settings.decorrelation_lambda * parts["correlation"]
     if class_logits is not None and real_y is not None:
         parts["e_class"] = F.cross_entropy(class_logits, real_y)
         side_loss = side_loss + settings.class_lambda * parts["e_class"]
     y = real_y
-    if joined:
+    if adversarial:
         optim = run.config.optim
         drawn, drawn_y = run.streams.latents(
             "g.latents", index, optim.batch_size, run.config.model.z_dim, run.num_classes
@@ -114,11 +114,11 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
     parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda, settings.colour_weight)
     parts["features"] = feature_loss([part[:count] for part in maps], real_maps)
     parts["g_loss"] = settings.pixel_lambda * parts["pixel"] + settings.features_lambda * parts["features"]
-    (gradient,) = torch.autograd.grad(parts["g_loss"], seen, retain_graph=joined)
-    if joined:
-        parts |= _game(run, rec, index, real_shifted, real_y, real_maps, seen_shifted, y, maps)
+    (gradient,) = torch.autograd.grad(parts["g_loss"], seen, retain_graph=adversarial)
+    if adversarial:
+        parts |= _discriminator_losses(run, rec, index, real_shifted, real_y, real_maps, seen_shifted, y, maps)
         (gradient_of_game,) = torch.autograd.grad(parts["adversarial"], seen)
-        rec.share = _steered(rec.share, run.world.mean(parts["d_loss"].detach()), settings.adversarial_share)
+        rec.share = _adjusted_share(rec.share, run.world.mean(parts["d_loss"].detach()), settings.adversarial_share)
         parts["share"] = rec.share
         redrawing = run.world.mean(gradient[:count].square().sum()).sqrt()
         game = run.world.mean(gradient_of_game[:count].square().sum()).sqrt()
@@ -129,7 +129,7 @@ def _batch(run: Training, rec: Reconstruction, index: int, joined: bool) -> dict
     return {name: part.detach() for name, part in parts.items()}
 
 
-def _game(
+def _discriminator_losses(
     run: Training, rec: Reconstruction, index: int, real: Tensor, real_y: Tensor | None, real_maps: list[Tensor],
     seen: Tensor, y: Tensor | None, maps: list[Tensor],
 ) -> dict[str, Tensor]:  # fmt: skip
@@ -152,7 +152,7 @@ def _game(
     return parts
 
 
-def _steered(share: Tensor, hinge: Tensor, max_share: float) -> Tensor:
+def _adjusted_share(share: Tensor, hinge: Tensor, max_share: float) -> Tensor:
     return (share * torch.exp(SHARE_RATE * (HINGE_TARGET - hinge))).clamp(MIN_SHARE, max_share)
 
 

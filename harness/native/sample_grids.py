@@ -21,7 +21,7 @@ from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
 
-REDRAWN = 16  # training pictures beside their redrawings
+RECONSTRUCTIONS = 16  # training pictures beside their redrawings
 
 
 class Sampled(Protocol):
@@ -49,9 +49,11 @@ def save_samples(run: Sampled, generator: Generator, rundir: RunDir, encoder: En
 
 
 @torch.no_grad()
-def save_redrawn(run: Sampled, encoder: Encoder, generator: Generator, packed: PackedSet, rundir: RunDir) -> None:
+def save_reconstructions(
+    run: Sampled, encoder: Encoder, generator: Generator, packed: PackedSet, rundir: RunDir
+) -> None:
     """`redrawn-step-….png`: strips of training pictures, and below each strip the same pictures redrawn in one pass."""
-    count = min(REDRAWN, packed.count)
+    count = min(RECONSTRUCTIONS, packed.count)
     pictures = packed.read(np.linspace(0, packed.count - 1, count).astype(np.int64))
     device = next(encoder.parameters()).device
     z, logits = copy.deepcopy(encoder).eval()(pictures_to_tensor(torch.from_numpy(pictures).to(device)))

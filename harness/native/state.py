@@ -50,7 +50,7 @@ def open_training_set(config: Config) -> PackedSet:
     return packed
 
 
-def log_empty_classes(config: Config, packed: PackedSet) -> None:
+def warn_of_empty_classes(config: Config, packed: PackedSet) -> None:
     """One line where a set, packed by an earlier version or elsewhere, has classes without a training picture."""
     empty = sorted(set(range(len(packed.class_names))) - set(packed.labels.tolist()))
     if config.model.conditional and empty:
@@ -66,15 +66,16 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
     if world.size > 1:
         synchronise_batch_norm(generator)
         synchronise_batch_norm(discriminator)  # it has some where it has no spectral norm
-    ema = averaged(generator, config)
+    ema = make_ema(generator, config)
 
     loss = config.loss
     lecam = make_lecam(loss) if loss.apply_lecam else None
     order = PictureOrder(config.seed, packed.count, optim.batch_size)
     source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, local_slice)
     run = Training(
-        config, hardware, world, generator, discriminator, ema, _redrawing_optimizer(generator, optim.g_lr, config),
-        _adam(discriminator, optim.d_lr, config), lecam, source, RandomStreams(config.seed, device, local_slice),
+        config, hardware, world, generator, discriminator, ema,
+        _reconstruction_optimizer(generator, optim.g_lr, config), _adam(discriminator, optim.d_lr, config), lecam,
+        source, RandomStreams(config.seed, device, local_slice),
         num_classes, nonfinite=torch.zeros((), device=device), nonfinite_steps=torch.zeros((), device=device),
     )  # fmt: skip
     if config.reconstruction.apply:
@@ -88,7 +89,7 @@ def _adam(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimize
     return torch.optim.Adam(network.parameters(), lr, **_adam_settings(config))
 
 
-def _redrawing_optimizer(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimizer:
+def _reconstruction_optimizer(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimizer:
     """Of generator and encoder: Muon where they learn together and the config says so."""
     muon_lr = config.reconstruction.muon_lr if config.reconstruction.apply else None
     if muon_lr is None:
@@ -101,7 +102,7 @@ def _adam_settings(config: Config) -> dict[str, Any]:
     return {"betas": (optim.beta1, optim.beta2), "eps": optim.eps, "fused": config.train.applied.fused_adam}
 
 
-def averaged(network: N, config: Config) -> N | None:
+def make_ema(network: N, config: Config) -> N | None:
     """The start of its moving average; None where there is none."""
     return copy.deepcopy(network).requires_grad_(False) if config.model.apply_g_ema else None
 
@@ -112,10 +113,10 @@ def _build_reconstruction(run: Training) -> Reconstruction:
     encoder, heads = build_encoder_and_heads(config, run.num_classes, maps.channels, device)
     if run.world.size > 1:
         synchronise_batch_norm(encoder)
-    e_optimizer = _redrawing_optimizer(encoder, config.reconstruction.e_lr, config)
+    e_optimizer = _reconstruction_optimizer(encoder, config.reconstruction.e_lr, config)
     h_optimizer = _adam(heads, config.optim.d_lr, config)
     share, correlation = torch.tensor(SHARE_START, device=device), torch.eye(config.model.z_dim, device=device)
-    ema = averaged(encoder, config)
+    ema = make_ema(encoder, config)
     return Reconstruction(encoder, ema, heads, maps, e_optimizer, h_optimizer, share, correlation)
 
 
@@ -222,7 +223,7 @@ def load_training(run: Training, folder: Path) -> None:
         pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)
         groups = [{**now, "params": stored["params"]} for now, stored in pairs]
         optimizer.load_state_dict({**state[name], "param_groups": groups})
-        _lay_moments_out(optimizer)
+        _match_memory_layout(optimizer)
     if (rec := run.reconstruction) is not None:
         kept = {name: value.to(run.hardware.device) for name, value in state["reconstruction"].items()}
         rec.share, rec.correlation = kept["share"], kept["correlation"]
@@ -234,7 +235,7 @@ def load_training(run: Training, folder: Path) -> None:
         )
 
 
-def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:
+def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
     """Each moment in its parameter's memory layout: a fused Adam pairs them by address, whatever their strides say."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -244,7 +245,7 @@ def _lay_moments_out(optimizer: torch.optim.Optimizer) -> None:
                     state[name] = torch.empty_like(parameter).copy_(moment)
 
 
-def read_origin(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:
+def origin_facts(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:
     """The facts kept with each checkpoint of a run: its set, and what it was fine-tuned from.
 
     Args:

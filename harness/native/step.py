@@ -19,7 +19,7 @@ from harness.native.diffaug import apply_diffaug, draw_diffaug, slice_draws
 from harness.native.freeze import set_trainable
 from harness.native.losses import LeCam, d_loss, g_loss, gradient_penalty, mismatch_loss, r1_penalty, similarity_loss
 from harness.networks.base import Discriminator, DiscriminatorOutput, Generator
-from harness.networks.progressive_latents import active_size, open_columns
+from harness.networks.progressive_latents import active_size, init_new_columns
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World, average_gradients
 from harness.runtime.precision import MAX_PICTURES, Pass
@@ -99,7 +99,7 @@ def train_step(run: Training) -> dict[str, Tensor]:
     optim, z_dim = run.config.optim, run.config.model.z_dim
     before, now = (active_size(optim, z_dim, step) for step in (max(0, run.step - 1), run.step))
     if now > before:
-        open_columns(run.generator, run.g_optimizer, before, now)
+        init_new_columns(run.generator, run.g_optimizer, before, now)
     set_rates(run, [run.g_optimizer, run.d_optimizer])
     updates = [d_update(run, update) for update in range(run.config.optim.d_updates_per_step)]
     values = {name: torch.stack([values[name] for values in updates]).mean() for name in updates[0]}

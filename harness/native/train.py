@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from harness.checkpoints.checkpoint import (
-    lacking_room,
+    disk_space_warning,
     list_checkpoints,
     newest_checkpoint,
+    newest_for_resume,
     read_meta,
     state_bytes,
-    take_newest,
 )
 from harness.checkpoints.load import find_checkpoint
-from harness.checkpoints.origin import check_descent
+from harness.checkpoints.origin import check_finetuned_from
 from harness.checkpoints.pretrained import BASE, open_pretrained, pretrained_facts
 from harness.config.experiment import (
     Config,
@@ -34,19 +34,19 @@ from harness.config.experiment import (
 from harness.errors import EXIT_USER_ERROR, UserError
 from harness.messages import log
 from harness.native.evaluate_while_training import Evaluations
-from harness.native.freeze import freeze_discriminator, freeze_latents
+from harness.native.freeze import freeze_discriminator, freeze_whitening
 from harness.native.reconstruction import reconstruction_step
-from harness.native.sample_grids import save_reals, save_redrawn, save_samples
+from harness.native.sample_grids import save_reals, save_reconstructions, save_samples
 from harness.native.state import (
     build_training,
     load_networks,
     load_training,
-    log_empty_classes,
     networks_of,
     open_training_set,
     optimizers_of,
-    read_origin,
+    origin_facts,
     save_training,
+    warn_of_empty_classes,
 )
 from harness.native.step import Training, train_step, trial_pass
 from harness.networks.arch import ArchSpec
@@ -92,9 +92,9 @@ def train_run(
 
         def open_first() -> None:
             with open_training_set(config) as found:
-                log_empty_classes(config, found)
+                warn_of_empty_classes(config, found)
                 life.open(epochs_to_steps(config, found.count), allow_config_change)
-            _refuse_loss(rundir, take_newest(rundir.checkpoints, life.log))
+            _check_not_lost(rundir, newest_for_resume(rundir.checkpoints, life.log))
 
         world.on_rank0(open_first)
         packed = life.held.enter_context(open_training_set(config))
@@ -104,7 +104,7 @@ def train_run(
         if freeze:
             freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
             if run.reconstruction is not None:
-                freeze_latents(run.reconstruction.encoder)
+                freeze_whitening(run.reconstruction.encoder)
         if run.step == 0:
             run.hardware = faster_format(hardware, config.train, partial(trial_pass, run), world)
         life.aim(run.config.optim.total_steps, limit_steps)
@@ -120,13 +120,13 @@ def finetune_run(
     Args:
         checkpoint: name of a folder under the source run's checkpoints/, or `best`; None = the newest.
     """
-    tuned, source = finetune_config(config), find_source(config, checkpoint)
+    tuned, source = finetune_config(config), find_finetune_source(config, checkpoint)
     return train_run(
         tuned, limit_steps=limit_steps, allow_config_change=allow_config_change, freeze=True, source=source
     )
 
 
-def find_source(config: Config, checkpoint: str | None) -> Path | None:
+def find_finetune_source(config: Config, checkpoint: str | None) -> Path | None:
     """The checkpoint that fine-tuning starts from, checked to fit this config's networks.
 
     None where the fine-tuning has begun and none is named: then the source is not needed any more.
@@ -135,7 +135,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
     run, tuned = Path("runs") / base_name(config), RunDir(Path("runs") / finetune_config(config).name)
     if not checkpoint and list_checkpoints(tuned.checkpoints):
         if (begun := newest_checkpoint(tuned.checkpoints, lambda text: None)) and run.is_dir():
-            check_descent(RunDir(run), tuned, read_meta(begun))
+            check_finetuned_from(RunDir(run), tuned, read_meta(begun))
         return None
     checkpoints = run / "checkpoints"
     folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, log)
@@ -145,7 +145,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
         stored = config_to_dict(check_kept_config(read_meta(folder)["config"], str(folder)))
     except ValueError as error:
         raise UserError(f"{folder}: cannot be fine-tuned: {error}") from error
-    if differences := config_differences(_shape_of(stored), _shape_of(config_to_dict(config))):
+    if differences := config_differences(_shape_keys(stored), _shape_keys(config_to_dict(config))):
         lines = [f"  {key}: the run has {old!r}, this config {new!r}" for key, old, new in differences]
         raise UserError("\n".join([f"{folder}: a run of another shape cannot be fine-tuned with this config", *lines]))
     return folder
@@ -154,7 +154,7 @@ def find_source(config: Config, checkpoint: str | None) -> Path | None:
 def pretrained_source(config: Config) -> Path:
     """The ready-made model's checkpoint, to train from, opened and checked to fit this config's networks."""
     made = pretrained_facts()["runs"][BASE]["config"]
-    if differences := config_differences(_shape_of(complete_config(made)), _shape_of(config_to_dict(config))):
+    if differences := config_differences(_shape_keys(complete_config(made)), _shape_keys(config_to_dict(config))):
         told = ", ".join(f"{key}: {new!r} (the model has {old!r})" for key, old, new in differences)
         raise UserError(
             f"PRETRAINED: found {told}, allowed pictures of the ready-made model's size and its networks; try "
@@ -163,12 +163,12 @@ def pretrained_source(config: Config) -> Path:
     return open_pretrained()
 
 
-def _shape_of(config: dict[str, Any]) -> dict[str, Any]:
+def _shape_keys(config: dict[str, Any]) -> dict[str, Any]:
     model = {key: config["model"][key] for key in SHAPE_KEYS if key in config["model"]}
     return {"data": {"img_size": config["data"]["img_size"]}, "model": model}
 
 
-def _refuse_loss(rundir: RunDir, newest: Path | None) -> None:
+def _check_not_lost(rundir: RunDir, newest: Path | None) -> None:
     """UserError where a run ended saved, and no checkpoint is there: beginning anew would drop its statistics too."""
     status = rundir.read_status() or {}
     step = status.get("step")
@@ -182,7 +182,7 @@ def _refuse_loss(rundir: RunDir, newest: Path | None) -> None:
 def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | None) -> dict[str, Any]:
     """Loads the newest checkpoint, or the fine-tuning source's weights. Returns the facts kept with each checkpoint."""
     newest = newest_checkpoint(rundir.checkpoints, lambda text: None)  # the first process has told of damaged ones
-    facts = read_origin(rundir, packed, newest, source)
+    facts = origin_facts(rundir, packed, newest, source)
     if newest is not None:
         load_training(run, newest)
     elif source is not None:
@@ -190,7 +190,7 @@ def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | No
     return facts
 
 
-def out_of_memory_text(config: Config, hardware: Hardware) -> str:
+def out_of_memory_message(config: Config, hardware: Hardware) -> str:
     optim = config.optim
     return (
         f"out of memory on {hardware.text} with batch {optim.batch_size}; try --set optim.batch_size="
@@ -206,12 +206,12 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     if run.step >= life.target:
         evaluations.evaluate_if_due()
         return life.leave(run.step)
-    life.begin(run, out_of_memory_text(run.config, run.hardware))
-    reporter = _begin(run, life, packed, facts) if first else None
+    life.begin(run, out_of_memory_message(run.config, run.hardware))
+    reporter = _start_report(run, life, packed, facts) if first else None
     evaluations.evaluate_if_due()  # killed before this step was evaluated
-    one_step = train_step if run.reconstruction is None else reconstruction_step
+    step_function = train_step if run.reconstruction is None else reconstruction_step
     while run.step < life.target:
-        values = one_step(run)
+        values = step_function(run)
 
         # Caught before the update on the device; here a person is told. Reading a CUDA scalar waits, so not every step.
         if run.hardware.device.type == "cpu" or run.step % train.log_every_steps == 0:
@@ -226,7 +226,7 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
             generator, encoder = _averaged_networks(run)
             save_samples(run, generator, life.rundir, encoder)
             if encoder is not None:
-                save_redrawn(run, encoder, generator, packed, life.rundir)
+                save_reconstructions(run, encoder, generator, packed, life.rundir)
         if at_end or stop or evaluations.due() or run.step % train.save_every_steps == 0:
             _check_finite(run, values)
             save_training(run, life.rundir.checkpoints, facts)
@@ -243,7 +243,7 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     life.end(f" after {run.step - began_at_step} steps")
 
 
-def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> Reporter:
+def _start_report(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> Reporter:
     """What the first process does before the first step."""
     train, optim = run.config.train.applied, run.config.optim
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
@@ -260,7 +260,7 @@ def _begin(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     life.log(f"parameters: {', '.join(counts)}")
     size_bytes = state_bytes(networks_of(run).values(), optimizers_of(run).values())
     kept = train.keep_last + bool(run.config.evaluate.every_steps)
-    if lacking := lacking_room(life.rundir.checkpoints, size_bytes, kept):
+    if lacking := disk_space_warning(life.rundir.checkpoints, size_bytes, kept):
         life.log(lacking)
     if run.step == 0:
         save_reals(life.rundir, packed, train.sample_count)

@@ -1,6 +1,6 @@
-"""What decides the two networks: sizes, conditioning, activations.
+"""The architecture of generator and discriminator: sizes, conditioning, activations.
 
-Pictures are H x W = base * 2^k with a base height of 4 to 7.
+Pictures are H x W = base * 2^k with a base height of 4 to 7. `harness/config/checks.py` refuses other values.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class ArchSpec:
-    """Everything that decides the two networks.
+    """All that the two networks depend on.
 
-    `num_classes` 0 = unconditional. Self-attention stands after block `attn_*_loc` (1 = the first). `g_act_fn` and
-    `d_act_fn` are for the conv backbone; the ResNet has ReLU. `commute_1x1` computes the 1x1 shortcut convolutions at
-    the smaller size, and `fuse_resampling` the 3x3 ones beside a doubling or halving too (`resample.py`): fewer
+    `num_classes` 0 = unconditional. Self-attention follows block `attn_*_loc` (1 = the first). `g_act_fn` and
+    `d_act_fn` apply to the conv backbone; the ResNet uses ReLU. `commute_1x1` computes the 1x1 shortcut convolutions at
+    the smaller size, `fuse_resampling` also the 3x3 ones next to a doubling or halving (`resample.py`): fewer
     operations for the same function, up to rounding.
     """
 
@@ -53,7 +53,8 @@ class ArchSpec:
     fuse_resampling: bool = True
 
     def __post_init__(self) -> None:
-        check_size(self.img_height, self.img_width)
+        count, size = doublings(self.img_height), (self.img_height, self.img_width)
+        assert count in DOUBLINGS and min(size) > 0 and not any(side % 2**count for side in size), size
         assert self.backbone in ("resnet", "conv", "subpixel")
         assert self.g_cond_mtd in (None, "cBN", "concat") and self.d_cond_mtd in (None, "PD", "concat", "acgan")
         if (self.g_cond_mtd or self.d_cond_mtd) and self.num_classes < 1:
@@ -61,30 +62,8 @@ class ArchSpec:
                 "model.g_cond_mtd, model.d_cond_mtd: found a conditional model and a set without classes, "
                 "allowed null, or a set with classes; try model.g_cond_mtd=null model.d_cond_mtd=null"
             )
-        if self.apply_attn:
-            for key, value, blocks in (
-                ("attn_g_loc", self.attn_g_loc, attention_places(self.backbone, self.img_height)[0]),
-                ("attn_d_loc", self.attn_d_loc, attention_places(self.backbone, self.img_height)[1]),
-            ):
-                if not 1 <= value <= blocks:
-                    raise UserError(f"model.{key}: found {value}, allowed 1 to {blocks}, try model.{key}=1")
 
 
 def doublings(height: int) -> int:
-    """How often the base is doubled to reach `height`; the base height is then 4 to 7."""
+    """Doublings from a base height of 4 to 7 to `height`."""
     return (height // 4).bit_length() - 1
-
-
-def check_size(height: int, width: int) -> None:
-    count = doublings(height)
-    if count not in DOUBLINGS or height % 2**count or width % 2**count or width < 1:
-        raise UserError(
-            f"data.img_size: found {height}x{width}, allowed a height of 4 to 7 times 2^k with k from 3 to 7 and a "
-            f"width that is a multiple of 2^k (32, 64, 96, 128, 256, [128, 224]), try data.img_size=64"
-        )
-
-
-def attention_places(backbone: str, height: int) -> tuple[int, int]:
-    """After how many blocks of G and of D attention may stand: all, but conv's last block of G, which makes pixels."""
-    count = doublings(height)
-    return (count, count + 1) if backbone == "resnet" else (count - 1, count)

@@ -64,7 +64,7 @@ class Generator(nn.Module):
         if self.spec.apply_attn and len(self.blocks) == self.spec.attn_g_loc:
             self.blocks.append(nn.ModuleList([SelfAttention(channels, sn=self.spec.apply_g_sn)]))
 
-    def grow(self, z: Tensor, y: Tensor | None) -> Tensor:
+    def run_blocks(self, z: Tensor, y: Tensor | None) -> Tensor:
         """(B, z_dim), labels -> the last block's map: linear layer, base map (C, h, w), blocks."""
         assert y is not None or self.spec.g_cond_mtd is None, "a conditional generator needs labels"
         if self.spec.g_cond_mtd == "concat" and y is not None:

@@ -13,7 +13,7 @@ from harness.networks.conv import ConvDiscriminator, ConvGenerator
 from harness.networks.encoder import Encoder
 from harness.networks.feature_heads import FeatureHeads
 from harness.networks.layers import round_as_studiogan
-from harness.networks.progressive_latents import active_size, close_columns
+from harness.networks.progressive_latents import active_size, zero_unused_columns
 from harness.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from harness.networks.resnet18 import ResNet18
 from harness.networks.subpixel import SubpixelDiscriminator, SubpixelGenerator, pixel_factor
@@ -41,14 +41,14 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
     with one_thread(), torch.random.fork_rng(devices=[]):  # the last bits of an orthogonal matrix depend on the threads
         torch.manual_seed(seed_for(config.seed, "weights"))
         generator, discriminator = spec_to_networks(spec)
-    close_columns(generator, active_size(config.optim, spec.z_dim, step=0))
+    zero_unused_columns(generator, active_size(config.optim, spec.z_dim, step=0))
     for network in (generator, discriminator):
         if config.train.as_studiogan:
             round_as_studiogan(network)
-    return place(generator, config, device).train(), place(discriminator, config, device).train()
+    return to_device(generator, config, device).train(), to_device(discriminator, config, device).train()
 
 
-def place(network: N, config: Config, device: torch.device) -> N:
+def to_device(network: N, config: Config, device: torch.device) -> N:
     """On the device, in the memory layout that the config asks for."""
     layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
     return network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -60,12 +60,12 @@ def build_encoder_and_heads(
     """Freshly initialised: a function of config.seed alone, whatever the number of threads."""
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, "reconstruction.weights"))
-        encoder = empty_encoder(config, num_classes)
+        encoder = make_encoder(config, num_classes)
         heads = FeatureHeads(map_channels)
-    return place(encoder, config, device).train(), place(heads, config, device).train()
+    return to_device(encoder, config, device).train(), to_device(heads, config, device).train()
 
 
-def empty_encoder(config: Config, num_classes: int) -> Encoder:
+def make_encoder(config: Config, num_classes: int) -> Encoder:
     """The encoder that learns together with the networks, with weights of no meaning."""
     height, width = config.data.img_size
     trunk = ResNet18(f"unshuffle{pixel_factor(height)}", config.reconstruction.encoder_width)

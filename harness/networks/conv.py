@@ -13,13 +13,13 @@ from harness.networks.autocast import to_full_precision, without_autocast
 from harness.networks.base import Discriminator, Generator, batch_norm
 from harness.networks.layers import SNConv2d, SNConvTranspose2d, init_weights
 
-MOST = 8  # channels are at most so many times conv_dim
+MAX_WIDTH = 8  # channels are at most so many times conv_dim
 FEATURES = 4  # D's features, as a multiple of d_conv_dim
 
 
 def block_channels(height: int, conv_dim: int) -> list[int]:
     """Channels of D's maps from the largest to the smallest; G's are the same the other way round."""
-    return [conv_dim * min(MOST, 2 ** max(0, block - 1)) for block in range(doublings(height))]
+    return [conv_dim * min(MAX_WIDTH, 2 ** max(0, block - 1)) for block in range(doublings(height))]
 
 
 class ConvGeneratorBlock(nn.Module):
@@ -46,7 +46,7 @@ class ConvGenerator(Generator):
         init_weights(self, spec.g_init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return torch.tanh(to_full_precision(self.grow(z, y)))
+        return torch.tanh(to_full_precision(self.run_blocks(z, y)))
 
 
 class ConvDiscriminatorBlock(nn.Module):

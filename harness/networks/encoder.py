@@ -72,22 +72,22 @@ class Encoder(nn.Module):
         self.to_class = nn.Linear(features, self.num_classes) if self.num_classes else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        z, class_logits = self.correlated(x)
+        z, class_logits = self.unwhitened(x)
         return z if self.whitening is None else self.whitening(z), class_logits
 
-    def correlated(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def unwhitened(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `forward`, without whitening."""
         assert x.shape[1:] == (3, self.height, self.width), x.shape
         h = self.hidden(self.trunk(x).flatten(1))
         with without_autocast(x):
             z = self.to_z(to_full_precision(h))
             if self.skip is not None:
-                z = self.skip(self.reduced(x)) + z
+                z = self.skip(self.skip_input(x)) + z
             if self.standardise is not None:
                 z = self.standardise(z[:, :, None, None]).flatten(1)
         return z, None if self.to_class is None else to_full_precision(self.to_class(h))
 
-    def reduced(self, x: Tensor) -> Tensor:
+    def skip_input(self, x: Tensor) -> Tensor:
         """What the skip sees: float32 (B, 3 * h * w)."""
         x = to_full_precision(x)
         return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)

@@ -19,13 +19,13 @@ def active_size(optim: Optim, z_dim: int, step: int) -> int:
     return sizes[-1] if sizes else z_dim
 
 
-def close_columns(generator: Generator, first_size: int) -> None:
+def zero_unused_columns(generator: Generator, first_size: int) -> None:
     """Zero weights for the components that are not used from the start."""
     with torch.no_grad():
         _latent_weight(generator)[:, first_size : generator.spec.z_dim] = 0
 
 
-def open_columns(generator: Generator, optimizer: torch.optim.Optimizer, before: int, now: int) -> None:
+def init_new_columns(generator: Generator, optimizer: torch.optim.Optimizer, before: int, now: int) -> None:
     """Before the first update with components `before` to `now`: Adam's second moments of their columns.
 
     They were 0 through all updates so far, and Adam takes that for a gradient that has always been tiny: its first

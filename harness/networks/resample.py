@@ -42,7 +42,7 @@ class Resampler(nn.Module):
         rows = weight.permute(0, 2, 3, 1).reshape(out, 9, inner)  # as a channels-last weight lies in memory
         return torch.matmul(self.taps, rows).view(out, 4, 4, inner).permute(0, 3, 1, 2)
 
-    def _pays(self, x: Tensor, pixels: int) -> bool:
+    def _is_faster(self, x: Tensor, pixels: int) -> bool:
         return self.fuse and x.shape[0] * pixels >= FUSE_FROM_PLACES
 
 
@@ -52,7 +52,7 @@ class DoubleThenConv(Resampler):
     doubles = True
 
     def forward(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        if not self._pays(x, x.shape[2] * x.shape[3]):
+        if not self._is_faster(x, x.shape[2] * x.shape[3]):
             return conv(double(x))
         return F.conv_transpose2d(x, self._kernel(conv).transpose(0, 1), conv.bias, stride=2, padding=1)
 
@@ -63,7 +63,7 @@ class ConvThenHalve(Resampler):
     doubles = False
 
     def forward(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        if not self._pays(x, x.shape[2] * x.shape[3] // 4):
+        if not self._is_faster(x, x.shape[2] * x.shape[3] // 4):
             return halve(conv(x))
         return F.conv2d(x, self._kernel(conv), conv.bias, stride=2, padding=1)
 

@@ -81,7 +81,7 @@ class ResNetGenerator(Generator):
         init_weights(self, spec.g_init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        x = self.conv2d5(F.relu(self.bn4(self.grow(z, y))))
+        x = self.conv2d5(F.relu(self.bn4(self.run_blocks(z, y))))
         return torch.tanh(to_full_precision(x))
 
 

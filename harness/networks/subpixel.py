@@ -133,7 +133,7 @@ class SubpixelGenerator(Generator):
         return latent
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return torch.tanh(to_full_precision(self.head(leaky(self.grow(z, y)))))
+        return torch.tanh(to_full_precision(self.head(leaky(self.run_blocks(z, y)))))
 
 
 class SubpixelDiscriminatorBlock(nn.Module):

@@ -9,12 +9,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.checkpoint import read_meta, take_newest
+from harness.checkpoints.checkpoint import newest_for_resume, read_meta
 from harness.checkpoints.class_tables import same_classes
 from harness.config.experiment import Config, check_config, complete_config, epochs_to_steps, finetune_config
 from harness.errors import UserError
-from harness.native.state import log_empty_classes, open_training_set, read_origin
-from harness.native.train import find_source
+from harness.native.state import open_training_set, origin_facts, warn_of_empty_classes
+from harness.native.train import find_finetune_source
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
@@ -53,16 +53,16 @@ def train_run(
     """
     with run_life(RunDir(Path("runs") / config.name)) as life:
         packed = life.held.enter_context(open_training_set(config))
-        log_empty_classes(config, packed)
+        warn_of_empty_classes(config, packed)
         config = epochs_to_steps(config, packed.count)
         setup = preflight(config, packed, freeze, processes)
         life.open(config, allow_config_change)
         rundir = life.rundir
         if count := kill_leftover_group(workdir_of(rundir)):  # outlived a kill of ours on a system without prctl
             rundir.log(f"killed {count} processes of StudioGAN that an earlier start had left running")
-        newest = _import_leftover_saves(life, take_newest(rundir.checkpoints, life.log))
+        newest = _import_leftover_saves(life, newest_for_resume(rundir.checkpoints, life.log))
         named = source if source_named or newest is None else None
-        facts = read_origin(rundir, packed, newest, named) | {STARTED_FROM: _checkpoint_id(newest)}
+        facts = origin_facts(rundir, packed, newest, named) | {STARTED_FROM: _checkpoint_id(newest)}
         if start_checkpoint := newest or source:
             _check_weights(start_checkpoint, packed, config)
         step, classes = _checkpoint_id(newest)["step"], len(packed.class_names) if config.model.conditional else 0
@@ -85,7 +85,7 @@ def finetune_run(
     Args:
         checkpoint: name of a folder under the source run's checkpoints/, or `best`; None = the newest.
     """
-    tuned, source = finetune_config(config), find_source(config, checkpoint)
+    tuned, source = finetune_config(config), find_finetune_source(config, checkpoint)
     return train_run(
         tuned, limit_steps=limit_steps, allow_config_change=allow_config_change, processes=processes, freeze=True,
         source=source, source_named=checkpoint is not None,

@@ -14,7 +14,7 @@ from harness.config.experiment import config_to_dict
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, UserError
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.sample_grids import save_reals
-from harness.native.train import out_of_memory_text
+from harness.native.train import out_of_memory_message
 from harness.runtime.progress import Reporter
 from harness.runtime.rng import seed_for
 from harness.runtime.run_life import RunLife
@@ -162,7 +162,7 @@ def _failure_message(result: ProcessResult, follower: LogFollower) -> str:
     if result.code == EXIT_USER_ERROR and result.refusal:
         return result.refusal
     if result.code == EXIT_OUT_OF_MEMORY:
-        return out_of_memory_text(config, follower.run.hardware)
+        return out_of_memory_message(config, follower.run.hardware)
     if result.silent:
         seconds = config.studiogan.silent_after_sec
         what = f"was stopped after {seconds} s without a step or output (studiogan.silent_after_sec)"

@@ -18,7 +18,7 @@ from blend.studio import server
 from blend.studio.command import first_run, open_studio
 from harness.checkpoints.checkpoint import load_weights, read_meta
 from harness.checkpoints.load import load_run
-from harness.checkpoints.pack_pretrained import DRAWN_FILE, draw_to_compare, measures, weights
+from harness.checkpoints.pack_pretrained import DRAWN_FILE, draw_for_comparison, measures, weights
 from harness.checkpoints.pretrained import (
     BASE,
     FACTS_FILE,
@@ -142,7 +142,7 @@ def new_clone(tmp_path, monkeypatch) -> None:
 
 def test_it_draws_what_it_drew(new_clone):
     assert first_run() == BASE
-    drawn = np.concatenate([draw_to_compare(load_run(name)) for name in (BASE, TUNED)])
+    drawn = np.concatenate([draw_for_comparison(load_run(name)) for name in (BASE, TUNED)])
     with Image.open(PRETRAINED / DRAWN_FILE) as kept:
         before = cut_sheet(np.asarray(kept), *drawn.shape[1:3])
     assert np.abs(drawn.astype(int) - before.astype(int)).max() <= 2

@@ -8,7 +8,7 @@ import pytest
 from blend.generator.styled_generator import load_generator
 from blend.measures.measures import load_measures
 from blend.measures.novelty import FeatureSpace
-from harness.checkpoints.origin import accept_sets
+from harness.checkpoints.origin import accept_training_sets
 from harness.config.experiment import Config, finetune_config
 from harness.storage.hdf5 import open_packed
 from harness.storage.splits import open_evaluation_rows
@@ -105,7 +105,7 @@ def test_damage_and_other_pictures_are_noticed(config, looked):
     assert measured(config).figures == before and set(looked) == {"reader", "discriminator"}
     write_packed(Path(), config, "train", 41, seed=77)
     assert_refused(config, "found the set")
-    accept_sets("tiny")
+    accept_training_sets("tiny")
     looked.clear()
     assert measured(config).figures["training_pictures"] == before["training_pictures"] + 1
     assert set(looked) == {"reader", "discriminator"}
@@ -150,7 +150,7 @@ def test_sets_that_cannot_be_measured_with_are_refused(config):
     path.write_bytes(content)
     for split in ("train", "valid"):
         finetune_config(config).data.hdf5_path(split).write_bytes(config.data.hdf5_path(split).read_bytes())
-    accept_sets("tiny-freezed")
+    accept_training_sets("tiny-freezed")
     assert_refused(config, "again")
 
 

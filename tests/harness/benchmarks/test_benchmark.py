@@ -215,8 +215,8 @@ def test_studiogan_is_looked_for_before_the_other_engine_trains(checkout, packed
 
 def test_time_is_summed_over_the_rows():
     rows = [{"step": 50, "sec_per_step": 2.0}, {"step": 60}, {"step": 70, "sec_per_step": 1.0}]
-    assert benchmark._time_of(rows) == {"seconds": 120.0, "sec_per_step": round(120 / 70, 5)}
-    assert benchmark._time_of([]) == {"seconds": 0.0, "sec_per_step": None}
+    assert benchmark._training_time(rows) == {"seconds": 120.0, "sec_per_step": round(120 / 70, 5)}
+    assert benchmark._training_time([]) == {"seconds": 0.0, "sec_per_step": None}
 
 
 # ---- published figures ----

@@ -16,15 +16,15 @@ from safetensors import safe_open
 import harness.storage.atomic
 from harness.checkpoints.checkpoint import (
     checkpoint_folder,
-    lacking_room,
+    disk_space_warning,
     list_checkpoints,
     load_state,
     load_weights,
     newest_checkpoint,
+    newest_for_resume,
     purge_checkpoints,
     read_meta,
     save_checkpoint,
-    take_newest,
 )
 from harness.errors import UserError
 from harness.storage.atomic import clean_leftovers
@@ -229,7 +229,7 @@ def test_an_older_schema_version_is_told(checkpoints: Path) -> None:
 def test_a_newer_version_is_neither_passed_over_nor_set_aside(checkpoints: Path) -> None:
     write_version(checkpoint_folder(checkpoints, 2), 2)
     before = file_hashes(checkpoints)
-    for action in (newest_checkpoint, take_newest):
+    for action in (newest_checkpoint, newest_for_resume):
         with refused("step-00000002", "newer version", "format 2, allowed up to 1", "update"):
             action(checkpoints, pytest.fail)
     assert file_hashes(checkpoints) == before
@@ -239,9 +239,9 @@ def test_room_is_asked_for_where_the_checkpoints_would_not_fit(checkpoints: Path
     there = sum(path.stat().st_size for path in checkpoints.rglob("*") if path.is_file())
     usage = SimpleNamespace(free=3 * 2**30 - there)  # of which three checkpoints of 1 GiB take all
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert lacking_room(checkpoints, 2**30, 2) is None
+    assert disk_space_warning(checkpoints, 2**30, 2) is None
     usage.free -= 1
-    told = lacking_room(checkpoints, 2**30, 2)
+    told = disk_space_warning(checkpoints, 2**30, 2)
     assert told and told.count("GiB") == 2 and "3.00 GiB" in told and "train.keep_last" in told
 
 
@@ -258,7 +258,7 @@ def test_damaged_ones_make_room(checkpoints: Path) -> None:
     for _ in range(2):  # the second time, an older damaged one has the name
         save(checkpoints, 3, keep=9)
         (checkpoint_folder(checkpoints, 3) / "state.pt").write_bytes(b"")
-        take_newest(checkpoints, lambda text: None)
+        newest_for_resume(checkpoints, lambda text: None)
         names = sorted(path.name for path in checkpoints.iterdir())
         assert names == ["damaged-step-00000003", "step-00000001", "step-00000002"]
     save(checkpoints, 3, keep=1)

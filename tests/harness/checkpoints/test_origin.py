@@ -8,10 +8,16 @@ import pytest
 
 from harness.checkpoints.checkpoint import newest_checkpoint, read_meta
 from harness.checkpoints.load import load_run
-from harness.checkpoints.origin import accept_sets, check_descent, check_set, log_later_step, other_set_note
+from harness.checkpoints.origin import (
+    accept_training_sets,
+    check_finetuned_from,
+    check_training_set,
+    log_later_step,
+    other_training_set_note,
+)
 from harness.config.experiment import load_config
 from harness.errors import UserError
-from harness.metrics.evaluate import evaluate_run, read_run
+from harness.metrics.evaluate import evaluate_run, evaluate_with_reader
 from harness.native.train import finetune_run, train_run
 from harness.storage.rundir import RunDir
 from tests.harness.native.test_train_elsewhere import NETWORKS, rewrite
@@ -33,7 +39,7 @@ def meta_of(run: RunDir) -> dict:
 
 
 def checked() -> None:
-    check_set(BASE, tiny_config().data, meta_of(BASE))
+    check_training_set(BASE, tiny_config().data, meta_of(BASE))
 
 
 # ---- the training set -------------------------------------------------------------------------------------------
@@ -43,21 +49,21 @@ def test_a_set_that_was_rebuilt_is_refused_until_a_person_takes_it(capsys: pytes
     trained_on = meta_of(BASE)["data_sha256"]
     checked()
     write_set(SET, seed=9)
-    for measure in (checked, lambda: evaluate_run("tiny"), lambda: read_run("tiny", count=4)):
+    for measure in (checked, lambda: evaluate_run("tiny"), lambda: evaluate_with_reader("tiny", count=4)):
         with pytest.raises(
             UserError, match=f"found the set [0-9a-f]{{12}}, allowed {trained_on[:12]}, which runs/tiny"
         ):
             measure()
-    accept_sets("tiny", "tiny-freezed")
+    accept_training_sets("tiny", "tiny-freezed")
     checked()
-    note = other_set_note(BASE, meta_of(BASE))
+    note = other_training_set_note(BASE, meta_of(BASE))
     assert note.startswith("tiny is measured with the set ") and note.endswith(f"trained on {trained_on[:12]}.")
     write_set(SET, seed=10)
     with pytest.raises(UserError, match="found the set"):
         checked()
     write_set(SET)  # the first one comes back, and the run belongs to it again
     checked()
-    assert other_set_note(BASE, meta_of(BASE)) == ""
+    assert other_training_set_note(BASE, meta_of(BASE)) == ""
     write_set(SET, seed=9)
     with pytest.raises(UserError, match="found the set"):
         checked()
@@ -66,7 +72,7 @@ def test_a_set_that_was_rebuilt_is_refused_until_a_person_takes_it(capsys: pytes
 def test_a_set_that_is_not_there_is_no_other_set() -> None:
     shutil.rmtree("data/hdf5")
     checked()
-    assert other_set_note(BASE, meta_of(BASE)) == ""
+    assert other_training_set_note(BASE, meta_of(BASE)) == ""
 
 
 def test_weights_from_elsewhere_belong_to_the_first_set_they_meet() -> None:
@@ -81,7 +87,7 @@ def test_weights_from_elsewhere_belong_to_the_first_set_they_meet() -> None:
 
 
 def descent() -> None:
-    check_descent(BASE, TUNED, meta_of(TUNED))
+    check_finetuned_from(BASE, TUNED, meta_of(TUNED))
 
 
 def trained_anew() -> None:
@@ -105,11 +111,11 @@ def test_of_runs_without_an_id_the_source_checkpoint_decides() -> None:
     finetune_run(tiny_config(), limit_steps=1)
     folder = TUNED.checkpoints / "step-00000001"
     meta = {key: value for key, value in read_meta(folder).items() if key != "finetuned_from_id"}
-    check_descent(BASE, TUNED, meta)
+    check_finetuned_from(BASE, TUNED, meta)
     with pytest.raises(UserError, match="was fine-tuned from another run"):
-        check_descent(BASE, TUNED, {**meta, "finetuned_from_sha256": {"generator.safetensors": "0" * 64}})
+        check_finetuned_from(BASE, TUNED, {**meta, "finetuned_from_sha256": {"generator.safetensors": "0" * 64}})
     shutil.rmtree(BASE.checkpoints / "step-00000002")
-    check_descent(BASE, TUNED, {**meta, "finetuned_from_sha256": {"generator.safetensors": "0" * 64}})
+    check_finetuned_from(BASE, TUNED, {**meta, "finetuned_from_sha256": {"generator.safetensors": "0" * 64}})
 
 
 def test_a_later_step_of_the_same_base_is_said(capsys: pytest.CaptureFixture) -> None:

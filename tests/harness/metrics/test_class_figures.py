@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.metrics.class_figures import brand_rows, copy_shares, hit_rate, hits_by_class, kid_by_class, spread
+from harness.metrics.class_figures import class_rows, copy_shares, hit_rate, hits_by_class, kid_by_class, spread
 from harness.metrics.distances import kid
 
 
@@ -47,7 +47,7 @@ def test_rows_tell_a_generator_that_ignores_the_brand():
 
     def rows(seen: np.ndarray) -> tuple:
         scores = np.stack([-seen[:, 0], seen[:, 0] - 4], 1)
-        return brand_rows(["a", "b"], scores, labels, seen, (real, labels), train, np.array([1.0, np.nan]))
+        return class_rows(["a", "b"], scores, labels, seen, (real, labels), train, np.array([1.0, np.nan]))
 
     steered, whole = rows(features)
     assert whole["top1"] > 0.95 and whole["top5"] == 1.0 and abs(whole["diversity_ratio"] - 1) < 0.2

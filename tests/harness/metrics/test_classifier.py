@@ -6,7 +6,7 @@ import pytest
 from harness.config.experiment import load_config
 from harness.errors import UserError
 from harness.metrics import class_net, classifier
-from harness.metrics.class_evaluate import brands_to_text
+from harness.metrics.class_evaluate import classes_to_text
 from harness.metrics.classifier import load_classifier
 from tests.harness.tiny_runs import BASE, pack_pictures
 
@@ -52,7 +52,7 @@ def test_it_learns_form_and_is_kept(name, monkeypatch):
     pictures, labels = draw(30, 9)
     scores = found.scores(pictures)
     assert scores.shape == (30, 3) and (scores.argmax(1) == labels).mean() > 0.9
-    monkeypatch.setattr(classifier, "_learn", None)  # not called again
+    monkeypatch.setattr(classifier, "_fit", None)  # not called again
     assert np.array_equal(load_classifier([data], name).scores(pictures), scores)
 
 
@@ -88,7 +88,7 @@ def test_the_table_has_a_line_a_brand_and_tells_why_it_is_missing():
     brands = {"rows": [row, row | {"brand": "b", "pooled": False, "kid": 0.25}], "count_each": 8, "top1": 0.5,
               "classifier": "pixels", "top5": 1.0, "real_accuracy": 0.9, "real_accuracy_top5": 1.0, "chance": 0.5,
               "chance_top5": 1.0, "kid_pooled": 0.125}  # fmt: skip
-    text = brands_to_text(brands)
+    text = classes_to_text(brands)
     assert "top-1 0.500, real held-out pictures 0.900, chance 0.500" in text
     assert "audi   0.500" in text and "pooled" in text and "0.2500" in text and "pooled: 0.1250" in text
-    assert brands_to_text({"left_out": "because"}) == "brands: left out: because"
+    assert classes_to_text({"left_out": "because"}) == "brands: left out: because"

@@ -9,7 +9,7 @@ import pytest
 from harness.config.experiment import load_config
 from harness.errors import UserError
 from harness.features import load_reader
-from harness.metrics.evaluate import picture_figures, read_run, sample_with_labels
+from harness.metrics.evaluate import evaluate_with_reader, picture_figures, sample_with_labels
 from harness.storage.rundir import RunDir
 from tests.harness.metrics.conftest import TINY
 from tests.harness.tiny_runs import BASE
@@ -17,7 +17,7 @@ from tests.harness.tiny_runs import BASE
 
 def test_a_run_is_read_beside_real_pictures(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    figures = read_run("tiny", count=12)
+    figures = evaluate_with_reader("tiny", count=12)
     assert figures["step"] == 2 and figures["reader_sha256"] == load_reader().sha256
     samples, train, held_out = (figures[key] for key in ("samples", "training_pictures", "held_out_pictures"))
     assert (samples["pictures"], train["pictures"], held_out["pictures"]) == (12, 12, 12)
@@ -32,7 +32,7 @@ def test_figures_are_kept_with_the_run(place: Path, monkeypatch: pytest.MonkeyPa
     rundir = RunDir.existing("tiny")
     rundir.write_metrics("other", {"fid": 3.0})
     before = rundir.metrics_history_path.read_text().splitlines()
-    first, second = read_run("tiny", 6, seed=1), read_run("tiny", 6, seed=2)
+    first, second = evaluate_with_reader("tiny", 6, seed=1), evaluate_with_reader("tiny", 6, seed=2)
     latest = json.loads(rundir.metrics_path.read_text())
     assert latest["other"] == {"fid": 3.0} and latest["reader"] == second
     lines = rundir.metrics_history_path.read_text().splitlines()
@@ -61,8 +61,8 @@ def test_copies_show_in_the_figures(renders: np.ndarray) -> None:
 def test_runs_that_cannot_be_read_are_told(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     with pytest.raises(UserError, match="tiny"):  # the runs that there are
-        read_run("absent")
+        evaluate_with_reader("absent")
     monkeypatch.chdir(tmp_path)
     RunDir.open(load_config(BASE, TINY))
     with pytest.raises(UserError, match="no checkpoint"):
-        read_run("tiny")
+        evaluate_with_reader("tiny")

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from harness.errors import UserError
-from harness.metrics.frechet import frechet_distance, frechet_name, root_trace, statistics_of, with_root
+from harness.metrics.frechet import frechet_distance, frechet_name, statistics_of, trace_of_root, with_root
 
 
 def features(count: int, dim: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -71,14 +71,14 @@ def test_a_set_is_at_no_distance_from_itself(count: int, dead: int, rooted: bool
     if rooted:
         one, other = with_root(one), with_root(other)
     whole = np.trace(one.cov)
-    assert root_trace(one, other) == pytest.approx(whole, rel=1e-6)
+    assert trace_of_root(one, other) == pytest.approx(whole, rel=1e-6)
     assert 0 <= frechet_distance(one, other) <= 1e-6 * whole
 
 
 def test_no_digit_is_lost_to_small_variances_with_few_pictures() -> None:
     x = np.random.default_rng(0).standard_normal((60, 100)) * 10.0 ** -np.linspace(0, 9, 100)
     one = statistics_of(x)
-    assert root_trace(one, statistics_of(x[::-1])) == pytest.approx(np.trace(one.cov), rel=1e-13)
+    assert trace_of_root(one, statistics_of(x[::-1])) == pytest.approx(np.trace(one.cov), rel=1e-13)
 
 
 def test_a_shift_alone_is_its_square_even_far_from_zero() -> None:

@@ -55,7 +55,7 @@ class ScriptedEvaluator:
 
     def evaluate(self, loaded: Any, stopped: Callable[[], bool]) -> dict[str, Any]:
         figure, name = self.figures[loaded.step], f"fd_{self.name}"
-        key = {part: 1 for part in evaluate_while_training.KEY} | {"extractor": self.name}
+        key = {part: 1 for part in evaluate_while_training.COMPARED_KEYS} | {"extractor": self.name}
         key["sample_passes"] = self.sample_passes
         figures = {"kid_reader": 0.5} if figure is None else {name: figure}
         left_out = {name: "features: found 20 equal rows"} if figure is None else {}

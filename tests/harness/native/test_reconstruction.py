@@ -71,10 +71,10 @@ def test_the_feature_loss_is_relative():
 @pytest.mark.parametrize(("hinge", "direction"), [(0.2, 1), (1.2, 0), (1.9, -1)], ids=["d wins", "even", "d is beaten"])
 def test_the_share_follows_the_discriminator(hinge: float, direction: int):
     before = torch.tensor(0.1)
-    after = reconstruction._steered(before, torch.tensor(hinge), 0.4)
+    after = reconstruction._adjusted_share(before, torch.tensor(hinge), 0.4)
     assert torch.sign((after - before).round(decimals=6)) == direction
     for _ in range(100):
-        after = reconstruction._steered(after, torch.tensor(hinge), 0.4)
+        after = reconstruction._adjusted_share(after, torch.tensor(hinge), 0.4)
     assert reconstruction.MIN_SHARE <= after <= 0.4 + 1e-6
 
 
@@ -107,16 +107,16 @@ def test_the_discriminators_join_after_the_warm_up():
         for step in range(4):
             before = weights_of(run)
             values = reconstruction_step(run)
-            joined = step >= 2
-            assert moved(before, weights_of(run)) == ({"g", "e", "d", "heads"} if joined else {"g", "e"})
-            assert ("d_loss" in values) is joined and all(value.isfinite() for value in values.values())
+            adversarial = step >= 2
+            assert moved(before, weights_of(run)) == ({"g", "e", "d", "heads"} if adversarial else {"g", "e"})
+            assert ("d_loss" in values) is adversarial and all(value.isfinite() for value in values.values())
     assert run.step == 4
 
 
 def test_the_adversarial_part_may_come_in_every_other_step():
     with training(**RECONSTRUCTION | {"reconstruction__adversarial_every_steps": 2}) as run:
-        joined = ["d_loss" in reconstruction_step(run) for _ in range(6)]
-    assert joined == [False, False, True, False, True, False]
+        adversarial = ["d_loss" in reconstruction_step(run) for _ in range(6)]
+    assert adversarial == [False, False, True, False, True, False]
 
 
 def test_real_and_drawn_pictures_are_judged_at_the_same_shift(monkeypatch):
@@ -198,7 +198,7 @@ def test_an_encoder_of_an_earlier_version_has_latents_as_they_were():
     before = encoder(x)[0]
     kept = {name: value for name, value in encoder.state_dict().items() if not name.startswith("whitening.")}
     encoder.load_state_dict(kept)
-    assert torch.equal(encoder(x)[0], before) and torch.equal(encoder.correlated(x)[0], before)
+    assert torch.equal(encoder(x)[0], before) and torch.equal(encoder.unwhitened(x)[0], before)
 
 
 def test_with_everything_that_goes_with_it():

@@ -12,7 +12,7 @@ from harness.config.experiment import epochs_to_steps, finetune_config
 from harness.errors import UserError
 from harness.native.train import finetune_run, train_run
 from harness.networks.build import build_networks
-from harness.networks.progressive_latents import active_size, close_columns, open_columns
+from harness.networks.progressive_latents import active_size, init_new_columns, zero_unused_columns
 from tests.harness.tiny_runs import SHORT, assert_same_checkpoint, tiny_config
 
 SCHEDULE = {
@@ -63,7 +63,7 @@ def test_first_steps_of_new_columns_are_of_the_usual_length() -> None:
     """Without the moments that open_columns gives them they would be 1 / sqrt(1 - beta2) times too long."""
     generator = build_networks(tiny_config(model__g_conv_dim=16), 0, CPU)[0]
     weight = generator.linear0.get_parameter("weight")
-    close_columns(generator, 4)
+    zero_unused_columns(generator, 4)
     adam = torch.optim.Adam([weight], 1e-3, (0.5, 0.999), fused=True)
     rng = torch.Generator().manual_seed(0)
 
@@ -77,7 +77,7 @@ def test_first_steps_of_new_columns_are_of_the_usual_length() -> None:
     for _ in range(200):
         moved = step(4)
     assert float(moved[4:].max()) == 0
-    open_columns(generator, adam, 4, 8)
+    init_new_columns(generator, adam, 4, 8)
     moved = step(8)
     assert 0.3 < float(moved[4:].mean() / moved[:4].mean()) < 1.5
 
