@@ -36,7 +36,7 @@ QUICK = (
     (class_net, "MIN_UPDATES", 10),
     (blend.inversion.figures, "RANDOM_SAMPLES", 16),
     (blend.designs.commands, "MOVIE_FRAMES", 2),
-    (blend.measures.sweep, "ASKED", (50,)),
+    (blend.measures.sweep, "TARGET_SCORES", (50,)),
     (harness.checkpoints.sampling, "STANDING_BATCH_SIZE", 16),
 )
 
