@@ -99,7 +99,7 @@ def folder(
     if not set_name:
         raise UserError(f"NAME: found nothing, and {src} lends none; allowed letters and digits, try NAME=my-cars")
     changes = {"data.source": "folder", "data.src": src, "data.set": set_name}
-    config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
+    config = load_config(BASE, [*_to_overrides(changes), *_size_change(size), *(overrides or ())])
     _build_all([config], dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
 
 
@@ -131,7 +131,7 @@ def named_set(
         raise UserError(
             f"{place}: not there; `make scrape SOURCE={recipe.source}` fetches it, or SRC= says where it is"
         )
-    config = load_config(BASE, [*_said(changes), *_size_change(size), *(overrides or ())])
+    config = load_config(BASE, [*_to_overrides(changes), *_size_change(size), *(overrides or ())])
     _build_all([config], dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
 
 
@@ -160,7 +160,7 @@ def bench(context: typer.Context) -> None:
 
 
 @app.command(add_help_option=False, context_settings=PassOn)
-def sorter(context: typer.Context) -> None:
+def classifier(context: typer.Context) -> None:
     """Train or measure what tells a usable car and its view: sorter train, sorter measure."""
     from datasets.train_shipped.measure_view_classifier import measure_command
     from datasets.train_shipped.train_view_classifier import train_command
@@ -218,7 +218,7 @@ def _size_change(size: str | None) -> list[str]:
     return [f"data.img_size=[{parts[0]}, {parts[-1]}]"]
 
 
-def _said(changes: dict[str, Any]) -> list[str]:
+def _to_overrides(changes: dict[str, Any]) -> list[str]:
     """As overrides; JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 

@@ -31,7 +31,7 @@ LOG = "CARFORGE_BENCH_LOG"
 def _build(name: str, src: Path, *changes: str) -> list[dict[str, Any]]:
     """Every file read again; the manifest's lines."""
     plan = make_plan(name, src, SIZE_PX, *changes)
-    build_set(plan, rescan=True, workers=WORKERS, sorter=NoFeatures(64))
+    build_set(plan, rescan=True, workers=WORKERS, classifier=NoFeatures(64))
     return [json.loads(line) for line in plan.manifest.read_text().splitlines()]
 
 
@@ -97,7 +97,7 @@ def build_logged(src: str, name: str) -> None:
         return map_in_order(scan_and_log, items, workers)
 
     plan = make_plan(name, Path(src), SIZE_PX)
-    build_set(plan, rebuild=True, workers=WORKERS, mapper=logged, sorter=NoFeatures(64))
+    build_set(plan, rebuild=True, workers=WORKERS, mapper=logged, classifier=NoFeatures(64))
 
 
 def measure_kills(seed: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets.pack.recipe import SetPlan
 from datasets.procedural.render import render
-from datasets.procedural.sets import picture_draw
+from datasets.procedural.sets import draw_picture_factors
 from harness.config.experiment import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def _photo(seed: int, index: int, width_px: tuple[int, int]) -> bytes:
 
 @cache
 def _bases() -> list[Image.Image]:
-    draws = [picture_draw("ordinary", 4242, index) for index in range(BASES)]
+    draws = [draw_picture_factors("ordinary", 4242, index) for index in range(BASES)]
     return [Image.fromarray(render(factors, *BASE_PX, seed)) for factors, seed in draws]
 
 
@@ -83,10 +83,10 @@ class NoFeatures:
     def __init__(self, input_px: int) -> None:
         self.input_px = input_px
 
-    def features(self, looks: np.ndarray) -> np.ndarray:
-        return np.zeros((len(looks), 1), np.float32)
+    def features(self, inputs: np.ndarray) -> np.ndarray:
+        return np.zeros((len(inputs), 1), np.float32)
 
-    def judge(self, features: np.ndarray, views: Any = None) -> Any:
+    def predict(self, features: np.ndarray, views: Any = None) -> Any:
         score, sides = np.ones(len(features), np.float32), np.eye(9, dtype=np.float32)[np.zeros(len(features), int)]
         return SimpleNamespace(ok_score=score, reason=["not_a_car"] * len(features), view_probs=sides)
 

@@ -36,7 +36,7 @@ PARTS = ("speed", "memory", "duplicates", "hostile", "kills")
 ROUNDS = 5
 FEW = 8  # of so many photos one makes the smaller set: what both take alike is the start
 SAMPLE_SEC = 0.05
-LOOKS_PX = (64, 224)
+INPUTS_PX = (64, 224)
 
 
 def bench_command(
@@ -90,7 +90,7 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
         "bare": partial(_each, decode_and_shrink),
         "bare, cropped": partial(_each, decode_and_shrink_middle),
         "not cleaned": partial(_build_anew, None),
-        **{f"cleaned, look of {px}": partial(_build_anew, px) for px in LOOKS_PX},
+        **{f"cleaned, look of {px}": partial(_build_anew, px) for px in INPUTS_PX},
     }
     spent: dict[str, list[float]] = {name: [] for name in ways}  # ms, of one picture more
     start: dict[str, list[float]] = {name: [] for name in ways}  # s, of a set of none
@@ -111,7 +111,7 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
         line = f"{name:20} {statistics.median(found):6.2f} ms a picture, {ratios[0]:.2f} x the speed of bare decoding"
         line += f" + Lanczos, {ratios[1]:.2f} x that of the cropped middle"
         yield f"{line}; {statistics.median(start[name]):.2f} s to start"
-    ours_ms = statistics.median(spent[f"cleaned, look of {LOOKS_PX[0]}"])
+    ours_ms = statistics.median(spent[f"cleaned, look of {INPUTS_PX[0]}"])
     yield from studiogan.measure(photos, SIZE_PX, ours_ms, make_plan("speed", photos, SIZE_PX).train)
 
 
@@ -126,8 +126,8 @@ def _each(function: Callable[[str], None], photos: Path) -> None:
 
 def _build_anew(input_px: int | None, photos: Path) -> None:
     """The whole stage with worker processes, from the listing to the packed set; the page about it is left out."""
-    changes, sorter = (["clean.apply=false"], None) if input_px is None else ([], NoFeatures(input_px))
-    build_set(make_plan("speed", photos, SIZE_PX, *changes), rescan=True, workers=WORKERS, sorter=sorter)
+    changes, classifier = (["clean.apply=false"], None) if input_px is None else ([], NoFeatures(input_px))
+    build_set(make_plan("speed", photos, SIZE_PX, *changes), rescan=True, workers=WORKERS, classifier=classifier)
 
 
 def _link_first(photos: Path, part: Path, count: int) -> None:

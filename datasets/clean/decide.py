@@ -11,24 +11,24 @@ import numpy as np
 
 from datasets.clean.duplicates import Pair, find_pairs
 from datasets.clean.manual_labels import VIEWS, Decision
-from datasets.clean.rules import UNPLACED, Measured, fault_of, is_undecoded
+from datasets.clean.rules import UNPLACED, FileFacts, is_undecoded, rule_reason
 from datasets.scan.store import LISTED, ScanStore, in_blocks, to_features
 from harness.config.schema import Clean
 
 MIN_LABELS = 24  # a person's labels that the sorter is taught anew with
 CAPPED = 0.5  # of the threshold: so much is the highest ok_score of what a rule has dropped
-LOOKS_LEFT = ("left", "front_left", "rear_right")  # where the nose points; rear_right: the tail points right
-LOOKS_RIGHT = ("right", "front_right", "rear_left")
+NOSE_LEFT = ("left", "front_left", "rear_right")  # where the nose points; rear_right: the tail points right
+NOSE_RIGHT = ("right", "front_right", "rear_left")
 
 
 def decide(
-    store: ScanStore, clean: Clean | None, sorter: Any | None, decisions: dict[str, Decision]
+    store: ScanStore, clean: Clean | None, classifier: Any | None, decisions: dict[str, Decision]
 ) -> dict[str, Any] | None:
     """Fills `decided` for every file; returns what is told of the sorter: name, sha256, threshold, labels.
 
     `clean`, `sorter` None: the set is taken as it is, but for what cannot be decoded."""
     _apply_rules(store, clean)
-    if clean is None or sorter is None:
+    if clean is None or classifier is None:
         store.base.execute("update decided set ok_score = reason is null, decided_by = 'rule'")
         store.base.commit()
         return None
@@ -36,18 +36,18 @@ def decide(
     pairs = list(find_pairs(store))
     if clean.near_duplicates:
         _drop_near(store, pairs)
-    told = _judge(store, clean, sorter, decisions)
-    _replay(store, clean, decisions)
+    info = _classify(store, clean, classifier, decisions)
+    _apply_decisions(store, clean, decisions)
     _mark_mirrored(store, clean)
-    _tie_splits(store, pairs)
+    _group_splits(store, pairs)
     store.base.commit()
-    return told
+    return info
 
 
 def _apply_rules(store: ScanStore, clean: Clean | None) -> None:
     store.base.execute("delete from decided")
-    query = f"select l.pos, s.sha256, coalesce(l.fault, s.reason), {', '.join(Measured._fields[1:])} {LISTED}"
-    rows = ((pos, fault_of(Measured(*known), clean), sha256) for pos, sha256, *known in store.select(query))
+    query = f"select l.pos, s.sha256, coalesce(l.fault, s.reason), {', '.join(FileFacts._fields[1:])} {LISTED}"
+    rows = ((pos, rule_reason(FileFacts(*known), clean), sha256) for pos, sha256, *known in store.select(query))
     for block in in_blocks(rows, 1000):
         statement = "insert into decided (pos, reason, decided_by, split_key, mirrored) values (?, ?, 'rule', ?, 0)"
         store.base.executemany(statement, block)
@@ -85,7 +85,7 @@ def _drop_near(store: ScanStore, pairs: list[Pair]) -> None:
     """Of pictures of the same photo the best copy stays: the largest, then the least compressed, then the first."""
     mirrored = {(pair.first, pair.second) for pair in pairs if pair.mirrored}
     for group in group_pairs(pair for pair in pairs if pair.same):
-        best = min(group, key=lambda pos: _worth(store, pos))
+        best = min(group, key=lambda pos: _quality_key(store, pos))
         for pos in group:
             if pos != best:
                 how = "mirrored, of" if (min(pos, best), max(pos, best)) in mirrored else "of"
@@ -93,7 +93,7 @@ def _drop_near(store: ScanStore, pairs: list[Pair]) -> None:
                 store.base.execute("update decided set reason = ?, duplicate_of = ? where pos = ?", (reason, best, pos))
 
 
-def _worth(store: ScanStore, pos: int) -> tuple[float, float, int]:
+def _quality_key(store: ScanStore, pos: int) -> tuple[float, float, int]:
     """Smaller is better."""
     query = f"select s.inner_width * s.inner_height, 1.0 * l.bytes / (s.width * s.height) {LISTED} where l.pos = ?"
     pixels, compressed = store.base.execute(query, (pos,)).fetchone()
@@ -103,37 +103,37 @@ def _worth(store: ScanStore, pos: int) -> tuple[float, float, int]:
 # ---- the sorter -------------------------------------------------------------------------------------------------
 
 
-def _judge(store: ScanStore, clean: Clean, sorter: Any, decisions: dict[str, Decision]) -> dict[str, Any]:
+def _classify(store: ScanStore, clean: Clean, classifier: Any, decisions: dict[str, Decision]) -> dict[str, Any]:
     """ok_score, view and confidence for all that have features; a reason for those that had none and fail."""
-    sorter, labels = _taught(store, sorter, decisions)
-    threshold = sorter.threshold if clean.min_ok_score is None else clean.min_ok_score
+    classifier, labels = _few_shot_classifier(store, classifier, decisions)
+    threshold = classifier.threshold if clean.min_ok_score is None else clean.min_ok_score
     store.base.execute("update decided set ok_score = 0.0")
     for positions, features in store.feature_blocks():
-        judged = sorter.judge(features, clean.views)
-        best = judged.view_probs.argmax(axis=1)
+        predictions = classifier.predict(features, clean.views)
+        best = predictions.view_probs.argmax(axis=1)
         ruled = store.base.execute(
             "select pos, reason, duplicate_of from decided where pos between ? and ?",
             (int(positions[0]), int(positions[-1])),
         )
         reasons = {pos: rest for pos, *rest in ruled}
         rows = zip(
-            positions.tolist(), judged.ok_score.tolist(), judged.reason, best.tolist(),
-            judged.view_probs.max(axis=1).tolist(), strict=True,
+            positions.tolist(), predictions.ok_score.tolist(), predictions.reason, best.tolist(),
+            predictions.view_probs.max(axis=1).tolist(), strict=True,
         )  # fmt: skip
         store.base.executemany(
             """update decided set ok_score = ?, view = ?, view_confidence = ?, reason = ?, decided_by = ?
             where pos = ?""",
             [
-                (*_settle(clean, threshold, reasons[pos], (score, slug, VIEWS[view], confidence)), pos)
+                (*_final_columns(clean, threshold, reasons[pos], (score, slug, VIEWS[view], confidence)), pos)
                 for pos, score, slug, view, confidence in rows
             ],
         )
-    return {"name": sorter.name, "sha256": sorter.sha256, "threshold": round(threshold, 6), "labels": labels}
+    return {"name": classifier.name, "sha256": classifier.sha256, "threshold": round(threshold, 6), "labels": labels}
 
 
-def _settle(clean: Clean, threshold: float, ruled: list, judged: tuple[float, str, str, float]) -> tuple:
+def _final_columns(clean: Clean, threshold: float, ruled: list, predictions: tuple[float, str, str, float]) -> tuple:
     """(ok_score, view, its confidence, reason, decided_by) from (reason, duplicate_of) and what the sorter said."""
-    score, slug, view, confidence = judged
+    score, slug, view, confidence = predictions
     reason, copy = ruled
     decided_by = "rule" if reason else "model"
     score = round(min(max(score, 0.0), 1.0), 4)
@@ -142,11 +142,11 @@ def _settle(clean: Clean, threshold: float, ruled: list, judged: tuple[float, st
     elif not reason and score < threshold:
         reason = f"{slug}: ok_score {score:.4f}, kept from {threshold:.4f}"
     elif not reason:
-        reason = _fault_of_view(clean, view, confidence)
+        reason = _view_reason(clean, view, confidence)
     return score, view, round(confidence, 4), reason, decided_by
 
 
-def _fault_of_view(clean: Clean, view: str, confidence: float) -> str | None:
+def _view_reason(clean: Clean, view: str, confidence: float) -> str | None:
     if clean.views is not None and view not in clean.views:
         return f"view: {view}"
     if confidence < clean.min_view_confidence:
@@ -154,7 +154,7 @@ def _fault_of_view(clean: Clean, view: str, confidence: float) -> str | None:
     return None
 
 
-def _taught(store: ScanStore, sorter: Any, decisions: dict[str, Decision]) -> tuple[Any, int]:
+def _few_shot_classifier(store: ScanStore, classifier: Any, decisions: dict[str, Decision]) -> tuple[Any, int]:
     """The sorter, taught with a person's labels where there are enough, and their number."""
     features, ok, views = [], [], []
     for sha256 in sorted(decisions):
@@ -166,23 +166,25 @@ def _taught(store: ScanStore, sorter: Any, decisions: dict[str, Decision]) -> tu
             ok.append({"keep": 1, "drop": 0}.get(one.verdict, -1))
             views.append(VIEWS.index(one.view) if one.view else -1)
     if len(features) < MIN_LABELS:
-        return sorter, 0
-    return sorter.refit(np.stack(features), np.array(ok, np.int8), np.array(views, np.int8)), len(features)
+        return classifier, 0
+    return classifier.fit_labels(np.stack(features), np.array(ok, np.int8), np.array(views, np.int8)), len(features)
 
 
 # ---- a person ---------------------------------------------------------------------------------------------------
 
 
-def _replay(store: ScanStore, clean: Clean, decisions: dict[str, Decision]) -> None:
+def _apply_decisions(store: ScanStore, clean: Clean, decisions: dict[str, Decision]) -> None:
     """A person's verdict and view beat rule and model; what is damaged, or the same bytes twice, stays out."""
     for sha256 in sorted(decisions):
         query = f"select l.pos, d.reason, d.view {LISTED} join decided d on d.pos = l.pos where s.sha256 = ?"
         for pos, reason, view in store.base.execute(query, (sha256,)).fetchall():
             if not is_undecoded(reason) and (reason or "").partition(":")[0] not in ("duplicate", *UNPLACED):
-                _follow(store, clean, decisions[sha256], (pos, reason, view))
+                _apply_decision(store, clean, decisions[sha256], (pos, reason, view))
 
 
-def _follow(store: ScanStore, clean: Clean, decision: Decision, found: tuple[int, str | None, str | None]) -> None:
+def _apply_decision(
+    store: ScanStore, clean: Clean, decision: Decision, found: tuple[int, str | None, str | None]
+) -> None:
     pos, reason, view = found
     decided_by = "person"
     if decision.view:
@@ -192,7 +194,7 @@ def _follow(store: ScanStore, clean: Clean, decision: Decision, found: tuple[int
     elif decision.verdict == "drop":
         reason = f"person: {decision.note}".rstrip(": ").replace("\n", " ")
     elif decision.view and decision.view != view and (reason or "view:").startswith("view:"):
-        reason = _fault_of_view(clean, decision.view, 1.0)
+        reason = _view_reason(clean, decision.view, 1.0)
     else:
         return
     copy = ", duplicate_of = null" if reason is None else ""
@@ -204,12 +206,12 @@ def _follow(store: ScanStore, clean: Clean, decision: Decision, found: tuple[int
 
 def _mark_mirrored(store: ScanStore, clean: Clean) -> None:
     if clean.mirror_to is not None:
-        turned = LOOKS_RIGHT if clean.mirror_to == "left" else LOOKS_LEFT
+        turned = NOSE_RIGHT if clean.mirror_to == "left" else NOSE_LEFT
         marks = ", ".join("?" * len(turned))
         store.base.execute(f"update decided set mirrored = 1 where view in ({marks})", turned)
 
 
-def _tie_splits(store: ScanStore, pairs: list[Pair]) -> None:
+def _group_splits(store: ScanStore, pairs: list[Pair]) -> None:
     """Pictures that are, or may be, of one photo go into the same split: the one of their smallest hash."""
     for group in group_pairs(pairs):
         query = "select split_key from decided where pos = ?"

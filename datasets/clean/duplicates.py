@@ -24,8 +24,8 @@ MAX_SCALE = 0.2  # by which one may be larger than the other in each direction
 # picture's contrast and is resampling. The worst of 8 x 8 parts may have more.
 SAME_RMS, SAME_PART = (1.1, 0.030), (3.0, 0.20)
 MAX_SHARE = 0.1  # of the contrast: nearly black pictures do not pass for one another
-ALIKE = 2.0  # times as much
-CANDIDATES = 64  # compared at once
+MAX_MAYBE_SAME = 2.0  # times as much
+BATCH_PAIRS = 64  # compared at once
 HASHES, COLOURS = 2**20, 4096  # pairs of hashes, of colours at once
 
 
@@ -74,9 +74,9 @@ def _candidates(
         limit = MAX_COLOURS * np.maximum(np.minimum(contrast[j], contrast[i]), MIN_CONTRAST)
         near = np.sqrt(gap.mean(axis=(1, 2, 3))) <= limit
         found += zip(i[near].tolist(), j[near].tolist(), strict=True)
-        while len(found) >= CANDIDATES:
-            yield found[:CANDIDATES]
-            found = found[CANDIDATES:]
+        while len(found) >= BATCH_PAIRS:
+            yield found[:BATCH_PAIRS]
+            found = found[BATCH_PAIRS:]
     yield found
 
 
@@ -104,14 +104,14 @@ def _confirmed(
         rest = np.flatnonzero(rms <= MAX_COARSE * np.maximum(contrast, MIN_CONTRAST))
         if not len(rest):
             continue
-        excess = excess_of(first[rest], second[rest])
-        for k, amount in zip(rest, excess, strict=True):
-            if amount <= ALIKE:
+        ratios = difference_ratio(first[rest], second[rest])
+        for k, amount in zip(rest, ratios, strict=True):
+            if amount <= MAX_MAYBE_SAME:
                 i, j = batch[k]
                 yield Pair(int(places[i]), int(places[j]), bool(amount <= 1), mirrored)
 
 
-def excess_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def difference_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Of pairs of thumbs (P, 64, 64, 3): what differs at best fit as a share of what copies may have; (P,)."""
     rms, part, contrast = compare(_blur(_blur(first)), _blur(_blur(second)))
     limit = np.minimum(SAME_RMS[0] + SAME_RMS[1] * contrast, MAX_SHARE * contrast)
@@ -131,29 +131,29 @@ def compare(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     first, second = first.astype(np.float32), second.astype(np.float32)
     side = first.shape[1]
     axis = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
-    fit = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))  # scale and shift across, then down
+    params = np.tile(np.array([1, 0, 1, 0], np.float32), (len(first), 1))  # scale and shift across, then down
     ours = first.mean(axis=3)
     greys = second.mean(axis=3, keepdims=True)
     for _ in range(ROUNDS):
-        laid, inside = _lay(greys, fit, axis)
-        step = _step(ours, laid[..., 0], inside, axis)
-        fit = np.clip(fit + step, (1 - MAX_SCALE, -MAX_SCALE, 1 - MAX_SCALE, -MAX_SCALE),
+        warped, inside = _warp(greys, params, axis)
+        step = _step(ours, warped[..., 0], inside, axis)
+        params = np.clip(params + step, (1 - MAX_SCALE, -MAX_SCALE, 1 - MAX_SCALE, -MAX_SCALE),
                       (1 + MAX_SCALE, MAX_SCALE, 1 + MAX_SCALE, MAX_SCALE)).astype(np.float32)  # fmt: skip
-    laid, inside = _lay(second, fit, axis)
-    return _measure(first, laid, inside)
+    warped, inside = _warp(second, params, axis)
+    return _measure(first, warped, inside)
 
 
-def _lay(pictures: np.ndarray, fit: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _warp(pictures: np.ndarray, params: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pictures (P, S, S, C) scaled and shifted, and where they have been inside: float32 (P, S, S)."""
     side = len(axis)
-    across = ((fit[:, :1] * axis + fit[:, 1:2]) + 1) * side / 2 - 0.5
-    down = ((fit[:, 2:3] * axis + fit[:, 3:]) + 1) * side / 2 - 0.5
-    laid = _interpolate(_interpolate(pictures, across, 2), down, 1)
+    across = ((params[:, :1] * axis + params[:, 1:2]) + 1) * side / 2 - 0.5
+    down = ((params[:, 2:3] * axis + params[:, 3:]) + 1) * side / 2 - 0.5
+    warped = _interpolate(_interpolate(pictures, across, 2), down, 1)
     within = [(place >= -0.01) & (place <= side - 0.99) for place in (across, down)]
     inside = (within[1][:, :, None] & within[0][:, None, :]).astype(np.float32)
     inside[:, (0, -1)] = 0
     inside[:, :, (0, -1)] = 0
-    return laid, inside
+    return warped, inside
 
 
 def _interpolate(pictures: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
@@ -166,13 +166,13 @@ def _interpolate(pictures: np.ndarray, places: np.ndarray, axis: int) -> np.ndar
     return low + (high - low) * (places - below).astype(np.float32).reshape(shape)
 
 
-def _step(wanted: np.ndarray, laid: np.ndarray, inside: np.ndarray, axis: np.ndarray) -> np.ndarray:
+def _step(wanted: np.ndarray, warped: np.ndarray, inside: np.ndarray, axis: np.ndarray) -> np.ndarray:
     """How scale and shift have to change (P, 4): least squares on the gradients of grey pictures (P, S, S)."""
     side = len(axis)
-    slope_x, slope_y = np.gradient(laid, axis=2) * side / 2, np.gradient(laid, axis=1) * side / 2
+    slope_x, slope_y = np.gradient(warped, axis=2) * side / 2, np.gradient(warped, axis=1) * side / 2
     columns = (slope_x * axis, slope_x, slope_y * axis[:, None], slope_y)
-    matrix = np.stack([(column * inside).reshape(len(laid), -1) for column in columns], axis=2)
-    gap = ((wanted - laid) * inside).reshape(len(laid), -1, 1)
+    matrix = np.stack([(column * inside).reshape(len(warped), -1) for column in columns], axis=2)
+    gap = ((wanted - warped) * inside).reshape(len(warped), -1, 1)
     normal = matrix.transpose(0, 2, 1) @ matrix
     damping = 1e-3 * np.trace(normal, axis1=1, axis2=2)[:, None, None] / 4 + 1e-3
     right = matrix.transpose(0, 2, 1) @ gap
@@ -180,9 +180,9 @@ def _step(wanted: np.ndarray, laid: np.ndarray, inside: np.ndarray, axis: np.nda
     return np.clip(step, -0.04, 0.04)
 
 
-def _measure(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measure(first: np.ndarray, warped: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     count, side = len(first), first.shape[1]
-    square = ((first - laid) ** 2).mean(axis=3) * inside
+    square = ((first - warped) ** 2).mean(axis=3) * inside
     parts, covered = (x.reshape(count, 8, side // 8, 8, side // 8).sum(axis=(2, 4)) for x in (square, inside))
     total = np.maximum(inside.sum(axis=(1, 2)), 1)
     mean = (first * inside[..., None]).sum(axis=(1, 2)) / total[:, None]

@@ -13,12 +13,12 @@ from threadpoolctl import threadpool_limits
 
 MIN_OK = 6  # labels of each verdict from which it is taught
 MIN_VIEWS = 12  # labelled views from which views are taught
-OK_STRENGTH, VIEW_STRENGTH = 0.01, 1.0  # scikit-learn's C
+OK_C, VIEW_C = 0.01, 1.0  # scikit-learn's C
 VIEW_COMPONENTS = 250
 MIN_PER_VIEW = 3  # a view with fewer labels is left to the shipped heads
 HALF_TRUST = 12  # with so many labels of a view or its mirror image, lesson and shipped heads count alike
 FOLDS = 5
-LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
+MAX_LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class FewShotHeads:
     classes: np.ndarray
     trust: np.ndarray
 
-    def blend_views(self, told: np.ndarray, shipped: np.ndarray) -> np.ndarray:
+    def blend_views(self, labelled: np.ndarray, pretrained: np.ndarray) -> np.ndarray:
         """Probabilities (N, views) by the lesson and by the heads as shipped → both together."""
-        both = self.trust * told + (1 - self.trust) * shipped
+        both = self.trust * labelled + (1 - self.trust) * pretrained
         return both / both.sum(1, keepdims=True)
 
 
 @threadpool_limits.wrap(limits=1)
-def learn(
+def fit_few_shot(
     ok_rows: np.ndarray, ok: np.ndarray, view_rows: np.ndarray, mirrored_rows: np.ndarray, views: np.ndarray,
     swapped: np.ndarray,
 ) -> FewShotHeads:  # fmt: skip
@@ -69,45 +69,45 @@ def learn(
     """
     counts = np.bincount(views[views >= 0], minlength=len(swapped))
     counts = np.where(swapped == np.arange(len(swapped)), counts, counts + counts[swapped])
-    told, viewed = ok >= 0, (views >= 0) & (counts[views] >= MIN_PER_VIEW)
-    verdict = _learn_ok(ok_rows[told], ok[told]) if teaches_ok(ok) else None
+    labelled, viewed = ok >= 0, (views >= 0) & (counts[views] >= MIN_PER_VIEW)
+    verdict = _fit_ok(ok_rows[labelled], ok[labelled]) if has_enough_verdicts(ok) else None
     if viewed.sum() < MIN_VIEWS or len(np.unique(views[viewed])) < 2:
         return FewShotHeads(verdict, None, np.zeros(0, np.int64), np.zeros(len(swapped)))
     rows = np.concatenate([view_rows[viewed], mirrored_rows[viewed]])
     labels = np.concatenate([views[viewed], swapped[views[viewed]]])
-    view, classes = _learn_views(rows, labels)
+    view, classes = _fit_views(rows, labels)
     trust = np.zeros(len(swapped))
     trust[classes] = counts[classes] / (counts[classes] + HALF_TRUST)
     return FewShotHeads(verdict, view, classes, trust)
 
 
-def teaches_ok(ok: np.ndarray) -> bool:
+def has_enough_verdicts(ok: np.ndarray) -> bool:
     return min((ok == 0).sum(), (ok == 1).sum()) >= MIN_OK
 
 
 @threadpool_limits.wrap(limits=1)
-def unseen_ok(ok_rows: np.ndarray, ok: np.ndarray) -> np.ndarray:
+def cross_validated_logits(ok_rows: np.ndarray, ok: np.ndarray) -> np.ndarray:
     """For each labelled row, what a lesson from the other folds says of it: float64 (N,)."""
     said = np.zeros(len(ok))
     folds = StratifiedKFold(min(FOLDS, (ok == 0).sum(), (ok == 1).sum()), shuffle=True, random_state=0)
     for rest, fold in folds.split(ok_rows, ok):
-        said[fold] = _learn_ok(ok_rows[rest], ok[rest])(ok_rows[fold])[:, 0]
+        said[fold] = _fit_ok(ok_rows[rest], ok[rest])(ok_rows[fold])[:, 0]
     return said
 
 
-def _learn_ok(rows: np.ndarray, ok: np.ndarray) -> Affine:
+def _fit_ok(rows: np.ndarray, ok: np.ndarray) -> Affine:
     scaled, mean, scale = standardised(rows)
-    model = LogisticRegression(C=OK_STRENGTH, class_weight="balanced", max_iter=2000).fit(scaled, ok)
+    model = LogisticRegression(C=OK_C, class_weight="balanced", max_iter=2000).fit(scaled, ok)
     return unscaled(model.coef_.T, model.intercept_, mean, scale)
 
 
-def _learn_views(rows: np.ndarray, labels: np.ndarray) -> tuple[Affine, np.ndarray]:
+def _fit_views(rows: np.ndarray, labels: np.ndarray) -> tuple[Affine, np.ndarray]:
     """Principal components keep few labels from being learned by heart; rare views count as much as common ones."""
     scaled, mean, scale = standardised(rows)
     components = min(VIEW_COMPONENTS, len(rows) // 2, rows.shape[1])
     reduced = PCA(components, svd_solver="full").fit(scaled)
     assert reduced.components_ is not None
-    model = LogisticRegression(C=VIEW_STRENGTH, class_weight="balanced", max_iter=1000)
+    model = LogisticRegression(C=VIEW_C, class_weight="balanced", max_iter=1000)
     model.fit(reduced.transform(scaled), labels)
     coefficients, intercept = model.coef_.T, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn then keeps the second one's row alone

@@ -42,7 +42,7 @@ class Decision:
     note: str = ""
 
 
-def read_decisions(path: Path, tell: Callable[[str], None] = log) -> dict[str, Decision]:
+def read_decisions(path: Path, warn: Callable[[str], None] = log) -> dict[str, Decision]:
     """sha256 → decision; none where there is no file. UserError with every bad line and what is allowed in it.
 
     Of several lines about one picture the last one counts, and that is told.
@@ -56,17 +56,17 @@ def read_decisions(path: Path, tell: Callable[[str], None] = log) -> dict[str, D
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: found bytes that are no text, allowed a table of UTF-8") from error
     decisions: dict[str, Decision] = {}
-    faults = []
+    problems = []
     for number, row in _rows(path, text):
-        decision, fault = _decision(row)
-        if fault:
-            faults.append(f"  line {number}: {fault}")
+        decision, problem = _decision(row)
+        if problem:
+            problems.append(f"  line {number}: {problem}")
             continue
         if decision.sha256 in decisions:
-            tell(f"{path}: line {number}: {decision.file or decision.sha256} was decided above; this line counts")
+            warn(f"{path}: line {number}: {decision.file or decision.sha256} was decided above; this line counts")
         decisions[decision.sha256] = decision
-    if faults:
-        raise UserError("\n".join([f"{path}: {len(faults)} bad line{'s' * (len(faults) > 1)}", *faults]))
+    if problems:
+        raise UserError("\n".join([f"{path}: {len(problems)} bad line{'s' * (len(problems) > 1)}", *problems]))
     return decisions
 
 
@@ -74,7 +74,7 @@ def change_decisions(path: Path, changes: dict[str, Decision | None]) -> dict[st
     """Writes some decisions and takes others (None) back; those of other pictures stay as the file has them now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(path.parent):
-        decisions = read_decisions(path, tell=lambda text: None)
+        decisions = read_decisions(path, warn=lambda text: None)
         for sha256, decision in changes.items():
             if decision is None:
                 decisions.pop(sha256, None)
@@ -90,9 +90,9 @@ def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
     rows = csv.writer(stream, lineterminator="\n")
     rows.writerow(COLUMNS)
     for decision in sorted(decisions, key=lambda one: (one.file, one.sha256)):
-        checked, fault = _decision({column: getattr(decision, column) for column in COLUMNS})
-        if fault:
-            raise UserError(f"decision on {decision.file or decision.sha256}: {fault}")
+        checked, problem = _decision({column: getattr(decision, column) for column in COLUMNS})
+        if problem:
+            raise UserError(f"decision on {decision.file or decision.sha256}: {problem}")
         shown = replace(checked, file=CONTROL.sub("?", checked.file), note=CONTROL_IN_NOTE.sub("?", checked.note))
         rows.writerow([to_cell(getattr(shown, column)) for column in COLUMNS])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ UNDECODED = ("unreadable", "damaged", "format", "too_large", "crash", "timeout",
 UNPLACED = ("no_class", "ignored", "no_training")  # because of the folder that they lie in
 
 
-class Measured(NamedTuple):
+class FileFacts(NamedTuple):
     """What is known of a file. `reason`: why it cannot be used at all. Sizes: without letterbox bars, in pixels.
 
     `luma_low`, `luma_high`: see `fingerprints.luma_range`; None where nobody looked."""
@@ -22,7 +22,7 @@ class Measured(NamedTuple):
     luma_high: int | None
 
 
-def fault_of(file: Measured, clean: Clean | None) -> str | None:
+def rule_reason(file: FileFacts, clean: Clean | None) -> str | None:
     """A reason against a file, "slug: text", or None. `clean` None: only what cannot be decoded has one."""
     if file.reason or clean is None:
         return file.reason
@@ -32,10 +32,12 @@ def fault_of(file: Measured, clean: Clean | None) -> str | None:
     aspect = width / height
     if not clean.min_aspect <= aspect <= clean.max_aspect:
         return f"aspect: {aspect:.2f} times as wide as high, allowed {clean.min_aspect:g} to {clean.max_aspect:g}"
-    return None if file.luma_low is None or file.luma_high is None else _fault_of_levels(file.luma_low, file.luma_high)
+    return (
+        None if file.luma_low is None or file.luma_high is None else _brightness_reason(file.luma_low, file.luma_high)
+    )
 
 
-def _fault_of_levels(low: int, high: int) -> str | None:
+def _brightness_reason(low: int, high: int) -> str | None:
     if high < DARK_LEVEL and high > low:
         return f"dark: hardly anything is brighter than {high} of 255"
     if high - low < BLANK_LEVELS:

@@ -32,7 +32,7 @@ def assign_splits(store: ScanStore, valid_fraction: float, keep_classes: bool = 
         untrained = f"select pos from listed where class not in ({trained})"
         statement = f"update decided set reason = ? where reason is null and pos in ({untrained})"
         store.base.execute(statement, (UNTRAINED,))
-    to_train, held = _trained_all_the_same(store, valid_fraction), _held_back(store, valid_fraction)
+    to_train, fallback = _always_trained(store, valid_fraction), _fallback_valid(store, valid_fraction)
     counts = {"train": 0, "valid": 0}
     kept = store.select(
         "select l.pos, d.split_key, l.split from listed l join decided d using (pos)", "d.reason is null"
@@ -40,8 +40,8 @@ def assign_splits(store: ScanStore, valid_fraction: float, keep_classes: bool = 
     for block in in_blocks(kept, BLOCK_FILES):
         rows = []
         for pos, key, official in block:
-            aside = (is_valid(key, valid_fraction) and key not in to_train) or key == held
-            split = official or ("valid" if aside else "train")
+            held_out = (is_valid(key, valid_fraction) and key not in to_train) or key == fallback
+            split = official or ("valid" if held_out else "train")
             rows.append((split, counts[split], pos))
             counts[split] += 1
         store.base.executemany("update decided set split = ?, row = ? where pos = ?", rows)
@@ -49,14 +49,14 @@ def assign_splits(store: ScanStore, valid_fraction: float, keep_classes: bool = 
     store.base.commit()
 
 
-def _trained_all_the_same(store: ScanStore, valid_fraction: float) -> set[str]:
+def _always_trained(store: ScanStore, valid_fraction: float) -> set[str]:
     """The largest hash of each class that would be held out as a whole: hashes sort as their numbers do."""
     query = f"""select max(d.split_key) {KEPT} and l.split is null and l.class not in
         (select l.class {KEPT} and l.split = 'train') group by l.class"""
     return {key for (key,) in store.base.execute(query) if is_valid(key, valid_fraction)}
 
 
-def _held_back(store: ScanStore, valid_fraction: float) -> str | None:
+def _fallback_valid(store: ScanStore, valid_fraction: float) -> str | None:
     """The hash that is kept aside where no hash falls into the valid share: the smallest that is not all of a class."""
     smallest = store.base.execute(f"select min(d.split_key) {KEPT}").fetchone()[0]
     official = store.base.execute(f"select count(*) {KEPT} and l.split is not null").fetchone()[0]

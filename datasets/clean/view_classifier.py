@@ -1,8 +1,8 @@
 """Says of a picture whether it shows one usable car, why not, and from which side the car is seen.
 
-In: looks, uint8 (N, S, S, 3) (`datasets.scan.scan.make_look`). Features come from
+In: looks, uint8 (N, S, S, 3) (`datasets.scan.scan.make_classifier_input`). Features come from
 `harness.features.view_features`; linear heads, trained on procedural pictures alone, read them; a person's labels
-teach them more (`Sorter.refit`). A picture and its mirror image are judged alike, but for left and right.
+teach them more (`ViewClassifier.fit_labels`). A picture and its mirror image are judged alike, but for left and right.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.clean.few_shot import LOST, FewShotHeads, learn, unseen_ok
+from datasets.clean.few_shot import MAX_LOST, FewShotHeads, cross_validated_logits, fit_few_shot
 from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.clean.manual_labels import VIEWS
 from harness.errors import UserError
-from harness.features.view_features import VIEW_FEATURIZERS, ViewFeatures, has_weights, load_view_features
+from harness.features.view_features import VIEW_FEATURES, ViewFeatures, at_hand, load_view_features
 from harness.features.weights_file import read_tensors
 from harness.messages import log
 
@@ -30,7 +30,7 @@ SHARE_NEUTRAL, SHARE_FLOOR = 0.05, 0.03
 
 
 @dataclass(frozen=True)
-class Judged:
+class Predictions:
     """What a sorter says of N pictures.
 
     Attributes:
@@ -64,7 +64,7 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Sorter:
+class ViewClassifier:
     """Looks → features → verdict and view.
 
     Attributes:
@@ -78,7 +78,7 @@ class Sorter:
     heads: Heads
     sha256: str
     threshold: float
-    lesson: FewShotHeads | None = None
+    few_shot: FewShotHeads | None = None
     name: str = field(init=False)
     input_px: int = field(init=False)
     dim: int = field(init=False)
@@ -87,13 +87,13 @@ class Sorter:
         for name in ("name", "input_px", "dim"):
             object.__setattr__(self, name, getattr(self.featurizer, name))
 
-    def features(self, looks: np.ndarray) -> np.ndarray:
+    def features(self, inputs: np.ndarray) -> np.ndarray:
         """uint8 (N, input_px, input_px, 3) → float32 (N, dim)."""
-        return self.featurizer(looks)
+        return self.featurizer(inputs)
 
-    def judge(self, features: np.ndarray, views: Sequence[str] | None = DEFAULT_VIEWS) -> Judged:
+    def predict(self, features: np.ndarray, views: Sequence[str] | None = DEFAULT_VIEWS) -> Predictions:
         """float32 (N, dim), the views that are wanted (None = all) → verdict and view of each."""
-        kinds, seen = self._judge(np.asarray(features, np.float32))
+        kinds, seen = self._probabilities(np.asarray(features, np.float32))
         in_view = seen[:, [VIEWS.index(view) for view in (views or VIEWS)]].sum(1)
         score = np.clip(kinds[:, 0] * in_view, 0, 1).astype(np.float32)
         causes = np.concatenate([kinds[:, :1] * (1 - in_view[:, None]), kinds[:, 1:]], 1)
@@ -102,9 +102,9 @@ class Sorter:
         no_car = kinds[:, [KINDS.index(kind) for kind in NO_CAR]].sum(1)
         hidden = np.where((no_car > 0.5) & (score < self.threshold), no_car, 0)[:, None]
         view_probs = seen * (1 - hidden) + hidden * (np.arange(len(VIEWS)) == VIEWS.index("other"))
-        return Judged(score, reasons, view_probs.astype(np.float32))
+        return Predictions(score, reasons, view_probs.astype(np.float32))
 
-    def refit(self, features: np.ndarray, ok: np.ndarray, views: np.ndarray) -> "Sorter":
+    def fit_labels(self, features: np.ndarray, ok: np.ndarray, views: np.ndarray) -> "ViewClassifier":
         """Taught by a person's labels, in seconds; always from the heads as shipped.
 
         Args:
@@ -115,40 +115,40 @@ class Sorter:
         features = np.asarray(features, np.float32)
         ok, views = np.asarray(ok, np.int8), np.asarray(views, np.int8)
         assert features.shape == (len(ok), self.dim) and ok.shape == views.shape, (features.shape, ok.shape)
-        kinds, seen = self._shipped(features)
+        kinds, seen = self._pretrained(features)
         ok_rows, view_rows, mirrored_rows = self._rows(features, kinds, seen)
-        lesson = learn(ok_rows, ok, view_rows, mirrored_rows, views, SWAPPED)
+        few_shot = fit_few_shot(ok_rows, ok, view_rows, mirrored_rows, views, SWAPPED)
         content = [np.ascontiguousarray(part).tobytes() for part in (features, ok, views)]
         sha256 = hashlib.sha256(b"\n".join([self.heads.sha256.encode(), *content])).hexdigest()
-        taught = replace(self, lesson=lesson, threshold=self.heads.threshold, sha256=sha256)
-        if lesson.ok is None:
-            return taught
-        told = ok >= 0
-        unseen = more_ok(kinds[told], unseen_ok(ok_rows[told], ok[told]))[:, 0]
-        in_view = taught._judge(features[told])[1][:, [VIEWS.index(view) for view in DEFAULT_VIEWS]].sum(1)
-        threshold = float(np.quantile((unseen * in_view)[ok[told] == 1], LOST))
-        return replace(taught, threshold=threshold)
+        fitted = replace(self, few_shot=few_shot, threshold=self.heads.threshold, sha256=sha256)
+        if few_shot.ok is None:
+            return fitted
+        labelled = ok >= 0
+        unseen = add_to_usable_logit(kinds[labelled], cross_validated_logits(ok_rows[labelled], ok[labelled]))[:, 0]
+        in_view = fitted._probabilities(features[labelled])[1][:, [VIEWS.index(view) for view in DEFAULT_VIEWS]].sum(1)
+        threshold = float(np.quantile((unseen * in_view)[ok[labelled] == 1], MAX_LOST))
+        return replace(fitted, threshold=threshold)
 
-    def _judge(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _probabilities(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of kinds, float64 (N, len(KINDS)), and if there is a car, of views, (N, len(VIEWS))."""
-        kinds, seen = self._shipped(features)
-        if self.lesson is None:
+        kinds, seen = self._pretrained(features)
+        if self.few_shot is None:
             return kinds, seen
         ok_rows, view_rows, mirrored_rows = self._rows(features, kinds, seen)
-        taught_kinds = more_ok(kinds, self.lesson.ok(ok_rows)[:, 0]) if self.lesson.ok is not None else kinds
-        if self.lesson.view is None:
-            return taught_kinds, seen
-        taught = np.zeros((2, len(features), len(VIEWS)))
-        for part, rows in zip(taught, (view_rows, mirrored_rows), strict=True):
-            part[:, self.lesson.classes] = softmax(self.lesson.view(rows))
-        return taught_kinds, self.lesson.blend_views(0.5 * (taught[0] + taught[1][:, SWAPPED]), seen)
+        kinds = add_to_usable_logit(kinds, self.few_shot.ok(ok_rows)[:, 0]) if self.few_shot.ok is not None else kinds
+        if self.few_shot.view is None:
+            return kinds, seen
+        sides = np.zeros((2, len(features), len(VIEWS)))
+        for part, rows in zip(sides, (view_rows, mirrored_rows), strict=True):
+            part[:, self.few_shot.classes] = softmax(self.few_shot.view(rows))
+        return kinds, self.few_shot.blend_views(0.5 * (sides[0] + sides[1][:, SWAPPED]), seen)
 
-    def _shipped(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pretrained(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole, here, mirrored = split_features(self.featurizer, features)
         kinds = softmax(whole @ self.heads.kind_weight + self.heads.kind_bias)
         if self.featurizer.car_share is not None:
             share = self.featurizer.car_share(features[:, : self.featurizer.even])
-            kinds = more_ok(kinds, np.log((share + SHARE_FLOOR) / SHARE_NEUTRAL))
+            kinds = add_to_usable_logit(kinds, np.log((share + SHARE_FLOOR) / SHARE_NEUTRAL))
         both = [softmax(part @ self.heads.view_weight + self.heads.view_bias) for part in (here, mirrored)]
         return kinds, 0.5 * (both[0] + both[1][:, SWAPPED])
 
@@ -177,7 +177,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shares / shares.sum(1, keepdims=True)
 
 
-def more_ok(kinds: np.ndarray, more: np.ndarray) -> np.ndarray:
+def add_to_usable_logit(kinds: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Probabilities (N, len(KINDS)) after `more` (N,) is added to the logit of the first; the others share the rest."""
     usable = kinds[:, :1].clip(TINY, 1 - TINY)
     raised = 1 / (1 + (1 - usable) / usable * np.exp(-np.clip(more, -30, 30))[:, None])
@@ -192,26 +192,26 @@ def heads_path(name: str) -> Path:
     return WEIGHTS / f"sorter_{name}.safetensors"
 
 
-def load_sorter(name: str = "auto") -> Sorter:
+def load_view_classifier(name: str = "auto") -> ViewClassifier:
     """The sorter on this featurizer; auto = the best one whose weights are at hand. The reader always works."""
     if name != "auto":
-        if name not in VIEW_FEATURIZERS:
-            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(VIEW_FEATURIZERS)}")
-        return open_sorter(load_view_features(name))
+        if name not in VIEW_FEATURES:
+            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(VIEW_FEATURES)}")
+        return open_view_classifier(load_view_features(name))
     for best in BEST_FIRST[:-1]:
         if not (heads_path(best).is_file() and has_weights(best)):
             continue
         try:
-            sorter = open_sorter(load_view_features(best, may_download=False))
+            classifier = open_view_classifier(load_view_features(best, may_download=False))
         except UserError as error:  # of damage, or other weights than those that the heads were trained on
             log(f"sorter: {error}")
             continue
         log(f"sorter: features of {best}")
-        return sorter
-    return open_sorter(load_view_features(BEST_FIRST[-1]))
+        return classifier
+    return open_view_classifier(load_view_features(BEST_FIRST[-1]))
 
 
-def open_sorter(featurizer: ViewFeatures) -> Sorter:
+def open_view_classifier(featurizer: ViewFeatures) -> ViewClassifier:
     """With the heads that were trained for exactly these features. UserError where there are none."""
     path, remedy = heads_path(featurizer.name), f"try `python -m datasets sorter train --features {featurizer.name}`"
     tensors, meta, sha256 = read_tensors(path, "sorter_heads", f"the sorter on {featurizer.name}", remedy)
@@ -219,4 +219,4 @@ def open_sorter(featurizer: ViewFeatures) -> Sorter:
         raise UserError(f"{path}: found heads for other weights than those of {featurizer.name} at hand; {remedy}")
     parts = {part: value.float().numpy() for part, value in tensors.items()}
     heads = Heads(**parts, threshold=meta["threshold"], sha256=sha256)
-    return Sorter(featurizer, heads, sha256, heads.threshold)
+    return ViewClassifier(featurizer, heads, sha256, heads.threshold)

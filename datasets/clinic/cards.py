@@ -18,7 +18,7 @@ class Card:
     sha256: str
     file: str
     kept: bool
-    said: str
+    label: str
     detail: str
     verdict: str
     view: str
@@ -45,7 +45,7 @@ def _card(line: dict[str, Any], decisions: dict[str, Decision], was: str, counts
         sha256=sha256,
         file=line["file"],
         kept=line["verdict"] == "keep",
-        said=_said(line),
+        label=_label(line),
         detail=" · ".join(_details(line)),
         verdict=mine.verdict if mine else "",
         view=mine.view if mine else "",
@@ -56,7 +56,7 @@ def _card(line: dict[str, Any], decisions: dict[str, Decision], was: str, counts
     )
 
 
-def _said(line: dict[str, Any]) -> str:
+def _label(line: dict[str, Any]) -> str:
     """In one or two words: its view where it was kept, the reason where not."""
     return view_name(line.get("view") or "") if line["verdict"] == "keep" else heading_of(slug_of(line))
 

@@ -19,15 +19,15 @@ class Rebuild:
     Attributes: running; fault ("" = none so far); says (its last line).
     """
 
-    def __init__(self, command: list[str], take_over: Callable[[], None]) -> None:
-        self.running, self.fault = True, ""
-        self._started, self._take_over = time.monotonic(), take_over
-        self._child = Child(command, on_line=log)
+    def __init__(self, command: list[str], on_success: Callable[[], None]) -> None:
+        self.running, self.error = True, ""
+        self._started, self._on_success = time.monotonic(), on_success
+        self._child = Child(command, heard=log)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     @property
-    def says(self) -> str:
+    def last_line(self) -> str:
         return self._child.lines[-1] if self._child.lines else "starting"
 
     @property
@@ -37,11 +37,11 @@ class Rebuild:
     def _follow(self) -> None:
         try:
             if self._child.wait():
-                self.fault = self._child.error_text()
+                self.error = self._child.error_text()
             else:
-                self._take_over()
+                self._on_success()
         except Exception as error:  # told on the page: nobody reads a thread's traceback
-            self.fault = f"{type(error).__name__}: {error}"
+            self.error = f"{type(error).__name__}: {error}"
         finally:
             self.running = False
 

@@ -55,12 +55,12 @@ class NewChoice(RequestBody):
 def make_app(session: Session) -> FastAPI:
     """The application of one session."""
     app = make_local_app(AccessRules("clinic"), STATIC)
-    _add_looking(app, session)
-    _add_deciding(app, session)
+    _add_pages(app, session)
+    _add_actions(app, session)
     return app
 
 
-def _add_looking(app: FastAPI, session: Session) -> None:
+def _add_pages(app: FastAPI, session: Session) -> None:
     template = page_environment(HERE / "templates").get_template("clinic.html.j2")
 
     @app.get("/")
@@ -80,7 +80,7 @@ def _add_looking(app: FastAPI, session: Session) -> None:
         return Response(session.picture(sha256, *PICTURE_PX[size]), media_type="image/jpeg", headers=kept)
 
 
-def _add_deciding(app: FastAPI, session: Session) -> None:
+def _add_actions(app: FastAPI, session: Session) -> None:
     @app.post("/choices")
     def choose(choice: NewChoice) -> dict[str, Any]:
         if not SHA256.fullmatch(choice.sha256):
@@ -98,8 +98,8 @@ def _add_deciding(app: FastAPI, session: Session) -> None:
     @app.get("/status")
     def status() -> dict[str, Any]:
         run = session.rebuild
-        state = "idle" if run is None else "running" if run.running else "failed" if run.fault else "done"
-        told = {"seconds": run.seconds, "says": run.says, "fault": run.fault} if run else {}
+        state = "idle" if run is None else "running" if run.running else "failed" if run.error else "done"
+        told = {"seconds": run.seconds, "says": run.last_line, "fault": run.error} if run else {}
         return {"state": state, "build": session.built.number} | told | _counts(session, session.decisions())
 
 

@@ -59,12 +59,12 @@ class Session:
 
     def decisions(self) -> dict[str, Decision]:
         """As the file says now: others may write it, too."""
-        return read_decisions(self.plan.decisions_path, tell=lambda text: None)
+        return read_decisions(self.plan.decisions_path, warn=lambda text: None)
 
     def waiting(self, decisions: dict[str, Decision]) -> int:
         """How many choices differ from those that the last build replayed."""
         keys = {*decisions, *self._replayed}
-        return sum(_said(decisions.get(key)) != _said(self._replayed.get(key)) for key in keys)
+        return sum(_choice(decisions.get(key)) != _choice(self._replayed.get(key)) for key in keys)
 
     def choose(
         self, sha256: str, verdict: str | None, view: str | None, expect: tuple[str, str] | None = None
@@ -80,7 +80,7 @@ class Session:
         line = self.line(sha256)
         with self._lock:
             old = self.decisions().get(sha256)
-            before = _said(old)
+            before = _choice(old)
             if expect is not None and before != expect:
                 raise ChoiceError(409, "this picture was decided elsewhere in the meantime; nothing was changed")
             now = (before[0] if verdict is None else verdict, before[1] if view is None else view)
@@ -116,16 +116,16 @@ class Session:
             if self.rebuild is not None and self.rebuild.running:
                 raise ChoiceError(409, "a rebuild is under way")
             decisions = self.decisions()
-            self.rebuild = Rebuild(self.command, lambda: self._take_over(decisions))
+            self.rebuild = Rebuild(self.command, lambda: self._on_success(decisions))
 
-    def _take_over(self, decisions: dict[str, Decision]) -> None:
+    def _on_success(self, decisions: dict[str, Decision]) -> None:
         """The rebuild has ended well: what it left is what is shown from now on."""
         built = Built.read(self.plan)
         changes = built.manifest.changes_since(self.built.manifest)
         built = replace(
             built,
             number=self.built.number + 1,
-            changed={pos: _described(*before) for pos, _, _, *before in changes},
+            changed={pos: _outcome(*before) for pos, _, _, *before in changes},
             verdicts=sum(kept != was_kept for _, kept, _, was_kept, _, _ in changes),
             views=sum(view != was_view for _, _, view, _, was_view, _ in changes),
         )
@@ -138,11 +138,11 @@ class Session:
             self.rebuild.stop()
 
 
-def _described(kept: int, view: str | None, slug: str | None) -> str:
+def _outcome(kept: int, view: str | None, slug: str | None) -> str:
     if kept:
         return view_name(view or "")
     return f"{heading_of(slug or '')}, {view_name(view)}" if view else heading_of(slug or "")
 
 
-def _said(decision: Decision | None) -> tuple[str, str]:
+def _choice(decision: Decision | None) -> tuple[str, str]:
     return (decision.verdict, decision.view) if decision else ("", "")

@@ -11,23 +11,23 @@ from datasets.pack.manifest import Manifest
 SHEETS = ("border", "dropped", "kept", "copies", "changed", "mine")
 PAGE_CARDS = 48
 # What the sheets hold, as conditions on the table of a manifest.
-HELD = {
+CONDITIONS = {
     "border": "decided_by = 'model' and sha256 not null and original is null",
     "dropped": "not kept and original is null",
     "kept": "kept",
     "copies": "original not null",
 }
 MATCHES = "(:class = '' or class = :class) and (:source = '' or source = :source)"
-SINGLE = {
+QUERIES = {
     # Alternately the next nearest to the threshold and the next least sure view.
     "border": f"""select pos from (select *,
             row_number() over (order by ok_score is null, abs(ok_score - :threshold), pos) as score_place,
             row_number() over (order by not kept or view_confidence is null, view_confidence, pos) as view_place
-        from manifest where {HELD["border"]}) where {MATCHES}
+        from manifest where {CONDITIONS["border"]}) where {MATCHES}
         order by min(case when ok_score is null then 1e18 else 2 * score_place end,
             case when not kept or view_confidence is null then 1e18 else 2 * view_place + 1 end), pos""",
     # Those that were nearest to be kept come first.
-    "dropped": f"""select pos from manifest where {HELD["dropped"]} and (:only = '' or slug = :only) and {MATCHES}
+    "dropped": f"""select pos from manifest where {CONDITIONS["dropped"]} and (:only = '' or slug = :only) and {MATCHES}
         order by ifnull(ok_score, -1) desc, pos""",
     # The least sure come first.
     "kept": f"""select pos from manifest where kept and (:only = '' or view = :only) and {MATCHES}
@@ -59,10 +59,10 @@ def sheet_groups(manifest: Manifest, request: SheetRequest, threshold: float, ch
 
     `chosen`: what the sheets "changed" and "mine" hold."""
     names = {"only": request.only, "class": request.class_, "source": request.source}
-    if request.sheet in SINGLE:
-        return [[pos] for (pos,) in manifest.rows(SINGLE[request.sheet], **names, threshold=threshold)]
+    if request.sheet in QUERIES:
+        return [[pos] for (pos,) in manifest.rows(QUERIES[request.sheet], **names, threshold=threshold)]
     if request.sheet == "copies":
-        query = f"select original, pos from manifest where {HELD['copies']} and {MATCHES} order by original, pos"
+        query = f"select original, pos from manifest where {CONDITIONS['copies']} and {MATCHES} order by original, pos"
         pairs = groupby(manifest.rows(query, **names), key=lambda pair: pair[0])
         return [[original, *(pos for _, pos in copies)] for original, copies in pairs]
     query = f"select pos from manifest where pos = :pos and {MATCHES}"
@@ -82,7 +82,7 @@ def to_pages(groups: Sequence[list[int]]) -> list[list[list[int]]]:
 def sheet_menu(manifest: Manifest, sheet: str) -> list[MenuEntry]:
     """The sub-menu: reasons of the dropped, most frequent first, or views of the kept."""
     if sheet == "dropped":
-        counts = manifest.count("slug", f"{HELD['dropped']} and slug not null")
+        counts = manifest.count("slug", f"{CONDITIONS['dropped']} and slug not null")
         return [
             MenuEntry(slug, heading_of(slug), counts[slug]) for slug in sorted(counts, key=lambda one: -counts[one])
         ]
@@ -94,7 +94,7 @@ def sheet_menu(manifest: Manifest, sheet: str) -> list[MenuEntry]:
 
 def sheet_counts(manifest: Manifest) -> dict[str, int]:
     """Of the sheets that follow from the manifest alone."""
-    return {sheet: manifest.total(where) for sheet, where in HELD.items()}
+    return {sheet: manifest.total(where) for sheet, where in CONDITIONS.items()}
 
 
 def view_name(view: str) -> str:

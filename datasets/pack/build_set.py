@@ -18,12 +18,12 @@ from datasets.cifar10.cifar10 import CLASS_NAMES, SIDE_PX, find_source, read_cif
 from datasets.clean.decide import decide
 from datasets.clean.rules import UNDECODED, UNPLACED
 from datasets.clean.split import assign_splits
-from datasets.pack.draw_procedural import draw_raw
+from datasets.pack.draw_procedural import draw_procedural
 from datasets.pack.manifest import Manifest, escaped, write_manifest
 from datasets.pack.recipe import SetPlan, find_complete
 from datasets.scan.listing import list_into
 from datasets.scan.pool import count_cores, map_in_order
-from datasets.scan.run import Mapper, survey
+from datasets.scan.run import Mapper, run_scan
 from datasets.scan.scan import SCAN_VERSION
 from datasets.scan.store import ScanStore, remove_store
 from harness.errors import UserError
@@ -46,7 +46,7 @@ def build_set(
     verify: bool = False,
     workers: int | None = None,
     mapper: Mapper = map_in_order,
-    sorter: Any | None = None,
+    classifier: Any | None = None,
 ) -> list[Path]:
     """Builds the set unless it is there, and returns its packed files: train, then valid where there is one.
 
@@ -57,7 +57,7 @@ def build_set(
         verify: when it is there, read every picture and compare it with its hash.
         workers: processes that decode; None = all cores, 0 = this process.
         mapper: `map_in_order`, or the same on a cluster.
-        sorter: a `datasets.clean.view_classifier.Sorter`; None = the one that `clean.features` names.
+        sorter: a `datasets.clean.view_classifier.ViewClassifier`; None = the one that `clean.features` names.
     """
     workers = count_cores() if workers is None else workers
     complete = None if rebuild or rescan else find_complete(plan, verify)
@@ -78,8 +78,8 @@ def build_set(
                 remove_store(plan.scan)
             if plan.data.source == "procedural":
                 anew = rescan or (rebuild and not plan.cleanable)
-                draw_raw(plan.raw, plan.data, anew, workers, replace=rebuild or rescan)
-            return _build(plan, sorter, workers, mapper)
+                draw_procedural(plan.raw, plan.data, anew, workers, replace=rebuild or rescan)
+            return _build(plan, classifier, workers, mapper)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             raise  # our bugs
@@ -93,12 +93,12 @@ def build_set(
         raise UserError(f"{where}: cannot be written ({text}); nothing half-made is left") from error
 
 
-def _build(plan: SetPlan, sorter: Any | None, workers: int, mapper: Mapper) -> list[Path]:
+def _build(plan: SetPlan, classifier: Any | None, workers: int, mapper: Mapper) -> list[Path]:
     data, clean = plan.data, plan.clean
     if clean is None:
-        sorter = None
-    elif sorter is None:
-        sorter = _load_sorter(clean.features)
+        classifier = None
+    elif classifier is None:
+        classifier = _load_classifier(clean.features)
     if (
         clean is not None and clean.decisions is not None and not plan.decisions_path.exists()
     ):  # the clinic may be about to begin it
@@ -106,45 +106,51 @@ def _build(plan: SetPlan, sorter: Any | None, workers: int, mapper: Mapper) -> l
     settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
     settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode, "fit": data.fit}
     with ScanStore.open(plan.scan, settings) as store:
-        class_names = _fill(store, plan, sorter, workers, mapper)
-        told = decide(store, clean, sorter, plan.decisions)
+        class_names = _fill(store, plan, classifier, workers, mapper)
+        classifier_info = decide(store, clean, classifier, plan.decisions)
         published = data.source == "cifar10"
         assign_splits(store, data.valid_fraction, keep_classes=published)
         _refuse_unusable(store, plan)
         trained = {*class_names} if published else store.trained_classes()
-        summary = _pack(store, plan, [name for name in class_names if name in trained], told)
+        summary = _pack(store, plan, [name for name in class_names if name in trained], classifier_info)
     if not plan.cleanable:  # drawn or published: it can be had again, and there is nothing to decide
         remove_store(plan.scan)
     _report(plan, summary, [name for name in class_names if name not in trained])
     return [plan.train, *([plan.valid] if summary["valid"] else [])]
 
 
-def _load_sorter(name: str) -> Any:
-    from datasets.clean.view_classifier import load_sorter  # imports torch: sets that are not cleaned are built without
+def _load_classifier(name: str) -> Any:
+    from datasets.clean.view_classifier import (
+        load_view_classifier,  # imports torch: sets that are not cleaned are built without
+    )
 
-    return load_sorter(name)
+    return load_view_classifier(name)
 
 
-def _fill(store: ScanStore, plan: SetPlan, sorter: Any, workers: int, mapper: Mapper) -> list[str]:
+def _fill(store: ScanStore, plan: SetPlan, classifier: Any, workers: int, mapper: Mapper) -> list[str]:
     """Every file into the store; returns the class names."""
     data = plan.data
     if data.source == "cifar10":
-        store.take_ready(read_cifar10(data), data.source)
+        store.add_decoded(read_cifar10(data), data.source)
         return CLASS_NAMES
     class_names = list_into(store, plan.pictures_folder(), data.set, data.source, data.layout, data.ignore)
     if not store.count():
         raise UserError(f"data.src: found no file in {plan.pictures_folder()}, allowed a folder of pictures")
-    store.forget_gone()
-    scanned, known = survey(store, data, sorter, workers, mapper)
+    store.delete_stale()
+    scanned, known = run_scan(store, data, classifier, workers, mapper)
     if known and plan.cleanable:
         log(f"{data.set}: {scanned} files read, {known} known from before")
     return class_names
 
 
-def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[str, Any] | None) -> dict[str, Any]:
+def _pack(
+    store: ScanStore, plan: SetPlan, class_names: list[str], classifier_info: dict[str, Any] | None
+) -> dict[str, Any]:
     """Packed files, manifest and summary. Returns the summary."""
     data = plan.data
-    recipe = plan.recipe | ({"sorter": {key: told[key] for key in ("name", "sha256")}} if told else {})
+    recipe = plan.recipe | (
+        {"sorter": {key: classifier_info[key] for key in ("name", "sha256")}} if classifier_info else {}
+    )
     unchanged = data.source == "cifar10" and data.img_size == (SIDE_PX, SIDE_PX)
     attributes = {"recipe": recipe, "resizer": "none" if unchanged else RESIZER}
     if data.source == "folder":
@@ -162,7 +168,7 @@ def _pack(store: ScanStore, plan: SetPlan, class_names: list[str], told: dict[st
         manifest_sha256 = write_manifest(store, plan.manifest)
         summary = {
             "recipe": plan.recipe_with_places(),
-            "sorter": told,
+            "sorter": classifier_info,
             "colours": attributes.get("colours"),
             **_count(plan, class_names),
         }

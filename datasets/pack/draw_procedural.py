@@ -23,7 +23,7 @@ LOOK_EVERY_SEC = 0.5
 RECIPE_FILE = ".recipe.json"  # hidden, so that the folder can be read as a folder of pictures
 
 
-def draw_raw(folder: Path, data: Data, redraw: bool, workers: int, replace: bool = False) -> None:
+def draw_procedural(folder: Path, data: Data, redraw: bool, workers: int, replace: bool = False) -> None:
     """Draws a procedural set's pictures and their table of factors into `folder`, unless they are there.
 
     `redraw`: even if they are there. `replace`: others, drawn otherwise, may go."""

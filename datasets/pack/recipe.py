@@ -22,13 +22,13 @@ from harness.storage.json_files import read_json
 
 STAGE_VERSION = 2  # rises when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
-BEFORE = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
+ADDED_LATER = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
 # Not in a recipe where it is this: such sets keep the hash of before there was a choice.
-UNSAID = {"looseness": 1.0, "layout": "auto", "ignore": None}
+OMITTED = {"looseness": 1.0, "layout": "auto", "ignore": None}
 PLACE_IN_CLEAN = "decisions"  # a path: what it holds is compared instead
 
 
-class Sorter(BaseModel):
+class ClassifierSummary(BaseModel):
     name: str | None = None
     threshold: float | None = None
 
@@ -37,7 +37,7 @@ class Summary(BaseModel):
     """What is read of the file in which a build tells of itself."""
 
     recipe: dict[str, Any]
-    sorter: Sorter | None = None
+    sorter: ClassifierSummary | None = None
 
 
 SUMMARY = TypeAdapter(Summary)
@@ -125,7 +125,7 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
     if data.source == "procedural":
         recipe |= drawing_recipe(data)
     if data.source == "folder":
-        recipe |= _said({"layout": data.layout, "ignore": None if data.ignore is None else list(data.ignore)})
+        recipe |= _explicit({"layout": data.layout, "ignore": None if data.ignore is None else list(data.ignore)})
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
@@ -141,11 +141,11 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
 
 def drawing_recipe(data: Data) -> dict[str, Any]:
     """What decides which cars are drawn, at any size."""
-    return _said({"kind": data.kind, "count": data.count, "seed": data.seed, "looseness": data.looseness})
+    return _explicit({"kind": data.kind, "count": data.count, "seed": data.seed, "looseness": data.looseness})
 
 
-def _said(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in recipe.items() if key not in UNSAID or UNSAID[key] != value}
+def _explicit(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in OMITTED or OMITTED[key] != value}
 
 
 def _decisions_sha256(decisions: dict[str, Decision]) -> str | None:
@@ -216,7 +216,7 @@ def threshold_of(summary: dict[str, Any]) -> float | None:
 def _refuse_other_recipe(plan: SetPlan) -> None:
     summary, wanted = read_summary(plan.summary), plan.recipe_with_places()
     refuse_newer(plan.summary, summary["recipe"].get("stage_version"), STAGE_VERSION)
-    found = {**{key: value for key, value in BEFORE.items() if key in wanted}, **summary["recipe"]}
+    found = {**{key: value for key, value in ADDED_LATER.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
         found["src"] = None  # any folder will do: the set is there
     elif isinstance(found.get("src"), str):
@@ -237,17 +237,17 @@ def _refuse_other_recipe(plan: SetPlan) -> None:
 
 def recipe_differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
     """One line for each key that differs."""
-    found, wanted = {**UNSAID, **found}, {**UNSAID, **wanted}
+    found, wanted = {**OMITTED, **found}, {**OMITTED, **wanted}
     lines = []
     for key in sorted({*found, *wanted}):
         old, new = found.get(key), wanted.get(key)
         if isinstance(old, dict) and isinstance(new, dict) and old.get("apply") and new.get("apply"):
             lines += recipe_differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            lines.append(f"  {prefix}{key}: found {_shown(old)}, the config says {_shown(new)}")
+            lines.append(f"  {prefix}{key}: found {_format(old)}, the config says {_format(new)}")
     return lines
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     """A whole section is told by whether it applies."""
     return f"apply={value['apply']}" if isinstance(value, dict) and "apply" in value else repr(value)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.procedural.body import ramp
+from datasets.procedural.body import smoothstep
 from datasets.procedural.light import Light
 
 
@@ -62,7 +62,7 @@ def _studio(rng, height, width):
     above, below = _rows(height, horizon)
     wall = _tint(rng, level * rng.uniform(0.6, 0.95), 0.10 + 0.15 * (level < 0.5))
     floor = wall * rng.uniform(0.9, 1.25)
-    sweep = ramp(above - 1 + below, -0.25, 0.22)[:, None, None]
+    sweep = smoothstep(above - 1 + below, -0.25, 0.22)[:, None, None]
     u = (np.arange(width, dtype=np.float32) + 0.5) / width
     v = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     glow = np.exp(-(((u - rng.uniform(0.35, 0.65)) / 0.55) ** 2 + ((v - horizon) / 0.45) ** 2))[..., None]
@@ -93,17 +93,17 @@ def _outdoors(rng, height, width):
         (near, rng.uniform(0.02, 0.10), 0.02, 9),
     ):
         line = horizon - tall * (0.35 + _profile(rng, width, bumps, 0.8))
-        cover = ramp(v - line, -soft, soft)[..., None]
+        cover = smoothstep(v - line, -soft, soft)[..., None]
         lit = 0.75 + 0.5 * _profile(rng, width, bumps * 3)[None, :, None]
         picture += cover * (colour * lit - picture)
     asphalt = _tint(rng, rng.uniform(0.14, 0.34), 0.06)
     floor = np.repeat((asphalt * (0.85 + 0.3 * below[:, None]))[:, None], width, 1)
     _grain(rng, floor, below, 0.06)
-    cover = ramp(v - horizon, -0.006, 0.006)[..., None]
+    cover = smoothstep(v - horizon, -0.006, 0.006)[..., None]
     picture += cover * (floor - picture)
     verge = rng.uniform(0.02, 0.09)
     if rng.random() < 0.6:
-        strip = (ramp(v - horizon, -0.01, 0.01) * (1 - ramp(v - horizon - verge, -0.01, 0.01)))[..., None]
+        strip = (smoothstep(v - horizon, -0.01, 0.01) * (1 - smoothstep(v - horizon - verge, -0.01, 0.01)))[..., None]
         picture += strip * (near * 1.9 - picture)
         kerb = np.exp(-(((v - horizon - verge - 0.012) / 0.007) ** 2))[..., None]
         picture += 0.7 * kerb * (1.8 * asphalt - picture)
@@ -125,9 +125,9 @@ def _wall(rng, height, width):
     tone = np.sin(12.9898 * row + 78.233 * column + rng.uniform(0, 9)) * 43758.5453
     picture *= (1 + rng.uniform(0.02, 0.10) * (2 * (tone - np.floor(tone)) - 1))[..., None].astype(np.float32)
     joints = np.maximum(
-        1 - ramp(np.abs(v / course - np.round(v / course)) * course, 0.001, 0.007),
+        1 - smoothstep(np.abs(v / course - np.round(v / course)) * course, 0.001, 0.007),
         1
-        - ramp(
+        - smoothstep(
             np.abs(
                 u / brick + 0.5 * (row % 2) * (course < 0.1) - np.round(u / brick + 0.5 * (row % 2) * (course < 0.1))
             )
@@ -142,7 +142,7 @@ def _wall(rng, height, width):
     ground = _tint(rng, rng.uniform(0.16, 0.36), 0.08)
     floor = np.repeat((ground * (0.8 + 0.3 * below[:, None]))[:, None], width, 1)
     _grain(rng, floor, below, 0.05)
-    picture += ramp(v - horizon, -0.006, 0.006)[..., None].astype(np.float32) * (floor - picture)
+    picture += smoothstep(v - horizon, -0.006, 0.006)[..., None].astype(np.float32) * (floor - picture)
     picture *= (1 - 0.45 * np.exp(-(((v - horizon) / 0.02) ** 2)))[..., None].astype(np.float32)
     to, sun = _sun(rng, rng.uniform(0.3, 1.0), _rgb(1, 0.96, 0.9))
     light = Light(
@@ -172,7 +172,7 @@ def _hall(rng, height, width):
         picture = picture + spot * colour
         image = np.exp(-(((u - x) / (wide * 1.3)) ** 2 + ((v - 2 * horizon + y) / (3 * tall + 0.02)) ** 2))[..., None]
         floor = floor + 0.22 * image.astype(np.float32) * colour
-    cover = ramp(v - horizon, -0.01, 0.01)[..., None].astype(np.float32)
+    cover = smoothstep(v - horizon, -0.01, 0.01)[..., None].astype(np.float32)
     picture = picture + cover * (floor - picture)
     to, sun = _sun(rng, 0.35, _rgb(1, 1, 1))
     light = Light(dim * 1.4 + 0.08, dim * 1.6 + 0.12, floor_tone * 0.5, sun, to, 0.0, 0.0, rng.uniform(1.2, 2.0))
@@ -198,12 +198,12 @@ def _park(rng, height, width):
             slice(max(0, int(y * height - reach)), int(y * height + reach) + 2),
             slice(max(0, int(x * height - reach)), int(x * height + reach) + 2),
         )
-        spot = 1 - ramp(np.hypot(u[box[1]] - x, v[box[0]] - y), 0.7 * size, 1.2 * size)
+        spot = 1 - smoothstep(np.hypot(u[box[1]] - x, v[box[0]] - y), 0.7 * size, 1.2 * size)
         picture[box] += (0.6 * spot[..., None]).astype(np.float32) * (colour - picture[box])
     ground = rng.choice(np.array([[0.16, 0.22, 0.07], [0.34, 0.30, 0.24], [0.24, 0.23, 0.22]])).astype(np.float32)
     floor = np.repeat((ground * (0.75 + 0.35 * below[:, None]))[:, None], width, 1)
     _grain(rng, floor, below, 0.10)
-    picture += ramp(v - horizon, -0.02, 0.02)[..., None].astype(np.float32) * (floor - picture)
+    picture += smoothstep(v - horizon, -0.02, 0.02)[..., None].astype(np.float32) * (floor - picture)
     to, sun = _sun(rng, rng.uniform(0.5, 1.1), _rgb(1, 0.95, 0.82))
     light = Light(
         _rgb(0.30, 0.45, 0.70), _rgb(0.60, 0.70, 0.72), ground * 0.7, sun, to, 0.85, rng.uniform(0.15, 0.35), 0.0
@@ -211,10 +211,10 @@ def _park(rng, height, width):
     return Scene(picture, light, 0.0, 0.85)
 
 
-_PLACES = (_studio, _studio, _outdoors, _outdoors, _wall, _hall, _park)
+_SCENES = (_studio, _studio, _outdoors, _outdoors, _wall, _hall, _park)
 
 
 def draw_scene(height: int, width: int, seed: int) -> Scene:
     """The place, light and floor of one picture; a function of the seed and the picture's size alone."""
     rng = np.random.default_rng([seed, 1])
-    return _PLACES[rng.integers(len(_PLACES))](rng, height, width)
+    return _SCENES[rng.integers(len(_SCENES))](rng, height, width)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from datasets.procedural.brands import House
+from datasets.procedural.brands import BrandStyle
 from datasets.procedural.factors import Factors
 
 # Section parameter v runs from the underside's middle (0) to the roof's middle (12); these are its landmarks.
@@ -32,7 +32,7 @@ class Shape:
     profile_s: np.ndarray
     top: np.ndarray
     belt: np.ndarray
-    house: House | None = None  # of the brand whose face it wears
+    brand: BrandStyle | None = None  # of the brand whose face it wears
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Mesh:
     triangles: np.ndarray
 
 
-def ramp(x, low, high):
+def smoothstep(x, low, high):
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.minimum(np.maximum((x - low) * (1.0 / (high - low)), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def normalise(vectors: np.ndarray) -> np.ndarray:
     """(n, 3) → (n, 3) of length 1."""
     return vectors / np.sqrt(np.einsum("ij,ij->i", vectors, vectors) + np.float32(1e-12))[:, None]
 
 
-def factors_to_shape(f: Factors, house: House | None = None) -> Shape:
+def factors_to_shape(f: Factors, brand: BrandStyle | None = None) -> Shape:
     length = f.bonnet + f.cabin + f.boot
     belt_middle = f.roof_height - f.glass * (f.roof_height - f.clearance)
     wedge = 0.05 + 0.09 * f.futurism
@@ -71,7 +71,7 @@ def factors_to_shape(f: Factors, house: House | None = None) -> Shape:
     front = overhang * (0.49 + 0.05 * f.futurism)
     wheel_s = (front, front + f.wheelbase)
     s = np.linspace(-0.6, length + 0.6, 181)
-    place, rise = (0.35 - 0.1 * f.futurism, 0.0) if house is None else house.peak
+    place, rise = (0.35 - 0.1 * f.futurism, 0.0) if brand is None else brand.peak
     peak = screen[1] + place * (rear[0] - screen[1])
     top = np.interp(
         s,
@@ -95,7 +95,7 @@ def factors_to_shape(f: Factors, house: House | None = None) -> Shape:
     top, belt = _smooth(s, top, blur), _smooth(s, belt, 0.16)
     radius = 0.5 * f.wheel_size
     arch = radius * (1.09 - 0.035 * f.futurism) + 0.012
-    shape = Shape(length, 0.5 * f.width, nose_top, cowl, deck, screen, rear, wheel_s, radius, arch, s, top, belt, house)
+    shape = Shape(length, 0.5 * f.width, nose_top, cowl, deck, screen, rear, wheel_s, radius, arch, s, top, belt, brand)
     return _raise_wings(f, shape)
 
 
@@ -107,7 +107,7 @@ def _raise_wings(f: Factors, shape: Shape) -> Shape:
         away = (flank_s - wheel) / 0.45
         lack = shape.wheel_radius + shape.arch_radius + 0.045 - float(np.interp(wheel, flank_s, belt))
         bump = max(0.0, lack) * np.exp(-(away**2) * np.minimum(1, 0.25 + np.abs(away)))
-        belt, top = belt + bump, top + 0.75 * bump * (1 - ramp(top - belt, 0.1, 0.3))
+        belt, top = belt + bump, top + 0.75 * bump * (1 - smoothstep(top - belt, 0.1, 0.3))
     return replace(shape, top=top, belt=belt)
 
 
@@ -179,7 +179,7 @@ def _controls(f: Factors, shape: Shape, s: np.ndarray) -> tuple[np.ndarray, np.n
     flare = sum(np.exp(-(((s - wheel) / 0.42) ** 2)) for wheel in shape.wheel_s)
     waist = (0.018 + 0.045 * f.futurism) * (1 - np.minimum(flare, 1))  # flanks drawn in between the wheels
     rise, body = top - belt, belt - low
-    cabin = ramp(rise, 0.07, 0.24)
+    cabin = smoothstep(rise, 0.07, 0.24)
     lean = 0.36 + 0.14 * f.futurism
     base = 0.955 * half - 0.01
     zero = 0 * s
@@ -241,5 +241,8 @@ def _assemble(shape: Shape, s: np.ndarray, y: np.ndarray, z: np.ndarray, s_param
     normals[0], normals[-1] = (1, 0, 0), (-1, 0, 0)
     params = np.stack([both[3], both[4]], -1).astype(np.float32)
     return Mesh(
-        points.reshape(-1, 3), unit(normals.reshape(-1, 3)), params.reshape(-1, 2), _grid_triangles(*points.shape[:2])
+        points.reshape(-1, 3),
+        normalise(normals.reshape(-1, 3)),
+        params.reshape(-1, 2),
+        _grid_triangles(*points.shape[:2]),
     )

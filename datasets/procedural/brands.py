@@ -61,7 +61,7 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class House:
+class BrandStyle:
     """A brand. `body`: as a row of `factors.BODIES`. `peak`: where the roof is highest, as a share of its length, and
     by how many metres more than usual. `cladding`: dark plastic over sills and arches, 0 to 1.
     """
@@ -76,8 +76,8 @@ class House:
 
 
 # length, bonnet, boot, roof height, wheelbase, wheel, clearance, width, glass, windscreen, tail, lamps: today, on show
-HOUSES = (
-    House(  # a stately saloon behind a tall framed grille
+BRAND_STYLES = (
+    BrandStyle(  # a stately saloon behind a tall framed grille
         "avorel",
         ((4.95, 1.53, 0.86, 1.49, 2.98, 0.665, 0.150, 1.86, 0.34, 33, 40, 0.140),
          (4.98, 1.32, 0.74, 1.20, 3.12, 0.780, 0.105, 1.96, 0.30, 25, 27, 0.050)),
@@ -86,7 +86,7 @@ HOUSES = (
         Wheel(5, disc=1.0, tone=1.3),
         peak=(0.40, 0.02),
     ),
-    House(  # an upright box for bad roads: slots in painted metal between two large round lamps
+    BrandStyle(  # an upright box for bad roads: slots in painted metal between two large round lamps
         "brontal",
         ((4.35, 1.12, 0.06, 1.79, 2.60, 0.780, 0.255, 1.90, 0.32, 37, 74, 0.150),
          (4.40, 0.98, 0.08, 1.50, 2.82, 0.850, 0.210, 2.00, 0.29, 34, 66, 0.060)),
@@ -96,7 +96,7 @@ HOUSES = (
         peak=(0.50, 0.0),
         cladding=1.0,
     ),
-    House(  # a low coupe with one long tail, a wide mouth and slits of light
+    BrandStyle(  # a low coupe with one long tail, a wide mouth and slits of light
         "cindaro",
         ((4.55, 1.50, 0.20, 1.20, 2.70, 0.690, 0.110, 1.90, 0.30, 24, 15, 0.080),
          (4.58, 1.30, 0.20, 1.00, 2.86, 0.790, 0.085, 2.01, 0.28, 18, 13, 0.030)),
@@ -105,7 +105,7 @@ HOUSES = (
         Wheel(5, lip=0.04, tone=1.3),
         peak=(0.15, 0.0),
     ),
-    House(  # one box from nose to tail: a thin strip across, lamps that stand upright in the corners
+    BrandStyle(  # one box from nose to tail: a thin strip across, lamps that stand upright in the corners
         "dravik",
         ((4.35, 0.56, 0.06, 1.78, 2.86, 0.620, 0.155, 1.80, 0.45, 33, 70, 0.160),
          (4.42, 0.56, 0.08, 1.44, 3.02, 0.740, 0.110, 1.92, 0.42, 25, 58, 0.050)),
@@ -114,7 +114,7 @@ HOUSES = (
         Wheel(8, disc=0.55, lip=0.02, tone=0.7),
         peak=(0.35, 0.03),
     ),
-    House(  # a long low estate: hexagonal grille, wide flat lamps
+    BrandStyle(  # a long low estate: hexagonal grille, wide flat lamps
         "elmoor",
         ((4.98, 1.34, 0.06, 1.39, 2.95, 0.660, 0.135, 1.85, 0.33, 27, 66, 0.120),
          (5.00, 1.12, 0.08, 1.13, 3.10, 0.775, 0.095, 1.96, 0.30, 20, 54, 0.040)),
@@ -123,7 +123,7 @@ HOUSES = (
         Wheel(3, hub=0.1, lip=0.36, tone=1.2),
         peak=(0.55, -0.01),
     ),
-    House(  # an egg for the town: no grille, a smile low down, eyes
+    BrandStyle(  # an egg for the town: no grille, a smile low down, eyes
         "fennick",
         ((3.62, 0.74, 0.10, 1.58, 2.48, 0.600, 0.160, 1.70, 0.43, 33, 44, 0.180),
          (3.76, 0.66, 0.14, 1.28, 2.62, 0.730, 0.120, 1.82, 0.39, 26, 34, 0.060)),
@@ -132,7 +132,7 @@ HOUSES = (
         Wheel(5, hub=0.62, lip=0.0, tone=1.3),
         peak=(0.45, 0.05),
     ),
-    House(  # cab forward, a long deck behind it: a band from lamp to lamp in thick rungs
+    BrandStyle(  # cab forward, a long deck behind it: a band from lamp to lamp in thick rungs
         "gorvan",
         ((4.92, 0.86, 0.95, 1.58, 3.14, 0.730, 0.205, 1.93, 0.36, 35, 72, 0.130),
          (4.94, 0.76, 0.95, 1.28, 3.20, 0.820, 0.155, 2.02, 0.33, 27, 62, 0.050)),
@@ -142,7 +142,7 @@ HOUSES = (
         peak=(0.30, 0.0),
         cladding=0.5,
     ),
-    House(  # a tall wedge whose roof falls to a high tail: a shield, two thin lamps above each other
+    BrandStyle(  # a tall wedge whose roof falls to a high tail: a shield, two thin lamps above each other
         "holdane",
         ((4.62, 1.06, 0.34, 1.60, 2.82, 0.790, 0.225, 1.95, 0.29, 26, 25, 0.100),
          (4.66, 0.88, 0.30, 1.28, 2.96, 0.850, 0.160, 2.04, 0.27, 20, 19, 0.040)),
@@ -152,7 +152,7 @@ HOUSES = (
         peak=(0.10, 0.01),
     ),
 )  # fmt: skip
-BRANDS = tuple(house.name for house in HOUSES)
+BRANDS = tuple(brand.name for brand in BRAND_STYLES)
 # How far cars of one brand differ from one another, as a share of how far all cars of a set differ.
 LOOSENESS = 0.6
 # From where they are seen, in degrees as `yaw_deg`: so far to the front that the face is always in the picture.

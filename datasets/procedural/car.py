@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from datasets.procedural.body import Mesh, Shape, ramp, unit
+from datasets.procedural.body import Mesh, Shape, normalise, smoothstep
 from datasets.procedural.camera import Camera, fill_triangles
 from datasets.procedural.factors import Factors
-from datasets.procedural.light import Fragments, Light, develop, join_fragments, light_frame, shade
+from datasets.procedural.light import Fragments, Light, join_fragments, light_frame, shade, tone_map
 from datasets.procedural.materials import hsv_to_linear
 from datasets.procedural.surface import make_patch
 from datasets.procedural.wheels import PLAIN, hit_mirror, hit_wheel, wheel_material, wheel_places
@@ -22,7 +22,7 @@ def render_car(
     layers = [_body_fragments(f, shape, mesh, camera, depth, buffer, h, w)]
     layers += _wheel_fragments(f, shape, camera, depth, h, w) + _mirror_fragments(f, shape, camera, depth, h, w)
     seen = join_fragments(layers)
-    buffer[seen.pixels, :3] = develop(shade(light, light_frame(f.yaw_deg), seen))
+    buffer[seen.pixels, :3] = tone_map(shade(light, light_frame(f.yaw_deg), seen))
     buffer[seen.pixels, 3] = 1.0
     return _average(buffer.reshape(h, w, 4), samples)
 
@@ -49,16 +49,16 @@ def _body_fragments(
     mixed = packed[corners[:, 0]] * weights[:, :1]
     mixed += packed[corners[:, 1]] * weights[:, 1:2]
     mixed += packed[corners[:, 2]] * weights[:, 2:]
-    patch = make_patch(f, shape, mixed[:, :3], unit(mixed[:, 3:6]), mixed[:, 6:8], f.distance / camera.focal_px)
+    patch = make_patch(f, shape, mixed[:, :3], normalise(mixed[:, 3:6]), mixed[:, 6:8], f.distance / camera.focal_px)
     depth[pixels] = mixed[:, 8] + 0.5 * patch.hollow
     buffer[pixels] = (0.006, 0.006, 0.006, 1.0)  # what stays visible of this is the inside of the wheel arches
     kept = np.flatnonzero(~patch.hollow)
     points = patch.points[kept]
-    open_sky = 0.45 + 0.55 * ramp(points[:, 2], 0.5 * f.clearance, 0.55)
+    open_sky = 0.45 + 0.55 * smoothstep(points[:, 2], 0.5 * f.clearance, 0.55)
     flake = 0.5 if f.paint_saturation > 0.3 or f.paint_value < 0.8 else 0.1
     return Fragments(
         pixels[kept],
-        unit(points - camera.origin),
+        normalise(points - camera.origin),
         patch.normals[kept],
         patch.albedo[kept],
         patch.mirror[kept],
@@ -76,15 +76,15 @@ def _wheel_fragments(f: Factors, shape: Shape, camera: Camera, depth: np.ndarray
         if not len(pixels):
             continue
         depth[pixels] = met
-        style = PLAIN if shape.house is None else shape.house.wheel
+        style = PLAIN if shape.brand is None else shape.brand.wheel
         metres_per_px = f.distance / camera.focal_px
         material = wheel_material(f, offset, on_face, place[2], radius, 1.7 * number, metres_per_px, style)
         albedo, mirror, normals, ring = material
-        open_sky = 0.25 + 0.75 * (1 - ramp(offset[:, 1], -0.2 * radius, radius)) * on_face
+        open_sky = 0.25 + 0.75 * (1 - smoothstep(offset[:, 1], -0.2 * radius, radius)) * on_face
         layers.append(
             Fragments(
                 pixels,
-                unit(rays),
+                normalise(rays),
                 normals,
                 albedo,
                 mirror,
@@ -105,6 +105,6 @@ def _mirror_fragments(f: Factors, shape: Shape, camera: Camera, depth: np.ndarra
             paint = np.tile(hsv_to_linear(f.paint_hue, f.paint_saturation, f.paint_value), (n, 1))
             plain = np.ones(n, np.float32)
             layers.append(
-                Fragments(pixels, unit(rays), normals, paint, 0.07 * plain, 0 * paint, 0.9 * plain, 0.3 * plain)
+                Fragments(pixels, normalise(rays), normals, paint, 0.07 * plain, 0 * paint, 0.9 * plain, 0.3 * plain)
             )
     return layers

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from datasets.procedural.body import ramp
+from datasets.procedural.body import smoothstep
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,25 @@ def light_frame(yaw_deg: float) -> np.ndarray:
     return np.array([[-np.sin(yaw), np.cos(yaw), 0], [-np.cos(yaw), -np.sin(yaw), 0], [0, 0, 1]], np.float32)
 
 
-def surroundings(light: Light, direction: np.ndarray) -> np.ndarray:
+def environment(light: Light, direction: np.ndarray) -> np.ndarray:
     """What a mirror sees in direction (n, 3) of the upright camera frame: linear RGB (n, 3)."""
     up = direction[:, 2]
     height = np.clip(up, 0, 1)[:, None]
     sky = light.horizon + (light.zenith - light.horizon) * np.sqrt(height)
     waves = np.sin(7 * direction[:, 0] + 1.0) + np.sin(17 * direction[:, 0] + 5 * direction[:, 1])
     edge = light.skyline_height * (1 + 0.35 * waves)
-    dark = light.skyline * (1 - ramp(up - edge, -0.05, 0.05))
+    dark = light.skyline * (1 - smoothstep(up - edge, -0.05, 0.05))
     sky = sky * (1 - dark[:, None])
     if light.lamp:
         over = 1.0 / np.maximum(up, 0.05)
         across, away = direction[:, 0] * over, direction[:, 1] * over
-        strips = np.maximum(1 - ramp(np.abs(away - 0.5), 0.25, 0.55), 1 - ramp(np.abs(away + 1.6), 0.5, 0.9))
-        strip = strips * (1 - ramp(np.abs(across), 2.2, 3.2))
+        strips = np.maximum(
+            1 - smoothstep(np.abs(away - 0.5), 0.25, 0.55), 1 - smoothstep(np.abs(away + 1.6), 0.5, 0.9)
+        )
+        strip = strips * (1 - smoothstep(np.abs(across), 2.2, 3.2))
         sky = sky + (light.lamp * strip * (up > 0.05))[:, None]
     floor = light.ground * (0.45 + 0.55 * np.clip(1 + 2.2 * up, 0, 1))[:, None]  # darker in the car's own shadow
-    return floor + (sky - floor) * ramp(up, -0.035, 0.035)[:, None]
+    return floor + (sky - floor) * smoothstep(up, -0.035, 0.035)[:, None]
 
 
 @dataclass
@@ -75,7 +77,7 @@ def shade(light: Light, frame: np.ndarray, seen: Fragments) -> np.ndarray:
     """Radiance (n, 3) of fragments; `frame` turns car directions into the light's (see `light_frame`)."""
     facing = np.einsum("ij,ij->i", seen.normals, seen.views)
     reflected = seen.views - (2 * facing)[:, None] * seen.normals
-    around = surroundings(light, reflected @ frame.T)
+    around = environment(light, reflected @ frame.T)
     bend = np.minimum(np.maximum(1 + facing, 0), 1)
     bend2 = bend * bend
     fresnel = (seen.mirror * (1 + 8.0 * bend2 * bend2 * bend))[:, None]  # Schlick's law, scaled so that edges stay calm
@@ -97,6 +99,6 @@ def shade(light: Light, frame: np.ndarray, seen: Fragments) -> np.ndarray:
     return body + fresnel * (around + spark) * (0.3 + 0.7 * hidden) + seen.glow
 
 
-def develop(radiance: np.ndarray) -> np.ndarray:
+def tone_map(radiance: np.ndarray) -> np.ndarray:
     """Film curve: linear radiance → [0, 1], still linear to the eye's doubling."""
     return 1 - np.exp(-1.3 * radiance)

@@ -30,7 +30,7 @@ def hsv_to_linear(hue: float, saturation: float, value: float) -> np.ndarray:
     return (rgb**2.2).astype(np.float32)
 
 
-def put(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount: float | np.ndarray = 1.0) -> None:
+def blend(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount: float | np.ndarray = 1.0) -> None:
     """Blend a material in at the pixel numbers (or mask) `where`."""
     if where.dtype == bool:
         where = np.flatnonzero(where)

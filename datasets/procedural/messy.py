@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.factors import Factors, draw_factors
 from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo, draw_poster
-from datasets.procedural.render import finish, park, render
+from datasets.procedural.render import composite, render, to_uint8
 from harness.images.decode import decode_picture
 
 MESSY_TABLE = "messy.csv"
@@ -194,8 +194,8 @@ def _several(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     yaw, order = rng.uniform(40, 75), rng.permutation(count)
     for number, place in enumerate(order):
         factors = _ordinary_factors(rng, yaw_deg=yaw, pitch_deg=9.0, framing=0.40 + 0.06 * number)
-        picture, _ = park(factors, scene, picture, ((place + 0.5) / count, 0.48 + 0.13 * number))
-    return finish(picture, seed)
+        picture, _ = composite(factors, scene, picture, ((place + 0.5) / count, 0.48 + 0.13 * number))
+    return to_uint8(picture, seed)
 
 
 def _collage(size_px: int, rng: np.random.Generator) -> np.ndarray:

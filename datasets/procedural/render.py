@@ -3,35 +3,35 @@
 import numpy as np
 
 from datasets.procedural.backdrop import Scene, draw_scene
-from datasets.procedural.body import Shape, build_mesh, factors_to_shape, ramp
-from datasets.procedural.brands import House
+from datasets.procedural.body import Shape, build_mesh, factors_to_shape, smoothstep
+from datasets.procedural.brands import BrandStyle
 from datasets.procedural.camera import Camera, aim_camera
 from datasets.procedural.car import render_car
 from datasets.procedural.factors import Factors
 from datasets.procedural.light import light_frame
 
 
-def render(factors: Factors, height: int, width: int, seed: int, house: House | None = None) -> np.ndarray:
+def render(factors: Factors, height: int, width: int, seed: int, brand: BrandStyle | None = None) -> np.ndarray:
     """uint8 (H, W, 3) RGB. `seed` drives backdrop, light and noise only; `house`: the brand's style, or none."""
-    return render_with_mask(factors, height, width, seed, house)[0]
+    return render_with_mask(factors, height, width, seed, brand)[0]
 
 
 def render_with_mask(
-    factors: Factors, height: int, width: int, seed: int, house: House | None = None
+    factors: Factors, height: int, width: int, seed: int, brand: BrandStyle | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture, uint8 (H, W, 3), and where the car is, bool (H, W)."""
     scene = draw_scene(height, width, seed)
-    picture, alpha = park(factors, scene, scene.picture, house=house)
-    return finish(picture, seed), alpha > 0.5
+    picture, alpha = composite(factors, scene, scene.picture, brand=brand)
+    return to_uint8(picture, seed), alpha > 0.5
 
 
-def park(
-    f: Factors, scene: Scene, picture: np.ndarray, centre=(0.5, 0.55), house: House | None = None
+def composite(
+    f: Factors, scene: Scene, picture: np.ndarray, centre=(0.5, 0.55), brand: BrandStyle | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put a car with its shadow and its image in the floor on linear (H, W, 3); also returns its alpha (H, W)."""
     height, width = picture.shape[:2]
-    shape, samples = factors_to_shape(f, house), samples_per_side(height, width)
-    mesh = build_mesh(f, shape, *fineness(samples * max(height, width)))
+    shape, samples = factors_to_shape(f, brand), samples_per_side(height, width)
+    mesh = build_mesh(f, shape, *mesh_resolution(samples * max(height, width)))
     outline = np.concatenate([mesh.points, _ground_points(f, shape)])
     camera = aim_camera(outline, f.yaw_deg, f.pitch_deg, f.distance, f.framing, height, width, centre)
     picture = picture * ground_light(f, shape, camera, scene, height, width)[..., None]
@@ -43,7 +43,7 @@ def park(
     return car[..., :3] + picture * (1 - car[..., 3:]), car[..., 3]
 
 
-def fineness(size: int) -> tuple[int, int]:
+def mesh_resolution(size: int) -> tuple[int, int]:
     """Sections along the car and points around half a section, for a picture of so many samples a side."""
     return (56, 25) if size > 200 else (40, 19) if size > 100 else (28, 16)
 
@@ -79,17 +79,17 @@ def ground_light(f: Factors, shape: Shape, camera: Camera, scene: Scene, height:
     def outside(x, y, grow):
         return np.hypot(np.maximum(np.abs(x) - half_x + grow, 0), np.maximum(np.abs(y) - half_y + grow, 0))
 
-    under = 1 - ramp(outside(x, y, 0.15), 0.0, 0.42)
+    under = 1 - smoothstep(outside(x, y, 0.15), 0.0, 0.42)
     around = np.exp(-outside(x, y, 0.0) / 0.5)
     toward = scene.light.sun_to @ light_frame(f.yaw_deg)
     shift = -0.55 * f.roof_height * toward[:2] / max(toward[2], 0.3)
-    cast = 1 - ramp(outside(x - shift[0], y - shift[1], 0.1), 0.0, 0.55)
+    cast = 1 - smoothstep(outside(x - shift[0], y - shift[1], 0.1), 0.0, 0.55)
     sun = min(0.55, 0.5 * float(scene.light.sun_rgb.mean()))
     light = (1 - 0.90 * scene.shadow * under) * (1 - 0.35 * around) * (1 - sun * cast)
     return np.where(below, light, 1.0).reshape(height, width).astype(np.float32)
 
 
-def finish(picture: np.ndarray, seed: int) -> np.ndarray:
+def to_uint8(picture: np.ndarray, seed: int) -> np.ndarray:
     """Linear (H, W, 3) → uint8 sRGB with a trace of sensor noise."""
     rng = np.random.default_rng([seed, 2])
     noise = rng.standard_normal(picture.shape, dtype=np.float32)

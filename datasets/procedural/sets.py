@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from datasets.procedural.brands import BRANDS, HOUSES, LOOSENESS, YAW_DEG, House
+from datasets.procedural.brands import BRAND_STYLES, BRANDS, LOOSENESS, YAW_DEG, BrandStyle
 from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANGES, RANGES, Factors, Kind, draw_factors
 from datasets.procedural.render import render
 from harness.errors import UserError
@@ -23,12 +23,12 @@ T = TypeVar("T")
 FACTORS_TABLE = "factors.csv"
 
 
-def house_of(kind: Kind, index: int) -> House | None:
+def brand_style(kind: Kind, index: int) -> BrandStyle | None:
     """The brand of picture `index`: all come in turn. None for cars without one."""
-    return HOUSES[index % len(HOUSES)] if kind in BRAND_KINDS else None
+    return BRAND_STYLES[index % len(BRAND_STYLES)] if kind in BRAND_KINDS else None
 
 
-def picture_draw(
+def draw_picture_factors(
     kind: Kind,
     set_seed: int,
     index: int,
@@ -37,11 +37,11 @@ def picture_draw(
 ) -> tuple[Factors, int]:
     """The factors of picture `index` and the seed of its backdrop, light and noise: two unrelated streams."""
     root = [set_seed, index, list(FUTURISM_RANGES).index(kind)]
-    rng, house = np.random.default_rng([*root, 0]), house_of(kind, index)
-    if house is None:
+    rng, brand = np.random.default_rng([*root, 0]), brand_style(kind, index)
+    if brand is None:
         factors = draw_factors(kind, rng, futurism_range, looseness=looseness)
     else:
-        factors = draw_factors(kind, rng, futurism_range, (house.body,), LOOSENESS * looseness)
+        factors = draw_factors(kind, rng, futurism_range, (brand.body,), LOOSENESS * looseness)
         yaw_deg = float(np.interp(factors.yaw_deg, RANGES["yaw_deg"][:2], YAW_DEG))
         factors = replace(factors, yaw_deg=yaw_deg)
     return factors, int(np.random.SeedSequence([*root, 1]).generate_state(1)[0])
@@ -50,8 +50,8 @@ def picture_draw(
 def render_index(job: tuple) -> tuple[Factors, int, np.ndarray]:
     """(kind, set seed, index, height, width, futurism range, looseness) → factors, seed, uint8 (H, W, 3)."""
     kind, set_seed, index, height, width, futurism_range, looseness = job
-    factors, seed = picture_draw(kind, set_seed, index, futurism_range, looseness)
-    return factors, seed, render(factors, height, width, seed, house_of(kind, index))
+    factors, seed = draw_picture_factors(kind, set_seed, index, futurism_range, looseness)
+    return factors, seed, render(factors, height, width, seed, brand_style(kind, index))
 
 
 def render_many(
@@ -94,8 +94,8 @@ def _take_one_thread() -> None:
 
 def picture_name(kind: Kind, index: int) -> str:
     """Path of picture `index` in its set's folder."""
-    house = house_of(kind, index)
-    return f"{house.name}/{kind}_{index:06d}.png" if house else f"{kind}_{index:06d}.png"
+    brand = brand_style(kind, index)
+    return f"{brand.name}/{kind}_{index:06d}.png" if brand else f"{kind}_{index:06d}.png"
 
 
 def render_set(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datasets.procedural.body import Shape, ramp, unit
+from datasets.procedural.body import Shape, normalise, smoothstep
 from datasets.procedural.brands import Wheel
 from datasets.procedural.camera import Camera
 from datasets.procedural.factors import Factors
@@ -82,12 +82,12 @@ def wheel_material(
     count = style.spokes or int(f.spokes)
     gap = np.abs((angle + turn) * count / (2 * np.pi) % 1.0 - 0.5) * (2 * np.pi / count) * r
     blade = 0.038 - 0.018 * show + 0.10 * (1 - show) * np.clip(0.45 * rim - r, 0, 1) + 0.04 * show * r
-    spoke = 1 - ramp(gap, blade - soft, blade + soft)
-    spoke = np.maximum(spoke, 1 - ramp(r, style.hub * rim - soft, style.hub * rim + soft))
+    spoke = 1 - smoothstep(gap, blade - soft, blade + soft)
+    spoke = np.maximum(spoke, 1 - smoothstep(r, style.hub * rim - soft, style.hub * rim + soft))
     spoke = np.maximum(spoke, style.disc)
     edge = (1 - style.lip) * rim
-    lip = ramp(r, edge - soft, edge + soft) * (1 - 0.3 * show)
-    cover = float(ramp(show, 0.45, 0.85))
+    lip = smoothstep(r, edge - soft, edge + soft) * (1 - 0.3 * show)
+    cover = float(smoothstep(show, 0.45, 0.85))
     behind = (
         RUBBER * 1.3
         + 0.07 * (1 - cover) * (r < 0.62 * rim)[:, None]
@@ -97,22 +97,22 @@ def wheel_material(
     metal = np.maximum(spoke, lip)[:, None]
     albedo = behind + (bright - behind) * metal
     mirror = 0.05 + min(style.tone, 1.0) * (0.30 - 0.08 * cover) * metal[:, 0]
-    rubber = ramp(r, rim - soft, rim + soft)
+    rubber = smoothstep(r, rim - soft, rim + soft)
     albedo += rubber[:, None] * (RUBBER - albedo)
     mirror += rubber * (0.02 - mirror)
     outward = offset / np.maximum(r, 1e-6)[:, None]
-    lean = np.where(r > rim, 0.15 + 0.9 * ramp(r, 0.88 * radius, radius), -0.30 * (1 - 0.5 * show) * metal[:, 0])
+    lean = np.where(r > rim, 0.15 + 0.9 * smoothstep(r, 0.88 * radius, radius), -0.30 * (1 - 0.5 * show) * metal[:, 0])
     lean = np.where(on_face, lean, 30.0)
     albedo[~on_face], mirror[~on_face] = RUBBER, 0.02
     normals = np.stack([outward[:, 0] * lean, np.full(n, float(side)), outward[:, 1] * lean], 1).astype(np.float32)
-    normals = unit(normals)
+    normals = normalise(normals)
     ring = np.exp(-(((r - 0.80 * rim) / max(0.010, 0.5 * metres_per_px)) ** 2)) * on_face
     return albedo.astype(np.float32), mirror.astype(np.float32), normals, 0.55 * cover * ring
 
 
 def hit_mirror(f: Factors, shape: Shape, camera: Camera, side: int, depth: np.ndarray, height: int, width: int):
     """The door mirror, an ellipsoid that shrinks away with futurism: pixels, rays, depths, normals."""
-    size = 1 - float(ramp(f.futurism, 0.3, 0.62))
+    size = 1 - float(smoothstep(f.futurism, 0.3, 0.62))
     if size < 0.05:
         return np.zeros(0, int), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3))
     centre = np.array(
@@ -127,4 +127,4 @@ def hit_mirror(f: Factors, shape: Shape, camera: Camera, side: int, depth: np.nd
     met = (-b - np.sqrt(np.maximum(root, 0))) / a
     keep = np.flatnonzero((root > 0) & (met < depth[pixels]))
     normals = (start + met[keep, None] * scaled[keep]) / radii
-    return pixels[keep], rays[keep], met[keep], unit(normals)
+    return pixels[keep], rays[keep], met[keep], normalise(normals)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 # Name → the colour that a chart draws it in.
-PAINTS = {
+COLOURS = {
     "white": "#f2f2ef",
     "silver": "#b9bcc0",
     "grey": "#75787d",
@@ -22,40 +22,40 @@ PAINTS = {
     "brown": "#7a5236",
     "beige": "#d8c8a4",
 }
-NAMES = tuple(PAINTS)
-LOOK_PX = 48
+COLOUR_NAMES = tuple(COLOURS)
+SAMPLE_PX = 48
 # Hues in degrees up to which a colour reaches, from red; above the last it is red again.
 HUES = ((15, "red"), (42, "orange"), (70, "yellow"), (165, "green"), (260, "blue"), (338, "purple"), (360, "red"))
 DARK_WEIGHT = 0.45  # glass, tyres and shadow are black on every car
 EDGE_WEIGHT = 0.8
 
 
-def paint_of(picture: np.ndarray) -> str:
+def guess_colour(picture: np.ndarray) -> str:
     """uint8 (H, W, 3) of one car → a name of PAINTS."""
-    small = Image.fromarray(picture).resize((LOOK_PX, LOOK_PX), Image.Resampling.BOX)
+    small = Image.fromarray(picture).resize((SAMPLE_PX, SAMPLE_PX), Image.Resampling.BOX)
     names = _pixel_names(np.asarray(small.convert("HSV")))
     middle = names[16:38, 7:41]
     edge = np.concatenate([names[:7].ravel(), names[44:].ravel(), names[7:44, :3].ravel(), names[7:44, -3:].ravel()])
     excess = _shares(middle) - EDGE_WEIGHT * _shares(edge)
-    excess[NAMES.index("black")] *= DARK_WEIGHT
-    return NAMES[int(np.argmax(excess))]
+    excess[COLOUR_NAMES.index("black")] *= DARK_WEIGHT
+    return COLOUR_NAMES[int(np.argmax(excess))]
 
 
 def _shares(names: np.ndarray) -> np.ndarray:
-    return np.bincount(names.ravel(), minlength=len(NAMES)) / names.size
+    return np.bincount(names.ravel(), minlength=len(COLOUR_NAMES)) / names.size
 
 
 def _pixel_names(hsv: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) → index into NAMES (H, W)."""
     hue, saturation, value = hsv[..., 0] * (360 / 256), hsv[..., 1] / 255, hsv[..., 2] / 255
-    named = np.full(hue.shape, NAMES.index("red"))
+    named = np.full(hue.shape, COLOUR_NAMES.index("red"))
     for limit, name in reversed(HUES):
-        named[hue < limit] = NAMES.index(name)
+        named[hue < limit] = COLOUR_NAMES.index(name)
     warm = (hue >= 15) & (hue < 70)
-    named[warm & (value < 0.55)] = NAMES.index("brown")
-    named[warm & (saturation < 0.38) & (value >= 0.55)] = NAMES.index("beige")
+    named[warm & (value < 0.55)] = COLOUR_NAMES.index("brown")
+    named[warm & (saturation < 0.38) & (value >= 0.55)] = COLOUR_NAMES.index("beige")
     plain = saturation < 0.17
     for limit, name in ((2.0, "white"), (0.80, "silver"), (0.52, "grey")):
-        named[plain & (value < limit)] = NAMES.index(name)
-    named[value < 0.24] = NAMES.index("black")
+        named[plain & (value < limit)] = COLOUR_NAMES.index(name)
+    named[value < 0.24] = COLOUR_NAMES.index("black")
     return named

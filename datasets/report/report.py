@@ -13,7 +13,7 @@ from datasets.clean.reasons import STEPS, detail_of, heading_of, meaning_of, slu
 from datasets.clean.rules import UNDECODED
 from datasets.pack.manifest import Manifest, packed_view
 from datasets.pack.recipe import SetPlan, read_summary, threshold_of
-from datasets.report.car_colour import PAINTS, paint_of
+from datasets.report.car_colour import COLOURS, guess_colour
 from datasets.report.pictures import PagePictures, sample_packed
 from harness.config.experiment import Data
 from harness.messages import log
@@ -24,7 +24,7 @@ from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
-MAX_PAINTED = 1500  # kept pictures whose colour is guessed
+MAX_COLOURED = 1500  # kept pictures whose colour is guessed
 COMMON_FEW = 0.02  # a class with a smaller share than this is called rare
 PER_REASON, PER_VIEW, PER_DUPLICATE, PER_BORDER = 12, 16, 8, 12  # examples
 SIDE_EDGES_PX = (0, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -185,7 +185,7 @@ def _outcome(line: dict[str, Any]) -> str:
 
 
 def _charts(data: Data, manifest: Manifest, threshold: float | None) -> dict[str, Any]:
-    painted = Counter(paint_of(picture) for picture in sample_packed(data, MAX_PAINTED))
+    colours = Counter(guess_colour(picture) for picture in sample_packed(data, MAX_COLOURED))
     sized = "width not null and height not null"
     sides = manifest.count(_bin("min(width, height)", SIDE_EDGES_PX), sized)
     aspects = manifest.count(_bin("1.0 * width / height", ASPECT_EDGES), sized)
@@ -198,8 +198,8 @@ def _charts(data: Data, manifest: Manifest, threshold: float | None) -> dict[str
             Bar(bar.label.replace("_", " "), bar.count, bar.share)
             for bar in bars(_count_views(manifest), order=VIEW_ORDER)
         ],
-        "paints": bars(painted, colours=PAINTS),
-        "painted": painted.total(),
+        "paints": bars(colours, colours=COLOURS),
+        "painted": colours.total(),
         "licences": bars(manifest.count(f"coalesce(license, '{UNKNOWN}')", "kept"), 16),
         "sources": bars(manifest.count(f"coalesce(source, '{UNKNOWN}')", "kept"), 12),
         "hosts": bars(manifest.count("host", "kept and host not null"), 12),
@@ -254,8 +254,8 @@ def _recipe(summary: dict[str, Any]) -> list[tuple[str, str]]:
             value = f"…/{Path(value).name}"
         inner = value.items() if isinstance(value, dict) else ((None, value),)
         flat += [(key if name is None else f"{key}.{name}", _text(one)) for name, one in inner]
-    sorter = summary.get("sorter") or {}
-    return flat + [(f"sorter.{name}", _text(one)) for name, one in sorter.items()]
+    classifier = summary.get("sorter") or {}
+    return flat + [(f"sorter.{name}", _text(one)) for name, one in classifier.items()]
 
 
 def _text(value: Any) -> str:

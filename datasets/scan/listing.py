@@ -34,23 +34,23 @@ def list_into(
     `ignore`: data.layout and data.ignore."""
     if (folder / LEDGER).is_file():
         store.list_files(walk_pictures(folder, FILES), source)
-        store.join_origins(read_ledger(folder / LEDGER), with_splits=layout == "split")
+        store.join_ledger(read_ledger(folder / LEDGER), with_splits=layout == "split")
         if layout == "split" and not store.number("select count(*) from listed where split = 'valid'"):
             raise UserError(f"data.layout: found split, but no valid or test in {folder / LEDGER}, try auto")
-        return store.settle_classes(only_class, "unknown", None)
+        return store.assign_classes(only_class, "unknown", None)
     counts = FolderCounts(ignore)
     store.list_files(_counted(walk_pictures(folder), counts), source)
     found = read_layout(counts, layout)
-    store.place_files(found.place, with_splits=layout == "split")
+    store.assign_places(found.place, with_splits=layout == "split")
     if source == "folder" and (how := found.describe(layout)):
         log(f"{folder}: {how}")
-    return store.settle_classes(found.one_class or only_class, None, "no_class: lies beside the class folders")
+    return store.assign_classes(found.one_class or only_class, None, "no_class: lies beside the class folders")
 
 
 def _counted(files: Iterable[ListedFile], counts: FolderCounts) -> Iterator[ListedFile]:
     """The files, which are counted on the way."""
     for file in files:
-        if file.fault is None:
+        if file.reason is None:
             counts.add(file.name)
         yield file
 
@@ -95,8 +95,8 @@ def _file(path: str, name: str) -> ListedFile:
         found = os.stat(path)
     except OSError as error:  # a link to nowhere, a link to itself, a file that has just gone
         return ListedFile(path, name, None, f"unreadable: {error.strerror}")
-    fault = None if stat.S_ISREG(found.st_mode) else "not_a_file: a pipe, socket or device"
-    return ListedFile(path, name, None, fault, found.st_size, found.st_mtime_ns)
+    reason = None if stat.S_ISREG(found.st_mode) else "not_a_file: a pipe, socket or device"
+    return ListedFile(path, name, None, reason, found.st_size, found.st_mtime_ns)
 
 
 def _is_folder(path: str) -> bool:

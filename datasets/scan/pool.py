@@ -21,7 +21,7 @@ from typing import Any
 CHUNK_ITEMS = 16  # handed to a process at once: few enough to share well, enough that nobody waits
 WINDOW_ITEMS = 48  # by how much a process may run ahead
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-ANSWER_SEC = 0.5  # a chunk is answered in one piece, which wakes us once, unless it takes longer than this
+REPLY_SEC = 0.5  # a chunk is answered in one piece, which wakes us once, unless it takes longer than this
 START_SEC = 300  # for a process to start, on a machine that is very busy
 
 
@@ -64,7 +64,7 @@ def map_in_order(
     try:
         done: dict[int, Any] = {}
         position = 0
-        while position in done or pool.has_left(position):
+        while position in done or pool.has_item(position):
             while position not in done:
                 done.update(pool.collect(oldest=position))
             yield done.pop(position)
@@ -84,9 +84,9 @@ class _ProcessPool:
         self.window_items = WINDOW_ITEMS * workers
         self._take(CHUNK_ITEMS * workers)
         count = min(workers, -(-len(self.items) // CHUNK_ITEMS))
-        self.members = [_Member(function) for _ in range(count)]
+        self.processes = [_Worker(function) for _ in range(count)]
 
-    def has_left(self, position: int) -> bool:
+    def has_item(self, position: int) -> bool:
         """Whether there is an item of this position."""
         if position == self.taken:
             self._take(1)
@@ -100,21 +100,21 @@ class _ProcessPool:
 
     def collect(self, oldest: int) -> dict[int, Any]:
         """Hands out work, waits for an answer, and returns what has come in as {position: result}."""
-        for member in self.members:
-            if member.ready and not member.pending:
-                self._hand_out(member, oldest)
-        answered = wait([member.pipe for member in self.members], timeout=1.0)
+        for worker in self.processes:
+            if worker.ready and not worker.pending:
+                self._dispatch(worker, oldest)
+        answered = wait([worker.pipe for worker in self.processes], timeout=1.0)
         results: dict[int, Any] = {}
-        for member in list(self.members):
-            if member.pipe in answered:
-                results.update(self._receive(member))
-            elif member.overdue(self.timeout_sec):
-                results.update(self._replace(member, f"timeout: not decoded within {self.timeout_sec:g} s"))
+        for worker in list(self.processes):
+            if worker.pipe in answered:
+                results.update(self._receive(worker))
+            elif worker.overdue(self.timeout_sec):
+                results.update(self._replace(worker, f"timeout: not decoded within {self.timeout_sec:g} s"))
         for position in results:
             del self.items[position]
         return results
 
-    def _hand_out(self, member: "_Member", oldest: int) -> None:
+    def _dispatch(self, worker: "_Worker", oldest: int) -> None:
         lacking = min(CHUNK_ITEMS - len(self.waiting), oldest + self.window_items - self.taken)
         if lacking > 0:
             self._take(lacking)
@@ -122,58 +122,58 @@ class _ProcessPool:
         while self.waiting and len(chunk) < CHUNK_ITEMS and self.waiting[0] < oldest + self.window_items:
             chunk.append(self.waiting.popleft())
         if chunk:
-            member.give([(position, self.items[position]) for position in chunk])
+            worker.send([(position, self.items[position]) for position in chunk])
 
-    def _receive(self, member: "_Member") -> dict[int, Any]:
+    def _receive(self, worker: "_Worker") -> dict[int, Any]:
         try:
-            kind, position, answer = member.pipe.recv()
+            kind, position, results = worker.pipe.recv()
         except (EOFError, OSError):
-            member.process.join(10)
-            return self._replace(member, f"crash: the decoder ended with code {member.process.exitcode}")
+            worker.process.join(10)
+            return self._replace(worker, f"crash: the decoder ended with code {worker.process.exitcode}")
         if kind == "bug":
-            raise RuntimeError(f"{self.items[position]}:\n{answer}")
-        member.since = time.monotonic()
+            raise RuntimeError(f"{self.items[position]}:\n{results}")
+        worker.since = time.monotonic()
         if kind == "ready":
-            member.ready = True
+            worker.ready = True
             return {}
-        for position, _ in answer:
-            assert member.pending[0] == position
-            member.pending.popleft()
-        return dict(answer)
+        for position, _ in results:
+            assert worker.pending[0] == position
+            worker.pending.popleft()
+        return dict(results)
 
-    def _replace(self, member: "_Member", reason: str) -> dict[int, Any]:
+    def _replace(self, worker: "_Worker", reason: str) -> dict[int, Any]:
         """A new process for one that is gone; the item that it was at is lost, the others wait again."""
-        member.stop()
-        if not member.ready:
+        worker.stop()
+        if not worker.ready:
             raise RuntimeError(f"a worker process could not start ({reason})")
-        self.members[self.members.index(member)] = _Member(self.function)
-        if not member.pending:
+        self.processes[self.processes.index(worker)] = _Worker(self.function)
+        if not worker.pending:
             return {}
-        lost = member.at.value if member.at.value in member.pending else member.pending[0]
-        rest = [position for position in member.pending if position != lost]
+        lost = worker.current.value if worker.current.value in worker.pending else worker.pending[0]
+        rest = [position for position in worker.pending if position != lost]
         self.waiting.extendleft(reversed(rest))
         return {lost: TaskFailed(reason)}
 
     def stop(self) -> None:
-        for member in self.members:
-            member.stop()
+        for worker in self.processes:
+            worker.stop()
 
 
-class _Member:
+class _Worker:
     """One process and our end of its pipe."""
 
     def __init__(self, function: Callable) -> None:
         # Spawned, not forked: no thread or lock of ours is copied half-way.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.at: Any = context.RawValue("q", -1)  # the item it is at; shared memory, so that its death leaves it
-        self.process = context.Process(target=_work, args=(function, theirs, self.at), daemon=True)
+        self.current: Any = context.RawValue("q", -1)  # the item it is at; shared memory, so that its death leaves it
+        self.process = context.Process(target=_work, args=(function, theirs, self.current), daemon=True)
         self.process.start()
         theirs.close()  # so that its death ends the pipe
         self.pending: deque[int] = deque()
-        self.ready, self.since, self.seen_at = False, time.monotonic(), -1
+        self.ready, self.since, self.last_seen = False, time.monotonic(), -1
 
-    def give(self, chunk: list[tuple[int, Any]]) -> None:
+    def send(self, chunk: list[tuple[int, Any]]) -> None:
         self.pending.extend(position for position, _ in chunk)
         self.since = time.monotonic()
         try:
@@ -183,8 +183,8 @@ class _Member:
 
     def overdue(self, timeout_sec: float) -> bool:
         limit_sec = timeout_sec if self.ready else START_SEC
-        if self.at.value != self.seen_at:
-            self.seen_at, self.since = self.at.value, time.monotonic()
+        if self.current.value != self.last_seen:
+            self.last_seen, self.since = self.current.value, time.monotonic()
         return (not self.ready or bool(self.pending)) and time.monotonic() - self.since > limit_sec
 
     def stop(self) -> None:
@@ -193,7 +193,7 @@ class _Member:
         self.pipe.close()
 
 
-def _work(function: Callable, pipe: Connection, at: Any) -> None:
+def _work(function: Callable, pipe: Connection, current: Any) -> None:
     """The other side: chunks in, the answers of a chunk out; ends when our side is gone."""
     import signal
 
@@ -202,16 +202,16 @@ def _work(function: Callable, pipe: Connection, at: Any) -> None:
     pipe.send(("ready", -1, None))
     try:
         while True:
-            chunk, answer, began_sec = pipe.recv(), [], time.monotonic()
+            chunk, results, began_sec = pipe.recv(), [], time.monotonic()
             for position, item in chunk:
-                at.value = position
+                current.value = position
                 try:
-                    answer.append((position, function(item)))
+                    results.append((position, function(item)))
                 except Exception:  # handed over whole: it is raised on the other side
                     pipe.send(("bug", position, traceback.format_exc()))
                     return
-                if position == chunk[-1][0] or time.monotonic() - began_sec > ANSWER_SEC:
-                    pipe.send(("done", -1, answer))
-                    answer, began_sec = [], time.monotonic()
+                if position == chunk[-1][0] or time.monotonic() - began_sec > REPLY_SEC:
+                    pipe.send(("done", -1, results))
+                    results, began_sec = [], time.monotonic()
     except (EOFError, OSError):
         return

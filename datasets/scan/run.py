@@ -24,51 +24,51 @@ FEATURE_FILES = 32  # looks in a batch
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterable[Any]]
 
 
-def survey(
-    store: ScanStore, data: Data, sorter: Any | None, workers: int, mapper: Mapper = map_in_order
+def run_scan(
+    store: ScanStore, data: Data, classifier: Any | None, workers: int, mapper: Mapper = map_in_order
 ) -> tuple[int, int]:
     """Scans what is pending; returns how many files that were, and how many are known from an earlier build.
 
     Args:
-        sorter: whose features are wanted (`datasets.clean.view_classifier.Sorter`); None = the set is not cleaned.
+        classifier: a `datasets.clean.view_classifier.ViewClassifier`; None = the set is not cleaned.
         mapper: `map_in_order`, or the same on a cluster.
     """
-    if sorter is not None:
-        store.use_features(feature_kind(sorter))
-    files, total = store.readable_count(), store.pending_count(sorter is not None)
+    if classifier is not None:
+        store.use_features(feature_kind(classifier))
+    files, total = store.readable_count(), store.pending_count(classifier is not None)
     under_way: deque[Pending] = deque()
-    jobs = _jobs(store, data, sorter, under_way)
+    jobs = _jobs(store, data, classifier, under_way)
     results = track(mapper(scan, jobs, workers) if total else (), total, f"reading {data.set}")
     found = (Scanned(reason=one.reason) if isinstance(one, TaskFailed) else one for one in results)
     for block in in_blocks(((under_way.popleft(), one) for one in found), BLOCK_FILES):
-        store.keep(block, _features(sorter, block))
+        store.keep(block, _features(classifier, block))
     return total, files - total
 
 
-def _jobs(store: ScanStore, data: Data, sorter: Any | None, under_way: deque[Pending]) -> Iterator[ScanJob]:
+def _jobs(store: ScanStore, data: Data, classifier: Any | None, under_way: deque[Pending]) -> Iterator[ScanJob]:
     """What is pending, as it is asked for, and noted: results come back in the same order."""
     height, width = data.img_size
-    input_px = sorter.input_px if sorter is not None else 0
+    input_px = classifier.input_px if classifier is not None else 0
     here = os.getcwd()
-    for one in store.pending(sorter is not None):
+    for one in store.pending(classifier is not None):
         under_way.append(one)
         yield ScanJob(os.path.join(here, one.path), height, width, data.fast_decode, one.expected, input_px, data.fit)
 
 
-def _features(sorter: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:
+def _features(classifier: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:
     """float32 (N, dim) of the looks in a block."""
-    looks = [found.look for _, found in block if found.look is not None]
-    if sorter is None or not looks:
+    inputs = [found.classifier_input for _, found in block if found.classifier_input is not None]
+    if classifier is None or not inputs:
         return None
     parts = []
-    for start in range(0, len(looks), FEATURE_FILES):
-        batch = np.zeros((FEATURE_FILES, sorter.input_px, sorter.input_px, 3), np.uint8)
-        some = looks[start : start + FEATURE_FILES]
+    for start in range(0, len(inputs), FEATURE_FILES):
+        batch = np.zeros((FEATURE_FILES, classifier.input_px, classifier.input_px, 3), np.uint8)
+        some = inputs[start : start + FEATURE_FILES]
         batch[: len(some)] = some
-        parts.append(sorter.features(batch)[: len(some)])
+        parts.append(classifier.features(batch)[: len(some)])
     return np.concatenate(parts)
 
 
-def feature_kind(sorter: Any) -> str:
+def feature_kind(classifier: Any) -> str:
     """What features are kept under: those of another network, or of looks of another size, are other features."""
-    return f"{sorter.name} {getattr(sorter, 'features_sha256', sorter.sha256)} {sorter.input_px}"
+    return f"{classifier.name} {getattr(classifier, 'features_sha256', classifier.sha256)} {classifier.input_px}"

@@ -37,7 +37,8 @@ class ScanJob:
 class Scanned:
     """What a file is. `picture`: uint8 (H, W, 3), or None and a `reason`. Sizes are width, height in pixels.
 
-    `look`: see `make_look`. `thumb`: uint8 (64, 64, 3), see `make_thumb`; both None where the set is not cleaned.
+    `classifier_input`: see `make_classifier_input`. `thumb`: uint8 (64, 64, 3), see `make_thumb`. Both are None if the
+    set is not cleaned.
     `note`: how a picture that is cut short was taken."""
 
     picture: np.ndarray | None = None
@@ -45,7 +46,7 @@ class Scanned:
     sha256: str | None = None
     size_px: tuple[int, int] | None = None
     inner_px: tuple[int, int] | None = None
-    look: np.ndarray | None = None
+    classifier_input: np.ndarray | None = None
     thumb: np.ndarray | None = None
     note: str | None = None
 
@@ -63,19 +64,19 @@ def scan(job: ScanJob) -> Scanned:
         found = decode(content, (job.height, job.width) if job.fast_decode else None)
         inner = found.image
         picture = fit_image(inner, job.height, job.width, job.fit)
-        look, thumb = _look_and_thumb(inner, job.input_px) if job.input_px else (None, None)
-        return Scanned(picture, None, sha256, found.size_px, inner.size, look, thumb, found.note or None)
+        classifier_input, thumb = _input_and_thumb(inner, job.input_px) if job.input_px else (None, None)
+        return Scanned(picture, None, sha256, found.size_px, inner.size, classifier_input, thumb, found.note or None)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
 
 
-def _look_and_thumb(inner: Image.Image, input_px: int) -> tuple[np.ndarray, np.ndarray]:
+def _input_and_thumb(inner: Image.Image, input_px: int) -> tuple[np.ndarray, np.ndarray]:
     factor = max(1, max(inner.size) // max(input_px, REDUCED_PX))
     small = inner.reduce(factor) if factor > 1 else inner
-    return make_look(small, input_px), make_thumb(small, (inner.width / factor, inner.height / factor))
+    return make_classifier_input(small, input_px), make_thumb(small, (inner.width / factor, inner.height / factor))
 
 
-def make_look(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:
+def make_classifier_input(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:
     """uint8 (input_px, input_px, 3): the whole picture for the features, its proportions kept.
 
     `picture`: RGB, without letterbox bars. It is made smaller by whole pixels first, which is cheap, then by an
@@ -90,11 +91,12 @@ def make_look(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     top, left = (input_px - small.shape[0]) // 2, (input_px - small.shape[1]) // 2
-    look = np.empty((input_px, input_px, 3), np.uint8)
-    look[top : top + small.shape[0], left : left + small.shape[1]] = small
-    look[:top], look[top + small.shape[0] :] = look[top], look[top + small.shape[0] - 1]
-    look[:, :left], look[:, left + small.shape[1] :] = look[:, left, None], look[:, left + small.shape[1] - 1, None]
-    return look
+    square = np.empty((input_px, input_px, 3), np.uint8)
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    bottom, right = top + small.shape[0], left + small.shape[1]
+    square[:top], square[bottom:] = square[top], square[bottom - 1]
+    square[:, :left], square[:, right:] = square[:, left, None], square[:, right - 1, None]
+    return square
 
 
 def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> np.ndarray:

@@ -45,7 +45,7 @@ ORIGIN = ("key", "expected", "class", "source", "specs", "url", "page", "license
 ORIGIN += ("split",)
 READ_ROWS = 512  # of a long answer at a time
 READY_FILES = 64  # of a set that comes decoded, committed at once
-PASSING = ("unreadable", "timeout")  # reasons that another try may not find
+TRANSIENT = ("unreadable", "timeout")  # reasons that another try may not find
 # What a scan of today's file would not find otherwise.
 CURRENT = "s.bytes = l.bytes and s.mtime_ns = l.mtime_ns and s.expected is l.expected"
 
@@ -59,7 +59,7 @@ class ListedFile:
     path: str
     name: str
     class_name: str | None
-    fault: str | None = None
+    reason: str | None = None
     bytes: int = 0
     mtime_ns: int = 0
 
@@ -187,7 +187,7 @@ class ScanStore:
         self.base.execute("delete from temp.found")
         self.base.commit()
 
-    def place_files(self, place: Callable[[str], Place], with_splits: bool) -> None:
+    def assign_places(self, place: Callable[[str], Place], with_splits: bool) -> None:
         """Class, split (only `with_splits`) and fault of every listed file, by its name."""
         statement = "update listed set class = ?, split = ?, fault = coalesce(fault, ?) where pos = ?"
         for block in in_blocks(self.select("select l.pos, l.key from listed l"), READ_ROWS):
@@ -199,7 +199,7 @@ class ScanStore:
             self.base.executemany(statement, rows)
         self.base.commit()
 
-    def join_origins(self, lines: Iterable[dict[str, Any]], with_splits: bool = False) -> None:
+    def join_ledger(self, lines: Iterable[dict[str, Any]], with_splits: bool = False) -> None:
         """Adds what a ledger says: `address` and ORIGIN of each line, in its order; the last of an address counts."""
         columns = ", ".join(ORIGIN)
         self.base.execute(f"create temp table origins (address text primary key, {columns})")
@@ -232,7 +232,7 @@ class ScanStore:
         self.base.execute("update listed set pos = -1 - pos")
         self.base.execute("drop table temp.places")
 
-    def settle_classes(self, only_class: str, others: str | None, fault: str | None) -> list[str]:
+    def assign_classes(self, only_class: str, others: str | None, reason: str | None) -> list[str]:
         """The names of the classes that have a file, in order; `only_class` where there are none.
 
         Files without a class become those of the class `others`, or get this fault."""
@@ -245,13 +245,13 @@ class ScanStore:
             lacking = self.base.execute("update listed set class = ? where class is null", (os.fsencode(others),))
             names = sorted({*names, os.fsencode(others)}) if lacking.rowcount else names
         else:
-            self.base.execute("update listed set fault = coalesce(fault, ?) where class is null", (fault,))
+            self.base.execute("update listed set fault = coalesce(fault, ?) where class is null", (reason,))
             self.base.execute("update listed set class = null where class not in (select distinct class from listed "
                               "where fault is null)")  # fmt: skip
         self.base.commit()
         return [os.fsdecode(name) for name in names]
 
-    def forget_gone(self) -> None:
+    def delete_stale(self) -> None:
         """What is not listed any more goes, and what is not needed (a scan of a file that has changed) as well."""
         gone = f"select s.id from scanned s left join listed l on s.key = l.key where l.key is null or not ({CURRENT})"
         self.base.execute("create temp table gone as " + gone)
@@ -260,7 +260,7 @@ class ScanStore:
         self.base.execute("drop table temp.gone")
         self.base.commit()
 
-    def take_ready(self, rows: Iterable[tuple[ListedFile, Scanned, Split | None]], source: str) -> None:
+    def add_decoded(self, rows: Iterable[tuple[ListedFile, Scanned, Split | None]], source: str) -> None:
         """(file, what it is, its split or None) of a set that comes decoded, in its own order."""
         self._clear("listed", "decided", *SCANS)
         statement = "insert into listed (pos, key, path, class, source, split) values (?, ?, ?, ?, ?, ?)"
@@ -309,7 +309,7 @@ class ScanStore:
             self.base.executemany(f"delete from {table} where id = ?", known)
         after = self.number("select coalesce(max(id), 0) + 1 from scanned")
         numbered = [(number, *pair) for number, pair in enumerate(block, after)]
-        described = _described([found for _, found in block])
+        described = _fingerprint_columns([found for _, found in block])
         columns = [
             (*_scanned_columns(*entry), *rest, entry[2].note) for entry, rest in zip(numbered, described, strict=True)
         ]
@@ -317,7 +317,7 @@ class ScanStore:
         pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
         self.base.executemany("insert into pictures values (?, ?)", pictures)
         if features is not None:
-            looked = (number for number, _, found in numbered if found.look is not None)
+            looked = (number for number, _, found in numbered if found.classifier_input is not None)
             contents = (row.data for row in features.astype(np.float16))
             self.base.executemany("insert into features values (?, ?)", zip(looked, contents, strict=True))
         self.base.commit()
@@ -357,7 +357,7 @@ def _pending(with_features: bool) -> str:
 
 def _listed_columns(file: ListedFile) -> tuple:
     path, class_name = os.fsencode(file.path), _class_bytes(file.class_name)
-    return file_to_key(file.name), path, file.fault, file.bytes, file.mtime_ns, class_name
+    return file_to_key(file.name), path, file.reason, file.bytes, file.mtime_ns, class_name
 
 
 def _class_bytes(class_name: str | None) -> bytes | None:
@@ -366,13 +366,13 @@ def _class_bytes(class_name: str | None) -> bytes | None:
 
 def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:
     # What may be otherwise next time is tried again by the next build.
-    passing = found.reason is not None and found.reason.partition(":")[0] in PASSING
+    passing = found.reason is not None and found.reason.partition(":")[0] in TRANSIENT
     sizes = (*(found.size_px or (None, None)), *(found.inner_px or (None, None)))
     mtime_ns = None if passing else one.mtime_ns
     return number, one.key, one.bytes, mtime_ns, one.expected, found.reason, found.sha256, *sizes
 
 
-def _described(block: Sequence[Scanned]) -> Iterator[tuple]:
+def _fingerprint_columns(block: Sequence[Scanned]) -> Iterator[tuple]:
     """Hash, mirrored hash, luma_low, luma_high, colours and thumb of each."""
     thumbs = [found.thumb for found in block if found.thumb is not None]
     said = fingerprint(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))

@@ -64,7 +64,7 @@ def continue_rows(x: Tensor, margins: Tensor) -> Tensor:
     return x.gather(2, rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
 
 
-def blemish(x: Tensor, rng: torch.Generator) -> Tensor:
+def add_artifacts(x: Tensor, rng: torch.Generator) -> Tensor:
     """What a fair generator gets wrong and a person overlooks: stains, a weak lattice, a trace of another picture."""
     count, _, side, _ = x.shape
     ghost = uniform(rng, -0.4, 0.18, count, 1, 1, 1).clamp(min=0)
@@ -100,7 +100,7 @@ def resize(x: Tensor, size_px: int, mode: str) -> Tensor:
     return F.interpolate(x, (size_px, size_px), mode=mode, antialias=True, align_corners=False).clamp(0, 1)
 
 
-def degrade(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
+def augment(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
     """Other colours, less sharpness, noise and JPEG traces, at the reader's size: (B, 3, size_px, size_px)."""
     count = len(x)
     gain = uniform(rng, 0.88, 1.12, count, 3, 1, 1).lerp(uniform(rng, 0.85, 1.15, count, 1, 1, 1), 0.8)
@@ -117,17 +117,17 @@ def _shrink(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
     side = x.shape[2]
     if pick(rng, 3) == 0:
         x = blur(x, float(uniform(rng, 0.3, 1.1, 1)))
-    way = pick(rng, 6)
-    if way < 4:
-        between = 32 if way < 2 else SMALLEST_PX + pick(rng, side - SMALLEST_PX)
+    transform = pick(rng, 6)
+    if transform < 4:
+        between = 32 if transform < 2 else SMALLEST_PX + pick(rng, side - SMALLEST_PX)
         x = resize(x, between, ("bilinear", "bicubic")[pick(rng, 2)])
     jpeg = torch.rand(len(x), generator=rng) < JPEG_SHARE
     for row in torch.nonzero(jpeg).flatten().tolist():
-        x[row] = _through_jpeg(x[row], 45 + pick(rng, 50))
+        x[row] = _jpeg_round_trip(x[row], 45 + pick(rng, 50))
     return resize(x, size_px, ("bilinear", "bilinear", "bicubic", "nearest")[pick(rng, 4)])
 
 
-def _through_jpeg(picture: Tensor, quality: int) -> Tensor:
+def _jpeg_round_trip(picture: Tensor, quality: int) -> Tensor:
     levels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(levels)).save(stream, "JPEG", quality=quality)

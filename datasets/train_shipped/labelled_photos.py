@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.clean.manual_labels import VIEWS
-from datasets.scan.scan import make_look
+from datasets.scan.scan import make_classifier_input
 from harness.errors import UserError
 from harness.images.decode import decode, read_file
 
@@ -48,25 +48,25 @@ class Labelled:
     groups: np.ndarray
 
 
-def read_messy_photos(folder: Path, sorter) -> Labelled:
+def read_messy_photos(folder: Path, classifier) -> Labelled:
     rows = _read(folder / "messy" / "labels.csv", ("file", "verdict", "label"))
     files = [f"messy/{row['file']}" for row in rows]
-    looks = read_looks(folder, files, sorter.input_px)
+    inputs = read_inputs(folder, files, classifier.input_px)
     ok = np.array([row["verdict"] == "ok" for row in rows], np.int8)
     unknown, sure = np.full(len(rows), -1, np.int8), np.ones(len(rows), bool)
     return Labelled(
-        files, sorter.features(looks), ok, unknown, sure, [row["label"] for row in rows], find_copies(looks)
+        files, classifier.features(inputs), ok, unknown, sure, [row["label"] for row in rows], find_copies(inputs)
     )
 
 
-def read_view_photos(folder: Path, sorter) -> Labelled:
+def read_view_photos(folder: Path, classifier) -> Labelled:
     rows = _read(folder / "views.csv", ("file", "view", "confidence"))
     files, labels = [row["file"] for row in rows], [row["view"] for row in rows]
-    looks = read_looks(folder, files, sorter.input_px)
+    inputs = read_inputs(folder, files, classifier.input_px)
     views = np.array([VIEWS.index(label) for label in labels], np.int8)
     sure = np.array([row["confidence"] != "low" for row in rows])
     unknown = np.full(len(rows), -1, np.int8)
-    return Labelled(files, sorter.features(looks), unknown, views, sure, labels, find_copies(looks))
+    return Labelled(files, classifier.features(inputs), unknown, views, sure, labels, find_copies(inputs))
 
 
 def sample_good_photos(folder: Path, count: int) -> dict[str, list[str]]:
@@ -76,26 +76,26 @@ def sample_good_photos(folder: Path, count: int) -> dict[str, list[str]]:
     return {group: [path.relative_to(folder).as_posix() for path in paths] for group, paths in chosen.items()}
 
 
-def read_looks(folder: Path, files: list[str], input_px: int) -> np.ndarray:
+def read_inputs(folder: Path, files: list[str], input_px: int) -> np.ndarray:
     """uint8 (N, input_px, input_px, 3)."""
-    looks = [make_look(decode(read_file(folder / file)).image, input_px) for file in files]
-    return np.stack(looks) if looks else np.zeros((0, input_px, input_px, 3), np.uint8)
+    inputs = [make_classifier_input(decode(read_file(folder / file)).image, input_px) for file in files]
+    return np.stack(inputs) if inputs else np.zeros((0, input_px, input_px, 3), np.uint8)
 
 
-def find_copies(looks: np.ndarray) -> np.ndarray:
+def find_copies(inputs: np.ndarray) -> np.ndarray:
     """A number for each look, the same for looks that all but equal one another or one another's mirror image."""
-    hashes = [_hash(look) for look in looks]
-    mirrored = [_hash(look[:, ::-1]) for look in looks]
-    groups = np.arange(len(looks))
-    for first in range(len(looks)):
+    hashes = [_hash(picture) for picture in inputs]
+    mirrored = [_hash(picture[:, ::-1]) for picture in inputs]
+    groups = np.arange(len(inputs))
+    for first in range(len(inputs)):
         for second in range(first):
             if min(hashes[first] - hashes[second], hashes[first] - mirrored[second]) <= SAME_BITS:
                 groups[groups == groups[first]] = groups[second]
     return groups
 
 
-def _hash(look: np.ndarray) -> imagehash.ImageHash:
-    return imagehash.dhash(Image.fromarray(np.ascontiguousarray(look)))
+def _hash(picture: np.ndarray) -> imagehash.ImageHash:
+    return imagehash.dhash(Image.fromarray(np.ascontiguousarray(picture)))
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

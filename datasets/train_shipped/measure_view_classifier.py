@@ -1,7 +1,8 @@
 """How well the sorter sorts: on labelled photos as shipped and after few labels, and on procedural pictures.
 
 Folds: 5, stratified, for each of 5 seeds; copies of a photo, mirrored ones too, are in one fold, and so is a picture's
-mirror image, which `Sorter.refit` makes of it. A fold's labels teach nothing that its pictures are judged by.
+mirror image, which `ViewClassifier.fit_labels` makes of it. No picture is
+classified by a fit that saw its own fold.
 Intervals: 95 %, from resampling the pictures.
 """
 
@@ -18,16 +19,16 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from datasets.clean.manual_labels import VIEWS
-from datasets.clean.view_classifier import DEFAULT_VIEWS, Sorter, load_sorter
+from datasets.clean.view_classifier import DEFAULT_VIEWS, ViewClassifier, load_view_classifier
 from datasets.procedural.messy import USABLE
 from datasets.train_shipped.labelled_photos import (
     Labelled,
-    read_looks,
+    read_inputs,
     read_messy_photos,
     read_view_photos,
     sample_good_photos,
 )
-from datasets.train_shipped.view_data import draw_messy_looks, draw_views
+from datasets.train_shipped.view_data import draw_messy_inputs, draw_views
 from harness.errors import UserError
 
 SEEDS, FOLDS, RESAMPLES = 5, 5, 1000
@@ -63,8 +64,8 @@ def auc(ok: np.ndarray, scores: np.ndarray) -> float:
     return float(roc_auc_score(ok, scores)) if 0 < ok.sum() < len(ok) else float("nan")
 
 
-def shipped_auc(sorter: Sorter, photos: Labelled) -> Estimate:
-    scores = sorter.judge(photos.features).ok_score
+def pretrained_auc(classifier: ViewClassifier, photos: Labelled) -> Estimate:
+    scores = classifier.predict(photos.features).ok_score
     return resampled(len(scores), lambda rows: auc(photos.ok[rows], scores[rows]))
 
 
@@ -73,31 +74,33 @@ def few_shot_auc(photos: Labelled, scores: np.ndarray) -> Estimate:
     return resampled(len(photos.ok), lambda rows: float(np.mean([auc(photos.ok[rows], one[rows]) for one in scores])))
 
 
-def unseen_scores(sorter: Sorter, photos: Labelled, seeds: int = SEEDS) -> tuple[np.ndarray, np.ndarray]:
+def cross_validated_scores(
+    classifier: ViewClassifier, photos: Labelled, seeds: int = SEEDS
+) -> tuple[np.ndarray, np.ndarray]:
     """Each picture's score by a lesson from the other four fifths, and whether it passes that lesson's threshold: both
     (seeds, N)."""
     scores, passed = np.zeros((seeds, len(photos.ok))), np.zeros((seeds, len(photos.ok)), bool)
     for seed in range(seeds):
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
         for rest, fold in folds.split(photos.features, photos.ok, photos.groups):
-            taught = sorter.refit(photos.features[rest], photos.ok[rest], photos.views[rest])
-            scores[seed, fold] = taught.judge(photos.features[fold]).ok_score
-            passed[seed, fold] = scores[seed, fold] >= taught.threshold
+            fitted = classifier.fit_labels(photos.features[rest], photos.ok[rest], photos.views[rest])
+            scores[seed, fold] = fitted.predict(photos.features[fold]).ok_score
+            passed[seed, fold] = scores[seed, fold] >= fitted.threshold
     return scores, passed
 
 
 # ---- views on photos --------------------------------------------------------------------------------------------
 
 
-def unseen_views(sorter: Sorter, photos: Labelled, seed: int) -> np.ndarray:
+def cross_validated_views(classifier: ViewClassifier, photos: Labelled, seed: int) -> np.ndarray:
     """(N, 9): each picture's view as told by a lesson from the sure labels of the other folds."""
     told = np.zeros((len(photos.views), len(VIEWS)))
     common = np.where(np.isin(photos.views, [VIEWS.index(view) for view in QUARTERS]), photos.views, -1)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for rest, fold in folds.split(photos.features, common, photos.groups):
         rest = rest[photos.sure[rest]]
-        taught = sorter.refit(photos.features[rest], np.full(len(rest), -1), photos.views[rest])
-        told[fold] = taught.judge(photos.features[fold], None).view_probs
+        fitted = classifier.fit_labels(photos.features[rest], np.full(len(rest), -1), photos.views[rest])
+        told[fold] = fitted.predict(photos.features[fold], None).view_probs
     return told
 
 
@@ -138,23 +141,23 @@ def confusion(truth: np.ndarray, said: np.ndarray) -> list[str]:
 # ---- procedural pictures ----------------------------------------------------------------------------------------
 
 
-def drawn_view_shares(sorter: Sorter, count: int, workers: int = 1) -> dict[str, float]:
+def drawn_view_shares(classifier: ViewClassifier, count: int, workers: int = 1) -> dict[str, float]:
     """Share of renders of each view that are told right."""
     shares = {}
     for view in VIEWS:
-        drawn = draw_views(view, count, MEASURE_SEED, sorter.input_px, workers)
-        told = sorter.judge(sorter.features(drawn.looks), None).view_probs.argmax(1)
+        drawn = draw_views(view, count, MEASURE_SEED, classifier.input_px, workers)
+        told = classifier.predict(classifier.features(drawn.inputs), None).view_probs.argmax(1)
         shares[view] = float((told == VIEWS.index(view)).mean())
     return shares
 
 
-def drawn_messy_balance(sorter: Sorter, count: int, seed: int) -> tuple[float, float, dict[str, int]]:
+def drawn_messy_balance(classifier: ViewClassifier, count: int, seed: int) -> tuple[float, float, dict[str, int]]:
     """Of the procedural messy set, where it comes to a sorter: shares of usable files kept and of others dropped, and
     what kinds were kept wrongly."""
-    looks, kinds = draw_messy_looks(count, seed, sorter.input_px)
-    judged, usable = sorter.judge(sorter.features(looks)), np.isin(kinds, USABLE)
-    in_view = np.isin(judged.view_probs.argmax(1), [VIEWS.index(view) for view in DEFAULT_VIEWS])
-    kept = (judged.ok_score >= sorter.threshold) & in_view
+    inputs, kinds = draw_messy_inputs(count, seed, classifier.input_px)
+    predictions, usable = classifier.predict(classifier.features(inputs)), np.isin(kinds, USABLE)
+    in_view = np.isin(predictions.view_probs.argmax(1), [VIEWS.index(view) for view in DEFAULT_VIEWS])
+    kept = (predictions.ok_score >= classifier.threshold) & in_view
     wrong = Counter(np.array(kinds)[kept & ~usable].tolist())
     return float(kept[usable].mean()), float(1 - kept[~usable].mean()), dict(wrong)
 
@@ -162,16 +165,16 @@ def drawn_messy_balance(sorter: Sorter, count: int, seed: int) -> tuple[float, f
 # ---- the tables -------------------------------------------------------------------------------------------------
 
 
-def measure(sorter: Sorter, folder: Path | None, renders: int, workers: int = 1) -> list[str]:
+def measure(classifier: ViewClassifier, folder: Path | None, renders: int, workers: int = 1) -> list[str]:
     """Markdown lines."""
-    lines = [f"## {sorter.name}", ""]
-    lines += _drawn_lines(sorter, renders, workers)
-    return lines + (_photo_lines(sorter, folder) if folder else [])
+    lines = [f"## {classifier.name}", ""]
+    lines += _drawn_lines(classifier, renders, workers)
+    return lines + (_photo_lines(classifier, folder) if folder else [])
 
 
-def _drawn_lines(sorter: Sorter, renders: int, workers: int) -> list[str]:
-    usable, others, wrong = drawn_messy_balance(sorter, renders * 4, MEASURE_SEED)
-    shares = drawn_view_shares(sorter, renders, workers)
+def _drawn_lines(classifier: ViewClassifier, renders: int, workers: int) -> list[str]:
+    usable, others, wrong = drawn_messy_balance(classifier, renders * 4, MEASURE_SEED)
+    shares = drawn_view_shares(classifier, renders, workers)
     return [
         f"Procedural messy set ({renders * 4} files; no duplicates, damaged ones or extreme aspects): usable kept "
         f"{usable:.3f}, others dropped {others:.3f}, balanced accuracy {0.5 * (usable + others):.3f}; kept wrongly: "
@@ -184,25 +187,25 @@ def _drawn_lines(sorter: Sorter, renders: int, workers: int) -> list[str]:
     ]
 
 
-def _photo_lines(sorter: Sorter, folder: Path) -> list[str]:
-    messy = read_messy_photos(folder, sorter)
-    score = sorter.judge(messy.features).ok_score
-    kept, (unseen, passed) = score >= sorter.threshold, unseen_scores(sorter, messy)
+def _photo_lines(classifier: ViewClassifier, folder: Path) -> list[str]:
+    messy = read_messy_photos(folder, classifier)
+    score = classifier.predict(messy.features).ok_score
+    kept, (unseen, passed) = score >= classifier.threshold, cross_validated_scores(classifier, messy)
     lines = [
         f"Messy photos ({len(messy.ok)}, {int(messy.ok.sum())} usable), AUC and shares at the threshold:",
         "",
-        f"- as shipped, at {sorter.threshold:.2f}: {shipped_auc(sorter, messy)}; {_shares(messy, kept)}",
+        f"- as shipped, at {classifier.threshold:.2f}: {pretrained_auc(classifier, messy)}; {_shares(messy, kept)}",
         f"- few labels: {few_shot_auc(messy, unseen)}; {_shares(messy, passed)}",
         "",
-        "Good photos dropped at the threshold: " + ", ".join(_lost_lines(sorter, folder)) + ".",
+        "Good photos dropped at the threshold: " + ", ".join(_lost_lines(classifier, folder)) + ".",
         "",
     ]
-    photos = read_view_photos(folder, sorter)
-    told = np.stack([unseen_views(sorter, photos, seed) for seed in range(SEEDS)])
-    shipped = sorter.judge(photos.features, None).view_probs[None]
+    photos = read_view_photos(folder, classifier)
+    told = np.stack([cross_validated_views(classifier, photos, seed) for seed in range(SEEDS)])
+    pretrained = classifier.predict(photos.features, None).view_probs[None]
     sure, unsure = np.flatnonzero(photos.sure), np.flatnonzero(~photos.sure)
     for name, said, rows in (
-        ("as shipped", shipped, sure),
+        ("as shipped", pretrained, sure),
         ("few labels", told, sure),
         ("few labels, low-confidence rows", told, unsure),
     ):
@@ -210,7 +213,7 @@ def _photo_lines(sorter: Sorter, folder: Path) -> list[str]:
         lines += [f"Views, {name} ({len(rows)}): " + "; ".join(f"{key} {value}" for key, value in figures.items()), ""]
     lines += [*confusion(photos.views[sure], told[0, sure].argmax(1)), ""]
     rare = [k for k in range(len(photos.files)) if photos.labels[k] not in QUARTERS]
-    lines += [f"- {_rare_line(photos, told, shipped, k)}" for k in sorted(rare, key=lambda k: photos.labels[k])]
+    lines += [f"- {_rare_line(photos, told, pretrained, k)}" for k in sorted(rare, key=lambda k: photos.labels[k])]
     return [*lines, ""]
 
 
@@ -219,20 +222,20 @@ def _shares(photos: Labelled, passed: np.ndarray) -> str:
     return f"{lost.mean():.3f} of the usable lost, {caught.mean():.3f} of the others dropped"
 
 
-def _lost_lines(sorter: Sorter, folder: Path) -> list[str]:
+def _lost_lines(classifier: ViewClassifier, folder: Path) -> list[str]:
     lines = []
     for group, files in sample_good_photos(folder, 200).items():
-        scores = sorter.judge(sorter.features(read_looks(folder, files, sorter.input_px))).ok_score
-        lines.append(f"{group} {(scores < sorter.threshold).mean():.3f} of {len(files)}")
+        scores = classifier.predict(classifier.features(read_inputs(folder, files, classifier.input_px))).ok_score
+        lines.append(f"{group} {(scores < classifier.threshold).mean():.3f} of {len(files)}")
     return lines
 
 
-def _rare_line(photos: Labelled, told: np.ndarray, shipped: np.ndarray, k: int) -> str:
+def _rare_line(photos: Labelled, told: np.ndarray, pretrained: np.ndarray, k: int) -> str:
     said = told[:, k].mean(0)
     sure = "" if photos.sure[k] else ", low confidence"
     return (
         f"{photos.files[k]}: {photos.labels[k]}{sure}; told {VIEWS[said.argmax()]} ({said.max():.2f}), as shipped "
-        f"{VIEWS[shipped[0, k].argmax()]}"
+        f"{VIEWS[pretrained[0, k].argmax()]}"
     )
 
 
@@ -247,7 +250,9 @@ def measure_command(
     if folder and not folder.is_dir():
         raise UserError(f"CARFORGE_PHOTOS: found {given!r}, which is no folder")
     lines = [
-        line for name in features.split(",") for line in measure(load_sorter(name.strip()), folder, renders, workers)
+        line
+        for name in features.split(",")
+        for line in measure(load_view_classifier(name.strip()), folder, renders, workers)
     ]
     text = "\n".join(lines)
     print(text)

@@ -10,15 +10,15 @@ from torch import Tensor
 from datasets.train_shipped.augment import blur, pick, smooth_field, uniform, warp
 
 
-def spoil(cars: Tensor, masks: Tensor, rng: torch.Generator) -> Tensor:
+def make_negatives(cars: Tensor, masks: Tensor, rng: torch.Generator) -> Tensor:
     """As many spoiled pictures as cars; the ways take turns. masks: bool (B, 1, S, S), True on the car."""
-    spoiled, first = torch.empty_like(cars), pick(rng, len(WAYS))
-    for number, way in enumerate(WAYS):
-        rows = torch.arange((first + number) % len(WAYS), len(cars), len(WAYS))
+    negatives, first = torch.empty_like(cars), pick(rng, len(TRANSFORMS))
+    for number, transform in enumerate(TRANSFORMS):
+        rows = torch.arange((first + number) % len(TRANSFORMS), len(cars), len(TRANSFORMS))
         if len(rows):
             others = cars[torch.randperm(len(cars), generator=rng)]
-            spoiled[rows] = way(cars[rows], masks[rows], others, rng).clamp(0, 1)
-    return spoiled
+            negatives[rows] = transform(cars[rows], masks[rows], others, rng).clamp(0, 1)
+    return negatives
 
 
 def _mirror_some(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -100,12 +100,12 @@ def _cut(cars: Tensor, masks: Tensor, others: Tensor, rng: torch.Generator) -> T
             continue
         top, tall, left, wide = int(rows[0]), len(rows), int(columns[0]), len(columns)
         gone = torch.zeros(side, side, dtype=torch.bool)
-        way, share = pick(rng, 4), float(uniform(rng, 0.40, 0.60, 1))
-        if way == 0:
+        transform, share = pick(rng, 4), float(uniform(rng, 0.40, 0.60, 1))
+        if transform == 0:
             gone[: top + round(tall * share)] = True
-        elif way == 1:
+        elif transform == 1:
             gone[top + round(tall * (1 - share)) :] = True
-        elif way == 2:
+        elif transform == 2:
             gone[:, : left + round(wide * share)] = True
         else:
             gone[:, left + round(wide * (1 - share)) :] = True
@@ -157,13 +157,13 @@ def _noise(cars: Tensor, masks: Tensor, others: Tensor, rng: torch.Generator) ->
 
 def _framed_wrongly(cars: Tensor, masks: Tensor, others: Tensor, rng: torch.Generator) -> Tensor:
     """Far too near, upside down, or lying on its side."""
-    way = pick(rng, 4)
-    if way == 0:
+    transform = pick(rng, 4)
+    if transform == 0:
         return cars.flip(2)
-    if way == 1:
+    if transform == 1:
         return cars.transpose(2, 3)
     still = torch.zeros(len(cars), dtype=torch.bool)
     return warp(cars, rng, uniform(rng, 1.9, 3.2, len(cars)), still, 0.18, 0.0, 2)
 
 
-WAYS = (_shuffled, _halves, _bent, _averaged, _blurred, _holed, _cut, _blobs, _smeared, _noise, _framed_wrongly)
+TRANSFORMS = (_shuffled, _halves, _bent, _averaged, _blurred, _holed, _cut, _blobs, _smeared, _noise, _framed_wrongly)

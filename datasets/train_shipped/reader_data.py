@@ -7,9 +7,9 @@ import numpy as np
 
 from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.messy import DAMAGED, SCHEDULE, USABLE, make_messy, messy_kind
-from datasets.procedural.render import finish, render_with_mask
-from datasets.procedural.sets import map_jobs, picture_draw
-from datasets.scan.scan import make_look
+from datasets.procedural.render import render_with_mask, to_uint8
+from datasets.procedural.sets import draw_picture_factors, map_jobs
+from datasets.scan.scan import make_classifier_input
 from harness.images.decode import decode_picture
 
 FULL_RANGE = (0.0, 1.0)  # futurism: learnt on all of it, although the sets keep to its ends
@@ -57,7 +57,7 @@ def draw_mixed_cars(count: int, set_seed: int, size_px: int, workers: int = 1) -
 
 def _draw_car(job: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     set_seed, index, height, width = job
-    factors, seed = picture_draw("ordinary", set_seed, index, FULL_RANGE)
+    factors, seed = draw_picture_factors("ordinary", set_seed, index, FULL_RANGE)
     picture, mask = render_with_mask(factors, height, width, seed)
     return picture, mask, np.array(astuple(factors))
 
@@ -65,7 +65,7 @@ def _draw_car(job: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray, n
 def draw_empty(count: int, set_seed: int, size_px: int) -> np.ndarray:
     """Backdrops without a car: uint8 (N, S, S, 3)."""
     seeds = np.random.SeedSequence([set_seed, 3]).generate_state(count)
-    return np.stack([finish(draw_scene(size_px, size_px, int(seed)).picture, int(seed)) for seed in seeds])
+    return np.stack([to_uint8(draw_scene(size_px, size_px, int(seed)).picture, int(seed)) for seed in seeds])
 
 
 def draw_messy(count: int, set_seed: int, size_px: int, workers: int = 1) -> tuple[np.ndarray, list[str]]:
@@ -81,4 +81,4 @@ def draw_messy(count: int, set_seed: int, size_px: int, workers: int = 1) -> tup
 
 def _draw_messy(job: tuple[int, int, int]) -> np.ndarray:
     set_seed, index, size_px = job
-    return make_look(decode_picture(make_messy(set_seed, index, MESSY_PX).data), size_px)
+    return make_classifier_input(decode_picture(make_messy(set_seed, index, MESSY_PX).data), size_px)

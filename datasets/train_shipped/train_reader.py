@@ -16,9 +16,9 @@ import typer
 from torch import Tensor
 
 from datasets.procedural.factors import FACTOR_NAMES, RANGES
-from datasets.train_shipped.augment import blemish, continue_rows, degrade, uniform, warp
+from datasets.train_shipped.augment import add_artifacts, augment, continue_rows, uniform, warp
 from datasets.train_shipped.fit import fit, to_float
-from datasets.train_shipped.negatives import spoil
+from datasets.train_shipped.negatives import make_negatives
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from datasets.train_shipped.view_data import draw_negatives
 from harness.errors import UserError
@@ -29,11 +29,11 @@ from harness.storage.atomic import atomic_write
 from harness.storage.output import check_output
 
 DRAWN_PX = 64
-BATCH_CARS, BATCH_SPOILED, BATCH_OTHERS = 96, 32, 24
+BATCH_CARS, BATCH_NEGATIVES, BATCH_OTHERS = 96, 32, 24
 NOSE_WEIGHT = 0.2  # of its loss
 LOSS_WEIGHTS = {"futurism": 4.0, "framing": 0.3, "distance": 0.3, "spokes": 0.1}  # all others 1
 COLOURED = 0.3  # paint of less saturation has no hue to read
-PASSING = 0.99  # of calibration renders, at every size; 95 % are promised, and bad pictures score far below
+CALIBRATION_RECALL = 0.99  # of calibration renders, at every size; 95 % are promised, and bad pictures score far below
 HELD_OUT_SIZES = ((32, 32), (64, 64), (32, 64))  # height, width
 HELD_OUT_COUNT = 500
 
@@ -52,12 +52,12 @@ def train_reader(
     started_sec = time.process_time()
     with one_thread():
         cars = draw_mixed_cars(count, _set_seed(seed, "train"), DRAWN_PX, workers)
-        others = _others(count // 6, _set_seed(seed, "train"), workers)
+        others = _draw_negatives(count // 6, _set_seed(seed, "train"), workers)
         log(f"drew {count} cars and {len(others)} pictures without a usable car")
         factors = _factor_table(cars.factors)
         network = _fit(cars, others, factors, steps, seed)
         recipe = {"count": count, "steps": steps, "seed": seed, "drawn_px": DRAWN_PX}
-        content = _measured(network, factors, recipe, seed, workers)
+        content = _calibrate_and_measure(network, factors, recipe, seed, workers)
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, content)
     log(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
@@ -90,7 +90,7 @@ def _set_seed(seed: int, purpose: str) -> int:
     return 77_000_000 + 10 * (3 * seed + ("train", "calibration", "held_out").index(purpose))
 
 
-def _others(count: int, set_seed: int, workers: int) -> np.ndarray:
+def _draw_negatives(count: int, set_seed: int, workers: int) -> np.ndarray:
     """Pictures without a usable car and empty backdrops, four to one: uint8 (N, S, S, 3).
 
     The weights that the repository ships saw unusable pictures of the messy set in place of `draw_negatives`."""
@@ -148,7 +148,7 @@ def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: i
     return fit(lambda: ReaderNet(len(output_names(factors))), losses_of, len(cars.pictures), BATCH_CARS, steps, seed)
 
 
-def _batch(cars: Cars, no_cars: np.ndarray, first: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _batch(cars: Cars, no_car: np.ndarray, first: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One batch, and what was done to its cars.
 
     Returns:
@@ -157,13 +157,13 @@ def _batch(cars: Cars, no_cars: np.ndarray, first: np.ndarray, rng: torch.Genera
         float32 (len(first),): how much they are magnified.
     """
     count = len(cars.pictures)
-    second = torch.randint(count, (BATCH_SPOILED,), generator=rng).numpy()
+    second = torch.randint(count, (BATCH_NEGATIVES,), generator=rng).numpy()
     third = torch.randint(count, (BATCH_OTHERS,), generator=rng).numpy()  # pictures without a car take their shapes
-    parts = cars.pictures[first], cars.pictures[second], no_cars[third % len(no_cars)]
+    parts = cars.pictures[first], cars.pictures[second], no_car[third % len(no_car)]
     good, sound, others = (to_float(part) for part in parts)
-    spoiled = spoil(sound, torch.from_numpy(cars.masks[second])[:, None], rng)
+    negatives = make_negatives(sound, torch.from_numpy(cars.masks[second])[:, None], rng)
     margins = torch.from_numpy(cars.margins[np.concatenate([first, second, third])])
-    x = torch.cat([good, spoiled, others])
+    x = torch.cat([good, negatives, others])
     mixed = torch.randperm(len(x), generator=rng)  # neighbours are treated alike from here on
     x, margins = x[mixed], margins[mixed]
     mirrored = torch.rand(len(x), generator=rng) < 0.5
@@ -171,8 +171,8 @@ def _batch(cars: Cars, no_cars: np.ndarray, first: np.ndarray, rng: torch.Genera
     bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)  # a car that is slightly out of shape is still one
     x = warp(x, rng, zoom, mirrored, 0.04, bend, 5)
     cropped = torch.randint(DRAWN_PX // 6, (len(x),), generator=rng) * (torch.rand(len(x), generator=rng) < 0.2)
-    x = continue_rows(blemish(x, rng), margins.maximum(cropped))
-    x = degrade(x, rng, ReaderNet.SIZE_PX)[mixed.argsort()] * 2 - 1
+    x = continue_rows(add_artifacts(x, rng), margins.maximum(cropped))
+    x = augment(x, rng, ReaderNet.SIZE_PX)[mixed.argsort()] * 2 - 1
     back = mixed.argsort()[: len(first)]
     return x.contiguous(memory_format=torch.channels_last), mirrored[back], zoom[back]
 
@@ -192,7 +192,7 @@ def _losses(outputs: Tensor, wanted: Tensor, weights: Tensor, mirrored: Tensor) 
 # ---- measuring --------------------------------------------------------------------------------------------------
 
 
-def _measured(
+def _calibrate_and_measure(
     network: ReaderNet, factors: list[dict[str, Any]], recipe: dict[str, Any], seed: int, workers: int
 ) -> bytes:
     """The file's content: the threshold from calibration renders, all figures from held-out ones."""
@@ -202,7 +202,7 @@ def _measured(
     cut = []
     for height, width in HELD_OUT_SIZES:
         cars = draw_cars(HELD_OUT_COUNT, _set_seed(seed, "calibration"), height, width, workers)
-        cut.append(np.quantile(reader.read(cars.pictures)["car_score"], 1 - PASSING))
+        cut.append(np.quantile(reader.read(cars.pictures)["car_score"], 1 - CALIBRATION_RECALL))
     reader.threshold = float(min(cut))
     report: dict[str, Any] = {"recipe": recipe}
     for height, width in HELD_OUT_SIZES:

@@ -18,11 +18,11 @@ from torch import Tensor
 from datasets.clean.few_shot import standardised, unscaled
 from datasets.clean.kinds import KINDS
 from datasets.clean.manual_labels import VIEWS
-from datasets.clean.view_classifier import SWAPPED, Heads, Sorter, heads_path, split_features
+from datasets.clean.view_classifier import SWAPPED, Heads, ViewClassifier, heads_path, split_features
 from datasets.procedural.messy import USABLE
-from datasets.train_shipped.augment import degrade, uniform, warp
+from datasets.train_shipped.augment import augment, uniform, warp
 from datasets.train_shipped.fit import fit, to_float
-from datasets.train_shipped.view_data import DrawnViews, draw_for_sorting, draw_messy_looks
+from datasets.train_shipped.view_data import DrawnViews, draw_messy_inputs, draw_training_set
 from harness.features.view_features import ViewFeatures, load_view_features
 from harness.features.view_net import VIEW_NET_PATH, ViewNet, load_view_net, view_net_to_bytes
 from harness.features.weights_file import tensors_to_bytes
@@ -33,30 +33,30 @@ from harness.storage.atomic import atomic_write
 DRAWN_PX = 96  # what the small network learns from, before it is degraded
 BATCH, SMOOTHING = 96, 0.02
 BLOCK = 200  # looks that are in memory at once where features of large ones are taken
-KIND_STRENGTH, VIEW_STRENGTH = 0.03, 0.01  # scikit-learn's C, on standardised features
+KIND_C, VIEW_C = 0.03, 0.01  # scikit-learn's C, on standardised features
 CALIBRATION = 960  # files of the procedural messy set
 # The threshold is the lowest at which messy files are told apart this well, or as well as can be: photos are farther
 # from renders than renders are from one another, and a usable photo lost is worse than one kept wrongly.
-TOLD_APART = 0.98
+TARGET_ACCURACY = 0.98
 
 
 def train_net(drawn: DrawnViews, steps: int, seed: int) -> ViewNet:
     """Learns kinds and views of drawn pictures for `steps` updates."""
 
     def losses_of(network: ViewNet, rows: np.ndarray, rng: torch.Generator) -> dict[str, Tensor]:
-        x, mirrored = _worn_batch(drawn.looks[rows], rng)
+        x, mirrored = _augmented_batch(drawn.inputs[rows], rng)
         return _losses(network(x), drawn.kinds[rows], drawn.views[rows], mirrored)
 
     return fit(lambda: ViewNet(len(KINDS) + len(VIEWS)), losses_of, len(drawn.kinds), BATCH, steps, seed)
 
 
-def _worn_batch(looks: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def _augmented_batch(inputs: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirrored half of the time, moved, bent a little, recoloured, shrunk: float32 (B, 3, 64, 64), bool (B,)."""
-    x = to_float(looks)
+    x = to_float(inputs)
     mirrored = torch.rand(len(x), generator=rng) < 0.5
     bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)
     x = warp(x, rng, uniform(rng, 0.85, 1.15, len(x)), mirrored, 0.05, bend, 5)
-    x = degrade(x, rng, ViewNet.SIZE_PX) * 2 - 1
+    x = augment(x, rng, ViewNet.SIZE_PX) * 2 - 1
     return x.contiguous(memory_format=torch.channels_last), mirrored
 
 
@@ -87,10 +87,10 @@ def net_heads(network: ViewNet) -> dict[str, np.ndarray]:
 def fit_heads(featurizer: ViewFeatures, features: np.ndarray, drawn: DrawnViews) -> dict[str, np.ndarray]:
     """Logistic regressions on features (N, dim) of drawn pictures; views from the pictures and their mirror images."""
     whole, here, mirrored = split_features(featurizer, features)
-    kind_weight, kind_bias = _fit(whole, drawn.kinds, KIND_STRENGTH)
+    kind_weight, kind_bias = _fit(whole, drawn.kinds, KIND_C)
     seen = drawn.views >= 0
     rows, labels = np.concatenate([here[seen], mirrored[seen]]), drawn.views[seen]
-    view_weight, view_bias = _fit(rows, np.concatenate([labels, SWAPPED[labels]]), VIEW_STRENGTH)
+    view_weight, view_bias = _fit(rows, np.concatenate([labels, SWAPPED[labels]]), VIEW_C)
     return {
         "kind_weight": kind_weight, "kind_bias": kind_bias, "view_weight": view_weight, "view_bias": view_bias,
     }  # fmt: skip
@@ -107,8 +107,8 @@ def drawn_features(featurizer: ViewFeatures, count: int, seed: int, workers: int
     """Features float32 (N, dim) of drawn pictures, and what these are; looks are forgotten block by block."""
     features, parts = [], []
     for start in range(0, count, BLOCK):
-        part = draw_for_sorting(min(BLOCK, count - start), seed, featurizer.input_px, workers, start)
-        features.append(featurizer(part.looks))
+        part = draw_training_set(min(BLOCK, count - start), seed, featurizer.input_px, workers, start)
+        features.append(featurizer(part.inputs))
         parts.append(part)
         if start // BLOCK % 5 == 4:
             log(f"features of {start + len(part.kinds)}/{count} pictures")
@@ -120,9 +120,9 @@ def heads_to_bytes(featurizer: ViewFeatures, parts: dict[str, np.ndarray], recip
     """The heads' file; the threshold comes from files of the procedural messy set, from which nothing was learned."""
     halves = {name: torch.from_numpy(np.ascontiguousarray(value)).half() for name, value in parts.items()}
     rounded = {name: value.float().numpy() for name, value in halves.items()}
-    sorter = Sorter(featurizer, Heads(**rounded, threshold=0.0, sha256=""), "", 0.0)
-    looks, kinds = draw_messy_looks(CALIBRATION, _set_seed(seed, "calibration"), featurizer.input_px)
-    threshold = lenient_threshold(sorter.judge(sorter.features(looks)).ok_score, np.isin(kinds, USABLE))
+    classifier = ViewClassifier(featurizer, Heads(**rounded, threshold=0.0, sha256=""), "", 0.0)
+    inputs, kinds = draw_messy_inputs(CALIBRATION, _set_seed(seed, "calibration"), featurizer.input_px)
+    threshold = lenient_threshold(classifier.predict(classifier.features(inputs)).ok_score, np.isin(kinds, USABLE))
     meta = {"featurizer": featurizer.sha256, "threshold": threshold, "recipe": recipe}
     return tensors_to_bytes("sorter_heads", halves, meta)
 
@@ -131,16 +131,16 @@ def lenient_threshold(scores: np.ndarray, usable: np.ndarray) -> float:
     """See TOLD_APART; scores (N,) in [0, 1], bool (N,)."""
     tried = np.linspace(0.01, 0.99, 99)
     balance = np.array([0.5 * ((scores[usable] >= t).mean() + (scores[~usable] < t).mean()) for t in tried])
-    return float(tried[np.argmax(balance >= min(TOLD_APART, balance.max()))])
+    return float(tried[np.argmax(balance >= min(TARGET_ACCURACY, balance.max()))])
 
 
-def train_sorter(name: str, count: int, steps: int, seed: int, workers: int) -> Path:
+def train_view_classifier(name: str, count: int, steps: int, seed: int, workers: int) -> Path:
     """Writes the heads' file on this featurizer and returns it; for "reader" the network's file first."""
     started_sec, recipe = time.process_time(), {"count": count, "seed": seed}
     with one_thread():
         if name == "reader":
             recipe |= {"steps": steps, "drawn_px": DRAWN_PX}
-            drawn = draw_for_sorting(count, _set_seed(seed, "train"), DRAWN_PX, workers)
+            drawn = draw_training_set(count, _set_seed(seed, "train"), DRAWN_PX, workers)
             log(f"drew {count} pictures")
             content = view_net_to_bytes(train_net(drawn, steps, seed), {"recipe": recipe})
             VIEW_NET_PATH.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def train_command(
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
 ) -> None:
     """Train the sorter on procedural pictures. Prints the file that was written."""
-    print(train_sorter(features, count, steps, seed, workers))
+    print(train_view_classifier(features, count, steps, seed, workers))
 
 
 def _set_seed(seed: int, purpose: str) -> int:

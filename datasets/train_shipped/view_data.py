@@ -16,9 +16,9 @@ from datasets.procedural.backdrop import draw_scene
 from datasets.procedural.factors import Factors, draw_factors
 from datasets.procedural.messy import DAMAGED, make_messy, messy_kind
 from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo, draw_poster
-from datasets.procedural.render import finish, park
+from datasets.procedural.render import composite, to_uint8
 from datasets.procedural.sets import map_jobs
-from datasets.scan.scan import make_look
+from datasets.scan.scan import make_classifier_input
 from datasets.train_shipped.view_data_art import (
     add_caption,
     add_lettering,
@@ -30,7 +30,7 @@ from datasets.train_shipped.view_data_art import (
 from harness.images.decode import decode, decode_picture, resize_picture
 from harness.images.letterbox import remove_letterbox
 
-SEEN = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
+WITH_VIEW = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
 SHARES = {"ok": 0.53, "blank": 0.02, "dark": 0.03, "logo": 0.04, "graphic": 0.04, "not_a_car": 0.08, "interior": 0.03,
           "several_cars": 0.09, "collage": 0.03, "people": 0.04, "part": 0.04, "aspect": 0.03}  # fmt: skip
 END_VIEWS = 0.08  # share of good cars from the front or rear among negatives, beside those in SHARES
@@ -49,44 +49,44 @@ MESSY_ASPECTS = (0.7, 2.6)  # the rule of configs/base.yaml, which comes before 
 class DrawnViews:
     """`looks` uint8 (N, S, S, 3); `kinds` and `views` int64 (N,), indices into KINDS and VIEWS, view -1 = has none."""
 
-    looks: np.ndarray
+    inputs: np.ndarray
     kinds: np.ndarray
     views: np.ndarray
 
 
-def draw_for_sorting(count: int, seed: int, input_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
+def draw_training_set(count: int, seed: int, input_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
     """Pictures `first` and on: every kind in its share (`SHARES`), and every view alike often."""
-    return _collected(_draw, [(seed, first + index, input_px, None) for index in range(count)], workers)
+    return _draw_all(_draw, [(seed, first + index, input_px, None) for index in range(count)], workers)
 
 
 def draw_views(view: str, count: int, seed: int, input_px: int, workers: int = 1) -> DrawnViews:
     """Usable cars in one view."""
-    return _collected(_draw, [(seed, index, input_px, view) for index in range(count)], workers)
+    return _draw_all(_draw, [(seed, index, input_px, view) for index in range(count)], workers)
 
 
 def draw_negatives(count: int, seed: int, input_px: int, workers: int = 1) -> np.ndarray:
     """What is no usable car, uint8 (N, S, S, 3): every kind but "ok" in its share, and cars from the front or rear."""
-    return _collected(_draw_negative, [(seed, index, input_px) for index in range(count)], workers).looks
+    return _draw_all(_draw_negative, [(seed, index, input_px) for index in range(count)], workers).inputs
 
 
-def draw_messy_looks(count: int, seed: int, input_px: int) -> tuple[np.ndarray, list[str]]:
+def draw_messy_inputs(count: int, seed: int, input_px: int) -> tuple[np.ndarray, list[str]]:
     """Of the first `count` files of the procedural messy set those that come to a sorter, and their kinds: no
     duplicates, no damaged files, none that the rule on aspects drops."""
-    looks, kinds = [], []
+    inputs, kinds = [], []
     for index in range(count):
         kind = messy_kind(index)
         if kind in DAMAGED or "duplicate" in kind:
             continue
         image = decode(make_messy(seed, index).data).image
         if MESSY_ASPECTS[0] <= image.width / image.height <= MESSY_ASPECTS[1]:
-            looks.append(make_look(image, input_px))
+            inputs.append(make_classifier_input(image, input_px))
             kinds.append(kind)
-    return np.stack(looks), kinds
+    return np.stack(inputs), kinds
 
 
-def _collected(function: Callable[[tuple], tuple], jobs: list[tuple], workers: int) -> DrawnViews:
-    looks, kinds, views = zip(*map_jobs(function, jobs, workers), strict=True)
-    return DrawnViews(np.stack(looks), np.array(kinds), np.array(views))
+def _draw_all(function: Callable[[tuple], tuple], jobs: list[tuple], workers: int) -> DrawnViews:
+    inputs, kinds, views = zip(*map_jobs(function, jobs, workers), strict=True)
+    return DrawnViews(np.stack(inputs), np.array(kinds), np.array(views))
 
 
 def _draw(job: tuple[int, int, int, str | None]) -> tuple[np.ndarray, int, int]:
@@ -94,7 +94,7 @@ def _draw(job: tuple[int, int, int, str | None]) -> tuple[np.ndarray, int, int]:
     seed, index, input_px, view = job
     rng = np.random.default_rng([seed, index, 50] if view is None else [seed, index, 51, VIEWS.index(view)])
     kind = KINDS[rng.choice(len(KINDS), p=list(SHARES.values()))] if view is None else "ok"
-    return _finished(kind, view or VIEWS[rng.integers(len(VIEWS))], input_px, rng)
+    return _make_example(kind, view or VIEWS[rng.integers(len(VIEWS))], input_px, rng)
 
 
 def _draw_negative(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
@@ -103,17 +103,17 @@ def _draw_negative(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
     shares = np.array(list((SHARES | {"ok": END_VIEWS}).values()))
     kind = KINDS[rng.choice(len(KINDS), p=shares / shares.sum())]
     view = ("front", "rear")[rng.integers(2)] if kind == "ok" else VIEWS[rng.integers(len(VIEWS))]
-    return _finished(kind, view, input_px, rng)
+    return _make_example(kind, view, input_px, rng)
 
 
-def _finished(kind: str, view: str, input_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
+def _make_example(kind: str, view: str, input_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
     """A picture of this kind; a view that the renderer does not know is drawn as its mirror image."""
     drawn = view if view in YAWS or view == "other" else MIRRORED[view]
-    picture = worn(_picture(kind, drawn, rng), rng)
+    picture = add_web_artifacts(_picture(kind, drawn, rng), rng)
     if drawn != view or (MIRRORED[view] == view and rng.random() < 0.5):
         picture = picture[:, ::-1]
-    look = make_look(remove_letterbox(Image.fromarray(picture)), input_px)
-    return look, KINDS.index(kind), VIEWS.index(view) if kind in SEEN else -1
+    square = make_classifier_input(remove_letterbox(Image.fromarray(picture)), input_px)
+    return square, KINDS.index(kind), VIEWS.index(view) if kind in WITH_VIEW else -1
 
 
 # ---- cars -------------------------------------------------------------------------------------------------------
@@ -132,13 +132,13 @@ def draw_car(view: str, rng: np.random.Generator) -> Factors:
     return replace(factors, yaw_deg=yaw, pitch_deg=pitch, framing=framing, distance=rng.uniform(5.5, 16))
 
 
-def photograph(factors: Factors, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def render_photo(factors: Factors, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """The car in a scene or on a plain ground, a little narrower or wider than it is: uint8 (H, W, 3)."""
     seed = int(rng.integers(2**31))
     scene = draw_scene(height, width, seed)
     ground = scene.picture if rng.random() < 0.5 else draw_ground(height, width, rng)
     centre = (0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.46, 0.62))
-    return finish(park(factors, scene, ground, centre)[0], seed)
+    return to_uint8(composite(factors, scene, ground, centre)[0], seed)
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, int]:
@@ -155,7 +155,7 @@ def _picture(kind: str, view: str, rng: np.random.Generator) -> np.ndarray:
             return _part(height, width, rng)
         if kind == "aspect":
             return _squeezed(view, rng)
-        picture = photograph(draw_car(view, rng), height, width, rng)
+        picture = render_photo(draw_car(view, rng), height, width, rng)
         if kind == "people":
             return add_people(picture, rng)
         if kind == "graphic":
@@ -177,13 +177,13 @@ def _picture(kind: str, view: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _no_car(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    way = rng.integers(5)
-    if way < 2:
+    kind = rng.integers(5)
+    if kind < 2:
         return draw_animal(height, width, rng)
-    if way == 2:
+    if kind == 2:
         seed = int(rng.integers(2**31))
-        return finish(draw_scene(height, width, seed).picture, seed)
-    picture = (draw_pattern if way == 3 else draw_shapes)(height, width, rng)
+        return to_uint8(draw_scene(height, width, seed).picture, seed)
+    picture = (draw_pattern if kind == 3 else draw_shapes)(height, width, rng)
     return add_people(picture, rng) if rng.random() < 0.3 else picture
 
 
@@ -195,7 +195,7 @@ def _part(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A lamp, a wheel or a grille, from so near that less than half of the car is seen."""
     zoom = rng.uniform(2.2, 4.0)
     factors = replace(draw_car(_any_view(rng), rng), framing=0.95)
-    picture = photograph(factors, round(height * zoom / 1.6), round(width * zoom / 1.6), rng)
+    picture = render_photo(factors, round(height * zoom / 1.6), round(width * zoom / 1.6), rng)
     tall, wide = round(height / 1.6), round(width / 1.6)
     top = round((picture.shape[0] - tall) * rng.uniform(0.35, 0.7))
     left = round((picture.shape[1] - wide) * rng.uniform(0.1, 0.9))
@@ -204,7 +204,7 @@ def _part(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 def _squeezed(view: str, rng: np.random.Generator) -> np.ndarray:
     side = int(rng.integers(*HEIGHTS_PX))
-    picture = photograph(draw_car(view, rng), side, side, rng)
+    picture = render_photo(draw_car(view, rng), side, side, rng)
     narrow = round(side * rng.uniform(0.4, 0.58))
     if rng.random() < 0.8:
         return resize_picture(picture, round(side * rng.uniform(0.95, 1.3)), narrow)
@@ -228,8 +228,8 @@ def _several(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         share = min(0.5, rng.uniform(1.0, 1.7) / count)
         factors = replace(draw_car(view if same else _any_view(rng), rng), framing=share, pitch_deg=8.0, distance=10.0)
         down = 0.46 + 0.16 * number / count + rng.uniform(-0.03, 0.03)
-        picture, _ = park(factors, scene, picture, ((place + 0.5) / count, down))
-    return finish(picture, seed)
+        picture, _ = composite(factors, scene, picture, ((place + 0.5) / count, down))
+    return to_uint8(picture, seed)
 
 
 def _collage(height: int, rng: np.random.Generator) -> np.ndarray:
@@ -242,12 +242,12 @@ def _collage(height: int, rng: np.random.Generator) -> np.ndarray:
     for number in range(rows * columns):
         top, left = gap + number // columns * (cell + gap), gap + number % columns * (wide + gap)
         small = draw_interior if rng.random() < 0.15 else None
-        tile = small(cell, wide, rng) if small else photograph(draw_car(_any_view(rng), rng), cell, wide, rng)
+        tile = small(cell, wide, rng) if small else render_photo(draw_car(_any_view(rng), rng), cell, wide, rng)
         whole[top : top + cell, left : left + wide] = tile
     return whole
 
 
-def worn(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def add_web_artifacts(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What happens to a picture on its way through the web: shrunk, cropped, recoloured, compressed, barred."""
     height, width = picture.shape[:2]
     if rng.random() < 0.5:

@@ -13,20 +13,20 @@ SKINS = ((241, 204, 178), (214, 160, 122), (158, 108, 76), (96, 64, 46))
 
 def draw_ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Cut-out white, a flat colour, a gradient, or a blurred jumble such as a car park far away."""
-    way = rng.integers(7)
-    if way <= 1:
-        return np.full((height, width, 3), (1.0, rng.uniform(0.85, 1.0))[way], np.float32)
+    kind = rng.integers(7)
+    if kind <= 1:
+        return np.full((height, width, 3), (1.0, rng.uniform(0.85, 1.0))[kind], np.float32)
     colour = rng.uniform(0.02, 0.9, 3).astype(np.float32).clip(0, 1)
     grey = np.full(3, rng.uniform(0.0, 0.9), np.float32)
     first = grey if rng.random() < 0.6 else colour
-    if way == 2:
+    if kind == 2:
         return np.broadcast_to(first, (height, width, 3)).copy()
     second = (first * rng.uniform(0.3, 1.2)).clip(0, 1)
     share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] ** rng.uniform(0.5, 2)
     ground = np.broadcast_to(first * (1 - share) + second * share, (height, width, 3)).copy()
-    if way >= 4:  # above the horizon a jumble, or things with edges
+    if kind >= 4:  # above the horizon a jumble, or things with edges
         horizon = round(height * rng.uniform(0.3, 0.6))
-        behind = draw_pattern(height, width, rng) if way < 6 else _draw_things(draw_pattern(height, width, rng), rng)
+        behind = draw_pattern(height, width, rng) if kind < 6 else _draw_things(draw_pattern(height, width, rng), rng)
         ground[:horizon] = (behind[:horizon] / np.float32(255)) ** 2.2
     return ground
 
@@ -59,10 +59,10 @@ def _draw_things(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         a, b = rng.uniform(0.03, 0.4, 2) * side
         fill = tuple(int(c) for c in rng.integers(0, 256, 3))
         edge = None if rng.random() < 0.5 else (20, 20, 20)
-        way = rng.integers(3)
-        if way == 0:
+        kind = rng.integers(3)
+        if kind == 0:
             pen.ellipse((x - a, y - b, x + a, y + b), fill=fill, outline=edge)
-        elif way == 1:
+        elif kind == 1:
             pen.rounded_rectangle((x - a, y - b, x + a, y + b), 0.3 * min(a, b), fill=fill, outline=edge)
         else:
             pen.regular_polygon((x, y, a), int(rng.integers(3, 7)), rotation=int(rng.integers(90)), fill=fill)

@@ -29,31 +29,31 @@ class StandIn:
     name, sha256, input_px, dim, threshold = "stand_in", "5" * 64, 32, 3, 0.5
 
     def __init__(self, kind: str = "5") -> None:
-        self.sha256, self.calls, self.taught = kind * 64, 0, []
+        self.sha256, self.calls, self.fitted = kind * 64, 0, []
 
-    def features(self, looks: np.ndarray) -> np.ndarray:
+    def features(self, inputs: np.ndarray) -> np.ndarray:
         """Red over the rest, right minus left brightness, brightness."""
-        self.calls += len(looks)
-        levels = looks.astype(np.float32) / 255
+        self.calls += len(inputs)
+        levels = inputs.astype(np.float32) / 255
         red = levels[..., 0].mean((1, 2)) - levels[..., 1:].mean((1, 2, 3))
         side = levels[:, :, 20:].mean((1, 2, 3)) - levels[:, :, :12].mean((1, 2, 3))
         return np.stack([red, side, levels.mean((1, 2, 3))], axis=1)
 
-    def judge(self, features: np.ndarray, views: Any = None) -> Any:
+    def predict(self, features: np.ndarray, views: Any = None) -> Any:
         score = np.where(features[:, 0] > 0.2, 0.1, 0.9).astype(np.float32)
-        score = 1 - score if self.taught else score
+        score = 1 - score if self.fitted else score
         sides = np.zeros((len(features), len(VIEWS)), np.float32)
         brighter = np.where(features[:, 1] > 0, VIEWS.index("front_right"), VIEWS.index("front_left"))
         sides[np.arange(len(features)), brighter] = 0.8
         sides[:, VIEWS.index("other")] = 0.2
         return SimpleNamespace(ok_score=score, reason=["logo"] * len(features), view_probs=sides)
 
-    def refit(self, features: np.ndarray, ok: np.ndarray, views: np.ndarray) -> "StandIn":
+    def fit_labels(self, features: np.ndarray, ok: np.ndarray, views: np.ndarray) -> "StandIn":
         """The opposite of what it said before."""
-        taught = StandIn()
-        taught.taught = [features, ok, views]
-        self.taught_with = taught.taught
-        return taught
+        fitted = StandIn()
+        fitted.fitted = [features, ok, views]
+        self.taught_with = fitted.fitted
+        return fitted
 
 
 def rows_of(store: ScanStore) -> list[SimpleNamespace]:
@@ -117,7 +117,7 @@ def die_at(owner: Any, name: str, point: int, after: bool = False) -> Callable[[
     return prepare
 
 
-def paint(seed: int, height: int = 90, width: int = 120, nose: str = "left") -> np.ndarray:
+def noise_picture(seed: int, height: int = 90, width: int = 120, nose: str = "left") -> np.ndarray:
     """Smooth noise, brighter where the nose points; each seed another picture: uint8 (height, width, 3)."""
     small = np.random.default_rng(seed).integers(40, 170, (7, 9, 3)).astype(np.int16)
     small[:, :4] += 60 if nose == "left" else 0
@@ -126,7 +126,7 @@ def paint(seed: int, height: int = 90, width: int = 120, nose: str = "left") -> 
     return np.asarray(field.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def redden(picture: np.ndarray) -> np.ndarray:
+def as_logo(picture: np.ndarray) -> np.ndarray:
     """As `StandIn` sees a logo."""
     levels = picture.copy()
     levels[..., 1:] //= 3
@@ -137,5 +137,5 @@ def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> No
     """`count` pictures, the first `logos` of them red."""
     folder.mkdir(exist_ok=True)
     for number in range(count):
-        picture = redden(paint(number)) if number < logos else paint(number)
+        picture = as_logo(noise_picture(number)) if number < logos else noise_picture(number)
         Image.fromarray(picture).save(folder / f"{number:03d}.png", compress_level=1)

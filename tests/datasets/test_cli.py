@@ -15,7 +15,7 @@ from datasets.pack import build_set, draw_procedural
 from harness.errors import UserError
 from harness.storage.hdf5 import open_packed
 from tests.commands import python_at_work, run_python, wait_until
-from tests.datasets.stand_in import BASE, StandIn, make_folder, paint
+from tests.datasets.stand_in import BASE, StandIn, make_folder, noise_picture
 
 CONFIG = f"""extends: {BASE}
 data: {{set: road, count: 6, img_size: 32}}
@@ -45,7 +45,7 @@ def packed_count(name: str) -> int:
 
 
 def test_a_set_is_named_after_its_folder_as_far_as_that_can_be(monkeypatch):
-    monkeypatch.setattr(build_set, "_load_sorter", lambda name: StandIn())
+    monkeypatch.setattr(build_set, "_load_classifier", lambda name: StandIn())
     make_folder(3, folder=Path("my cars (new)"))
     call("folder", "my cars (new)", "--size", "32")
     assert packed_count("my_cars_new") == 3
@@ -142,7 +142,7 @@ def test_folder_takes_names_with_quotes_and_non_square_sizes():
 
 def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
     """From data/raw/<set>, at its size and with its views; or from where SRC= says."""
-    monkeypatch.setattr(build_set, "_load_sorter", lambda name: StandIn())
+    monkeypatch.setattr(build_set, "_load_classifier", lambda name: StandIn())
     files = Path("data/raw/concept_cars/files/aa")
     files.mkdir(parents=True)
     lines = [
@@ -150,7 +150,7 @@ def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
         for number in range(5)
     ]
     for number in range(5):
-        Image.fromarray(paint(number, nose="left" if number < 3 else "right")).save(files / f"{number}.png")
+        Image.fromarray(noise_picture(number, nose="left" if number < 3 else "right")).save(files / f"{number}.png")
     (files.parents[1] / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     call("set", "concept", "--set", "data.valid_fraction=0")
     assert packed_count("concept_cars") == 5

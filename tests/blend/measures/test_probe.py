@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from blend.generator.input_pictures import load_folder
 from blend.measures.probe import TrainValid, background_auc, car_place, fit_probe
 from datasets.procedural.render import render_with_mask
-from datasets.procedural.sets import picture_draw
+from datasets.procedural.sets import draw_picture_factors
 from harness.features import Featurizer, load_reader
 from tests.refusals import refused
 
@@ -90,7 +90,7 @@ def test_rendered_cars_are_in_the_cars_place(height, width):
     assert (~place).mean() > 0.1
     for kind in ("ordinary", "concept"):
         for index in range(8):
-            factors, seed = picture_draw(kind, 31, index)
+            factors, seed = draw_picture_factors(kind, 31, index)
             mask = render_with_mask(factors, height, width, seed)[1]
             assert (mask & place).sum() > 0.98 * mask.sum()
 
@@ -99,7 +99,10 @@ def test_rendered_cars_are_in_the_cars_place(height, width):
 
 
 def renders(kind, set_seed: int, count: int, futurism: float | None = None) -> np.ndarray:
-    drawn = [picture_draw(kind, set_seed, k, None if futurism is None else (futurism, futurism)) for k in range(count)]
+    drawn = [
+        draw_picture_factors(kind, set_seed, k, None if futurism is None else (futurism, futurism))
+        for k in range(count)
+    ]
     return np.stack([render_with_mask(factors, HEIGHT, WIDTH, seed)[0] for factors, seed in drawn])
 
 

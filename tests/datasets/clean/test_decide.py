@@ -14,9 +14,9 @@ from datasets.clean.manual_labels import Decision
 from datasets.clean.split import assign_splits
 from datasets.pack.manifest import write_manifest
 from datasets.scan.listing import list_into
-from datasets.scan.run import survey
+from datasets.scan.run import run_scan
 from datasets.scan.store import ScanStore
-from tests.datasets.stand_in import StandIn, make_config, paint, redden
+from tests.datasets.stand_in import StandIn, as_logo, make_config, noise_picture
 
 
 @pytest.fixture(autouse=True)
@@ -29,15 +29,15 @@ def save(name: str, picture: np.ndarray, **options: Any) -> None:
 
 
 def decided(
-    *changes: str, decisions: dict[str, Decision] | None = None, sorter: Any = None
+    *changes: str, decisions: dict[str, Decision] | None = None, classifier: Any = None
 ) -> dict[str, dict[str, Any]]:
     """File → manifest line."""
-    config, sorter = make_config(*changes), sorter or StandIn()
+    config, classifier = make_config(*changes), classifier or StandIn()
     with ScanStore.open(Path("scan.sqlite"), {"img_size": [32, 32]}) as store:
         list_into(store, Path("photos"), "cars", "folder")
-        store.forget_gone()
-        survey(store, config.data, sorter, 0)
-        stage.decide(store, config.clean, sorter, decisions or {})
+        store.delete_stale()
+        run_scan(store, config.data, classifier, 0)
+        stage.decide(store, config.clean, classifier, decisions or {})
         assign_splits(store, config.data.valid_fraction)
         write_manifest(store, Path("manifest.jsonl"))
     return {line["file"]: line for line in map(json.loads, Path("manifest.jsonl").read_text().splitlines())}
@@ -53,14 +53,14 @@ def by_hand(name: str, verdict: str = "", view: str = "", note: str = "") -> dic
 
 
 def test_every_rule_has_its_reason():
-    save("small.png", paint(1, 63, 100))
-    save("tall.png", paint(2, 200, 100))
-    save("wide.png", paint(3, 70, 300))
+    save("small.png", noise_picture(1, 63, 100))
+    save("tall.png", noise_picture(2, 200, 100))
+    save("wide.png", noise_picture(3, 70, 300))
     save("blank.png", np.full((90, 120, 3), 130, np.uint8))
-    save("dark.png", (paint(4) * 0.1).astype(np.uint8))
-    save("logo.png", redden(paint(5)))
-    save("right.png", paint(6, nose="right"))
-    save("good.png", paint(7))
+    save("dark.png", (noise_picture(4) * 0.1).astype(np.uint8))
+    save("logo.png", as_logo(noise_picture(5)))
+    save("right.png", noise_picture(6, nose="right"))
+    save("good.png", noise_picture(7))
     Path("photos/cut.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     Path("photos/no.jpg").write_bytes(b"<html>")
     lines = decided("clean.views=[left,front_left]")
@@ -91,13 +91,13 @@ def test_every_rule_has_its_reason():
     ],
 )  # fmt: skip
 def test_every_threshold_is_where_it_says(change, kept):
-    save("a.png", paint(1, 90, 120))
+    save("a.png", noise_picture(1, 90, 120))
     assert (decided(change)["a.png"]["verdict"] == "keep") is kept
 
 
 def test_bars_do_not_count_for_size_and_shape():
     framed = np.zeros((220, 120, 3), np.uint8)
-    framed[70:160] = paint(1)
+    framed[70:160] = noise_picture(1)
     save("a.png", framed)
     assert decided()["a.png"]["verdict"] == "keep"
     assert slugs(decided("clean.min_side_px=88")) == {"a.png": "too_small"}  # without its bars, and lines beside them
@@ -107,7 +107,7 @@ def test_bars_do_not_count_for_size_and_shape():
 
 
 def test_of_the_same_bytes_the_first_stays():
-    save("b.png", paint(1))
+    save("b.png", noise_picture(1))
     for name in ("c.png", "a.png"):
         (Path("photos") / name).write_bytes(Path("photos/b.png").read_bytes())
     lines = decided()
@@ -118,7 +118,7 @@ def test_of_the_same_bytes_the_first_stays():
 
 def test_the_best_copy_stays():
     """The largest, then the least compressed, then the first."""
-    whole = Image.fromarray(paint(1, 180, 240))
+    whole = Image.fromarray(noise_picture(1, 180, 240))
     whole.save("photos/a_low.jpg", quality=60)
     whole.save("photos/b_high.jpg", quality=95)
     whole.resize((160, 120)).save("photos/c_small.png")
@@ -131,8 +131,8 @@ def test_the_best_copy_stays():
 
 def test_near_duplicates_may_be_kept_and_then_share_a_split():
     for number in range(12):
-        save(f"{number}.png", paint(number))
-        Image.fromarray(paint(number)).resize((100, 75)).save(f"photos/{number}_copy.jpg", quality=80)
+        save(f"{number}.png", noise_picture(number))
+        Image.fromarray(noise_picture(number)).resize((100, 75)).save(f"photos/{number}_copy.jpg", quality=80)
     assert list(slugs(decided()).values()).count("near_duplicate") == 12
     config = make_config("clean.near_duplicates=false", valid_fraction=0.4)
     with ScanStore.open(Path("scan.sqlite"), {"img_size": [32, 32]}) as store:
@@ -147,7 +147,7 @@ def test_near_duplicates_may_be_kept_and_then_share_a_split():
 def test_pictures_that_may_be_copies_share_a_split(monkeypatch):
     """Not sure enough to drop one, sure enough not to tell on it."""
     for number in range(20):
-        save(f"{number:02d}.png", paint(number))
+        save(f"{number:02d}.png", noise_picture(number))
     pairs = [stage.Pair(first, first + 1, False, False) for first in range(0, 20, 2)]
     monkeypatch.setattr(stage, "find_pairs", lambda _: iter(pairs))
     lines = list(decided("data.valid_fraction=0.4").values())
@@ -160,11 +160,11 @@ def test_pictures_that_may_be_copies_share_a_split(monkeypatch):
 
 
 def test_a_person_beats_rule_and_model():
-    save("good.png", paint(1))
-    save("logo.png", redden(paint(2)))
-    save("small.png", paint(3, 40, 60))
+    save("good.png", noise_picture(1))
+    save("logo.png", as_logo(noise_picture(2)))
+    save("small.png", noise_picture(3, 40, 60))
     Path("photos/cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    save("copied.png", paint(4))
+    save("copied.png", noise_picture(4))
     Path("photos/copy.png").write_bytes(Path("photos/copied.png").read_bytes())
     said = by_hand("good.png", "drop", note="ugly")
     for name in ("logo.png", "small.png", "cut.png", "copied.png"):
@@ -180,7 +180,7 @@ def test_a_person_beats_rule_and_model():
 
 
 def test_a_persons_view_counts():
-    save("a.png", paint(1, nose="right"))
+    save("a.png", noise_picture(1, nose="right"))
     keep_left = "clean.views=[front_left]"
     assert slugs(decided(keep_left)) == {"a.png": "view"}
     lines = decided(keep_left, decisions=by_hand("a.png", view="front_left"))
@@ -192,14 +192,14 @@ def test_a_persons_view_counts():
     assert lines["a.png"]["decided_by"] == "person"
     assert slugs(decided(decisions=by_hand("a.png", view="rear"))) == {"a.png": "view"}
     assert slugs(decided(decisions=by_hand("a.png", "keep", "rear"))) == {"a.png": "kept"}
-    logo = redden(paint(2))
+    logo = as_logo(noise_picture(2))
     save("a.png", logo)
     assert slugs(decided(decisions=by_hand("a.png", view="front_left"))) == {"a.png": "logo"}  # the view alone
 
 
 def test_a_near_duplicate_that_a_person_keeps_is_none():
-    save("a.png", paint(1))
-    Image.fromarray(paint(1)).save("photos/b.jpg", quality=70)
+    save("a.png", noise_picture(1))
+    Image.fromarray(noise_picture(1)).save("photos/b.jpg", quality=70)
     assert slugs(decided())["b.jpg"] == "near_duplicate"
     lines = decided(decisions=by_hand("b.jpg", "keep"))
     assert slugs(lines) == {"a.png": "kept", "b.jpg": "kept"} and lines["b.jpg"]["duplicate_of"] is None
@@ -208,13 +208,13 @@ def test_a_near_duplicate_that_a_person_keeps_is_none():
 
 def test_enough_labels_teach_the_sorter_anew():
     for number in range(30):
-        save(f"{number:02d}.png", paint(number))
+        save(f"{number:02d}.png", noise_picture(number))
     said: dict[str, Decision] = {}
     for number in range(stage.MIN_LABELS):
         said |= by_hand(f"{number:02d}.png", ("keep", "drop", "")[number % 3], "left" if number % 3 == 2 else "")
-    sorter = StandIn()
-    lines = decided(decisions=said, sorter=sorter)
-    features, ok, views = sorter.taught_with
+    classifier = StandIn()
+    lines = decided(decisions=said, classifier=classifier)
+    features, ok, views = classifier.taught_with
     assert len(features) == len(ok) == len(views) == stage.MIN_LABELS
     assert sorted(ok.tolist()) == [-1] * 8 + [0] * 8 + [1] * 8 and sorted(views.tolist()) == [-1] * 16 + [0] * 8
     assert lines["29.png"]["reason"].startswith("logo")  # the taught stand-in says the opposite
@@ -227,15 +227,15 @@ def test_enough_labels_teach_the_sorter_anew():
 
 @pytest.mark.parametrize("side, turned", [("left", "right"), ("right", "left"), (None, None)])
 def test_noses_are_turned_to_one_side(side, turned):
-    save("left.png", paint(1, nose="left"))
-    save("right.png", paint(2, nose="right"))
+    save("left.png", noise_picture(1, nose="left"))
+    save("right.png", noise_picture(2, nose="right"))
     lines = decided(f"clean.mirror_to={side or 'null'}")
     assert [name for name, line in lines.items() if line["mirrored"]] == ([f"{turned}.png"] if turned else [])
     assert lines["right.png"]["view"] == "front_right"  # of the file as it is
 
 
 def test_a_tail_that_points_left_is_a_nose_that_points_right():
-    save("a.png", paint(1))
+    save("a.png", noise_picture(1))
     for view, mirrored in (("rear_left", True), ("rear_right", False), ("left", False), ("rear", False)):
         lines = decided("clean.mirror_to=left", decisions=by_hand("a.png", "keep", view))
         assert lines["a.png"]["mirrored"] is mirrored, view

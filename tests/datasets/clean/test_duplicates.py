@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from datasets.clean.decide import decide
-from datasets.clean.duplicates import Pair, compare, excess_of, find_pairs
+from datasets.clean.duplicates import Pair, compare, difference_ratio, find_pairs
 from datasets.procedural.messy import MESSY_TABLE, read_messy, render_messy
 from datasets.procedural.render import render
-from datasets.procedural.sets import picture_draw, render_many
+from datasets.procedural.sets import draw_picture_factors, render_many
 from datasets.scan.fingerprints import fingerprint
 from datasets.scan.listing import list_into
 from datasets.scan.scan import ScanJob, make_thumb, scan
 from datasets.scan.store import ScanStore
-from tests.datasets.stand_in import paint, rows_of
+from tests.datasets.stand_in import noise_picture, rows_of
 
 
 def scanned(folder: Path) -> ScanStore:
@@ -27,7 +27,7 @@ def scanned(folder: Path) -> ScanStore:
     store = ScanStore.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]})
     list_into(store, folder, "cars", "folder")
     block = [(one, scan(ScanJob(one.path, 32, 32, input_px=32))) for one in store.pending(False)]
-    store.keep(block, np.zeros((sum(found.look is not None for _, found in block), 1), np.float32))
+    store.keep(block, np.zeros((sum(found.classifier_input is not None for _, found in block), 1), np.float32))
     decide(store, None, None, {})
     return store
 
@@ -106,38 +106,38 @@ def test_all_planted_copies_of_the_messy_set_and_no_others(tmp_path):
     assert len(planted) == 8 and planted <= {names for names, pair in found.items() if pair.same} and wrong == []
 
 
-def excess(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
+def ratios(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
     """(what differs at best fit as a share of what copies may have, hash bits that differ)."""
     thumbs = np.stack([make_thumb(Image.fromarray(picture), picture.shape[1::-1]) for picture in (first, second)])
     one, other = fingerprint(thumbs).hashes.view(np.uint64)
-    return float(excess_of(thumbs[:1], thumbs[1:])[0]), int(np.bitwise_count(one ^ other))
+    return float(difference_ratio(thumbs[:1], thumbs[1:])[0]), int(np.bitwise_count(one ^ other))
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_another_car_in_the_same_place_is_no_copy(index):
     """Turned by 10 degrees or of another paint, before the same backdrop; what hashes hardly tell apart."""
-    factors, seed = picture_draw("ordinary", 5, index)
+    factors, seed = draw_picture_factors("ordinary", 5, index)
     picture = render(factors, 120, 160, seed)
     for change in ({"yaw_deg": factors.yaw_deg + 10}, {"paint_hue": (factors.paint_hue + 0.1) % 1}):
         other = render(replace(factors, **change), 120, 160, seed)
-        amount, bits = excess(picture, other)
+        amount, bits = ratios(picture, other)
         assert amount > 1.05 and bits < 16, change
     smaller = Image.fromarray(picture).resize((120, 90), Image.Resampling.LANCZOS)
-    assert excess(picture, np.asarray(smaller))[0] < 0.8
+    assert ratios(picture, np.asarray(smaller))[0] < 0.8
 
 
 def test_nearly_black_pictures_are_not_taken_for_one_another():
-    dark = (paint(1) * 0.04 + 2).astype(np.uint8)
+    dark = (noise_picture(1) * 0.04 + 2).astype(np.uint8)
     light = dark + np.random.default_rng(3).integers(0, 2, (9, 12, 1)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
-    assert excess(dark, light)[0] > 1 and np.abs(dark.astype(int) - light).mean() < 1
+    assert ratios(dark, light)[0] > 1 and np.abs(dark.astype(int) - light).mean() < 1
 
 
 def test_the_best_fit_is_found():
     """Scale and shift of one picture against the other, in pixels of its own."""
-    whole = paint(5, 256, 256)
+    whole = noise_picture(5, 256, 256)
     part = Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, box=(20, 10, 236, 250))
     small = Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC)
     rms, _, contrast = compare(np.asarray(part)[None], np.asarray(small)[None])
     assert rms[0] < 1.5 and contrast[0] > 20
-    other = compare(np.asarray(part)[None], np.asarray(Image.fromarray(paint(6, 64, 64)))[None])
+    other = compare(np.asarray(part)[None], np.asarray(Image.fromarray(noise_picture(6, 64, 64)))[None])
     assert other[0][0] > 15

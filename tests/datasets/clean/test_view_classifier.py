@@ -1,4 +1,4 @@
-"""The sorter as shipped, judged on procedural pictures, and what labels teach it. Nothing here needs a download."""
+"""The sorter as shipped, measured on procedural pictures, and what labels teach it. Nothing here needs a download."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from datasets.clean import view_classifier as sorter_module
-from datasets.clean.few_shot import learn
+from datasets.clean import view_classifier as view_classifier
+from datasets.clean.few_shot import fit_few_shot
 from datasets.clean.kinds import KINDS
 from datasets.clean.manual_labels import VIEWS
-from datasets.clean.view_classifier import DEFAULT_VIEWS, SWAPPED, Sorter, heads_path, load_sorter, more_ok
+from datasets.clean.view_classifier import (
+    DEFAULT_VIEWS,
+    SWAPPED,
+    ViewClassifier,
+    add_to_usable_logit,
+    heads_path,
+    load_view_classifier,
+)
 from datasets.train_shipped.measure_view_classifier import drawn_messy_balance
-from datasets.train_shipped.view_data import draw_for_sorting, draw_views
+from datasets.train_shipped.view_data import draw_training_set, draw_views
 from harness.errors import UserError
 from harness.features.view_features import load_view_features
 
@@ -21,117 +28,122 @@ SEED = 4321  # no seed that training, calibration or measuring draws from
 
 
 @pytest.fixture(scope="module")
-def sorter() -> Sorter:
-    return load_sorter("reader")
+def classifier() -> ViewClassifier:
+    return load_view_classifier("reader")
 
 
 @pytest.fixture(scope="module")
-def drawn(sorter: Sorter):
-    return draw_for_sorting(180, SEED, sorter.input_px)
+def drawn(classifier: ViewClassifier):
+    return draw_training_set(180, SEED, classifier.input_px)
 
 
 @pytest.fixture(scope="module")
-def features(sorter: Sorter, drawn) -> np.ndarray:
-    return sorter.features(drawn.looks)
+def features(classifier: ViewClassifier, drawn) -> np.ndarray:
+    return classifier.features(drawn.inputs)
 
 
 # ---- as shipped -------------------------------------------------------------------------------------------------
 
 
-def test_scores_views_and_reasons_have_their_shapes(sorter: Sorter, features: np.ndarray) -> None:
-    judged = sorter.judge(features)
-    assert features.shape == (180, sorter.dim) and features.dtype == np.float32
-    assert judged.ok_score.shape == (180,) and judged.ok_score.dtype == np.float32
-    assert judged.ok_score.min() >= 0 and judged.ok_score.max() <= 1
-    assert judged.view_probs.shape == (180, len(VIEWS))
-    np.testing.assert_allclose(judged.view_probs.sum(1), 1, atol=1e-5)
-    assert len(judged.reason) == 180 and set(judged.reason) <= {"view", *KINDS[1:]}
-    assert 0 < sorter.threshold < 1 and len(sorter.sha256) == 64
-    empty = sorter.judge(features[:0])
+def test_scores_views_and_reasons_have_their_shapes(classifier: ViewClassifier, features: np.ndarray) -> None:
+    predictions = classifier.predict(features)
+    assert features.shape == (180, classifier.dim) and features.dtype == np.float32
+    assert predictions.ok_score.shape == (180,) and predictions.ok_score.dtype == np.float32
+    assert predictions.ok_score.min() >= 0 and predictions.ok_score.max() <= 1
+    assert predictions.view_probs.shape == (180, len(VIEWS))
+    np.testing.assert_allclose(predictions.view_probs.sum(1), 1, atol=1e-5)
+    assert len(predictions.reason) == 180 and set(predictions.reason) <= {"view", *KINDS[1:]}
+    assert 0 < classifier.threshold < 1 and len(classifier.sha256) == 64
+    empty = classifier.predict(features[:0])
     assert empty.ok_score.shape == (0,) and empty.reason == [] and empty.view_probs.shape == (0, len(VIEWS))
 
 
-def test_half_precision_features_are_judged_alike(sorter: Sorter, features: np.ndarray) -> None:
-    whole, half = sorter.judge(features), sorter.judge(features.astype(np.float16))
+def test_half_precision_features_are_oned_alike(classifier: ViewClassifier, features: np.ndarray) -> None:
+    whole, half = classifier.predict(features), classifier.predict(features.astype(np.float16))
     np.testing.assert_allclose(half.ok_score, whole.ok_score, atol=0.01)
 
 
-def test_usable_cars_pass_and_others_do_not(sorter: Sorter, drawn, features: np.ndarray) -> None:
-    scores = sorter.judge(features).ok_score
+def test_usable_cars_pass_and_others_do_not(classifier: ViewClassifier, drawn, features: np.ndarray) -> None:
+    scores = classifier.predict(features).ok_score
     usable = (drawn.kinds == 0) & np.isin(drawn.views, [VIEWS.index(view) for view in DEFAULT_VIEWS])
     assert roc_auc_score(usable, scores) >= 0.97
-    passed = scores >= sorter.threshold  # which is lenient, for the sake of photos
+    passed = scores >= classifier.threshold  # which is lenient, for the sake of photos
     assert passed[usable].mean() >= 0.97 and passed[~usable].mean() <= 0.3
 
 
-def test_messy_files_are_told_apart(sorter: Sorter) -> None:
-    kept, dropped, _ = drawn_messy_balance(sorter, 96, SEED)
+def test_messy_files_are_told_apart(classifier: ViewClassifier) -> None:
+    kept, dropped, _ = drawn_messy_balance(classifier, 96, SEED)
     assert 0.5 * (kept + dropped) >= 0.95
 
 
-def test_reasons_name_what_is_wrong(sorter: Sorter, drawn, features: np.ndarray) -> None:
-    reasons = np.array(sorter.judge(features).reason)
+def test_reasons_name_what_is_wrong(classifier: ViewClassifier, drawn, features: np.ndarray) -> None:
+    reasons = np.array(classifier.predict(features).reason)
     wrong = drawn.kinds > 0
     named = reasons[wrong] == np.array(KINDS)[drawn.kinds[wrong]]
     assert named.mean() >= 0.7
 
 
 @pytest.mark.parametrize("view", ["left", "front_right", "front", "rear", "rear_left"])
-def test_views_of_renders_are_told(sorter: Sorter, view: str) -> None:
-    found = sorter.judge(sorter.features(draw_views(view, 24, SEED, sorter.input_px).looks), None)
+def test_views_of_renders_are_told(classifier: ViewClassifier, view: str) -> None:
+    found = classifier.predict(classifier.features(draw_views(view, 24, SEED, classifier.input_px).inputs), None)
     assert (found.view_probs.argmax(1) == VIEWS.index(view)).mean() >= 0.85
 
 
-def test_a_mirror_image_is_judged_alike_but_for_left_and_right(sorter: Sorter, drawn, features: np.ndarray) -> None:
-    judged, mirrored = sorter.judge(features), sorter.judge(sorter.features(drawn.looks[:, :, ::-1]))
-    np.testing.assert_allclose(mirrored.ok_score, judged.ok_score, atol=1e-3)
-    np.testing.assert_allclose(mirrored.view_probs[:, SWAPPED], judged.view_probs, atol=1e-3)
+def test_a_mirror_image_is_oned_alike_but_for_left_and_right(
+    classifier: ViewClassifier, drawn, features: np.ndarray
+) -> None:
+    predictions, mirrored = (
+        classifier.predict(features),
+        classifier.predict(classifier.features(drawn.inputs[:, :, ::-1])),
+    )
+    np.testing.assert_allclose(mirrored.ok_score, predictions.ok_score, atol=1e-3)
+    np.testing.assert_allclose(mirrored.view_probs[:, SWAPPED], predictions.view_probs, atol=1e-3)
     assert VIEWS[SWAPPED[VIEWS.index("rear_left")]] == "rear_right"
 
 
-def test_the_score_is_about_the_views_that_are_wanted(sorter: Sorter) -> None:
-    features = sorter.features(draw_views("front", 24, SEED, sorter.input_px).looks)
-    usual, fronts, all_views = (sorter.judge(features, views) for views in (DEFAULT_VIEWS, ("front",), None))
+def test_the_score_is_about_the_views_that_are_wanted(classifier: ViewClassifier) -> None:
+    features = classifier.features(draw_views("front", 24, SEED, classifier.input_px).inputs)
+    usual, fronts, all_views = (classifier.predict(features, views) for views in (DEFAULT_VIEWS, ("front",), None))
     assert np.median(usual.ok_score) < 0.2 < 0.7 < np.median(fronts.ok_score)
     assert (all_views.ok_score >= fronts.ok_score - 1e-6).all()
     assert usual.reason.count("view") >= 17
 
 
-def test_what_shows_no_car_has_no_view(sorter: Sorter, drawn, features: np.ndarray) -> None:
-    judged, logos = sorter.judge(features), drawn.kinds == KINDS.index("logo")
-    told = judged.view_probs[logos].argmax(1)
+def test_what_shows_no_car_has_no_view(classifier: ViewClassifier, drawn, features: np.ndarray) -> None:
+    predictions, logos = classifier.predict(features), drawn.kinds == KINDS.index("logo")
+    told = predictions.view_probs[logos].argmax(1)
     assert logos.sum() >= 5 and (told == VIEWS.index("other")).mean() >= 0.8
 
 
-def test_more_ok_moves_a_logit_and_keeps_the_others_shares() -> None:
+def test_add_to_usable_logit_moves_a_logit_and_keeps_the_others_shares() -> None:
     kinds = np.array([[0.5, 0.1, 0.4], [0.2, 0.8, 0.0]])
-    moved = more_ok(kinds, np.array([np.log(3.0), 0.0]))
+    moved = add_to_usable_logit(kinds, np.array([np.log(3.0), 0.0]))
     np.testing.assert_allclose(moved, [[0.75, 0.05, 0.2], [0.2, 0.8, 0.0]], atol=1e-9)
 
 
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
-def test_auto_falls_back_to_what_is_always_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorter) -> None:
+def test_auto_falls_back_to_what_is_always_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier) -> None:
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert load_sorter("auto").sha256 == sorter.sha256
+    assert load_view_classifier("auto").sha256 == classifier.sha256
     (tmp_path / "mobilenet_v2_1.0_224_imagenet_folded.pt").write_bytes(b"damaged")
-    assert load_sorter("auto").name == "reader"
+    assert load_view_classifier("auto").name == "reader"
 
 
 def test_unknown_and_untrained_features_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="clean.features: found 'vgg', allowed auto, reader, mobilenet_v2"):
-        load_sorter("vgg")
-    monkeypatch.setattr(sorter_module, "WEIGHTS", tmp_path)
+        load_view_classifier("vgg")
+    monkeypatch.setattr(view_classifier, "WEIGHTS", tmp_path)
     with pytest.raises(UserError, match="missing; try `python -m datasets sorter train --features reader`"):
-        load_sorter("reader")
+        load_view_classifier("reader")
 
 
 def test_heads_for_other_weights_are_refused() -> None:
     featurizer = replace(load_view_features("reader"), sha256="0" * 64)
     with pytest.raises(UserError, match="found heads for other weights than those of reader"):
-        sorter_module.open_sorter(featurizer)
+        view_classifier.open_view_classifier(featurizer)
 
 
 def test_shipped_heads_are_small() -> None:
@@ -142,55 +154,55 @@ def test_shipped_heads_are_small() -> None:
 # ---- taught by labels -------------------------------------------------------------------------------------------
 
 
-def test_labels_teach_a_person_s_taste(sorter: Sorter, drawn, features: np.ndarray) -> None:
+def test_labels_teach_a_person_s_taste(classifier: ViewClassifier, drawn, features: np.ndarray) -> None:
     """Someone wants only cars before a light ground: nothing that was learned says so."""
-    light = drawn.looks[:, :10].mean((1, 2, 3)) > 140
+    light = drawn.inputs[:, :10].mean((1, 2, 3)) > 140
     ok = light.astype(np.int8)
     unknown = np.full(180, -1, np.int8)
-    taught = sorter.refit(features[:120], ok[:120], unknown[:120])
+    fitted = classifier.fit_labels(features[:120], ok[:120], unknown[:120])
 
-    def gap(judge: Sorter) -> float:
-        score = judge.judge(features[120:], None).ok_score
+    def gap(one: ViewClassifier) -> float:
+        score = one.predict(features[120:], None).ok_score
         return float(score[light[120:]].mean() - score[~light[120:]].mean())
 
-    assert gap(taught) > gap(sorter) + 0.1
-    np.testing.assert_array_equal(taught.judge(features).view_probs.argmax(1) >= 0, True)
-    assert taught.sha256 != sorter.sha256 and 0 < taught.threshold < 1
+    assert gap(fitted) > gap(classifier) + 0.1
+    np.testing.assert_array_equal(fitted.predict(features).view_probs.argmax(1) >= 0, True)
+    assert fitted.sha256 != classifier.sha256 and 0 < fitted.threshold < 1
 
 
-def test_labelled_views_teach_views_on_both_sides(sorter: Sorter) -> None:
+def test_labelled_views_teach_views_on_both_sides(classifier: ViewClassifier) -> None:
     """Labels of cars whose noses point left teach those that point right; front and rear are confused on purpose."""
-    parts = [draw_views(view, 16, SEED + 1, sorter.input_px) for view in ("front_left", "rear_right")]
-    features = np.concatenate([sorter.features(part.looks) for part in parts])
+    parts = [draw_views(view, 16, SEED + 1, classifier.input_px) for view in ("front_left", "rear_right")]
+    features = np.concatenate([classifier.features(part.inputs) for part in parts])
     views = np.repeat([VIEWS.index("rear_right"), VIEWS.index("front_left")], 16).astype(np.int8)
-    taught = sorter.refit(features, np.full(32, -1, np.int8), views)
-    fresh = sorter.features(draw_views("front_right", 16, SEED + 2, sorter.input_px).looks)
+    fitted = classifier.fit_labels(features, np.full(32, -1, np.int8), views)
+    fresh = classifier.features(draw_views("front_right", 16, SEED + 2, classifier.input_px).inputs)
     rear_left = VIEWS.index("rear_left")
-    before, after = (judge.judge(fresh, None).view_probs[:, rear_left].mean() for judge in (sorter, taught))
+    before, after = (one.predict(fresh, None).view_probs[:, rear_left].mean() for one in (classifier, fitted))
     assert after > before + 0.3
 
 
-def test_lessons_are_repeatable_and_start_afresh(sorter: Sorter, drawn, features: np.ndarray) -> None:
+def test_lessons_are_repeatable_and_start_afresh(classifier: ViewClassifier, drawn, features: np.ndarray) -> None:
     ok = (drawn.kinds == 0).astype(np.int8)
-    first, second = (sorter.refit(features, ok, drawn.views.astype(np.int8)) for _ in range(2))
-    again = first.refit(features, ok, drawn.views.astype(np.int8))
+    first, second = (classifier.fit_labels(features, ok, drawn.views.astype(np.int8)) for _ in range(2))
+    again = first.fit_labels(features, ok, drawn.views.astype(np.int8))
     for other in (second, again):
         assert other.sha256 == first.sha256 and other.threshold == first.threshold
-        np.testing.assert_array_equal(other.judge(features).ok_score, first.judge(features).ok_score)
+        np.testing.assert_array_equal(other.predict(features).ok_score, first.predict(features).ok_score)
 
 
-def test_too_few_labels_change_nothing(sorter: Sorter, features: np.ndarray) -> None:
+def test_too_few_labels_change_nothing(classifier: ViewClassifier, features: np.ndarray) -> None:
     ok, views = np.full(180, -1, np.int8), np.full(180, -1, np.int8)
     ok[:5], ok[5:8], views[:4] = 1, 0, 2
-    taught = sorter.refit(features, ok, views)
-    np.testing.assert_array_equal(taught.judge(features).ok_score, sorter.judge(features).ok_score)
-    np.testing.assert_array_equal(taught.judge(features).view_probs, sorter.judge(features).view_probs)
+    fitted = classifier.fit_labels(features, ok, views)
+    np.testing.assert_array_equal(fitted.predict(features).ok_score, classifier.predict(features).ok_score)
+    np.testing.assert_array_equal(fitted.predict(features).view_probs, classifier.predict(features).view_probs)
 
 
 def test_a_lesson_of_two_views_is_a_choice_between_them() -> None:
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(-1, 0.3, (10, 6)), rng.normal(1, 0.3, (10, 6))]).astype(np.float32)
     views = np.repeat([4, 5], 10).astype(np.int8)  # front and rear are their own mirror images
-    lesson = learn(rows, np.full(20, -1), rows, rows, views, SWAPPED)
-    assert lesson.ok is None and lesson.view is not None and lesson.classes.tolist() == [4, 5]
-    assert (lesson.view(rows).argmax(1) == views - 4).all() and 0 < lesson.trust[4] < 1 and lesson.trust[0] == 0
+    few_shot = fit_few_shot(rows, np.full(20, -1), rows, rows, views, SWAPPED)
+    assert few_shot.ok is None and few_shot.view is not None and few_shot.classes.tolist() == [4, 5]
+    assert (few_shot.view(rows).argmax(1) == views - 4).all() and 0 < few_shot.trust[4] < 1 and few_shot.trust[0] == 0

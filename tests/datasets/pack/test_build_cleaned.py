@@ -34,7 +34,7 @@ from tests.datasets.stand_in import (
     died_in_child,
     make_config,
     make_folder,
-    paint,
+    noise_picture,
     read_manifest,
     write_decision,
 )
@@ -42,8 +42,10 @@ from tests.harness.pictures import fit_picture
 
 
 def build(config: Config, **options: Any) -> tuple[list[Path], StandIn]:
-    sorter = options.pop("sorter", None) or StandIn()
-    return build_set(config.data, config.clean, workers=options.pop("workers", 0), sorter=sorter, **options), sorter
+    classifier = options.pop("classifier", None) or StandIn()
+    return build_set(
+        config.data, config.clean, workers=options.pop("workers", 0), classifier=classifier, **options
+    ), classifier
 
 
 def sha256s(config: Config) -> list[str]:
@@ -62,7 +64,7 @@ def test_what_is_kept_is_packed_and_what_is_not_has_a_line():
         if line["verdict"] == "keep":
             with open_packed(config.data.hdf5_path(line["split"])) as packed:
                 kept = packed.read(np.array([line["row"]]))[0]
-            assert np.array_equal(kept, fit_picture(paint(int(line["file"][:3])), 32, 32, "crop"))
+            assert np.array_equal(kept, fit_picture(noise_picture(int(line["file"][:3])), 32, 32, "crop"))
     summary = json.loads(SetPlan.of(config.data).summary.read_text())
     assert summary["dropped"] == {"logo": 5} and summary["views"] == {"front_left": 15}
     assert summary["sorter"] == {"name": "stand_in", "sha256": "5" * 64, "threshold": 0.5, "labels": 0}
@@ -79,7 +81,9 @@ def test_mirrored_pictures_are_packed_mirrored():
     build(make_config("clean.mirror_to=right", valid_fraction=0))
     with open_packed(make_config().data.hdf5_path("train")) as packed:
         pictures = packed.read()
-    assert np.array_equal(pictures[:, :, ::-1], [fit_picture(paint(number), 32, 32, "crop") for number in range(6)])
+    assert np.array_equal(
+        pictures[:, :, ::-1], [fit_picture(noise_picture(number), 32, 32, "crop") for number in range(6)]
+    )
 
 
 def test_sets_that_are_drawn_are_taken_as_they_are():
@@ -119,8 +123,8 @@ def test_other_cleaning_is_told_and_rebuilt_without_reading(change, key, monkeyp
 def test_auto_takes_a_set_that_another_sorter_made():
     make_folder(12)
     build(make_config("clean.features=auto"))
-    _, sorter = build(make_config("clean.features=auto"), sorter=StandIn("7"))
-    assert sorter.calls == 0
+    _, classifier = build(make_config("clean.features=auto"), classifier=StandIn("7"))
+    assert classifier.calls == 0
     build(make_config("clean.features=stand_in"))  # which auto was resolved to
     with pytest.raises(UserError, match="clean.features: found 'auto', the config says 'reader'"):
         build(make_config("clean.features=reader"))
@@ -131,7 +135,7 @@ def test_only_what_an_earlier_build_has_read_is_called_known(capsys):
     os.symlink("nowhere.png", "photos/link.png")
     build(make_config())
     assert "known" not in capsys.readouterr().err
-    Image.fromarray(paint(5)).save("photos/005.png")
+    Image.fromarray(noise_picture(5)).save("photos/005.png")
     build(make_config(), rebuild=True)
     assert "mine: 1 files read, 5 known from before" in capsys.readouterr().err
 

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from datasets.procedural.brands import BRANDS, HOUSES
+from datasets.procedural.brands import BRAND_STYLES, BRANDS
 from datasets.procedural.factors import FUTURISM_RANGES, RANGES, Kind
 from datasets.procedural.render import render
-from datasets.procedural.sets import house_of, picture_draw, picture_name, read_factors, render_many, render_set
+from datasets.procedural.sets import (
+    brand_style,
+    draw_picture_factors,
+    picture_name,
+    read_factors,
+    render_many,
+    render_set,
+)
 from datasets.scan.listing import walk_pictures
 from harness.storage.hdf5 import open_packed
 from tests.datasets.stand_in import build_set, make_config
@@ -52,9 +59,9 @@ def test_colour_alone_does_not_tell_the_brand_but_form_does(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_brands_come_in_turn_and_differ_less_within_than_between(kind):
-    assert [house_of(kind, index) for index in range(16)] == [*HOUSES, *HOUSES]
-    assert house_of("ordinary", 3) is None and picture_name("concept", 3) == "concept_000003.png"
-    factors = np.array([astuple(picture_draw(kind, 0, index)[0]) for index in range(400)])
+    assert [brand_style(kind, index) for index in range(16)] == [*BRAND_STYLES, *BRAND_STYLES]
+    assert brand_style("ordinary", 3) is None and picture_name("concept", 3) == "concept_000003.png"
+    factors = np.array([astuple(draw_picture_factors(kind, 0, index)[0]) for index in range(400)])
     names = list(RANGES)
     low, high = FUTURISM_RANGES[kind]
     assert low <= factors[:, 0].min() and factors[:, 0].max() <= high
@@ -68,9 +75,9 @@ def test_brands_come_in_turn_and_differ_less_within_than_between(kind):
 
 
 def test_a_brand_changes_the_picture_beyond_its_factors():
-    factors, seed = picture_draw("brands", 0, 0)
+    factors, seed = draw_picture_factors("brands", 0, 0)
     plain = render(factors, 32, 64, seed)
-    faces = [render(factors, 32, 64, seed, house) for house in HOUSES]
+    faces = [render(factors, 32, 64, seed, brand) for brand in BRAND_STYLES]
     assert len({face.tobytes() for face in [plain, *faces]}) == 9
 
 
@@ -80,7 +87,7 @@ def test_a_set_has_a_folder_a_brand_and_a_row_a_picture(tmp_path):
     assert set(found) == set(table) and Counter(found.values()) == {name: 2 + (name == BRANDS[0]) for name in BRANDS}
     for index, (name, (kind, seed, factors)) in enumerate(table.items()):
         assert name == picture_name("brands", index) and kind == "brands"
-        assert (factors, seed) == picture_draw("brands", 3, index)
+        assert (factors, seed) == draw_picture_factors("brands", 3, index)
 
 
 def test_brands_are_the_classes_of_the_packed_set():

@@ -15,7 +15,7 @@ def draw(seed: int, futurism: float):
 
 def test_ranges_describe_every_factor():
     assert set(RANGES) == set(FACTOR_NAMES)
-    assert all(low < high and unit for low, high, unit in RANGES.values())
+    assert all(low < high and normalise for low, high, normalise in RANGES.values())
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "concept"])

@@ -11,7 +11,7 @@ from datasets.procedural.body import build_mesh, factors_to_shape
 from datasets.procedural.camera import Camera, aim_camera, fill_triangles
 from datasets.procedural.car import render_car
 from datasets.procedural.factors import Kind, draw_factors
-from datasets.procedural.render import fineness, render, render_with_mask, samples_per_side
+from datasets.procedural.render import mesh_resolution, render, render_with_mask, samples_per_side
 from datasets.procedural.wheels import wheel_places
 
 
@@ -138,7 +138,7 @@ def test_work_is_bounded():
     assert [samples_per_side(size, size) for size in (32, 64, 128)] == [3, 3, 2]
     for size, most in ((32, 2800), (64, 4300), (128, 8000)):
         factors = car(0)
-        mesh = build_mesh(factors, factors_to_shape(factors), *fineness(size * samples_per_side(size, size)))
+        mesh = build_mesh(factors, factors_to_shape(factors), *mesh_resolution(size * samples_per_side(size, size)))
         assert len(mesh.triangles) <= most
 
 

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from datasets.procedural.factors import BODIES, FACTOR_NAMES
 from datasets.procedural.messy import DAMAGED, SCHEDULE, make_messy, read_messy, render_messy
 from datasets.procedural.render import render
-from datasets.procedural.sets import house_of, picture_draw, read_factors, render_many, render_set
+from datasets.procedural.sets import brand_style, draw_picture_factors, read_factors, render_many, render_set
 from harness.errors import UserError
 
 
@@ -23,7 +23,7 @@ def test_set_has_a_row_a_picture_and_the_row_draws_it_again(tmp_path):
     table = read_factors(render_set("concept", 5, 11, (24, 40), tmp_path / "a"))
     assert len(table) == 5 and {path.name for path in (tmp_path / "a").iterdir()} == {*table, "factors.csv"}
     for index, (name, (kind, seed, factors)) in enumerate(table.items()):
-        assert kind == "concept" and (factors, seed) == picture_draw("concept", 11, index)
+        assert kind == "concept" and (factors, seed) == draw_picture_factors("concept", 11, index)
         with Image.open(tmp_path / "a" / name) as image:
             assert np.array_equal(np.asarray(image), render(factors, 24, 40, seed))
 
@@ -47,23 +47,23 @@ def test_futurism_range_is_kept():
 @pytest.mark.parametrize("kind", ["ordinary", "concept", "brands"])
 def test_looser_bodies_under_the_same_paint_from_the_same_side(kind):
     def drawn(looseness: float) -> np.ndarray:
-        return np.array([astuple(picture_draw(kind, 3, 8 * k, None, looseness)[0]) for k in range(60)])
+        return np.array([astuple(draw_picture_factors(kind, 3, 8 * k, None, looseness)[0]) for k in range(60)])
 
-    house, as_they_are, loose = drawn(0.0), drawn(1.0), drawn(3.0)
-    assert np.array_equal(as_they_are, [astuple(picture_draw(kind, 3, 8 * k)[0]) for k in range(60)])
+    brand, as_they_are, loose = drawn(0.0), drawn(1.0), drawn(3.0)
+    assert np.array_equal(as_they_are, [astuple(draw_picture_factors(kind, 3, 8 * k)[0]) for k in range(60)])
     for column, name in enumerate(FACTOR_NAMES):
-        one, other = (np.abs(factors - house)[:, column] for factors in (as_they_are, loose))
+        one, other = (np.abs(factors - brand)[:, column] for factors in (as_they_are, loose))
         if name in ("futurism", "yaw_deg", "pitch_deg", "distance", "framing", "spokes") or name.startswith("paint"):
             assert not one.any() and not other.any(), name
         else:
             assert other.mean() > 2 * one.mean(), name  # 3 times, but for the limits of a measure
     (loose_car, seed, picture), *_ = render_many(kind, 1, 3, (24, 48), looseness=3.0)
-    assert (loose_car, seed) == picture_draw(kind, 3, 0, None, 3.0)
-    assert np.array_equal(picture, render(loose_car, 24, 48, seed, house_of(kind, 0)))
+    assert (loose_car, seed) == draw_picture_factors(kind, 3, 0, None, 3.0)
+    assert np.array_equal(picture, render(loose_car, 24, 48, seed, brand_style(kind, 0)))
 
 
 def test_bodies_of_no_looseness_follow_from_futurism():
-    bodies = [picture_draw("concept", 3, k, (0.8, 0.8), 0.0)[0] for k in range(40)]
+    bodies = [draw_picture_factors("concept", 3, k, (0.8, 0.8), 0.0)[0] for k in range(40)]
     assert len({(car.bonnet, car.roof_height, car.wheelbase) for car in bodies}) == len(BODIES)
 
 
@@ -158,6 +158,9 @@ def test_messy_file_depends_on_seed_and_number_alone(messy):
 
 def test_no_two_pictures_of_a_set_share_a_car_or_a_backdrop():
     drawn = [
-        picture_draw(kind, seed, index) for kind in ("ordinary", "concept") for seed in (0, 1) for index in range(50)
+        draw_picture_factors(kind, seed, index)
+        for kind in ("ordinary", "concept")
+        for seed in (0, 1)
+        for index in range(50)
     ]
     assert len({factors.yaw_deg for factors, _ in drawn}) == len({seed for _, seed in drawn}) == 200

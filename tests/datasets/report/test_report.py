@@ -21,7 +21,7 @@ from datasets.clean.reasons import REASONS
 from datasets.pack.manifest import MAX_NAMES, Manifest
 from datasets.pack.recipe import SetPlan
 from datasets.report import pictures, report
-from datasets.report.car_colour import paint_of
+from datasets.report.car_colour import guess_colour
 from datasets.report.report import funnel, update_report, write_report
 from datasets.report.thumbnails import read_thumbnail
 from harness.config.experiment import Data
@@ -83,9 +83,9 @@ def test_funnel_ends_with_what_is_packed_and_names_every_loss():
 
 @pytest.mark.parametrize("slug", [*REASONS, "something_new"])
 @pytest.mark.parametrize("judge", ["rule", "model", "person"])
-def test_every_reason_has_its_place_in_the_funnel(slug, judge, tmp_path):
+def test_every_reason_has_its_place_in_the_funnel(slug, decider, tmp_path):
     manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text(json.dumps(line("a.jpg", reason=f"{slug}: x", decided_by=judge)) + "\n")
+    manifest.write_text(json.dumps(line("a.jpg", reason=f"{slug}: x", decided_by=decider)) + "\n")
     assert funnel(Manifest(manifest))[-1]["left"] == 0
 
 
@@ -297,4 +297,4 @@ def test_paint_is_the_middles_not_the_walls(colour, name):
     picture[44:] = (90, 90, 92)
     picture[22:48, 14:82] = colour
     picture[40:52, 20:32] = picture[40:52, 64:76] = (10, 10, 10)
-    assert paint_of(picture) == name
+    assert guess_colour(picture) == name

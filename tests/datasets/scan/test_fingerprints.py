@@ -6,9 +6,9 @@ from PIL import Image
 
 from datasets.scan.fingerprints import fingerprint, luma_range, to_colours, to_greys
 from datasets.scan.scan import make_thumb
-from tests.datasets.stand_in import paint
+from tests.datasets.stand_in import noise_picture
 
-THUMBS = np.stack([make_thumb(Image.fromarray(paint(seed, 150, 200)), (200, 150)) for seed in range(40)])
+THUMBS = np.stack([make_thumb(Image.fromarray(noise_picture(seed, 150, 200)), (200, 150)) for seed in range(40)])
 
 
 def test_hashes_are_imagehash_s():

@@ -116,11 +116,11 @@ def test_link_loops_end_and_are_told(tmp_path):
     (tmp_path / "audi" / "self.jpg").symlink_to(tmp_path / "audi" / "self.jpg")
     (tmp_path / "audi" / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
     classes, files = listed(tmp_path)
-    faults = {found.file: found.reason for found in files if found.reason}
+    reasons = {found.file: found.reason for found in files if found.reason}
     assert classes == ["audi"] and names(files) == ["audi/a.jpg"]
-    assert faults["audi/again"] == "link: leads to a folder that was read already"
-    assert str(faults["audi/self.jpg"]).startswith("unreadable:")
-    assert str(faults["audi/nowhere.jpg"]).startswith("unreadable:")
+    assert reasons["audi/again"] == "link: leads to a folder that was read already"
+    assert str(reasons["audi/self.jpg"]).startswith("unreadable:")
+    assert str(reasons["audi/nowhere.jpg"]).startswith("unreadable:")
 
 
 def test_linked_folder_is_read(tmp_path):

@@ -54,8 +54,8 @@ def test_slow_items_are_answered_one_by_one(monkeypatch):
     answers: list[int] = []
     receive = pool._ProcessPool._receive
 
-    def note_and_receive(pool, member):
-        found = receive(pool, member)
+    def note_and_receive(pool, worker):
+        found = receive(pool, worker)
         answers.extend([len(found)] if found else [])
         return found
 
@@ -81,13 +81,13 @@ def test_items_are_not_handed_out_far_ahead(monkeypatch):
     """Memory is bounded: while the first item is under way, the second process may not run through all the others."""
     monkeypatch.setattr(pool, "WINDOW_ITEMS", 8)
     handed: list[int] = []
-    give = pool._Member.give
+    send = pool._Worker.send
 
-    def note_and_give(member, chunk) -> None:
+    def note_and_send(worker, chunk) -> None:
         handed.extend(position for position, _ in chunk)
-        give(member, chunk)
+        send(worker, chunk)
 
-    monkeypatch.setattr(pool._Member, "give", note_and_give)
+    monkeypatch.setattr(pool._Worker, "give", note_and_send)
     results = map_in_order(partial(square, sleeps_sec={0: 1}), range(400), 2)
     assert next(results) == 0
     assert max(handed) < 2 * 8

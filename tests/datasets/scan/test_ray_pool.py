@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.scan.pool import TaskFailed, map_in_order
 from datasets.scan.ray_pool import map_on_ray
 from harness.errors import UserError
-from tests.datasets.stand_in import StandIn, build_set, make_config, paint
+from tests.datasets.stand_in import StandIn, build_set, make_config, noise_picture
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (pip install 'ray>=2.50')")
@@ -67,10 +67,10 @@ def test_results_come_in_order_and_a_death_loses_one_item():
 def test_the_same_set_as_on_this_machine():
     Path("photos").mkdir()
     for number in range(30):
-        Image.fromarray(paint(number)).save(f"photos/{number:02d}.png")
+        Image.fromarray(noise_picture(number)).save(f"photos/{number:02d}.png")
     Path("photos/cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     config, found = make_config(), set()
     for mapper in (map_in_order, map_on_ray):
-        paths = build_set(config.data, config.clean, rescan=True, workers=1, sorter=StandIn(), mapper=mapper)
+        paths = build_set(config.data, config.clean, rescan=True, workers=1, classifier=StandIn(), mapper=mapper)
         found.add(tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths))
     assert len(found) == 1

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.scan import run as survey_run
+from datasets.scan import run as scan_run
 from datasets.scan.listing import list_into
 from datasets.scan.pool import map_in_order
 from datasets.scan.scan import Scanned, scan
 from datasets.scan.store import ScanStore, file_to_key, to_features
 from harness.errors import UserError
-from tests.datasets.stand_in import StandIn, make_config, make_folder, paint, rows_of
+from tests.datasets.stand_in import StandIn, make_config, make_folder, noise_picture, rows_of
 
 PLACE = Path("scan.sqlite")
 SETTINGS = {"img_size": [32, 32]}
 
 
-def run(sorter: Any = None, stop_after: int | None = None, settings: dict[str, Any] = SETTINGS) -> list[str]:
+def run(classifier: Any = None, stop_after: int | None = None, settings: dict[str, Any] = SETTINGS) -> list[str]:
     """Lists and scans; the names of the files that were read. `stop_after`: killed at so many."""
     read: list[str] = []
 
-    def look(job):
+    def scan_one(job):
         if stop_after is not None and len(read) == stop_after:
             raise KeyboardInterrupt
         read.append(Path(job.path).name)
@@ -33,10 +33,10 @@ def run(sorter: Any = None, stop_after: int | None = None, settings: dict[str, A
 
     with ScanStore.open(PLACE, settings) as store:
         list_into(store, Path("photos"), "cars", "folder")
-        store.forget_gone()
+        store.delete_stale()
         try:
-            survey_run.survey(
-                store, make_config().data, sorter, 0, lambda _, jobs, workers: map_in_order(look, jobs, 0)
+            scan_run.run_scan(
+                store, make_config().data, classifier, 0, lambda _, jobs, workers: map_in_order(scan_one, jobs, 0)
             )
         except KeyboardInterrupt:
             pass
@@ -67,13 +67,13 @@ def test_every_file_is_read_once():
 
 
 def scan_of(name: str) -> Scanned:
-    return scan(survey_run.ScanJob(f"photos/{name}", 32, 32))
+    return scan(scan_run.ScanJob(f"photos/{name}", 32, 32))
 
 
 def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
     make_folder(5)
     run()
-    Image.fromarray(paint(99)).save("photos/001.png")
+    Image.fromarray(noise_picture(99)).save("photos/001.png")
     os.utime("photos/002.png", ns=(1, 1))
     os.unlink("photos/003.png")
     assert run() == ["001.png", "002.png"]
@@ -86,7 +86,7 @@ def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
 
 @pytest.mark.parametrize("stop_after", [0, 1, 7, 8, 9, 20, 37])
 def test_a_kill_loses_one_block_at_most(stop_after, monkeypatch):
-    monkeypatch.setattr(survey_run, "BLOCK_FILES", 8)
+    monkeypatch.setattr(scan_run, "BLOCK_FILES", 8)
     make_folder(40)
     first = run(StandIn(), stop_after)
     again = run(StandIn())
@@ -114,12 +114,12 @@ def test_batches_of_features_are_all_of_one_size():
     sizes = []
 
     class Noting(StandIn):
-        def features(self, looks):
-            sizes.append(len(looks))
-            return super().features(looks)
+        def features(self, inputs):
+            sizes.append(len(inputs))
+            return super().features(inputs)
 
     run(Noting())
-    assert set(sizes) == {survey_run.FEATURE_FILES}
+    assert set(sizes) == {scan_run.FEATURE_FILES}
 
 
 def test_another_sorter_wants_its_own_features_and_reads_again():
@@ -243,7 +243,7 @@ def test_a_noted_sha256_is_compared(raw):
         list_into(store, Path("raw"), "cars", "folder")
         assert [one.expected for one in store.pending(False)] == ["f" * 64, None, None]
         store.keep(
-            [(one, scan(survey_run.ScanJob(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)],
+            [(one, scan(scan_run.ScanJob(one.path, 32, 32, expected=one.expected))) for one in store.pending(False)],
             None,
         )
         assert list(store.pending(False)) == []

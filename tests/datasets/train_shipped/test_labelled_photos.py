@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from datasets.clean.manual_labels import VIEWS
-from datasets.clean.view_classifier import Sorter, load_sorter
+from datasets.clean.view_classifier import ViewClassifier, load_view_classifier
 from datasets.procedural.render import render
-from datasets.procedural.sets import picture_draw
+from datasets.procedural.sets import draw_picture_factors
 from datasets.train_shipped.labelled_photos import (
     Labelled,
     find_copies,
@@ -20,11 +20,11 @@ from datasets.train_shipped.labelled_photos import (
 from datasets.train_shipped.measure_view_classifier import (
     Estimate,
     confusion,
+    cross_validated_scores,
+    cross_validated_views,
     few_shot_auc,
+    pretrained_auc,
     resampled,
-    shipped_auc,
-    unseen_scores,
-    unseen_views,
     view_figures,
 )
 from harness.errors import UserError
@@ -32,7 +32,7 @@ from harness.features.view_features import has_weights
 
 
 def draw(index: int, height: int = 96, width: int = 128) -> np.ndarray:
-    factors, seed = picture_draw("ordinary", 31, index)
+    factors, seed = draw_picture_factors("ordinary", 31, index)
     return render(factors, height, width, seed)
 
 
@@ -51,21 +51,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_labels_are_read_with_their_looks(folder: Path) -> None:
-    sorter = load_sorter("reader")
-    messy, views = read_messy_photos(folder, sorter), read_view_photos(folder, sorter)
+    classifier = load_view_classifier("reader")
+    messy, views = read_messy_photos(folder, classifier), read_view_photos(folder, classifier)
     assert messy.ok.tolist() == [1, 0, 1, 1] and messy.labels[1] == "logo" and (messy.views == -1).all()
-    assert messy.features.shape == (4, sorter.dim) and len(set(messy.groups.tolist())) == 4
+    assert messy.features.shape == (4, classifier.dim) and len(set(messy.groups.tolist())) == 4
     assert [VIEWS[view] for view in views.views] == ["front_left", "rear"] and views.sure.tolist() == [True, False]
     assert sample_good_photos(folder, 2) == {"dealer": ["dealer/0.jpg", "dealer/2.jpg"]}
 
 
 def test_missing_and_foreign_tables_are_told(tmp_path: Path, folder: Path) -> None:
-    sorter = load_sorter("reader")
+    classifier = load_view_classifier("reader")
     with pytest.raises(UserError, match="views.csv: cannot be read .*CARFORGE_PHOTOS"):
-        read_view_photos(tmp_path / "nowhere", sorter)
+        read_view_photos(tmp_path / "nowhere", classifier)
     (folder / "views.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="found columns a, b, allowed file, view, confidence"):
-        read_view_photos(folder, sorter)
+        read_view_photos(folder, classifier)
 
 
 def test_copies_and_mirrored_copies_are_one_group() -> None:
@@ -99,30 +99,30 @@ def test_an_interval_holds_the_value_and_narrows_with_more_pictures() -> None:
 
 @pytest.mark.photos
 def test_the_embedded_sorter_tells_real_photos_apart(photos: Path) -> None:
-    sorter = load_sorter("reader")
-    messy = read_messy_photos(photos, sorter)
-    assert shipped_auc(sorter, messy).value >= 0.60
-    assert few_shot_auc(messy, unseen_scores(sorter, messy, seeds=2)[0]).value >= 0.72
+    classifier = load_view_classifier("reader")
+    messy = read_messy_photos(photos, classifier)
+    assert pretrained_auc(classifier, messy).value >= 0.60
+    assert few_shot_auc(messy, cross_validated_scores(classifier, messy, seeds=2)[0]).value >= 0.72
 
 
 @pytest.fixture
-def mobilenet() -> Sorter:
-    if not has_weights("mobilenet_v2"):
+def mobilenet() -> ViewClassifier:
+    if not at_hand("mobilenet_v2"):
         pytest.skip("MobileNetV2's weights are not at hand (CARFORGE_WEIGHTS)")
-    return load_sorter("mobilenet_v2")
+    return load_view_classifier("mobilenet_v2")
 
 
 @pytest.mark.photos
-def test_mobilenet_tells_real_photos_apart(photos: Path, mobilenet: Sorter) -> None:
+def test_mobilenet_tells_real_photos_apart(photos: Path, mobilenet: ViewClassifier) -> None:
     messy = read_messy_photos(photos, mobilenet)
-    assert shipped_auc(mobilenet, messy).value >= 0.87
-    assert few_shot_auc(messy, unseen_scores(mobilenet, messy, seeds=2)[0]).value >= 0.95
+    assert pretrained_auc(mobilenet, messy).value >= 0.87
+    assert few_shot_auc(messy, cross_validated_scores(mobilenet, messy, seeds=2)[0]).value >= 0.95
 
 
 @pytest.mark.photos
 @pytest.mark.slow
-def test_mobilenet_tells_views_of_real_photos(photos: Path, mobilenet: Sorter) -> None:
+def test_mobilenet_tells_views_of_real_photos(photos: Path, mobilenet: ViewClassifier) -> None:
     labelled = read_view_photos(photos, mobilenet)
-    figures = view_figures(labelled, unseen_views(mobilenet, labelled, 0)[None], np.flatnonzero(labelled.sure))
+    figures = view_figures(labelled, cross_validated_views(mobilenet, labelled, 0)[None], np.flatnonzero(labelled.sure))
     assert figures["nose side"].value >= 0.97 and figures["exact"].value >= 0.95
     assert figures["balanced, three-quarter views"].value >= 0.80

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from datasets.procedural.factors import FACTOR_NAMES
-from datasets.procedural.sets import picture_draw
+from datasets.procedural.sets import draw_picture_factors
 from datasets.train_shipped import train_reader as stage
-from datasets.train_shipped.augment import blemish, blur, continue_rows, degrade, uniform, warp
-from datasets.train_shipped.negatives import WAYS, spoil
+from datasets.train_shipped.augment import add_artifacts, augment, blur, continue_rows, uniform, warp
+from datasets.train_shipped.negatives import TRANSFORMS, make_negatives
 from datasets.train_shipped.reader_data import draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from harness.features import load_reader, pictures_to_input
 
@@ -32,7 +32,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def test_cars_cover_the_whole_range_and_carry_their_factors(cars) -> None:
     futurism = cars.factors[:, FACTOR_NAMES.index("futurism")]
     assert futurism.min() < 0.1 and futurism.max() > 0.9 and ((futurism > 0.35) & (futurism < 0.65)).any()
-    assert cars.factors[7, 1] == picture_draw("ordinary", 5, 7, (0.0, 1.0))[0].yaw_deg
+    assert cars.factors[7, 1] == draw_picture_factors("ordinary", 5, 7, (0.0, 1.0))[0].yaw_deg
     assert 0.1 < cars.masks.mean() < 0.5
 
 
@@ -68,30 +68,32 @@ def test_messy_pictures_hold_no_usable_car_and_repeat() -> None:
     assert draw_empty(3, 0, 32).shape == (3, 32, 32, 3)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
-def test_every_way_of_spoiling_changes_the_car_much(batch, way) -> None:
+@pytest.mark.parametrize("way", TRANSFORMS, ids=lambda transform: transform.__name__.strip("_"))
+def test_every_way_of_spoiling_changes_the_car_much(batch, transform) -> None:
     cars, masks = batch
     for seed in range(4):
-        spoiled = way(cars[:9], masks[:9], cars[torch.randperm(len(cars), generator=rng(seed))], rng(seed)).clamp(0, 1)
-        assert spoiled.shape == (9, 3, 64, 64) and torch.isfinite(spoiled).all()
-        change = (spoiled - cars[:9]).abs().mean(1, keepdim=True)
+        negatives = transform(
+            cars[:9], masks[:9], cars[torch.randperm(len(cars), generator=rng(seed))], rng(seed)
+        ).clamp(0, 1)
+        assert negatives.shape == (9, 3, 64, 64) and torch.isfinite(negatives).all()
+        change = (negatives - cars[:9]).abs().mean(1, keepdim=True)
         on_car = (change * masks[:9]).sum((1, 2, 3)) / masks[:9].sum((1, 2, 3))
         assert on_car.mean() > 0.04  # of the range: sensor noise makes 0.004
 
 
 def test_spoiling_repeats_and_takes_turns(batch) -> None:
     cars, masks = batch
-    first = spoil(cars, masks, rng(1))
-    torch.testing.assert_close(first, spoil(cars, masks, rng(1)), rtol=0, atol=0)
-    assert not torch.equal(first, spoil(cars, masks, rng(2)))
+    first = make_negatives(cars, masks, rng(1))
+    torch.testing.assert_close(first, make_negatives(cars, masks, rng(1)), rtol=0, atol=0)
+    assert not torch.equal(first, make_negatives(cars, masks, rng(2)))
     assert first.min() >= 0 and first.max() <= 1
 
 
 def test_degrading_keeps_the_picture_recognisable(batch) -> None:
     cars, _ = batch
-    result = degrade(cars, rng(), 48)
+    result = augment(cars, rng(), 48)
     assert result.shape == (33, 3, 48, 48) and result.min() >= 0 and result.max() <= 1
-    torch.testing.assert_close(result, degrade(cars, rng(), 48), rtol=0, atol=0)
+    torch.testing.assert_close(result, augment(cars, rng(), 48), rtol=0, atol=0)
     small, seen = (torch.nn.functional.interpolate(x, (12, 12), mode="area").flatten(1) for x in (cars, result))
     gap = (small[:, None] - seen[None]).abs().mean(2)  # every degraded picture is nearest to its own original
     assert (gap.argmin(0) == torch.arange(33)).float().mean() >= 0.9
@@ -99,9 +101,9 @@ def test_degrading_keeps_the_picture_recognisable(batch) -> None:
 
 def test_blemishes_are_slight(batch) -> None:
     cars, _ = batch
-    changes = torch.stack([(blemish(cars, rng(seed)) - cars).abs().mean((1, 2, 3)) for seed in range(6)])
+    changes = torch.stack([(add_artifacts(cars, rng(seed)) - cars).abs().mean((1, 2, 3)) for seed in range(6)])
     assert 0.005 < changes.mean() < 0.06 and changes.max() < 0.2
-    torch.testing.assert_close(blemish(cars, rng(3)), blemish(cars, rng(3)), rtol=0, atol=0)
+    torch.testing.assert_close(add_artifacts(cars, rng(3)), add_artifacts(cars, rng(3)), rtol=0, atol=0)
 
 
 def test_warp_mirrors_magnifies_and_leaves_alone(batch) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from datasets.procedural.factors import FACTOR_NAMES
 from datasets.procedural.render import render
-from datasets.procedural.sets import picture_draw
-from datasets.train_shipped.negatives import spoil
+from datasets.procedural.sets import draw_picture_factors
+from datasets.train_shipped.negatives import make_negatives
 from datasets.train_shipped.reader_data import draw_cars, draw_messy
 from harness.errors import UserError
 from harness.features import READER_PATH, Reader, load_featurizer, load_reader, pictures_to_input, reader_to_bytes
@@ -55,10 +55,10 @@ def test_fresh_cars_are_accepted_and_messy_pictures_are_not(reader: Reader, cars
 def test_spoiled_cars_are_refused(reader: Reader) -> None:
     cars = draw_cars(44, FRESH_SEED + 1, 64, 64)
     rng = torch.Generator().manual_seed(0)
-    spoiled = spoil(
+    negatives = make_negatives(
         torch.from_numpy(cars.pictures).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(cars.masks[:, None]), rng
     )
-    assert reader.accepts((spoiled.permute(0, 2, 3, 1) * 255).byte().numpy()).mean() <= 0.15
+    assert reader.accepts((negatives.permute(0, 2, 3, 1) * 255).byte().numpy()).mean() <= 0.15
 
 
 def test_a_mirrored_car_is_read_alike_but_for_its_nose(reader: Reader, cars32) -> None:
@@ -72,8 +72,8 @@ def test_a_mirrored_car_is_read_alike_but_for_its_nose(reader: Reader, cars32) -
 def test_futurism_is_read_from_the_shape_and_not_from_paint_or_backdrop(reader: Reader) -> None:
     pictures, repainted, truth = [], [], []
     for index in range(40):
-        factors, seed = picture_draw("ordinary", FRESH_SEED + 2, index, (0.0, 1.0))
-        other, other_seed = picture_draw("ordinary", FRESH_SEED + 3, index)
+        factors, seed = draw_picture_factors("ordinary", FRESH_SEED + 2, index, (0.0, 1.0))
+        other, other_seed = draw_picture_factors("ordinary", FRESH_SEED + 3, index)
         paint = {name: getattr(other, name) for name in ("paint_hue", "paint_saturation", "paint_value")}
         pictures.append(render(factors, 48, 48, seed))
         repainted.append(render(replace(factors, **paint), 48, 48, other_seed))
@@ -85,7 +85,7 @@ def test_futurism_is_read_from_the_shape_and_not_from_paint_or_backdrop(reader: 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 128), (32, 64), (64, 112), (72, 64)])
 def test_every_size_and_shape_is_read(reader: Reader, height: int, width: int) -> None:
-    drawn = [picture_draw("ordinary", FRESH_SEED + 4, index, (0.0, 1.0)) for index in range(16)]
+    drawn = [draw_picture_factors("ordinary", FRESH_SEED + 4, index, (0.0, 1.0)) for index in range(16)]
     seen = reader.read(np.stack([render(factors, height, width, seed) for factors, seed in drawn]))
     assert np.abs(seen["futurism"] - [factors.futurism for factors, _ in drawn]).mean() <= 0.15
     assert (seen["car_score"] >= reader.threshold).mean() >= 0.75
