@@ -16,7 +16,7 @@ from datasets.clean.few_shot import MAX_LOST, FewShotHeads, cross_validated_logi
 from datasets.clean.kinds import KINDS, MIRRORED, NO_CAR
 from datasets.clean.manual_labels import VIEWS
 from harness.errors import UserError
-from harness.features.view_features import VIEW_FEATURES, ViewFeatures, at_hand, load_view_features
+from harness.features.view_features import VIEW_FEATURIZERS, ViewFeatures, has_weights, load_view_features
 from harness.features.weights_file import read_tensors
 from harness.messages import log
 
@@ -195,8 +195,8 @@ def heads_path(name: str) -> Path:
 def load_view_classifier(name: str = "auto") -> ViewClassifier:
     """The sorter on this featurizer; auto = the best one whose weights are at hand. The reader always works."""
     if name != "auto":
-        if name not in VIEW_FEATURES:
-            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(VIEW_FEATURES)}")
+        if name not in VIEW_FEATURIZERS:
+            raise UserError(f"clean.features: found {name!r}, allowed auto, {', '.join(VIEW_FEATURIZERS)}")
         return open_view_classifier(load_view_features(name))
     for best in BEST_FIRST[:-1]:
         if not (heads_path(best).is_file() and has_weights(best)):

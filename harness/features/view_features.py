@@ -22,20 +22,20 @@ from harness.features.view_net import ViewNet, layout, load_view_net
 # pickup, racer, sports car.
 CAR_CLASSES = (436, 468, 511, 609, 627, 656, 717, 751, 817)
 
-BATCH_INPUTS = 4
+BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
 class ViewFeatures:
-    """Looks → features. Equal `sha256` means equal features.
+    """Square pictures → features. Equal `sha256` means equal features.
 
     Attributes:
-        input_px: side of a look.
-        sha256: of the weights and of what is taken from the network.
-        even, sided: numbers in each part.
+        input_px: side of the pictures.
+        sha256: of the weights and of the choice of feature maps.
+        even, sided: dimensions of each part.
         network: float32 (B, 3, input_px, input_px) in [-1, 1] → (B, even), (B, sided); the even part not yet averaged.
-        car_share: even parts float32 (N, even) → float32 (N,) in [0, 1], how much of the probability of all of
-            ImageNet's classes is on cars; None for a network that knows no classes.
+        car_share: even parts float32 (N, even) → float32 (N,) in [0, 1], the probability of ImageNet's car classes
+            together; None for a network without a classifier.
     """
 
     name: str
@@ -50,35 +50,35 @@ class ViewFeatures:
     def dim(self) -> int:
         return self.even + 2 * self.sided
 
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 (N, input_px, input_px, 3) → float32 (N, dim), the same bits on any number of cores.
 
         Small batches, one thread each: the activations of a layer then stay in the core's cache.
         """
-        assert inputs.dtype == np.uint8 and inputs.shape[1:] == (self.input_px, self.input_px, 3), inputs.shape
+        assert pictures.dtype == np.uint8 and pictures.shape[1:] == (self.input_px, self.input_px, 3), pictures.shape
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(threads) as pool:
-                parts = list(pool.map(self._rows, np.split(inputs, range(BATCH_INPUTS, len(inputs), BATCH_INPUTS))))
+                parts = list(pool.map(self._batch, np.split(pictures, range(BATCH_SIZE, len(pictures), BATCH_SIZE))))
         finally:
             torch.set_num_threads(threads)
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def _rows(self, inputs: np.ndarray) -> np.ndarray:
-        if not len(inputs):
+    def _batch(self, pictures: np.ndarray) -> np.ndarray:
+        if not len(pictures):
             return np.zeros((0, self.dim), np.float32)
-        x = pictures_to_input(inputs, self.input_px)
-        (even, here), (mirrored_even, mirrored) = self.network(x), self.network(x.flip(3))
-        return torch.cat([0.5 * (even + mirrored_even), here, mirrored], 1).numpy()
+        x = pictures_to_input(pictures, self.input_px)
+        (even, sided), (mirrored_even, mirrored) = self.network(x), self.network(x.flip(3))
+        return torch.cat([0.5 * (even + mirrored_even), sided, mirrored], 1).numpy()
 
     def split(self, features: np.ndarray) -> list[np.ndarray]:
         """Features (N, dim) → even part (N, even), sided part of the picture and of its mirror image (N, sided)."""
         return np.split(features, [self.even, self.even + self.sided], 1)
 
 
-VIEW_FEATURES = ("reader", "mobilenet_v2", "resnet18", "clip")
+VIEW_FEATURIZERS = ("reader", "mobilenet_v2", "resnet18", "clip")
 
 
 def has_weights(name: str) -> bool:
@@ -95,7 +95,7 @@ def load_view_features(name: str, may_download: bool = True) -> ViewFeatures:
     return {"reader": _shipped_net, "resnet18": _resnet18, "clip": _clip}[name]()
 
 
-def _embedded() -> ViewFeatures:
+def _shipped_net() -> ViewFeatures:
     network, sha256 = load_view_net()
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +120,8 @@ def _mobilenet_v2(may_download: bool) -> ViewFeatures:
         shares = np.exp(logits - logits.max(1, keepdims=True))
         return (shares[:, columns].sum(1) / shares.sum(1)).astype(np.float32)
 
-    taken = _sha256(sha256, "embedding, block 13 at 4 x 4, block 16 at 3 x 3")
-    return ViewFeatures("mobilenet_v2", mobilenet_v2.SIZE_PX, taken, 1280, 96 * 16 + 160 * 9, parts, car_share)
+    sha256 = _sha256(sha256, "embedding, block 13 at 4 x 4, block 16 at 3 x 3")
+    return ViewFeatures("mobilenet_v2", mobilenet_v2.SIZE_PX, sha256, 1280, 96 * 16 + 160 * 9, parts, car_share)
 
 
 def _resnet18() -> ViewFeatures:
@@ -131,14 +131,14 @@ def _resnet18() -> ViewFeatures:
         maps = network.feature_maps(x)
         return maps[3].mean((2, 3)), torch.cat([_cells(maps[2], 3), _cells(maps[3], 2)], 1)
 
-    taken = _sha256(resnet18.WEIGHTS_SHA256, "layer4, layer3 at 3 x 3, layer4 at 2 x 2")
-    return ViewFeatures("resnet18", 224, taken, 512, 256 * 9 + 512 * 4, parts)
+    sha256 = _sha256(resnet18.WEIGHTS_SHA256, "layer4, layer3 at 3 x 3, layer4 at 2 x 2")
+    return ViewFeatures("resnet18", 224, sha256, 512, 256 * 9 + 512 * 4, parts)
 
 
 def _clip() -> ViewFeatures:
     network, sha256 = clip.load_network()
-    taken = _sha256(sha256, "patches, mean and 4 x 4")
-    return ViewFeatures("clip", network.size_px, taken, network.width, network.width * clip.CELLS**2, network)
+    sha256 = _sha256(sha256, "patches, mean and 4 x 4")
+    return ViewFeatures("clip", network.size_px, sha256, network.width, network.width * clip.CELLS**2, network)
 
 
 def _cells(maps: Tensor, count: int) -> Tensor:

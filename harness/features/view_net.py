@@ -21,7 +21,7 @@ CELLS, DIRECTIONS, COLOUR_CELLS = 8, 8, 4
 
 
 class ViewNet(nn.Module):
-    """Seven convolutions, an embedding that keeps positions (4 x 4 cells), and linear heads."""
+    """Seven convolutions, an embedding of their 4 x 4 cells, linear heads."""
 
     SIZE_PX = 64
     DIM = 160
@@ -63,13 +63,13 @@ def layout(x: Tensor) -> Tensor:
 
 
 def view_net_to_bytes(network: ViewNet, meta: dict[str, Any]) -> bytes:
-    """In half precision; `meta` says how it was trained."""
+    """Weights file in half precision; `meta`: how it was trained."""
     return tensors_to_bytes("sorter_net", network.state_dict(), {**meta, "outputs": network.heads.out_features})
 
 
 def load_view_net(path: Path = VIEW_NET_PATH) -> tuple[ViewNet, str]:
-    """The network that the repository ships, and its file's sha256. UserError when it is missing or damaged."""
-    tensors, meta, sha256 = read_tensors(path, "sorter_net", "the sorter's network", REMEDY)
+    """The network with the repository's weights, and the file's sha256. UserError when it is missing or damaged."""
+    tensors, meta, sha256 = read_tensors(path, "sorter_net", "the view classifier's network", REMEDY)
     network = ViewNet(meta["outputs"])
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False), sha256

@@ -82,7 +82,7 @@ def test_funnel_ends_with_what_is_packed_and_names_every_loss():
 
 
 @pytest.mark.parametrize("slug", [*REASONS, "something_new"])
-@pytest.mark.parametrize("judge", ["rule", "model", "person"])
+@pytest.mark.parametrize("decider", ["rule", "model", "person"])
 def test_every_reason_has_its_place_in_the_funnel(slug, decider, tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text(json.dumps(line("a.jpg", reason=f"{slug}: x", decided_by=decider)) + "\n")

@@ -107,7 +107,7 @@ def test_the_embedded_sorter_tells_real_photos_apart(photos: Path) -> None:
 
 @pytest.fixture
 def mobilenet() -> ViewClassifier:
-    if not at_hand("mobilenet_v2"):
+    if not has_weights("mobilenet_v2"):
         pytest.skip("MobileNetV2's weights are not at hand (CARFORGE_WEIGHTS)")
     return load_view_classifier("mobilenet_v2")
 

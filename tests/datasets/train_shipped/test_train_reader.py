@@ -68,7 +68,7 @@ def test_messy_pictures_hold_no_usable_car_and_repeat() -> None:
     assert draw_empty(3, 0, 32).shape == (3, 32, 32, 3)
 
 
-@pytest.mark.parametrize("way", TRANSFORMS, ids=lambda transform: transform.__name__.strip("_"))
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: transform.__name__.strip("_"))
 def test_every_way_of_spoiling_changes_the_car_much(batch, transform) -> None:
     cars, masks = batch
     for seed in range(4):

@@ -14,11 +14,11 @@ from torch import nn
 from harness.errors import UserError
 from harness.features import mobilenet_v2
 from harness.features.mobilenet_v2 import FOLDED_NAME, MobileNetV2
-from harness.features.view_features import CAR_CLASSES, VIEW_FEATURES, at_hand, load_view_features
+from harness.features.view_features import CAR_CLASSES, VIEW_FEATURIZERS, has_weights, load_view_features
 from harness.features.view_net import VIEW_NET_PATH, ViewNet, layout, load_view_net, view_net_to_bytes
 
 
-def inputs(count: int, input_px: int, seed: int = 0) -> np.ndarray:
+def random_pictures(count: int, input_px: int, seed: int = 0) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
     return np.repeat(np.repeat(coarse, input_px // 8, 1), input_px // 8, 2)
 
@@ -50,7 +50,7 @@ def place_transformer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", package)
 
 
-@pytest.fixture(params=VIEW_FEATURES)
+@pytest.fixture(params=VIEW_FEATURIZERS)
 def featurizer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each one; those of ImageNet with drawn weights."""
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path))
@@ -73,8 +73,8 @@ def featurizer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     return load_view_features(request.param)
 
 
-def test_mirroring_a_look_swaps_the_sided_parts(featurizer) -> None:
-    pictures = inputs(3, featurizer.input_px)
+def test_mirroring_swaps_the_sided_parts(featurizer) -> None:
+    pictures = random_pictures(3, featurizer.input_px)
     features, mirrored = featurizer(pictures), featurizer(pictures[:, :, ::-1])
     assert features.shape == (3, featurizer.dim) and features.dtype == np.float32
     scale = np.abs(features).max()
