@@ -159,8 +159,8 @@ def bench(context: typer.Context) -> None:
     _run_alone(context, bench=bench_command)
 
 
-@app.command(add_help_option=False, context_settings=PassOn)
-def classifier(context: typer.Context) -> None:
+@app.command("sorter", add_help_option=False, context_settings=PassOn)
+def view_classifier(context: typer.Context) -> None:
     """Train or measure what tells a usable car and its view: sorter train, sorter measure."""
     from datasets.train_shipped.measure_view_classifier import measure_command
     from datasets.train_shipped.train_view_classifier import train_command

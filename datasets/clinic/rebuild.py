@@ -16,13 +16,13 @@ STOP_SEC = 20
 class Rebuild:
     """Starts at once. `take_over` is called after a good end, before `running` becomes False.
 
-    Attributes: running; fault ("" = none so far); says (its last line).
+    Attributes: running; error ("" = none so far); last_line.
     """
 
     def __init__(self, command: list[str], on_success: Callable[[], None]) -> None:
         self.running, self.error = True, ""
         self._started, self._on_success = time.monotonic(), on_success
-        self._child = Child(command, heard=log)
+        self._child = Child(command, on_line=log)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 

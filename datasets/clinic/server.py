@@ -99,7 +99,7 @@ def _add_actions(app: FastAPI, session: Session) -> None:
     def status() -> dict[str, Any]:
         run = session.rebuild
         state = "idle" if run is None else "running" if run.running else "failed" if run.error else "done"
-        told = {"seconds": run.seconds, "says": run.last_line, "fault": run.error} if run else {}
+        told = {"seconds": run.seconds, "message": run.last_line, "error": run.error} if run else {}
         return {"state": state, "build": session.built.number} | told | _counts(session, session.decisions())
 
 

@@ -231,11 +231,11 @@
     do {
       await new Promise((wake) => setTimeout(wake, POLL_MS));
       try { said = await status(); } catch { say("The clinic does not answer: is it still running?", true); return; }
-      if (said.state === "running") { say("Rebuilding, " + said.seconds + " s: " + said.says); }
+      if (said.state === "running") { say("Rebuilding, " + said.seconds + " s: " + said.message); }
     } while (said.state === "running");
     rebuildButton.disabled = false;
     document.body.classList.remove("busy");
-    if (said.state === "failed") { say("The rebuild stopped, and the set is as it was: " + said.fault, true); }
+    if (said.state === "failed") { say("The rebuild stopped, and the set is as it was: " + said.error, true); }
     else { refresh(); }
   }
   rebuildButton.addEventListener("click", () => {

@@ -352,7 +352,7 @@ def test_a_rebuild_that_fails_says_why_and_changes_nothing(client, session):
     client.post("/rebuild", json={})
     said = wait_for_end(client)
     assert (said["state"], said["build"]) == ("failed", 0)
-    assert said["fault"] == "data.src: none of 69 files\n  can be used"
+    assert said["error"] == "data.src: none of 69 files\n  can be used"
     assert client.get("/").status_code == 200
 
 

@@ -87,7 +87,7 @@ def test_items_are_not_handed_out_far_ahead(monkeypatch):
         handed.extend(position for position, _ in chunk)
         send(worker, chunk)
 
-    monkeypatch.setattr(pool._Worker, "give", note_and_send)
+    monkeypatch.setattr(pool._Worker, "send", note_and_send)
     results = map_in_order(partial(square, sleeps_sec={0: 1}), range(400), 2)
     assert next(results) == 0
     assert max(handed) < 2 * 8
