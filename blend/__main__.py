@@ -31,7 +31,7 @@ from harness.storage.rundir import refuse_other_size
 app = make_app("From a photo to futuristic designs.")
 
 LabelOption = Annotated[
-    str | None, typer.Option(help="Class of the cars, or a mix (audi:0.6,porsche:0.4); predicted if not given.")
+    str | None, typer.Option(help="Class of the cars, or a mix (audi:0.6,porsche:0.4); default: predicted.")
 ]
 
 
@@ -40,11 +40,11 @@ def encoder(
     config: ConfigOrNone = None,
     run: RunOption = None,
     overrides: SetOption = None,
-    limit_steps: Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop after so many steps.")] = None,
+    limit_steps: Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop at this step.")] = None,
     other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train the ResNet-18 that turns a picture into a latent, or go on with it. Prints its folder."""
+    """Train or resume the ResNet-18 that turns a picture into a latent. Prints its folder."""
     if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.encoder.train import train_encoder
 
@@ -57,14 +57,14 @@ def invert(
     run: RunOption = None,
     overrides: SetOption = None,
     src: Annotated[
-        Path | None, typer.Option(help="Folder of pictures, or one; held-out pictures if not given.", **AS_PATH)
+        Path | None, typer.Option(help="A folder of pictures, or one picture; default: held-out pictures.", **AS_PATH)
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="Which cars `src` shows.")] = "ordinary",
+    kind: Annotated[Kind, typer.Option(help="What the pictures show.")] = "ordinary",
     label: LabelOption = None,
     other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Find the latents of pictures. Prints the sheets: target, encoder's guess, refined."""
+    """Find the latents of pictures. Prints sheets of targets, encoder outputs and refined pictures."""
     if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.designs.commands import invert_command
 
@@ -94,16 +94,18 @@ def blend(
     overrides: SetOption = None,
     ordinary: Annotated[Path | None, typer.Option(help="Folder of ordinary cars, or one picture.", **AS_PATH)] = None,
     concept: Annotated[Path | None, typer.Option(help="Folder of concept cars, or one picture.", **AS_PATH)] = None,
-    intensity: Annotated[float | None, typer.Option(min=0, max=1, help="Concept car's share of the latent.")] = None,
+    intensity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The concept car's share of the latent.")
+    ] = None,
     style: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Fine-tuned generator's share; follows the intensity if not given."),
+        typer.Option(min=0, max=1, help="The fine-tuned generator's share of the weights; default: the intensity."),
     ] = None,
-    futurism: Annotated[float | None, typer.Option(help="Score to solve for: 0 = ordinary, 100 = concept.")] = None,
-    span: Annotated[str | None, typer.Option("--range", help="Intensities of one pair, from:to:count.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Cars without parents, as in 0-31.")] = None,
+    futurism: Annotated[float | None, typer.Option(help="Futurism to reach: 0 = ordinary, 100 = concept.")] = None,
+    span: Annotated[str | None, typer.Option("--range", help="Intensities for one pair, as from:to:count.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Cars without parents, such as 0-31.")] = None,
     label: LabelOption = None,
-    name: Annotated[str | None, typer.Option(help="Name of the set of designs.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name for the set of designs.")] = None,
     other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -127,7 +129,7 @@ def gallery(
     other_set: OtherSetOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Write the page that shows it all. Prints its path."""
+    """Write the page of a run. Prints its path."""
     if resolved := _resolved(config, run, overrides, dry_run, other_set):
         from blend.report.report import make_report
 
@@ -141,7 +143,7 @@ def demo(
     dry_run: DryRunOption = False,
     pretrained: PretrainedOption = False,
 ) -> None:
-    """Everything in turn, from drawn cars to the page."""
+    """Run all stages, from drawn cars to the page."""
     from blend.demo.demo import demo_run
     from blend.demo.stages import STAGES, start_from_pretrained
 
@@ -157,14 +159,14 @@ def demo(
 def studio(
     run: Annotated[
         str | None,
-        typer.Option(help="A run: its folder in runs/; if not given, demo or (before that) pretrained."),
+        typer.Option(help="A run (its folder in runs/); default: demo if it exists, else pretrained."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Where to listen; all but loopback lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free one.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     other_set: OtherSetOption = False,
 ) -> None:
-    """A page on this machine: drop two pictures, move a slider. Prints its address."""
+    """Serve the designer's page on this machine. Prints its address."""
     from blend.studio.command import studio_command
 
     studio_command(run, host, port, open_page, other_set)
@@ -173,9 +175,7 @@ def studio(
 @app.command()
 def draw(
     source: Annotated[Path, typer.Argument(help="A JSON or PNG file that the studio exported.", **AS_PATH)],
-    out: Annotated[
-        Path | None, typer.Option(help="The PNG to write; beside the source if not given.", **AS_PATH)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write; default: beside the source.", **AS_PATH)] = None,
     force: ForceOption = False,
 ) -> None:
     """Draw an exported design again, bit for bit. Prints the path of the PNG."""
@@ -187,11 +187,11 @@ def draw(
 
 @app.command()
 def drag(
-    run: Annotated[str, typer.Option(help="A run: its folder in runs/.")] = "demo",
+    run: Annotated[str, typer.Option(help="A run (its folder in runs/).")] = "demo",
     tabs: Annotated[int, typer.Option(min=1, max=100)] = 10,
     seconds: Annotated[float, typer.Option(min=1, max=600)] = 60,
 ) -> None:
-    """Load on a studio of its own: many tabs drag at once. Prints counts, times and memory as JSON."""
+    """Load-test a studio: many tabs drag at once. Prints counts, times and memory as JSON."""
 
     from blend.studio.load_test import drag_command
 

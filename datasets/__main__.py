@@ -20,15 +20,15 @@ BASE = Path(__file__).resolve().parents[1] / "configs" / "base.yaml"
 PROCEDURAL_SETS = {"cars": "ordinary", "concept": "concept", "messy": "messy"}
 
 RebuildOption = Annotated[
-    bool, typer.Option("--rebuild", help="Decide and pack anew even if it is there; only files that changed are read.")
+    bool, typer.Option("--rebuild", help="Decide and pack again even if the set exists; read only files that changed.")
 ]
-RescanOption = Annotated[bool, typer.Option("--rescan", help="Build it anew and read every file again.")]
+RescanOption = Annotated[bool, typer.Option("--rescan", help="Build the set again and read every file.")]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Processes that decode; all cores if not given.")
+    int | None, typer.Option("--workers", min=0, help="Processes that decode; default: all cores.")
 ]
-OnOption = Annotated[str | None, typer.Option("--on", help="ray = decode on a Ray cluster, not on this machine alone.")]
+OnOption = Annotated[str | None, typer.Option("--on", help="ray = decode on a Ray cluster.")]
 PassOn: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
-SizeOption = Annotated[str | None, typer.Option("--size", help="64, or height x width as in 128x224.")]
+SizeOption = Annotated[str | None, typer.Option("--size", help="64, or height x width such as 128x224.")]
 
 
 @app.command()
@@ -36,17 +36,15 @@ def build(
     config: ConfigOrNone = None,
     run: RunOption = None,
     overrides: SetOption = None,
-    stage: Annotated[
-        Literal["train", "finetune", "all"], typer.Option(help="Which of the experiment's two sets.")
-    ] = "all",
-    src: Annotated[str | None, typer.Option(help="The stage's folder of pictures, in place of data.src.")] = None,
+    stage: Annotated[Literal["train", "finetune", "all"], typer.Option(help="Which of the experiment's sets.")] = "all",
+    src: Annotated[str | None, typer.Option(help="Folder of pictures of this stage, in place of data.src.")] = None,
     rebuild: RebuildOption = False,
     rescan: RescanOption = False,
     dry_run: DryRunOption = False,
     workers: WorkersOption = None,
     on: OnOption = None,
 ) -> None:
-    """Build the sets of an experiment unless they are there."""
+    """Build the sets of an experiment if they do not exist yet."""
     resolved = chosen_config(config, run, overrides, training=True)
     if stage != "all":  # a training is next
         refuse_other_size(resolved)
@@ -83,7 +81,7 @@ def procedural(
 @app.command()
 def folder(
     src: Annotated[str, typer.Argument(help="Folder of pictures; sub-folders are classes.")],
-    name: Annotated[str | None, typer.Option(help="The set's name; the folder's if not given.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the set; default: the folder's.")] = None,
     size: SizeOption = None,
     overrides: SetOption = None,
     rebuild: RebuildOption = False,
@@ -92,7 +90,7 @@ def folder(
     workers: WorkersOption = None,
     on: OnOption = None,
 ) -> None:
-    """Pack a folder of pictures that you have."""
+    """Build a set from a folder of pictures."""
     if not src:
         raise UserError("SRC: found nothing, allowed a folder of pictures, try SRC=path/to/pictures")
     set_name = name or to_set_name(to_path(src).resolve().name)
@@ -106,9 +104,7 @@ def folder(
 @app.command("set")
 def named_set(
     name: Annotated[str, typer.Argument(help="A recipe of configs/sources.yaml.")],
-    src: Annotated[
-        str | None, typer.Option(help="Where its pictures are, if not where `make scrape` puts them.")
-    ] = None,
+    src: Annotated[str | None, typer.Option(help="Its pictures; default: where `make scrape` puts them.")] = None,
     size: SizeOption = None,
     overrides: SetOption = None,
     rebuild: RebuildOption = False,
@@ -145,7 +141,7 @@ def reader(context: typer.Context) -> None:
 
 @app.command(add_help_option=False, context_settings=PassOn)
 def clinic(context: typer.Context) -> None:
-    """Look at what cleaning did, and decide otherwise: a page on this machine."""
+    """Serve a page to review what cleaning did and decide otherwise."""
     from datasets.clinic.command import clinic_command
 
     _run_alone(context, clinic=clinic_command)
@@ -153,7 +149,7 @@ def clinic(context: typer.Context) -> None:
 
 @app.command(add_help_option=False, context_settings=PassOn)
 def bench(context: typer.Context) -> None:
-    """Measure this stage: speed beside bare decoding and StudioGAN's, memory, duplicates, hostile files, kills."""
+    """Measure this stage: speed beside plain decoding and StudioGAN's, memory, duplicates, hostile files, kills."""
     from datasets.bench.speed_and_memory import bench_command
 
     _run_alone(context, bench=bench_command)
@@ -161,7 +157,7 @@ def bench(context: typer.Context) -> None:
 
 @app.command("sorter", add_help_option=False, context_settings=PassOn)
 def view_classifier(context: typer.Context) -> None:
-    """Train or measure what tells a usable car and its view: sorter train, sorter measure."""
+    """Train or measure the view classifier: sorter train, sorter measure."""
     from datasets.train_shipped.measure_view_classifier import measure_command
     from datasets.train_shipped.train_view_classifier import train_command
 

@@ -1,4 +1,4 @@
-"""`python -m harness train`, `finetune`, `evaluate`, and what else `--help` lists.
+"""`python -m harness train`, `finetune`, `evaluate` and the other commands of `--help`.
 
 Torch is imported where it is needed.
 """
@@ -35,14 +35,14 @@ from harness.storage.rundir import RunDir
 
 app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
 
-LimitOption = Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop after so many steps.")]
+LimitOption = Annotated[int | None, typer.Option("--limit-steps", min=1, help="Stop at this step.")]
 ChangeOption = Annotated[
     bool, typer.Option("--allow-config-change", help="Resume although the config differs from the run's.")
 ]
 
 
 ProcessesOption = Annotated[
-    int, typer.Option("--processes", min=1, help="With engine: studiogan; NPROC= of make says it, and starts them.")
+    int, typer.Option("--processes", min=1, help="Number of processes, with engine: studiogan (make: NPROC=).")
 ]
 
 
@@ -57,7 +57,7 @@ def train(
     processes: ProcessesOption = 1,
     pretrained: PretrainedOption = False,
 ) -> None:
-    """Train a run, or go on with it. Prints the run's folder."""
+    """Train or resume a run. Prints its folder."""
     resolved = chosen_config(config, run, [*_pretrained_changes(pretrained), *(overrides or ())], training=True)
     if dry_run:
         more = {"starts from": "the ready-made model"} if pretrained else {}
@@ -86,7 +86,7 @@ def finetune(
     processes: ProcessesOption = 1,
     pretrained: PretrainedOption = False,
 ) -> None:
-    """FreezeD: fine-tune the config's run on its second set. Prints the new run's folder."""
+    """Fine-tune the config's run on its second set (FreezeD). Prints the new run's folder."""
     resolved = chosen_config(config, run, [*_pretrained_changes(pretrained), *(overrides or ())], training=True)
     if dry_run:
         tuned = finetune_config(resolved)
@@ -130,7 +130,7 @@ def _start(task: str, config: Config, processes: int, **options: Any) -> None:
 
 
 def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:
-    """The resolved config as YAML, then what follows from it, as YAML comments."""
+    """Prints the resolved config as YAML, then what follows from it as YAML comments."""
     optim, (height, width) = config.optim, config.data.img_size
     steps = min(optim.total_steps, limit_steps or optim.total_steps)
     pictures = optim.batch_size * optim.acml_steps
@@ -150,7 +150,7 @@ def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:
 
 RunArgument = Annotated[str, typer.Argument(help="A run's name: its folder under runs/.")]
 CheckpointOption = Annotated[
-    str | None, typer.Option("--checkpoint", help="best, or a folder name under checkpoints/; the newest otherwise.")
+    str | None, typer.Option("--checkpoint", help="best, or a folder under checkpoints/; default: the newest.")
 ]
 
 
@@ -159,10 +159,10 @@ def evaluate(
     run: RunArgument,
     checkpoint: CheckpointOption = None,
     overrides: SetOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
     other_set: OtherSetOption = False,
 ) -> None:
-    """Drawn pictures beside real ones: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
+    """Compare a run's samples with real pictures: FID or FD, KID, IS, F_8, precision, recall, density, coverage."""
     from harness.checkpoints.origin import accept_training_sets
     from harness.metrics.evaluate import evaluate_run, evaluation_to_text
 
@@ -185,17 +185,22 @@ def sample(
     ] = "random",
     overrides: SetOption = None,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, max=10_000, help="Pictures: 36; with all, of each class: 8.")
+        int | None,
+        typer.Option(
+            "--count", min=1, max=10_000, help="Number of pictures; default: 36, or 8 of each class with all."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder: PNG files one by one, no grid.", **AS_PATH)] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the latents.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for single PNG files in place of a grid.", **AS_PATH)
+    ] = None,
     truncation: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Towards the mean car: 1 = not at all, 0 = all the way.")
+        float, typer.Option(min=0.0, max=1.0, help="Truncation towards the mean latent: 1 = none, 0 = the mean car.")
     ] = 1.0,
     force: ForceOption = False,
 ) -> None:
-    """Draw cars, of a chosen class where the run has classes. Prints the path of the grid or folder."""
+    """Draw cars, of a chosen class if the run has classes. Prints the path of the grid or folder."""
     from harness.checkpoints.sample import sample_run
 
     print(sample_run(run, label, count, checkpoint, seed, out, truncation, force, overrides=overrides))
@@ -203,7 +208,7 @@ def sample(
 
 @app.command()
 def configs(config: ConfigOrNone = None, run: RunOption = None, overrides: SetOption = None) -> None:
-    """What StudioGAN would be given for this run and its FreezeD run. Prints the files."""
+    """Write the configs that StudioGAN would get for this run and its FreezeD run. Prints their paths."""
     from harness.studiogan.dialects.convert import write_configs
 
     for path in write_configs(chosen_config(config, run, overrides)):
@@ -214,12 +219,12 @@ def configs(config: ConfigOrNone = None, run: RunOption = None, overrides: SetOp
 def export_command(
     run: RunArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.", **AS_PATH)],
-    to: Annotated[str, typer.Option("--to", help="studiogan: so far the only one.")] = "studiogan",
+    to: Annotated[str, typer.Option("--to", help="Format of the files: studiogan.")] = "studiogan",
     version: Annotated[str, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = "0.2.0",
     checkpoint: CheckpointOption = None,
     force: ForceOption = False,
 ) -> None:
-    """A run's checkpoint as StudioGAN's own files. Prints the folder."""
+    """Write a run's checkpoint as StudioGAN's own files. Prints the folder."""
     from harness.studiogan.weights.runs import export_run
 
     if to != "studiogan":
@@ -236,13 +241,13 @@ def import_command(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="Our YAML, or StudioGAN's JSON or YAML; otherwise read from the weights.", **AS_PATH
+            "--config", help="Our YAML, or StudioGAN's JSON or YAML; default: inferred from the weights.", **AS_PATH
         ),
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the current one.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Take the best checkpoint, not the current one.")] = False,
     overrides: SetOption = None,
 ) -> None:
-    """StudioGAN's weights as a run of ours, to fine-tune, evaluate, invert and blend. Prints the run's folder."""
+    """Make a run of StudioGAN's weights, to fine-tune, evaluate, invert and blend. Prints its folder."""
     from harness.studiogan.weights.runs import import_run
 
     print(import_run(path, name, config, when="best" if best else "current", overrides=overrides or ()))
@@ -250,15 +255,17 @@ def import_command(
 
 @app.command()
 def benchmark(
-    bench: Annotated[str, typer.Argument(help="One of StudioGAN's own configurations, say CIFAR10/SNGAN.")],
-    engine: Annotated[str, typer.Option("--engine", help="native, studiogan, or both from one start.")] = "both",
+    bench: Annotated[str, typer.Argument(help="One of StudioGAN's configs, such as CIFAR10/SNGAN.")],
+    engine: Annotated[
+        str, typer.Option("--engine", help="native, studiogan, or both from the same initial weights.")
+    ] = "both",
     version: Annotated[str | None, typer.Option("--version", help="StudioGAN's: 0.2.0 or 0.4.0.")] = None,
     limit_steps: LimitOption = None,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Only write the plan, as a config; prints its file.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only write the plan as a config, and print its path.")] = False,
 ) -> None:
-    """Train one of StudioGAN's benchmarks, and print its published figures beside ours."""
+    """Train one of StudioGAN's benchmarks and print the published figures beside ours."""
     from harness.benchmarks.benchmark import make_plan, run_benchmark
 
     planned = make_plan(bench, engine, overrides or (), version)
@@ -277,7 +284,7 @@ def read(
     count: Annotated[int, typer.Option(min=2, max=1_000_000, help="Samples to draw.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of their latents.")] = 0,
 ) -> None:
-    """What the factor reader says of a run's samples, as JSON: cars or not, futurism, variety, KID."""
+    """Read a run's samples with the factor reader: usable cars, futurism, variety, KID, as JSON."""
     from harness.metrics.evaluate import evaluate_with_reader
 
     print(to_json(evaluate_with_reader(run, count, seed), indent=1))
@@ -285,7 +292,7 @@ def read(
 
 @app.command()
 def doctor() -> None:
-    """What is installed, what is missing, what the hardware can do."""
+    """Say what is installed, what is missing, what the hardware can do."""
     from harness.doctor import main as examine
 
     raise typer.Exit(examine())
@@ -293,7 +300,7 @@ def doctor() -> None:
 
 @app.command()
 def studiogan(version: Annotated[str, typer.Option(help="0.2.0 or 0.4.0.")] = "0.2.0") -> None:
-    """Clone StudioGAN into third_party/ and make its environment. Prints the checkout's folder."""
+    """Clone StudioGAN into third_party/ and create its environment. Prints the checkout's folder."""
     from harness.studiogan.checkout import COMMITS, prepare
 
     if version not in COMMITS:
@@ -303,12 +310,14 @@ def studiogan(version: Annotated[str, typer.Option(help="0.2.0 or 0.4.0.")] = "0
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="A small size only.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each contender.")] = 5,
-    switches: Annotated[bool, typer.Option(help="Each switch alone, too.")] = True,
-    compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile (minutes of warm-up).")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One small size only.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each variant.")] = 5,
+    switches: Annotated[bool, typer.Option(help="Time each switch alone as well.")] = True,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Time torch.compile as well (minutes of warm-up).")
+    ] = False,
 ) -> None:
-    """Step time: each speed switch on and off, and ours against StudioGAN's modules; one thread, CPU time."""
+    """Time a step with each speed switch on and off, and beside StudioGAN's modules: one thread, CPU time."""
     from harness.benchmarks.step_speed import run_bench
 
     run_bench(quick, rounds, switches, compiled)

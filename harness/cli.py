@@ -1,4 +1,4 @@
-"""What the command lines share: options, a line on stderr, how a command ends (2 = user's mistake, 75 = run again)."""
+"""What all command lines share: options, and exit codes (2 = the user's mistake, 75 = the same command resumes)."""
 
 import errno
 import io
@@ -21,19 +21,19 @@ AS_PATH: dict[str, Any] = {"parser": to_path, "metavar": "PATH"}
 ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
 ConfigOrNone = Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
 RunOption = Annotated[
-    str | None, typer.Option("--run", help="A run's name (its folder in runs/), in place of --config: its own config.")
+    str | None, typer.Option("--run", help="A run (its folder in runs/); its config is used in place of --config.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="section.key=value laid over the file; may be repeated.")
+    list[str] | None, typer.Option("--set", help="section.key=value, overrides the file; may be repeated.")
 ]
 PretrainedOption = Annotated[
-    bool, typer.Option("--pretrained", help="Start from the ready-made model: its networks, its weights.")
+    bool, typer.Option("--pretrained", help="Start from the networks and weights of the ready-made model.")
 ]
 OtherSetOption = Annotated[
     bool,
     typer.Option(
         "--allow-other-set",
-        help="Measure with the training set that is there, although the run was trained on another.",
+        help="Accept another training set than the run was trained on, and measure with it.",
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that this command did not write.")]
@@ -47,12 +47,12 @@ DISK_ERRORS += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 def make_app(about: str) -> typer.Typer:
-    """A command line with our habits: plain tracebacks for our bugs, help when nothing is asked for."""
+    """A command line with plain tracebacks for our bugs, and help when no command is given."""
     return typer.Typer(help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Runs a command line to its end: a mistake is told in its own words, without traceback; our bugs keep theirs."""
+    """Runs a command line and exits: a user's mistake prints its line without a traceback; our bugs keep theirs."""
     keep_output_open()
     for number in not_ignored(STOP_SIGNALS):
         signal.signal(number, _stop)

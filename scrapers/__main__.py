@@ -45,32 +45,36 @@ NETWORK_EXTRA = "scrape extra: {name} is missing, try pip install httpx2 protego
 @app.command()
 def scrape(
     source: Annotated[
-        str, typer.Argument(help="kaggle, car_connection, concept, archive, folder, or a recipe's name.")
+        str, typer.Argument(help="kaggle, car_connection, concept, archive, folder, or the name of a recipe.")
     ],
-    set_name: Annotated[str | None, typer.Option("--set", help="Name of the set; the recipe's if not given.")] = None,
+    set_name: Annotated[str | None, typer.Option("--set", help="Name of the set; default: the recipe's.")] = None,
     src: Annotated[str | None, typer.Option(help="Zip, tar or folder to import; list of addresses.")] = None,
-    contact: Annotated[str | None, typer.Option(help="Your e-mail address or page, told to every server.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many pictures at most.")] = None,
-    makes: Annotated[str | None, typer.Option(help="car_connection: only these, as in audi,bmw.")] = None,
-    years: Annotated[str | None, typer.Option(help="car_connection: only these, as in 2015,2019-2022.")] = None,
+    contact: Annotated[str | None, typer.Option(help="Your e-mail address or page, sent to every server.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of pictures.")] = None,
+    makes: Annotated[str | None, typer.Option(help="car_connection: only these makes, such as audi,bmw.")] = None,
+    years: Annotated[str | None, typer.Option(help="car_connection: only these years, such as 2015,2019-2022.")] = None,
     size: Annotated[PictureSize | None, typer.Option(help="car_connection: size of the pictures.")] = None,
-    provider: Annotated[Provider | None, typer.Option(help="concept: where to look.")] = None,
-    categories: Annotated[str | None, typer.Option(help="concept, commons: categories, with commas.")] = None,
+    provider: Annotated[Provider | None, typer.Option(help="concept: where to search.")] = None,
+    categories: Annotated[str | None, typer.Option(help="concept, commons: categories, separated by commas.")] = None,
     depth: Annotated[int | None, typer.Option(help="concept, commons: levels of sub-categories.")] = None,
     width: Annotated[int | None, typer.Option(help="concept, commons: pixels; 0 = the originals.")] = None,
-    terms: Annotated[str | None, typer.Option(help="concept, search: what to search for, with commas.")] = None,
+    terms: Annotated[str | None, typer.Option(help="concept, search: queries, separated by commas.")] = None,
     handle: Annotated[str | None, typer.Option(help="kaggle: owner/name.")] = None,
     layout: Annotated[
-        LayoutName, typer.Option(help="archive, folder, kaggle: how folders are read, as data.layout.")
+        LayoutName, typer.Option(help="archive, folder, kaggle: how folders are read; see data.layout.")
     ] = "auto",
     ignore: Annotated[
-        str | None, typer.Option(help="The same: names that are left out, with commas, as data.ignore.")
+        str | None,
+        typer.Option(help="archive, folder, kaggle: names to leave out, separated by commas; see data.ignore."),
     ] = None,
     config: Annotated[
-        Path, typer.Option(help="Recipes and politeness, in place of configs/sources.yaml.", show_default=False)
+        Path, typer.Option(help="File of recipes and politeness, in place of configs/sources.yaml.", show_default=False)
     ] = SOURCES_PATH,
     check: Annotated[
-        bool, typer.Option("--check", help="Fetch one picture, say whether the pages are as expected, keep nothing.")
+        bool,
+        typer.Option(
+            "--check", help="Fetch one picture and report whether the pages have the expected shape; keep nothing."
+        ),
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
