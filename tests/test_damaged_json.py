@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from blend.demo.record import DemoRecord
-from blend.demo.stages import STAGES, seconds_left
+from blend.demo.stages import STAGES
 from blend.designs.contact_sheet import draw_contact_sheet
 from blend.designs.design_set import holds_another, is_made
 from blend.measures.measures import _open_set
@@ -127,8 +127,8 @@ def use_meta() -> None:
 def use_stages() -> None:
     record = DemoRecord(DEMO, STAGES)
     record.read()
-    record.stop_left_behind(lambda text: None)
-    seconds_left(STAGES, record.done_count(), record.seconds())
+    record.stop_orphan(lambda text: None)
+    record.seconds_left()
     record.begin(0)
     record.end(Usage(), done=True)
 

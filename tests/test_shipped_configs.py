@@ -79,7 +79,7 @@ def test_it_goes_the_whole_way(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     for stage in STAGES:
         _, module, *words = stage.full_command(path, overrides)[1:]
         import_module(f"{module}.__main__").app(words, standalone_mode=False)
-        assert all(left.exists() for left in stage.leaves(config)), stage.name
+        assert all(left.exists() for left in stage.outputs(config)), stage.name
     assert_designs(config)
     assert_says_what_it_was_measured_on(config)
     assert_studio_can_open_it(config)
@@ -110,7 +110,7 @@ def assert_says_what_it_was_measured_on(config: Config) -> None:
 
 def assert_studio_can_open_it(config: Config) -> None:
     session = open_session(run_folder(config).name)
-    assert session.open_measures() is not None and session.lacking == {}
+    assert session.open_measures() is not None and session.missing == {}
     for side in KINDS:
         first = session.parent_store.held_out[side].names[0]
         assert session.parent_store.find(side, first) is not None

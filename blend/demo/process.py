@@ -1,6 +1,6 @@
-"""One stage at work as a process of its own: watched, measured, asked to stop, never left behind.
+"""One stage as a child process: watched, measured, stopped on request, never left behind.
 
-In: a command. Out: its exit code, and what it used; where there is no /proc, that is known at its end only.
+In: a command. Out: its exit code and its resource use (without /proc, the latter at its end only).
 """
 
 import os
@@ -14,12 +14,12 @@ from harness.runtime.child import POLL_SEC, Child, Usage, tree_usage
 from harness.storage.lock import process_start
 
 SAMPLE_EVERY_SEC = 0.5
-RECORD_EVERY_SEC = 5.0  # so much is missing from the record when the demo itself is killed
-MAXRSS_MB = 2**-20 if sys.platform == "darwin" else 2**-10  # getrusage(2) counts bytes there, kilobytes elsewhere
+RECORD_EVERY_SEC = 5.0  # at most so much is missing from the record when the demo itself is killed
+MAXRSS_MB = 2**-20 if sys.platform == "darwin" else 2**-10  # getrusage(2): bytes on macOS, kilobytes elsewhere
 
 
 class StageProcess(Child):
-    """A running stage. What it prints goes to stderr: stdout is the demo's.
+    """A running stage. Its stdout goes to stderr: stdout belongs to the demo.
 
     Attributes: usage (`peak_rss_mb`: of all its processes together, as sampled, or of the largest where that is more).
     """
@@ -31,9 +31,9 @@ class StageProcess(Child):
     def watch(self, signals: list[int], record: Callable[[int, Usage], None]) -> int:
         """Waits for the end; the exit code, negative for a signal.
 
-        The first of `signals` (which a handler fills) is passed on as SIGTERM, whichever it was: a stage that is still
-        starting ends silently at that one. `record` gets the process's number and its usage at once and now and then.
-        An error here stops the stage, too.
+        The first of `signals` (filled by a handler) is passed on as SIGTERM, whichever it was: a stage that is still
+        starting ends silently at that one. `record` gets pid and usage at once and every RECORD_EVERY_SEC. An exception
+        here stops the stage too.
         """
         passed_on, sampled_at_sec, recorded_at_sec = False, float("-inf"), float("-inf")
         try:
@@ -65,20 +65,20 @@ class StageProcess(Child):
 
     def _sample(self) -> None:
         used = tree_usage(self.pid) or Usage()
-        seconds = time.monotonic() - self.started_at_sec
-        cpu_sec = max(self.usage.cpu_sec, used.cpu_sec)  # a worker that was killed takes its own with it
-        self.usage = Usage(seconds, cpu_sec, max(self.usage.peak_rss_mb, used.peak_rss_mb))
+        cpu_sec = max(self.usage.cpu_sec, used.cpu_sec)  # falls when a worker is killed
+        peak_mb = max(self.usage.peak_rss_mb, used.peak_rss_mb)
+        self.usage = Usage(time.monotonic() - self.started_at_sec, cpu_sec, peak_mb)
 
 
-def stop_left_behind(pid: int, start: str | None, log: Callable[[str], None]) -> Usage | None:
-    """Ends a stage whose demo was killed, as Ctrl-C would. What it used in all once it is gone, None if it was gone.
+def stop_orphan(pid: int, start: str | None, log: Callable[[str], None]) -> Usage | None:
+    """Stops a stage whose demo was killed, as Ctrl-C would. Its usage in all; None where it had ended before.
 
-    `start` is what `process_start` said of it: another process may have its number by now.
+    `start` is its `process_start`: by now the pid may belong to another process.
     """
     used: Usage | None = None
     while start is not None and process_start(pid) == start and (now := tree_usage(pid)) is not None:
         if used is None:
-            log(f"a stage that an earlier demo left is still at work (process {pid}): it saves and ends first")
+            log(f"a stage of an earlier demo is still running (process {pid}): waiting for it to save and end")
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         used = now

@@ -1,6 +1,6 @@
-"""The stages of the demo: what each is called, runs, leaves, and about how long it takes.
+"""The stages of the demo: the name, command, outputs and expected time of each.
 
-In: a `Config`. Out: commands to run, and how much of the whole is left. Imports no torch.
+In: a `Config`. Out: commands to run, and the time left. Imports no torch.
 """
 
 import sys
@@ -11,27 +11,27 @@ from pathlib import Path
 from harness.config.experiment import Config, base_name, finetune_config
 
 RUNS = Path("runs")
-# The pace of this machine is judged by what is done; so many seconds at the expected pace keep one short stage, or one
-# whose work was there before, from saying too much.
-PACE_PRIOR_SEC = 60.0
-MIN_SHARE_LEFT = 0.1  # of a stage that has already taken longer than expected
+# Finished stages tell the speed of this machine. So many seconds at the expected speed are added, so that one short
+# stage, or one that found its work done, does not decide the estimate.
+PRIOR_SEC = 60.0
+MIN_SHARE_LEFT = 0.1  # of the time of a stage that has already taken longer than expected
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command, which returns at once when its work is done and goes on where it was interrupted.
+    """One command, which returns at once when its work is done and resumes when it was interrupted.
 
     Attributes:
-        command: what follows the interpreter; `--config` and `--set` are added.
+        command: the arguments of the interpreter; `--config` and `--set` are added.
         expected_sec: on two idle cores, with configs/demo.yaml.
-        leaves: what must be there for the stage to count as done.
+        outputs: paths that a finished stage has left.
     """
 
     name: str
     about: str
     command: tuple[str, ...]
     expected_sec: float
-    leaves: Callable[[Config], list[Path]]
+    outputs: Callable[[Config], list[Path]]
 
     def full_command(self, config_path: Path, overrides: Iterable[str]) -> list[str]:
         sets = [word for override in overrides for word in ("--set", override)]
@@ -39,7 +39,7 @@ class Stage:
 
 
 def run_folder(config: Config) -> Path:
-    """The run of ordinary cars: all that the demo makes is beside it or in it."""
+    """The run of ordinary cars; the demo writes into it and beside it."""
     return RUNS / base_name(config)
 
 
@@ -56,7 +56,7 @@ def _inside(name: str) -> Callable[[Config], list[Path]]:
 
 
 def _encoder_files(config: Config) -> list[Path]:
-    """One that learned together with the generator lies in the run's own checkpoints; then its figures are left."""
+    """An encoder that learned together with the generator is in the run's checkpoints, so its stage leaves figures."""
     return [run_folder(config) / ("metrics.json" if config.reconstruction.apply else "encoder/checkpoints")]
 
 
@@ -91,22 +91,22 @@ STAGES = (
 
 
 def start_from_pretrained(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The same stages, but training starts from the ready-made model."""
+    """The same stages, with training started from the ready-made model."""
     more = {"train": ("--pretrained",)}
     return tuple(replace(stage, command=stage.command + more.get(stage.name, ())) for stage in stages)
 
 
 def seconds_left(stages: Sequence[Stage], done_count: int, spent_sec: Mapping[str, float]) -> list[float]:
-    """For each stage that is not done, about how long it still takes at the pace of those that are.
+    """Estimated seconds left of each stage, 0 for the first `done_count`.
 
     Args:
-        spent_sec: by name; of stages that were interrupted too.
+        spent_sec: by name, of interrupted stages too.
     """
-    done, open_stages = stages[:done_count], stages[done_count:]
+    done = stages[:done_count]
     taken = sum(spent_sec.get(stage.name, stage.expected_sec) for stage in done)
-    pace = (taken + PACE_PRIOR_SEC) / (sum(stage.expected_sec for stage in done) + PACE_PRIOR_SEC)
-    wholes = [stage.expected_sec * pace for stage in open_stages]
-    return [
-        max(whole - spent_sec.get(stage.name, 0.0), MIN_SHARE_LEFT * whole)
-        for stage, whole in zip(open_stages, wholes, strict=True)
-    ]
+    slowdown = (taken + PRIOR_SEC) / (sum(stage.expected_sec for stage in done) + PRIOR_SEC)
+    left = [0.0] * done_count
+    for stage in stages[done_count:]:
+        whole = stage.expected_sec * slowdown
+        left.append(max(whole - spent_sec.get(stage.name, 0.0), MIN_SHARE_LEFT * whole))
+    return left

@@ -1,6 +1,6 @@
-"""One run's designs on request: from a recipe to a picture, its sweep, its measures. Studio and command line share it.
+"""Designs of one run on request: from a recipe to a picture, its sweep and its measures. For studio and command line.
 
-In: `runs/<name>/`. Out: pictures and figures. What the run lacks is said, and the rest works without it.
+In: `runs/<name>/`. Out: pictures and figures. A run without a fine-tune, encoder or measures works as far as it can.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ SWEEP_POINTS = 11
 PATHS_IN_MEMORY = 64
 
 
-class NeedsParent(Exception):
-    """A parent's latent has to be searched for first (`ParentStore.search`)."""
+class NotInverted(Exception):
+    """A parent's latent is not known; `ParentStore.search` finds it."""
 
     def __init__(self, side: Kind, reference: str) -> None:
         self.side, self.reference = side, reference
@@ -41,7 +41,7 @@ class NeedsParent(Exception):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A design. `score_range`: lowest and highest futurism of these parents, where a futurism was asked for."""
+    """A design. `score_range`: lowest and highest futurism of these parents, if it was solved for a futurism."""
 
     picture: np.ndarray
     position: DialPosition
@@ -52,41 +52,41 @@ class DesignSession:
     """Made by `open_session`; several threads may use it.
 
     Attributes:
-        lacking: what is missing ("finetune", "encoder", "measures") → why, and the command that makes it.
+        missing: of "finetune", "encoder", "measures", those the run does not have → why, and the command for it.
     """
 
-    def __init__(self, config: Config, generator: StyledGenerator, encoders: Encoders | None, lacking: dict[str, str]):
-        self.config, self.generator, self.lacking = config, generator, lacking
+    def __init__(self, config: Config, generator: StyledGenerator, encoders: Encoders | None, missing: dict[str, str]):
+        self.config, self.generator, self.missing = config, generator, missing
         self.parent_store = ParentStore(config, generator, encoders)
         self.measures: Measures | None = None
         self._paths: LruCache[str, DialPath] = LruCache(PATHS_IN_MEMORY)
         self._measures_lock = threading.Lock()
 
-    # ---- getting ready ----
+    # ---- preparation ----
 
     def open_measures(self) -> Measures | None:
-        """Fits or finds them, once; None where the run cannot have them, and `lacking` says why."""
+        """Fits or loads the measures, once; None where they are missing."""
         with self._measures_lock:
-            if self.measures is None and "measures" not in self.lacking:
+            if self.measures is None and "measures" not in self.missing:
                 try:
                     self.measures = load_measures(self.config, self.generator)
                 except UserError as error:
-                    self.lacking["measures"] = str(error)
+                    self.missing["measures"] = str(error)
         return self.measures
 
-    def prepare_styles(self, tell: Callable[[int, int], None]) -> None:
-        """Statistics of all styles, so that no dial has to wait for them; `tell` hears how many of how many are there
-        and may raise to stop it."""
+    def prepare_styles(self, progress: Callable[[int, int], None]) -> None:
+        """Computes the batch-norm statistics of all styles, so that no dial waits for them; `progress` gets the numbers
+        of those done and of all, and may raise to stop it."""
         knots = self.generator.knots()
         for count, percent in enumerate(knots):
-            tell(count, len(knots))
+            progress(count, len(knots))
             self.generator.prepare(percent)
-        tell(len(knots), len(knots))
+        progress(len(knots), len(knots))
 
     # ---- designs ----
 
     def pairs(self, recipe: DesignRecipe) -> LatentPairs:
-        """The latents of a recipe, one row. NeedsParent for one that is not inverted yet."""
+        """The latents of a recipe, one row. NotInverted for a parent whose latent is not known."""
         interpolation, latents = self.config.blend.interpolation, self.generator.latents
 
         def mixed(found: list[Tensor], shares: list[float]) -> Tensor:
@@ -111,7 +111,7 @@ class DesignSession:
     def _inverted_parent(self, side: Kind, parent: Parent, label: str | None) -> InvertedParent:
         found = self.parent_store.find(side, parent.reference, label)
         if found is None:
-            raise NeedsParent(side, parent.reference)
+            raise NotInverted(side, parent.reference)
         return found
 
     def draw(self, recipe: DesignRecipe) -> Drawn:
@@ -126,7 +126,7 @@ class DesignSession:
         return Drawn(picture, position, score_range)
 
     def sweep(self, recipe: DesignRecipe, points: int = SWEEP_POINTS) -> tuple[list[float], np.ndarray]:
-        """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows, or stays as set."""
+        """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows unless the recipe sets it."""
         places = np.linspace(0, 1, points).round(4).tolist()
         with one_thread():
             pairs, interpolation = self.pairs(recipe), self.config.blend.interpolation
@@ -134,7 +134,7 @@ class DesignSession:
             return places, np.stack([draw_designs(self.generator, pairs, [one], interpolation)[0] for one in positions])
 
     def futurism(self, pictures: np.ndarray) -> list[float] | None:
-        """Of uint8 (N, H, W, 3); None without measures (or as long as they are not opened)."""
+        """Of uint8 (N, H, W, 3); None while measures are missing or not opened."""
         with one_thread():
             return None if self.measures is None else self.measures.futurism(pictures).tolist()
 
@@ -145,7 +145,7 @@ class DesignSession:
         """The position with this futurism, or with the nearest that these parents reach."""
         measures = self.open_measures()
         if measures is None or self.generator.tuned is None:
-            raise UserError(self.lacking.get("measures") or self.lacking["finetune"])
+            raise UserError(self.missing.get("measures") or self.missing["finetune"])
         key = replace(recipe, intensity=0.0, style=None, futurism=None).sha256
         path = self._paths.get(key)
         if path is None:
@@ -162,7 +162,7 @@ class DesignSession:
     # ---- figures ----
 
     def measure(self, recipe: DesignRecipe, picture: np.ndarray) -> dict[str, Any] | None:
-        """What `Measures.of` says of a design; None without measures."""
+        """`Measures.measure` of a design; None without measures."""
         measures = self.open_measures()
         if measures is None:
             return None
@@ -170,15 +170,15 @@ class DesignSession:
             return measures.of(picture[None], self.origin(recipe)[None])[0]
 
     def origin(self, recipe: DesignRecipe) -> np.ndarray:
-        """The picture that a design's identity is measured beside: its ordinary parent as it was given, or, of several,
-        their mix as the base run draws it."""
+        """The picture that a design's identity is measured against: its ordinary parent as given, or the mix of several
+        as the base run draws it."""
         if len(recipe.ordinary) == 1:
             return self._inverted_parent("ordinary", recipe.ordinary[0], recipe.label).picture
         pairs = self.pairs(recipe)
         return self.generator.draw(pairs.ordinary, 0.0, pairs.y)[0]
 
     def training_picture(self, set_name: str, row: int) -> np.ndarray | None:
-        """uint8 (H, W, 3): row of a training set, None where the set is not at hand."""
+        """uint8 (H, W, 3): row of a training set; None where the set does not exist."""
         tuned = self.generator.tuned.config if self.generator.tuned else finetune_config(self.config)
         for data in (self.generator.base.config.data, tuned.data):
             if data.set == set_name:
@@ -187,25 +187,25 @@ class DesignSession:
 
 
 def open_session(name: str, root: Path = Path("runs")) -> DesignSession:
-    """UserError when there is no such run, or no checkpoint in it."""
+    """UserError when there is no such run, or it has no checkpoint."""
     config = RunDir.existing(name, root).read_config().model_copy(update={"name": name})  # its folder may be renamed
     if base_name(config) != name:
         raise UserError(
-            f"RUN: found {name}, which was fine-tuned from {base_name(config)}, allowed the run that it began with; "
+            f"RUN: found {name}, which was fine-tuned from {base_name(config)}, allowed its base run; "
             f"try RUN={base_name(config)}"
         )
-    generator, lacking, encoders = load_generator(config, need_tuned=False, root=root), {}, None
-    again = f"CONFIG={root / name / 'config.yaml'}"
+    generator, missing, encoders = load_generator(config, need_tuned=False, root=root), {}, None
+    config_arg = f"CONFIG={root / name / 'config.yaml'}"
     if generator.tuned is None:
-        lacking["finetune"] = f"This run has not met concept cars yet; try `make finetune {again}`"
-        lacking["measures"] = f"Futurism is measured beside concept cars; try `make finetune {again}`"
+        missing["finetune"] = f"This run was not fine-tuned on concept cars yet; try `make finetune {config_arg}`"
+        missing["measures"] = f"Measures of futurism need concept cars; try `make finetune {config_arg}`"
     try:
         encoders = load_encoders(config, generator)
     except UserError as error:
-        yet = f"This run cannot read pictures yet, only draw by seed; try `make encoder {again}`"
+        yet = f"This run cannot read pictures yet, only draw by seed; try `make encoder {config_arg}`"
         has_one = any(encoder_folder(generator).glob("checkpoints/*"))
-        lacking["encoder"] = f"This run's encoder cannot be used: {error}" if has_one else yet
-    return DesignSession(config, generator, encoders, lacking)
+        missing["encoder"] = f"This run's encoder cannot be used: {error}" if has_one else yet
+    return DesignSession(config, generator, encoders, missing)
 
 
 def picture_sha256(picture: np.ndarray) -> str:

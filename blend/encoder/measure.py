@@ -1,4 +1,4 @@
-"""How well an encoder finds the latents of pictures that it has not seen, and which directions of z it finds."""
+"""How well an encoder recovers the latents of pictures it was not trained on, and which directions of z."""
 
 from typing import Any
 
@@ -8,23 +8,24 @@ import torch
 from blend.encoder.model import Encoders, encode
 from blend.generator.input_pictures import load_held_out
 from blend.generator.kinds import KINDS, Kind
+from blend.generator.picture_error import mean_picture_error
 from blend.generator.styled_generator import StyledGenerator
 from harness.config.experiment import Config, finetune_config
 from harness.runtime.rng import RandomStreams
 from harness.storage.splits import annotate_figures
 
-SEED_LATENT_MSE = 0.970  # what the first seed's encoder reached, on its own data
+BASELINE_LATENT_MSE = 0.970  # of the encoder of an earlier system, on its own data
 
 
 def measure_encoder(
     encoders: Encoders, generator: StyledGenerator, styles: list[int], count: int, seed: int
 ) -> dict[str, Any]:
-    """Errors on `count` fresh undisturbed pictures of each style; the same latents for all styles, always the same.
+    """Errors on `count` generated pictures of each style, without augmentation; the latents depend on the seed alone.
 
-    Returns latent_mse (mean over styles; a guess of nothing but the mean has 1), latent_mse_styles, explained,
-    explained_mean, and class_accuracy where there are classes.
+    Returns latent_mse (mean over styles; 1 = always the mean latent), latent_mse_styles, explained, explained_mean,
+    and class_accuracy where there are classes.
     """
-    streams = RandomStreams(seed, torch.device("cpu"))  # one set of latents, whatever the device
+    streams = RandomStreams(seed, torch.device("cpu"))  # the same latents on every device
     z, y = generator.latents.draw(streams, "encoder.valid", 0, count)
     mses, explained, right = {}, [], []
     for style in styles:
@@ -43,11 +44,11 @@ def measure_encoder(
     }
 
 
-def measure_redrawing(config: Config, encoders: Encoders, generator: StyledGenerator) -> dict[str, Any]:
-    """How near the pictures come that the generators draw of held-out ones, in one pass.
+def measure_reconstruction(config: Config, encoders: Encoders, generator: StyledGenerator) -> dict[str, Any]:
+    """Errors of held-out pictures that are encoded and drawn again, in one pass.
 
-    Returns picture_error, the mean squared difference of pixels in [-1, 1] of ordinary pictures, and
-    picture_error_concept where there is a fine-tuned run. Where sets keep nothing aside both are left out.
+    Returns picture_error, of ordinary pictures, and picture_error_concept where there is a fine-tuned run. Both are
+    left out where a set holds no pictures out.
     """
     figures, notes = {}, []
     kinds: list[tuple[str, Kind, Config]] = [("picture_error", "ordinary", config)]
@@ -57,17 +58,17 @@ def measure_redrawing(config: Config, encoders: Encoders, generator: StyledGener
         parents = load_held_out(part.data, config.inversion.count)
         z, y = encode(encoders.of(kind), parents.pictures)
         drawn = generator.draw(z, KINDS.index(kind), y)
-        figures[name] = float(np.square((parents.pictures - drawn.astype(np.float64)) / 127.5).mean())
+        figures[name] = mean_picture_error(drawn, parents.pictures)
         notes.append(parents.note)
     return annotate_figures(figures, notes, list(figures))
 
 
 def explained_shares(z: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """1 - error / variance along z_dim orthogonal directions, from the best explained to the least; float64 (z_dim,).
+    """1 - error / variance along z_dim orthogonal directions, from best to worst explained; float64 (z_dim,).
 
-    A generator shows some directions of z and hides others, and none of them lies along an axis: the directions are the
-    principal axes of the error. Each half of the rows (N, z_dim) is measured along those of the other half: along its
-    own, chance alone would make some look explained.
+    The directions are the principal axes of the error: those that a generator shows or hides do not lie along the axes
+    of z. Each half of the rows (N, z_dim) is measured along the directions of the other half, since along its own some
+    would look explained by chance.
     """
     half = len(z) // 2
     parts = [slice(0, half), slice(half, None)]

@@ -1,4 +1,4 @@
-"""The encoder: one look at a picture gives the latent from which the generator would draw it.
+"""The encoder: from a picture to the latent from which the generator draws it, in one pass.
 
 In: pictures of the generator's size. Out: latents, and class logits where the generator is conditional.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from blend.generator.kinds import KINDS, Kind
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from harness.checkpoints.checkpoint import load_weights, newest_checkpoint, read_meta
-from harness.checkpoints.load import LoadedCheckpoint, load_own_encoder
+from harness.checkpoints.load import LoadedCheckpoint, load_joint_encoder
 from harness.config.experiment import Config, EncoderSettings
 from harness.errors import UserError
 from harness.features.resnet18 import imagenet_state
@@ -31,7 +31,7 @@ ENCODE_BATCH_SIZE = 64
 
 
 def build_encoder(config: Config, generator: StyledGenerator) -> Encoder:
-    """A fresh one for this generator, on its device: a function of config.seed (and of encoder.weights) alone."""
+    """A new encoder for this generator, on its device; depends only on config.seed and encoder.weights."""
     settings = config.encoder
     if settings.weights and settings.width != IMAGENET_WIDTH:
         raise UserError(
@@ -43,7 +43,7 @@ def build_encoder(config: Config, generator: StyledGenerator) -> Encoder:
         encoder = _empty_encoder(settings, generator)
     if settings.weights:
         encoder.trunk.load_state_dict(imagenet_state(settings.weights))
-    return _placed(encoder, config, generator)
+    return _to_device(encoder, config, generator)
 
 
 def _empty_encoder(settings: EncoderSettings, generator: StyledGenerator) -> Encoder:
@@ -51,7 +51,7 @@ def _empty_encoder(settings: EncoderSettings, generator: StyledGenerator) -> Enc
     return Encoder(trunk, generator.latents, generator.height, generator.width, settings.head_dims)
 
 
-def _placed(encoder: Encoder, config: Config, generator: StyledGenerator) -> Encoder:
+def _to_device(encoder: Encoder, config: Config, generator: StyledGenerator) -> Encoder:
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return encoder.to(device=generator.device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -62,18 +62,18 @@ def encoder_folder(generator: StyledGenerator) -> Path:
 
 
 def generator_keys(generator: StyledGenerator, with_finetuned: bool) -> dict[str, str]:
-    """Style in percent → key of the weights that drew what the encoder learned from."""
+    """Style in percent → key of the generator weights that the encoder was trained on."""
     return {str(percent): generator.key(percent) for percent in ([0, STYLE_STEPS] if with_finetuned else [0])}
 
 
 def generator_shape(generator: StyledGenerator) -> list[int]:
-    """What an encoder must fit: the latent's, the number of classes, the height and the width."""
+    """What an encoder must match: latent shape, number of classes, height, width."""
     return [*generator.latents.shape, generator.num_classes, generator.height, generator.width]
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """What reads pictures for a generator, by their kind: one network for both, or that of each run."""
+    """The encoders of a generator by kind of picture: one for both, or that of each run."""
 
     ordinary: Encoder
     concept: Encoder
@@ -82,25 +82,25 @@ class Encoders:
         return self.ordinary if kind == "ordinary" else self.concept
 
 
-def has_own_encoder(generator: StyledGenerator) -> bool:
-    """Whether encoders learned together with this generator."""
+def has_joint_encoder(generator: StyledGenerator) -> bool:
+    """Whether encoders were trained together with this generator."""
     return generator.base.config.reconstruction.apply
 
 
 def load_encoders(config: Config, generator: StyledGenerator) -> Encoders:
-    """The runs' own ones, or the one that was taught afterwards. UserError as `load_encoder`."""
-    if not has_own_encoder(generator):
+    """The runs' joint encoders, or the one trained afterwards. UserError as `load_encoder`."""
+    if not has_joint_encoder(generator):
         encoder = load_encoder(config, generator)
         return Encoders(encoder, encoder)
-    found = [_polished(load_own_encoder(loaded), generator, kind) for kind, loaded in own_runs(generator)]
+    found = [_polished(load_joint_encoder(loaded), generator, kind) for kind, loaded in joint_runs(generator)]
     return Encoders(found[0], found[-1])
 
 
-def own_runs(generator: StyledGenerator) -> list[tuple[Kind, LoadedCheckpoint]]:
-    """The runs whose encoder learned with their generator, by the kind of pictures that it reads."""
+def joint_runs(generator: StyledGenerator) -> list[tuple[Kind, LoadedCheckpoint]]:
+    """The runs whose encoder was trained with the generator, by the kind of pictures that it reads."""
     tuned = generator.tuned
-    own = tuned is not None and tuned.config.reconstruction.apply
-    return [("ordinary", generator.base), *([("concept", tuned)] if tuned is not None and own else [])]
+    joint = tuned is not None and tuned.config.reconstruction.apply
+    return [("ordinary", generator.base), *([("concept", tuned)] if tuned is not None and joint else [])]
 
 
 def polished_path(generator: StyledGenerator, kind: Kind) -> Path:
@@ -109,12 +109,12 @@ def polished_path(generator: StyledGenerator, kind: Kind) -> Path:
 
 
 def polished_key(encoder: Encoder, generator: StyledGenerator, kind: Kind) -> dict[str, Any]:
-    """What a polished encoder belongs to: the one that it was, and its generator."""
+    """Cache key of a polished encoder: the encoder before, and its generator."""
     return {"version": 1, "encoder": encoder.sha256, "generator": generator.key(KINDS.index(kind) * STYLE_STEPS)}
 
 
 def _polished(encoder: Encoder, generator: StyledGenerator, kind: Kind) -> Encoder:
-    """The encoder as `blend/encoder/polish.py` left it, where that redraws better; else as it is."""
+    """The encoder polished by `blend/encoder/polish.py` where that has a lower picture error; otherwise unchanged."""
     path = polished_path(generator, kind)
     kept = read_cached(path, polished_key(encoder, generator, kind), POLISHED)
     if kept is None or not kept["errors"][1] < kept["errors"][0]:
@@ -129,7 +129,7 @@ def _polished(encoder: Encoder, generator: StyledGenerator, kind: Kind) -> Encod
 def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
     """The newest checkpoint of this generator's encoder, in eval mode, on its device.
 
-    Raises UserError when there is none, or when it learned from other weights than the generator has now.
+    Raises UserError when there is none, or when it was trained on other weights than the generator has now.
     """
     checkpoints = encoder_folder(generator) / "checkpoints"
     folder = newest_checkpoint(checkpoints, log)
@@ -137,34 +137,34 @@ def load_encoder(config: Config, generator: StyledGenerator) -> Encoder:
         raise UserError(f"encoder: found none in {checkpoints.parent}; try `make encoder` with the same CONFIG")
     meta = read_meta(folder)
     _check_generator(meta, generator, folder)
-    known = config.encoder.model_dump(mode="json")
-    stored = {key: value for key, value in meta["config"]["encoder"].items() if key in known}
-    encoder = _empty_encoder(EncoderSettings.model_validate({**known, **stored}), generator)
+    defaults = config.encoder.model_dump(mode="json")
+    stored = {key: value for key, value in meta["config"]["encoder"].items() if key in defaults}
+    encoder = _empty_encoder(EncoderSettings.model_validate({**defaults, **stored}), generator)
     encoder.load_state_dict(load_weights(folder, "encoder"))
     encoder.sha256, encoder.step = meta["sha256"]["encoder.safetensors"], meta["step"]
     if encoder.step < (total := meta["config"]["encoder"]["total_steps"]):
-        log(f"{folder}: an encoder in the midst of learning ({encoder.step} of {total} steps)")
-    return _placed(encoder, config, generator).requires_grad_(False).eval()
+        log(f"{folder}: an unfinished encoder ({encoder.step} of {total} steps)")
+    return _to_device(encoder, config, generator).requires_grad_(False).eval()
 
 
 def _check_generator(meta: dict[str, Any], generator: StyledGenerator, folder: Path) -> None:
     shape = generator_shape(generator)
-    learned_from = dict(meta["generator"])
-    if generator.tuned is None:  # then nobody asks for what the other style taught it
-        learned_from.pop(str(STYLE_STEPS), None)
-    now = {percent: generator.key(int(percent)) for percent in learned_from}
-    if meta["shape"] != shape or learned_from != now:
+    trained_on = dict(meta["generator"])
+    if generator.tuned is None:  # the other style is not used then
+        trained_on.pop(str(STYLE_STEPS), None)
+    now = {percent: generator.key(int(percent)) for percent in trained_on}
+    if meta["shape"] != shape or trained_on != now:
         raise UserError(
-            f"{folder}: learned from another generator than {generator.base.name} has now (it was trained further, or "
-            f"anew); try `make encoder` after moving {folder.parents[1]} away"
+            f"{folder}: was trained on another generator than {generator.base.name} has now (trained further or "
+            f"again); move {folder.parents[1]} away and try `make encoder`"
         )
 
 
 @torch.no_grad()
 def encode(encoder: Encoder, pictures: np.ndarray) -> tuple[Tensor, Tensor | None]:
-    """z float32 (N, z_dim) and classes int64 (N,) or None of uint8 (N, H, W, 3), on the CPU; the mode stays as it was.
+    """z float32 (N, z_dim) and classes int64 (N,) or None of uint8 (N, H, W, 3), on the CPU.
 
-    In full precision and eval mode: a picture's latent does not depend on what stands beside it.
+    In full precision and eval mode, so that a latent does not depend on the batch; the mode is restored.
     """
     assert pictures.dtype == np.uint8 and pictures.shape[1:] == (encoder.height, encoder.width, 3), pictures.shape
     device, was_training = next(encoder.parameters()).device, encoder.training

@@ -1,4 +1,4 @@
-"""One update of the encoder: fresh pictures, light disturbances, losses. The arithmetic of learning, nothing else."""
+"""One update of the encoder: generated pictures, augmentation, losses, optimiser."""
 
 import copy
 import math
@@ -18,31 +18,31 @@ from harness.runtime.device import Hardware
 from harness.runtime.precision import MAX_PICTURES, Pass
 from harness.runtime.rng import RandomStreams
 
-# One cycle (Smith & Topin 2018): the rate rises from peak / 25 over a tenth of the steps and falls to nearly nothing;
-# Adam's beta1 moves against it.
+# One cycle (Smith & Topin 2018): the rate rises from peak / 25 over a tenth of the steps and then falls to almost 0;
+# Adam's beta1 goes the opposite way.
 WARM_SHARE, FIRST_SHARE, LAST_SHARE = 0.1, 1 / 25, 1e-4
 BETA1_AT_PEAK, BETA1_AT_ENDS, BETA2 = 0.85, 0.95, 0.99
 CLIP_NORM = 1.0
-# Disturbances at strength 1: the most that light, contrast, saturation and each colour channel change (pictures reach
-# from -1 to 1), and the deviation of the noise. Blurred are up to all.
+# Augmentation at strength 1: largest changes of light, contrast, saturation and each colour channel of pictures in
+# [-1, 1], and the standard deviation of the noise.
 MAX_LIGHT, MAX_CONTRAST, MAX_SATURATION, MAX_TINT, MAX_NOISE = 0.5, 0.5, 0.5, 0.2, 0.2
-DISTURBANCES = 8  # random numbers for each picture
+AUGMENT_NUMBERS = 8  # random numbers for each picture
 
 
 @dataclass
-class Learning:
-    """All that changes while an encoder learns, and what it needs to go on."""
+class EncoderTraining:
+    """State of an encoder's training, and what an update needs."""
 
     config: Config
     generator: StyledGenerator
     hardware: Hardware
-    drawers: list[Generator]  # frozen generators, one for each style; each draws its part of every batch
+    generators: list[Generator]  # frozen, one for each style; each draws its part of every batch
     encoder: Encoder
     optimizer: torch.optim.Optimizer
     streams: RandomStreams
-    reals: list[PictureSource]  # training pictures of each style, or none
+    reals: list[PictureSource]  # training pictures of each style, or empty
     step: int = 0
-    cpu_before_sec: float = 0.0  # of earlier processes, less what this one used for other things
+    cpu_before_sec: float = 0.0  # of earlier processes, minus what this one used before
 
     @property
     def settings(self) -> EncoderSettings:
@@ -53,10 +53,11 @@ class Learning:
         return self.cpu_before_sec + time.process_time()
 
     def draw(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """Pictures float32 (B, 3, H, W) in [-1, 1]: the batch is cut into one part for each style."""
-        parts = list(zip(self.drawers, split_batch(z, self.drawers), split_batch(y, self.drawers), strict=True))
+        """Pictures float32 (B, 3, H, W) in [-1, 1]: one part of the batch for each style."""
+        count = len(self.generators)
+        parts = list(zip(self.generators, split_batch(z, count), split_batch(y, count), strict=True))
         with self.hardware.autocast():
-            return torch.cat([drawer(part, labels) for drawer, part, labels in parts])
+            return torch.cat([generator(part, labels) for generator, part, labels in parts])
 
     def real_batch(self) -> tuple[Tensor, Tensor | None]:
         """Training pictures float32 (B, 3, H, W) in [-1, 1] and their labels, in parts for the styles."""
@@ -64,16 +65,14 @@ class Learning:
         return torch.cat(pictures), torch.cat(labels) if self.generator.num_classes else None
 
 
-def split_batch(values: Tensor | None, drawers: list[Generator]) -> list[Tensor | None]:
-    if values is None:
-        return [None] * len(drawers)
-    return list(values.tensor_split(len(drawers)))
+def split_batch(values: Tensor | None, count: int) -> list[Tensor | None]:
+    return [None] * count if values is None else list(values.tensor_split(count))
 
 
-def encoder_step(run: Learning) -> dict[str, Tensor]:
+def encoder_step(run: EncoderTraining) -> dict[str, Tensor]:
     """One update. Returns scalars on the device: loss, z_loss, grad_norm, on some steps picture_loss, class_loss.
 
-    Only the picture that the encoder sees is disturbed; what its guess is measured against is not.
+    Only the encoder's input is augmented; the picture loss compares with the original.
     """
     settings, streams, count = run.settings, run.streams, run.settings.batch_size
     z, y = run.generator.latents.draw(streams, "encoder", run.step, count)
@@ -83,9 +82,9 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
         if redraws and run.reals:
             real, labels = run.real_batch()
             clean, y = torch.cat([clean, real]), None if y is None or labels is None else torch.cat([y, labels])
-        seen = disturb(clean, settings.augment_strength, streams.stream("encoder.augment", run.step))
+        augmented = augment(clean, settings.augment_strength, streams.stream("encoder.augment", run.step))
     with run.hardware.autocast():
-        guess, logits = run.encoder(seen)
+        guess, logits = run.encoder(augmented)
     parts = {"z_loss": latent_loss(settings.z_loss, guess[:count], z)}
     loss = parts["z_loss"]
     if logits is not None and y is not None:
@@ -102,22 +101,22 @@ def encoder_step(run: Learning) -> dict[str, Tensor]:
     loss.backward()
     norm = nn.utils.clip_grad_norm_([p for p in run.encoder.parameters() if p.requires_grad], CLIP_NORM)
     _set_rates(run)
-    if loss.device.type == "cuda" or torch.isfinite(loss + norm):  # asking a CUDA device would wait for it
+    if loss.device.type == "cuda" or torch.isfinite(loss + norm):  # would synchronise with a CUDA device
         run.optimizer.step()
     return {name: value.detach() for name, value in {"loss": loss, **parts, "grad_norm": norm}.items()}
 
 
-def trial_pass(run: Learning) -> Pass:
-    """A forward and backward pass through a copy of the encoder, to be timed; the run stays as it is."""
+def trial_pass(run: EncoderTraining) -> Pass:
+    """A forward and backward pass through a copy of the encoder, to be timed; the run is not changed."""
     encoder, count = copy.deepcopy(run.encoder), min(MAX_PICTURES, run.settings.batch_size)
     z, y = run.generator.latents.draw(run.streams, "precision", 0, count)
 
     def one_pass(hardware: Hardware) -> None:
         trial = replace(run, hardware=hardware)
         with torch.no_grad():
-            seen = trial.draw(z, y)
+            pictures = trial.draw(z, y)
         with hardware.autocast():
-            guess, _ = encoder(seen)
+            guess, _ = encoder(pictures)
         loss = guess.square().mean()
         if run.settings.picture_lambda:
             loss = loss + trial.draw(guess, y).square().mean()
@@ -127,17 +126,17 @@ def trial_pass(run: Learning) -> Pass:
 
 
 def latent_loss(kind: str, guess: Tensor, z: Tensor) -> Tensor:
-    """Mean over (B, z_dim): `mse`, or `log_cosh`, which grows like half the square near 0 and like |error| far off."""
+    """Mean over (B, z_dim): `mse`, or `log_cosh`, which is half the square near 0 and |error| for large ones."""
     error = guess - z
     if kind == "mse":
         return error.square().mean()
     assert kind == "log_cosh", kind
-    size = error.abs()  # log cosh e = |e| + log(1 + exp(-2 |e|)) - log 2, which never overflows
+    size = error.abs()  # log cosh e = |e| + log(1 + exp(-2 |e|)) - log 2, without overflow
     return (size + F.softplus(-2 * size) - math.log(2)).mean()
 
 
 def one_cycle(step: int, total_steps: int, peak: float) -> tuple[float, float]:
-    """(learning rate, beta1) of update `step`, from 1 to total_steps: no state, so resuming needs none."""
+    """(learning rate, beta1) of update `step`, from 1 to total_steps; stateless, so there is nothing to restore."""
     done = (step - 1) / max(1, total_steps - 1)
     rising = done < WARM_SHARE
     height = done / WARM_SHARE if rising else 1 - (done - WARM_SHARE) / (1 - WARM_SHARE)
@@ -146,20 +145,20 @@ def one_cycle(step: int, total_steps: int, peak: float) -> tuple[float, float]:
     return low + (peak - low) * height, BETA1_AT_ENDS + (BETA1_AT_PEAK - BETA1_AT_ENDS) * height
 
 
-def _set_rates(run: Learning) -> None:
+def _set_rates(run: EncoderTraining) -> None:
     lr, beta1 = one_cycle(run.step, run.settings.total_steps, run.settings.lr)
     for group in run.optimizer.param_groups:
         group["lr"], group["betas"] = lr, (beta1, BETA2)
 
 
-def disturb(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Light, contrast, saturation, tint, blur and noise of each picture, float32 (B, 3, H, W) in [-1, 1], at random.
+def augment(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Random light, contrast, saturation, tint, blur and noise for each picture, float32 (B, 3, H, W) in [-1, 1].
 
-    `strength` 0 changes nothing, 1 as much as photos differ. Nothing moves: a latent also says where the car stands.
+    `strength`: 0 = none, 1 = as much as photos differ. No geometric changes: the position of the car is in its latent.
     """
     if strength == 0:
         return x
-    chance = torch.rand(len(x), DISTURBANCES, 1, 1, generator=generator, device=x.device)
+    chance = torch.rand(len(x), AUGMENT_NUMBERS, 1, 1, generator=generator, device=x.device)
     light, contrast, saturation, tint, blur, noise = chance.split([1, 1, 1, 3, 1, 1], dim=1)  # (B, 1 or 3, 1, 1)
 
     def within(share: Tensor, max_change: float) -> Tensor:

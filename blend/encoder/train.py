@@ -1,4 +1,4 @@
-"""Teaching an encoder from a config to measured figures; stops and goes on at any moment.
+"""Trains an encoder, from a config to measured figures; resumes bit for bit.
 
 In: the checkpoints of a run and of the run fine-tuned from it. Out: runs/<base>/encoder/ with checkpoints, statistics
 and a curve, and the figures in runs/<base>/metrics.json.
@@ -13,19 +13,19 @@ from typing import Any
 
 import torch
 
-from blend.encoder.measure import SEED_LATENT_MSE, measure_encoder, measure_redrawing
+from blend.encoder.measure import BASELINE_LATENT_MSE, measure_encoder, measure_reconstruction
 from blend.encoder.model import (
     Encoders,
     build_encoder,
     encoder_folder,
     generator_keys,
     generator_shape,
-    has_own_encoder,
+    has_joint_encoder,
     load_encoders,
 )
 from blend.encoder.polish import polish_encoders
 from blend.encoder.ridge_init import fit_skip
-from blend.encoder.step import BETA2, Learning, encoder_step, trial_pass
+from blend.encoder.step import BETA2, EncoderTraining, encoder_step, trial_pass
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator, load_generator
 from harness.checkpoints.checkpoint import (
     checkpoint_folder,
@@ -50,25 +50,25 @@ from harness.runtime.rng import RandomStreams
 from harness.runtime.run_life import RunLife, run_life
 from harness.storage.rundir import RunDir
 
-# No update computes anything else with them. total_steps does: the learning rate follows it.
+# Keys that change no update. total_steps does: the learning rate depends on it.
 FREE_KEYS = ("encoder.log_every_steps", "encoder.save_every_steps", "encoder.valid_count", "encoder.polish_steps")
-CURVES = {"z_loss": "loss on z while learning", "latent_mse": "latent MSE on fresh pictures"}
-CURVE_POINTS, CURVE_COUNT = 10, 128  # so many points over a run, each measured on so many pictures of each style
+CURVES = {"z_loss": "training loss on z", "latent_mse": "latent MSE on new pictures"}
+CURVE_POINTS, CURVE_COUNT = 10, 128  # points over a run; pictures of each style for a point
 
 
 def train_encoder(config: Config, limit_steps: int | None = None, root: Path = Path("runs")) -> Path:
-    """Teaches the encoder of the config's run, or goes on with it. Returns runs/<base>/encoder.
+    """Trains the encoder of the config's run, or resumes. Returns runs/<base>/encoder.
 
     Args:
-        limit_steps: stop (saved, resumable) once it has this many steps.
+        limit_steps: stop, saved and resumable, at this step.
 
     Raises:
-        UserError: a run is missing, or the encoder there began with other settings or learned from other generators.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
+        UserError: a run is missing, or the encoder there was started with other settings or generators.
+        Interrupted: by SIGTERM or SIGINT; the state is saved.
     """
     generator = load_generator(config, need_tuned=config.encoder.with_finetuned, root=root)
-    if has_own_encoder(generator):
-        return _measure_own(config, generator)
+    if has_joint_encoder(generator):
+        return _measure_joint(config, generator)
     rundir = RunDir(encoder_folder(generator))
     with run_life(rundir) as life:
         rundir.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -93,30 +93,30 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
             if config.encoder.skip_pictures:
                 life.log(f"{rundir.path}: fitting the skip to {config.encoder.skip_pictures:,} pictures")
                 fit_skip(run)
-        _learn(run, life)
+        _train(run, life)
     return rundir.path
 
 
-def _measure_own(config: Config, generator: StyledGenerator) -> Path:
-    """Figures of encoders that learned together with the generators, polished first where the config asks for it."""
+def _measure_joint(config: Config, generator: StyledGenerator) -> Path:
+    """Figures of encoders that were trained together with the generators; polished first if the config says so."""
     if config.encoder.polish_steps:
         polish_encoders(config, generator)
     encoders, settings = load_encoders(config, generator), config.encoder
     figures = measure_encoder(encoders, generator, _styles(config), settings.valid_count, config.seed)
-    figures |= {"z_dim": generator.latents.z_dim, "steps": generator.base.step, "seed_latent_mse": SEED_LATENT_MSE}
-    figures |= measure_redrawing(config, encoders, generator)
+    figures |= {"z_dim": generator.latents.z_dim, "steps": generator.base.step, "seed_latent_mse": BASELINE_LATENT_MSE}
+    figures |= measure_reconstruction(config, encoders, generator)
     generator.base.run.write_metrics("encoder", figures)
     error = figures.get("picture_error")
     found = "" if error is None else f"; picture error of held-out pictures in one pass {error:.4f}"
-    log(f"{generator.base.name}: its encoder learned with it{found}")
+    log(f"{generator.base.name}: its encoder was trained together with it{found}")
     return generator.folder
 
 
-# ---- what it begins with ----------------------------------------------------------------------------------------
+# ---- setup ----------------------------------------------------------------------------------------
 
 
 def _facts(config: Config, generator: StyledGenerator) -> dict[str, Any]:
-    """What decides every update, kept with each checkpoint as JSON has it."""
+    """Everything that decides an update; saved with each checkpoint."""
     return {
         "config": {"seed": config.seed, "encoder": config.encoder.model_dump(mode="json")},
         "generator": generator_keys(generator, config.encoder.with_finetuned),
@@ -125,7 +125,7 @@ def _facts(config: Config, generator: StyledGenerator) -> dict[str, Any]:
 
 
 def _check_unchanged(meta: dict[str, Any], facts: dict[str, Any], folder: Path) -> None:
-    """UserError that lists what differs from the settings and generators that this encoder began with."""
+    """UserError with a list of what differs from the settings and generators that this encoder was started with."""
     old, new = ({**part["config"], "generator": part["generator"]} for part in (meta, facts))
     changed = [
         difference
@@ -140,11 +140,11 @@ def _check_unchanged(meta: dict[str, Any], facts: dict[str, Any], folder: Path) 
             lines.append(f"  the generator of style {int(key.split('.')[1]) / STYLE_STEPS:g}: other weights")
         else:
             lines.append(f"  {key}: it has {json.dumps(before)}, config says {json.dumps(now)}")
-    head = f"{folder}: an encoder that began otherwise; move this folder away to begin anew, or go back to what it has"
+    head = f"{folder}: was started with other settings; move this folder away to start again, or restore these:"
     raise UserError("\n".join([head, *lines]))
 
 
-def _build(config: Config, generator: StyledGenerator) -> Learning:
+def _build(config: Config, generator: StyledGenerator) -> EncoderTraining:
     settings, device = config.encoder, generator.device
     hardware = prepare_hardware(config.train.model_copy(update={"device": device.type}))
     encoder = build_encoder(config, generator).train()
@@ -152,15 +152,15 @@ def _build(config: Config, generator: StyledGenerator) -> Learning:
     optimizer = torch.optim.AdamW(
         weights, settings.lr, (0.9, BETA2), weight_decay=settings.weight_decay, fused=config.train.fused_adam
     )
-    drawers = [generator.at(style) for style in _styles(config)]
-    return Learning(
-        config, generator, hardware, drawers, encoder, optimizer, RandomStreams(config.seed, device),
-        _open_reals(config, generator, len(drawers)),
+    generators = [generator.at(style) for style in _styles(config)]
+    return EncoderTraining(
+        config, generator, hardware, generators, encoder, optimizer, RandomStreams(config.seed, device),
+        _open_real_pictures(config, generator, len(generators)),
     )  # fmt: skip
 
 
-def _open_reals(config: Config, generator: StyledGenerator, styles: int) -> list[PictureSource]:
-    """The training pictures of each style's run, its part of a batch at a time."""
+def _open_real_pictures(config: Config, generator: StyledGenerator, styles: int) -> list[PictureSource]:
+    """The training pictures of each style's run, in batches of its part."""
     settings = config.encoder
     if not (settings.real_pictures and settings.picture_lambda):
         return []
@@ -178,8 +178,8 @@ def _styles(config: Config) -> list[int]:
     return [0, 1] if config.encoder.with_finetuned else [0]
 
 
-def _restore(run: Learning, newest: Path) -> None:
-    """Goes on exactly where the checkpoint was written."""
+def _restore(run: EncoderTraining, newest: Path) -> None:
+    """Restores the exact state of a checkpoint."""
     run.encoder.load_state_dict(load_weights(newest, "encoder"))
     state = load_state(newest)
     run.step = state["step"]
@@ -187,11 +187,11 @@ def _restore(run: Learning, newest: Path) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
 
 
-# ---- learning ---------------------------------------------------------------------------------------------------
+# ---- training ---------------------------------------------------------------------------------------------------
 
 
-def _learn(run: Learning, life: RunLife) -> None:
-    """From the restored state to the last step, or as far as is asked for."""
+def _train(run: EncoderTraining, life: RunLife) -> None:
+    """From the restored state to the target step."""
     settings, batch = run.settings, run.settings.batch_size
     life.begin(
         run,
@@ -201,7 +201,7 @@ def _learn(run: Learning, life: RunLife) -> None:
     env = {"device": run.hardware.text, **_facts(run.config, run.generator)}
     reporter = life.report(batch, settings.log_every_steps, **env)
     count = sum(weight.numel() for weight in run.encoder.parameters())
-    styles = (run.generator.base, run.generator.tuned)[: len(run.drawers)]
+    styles = (run.generator.base, run.generator.tuned)[: len(run.generators)]
     names = " and ".join(loaded.name for loaded in styles if loaded)
     life.log(f"{life.rundir.path}: steps {run.step} to {life.target}, {count:,} parameters, pictures of {names}")
     life.log(f"on {run.hardware.text}")
@@ -223,13 +223,13 @@ def _learn(run: Learning, life: RunLife) -> None:
             _save(run, life.rundir.checkpoints)
         if stop:
             life.stop()
-    level = (SEED_LATENT_MSE, f"the first seed's: {SEED_LATENT_MSE:.3f}")
+    level = (BASELINE_LATENT_MSE, f"earlier system: {BASELINE_LATENT_MSE:.3f}")
     curve = life.rundir.path / "curve.png"
     save_curves(life.rundir.read_stats(), curve, [tuple(CURVES)], "updates", level, CURVES)
     life.end(_write_figures(run, life.rundir) if life.target == life.total_steps else "")
 
 
-def _check_finite(run: Learning, values: dict[str, torch.Tensor]) -> None:
+def _check_finite(run: EncoderTraining, values: dict[str, torch.Tensor]) -> None:
     bad = [name for name, value in values.items() if not torch.isfinite(value)]
     if bad:
         raise UserError(
@@ -238,27 +238,27 @@ def _check_finite(run: Learning, values: dict[str, torch.Tensor]) -> None:
         )
 
 
-def _measure(run: Learning, count: int) -> dict[str, Any]:
+def _measure(run: EncoderTraining, count: int) -> dict[str, Any]:
     encoders = Encoders(run.encoder, run.encoder)
     return measure_encoder(encoders, run.generator, _styles(run.config), count, run.config.seed)
 
 
-def _save(run: Learning, checkpoints: Path) -> None:
+def _save(run: EncoderTraining, checkpoints: Path) -> None:
     state = {"step": run.step, "optimizer": run.optimizer.state_dict(), "precision": run.hardware.precision}
     meta = {"step": run.step, "cpu_sec": run.cpu_sec, **_facts(run.config, run.generator)}
     save_checkpoint(checkpoint_folder(checkpoints, run.step), {"encoder": run.encoder.state_dict()}, state, meta)
     purge_checkpoints(checkpoints, run.config.train.keep_last)
 
 
-def _write_figures(run: Learning, rundir: RunDir) -> str:
-    """The figures, told in a line, before the run is `done`: killed here, the same command measures again."""
+def _write_figures(run: EncoderTraining, rundir: RunDir) -> str:
+    """Writes the figures before the run is `done`, so that they are measured again after a kill; returns a summary."""
     figures = _measure(run, run.settings.valid_count)
     spent_sec = round(run.cpu_sec, 1)
     figures |= {
         "z_dim": run.generator.latents.z_dim,
         "steps": run.step,
         "cpu_sec": spent_sec,
-        "seed_latent_mse": SEED_LATENT_MSE,
+        "seed_latent_mse": BASELINE_LATENT_MSE,
     }
     RunDir(rundir.path.parent).write_metrics("encoder", figures)
     by_style = ", ".join(f"style {style}: {mse:.3f}" for style, mse in figures["latent_mse_styles"].items())

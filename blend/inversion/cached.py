@@ -1,4 +1,4 @@
-"""Parents as latents, kept on disk, so that equal pictures are never inverted twice.
+"""Inversions with a cache on disk: the same pictures are never inverted twice.
 
 In: parents, generator, encoder. Out: `runs/<base>/inversions/<kind>-<hash>.{safetensors,png}`.
 """
@@ -19,7 +19,7 @@ from blend.generator.input_pictures import Parents
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import STYLE_STEPS, StyledGenerator
 from blend.inversion.distances import make_features
-from blend.inversion.optimise import Watch, invert
+from blend.inversion.optimise import StepCallback, invert
 from harness.checkpoints.load import LoadedCheckpoint
 from harness.checkpoints.sampling import label_to_y
 from harness.config.experiment import Config
@@ -32,23 +32,23 @@ from harness.storage.cache import Arrays, cached, key_sha256, read_cached
 from harness.storage.hdf5 import spread_rows
 
 STYLES: dict[Kind, int] = {"ordinary": 0, "concept": 1}
-VERSION = 1  # of how z is found: files of another are not taken for equal
-ENTRY = "inversion"  # of a file's metadata: the stamp, all that decides the result, and the names
-PART_TARGETS = 64  # kept before the next are begun
+VERSION = 1  # of the search for z; part of the cache key
+ENTRY = "inversion"  # name of the cache key in a file's metadata
+PART_TARGETS = 64  # saved before the next are started
 SHEET_COLUMNS, SHEET_TARGETS = 16, 64
 
 
 @dataclass(frozen=True)
 class Inversions:
-    """N parents and what was found for them, on the CPU.
+    """N parents and their latents, on the CPU.
 
     Attributes:
         names, sha256s: of the parents.
-        targets, encoder, refined: uint8 (N, H, W, 3): parent, encoder's guess redrawn, refined latent redrawn.
+        targets, encoder, refined: uint8 (N, H, W, 3): the parent; drawn from the encoder's guess; from the refined z.
         z_first, z: float32 (N, z_dim): the encoder's guess, and refined.
         first_error, error: float32 (N,) picture error of these.
         y: int64 (N,) classes, or float32 (N, classes) shares of them, where the generator is conditional.
-        path: the file that all this is kept in.
+        path: the file of all this.
     """
 
     kind: Kind
@@ -78,14 +78,12 @@ def invert_parents(
     parents: Parents,
     kind: Kind,
     start: "Inversions | None" = None,
-    watch: Watch | None = None,
+    callback: StepCallback | None = None,
 ) -> Inversions:
-    """Latents of the parents: found on disk, or the encoder's guess refined in the style of their kind, and kept.
+    """Latents of the parents: from the cache, or the encoder's guess refined in the style of their kind.
 
-    With `start`, the same parents' latents are refined in the other style, beginning where they are: then a straight
-    line between the two is short.
-
-    Stopped half-way, the same call goes on after the last whole part. `watch` sees the search, part after part.
+    With `start`, the latents of the same parents are refined further in the other style, so that the two stay close.
+    An interrupted call resumes after the last complete part.
     """
     size = parents.pictures.shape[1:3]
     if size != (generator.height, generator.width):
@@ -95,7 +93,7 @@ def invert_parents(
         )
     search = _Search(config, generator, encoders.of(kind), parents, kind, start)
     path = search.path
-    found = search.to_inversions(cached(path, search.stamp, lambda: search.in_parts(watch), ENTRY))
+    found = search.to_inversions(cached(path, search.key, lambda: search.run(callback), ENTRY))
     for part in path.parent.glob(f"{path.stem}.*.part"):
         part.unlink(missing_ok=True)
     if not path.with_suffix(".png").exists():
@@ -103,7 +101,7 @@ def invert_parents(
     return found
 
 
-def kept_inversions(
+def cached_inversions(
     config: Config,
     generator: StyledGenerator,
     encoders: Encoders,
@@ -111,15 +109,15 @@ def kept_inversions(
     kind: Kind,
     start: "Inversions | None" = None,
 ) -> Inversions | None:
-    """What `invert_parents` left for these parents; None where it has yet to search."""
+    """What `invert_parents` has saved for these parents; None if it would have to search."""
     search = _Search(config, generator, encoders.of(kind), parents, kind, start)
-    arrays = read_cached(search.path, search.stamp, ENTRY)
+    arrays = read_cached(search.path, search.key, ENTRY)
     return None if arrays is None else search.to_inversions(arrays)
 
 
 @dataclass(frozen=True)
 class _Search:
-    """The parents of one kind, the networks that find their latents, and where the result is kept."""
+    """The inversion of some parents: inputs, cache key and file."""
 
     config: Config
     generator: StyledGenerator
@@ -140,53 +138,53 @@ class _Search:
         return STYLES[self.kind] if self.start is None else 1 - STYLES[self.kind]
 
     @property
-    def run(self) -> LoadedCheckpoint:
-        """The run that draws in this style."""
+    def checkpoint(self) -> LoadedCheckpoint:
+        """Of the run that draws in this style."""
         return (self.generator.tuned if self.style else None) or self.generator.base
 
     @cached_property
-    def stamp(self) -> dict[str, Any]:
-        """All that decides the result, with the names."""
-        stamp = {
+    def key(self) -> dict[str, Any]:
+        """Everything that decides the result, and the names."""
+        key = {
             "version": VERSION,
             "kind": self.kind,
             "names": self.parents.names,
             "sha256s": self.parents.sha256s,
             "pixels_sha256": hashlib.sha256(np.ascontiguousarray(self.parents.pictures).data).hexdigest(),
             "label": self.parents.label,
-            # What is left out changes speed alone.
+            # The excluded keys change only the speed.
             "settings": self.config.inversion.model_dump(mode="json", exclude={"count", "batch_size"}),
             "generator": self.generator.key(self.style * STYLE_STEPS),
             "encoder_sha256": self.encoder.sha256,
         }
-        return stamp if self.start is None else {**stamp, "start": self.start.path.stem}
+        return key if self.start is None else {**key, "start": self.start.path.stem}
 
     @cached_property
     def path(self) -> Path:
         label = self.kind if self.start is None else f"style{self.style}-{self.kind}"
-        return self.generator.folder / "inversions" / f"{label}-{key_sha256(self.stamp)[:16]}.safetensors"
+        return self.generator.folder / "inversions" / f"{label}-{key_sha256(self.key)[:16]}.safetensors"
 
     def to_inversions(self, arrays: Arrays) -> Inversions:
         pictures = ("targets", "encoder", "refined")
         found: dict[str, Any] = {"y": None}
-        found |= {key: array if key in pictures else torch.from_numpy(array) for key, array in arrays.items()}
+        found |= {name: array if name in pictures else torch.from_numpy(array) for name, array in arrays.items()}
         return Inversions(self.kind, self.parents.names, self.parents.sha256s, path=self.path, **found)
 
-    def in_parts(self, watch: Watch | None) -> Arrays:
-        """What the file is to hold. Each part is kept beside it until all are there."""
+    def run(self, callback: StepCallback | None) -> Arrays:
+        """The content of the file. Parts are saved beside it until all are done."""
         parts, began = [], time.monotonic()
         for start in range(0, len(self.parents), PART_TARGETS):
             end = min(start + PART_TARGETS, len(self.parents))
             file = self.path.with_name(f"{self.path.stem}.{start:06d}.part")
-            make = partial(self.part, slice(start, end), watch)
-            part = cached(file, {**self.stamp, "rows": [start, end]}, make, ENTRY)
+            make = partial(self.run_part, slice(start, end), callback)
+            part = cached(file, {**self.key, "rows": [start, end]}, make, ENTRY)
             parts.append(part)
             errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
             took = f"{time.monotonic() - began:.0f} s"
             log(f"inversion of {self.kind} pictures: {end} of {len(self.parents)}, {errors}, {took}")
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
-    def part(self, rows: slice, watch: Watch | None) -> Arrays:
+    def run_part(self, rows: slice, callback: StepCallback | None) -> Arrays:
         generator, settings = self.generator, self.config.inversion
         pictures = np.ascontiguousarray(self.parents.pictures[rows])
         z_first, y = encode(self.encoder, pictures) if self.start is None else self.start.latents(rows)
@@ -195,8 +193,8 @@ class _Search:
         targets = pictures_to_tensor(torch.from_numpy(pictures).to(generator.device))
         labels = None if y is None else y.to(generator.device)
         network, first = generator.at(self.style), z_first.to(generator.device)
-        features = make_features(settings.features, self.run)
-        found = invert(targets, network, first, settings, features, labels, hardware.autocast, watch)
+        features = make_features(settings.features, self.checkpoint)
+        found = invert(targets, network, first, settings, features, labels, hardware.autocast, callback)
         tensors = {key: getattr(found, key) for key in ("z_first", "z", "first_error", "error")}
         if y is not None:
             tensors["y"] = y
@@ -209,7 +207,7 @@ class _Search:
 
 
 def draw_sheet(targets: np.ndarray, encoder: np.ndarray, refined: np.ndarray) -> np.ndarray:
-    """uint8 (H', W', 3): strips of targets, encoder's guesses redrawn, refined ones; SHEET_TARGETS of them at most."""
+    """uint8 (H', W', 3): rows of targets, of the encoder's guesses and of refined ones; SHEET_TARGETS at most."""
     rows = spread_rows(len(targets), SHEET_TARGETS)
     blank = np.full_like(targets[0], 255)
     cells: list[np.ndarray] = []

@@ -1,6 +1,6 @@
-"""How far two pictures are apart as networks see them and pixel by pixel: one number a picture, with a gradient.
+"""Distances between pictures, in features and in pixels: one differentiable number a picture.
 
-After Zhang et al. 2018 (LPIPS): feature maps of unit length at every place, compared by their squared difference.
+After Zhang et al. 2018 (LPIPS): squared differences of feature maps normalised to unit length at every position.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blend.generator.picture_error import picture_error
 from harness.checkpoints.load import LoadedCheckpoint
 from harness.errors import UserError
 from harness.features.resnet18 import imagenet_state
@@ -21,15 +22,15 @@ from harness.networks.resnet18 import ResNet18
 FeatureMaps = Callable[[Tensor], list[Tensor]]
 
 PIXEL_SCALES = 3
-IMAGENET_STEM_FROM_PX = 100  # smaller pictures would be a single place after ResNet-18's own stem
+IMAGENET_STEM_FROM_PX = 100  # smaller pictures shrink to one position after ResNet-18's own stem
 UNIT_EPSILON = 1e-10
 
 
 def make_features(name: str, run: LoadedCheckpoint) -> FeatureMaps:
-    """Unit-length feature maps by the name in `inversion.features`; UserError when their weights are not at hand.
+    """Unit-length feature maps by the name in `inversion.features`; UserError when their weights cannot be loaded.
 
     Args:
-        run: the run that draws, whose discriminator has seen pictures of its style alone.
+        run: the run that draws; its discriminator was trained on pictures of its style.
     """
     if name == "discriminator":
         return lambda x: [unit_length(m) for m in run.discriminator.feature_maps(x)]
@@ -41,13 +42,13 @@ def make_features(name: str, run: LoadedCheckpoint) -> FeatureMaps:
 
 
 def feature_distance(maps: list[Tensor], target_maps: list[Tensor]) -> Tensor:
-    """Squared difference, summed over channels, meant over places and maps: (B,)."""
+    """Squared difference, summed over channels, averaged over positions and maps: (B,)."""
     parts = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(maps, target_maps, strict=True)]
     return torch.stack(parts).mean(0)
 
 
 def pixel_distance(x: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference at full, half and quarter size, meant over these: (B,)."""
+    """Mean squared difference, averaged over full, half and quarter size: (B,)."""
     parts = []
     for scale in range(PIXEL_SCALES):
         if scale:
@@ -56,13 +57,8 @@ def pixel_distance(x: Tensor, target: Tensor) -> Tensor:
     return torch.stack(parts).mean(0)
 
 
-def picture_error(x: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference over all pixels and channels in [-1, 1]: (B,)."""
-    return (x - target).square().flatten(1).mean(1)
-
-
 def unit_length(features: Tensor) -> Tensor:
-    """(B, C, h, w) with length 1 over C at each place, in full precision; nothing stays nothing."""
+    """(B, C, h, w) with length 1 over C at each position, in full precision; zeros stay zeros."""
     features = to_full_precision(features)
     return features / (features.square().sum(1, keepdim=True) + UNIT_EPSILON).sqrt()
 
@@ -79,7 +75,7 @@ def _lpips_features(device: torch.device) -> FeatureMaps:
     hint = "allowed discriminator, resnet18, lpips; try discriminator"
     try:
         lpips: Any = importlib.import_module("lpips")
-    except (ImportError, RuntimeError, OSError) as error:  # also a torchvision that was built for another torch
+    except (ImportError, RuntimeError, OSError) as error:  # also for a torchvision built for another torch
         raise UserError(
             f"inversion.features: found lpips, whose packages cannot be imported ({error}); {hint}, or install "
             "carforge[metrics]"
@@ -87,7 +83,7 @@ def _lpips_features(device: torch.device) -> FeatureMaps:
     try:
         metric = lpips.LPIPS(net="alex", verbose=False).to(device).requires_grad_(False).eval()
     except OSError as error:  # its AlexNet is downloaded
-        raise UserError(f"inversion.features: found lpips, whose weights cannot be had ({error}); {hint}") from error
+        raise UserError(f"inversion.features: found lpips, whose weights cannot be loaded ({error}); {hint}") from error
     # (1, C, 1, 1), none negative; times the number of maps, since LPIPS is their sum.
     scales = [(len(metric.lins) * lin.model[-1].weight).sqrt() for lin in metric.lins]
 

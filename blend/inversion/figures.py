@@ -1,4 +1,4 @@
-"""How well parents are redrawn: the errors of inversions beside those of simpler ways to redraw.
+"""How well pictures are reconstructed: errors of inversions, and of simpler ways to reconstruct for comparison.
 
 In: held-out pictures of both kinds. Out: metrics["inversion"].
 """
@@ -11,6 +11,7 @@ import torch
 from blend.encoder.model import Encoders
 from blend.generator.input_pictures import load_held_out
 from blend.generator.kinds import Kind
+from blend.generator.picture_error import picture_errors
 from blend.generator.styled_generator import StyledGenerator
 from blend.inversion.cached import STYLES, Inversions, invert_parents
 from harness.config.experiment import Config, finetune_config
@@ -20,13 +21,13 @@ from harness.storage.splits import annotate_figures
 
 RANDOM_SAMPLES = 1000
 READ_ROWS = 512
-OF_UNSEEN = ("encoder_error",)  # the encoder may have learned from training pictures themselves
+NEEDS_UNSEEN = ("encoder_error",)  # the encoder may have learned from training pictures
 
 
 def measure_inversion(config: Config, generator: StyledGenerator, encoders: Encoders) -> dict[str, Any]:
-    """Inverts held-out pictures of both kinds; metrics["inversion"]: errors beside those of simpler ways to redraw.
+    """Inverts held-out pictures of both kinds and writes metrics["inversion"].
 
-    The figures themselves are those of ordinary pictures; those of concept pictures are below "concept".
+    Its top level has the figures of ordinary pictures, which are under "ordinary" too; "concept" has the others.
     """
     kinds: list[tuple[Kind, Config]] = [("ordinary", config)]
     if generator.tuned is not None:
@@ -35,14 +36,14 @@ def measure_inversion(config: Config, generator: StyledGenerator, encoders: Enco
     for kind, part in kinds:
         parents = load_held_out(part.data, config.inversion.count)
         inversions = invert_parents(config, generator, encoders, parents, kind)
-        figures[kind] = annotate_figures(inversion_figures(inversions, generator, part), [parents.note], OF_UNSEEN)
+        figures[kind] = annotate_figures(inversion_figures(inversions, generator, part), [parents.note], NEEDS_UNSEEN)
     whole = {**figures["ordinary"], **figures, "settings": config.inversion.model_dump(mode="json")}
     generator.base.run.write_metrics("inversion", whole)
     return whole
 
 
 def inversion_figures(inversions: Inversions, generator: StyledGenerator, config: Config) -> dict[str, Any]:
-    """Means of picture errors over the targets; `config` names the set that the mean picture is of."""
+    """Means of picture errors over the targets; `config` names the set of the mean picture."""
     targets = inversions.targets
     drawn = _random_samples(generator, inversions.kind, config.seed)
     return {
@@ -69,10 +70,3 @@ def mean_picture(config: Config) -> np.ndarray:
         for start in range(0, packed.count, READ_ROWS):
             total += packed.read(np.arange(start, min(start + READ_ROWS, packed.count))).sum(0, dtype=np.float64)
         return total / packed.count
-
-
-def picture_errors(targets: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Picture error of each of (N, H, W, 3) to each of (M, H, W, 3), levels 0 to 255: float64 (N, M)."""
-    a, b = (levels.reshape(len(levels), -1) / 127.5 - 1 for levels in (targets, others))
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.maximum(squares, 0) / a.shape[1]

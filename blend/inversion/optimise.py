@@ -1,6 +1,6 @@
-"""Latents of pictures that nobody generated: Adam on z, for many targets at once, the generator standing still.
+"""Latents of pictures by optimisation: Adam on z, for many targets at once, with the generator frozen.
 
-In: targets and first guesses. Out: for each target the best latent on the way.
+In: targets and first guesses. Out: for each target the best latent found.
 """
 
 import math
@@ -17,15 +17,15 @@ from harness.config.experiment import Inversion
 from harness.networks.autocast import to_full_precision
 from harness.runtime.latent_space import LatentSpace
 
-# The gradient's size falls by orders of magnitude within the first steps, and there are about a hundred in all: Adam's
-# usual memory of a thousand steps would go on dividing by the first gradients until the end.
+# Gradients shrink by orders of magnitude in the first of about a hundred steps: with beta2 = 0.999 Adam would divide by
+# the first gradients until the end.
 ADAM_BETAS = (0.8, 0.9)
-# Adam's first updates are of full size in every direction, whatever the gradient: without a ramp they throw a guess
-# that is shorter than a drawn latent out of the valley that it lies in.
+# Adam's first updates have full size in every direction, whatever the gradient: without a ramp they move a first guess
+# out of its basin.
 RAMP_SHARE = 0.1
-# Told after each update: how many there were, the best latents so far (B, z_dim), their objective (B,) and classes (B,)
-# or None, of those targets that are refined at present. What it raises ends the search.
-Watch = Callable[[int, Tensor, Tensor, Tensor | None], None]
+# Called after each update with the number of updates and, for the batch being refined, the best latents so far
+# (B, z_dim), their objective (B,) and classes (B,) or None. An exception from it ends the search.
+StepCallback = Callable[[int, Tensor, Tensor, Tensor | None], None]
 
 
 class Drawer(Protocol):
@@ -44,7 +44,7 @@ class Inverted:
     Attributes:
         z, z_first: (N, z_dim) refined and as given.
         error, first_error: (N,) picture error of these, drawn in full precision.
-        best_step: int64 (N,), after so many updates z was found; 0 = the first guess was best.
+        best_step: int64 (N,), the update that gave z; 0 = the first guess was best.
         history: (steps + 1, N) objective before each update, and after the last.
     """
 
@@ -64,12 +64,12 @@ def invert(
     features: FeatureMaps,
     y: Tensor | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    watch: Watch | None = None,
+    callback: StepCallback | None = None,
 ) -> Inverted:
-    """Refines the latents of float (N, 3, H, W) in [-1, 1], `settings.batch_size` at once, each on its own.
+    """Refines the latents of float (N, 3, H, W) in [-1, 1], `settings.batch_size` at once, each independently.
 
     Args:
-        network: in eval mode, so that a target's picture does not depend on those beside it.
+        network: in eval mode, so that a picture does not depend on the others of its batch.
         first_z: (N, z_dim).
         y: as the network takes it, where it is conditional.
         autocast: the number format of the search; errors are measured outside of it.
@@ -80,7 +80,9 @@ def invert(
     for start in range(0, len(targets), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         labels = None if y is None else y[part]
-        parts.append(_invert_batch(targets[part], network, first_z[part], settings, features, labels, autocast, watch))
+        parts.append(
+            _invert_batch(targets[part], network, first_z[part], settings, features, labels, autocast, callback)
+        )
     return Inverted(
         *(torch.cat([getattr(p, name) for p in parts]) for name in ("z", "z_first", "error", "first_error")),
         best_step=torch.cat([p.best_step for p in parts]),
@@ -96,7 +98,7 @@ def _invert_batch(
     features: FeatureMaps,
     y: Tensor | None,
     autocast: Callable[[], AbstractContextManager[Any]],
-    watch: Watch | None,
+    callback: StepCallback | None,
 ) -> Inverted:
     first_z = first_z.detach().clone()
     z = first_z.clone().requires_grad_(True)
@@ -109,15 +111,15 @@ def _invert_batch(
         with torch.set_grad_enabled(step < settings.steps):
             values = objective(z)
         history.append(values.detach())
-        better = history[-1] < best  # never so for what is not finite
+        better = history[-1] < best  # never for nan
         best = torch.where(better, history[-1], best)
         best_z = torch.where(better[:, None], z.detach(), best_z)
         best_step = torch.where(better, step, best_step)
-        if watch is not None:
-            watch(step, best_z, best, y)
+        if callback is not None:
+            callback(step, best_z, best, y)
         if step < settings.steps:
             optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
-            # Adam works on each number alone, so the gradient of the sum leaves targets independent of each other.
+            # Adam is elementwise, so the gradient of the sum keeps targets independent.
             (z.grad,) = torch.autograd.grad(values.sum(), z)
             optimizer.step()
     with torch.no_grad():
@@ -133,7 +135,7 @@ def make_objective(
     y: Tensor | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Callable[[Tensor], Tensor]:
-    """z (B, z_dim) → (B,): how far its pictures are from the targets, and |z| from the length it had in training."""
+    """z (B, z_dim) → (B,): the distance of its pictures to the targets, and of |z| to its length in training."""
     with torch.no_grad(), autocast():
         target_maps = features(targets) if settings.features_lambda else []
 

@@ -1,5 +1,5 @@
-"""The studio: a page on this machine on which somebody drops two pictures and moves a slider.
+"""The studio: a local page on which a designer drops two pictures and moves a slider.
 
-It holds no mathematics: `blend/designs/session.py` draws and measures. `studio` is what is open, `server` the page,
-`jobs` what takes long, `latest_only_queue` what must not, `shelf` and `uploads` what is kept, `command` starts it.
+It computes nothing itself: `blend/designs/session.py` draws and measures. `studio.py` holds the state, `server.py` the
+routes, `jobs.py` long work, `latest_only_queue.py` short work, `shelf.py` the designs that are kept.
 """

@@ -1,4 +1,4 @@
-"""`python -m blend studio`: opens a run, or the offer to make one, and serves its page until it is stopped."""
+"""`python -m blend studio`: opens a run (or offers the demo run) and serves its page until it is stopped."""
 
 import os
 import socket
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from blend.studio.studio import Studio
 
 DEMO = Path("configs/demo.yaml")
-MAX_NAME_BYTES = 200  # of a run: folders and files are named after it
+MAX_NAME_BYTES = 200  # of a run, after which folders and files are named
 
 
 def studio_command(run: str | None, host: str, port: int, open_page: bool, other_set: bool = False) -> None:
-    """Serves the studio of a run (None = the demo or, as long as there is none, the ready-made model); says its address
-    on stdout. `other_set`: it is bound to the training sets that are there."""
+    """Serves the studio of a run (None = the demo or, before it exists, the ready-made model); prints its address.
+    `other_set`: binds the run to the present training sets."""
     run = first_run() if run is None else run
     if not run or "/" in run or run.startswith(".") or len(os.fsencode(run)) > MAX_NAME_BYTES:
         raise UserError(f"RUN: found {run[:80]!r}, allowed the name of a folder in runs/, try RUN=demo")
@@ -37,26 +37,25 @@ def studio_command(run: str | None, host: str, port: int, open_page: bool, other
 
         away = host not in LOOPBACK
         names = (host.lower(), socket.gethostname().lower()) if away else ()
-        opened = f"the studio of {run} is open" if studio.session else f"{studio.fault}; the page offers the demo run"
-        # What is under way is cancelled; a demo run saves and ends.
+        opened = f"the studio of {run} is open" if studio.session else f"{studio.error}; the page offers the demo run"
         serve_page(make_app(studio, names, away), host, port, opened, open_page, studio.closing.set)
     finally:
-        studio.close()
-    log("the studio is closed; designs that were kept are in the run's folder")
+        studio.close()  # cancels what is running; a demo run saves first
+    log("the studio is closed; kept designs are in the run's folder")
 
 
 def first_run() -> str:
-    """The demo's run, or the ready-made model where the demo has not drawn a car yet."""
+    """The demo's run, or the ready-made model where the demo has no checkpoint yet."""
     return DEMO.stem if any(Path("runs", DEMO.stem, "checkpoints").glob("step-*")) else BASE
 
 
 def open_studio(run: str) -> "Studio":
-    """UserError when what the page needs is not installed, or the ready-made model is asked for and damaged."""
+    """UserError when the `ui` extra is not installed, or `run` is the ready-made model and that is damaged."""
     with ui_extra("studio"):
         from blend.studio import server  # noqa: F401
-        from blend.studio.demo_job import DemoChild
+        from blend.studio.demo_job import DemoProcess
         from blend.studio.studio import Studio
     if run == BASE:
         open_pretrained()
     command = [sys.executable, "-m", "blend", "demo", "--config", str(DEMO)]
-    return Studio(run, DemoChild(DEMO, command))
+    return Studio(run, DemoProcess(DEMO, command))

@@ -1,7 +1,7 @@
-"""Many tabs that drag a slider at once: is every request answered or superseded, how fast, and does memory stay flat?
+"""A load test of the studio: many tabs drag a slider at once. Is every request answered or superseded, how fast, and
+does memory stay flat?
 
-In: the address of a studio, which is this machine's. Out: counts, times and memory. `python -m blend drag` starts a
-studio for it.
+In: the address of a local studio. Out: counts, times and memory. `python -m blend drag` starts a studio for it.
 """
 
 import http.client
@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -24,65 +25,69 @@ from harness.errors import UserError
 from harness.runtime.child import POLL_SEC, Child, tree_usage
 
 IN_FLIGHT = 2  # requests of a tab at once: the second supersedes the first while it waits
-MEASURE_EVERY = 25  # requests: where a drag ends, a tab asks for measures and the sweep
-WARM_SHARE = 0.25  # of the time; what is taken by then is no growth
+MEASURE_EVERY = 25  # requests, after which a drag ends: a tab asks for measures and the sweep
+WARM_SHARE = 0.25  # of the time; growth of memory is counted from there
 
 
 @dataclass
-class Count:
-    """Of all tabs together. `faults`: what was neither a picture nor superseded."""
+class LoadCounts:
+    """Of all tabs together. `errors`: responses that were neither a picture nor superseded."""
 
     drawn: int = 0
     superseded: int = 0
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     times_sec: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, said: dict[str, Any] | None, fault: str, sec: float) -> None:
+    def add(self, answer: dict[str, Any] | None, problem: str, sec: float) -> None:
         with self.lock:
-            if said is None:
-                self.faults.append(fault)
-            elif said.get("superseded"):
+            if answer is None:
+                self.errors.append(problem)
+            elif answer.get("superseded"):
                 self.superseded += 1
             else:
                 self.drawn += 1
                 self.times_sec.append(sec)
 
 
-def drag(address: str, tabs: int, requests: int, stop: threading.Event | None = None) -> Count:
-    """Each of `tabs` tabs asks `requests` times, or until `stop` is set."""
-    count, halt = Count(), stop or threading.Event()
-    with ThreadPoolExecutor(tabs * IN_FLIGHT) as hands:
-        asking = [
-            hands.submit(_hand, address, tab, hand, requests // IN_FLIGHT, count, halt)
-            for tab, hand in product(range(tabs), range(IN_FLIGHT))
+def drag(address: str, tabs: int, requests: int, stop: threading.Event | None = None) -> LoadCounts:
+    """Each of `tabs` tabs sends `requests` requests, or until `stop` is set."""
+    counts, stop = LoadCounts(), stop or threading.Event()
+    with ThreadPoolExecutor(tabs * IN_FLIGHT) as pool:
+        clients = [
+            pool.submit(_client, address, tab, number, requests // IN_FLIGHT, counts, stop)
+            for tab, number in product(range(tabs), range(IN_FLIGHT))
         ]
-    for hand in asking:
-        hand.result()
-    return count
+    for client in clients:
+        client.result()
+    return counts
 
 
-def _hand(address: str, tab: int, hand: int, requests: int, count: Count, stop: threading.Event) -> None:
-    parts, chance = urlsplit(address), random.Random(1000 * tab + hand)
-    line = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
+def _client(address: str, tab: int, seed: int, requests: int, counts: LoadCounts, stop: threading.Event) -> None:
+    connection, rng = _connect(address, timeout_sec=120), random.Random(1000 * tab + seed)
     for number in range(requests):
         if stop.is_set():
             break
-        query = f"o=seed-{tab}&c=seed-{tab + 100}&i={chance.random():.2f}&tab=t{tab}"
+        query = f"o=seed-{tab}&c=seed-{tab + 100}&i={rng.random():.2f}&tab=t{tab}"
         kinds = ["draw", "measure", "sweep"] if number % MEASURE_EVERY == MEASURE_EVERY - 1 else ["draw"]
         for kind in kinds:
-            began, said, fault = time.perf_counter(), None, ""
+            began, answer, problem = time.perf_counter(), None, ""
             try:
-                line.request("GET", f"/{kind}?{query}")
-                answer = line.getresponse()
-                found = json.loads(answer.read())
-                said = found if answer.status == 200 and "needs" not in found else None
-                fault = f"{answer.status} {found.get('error', found)}"
+                connection.request("GET", f"/{kind}?{query}")
+                response = connection.getresponse()
+                found = json.loads(response.read())
+                answer = found if response.status == 200 and "not_inverted" not in found else None
+                problem = f"{response.status} {found.get('error', found)}"
             except (OSError, http.client.HTTPException, ValueError) as error:
-                fault = f"{type(error).__name__}: {error}"
-                line.close()
-            count.add(said, fault, time.perf_counter() - began)
-    line.close()
+                problem = f"{type(error).__name__}: {error}"
+                connection.close()
+            counts.add(answer, problem, time.perf_counter() - began)
+    connection.close()
+
+
+def _connect(address: str, timeout_sec: float) -> http.client.HTTPConnection:
+    parts = urlsplit(address)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_sec)
 
 
 def drag_command(run: str, tabs: int, seconds: float) -> dict[str, Any]:
@@ -97,50 +102,46 @@ def drag_command(run: str, tabs: int, seconds: float) -> dict[str, Any]:
         if not server.lines:
             raise UserError(f"studio: did not open for run {run}; `make studio RUN={run}` says why")
         address = server.lines[0]
-        _wait_until_prepared(address)
-        began_mb = _memory_mb(server.pid)
-        stop, watch = threading.Event(), threading.Event()
-        samples: list[float] = []
-        clock = threading.Thread(target=_watch, args=(server.pid, seconds, stop, watch, samples))
-        clock.start()
-        count = drag(address, tabs, sys.maxsize, stop)
-        watch.set()
-        clock.join()
+        connection = _connect(address, timeout_sec=1800)
+        connection.request("GET", "/jobs/prepare")  # ends when all is prepared
+        connection.getresponse().read()
+        connection.close()
+        memory_mb = [_memory_mb(server.pid)]
+        counts = _drag_for(seconds, address, tabs, lambda: memory_mb.append(_memory_mb(server.pid)))
     finally:
         server.stop()
-    warm = samples[int(WARM_SHARE * len(samples))] if samples else began_mb
-    times = np.array(count.times_sec or [np.nan]) * 1000
+    times_ms = np.array(counts.times_sec or [np.nan]) * 1000
+    warm_mb = memory_mb[1 + int(WARM_SHARE * (len(memory_mb) - 1))]
     return {
         "tabs": tabs,
         "seconds": seconds,
-        "drawn": count.drawn,
-        "superseded": count.superseded,
-        "faults": count.faults[:5],
-        "ms_median": round(float(np.median(times))),
-        "ms_p95": round(float(np.quantile(times, 0.95))),
-        "memory_mb": {"before": round(began_mb), "warm": round(warm), "after": round(samples[-1] if samples else 0)},
+        "drawn": counts.drawn,
+        "superseded": counts.superseded,
+        "errors": counts.errors[:5],
+        "ms_median": round(float(np.median(times_ms))),
+        "ms_p95": round(float(np.quantile(times_ms, 0.95))),
+        "memory_mb": {"before": round(memory_mb[0]), "warm": round(warm_mb), "after": round(memory_mb[-1])},
     }
 
 
-def _wait_until_prepared(address: str) -> None:
-    parts = urlsplit(address)
-    line = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=1800)
-    line.request("GET", "/jobs/prepare")
-    line.getresponse().read()
-    line.close()
-
-
-def _watch(pid: int, seconds: float, stop: threading.Event, over: threading.Event, samples: list[float]) -> None:
-    end = time.monotonic() + seconds
-    while not over.is_set():
-        samples.append(_memory_mb(pid))
-        if time.monotonic() >= end:
+def _drag_for(seconds: float, address: str, tabs: int, sample: Callable[[], None]) -> LoadCounts:
+    """Drags for this time; `sample` is called every second and at the end."""
+    stop, end_sec = threading.Event(), time.monotonic() + seconds
+    with ThreadPoolExecutor(1) as pool:
+        dragging = pool.submit(drag, address, tabs, sys.maxsize, stop)
+        try:
+            while not dragging.done():
+                sample()
+                if time.monotonic() >= end_sec:
+                    stop.set()
+                wait([dragging], timeout=1.0)
+        finally:
             stop.set()
-        over.wait(1.0)
-    samples.append(_memory_mb(pid))
+    sample()
+    return dragging.result()
 
 
 def _memory_mb(pid: int) -> float:
-    """Resident memory; nan where the system does not say."""
+    """Resident memory; nan where there is no /proc."""
     usage = tree_usage(pid)
     return float("nan") if usage is None else usage.peak_rss_mb

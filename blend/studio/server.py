@@ -1,7 +1,7 @@
-"""The studio's page as a web application: it translates requests, and `studio.py` answers them.
+"""The studio's web application: it translates requests, `studio.py` answers them.
 
-No other site may use it through a browser (`harness/web/guard.py`); no path ever comes from a request: pictures are
-asked for by reference, uploads come as bare bytes without a name.
+No other site can use it through a browser (`harness/web/guard.py`). No path ever comes from a request: pictures are
+named by reference, uploads are bare bytes without a name.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from starlette.requests import ClientDisconnect
 
 from blend.designs.design_recipe import DesignRecipe, text_to_recipe
 from blend.designs.parents import MAX_UPLOAD_BYTES
-from blend.designs.session import NeedsParent
+from blend.designs.session import NotInverted
 from blend.generator.kinds import Kind
 from blend.studio.exports import add_exports
-from blend.studio.jobs import OVER, Job
+from blend.studio.jobs import FINAL_STATES, Job
 from blend.studio.latest_only_queue import MAX_TAB_CHARS, Superseded
 from blend.studio.studio import Studio, shelf_row
 from harness.images.decode import PictureError
@@ -34,7 +34,7 @@ from harness.web.page import page_environment
 HERE = Path(__file__).parent
 UPLOAD = Body("application/octet-stream", MAX_UPLOAD_BYTES)
 HEARTBEAT_SEC = 10.0
-LOOK_EVERY_SEC = 0.05  # at a job that somebody follows
+POLL_EVERY_SEC = 0.05
 
 
 class SearchRequest(RequestBody):
@@ -54,7 +54,7 @@ class NoteRequest(RequestBody):
 
 
 def make_app(studio: Studio, names: tuple[str, ...] = (), addresses: bool = False) -> FastAPI:
-    """The application of one studio. `names`, `addresses`: as in `AccessRules`, beside those of loopback."""
+    """The application of one studio. `names`, `addresses`: as in `AccessRules`, in addition to those of loopback."""
     app = make_local_app(AccessRules("studio", names, addresses, {"/uploads": UPLOAD}), (HERE / "static").iterdir())
     _add_page(app, studio)
     _add_designs(app, studio)
@@ -63,8 +63,8 @@ def make_app(studio: Studio, names: tuple[str, ...] = (), addresses: bool = Fals
     _add_shelf(app, studio)
     add_exports(app, studio)
     app.add_exception_handler(PictureError, lambda _, error: refusal(409, f"a picture cannot be read ({error})"))
-    app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=400))  # nobody hears it
-    app.add_exception_handler(NeedsParent, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
+    app.add_exception_handler(ClientDisconnect, lambda _, error: Response(status_code=400))
+    app.add_exception_handler(NotInverted, lambda _, error: refusal(409, f"{error}: is not inverted yet"))
     return app
 
 
@@ -77,14 +77,14 @@ def _add_page(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_designs(app: FastAPI, studio: Studio) -> None:
-    async def answer(request: Request, kind: str, ask: Callable[[DesignRecipe], dict[str, Any]]) -> Any:
+    async def answer(request: Request, kind: str, make: Callable[[DesignRecipe], dict[str, Any]]) -> Any:
         recipe, tab = text_to_recipe(request.url.query), request.query_params.get("tab", "")
         try:
-            return await studio.drawing.answer(lambda: ask(recipe), kind, tab)
+            return await studio.queue.run(lambda: make(recipe), kind, tab)
         except Superseded:
             return {"superseded": True}
-        except NeedsParent as needed:
-            return {"needs": {"side": needed.side, "reference": needed.reference}}
+        except NotInverted as parent:
+            return {"not_inverted": {"side": parent.side, "reference": parent.reference}}
 
     @app.get("/draw")
     async def draw(request: Request) -> Any:
@@ -96,37 +96,37 @@ def _add_designs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/measure")
     async def measure(request: Request) -> Any:
-        return await answer(request, "measure", studio.measured)
+        return await answer(request, "measure", studio.measure)
 
 
 def _add_parents(app: FastAPI, studio: Studio) -> None:
     @app.post("/uploads")
     async def upload(request: Request) -> Any:
         content = bytearray()
-        async for part in request.stream():  # the guard counts, and ends it when it is too long
+        async for part in request.stream():  # the guard bounds its length
             content += part
-        return {"reference": await run_in_threadpool(studio.ready().parent_store.keep_upload, bytes(content))}
+        return {"reference": await run_in_threadpool(studio.require_session().parent_store.keep_upload, bytes(content))}
 
     @app.get("/gallery/{side}")
     def gallery(side: Kind) -> Any:
-        return {"references": list(studio.ready().parent_store.held_out[side].names)}
+        return {"references": list(studio.require_session().parent_store.held_out[side].names)}
 
     @app.get("/parent/{side}/{reference}")
     def parent(side: Kind, reference: str, large: bool = False) -> Response:
-        # A reference tells its bytes as long as the run stays as it is: kept for a while, not for ever.
-        kept = {"Cache-Control": "private, max-age=300"}
-        return Response(studio.parent_jpeg(side, reference, large), media_type="image/jpeg", headers=kept)
+        headers = {"Cache-Control": "private, max-age=300"}  # a reference has the same picture until the run changes
+        return Response(studio.parent_jpeg(side, reference, large), media_type="image/jpeg", headers=headers)
 
 
 def _add_jobs(app: FastAPI, studio: Studio) -> None:
     def existing(key: str) -> Job:
         if (job := studio.jobs.get(key)) is None:
-            raise HTTPException(404, "this job is not known (any more); ask for it again")
+            raise HTTPException(404, "this job is unknown or was forgotten; start it again")
         return job
 
     @app.post("/jobs/parent", status_code=202)
-    def search(asked: SearchRequest) -> Any:
-        return studio.start_search(asked.side, asked.reference, asked.label or None, asked.tab).snapshot()
+    def search(request: SearchRequest) -> Any:
+        job = studio.start_search(request.side, request.reference, request.label or None, request.tab)
+        return job.snapshot()
 
     @app.post("/jobs/demo", status_code=202)
     def demo(nothing: RequestBody) -> Any:
@@ -144,20 +144,20 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
 
 async def _events(studio: Studio, job: Job) -> AsyncIterator[str]:
-    """Server-sent events: the job whenever it has changed, until it is over or the studio closes; a comment when all is
-    quiet, so that a tab that has gone is noticed."""
+    """Server-sent events: the job whenever it has changed, until it ends or the studio closes; after HEARTBEAT_SEC
+    without a change a comment, so that a closed tab is noticed."""
     sent, sent_at_sec = None, 0.0
     while not studio.closing.is_set():
         now = job.snapshot()
         if now != sent:
             yield f"data: {to_json(now)}\n\n"
-            if now["state"] in OVER:
+            if now["state"] in FINAL_STATES:
                 return
             sent, sent_at_sec = now, time.monotonic()
         elif time.monotonic() - sent_at_sec >= HEARTBEAT_SEC:
-            yield ": still here\n\n"
+            yield ": heartbeat\n\n"
             sent_at_sec = time.monotonic()
-        await asyncio.sleep(LOOK_EVERY_SEC)
+        await asyncio.sleep(POLL_EVERY_SEC)
 
 
 def _add_shelf(app: FastAPI, studio: Studio) -> None:
@@ -166,9 +166,9 @@ def _add_shelf(app: FastAPI, studio: Studio) -> None:
         return {"designs": studio.shelf_entries()}
 
     @app.post("/shelf")
-    async def keep(kept: KeepRequest) -> Any:
-        recipe = text_to_recipe(kept.recipe)
-        entry = await studio.drawing.answer(lambda: studio.shelf.keep(*studio.document(recipe, kept.note)))
+    async def keep(request: KeepRequest) -> Any:
+        recipe = text_to_recipe(request.recipe)
+        entry = await studio.queue.run(lambda: studio.shelf.keep(*studio.document(recipe, request.note)))
         return shelf_row(entry, entry["document"]["generators"])
 
     @app.post("/shelf/{identity}/note")

@@ -1,7 +1,7 @@
-"""Designs that somebody kept, with their notes: `runs/<name>/studio/{shelf.json, kept/<id>.png}`; the last ones that
-were removed lie in `removed/<id>.{json, png}`.
+"""Kept designs with their notes: `runs/<name>/studio/{shelf.json, kept/<id>.png}`; those removed last are in
+`removed/<id>.{json, png}`.
 
-Each is there whole, with all that it follows from, or not at all, whatever kills the server and whenever.
+Each design is complete, with everything that reproduces it, or absent, whenever the server is killed.
 """
 
 import errno
@@ -28,7 +28,7 @@ IDENTITY = re.compile(r"[0-9a-f]{16}")
 VERSION = 1
 MAX_KEPT = 500
 MAX_NOTE_CHARS = 1000
-MAX_REMOVED = 20  # can be put back
+MAX_REMOVED = 20  # that can be restored
 
 
 class KeptNovelty(BaseModel):
@@ -42,7 +42,7 @@ class KeptMeasures(BaseModel):
 
 
 class KeptDocument(BaseModel):
-    """What is read of a design that was kept."""
+    """What is read of a kept design."""
 
     recipe: str
     setting: dict[str, FiniteFloat]
@@ -69,19 +69,19 @@ SHELF, REMOVED = TypeAdapter(ShelfFile), TypeAdapter(RemovedFile)
 
 
 class Shelf:
-    """In the order kept. Several processes may share it."""
+    """In the order kept. Several processes may use it."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self.pictures, self.removed = folder / "shelf.json", folder / "kept", folder / "removed"
         self._lock = threading.Lock()
         if folder.is_dir():
-            with self._alone():
+            with self._locked():
                 for place in (folder, self.pictures, self.removed):
                     clean_leftovers(place)
 
     def entries(self) -> list[dict[str, Any]]:
-        """Each with `id`, `kept_at` and `document`. UserError when the file was damaged by somebody else."""
-        remedy = "move it away, and an empty shelf takes its place"
+        """Each with `id`, `kept_at` and `document`. UserError when the file is damaged."""
+        remedy = "move it away to start with an empty shelf"
         found = read_json(self.path, remedy, SHELF) or {"designs": []}
         refuse_newer(self.path, found.get("version"), VERSION)
         return [entry for entry in found["designs"] if IDENTITY.fullmatch(entry["id"])]
@@ -95,9 +95,9 @@ class Shelf:
         return decode_picture(self.pictures / f"{identity}.png")
 
     def keep(self, picture: np.ndarray, document: dict[str, Any]) -> dict[str, Any]:
-        """The same picture is kept once: again, it changes nothing but its note, if it has one."""
+        """Adds a design. A picture that is kept already only gets the new note, if there is one."""
         identity = document["picture_sha256"][:16]
-        with self._alone():
+        with self._locked():
             entries = self.entries()
             for entry in entries:
                 if entry["id"] == identity:
@@ -106,7 +106,7 @@ class Shelf:
                         self._write(entries)
                     return entry
             if len(entries) >= MAX_KEPT:
-                raise UserError(f"shelf: {MAX_KEPT} designs are kept, which is all it holds; remove some first")
+                raise UserError(f"shelf: found {MAX_KEPT} designs, which is the limit; remove some first")
             self.pictures.mkdir(parents=True, exist_ok=True)
             path = self.pictures / f"{identity}.png"
             atomic_write(path, design_png(picture, document))
@@ -114,12 +114,12 @@ class Shelf:
             try:
                 self._write([*entries, entry])
             except OSError:
-                path.unlink(missing_ok=True)  # nothing half-made stays
+                path.unlink(missing_ok=True)
                 raise
             return entry
 
     def write_note(self, identity: str, note: str) -> dict[str, Any]:
-        with self._alone():
+        with self._locked():
             entries = self.entries()
             entry = _find(entries, identity)
             entry["document"]["note"] = check_note(note)
@@ -127,8 +127,8 @@ class Shelf:
             return entry
 
     def remove(self, identity: str) -> None:
-        """Off the shelf, as it is, to where `restore` finds it; on a full disk for good, which makes room."""
-        with self._alone():
+        """Moves a design to `removed/`, for `restore`; on a full disk it is deleted, which frees space."""
+        with self._locked():
             entries = self.entries()
             entry = _find(entries, identity)
             place = entries.index(entry)
@@ -139,7 +139,7 @@ class Shelf:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                self._remove_for_good(picture, others)
+                self._delete(picture, others)
                 return
             self._write(others)
             with suppress(FileNotFoundError):
@@ -149,7 +149,7 @@ class Shelf:
                 path.with_suffix(".png").unlink(missing_ok=True)
                 path.unlink()
 
-    def _remove_for_good(self, picture: Path, others: list[dict[str, Any]]) -> None:
+    def _delete(self, picture: Path, others: list[dict[str, Any]]) -> None:
         content = picture.read_bytes() if picture.exists() else None
         picture.unlink(missing_ok=True)
         try:
@@ -160,15 +160,15 @@ class Shelf:
             raise
 
     def restore(self, identity: str) -> None:
-        """Puts a removed design back as it was, in its place."""
-        with self._alone():
+        """Puts a removed design back in its place."""
+        with self._locked():
             entries, path = self.entries(), self.removed / f"{identity}.json"
             found = read_json_or_none(path, REMOVED) if IDENTITY.fullmatch(identity) else None
             if found is None or found["entry"]["id"] != identity:
-                raise UserError("shelf: this design cannot be put back (any more); draw it anew")
+                raise UserError("shelf: this design cannot be restored any more; draw it again")
             place, entry = found["place"], found["entry"]
             self.pictures.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # a kill has left it where it was
+            with suppress(FileNotFoundError):  # killed between the two renames
                 os.replace(self.removed / f"{identity}.png", self.pictures / f"{identity}.png")
             if not any(one["id"] == identity for one in entries):
                 self._write([*entries[:place], entry, *entries[place:]])
@@ -178,14 +178,14 @@ class Shelf:
         atomic_write(self.path, to_json({"version": VERSION, "designs": entries}, indent=1) + "\n")
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Reading, changing and writing are one act, for this process and for others."""
+    def _locked(self) -> Iterator[None]:
+        """Reading, changing and writing as one transaction, among threads and processes."""
         folder = self.path.parent
         try:
             folder.mkdir(exist_ok=True)
         except (FileExistsError, FileNotFoundError) as error:
-            raise UserError(f"shelf: {folder} is no folder and cannot be made one; move it away") from error
-        with self._lock, folder_lock(self.path.parent):
+            raise UserError(f"shelf: {folder} is not a folder; move it away") from error
+        with self._lock, folder_lock(folder):
             yield
 
 
@@ -193,7 +193,7 @@ def _find(entries: list[dict[str, Any]], identity: str) -> dict[str, Any]:
     for entry in entries:
         if entry["id"] == identity:
             return entry
-    raise UserError("shelf: this design is not on the shelf (any more); load the page anew")
+    raise UserError("shelf: this design is no longer on the shelf; reload the page")
 
 
 def check_note(note: str) -> str:
@@ -202,5 +202,5 @@ def check_note(note: str) -> str:
     try:
         note.encode()
     except UnicodeEncodeError as error:
-        raise UserError("note: found half a character, allowed text; write it again") from error
+        raise UserError("note: found half a character, allowed text; type it again") from error
     return note

@@ -137,7 +137,7 @@ def load_checkpoint(
     return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, there, sha256, meta)
 
 
-def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
+def load_joint_encoder(loaded: LoadedCheckpoint) -> Encoder:
     """The encoder that learned together with a checkpoint's generator (`reconstruction.apply`).
 
     The moving average where there is one; in eval mode, on the generator's device.
@@ -153,7 +153,7 @@ def load_own_encoder(loaded: LoadedCheckpoint) -> Encoder:
 
 def load_sampler(loaded: LoadedCheckpoint) -> Sampler:
     """Draws the checkpoint's samples, see `reconstruction.sample_passes`."""
-    encoder = load_own_encoder(loaded) if loaded.sample_passes else None
+    encoder = load_joint_encoder(loaded) if loaded.sample_passes else None
     return Sampler(loaded.generator, encoder, loaded.sample_passes)
 
 

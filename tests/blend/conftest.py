@@ -1,4 +1,4 @@
-"""A folder of its own for every test; a tiny run with a fine-tune and an encoder, made once; and a studio on a copy."""
+"""A temporary folder for every test; a tiny run with a fine-tune and an encoder, made once; a studio on a copy."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,8 +44,8 @@ def run_folder(made_run, in_tmp_path, monkeypatch) -> None:
 
 @pytest.fixture
 def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
-    """Studios; `command`: what stands in for the demo run."""
-    from blend.studio.demo_job import DemoChild
+    """Opens studios; `command`: stands in for the demo run."""
+    from blend.studio.demo_job import DemoProcess
     from blend.studio.studio import Studio
 
     demo = Path("demo.yaml")
@@ -53,7 +53,7 @@ def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
     with ExitStack() as stack:
 
         def make(name: str = "tiny", command: list[str] | None = None) -> Any:
-            studio = Studio(name, DemoChild(demo, command or ["true"]))
+            studio = Studio(name, DemoProcess(demo, command or ["true"]))
             stack.callback(studio.close)
             return studio
 
@@ -62,7 +62,7 @@ def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Any], str]]:
-    """Serves studios in this process, and says where."""
+    """Serves studios in this process; returns the address."""
     with ExitStack() as stack:
 
         def start(studio: Any) -> str:

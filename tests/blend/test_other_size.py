@@ -59,10 +59,10 @@ def test_under_another_name_both_are_there(larger: Path, capsys):
 
 def test_the_studio_opens_the_run_whatever_the_demo_is_now(larger: Path):
     pytest.importorskip("fastapi", reason="needs the ui extra: pip install fastapi uvicorn")
-    from blend.studio.demo_job import DemoChild
+    from blend.studio.demo_job import DemoProcess
     from blend.studio.studio import Studio
 
-    studio = Studio("tiny", DemoChild(larger, ["true"]))
+    studio = Studio("tiny", DemoProcess(larger, ["true"]))
     try:
         assert studio.page_facts()["run"]["height"] == 32
     finally:
@@ -73,5 +73,5 @@ def test_a_renamed_run_opens(run_folder):
     for name in ("tiny", "tiny-freezed"):
         Path("runs", name).rename(Path("runs", name.replace("tiny", "old")))
     session = open_session("old")
-    assert (session.generator.base.name, session.lacking) == ("old", {})
+    assert (session.generator.base.name, session.missing) == ("old", {})
     assert session.generator.tuned is not None and session.generator.tuned.name == "old-freezed"

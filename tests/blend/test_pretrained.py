@@ -82,7 +82,7 @@ def test_opened_it_draws_and_measures_without_its_sets(packed):
             assert torch.allclose(value, theirs[key], rtol=1e-3, atol=1e-6), key
         assert "ready-made" in (RunDir.existing(name).read_status() or {})["message"]
     session = open_session(BASE)
-    assert session.lacking == {} and session.open_measures() is not None
+    assert session.missing == {} and session.open_measures() is not None
     assert all(len(session.parent_store.held_out[side].names) == 4 for side in ("ordinary", "concept"))
     assert session.measures is not None and session.measures.figures == RunDir.existing(BASE).read_metrics()["measures"]
     assert contents(packed) == before
@@ -203,5 +203,5 @@ def test_the_studio_says_what_it_is_and_offers_the_demo(new_clone):
     finally:
         studio.close()
     assert "ready-made model that comes with Carforge" in facts["run"]["origin"]
-    assert facts["run"]["lacking"]["encoder"] == "" and len(facts["offer"]["plan"]) == 8
+    assert facts["run"]["missing"]["encoder"] == "" and len(facts["offer"]["plan"]) == 8
     assert page.count("Make the demo run") == 1 and "demo_offer.js" in page and "main.js" in page

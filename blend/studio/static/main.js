@@ -1,6 +1,6 @@
-// The page at work: state → picture, dials, sweep, measures.
+// The page: from its state to picture, dials, sweep and measures.
 "use strict";
-import { Latest, follow, post } from "./asking.js";
+import { LatestRequest, follow, post } from "./requests.js";
 import * as parents from "./parents.js";
 import * as shelf from "./shelf.js";
 import { query, read, state, writeAddress, writeAddressNow } from "./state.js";
@@ -10,7 +10,7 @@ const SETTLED_MS = 220;
 const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
 let settled = null, dragging = false, shown = "", turn = 0, sweptKey = "";
 
-function say(text) { at("message").textContent = text; }
+function showMessage(text) { at("message").textContent = text; }
 const percent = (value) => `${Math.round(100 * value)} %`;
 
 // ---- dials ----
@@ -24,51 +24,51 @@ function dials(setting) {
   at("follow").checked = state.style === null && state.futurism === null;
   if (at("label")) { at("label").value = state.label; }
 }
-function futurism(value, asked) {
+function futurism(value, target) {
   at("futurism-read").textContent = value === null ? "–" : Math.round(value);
   at("futurism-out").textContent = value === null ? "–" : Math.round(value);
   if (value === null) { return; }
   const inside = Math.min(100, Math.max(0, value));
   at("futurism-bar").setAttribute("width", inside);
   at("futurism-meter").setAttribute("aria-valuenow", Math.round(inside));
-  if (asked === null) { at("futurism").value = inside; }
+  if (target === null) { at("futurism").value = inside; }
 }
 
 // ---- what the server draws ----
-const draw = new Latest("/draw", (said, asked) => {
-  if (said.needs) { parents.forget(); prepareParents(); return; } // what this page took for known, the studio does not know
-  at("design").src = said.picture;
+const draw = new LatestRequest("/draw", (answer, requested) => {
+  if (answer.not_inverted) { parents.forget(); prepareParents(); return; } // e.g. after a restart of the studio
+  at("design").src = answer.picture;
   at("design").hidden = false;
-  at("design").alt = `The design at intensity ${percent(said.intensity)}, style ${percent(said.style)}${said.futurism === null ? "" : `, futurism ${Math.round(said.futurism)}`}`;
-  at("design-says").textContent = "";
-  shown = asked;
-  at("design").dataset.query = asked;
-  if (asked !== query()) { return; } // a dial has moved on
-  if (!dragging || state.futurism !== null) { dials({ intensity: state.futurism === null ? state.intensity : said.intensity, style: said.style }); }
-  else { at("style").value = said.style; at("style-out").textContent = percent(said.style); }
-  futurism(said.futurism, state.futurism);
-  if (said.reach) {
-    const [low, high] = said.reach.map(Math.round);
+  at("design").alt = `The design at intensity ${percent(answer.intensity)}, style ${percent(answer.style)}${answer.futurism === null ? "" : `, futurism ${Math.round(answer.futurism)}`}`;
+  at("design-message").textContent = "";
+  shown = requested;
+  at("design").dataset.query = requested;
+  if (requested !== query()) { return; } // a newer one follows
+  if (!dragging || state.futurism !== null) { dials({ intensity: state.futurism === null ? state.intensity : answer.intensity, style: answer.style }); }
+  else { at("style").value = answer.style; at("style-out").textContent = percent(answer.style); }
+  futurism(answer.futurism, state.futurism);
+  if (answer.reach) {
+    const [low, high] = answer.reach.map(Math.round);
     const beyond = state.futurism < low || state.futurism > high;
-    at("reach").textContent = `these parents reach ${low} to ${high}${beyond ? "; this is the nearest" : ""}`;
-  } else { at("reach").textContent = NO_FINETUNE ? "needs a fine-tuned run" : "moves the other two to where a score is reached"; }
-  say("");
-}, (error) => { say(error.message); at("design-says").textContent = at("design").hidden ? "Nothing to show yet." : ""; });
+    at("reach").textContent = `these parents reach ${low} to ${high}${beyond ? "; the nearest is shown" : ""}`;
+  } else { at("reach").textContent = NO_FINETUNE ? "needs a fine-tuned run" : "sets intensity and style for this score"; }
+  showMessage("");
+}, (error) => { showMessage(error.message); at("design-message").textContent = at("design").hidden ? "No design yet." : ""; });
 
-const measure = new Latest("/measure", (said) => {
-  if (said.needs) { return; }
-  at("figures").hidden = Boolean(said.lacking);
-  at("measures-says").textContent = said.lacking || "";
-  if (said.lacking) { return; }
-  futurism(said.futurism, state.futurism);
-  const kept = said.identity;
+const measure = new LatestRequest("/measure", (answer) => {
+  if (answer.not_inverted) { return; }
+  at("figures").hidden = Boolean(answer.missing);
+  at("measures-message").textContent = answer.missing || "";
+  if (answer.missing) { return; }
+  futurism(answer.futurism, state.futurism);
+  const kept = answer.identity;
   at("identity-read").textContent = kept === null ? "–" : Math.round(kept);
   at("identity-bar").setAttribute("width", kept ?? 0);
   at("identity-meter").setAttribute("aria-valuenow", Math.round(kept ?? 0));
-  const leftOut = said.novelty.left_out, warned = said.novelty.verdict === "WARN";
+  const leftOut = answer.novelty.left_out, warned = answer.novelty.verdict === "WARN";
   at("novelty-read").textContent = leftOut ? "Not measured" : warned ? "Near a training picture" : "New";
-  at("novelty-says").textContent = leftOut ? `Left out: ${leftOut}.` : warned ? "Nearer than almost all real pictures are to each other: look below." : "Not nearer to a training picture than real pictures are.";
-  const items = Object.entries(said.novelty.nearest).map(([space, near]) => {
+  at("novelty-message").textContent = leftOut ? `Left out: ${leftOut}.` : warned ? "Nearer than almost all real pictures are: see below." : "No nearer to a training picture than real pictures are.";
+  const items = Object.entries(answer.novelty.nearest).map(([space, near]) => {
     const item = document.createElement("li"), picture = document.createElement("img"), text = document.createElement("span");
     text.textContent = `${space === "reader" ? "by what it shows" : "by how it looks"}: nearer than ${Math.round(100 - near.percentile)} of 100 real pictures`;
     if (near.picture) { picture.src = near.picture; picture.alt = `Training picture ${near.row} of ${near.set}`; item.append(picture); }
@@ -76,13 +76,13 @@ const measure = new Latest("/measure", (said) => {
     return item;
   });
   at("nearest").replaceChildren(...items);
-}, (error) => { at("measures-says").textContent = error.message; });
+}, (error) => { at("measures-message").textContent = error.message; });
 
-const sweep = new Latest("/sweep", (said) => {
-  if (said.needs) { return; }
+const sweep = new LatestRequest("/sweep", (answer) => {
+  if (answer.not_inverted) { return; }
   const old = at("sweep").children;
-  if (old.length !== said.designs.length) {
-    at("sweep").replaceChildren(...said.designs.map(() => {
+  if (old.length !== answer.designs.length) {
+    at("sweep").replaceChildren(...answer.designs.map(() => {
       const item = document.createElement("li"), button = document.createElement("button"), picture = document.createElement("img"), text = document.createElement("span");
       button.type = "button";
       button.append(picture, text);
@@ -91,7 +91,7 @@ const sweep = new Latest("/sweep", (said) => {
       return item;
     }));
   }
-  said.designs.forEach((one, number) => {
+  answer.designs.forEach((one, number) => {
     const button = old[number].firstChild, [picture, text] = button.children;
     button.dataset.intensity = one.intensity;
     picture.src = one.picture;
@@ -100,7 +100,7 @@ const sweep = new Latest("/sweep", (said) => {
     text.title = "futurism";
   });
   markSweep();
-}, (error) => { if (error.status) { say(error.message); } });
+}, (error) => { if (error.status) { showMessage(error.message); } });
 
 function markSweep() {
   for (const item of at("sweep").children) {
@@ -116,16 +116,16 @@ function change(newParents = true) {
   if (newParents) { prepareParents(); return; }
   if (state.futurism === null) { dials({ intensity: state.intensity, style: NO_FINETUNE ? 0 : state.style ?? state.intensity }); }
   markSweep();
-  draw.want(query());
+  draw.send(query());
   clearTimeout(settled);
   settled = setTimeout(rest, SETTLED_MS);
 }
-function rest() { // what need not follow a dial while it is dragged
-  measure.want(query());
+function rest() { // not while a dial is dragged
+  measure.send(query());
   const parts = new URLSearchParams(query());
   parts.delete("i");
   parts.delete("f");
-  if (parts.toString() !== sweptKey) { sweptKey = parts.toString(); sweep.want(query()); }
+  if (parts.toString() !== sweptKey) { sweptKey = parts.toString(); sweep.send(query()); }
 }
 async function prepareParents() {
   turn += 1;
@@ -136,8 +136,8 @@ async function prepareParents() {
     if (mine === turn) { sweptKey = ""; change(false); }
   } catch (error) {
     if (mine !== turn) { return; }
-    say(error.message);
-    at("design-says").textContent = at("design").hidden ? "Nothing to show yet." : "";
+    showMessage(error.message);
+    at("design-message").textContent = at("design").hidden ? "No design yet." : "";
     if (error.status === 0) { setTimeout(() => { if (mine === turn) { parents.forget(); prepareParents(); } }, 1500); }
   }
 }
@@ -147,7 +147,7 @@ for (const id of ["intensity", "style", "futurism"]) {
     dragging = true;
     const value = Number(at(id).value);
     if (id === "futurism") { state.futurism = value; } else {
-      if (state.futurism !== null) { // go on from where the score was found
+      if (state.futurism !== null) { // start from the solution
         state.intensity = Number(at("intensity").value);
         if (id === "style") { state.style = Number(at("style").value); }
       }
@@ -177,7 +177,7 @@ function surprise() {
 }
 async function keep() {
   const note = at("note").value;
-  try { await shelf.keep(shown || query(), note); at("note").value = ""; } catch (error) { say(error.message); }
+  try { await shelf.keep(shown || query(), note); at("note").value = ""; } catch (error) { showMessage(error.message); }
 }
 at("keep").addEventListener("click", keep);
 at("note").addEventListener("keydown", (event) => { if (event.key === "Enter") { keep(); } });
@@ -185,7 +185,7 @@ at("surprise").addEventListener("click", surprise);
 at("help-open").addEventListener("click", () => at("help").showModal());
 at("link").addEventListener("click", async () => {
   writeAddressNow();
-  try { await navigator.clipboard.writeText(location.href); at("link").textContent = "Copied"; } catch { at("link").textContent = "It is in the address bar"; }
+  try { await navigator.clipboard.writeText(location.href); at("link").textContent = "Copied"; } catch { at("link").textContent = "See the address bar"; }
   setTimeout(() => { at("link").textContent = "Copy link"; }, 2000);
 });
 document.addEventListener("keydown", (event) => {
@@ -207,15 +207,15 @@ async function prepare() {
   try {
     const end = await follow("prepare", (now) => {
       line.hidden = now.state === "done";
-      line.textContent = now.state === "done" ? "" : `Getting ready: ${now.says}. Dials work meanwhile; some positions take a moment.`;
+      line.textContent = now.state === "done" ? "" : `Preparing: ${now.message}. The dials work already; some positions take a moment.`;
     });
-    if (end.state === "failed") { line.textContent = end.fault; return; }
-    at("futurism").disabled = Boolean(NO_FINETUNE || end.result?.lacking?.measures);
+    if (end.state === "failed") { line.textContent = end.error; return; }
+    at("futurism").disabled = Boolean(NO_FINETUNE || end.result?.missing?.measures);
     change(false);
   } catch { setTimeout(prepare, 2000); }
 }
 
-parents.start(change, say);
+parents.start(change, showMessage);
 shelf.start(openRecipe, say);
 if (!read(location.search)) { read(document.body.dataset.first); }
 if (NO_FINETUNE) { at("style").disabled = at("follow").disabled = true; }

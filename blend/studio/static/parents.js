@@ -1,18 +1,18 @@
-// The two panels of parents: dropping, pasting, choosing, the search that is watched, and others that are mixed in.
+// The two panels of parents: dropping, pasting and choosing pictures, progress of the search, mixing in others.
 "use strict";
-import { Refused, TAB, follow, get, post, upload } from "./asking.js";
+import { RequestError, TAB, follow, get, post, upload } from "./requests.js";
 import { state } from "./state.js";
 
-const MAX_MB = Number(document.body.dataset.mostUploadMb);
-const MAX_PARENTS = Number(document.body.dataset.mostParents);
-const POOR = 2; // times the usual error of this run
+const MAX_MB = Number(document.body.dataset.maxUploadMb);
+const MAX_PARENTS = Number(document.body.dataset.maxParents);
+const POOR = 2; // times the median error of this run
 const NO_ENCODER = document.body.dataset.noEncoder === "yes";
 const NO_FINETUNE = document.body.dataset.noFinetune === "yes";
 const gallery = document.getElementById("gallery");
 const GALLERY_TITLE = document.getElementById("gallery-h").textContent;
 export const panels = {};
-let changed = () => {}, complain = () => {};
-let last = "ordinary"; // the panel that a paste goes to
+let onChange = () => {}, onError = () => {};
+let lastPanel = "ordinary"; // receives a paste
 
 export function seed() { return `seed-${Math.floor(Math.random() * 1e6)}`; }
 
@@ -25,14 +25,14 @@ class Panel {
   constructor(root) {
     this.root = root;
     this.side = root.dataset.side;
-    this.known = new Map(); // reference → what its search said in the end
-    this.adding = false; // whether the next picture is mixed in, or takes the first one's place
+    this.known = new Map(); // reference → result of its search
+    this.adding = false; // whether the next picture is mixed in or replaces the first
     this.job = null;
     const find = (query) => root.querySelector(query);
     Object.assign(this, { zone: find("[data-zone]"), given: find(".given"), search: find(".search"), redrawn: find(".redrawn"),
-      says: find(".says"), progress: find("progress"), others: find(".others"), file: find(".file") });
-    root.addEventListener("focusin", () => { last = this.side; });
-    root.addEventListener("pointerdown", () => { last = this.side; });
+      message: find(".message"), progress: find("progress"), others: find(".others"), file: find(".file") });
+    root.addEventListener("focusin", () => { lastPanel = this.side; });
+    root.addEventListener("pointerdown", () => { lastPanel = this.side; });
     root.addEventListener("click", (event) => {
       const action = event.target.closest("[data-do]")?.dataset.do;
       if (action) { this[action](event.target); }
@@ -49,47 +49,47 @@ class Panel {
   }
 
   async take(file) {
-    if (!file) { complain("That was no file: drop a picture file, or copy the picture itself and paste it."); return; }
-    if (NO_ENCODER) { complain("This run cannot read pictures yet; the line above says which command teaches it."); return; }
-    if (file.size > MAX_MB * 2 ** 20) { complain(`This picture has ${Math.round(file.size / 2 ** 20)} MiB; ${MAX_MB} is the most. Save it smaller, and drop it again.`); return; }
-    this.say("uploading");
+    if (!file) { onError("That is not a file: drop a picture file, or copy the picture itself and paste it."); return; }
+    if (NO_ENCODER) { onError("This run cannot read pictures yet; the note above has the command for it."); return; }
+    if (file.size > MAX_MB * 2 ** 20) { onError(`This picture has ${Math.round(file.size / 2 ** 20)} MiB, the limit is ${MAX_MB}. Make it smaller and drop it again.`); return; }
+    this.show("uploading");
     try {
-      this.put((await upload(file)).reference);
+      this.setParent((await upload(file)).reference);
     } catch (error) {
-      complain(error.message);
+      onError(error.message);
       this.render();
     }
   }
 
-  put(reference) {
+  setParent(reference) {
     const mine = state[this.side];
     if (this.adding && mine.length && mine.length < MAX_PARENTS) { mine.push({ reference, share: 1 }); } else { mine.splice(0, 1, { reference, share: 1 }); }
     this.adding = false;
-    complain("");
-    changed();
+    onError("");
+    onChange();
   }
 
   add() { this.adding = true; this.pick(); }
-  random() { this.put(seed()); }
-  none() { state[this.side].length = 0; changed(); }
-  cancel() { if (this.job) { post(`/jobs/${this.job}/cancel`, {}).catch((error) => complain(error.message)); } }
+  random() { this.setParent(seed()); }
+  none() { state[this.side].length = 0; onChange(); }
+  cancel() { if (this.job) { post(`/jobs/${this.job}/cancel`, {}).catch((error) => onError(error.message)); } }
   remove(button) {
     const mine = state[this.side];
     mine.splice(Number(button.dataset.number), 1);
     if (mine.length === 1) { mine[0].share = 1; }
-    changed();
+    onChange();
   }
 
   async pick() {
-    const says = document.getElementById("gallery-says"), place = document.getElementById("gallery-pictures");
-    says.textContent = "";
-    place.replaceChildren();
+    const message = document.getElementById("gallery-message"), pictures = document.getElementById("gallery-pictures");
+    message.textContent = "";
+    pictures.replaceChildren();
     document.getElementById("gallery-h").textContent = this.adding ? "Mix in another car" : GALLERY_TITLE;
     gallery.onclose = () => { this.adding = false; };
     gallery.showModal();
     try {
       const references = NO_ENCODER ? [] : (await get(`/gallery/${this.side}`)).references;
-      if (!references.length) { says.textContent = "This run keeps no pictures aside that can be read. Random cars always work."; }
+      if (!references.length) { message.textContent = "This run has no held-out pictures that it can read. Random cars always work."; }
       const more = Array.from({ length: 6 }, seed);
       for (const reference of [...references, ...more]) {
         const button = document.createElement("button"), picture = document.createElement("img");
@@ -102,16 +102,16 @@ class Panel {
           const adding = this.adding;
           gallery.close();
           this.adding = adding;
-          this.put(reference);
+          this.setParent(reference);
         });
-        place.append(button);
+        pictures.append(button);
       }
-    } catch (error) { says.textContent = error.message; }
+    } catch (error) { message.textContent = error.message; }
   }
 
-  say(text, progress = null) {
+  show(text, progress = null) {
     this.search.hidden = false;
-    this.says.textContent = text;
+    this.message.textContent = text;
     this.progress.hidden = progress === null;
     if (progress !== null) { this.progress.value = progress; }
   }
@@ -137,11 +137,11 @@ class Panel {
     const cancel = this.root.querySelector('[data-do="cancel"]');
     cancel.hidden = !this.job;
     if (this.job) { return; }
-    if (!known || known.error === null) { this.search.hidden = !known; if (known) { this.redrawn.hidden = true; this.say("drawn by seed: nothing to search for"); } return; }
+    if (!known || known.error === null) { this.search.hidden = !known; if (known) { this.redrawn.hidden = true; this.show("drawn by seed: its latent is known"); } return; }
     this.redrawn.hidden = false;
     this.redrawn.src = known.picture;
-    this.redrawn.alt = "The same car as the run redraws it";
-    this.say(redrawnText(known));
+    this.redrawn.alt = "The same car, redrawn by the run";
+    this.show(redrawnText(known));
   }
 
   renderOthers(mine) {
@@ -150,7 +150,7 @@ class Panel {
       picture.src = `/parent/${this.side}/${one.reference}`;
       picture.alt = name(one.reference);
       Object.assign(share, { type: "range", min: "0.05", max: "1", step: "0.05", value: String(one.share), ariaLabel: `Share of ${name(one.reference)}` });
-      share.addEventListener("input", () => { one.share = Number(share.value); changed(false); });
+      share.addEventListener("input", () => { one.share = Number(share.value); onChange(false); });
       Object.assign(remove, { type: "button", textContent: "×", ariaLabel: `Remove ${name(one.reference)}` });
       remove.dataset.do = "remove";
       remove.dataset.number = String(number);
@@ -160,23 +160,23 @@ class Panel {
     this.others.replaceChildren(...items);
   }
 
-  // Until every parent's latent is known; each is one job, and what it sees is shown.
+  // Resolves when every parent's latent is known; each search is a job, whose progress is shown.
   async ready() {
     for (const { reference } of [...state[this.side]]) {
       const key = `${reference} ${this.side === "ordinary" ? state.label : ""}`;
       if (this.known.has(key)) { continue; }
       let end;
       try {
-        const begun = await post("/jobs/parent", { tab: TAB, side: this.side, reference, label: this.side === "ordinary" ? state.label || null : null });
-        end = begun;
-        if (begun.state !== "done") {
-          this.job = begun.key;
+        const started = await post("/jobs/parent", { tab: TAB, side: this.side, reference, label: this.side === "ordinary" ? state.label || null : null });
+        end = started;
+        if (started.state !== "done") {
+          this.job = started.key;
           this.root.querySelector('[data-do="cancel"]').hidden = false;
-          end = await follow(begun.key, (now) => this.watch(now));
+          end = await follow(started.key, (now) => this.watch(now));
         }
       } finally { this.job = null; }
-      if (end.state === "cancelled") { throw new Refused("The search was cancelled. Choose the picture again to go on, or another one.", 409); }
-      if (end.state === "failed") { throw new Refused(end.fault, 409); }
+      if (end.state === "cancelled") { throw new RequestError("The search was cancelled. Choose the picture again to resume it, or another one.", 409); }
+      if (end.state === "failed") { throw new RequestError(end.error, 409); }
       this.known.set(key, end.result);
       this.known.set(reference, end.result);
     }
@@ -184,34 +184,34 @@ class Panel {
   }
 
   watch(now) {
-    if (now.state === "waiting") { this.say("waits for its turn", 0); }
+    if (now.state === "waiting") { this.show("waiting", 0); }
     if (now.state !== "running") { return; }
-    this.say(now.says, now.of ? now.done / now.of : 0);
+    this.show(now.message, now.total ? now.done / now.total : 0);
     this.redrawn.hidden = !now.picture;
     if (now.picture) {
       this.redrawn.src = now.picture;
-      this.redrawn.alt = "The best redrawing so far";
+      this.redrawn.alt = "The best reconstruction so far";
     }
   }
 }
 
-export function start(onChange, onComplaint) {
-  [changed, complain] = [onChange, onComplaint];
+export function start(changeHandler, errorHandler) {
+  [onChange, onError] = [changeHandler, errorHandler];
   for (const root of document.querySelectorAll(".parent")) { panels[root.dataset.side] = new Panel(root); }
-  // A picture that misses a panel must not take the page's place.
+  // A picture dropped beside a panel must not replace the page.
   for (const kind of ["dragover", "drop"]) { window.addEventListener(kind, (event) => event.preventDefault()); }
   window.addEventListener("paste", (event) => {
     const file = Array.from(event.clipboardData.files)[0];
-    if (file) { event.preventDefault(); panels[last].take(file); }
+    if (file) { event.preventDefault(); panels[lastPanel].take(file); }
   });
 }
 
-// How well a picture was redrawn, beside how well this run redraws those of its gallery.
-function redrawnText({ error, first_error: first, usual_error: usual }) {
-  const beside = usual === null ? "" : ` (usual here: ${usual.toFixed(4)})`;
-  const found = `Redrawn with picture error ${error.toFixed(4)}${beside}`;
-  const poor = usual !== null && error > POOR * usual;
-  return poor ? `${found}: a poor likeness. Another picture may do better.` : `${found}; at first sight ${first.toFixed(4)}`;
+// The picture error, compared with the median of the run's gallery.
+function redrawnText({ error, first_error: first, median_error: median }) {
+  const compared = median === null ? "" : ` (median here: ${median.toFixed(4)})`;
+  const found = `Redrawn with picture error ${error.toFixed(4)}${compared}`;
+  const poor = median !== null && error > POOR * median;
+  return poor ? `${found}: a poor likeness. Another picture may work better.` : `${found}; first guess ${first.toFixed(4)}`;
 }
 
 export function forget() { Object.values(panels).forEach((panel) => panel.known.clear()); }

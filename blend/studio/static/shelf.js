@@ -1,13 +1,13 @@
-// Kept designs: notes, opening, comparing two, taking away.
+// Kept designs: notes, opening, comparing two, removing, exporting.
 "use strict";
-import { get, post } from "./asking.js";
+import { get, post } from "./requests.js";
 
 const list = document.getElementById("shelf");
-const says = document.getElementById("shelf-says");
+const message = document.getElementById("shelf-message");
 const acts = document.getElementById("shelf-acts");
 const compare = document.getElementById("compare");
 const dialog = document.getElementById("comparison");
-let rows = [], open = () => {}, complain = () => {};
+let rows = [], open = () => {}, onError = () => {};
 const chosen = [];
 
 const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value));
@@ -24,16 +24,16 @@ function make(tag, more, ...children) {
 function card(row, number) {
   const label = row.note || `design ${number + 1}`;
   const picture = make("img", { src: `/shelf/${row.id}.jpg`, alt: `${label}: ${figures(row)}`, loading: "lazy" });
-  const show = make("button", { type: "button", className: "look", ariaLabel: `Open ${label}` }, picture);
+  const show = make("button", { type: "button", className: "thumbnail", ariaLabel: `Open ${label}` }, picture);
   show.addEventListener("click", () => open(row.recipe));
   const note = make("input", { type: "text", value: row.note, maxLength: 200, placeholder: "Note", ariaLabel: `Note of design ${number + 1}` });
   note.addEventListener("change", async () => {
-    try { row.note = (await post(`/shelf/${row.id}/note`, { note: note.value })).note; says.textContent = "Note saved."; } catch (error) { complain(error.message); }
+    try { row.note = (await post(`/shelf/${row.id}/note`, { note: note.value })).note; message.textContent = "Note saved."; } catch (error) { onError(error.message); }
   });
   const check = make("input", { type: "checkbox", checked: chosen.includes(row.id), ariaLabel: `Choose ${label} to compare` });
   check.addEventListener("change", () => choose(row.id, check.checked));
   const remove = make("button", { type: "button", className: "plain", textContent: "Remove", ariaLabel: `Remove ${label}` });
-  remove.addEventListener("click", () => take(row));
+  remove.addEventListener("click", () => removeDesign(row));
   const file = (kind) => make("a", { href: `/export/shelf/${row.id}.${kind}`, download: "", textContent: kind.toUpperCase(), ariaLabel: `${label} as ${kind.toUpperCase()}` });
   const older = row.older ? [make("p", { className: "soft", textContent: "Drawn by earlier weights of this run." })] : [];
   return make("li", { data: { id: row.id } }, show, make("p", { className: "kept-figures", textContent: figures(row) }), ...older, note,
@@ -46,17 +46,17 @@ function choose(id, on) {
   render();
 }
 
-async function take(row) {
+async function removeDesign(row) {
   try {
     await post(`/shelf/${row.id}/remove`, {});
     const undo = make("button", { type: "button", className: "plain", textContent: "Undo" });
     undo.addEventListener("click", async () => {
-      try { await post(`/shelf/${row.id}/restore`, {}); await load(); says.textContent = "It is back."; } catch (error) { complain(error.message); }
+      try { await post(`/shelf/${row.id}/restore`, {}); await load(); message.textContent = "Restored."; } catch (error) { onError(error.message); }
     });
     await load();
-    says.replaceChildren("Removed. ", undo);
+    message.replaceChildren("Removed. ", undo);
     undo.focus();
-  } catch (error) { complain(error.message); }
+  } catch (error) { onError(error.message); }
 }
 
 function render() {
@@ -64,7 +64,7 @@ function render() {
   list.replaceChildren(...rows.map(card));
   acts.hidden = rows.length === 0;
   compare.disabled = chosen.length !== 2;
-  says.textContent = rows.length ? (chosen.length === 1 ? "Tick one more to compare." : "") : "Nothing is kept yet. Press Keep under a design that you like: it stays here, also when you close the page.";
+  message.textContent = rows.length ? (chosen.length === 1 ? "Select one more to compare." : "") : "No designs yet. Keep under a design adds it here, where it stays when you close the page.";
 }
 
 function showTwo() {
@@ -77,17 +77,17 @@ function showTwo() {
 }
 
 export async function load() {
-  try { rows = (await get("/shelf")).designs; render(); } catch (error) { says.textContent = error.message; }
+  try { rows = (await get("/shelf")).designs; render(); } catch (error) { message.textContent = error.message; }
 }
 
 export async function keep(recipe, note) {
   await post("/shelf", { recipe, note });
   await load();
-  says.textContent = "Kept.";
+  message.textContent = "Kept.";
 }
 
-export function start(onOpen, onComplaint) {
-  [open, complain] = [onOpen, onComplaint];
+export function start(onOpen, errorHandler) {
+  [open, onError] = [onOpen, errorHandler];
   compare.addEventListener("click", showTwo);
   return load();
 }

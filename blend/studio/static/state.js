@@ -1,4 +1,4 @@
-// What the address bar holds: parents with their shares, and where the dials stand.
+// The state in the address bar: parents with their shares, and the dial positions.
 "use strict";
 
 export const state = { ordinary: [], concept: [], intensity: 0.5, style: null, futurism: null, label: "", truncation: 1 };
@@ -35,7 +35,7 @@ export function query() {
 }
 
 let waiting = null;
-export function writeAddress() { // browsers refuse more than a few a second
+export function writeAddress() { // browsers limit how often
   clearTimeout(waiting);
   waiting = setTimeout(() => history.replaceState(null, "", `/?${query()}`), 150);
 }

@@ -1,4 +1,4 @@
-"""An empty checkout to be in."""
+"""An empty checkout as working directory."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.blend.demo.stand_ins import STAND_IN, is_gone, journal
 
 @pytest.fixture(autouse=True)
 def checkout(in_tmp_path: None) -> Iterator[None]:
-    """Whatever a test leaves at work there ends with it."""
+    """Processes that a test leaves running are killed after it."""
     Path("plan").mkdir()
     Path("stand_in.py").write_text(STAND_IN)
     yield

@@ -1,4 +1,4 @@
-"""Small stand-ins for the stages of the demo, real processes that write files, wait and burn; and the demo on them."""
+"""Stand-ins for the stages of the demo, processes that write files, wait and use CPU time; a demo that runs them."""
 
 import json
 import multiprocessing
@@ -20,19 +20,19 @@ NAMES = [stage.name for stage in STAGES]
 PATIENCE_SEC = 30
 fork = multiprocessing.get_context("fork")
 
-# Two units of work, each kept: it goes on where it was ended, as the stages do. `plan/<name>` says what else it does.
+# Two units of work, each saved: it resumes after a kill, as the stages do. `plan/<name>` has more instructions.
 STAND_IN = """
 import json, os, signal, sys, time
 name, plan, work = sys.argv[1], f"plan/{sys.argv[1]}", f"runs/demo/{sys.argv[1]}.work"
-def tell(text):
+def log(text):
     with open("journal", "a") as journal: journal.write(f"{name} {text}\\n")
 def stop(number, frame):
-    tell(signal.Signals(number).name)
+    log(signal.Signals(number).name)
     time.sleep(0.1)  # saves
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
-tell(f"starts {os.getpid()} {' '.join(sys.argv[2:])}")
+log(f"starts {os.getpid()} {' '.join(sys.argv[2:])}")
 print("a line on stdout")
 todo = json.load(open(plan)) if os.path.exists(plan) else {}
 memory = b"x" * todo.get("bytes", 0)
@@ -45,18 +45,18 @@ for unit in range(os.path.getsize(work) if os.path.exists(work) else 0, 2):
         burn = f"import time\\nwhile time.process_time() < {todo['child_cpu_sec']}: pass"
         subprocess.run([sys.executable, "-S", "-c", burn])
     if todo.get("wait") and os.path.exists(plan):
-        tell("waits")
+        log("waits")
         while os.path.exists(plan): time.sleep(0.01)
 if "code" in todo: sys.exit(todo["code"])
 if name == "encoder": open("runs/demo/metrics.json", "w").write('{"encoder": {"latent_mse": 0.7712}}')
 if name == "gallery": open("runs/demo/report.html", "w").write(open("runs/demo/metrics.json").read())
-tell("done")
+log("done")
 """
 STAND_INS = [
     replace(
         stage,
         command=("-S", "-E", "stand_in.py", stage.name),
-        leaves=lambda config, name=stage.name: [Path("runs/demo") / f"{name}.work"],
+        outputs=lambda config, name=stage.name: [Path("runs/demo") / f"{name}.work"],
     )
     for stage in STAGES
 ]
@@ -65,7 +65,7 @@ FEW_NAMES = [stage.name for stage in FEW]
 
 
 class Demo:
-    """`demo_run` in a process of its own, as the command line has it."""
+    """`demo_run` in a process of its own, as from the command line."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Demo:
         before: Callable[[], object] = lambda: None,
     ) -> None:
         def work() -> None:
-            os.setsid()  # no terminal's, and not the tests', signals
+            os.setsid()  # no signals of a terminal or of the tests
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
@@ -110,13 +110,13 @@ def journal() -> list[str]:
 
 
 def started() -> list[str]:
-    """The stages, as often and in the order that they were started."""
+    """The stages in the order of their starts."""
     return [line.split()[0] for line in journal() if " starts " in line]
 
 
-def at_work(name: str, times: int = 1) -> int:
-    """Waits until a stage has come to the middle of its work so many times; its process."""
-    wait_until(lambda: journal().count(f"{name} waits") >= times, f"{name} at work")
+def wait_until_waiting(name: str, times: int = 1) -> int:
+    """Waits until a stage has reached the middle of its work so many times; its pid."""
+    wait_until(lambda: journal().count(f"{name} waits") >= times, f"{name} waiting")
     pid = int([line for line in journal() if line.startswith(f"{name} starts")][-1].split()[2])
     kept = Path("runs/demo/demo/stages.json")
     wait_until(lambda: kept.exists() and f'"pid": {pid}' in kept.read_text(), "a record of it")
@@ -126,10 +126,10 @@ def at_work(name: str, times: int = 1) -> int:
 def waiting_in(
     name: str, times: int = 1, stages: list[Stage] = FEW, before: Callable[[], object] = lambda: None, **todo: object
 ) -> tuple[Demo, int]:
-    """A demo that waits in the midst of this stage, and the stage's process."""
+    """A demo that waits in the middle of this stage, and the pid of the stage."""
     plan(name, wait=True, **todo)
     run = Demo(stages=stages, before=before)
-    return run, at_work(name, times)
+    return run, wait_until_waiting(name, times)
 
 
 def is_gone(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The demo's orchestration: order, figures, and that it goes on whatever ends it or a stage."""
+"""The demo runs stages in order, with figures, and resumes whatever ends it or a stage."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from tests.blend.demo.stand_ins import (
 )
 from tests.commands import options_of, run_python, wait_until
 
-# ---- from nothing to the page ----
+# ---- from scratch to the page ----
 
 
 def test_every_stage_runs_once_in_order_with_the_config():
@@ -39,28 +39,28 @@ def test_every_stage_runs_once_in_order_with_the_config():
     assert all(line.endswith(words) for line in journal() if " starts " in line)
 
 
-def test_it_tells_what_it_does_and_ends_with_the_page_and_five_figures():
+def test_it_logs_its_stages_and_ends_with_the_page_and_five_figures():
     assert Demo(stages=STAND_INS).code() == 0
-    told = Path("stderr").read_text()
-    assert re.match(r"demo: 8 stages, about \d+ min on two cores\.", told)
+    log = Path("stderr").read_text()
+    assert re.match(r"demo: 8 stages, about \d+ min on two cores\.", log)
     assert re.search(
-        r"\n\[1/8\] dataset: ordinary and concept cars to learn from \(about .+; \d+ min left in all\)\n", told
+        r"\n\[1/8\] dataset: ordinary and concept cars to learn from \(about .+; \d+ min left in all\)\n", log
     )
-    assert "\n[8/8] gallery: writes the page (about " in told and "left in all" not in told.splitlines()[-2]
+    assert "\n[8/8] gallery: writes the page (about " in log and "left in all" not in log.splitlines()[-2]
     lines = Path("stdout").read_text().strip().splitlines()  # what stages print there goes to stderr
-    assert told.count("a line on stdout") == 8
+    assert log.count("a line on stdout") == 8
     assert lines[0] == "runs/demo/report.html"
     assert [line.split()[0] for line in lines[1:]] == ["encoder", "inversion", "intensity", "futurism", "time"]
     assert "latent error 0.771" in lines[1] and "picture error unknown" in lines[2]
     assert "CPU-seconds" in lines[5]
 
 
-def test_what_is_done_is_passed_over():
+def test_finished_stages_are_skipped():
     Demo().code()
     history = Path("runs/demo/metrics.jsonl").read_text()
     assert Demo().code() == 0
     assert started() == FEW_NAMES
-    assert Path("stderr").read_text() == "demo: done before: train, encoder, gallery\n"
+    assert Path("stderr").read_text() == "demo: already done: train, encoder, gallery\n"
     assert Path("stdout").read_text().strip().startswith("runs/demo/report.html")
     assert Path("runs/demo/metrics.jsonl").read_text() == history
 
@@ -83,29 +83,29 @@ def test_the_page_is_written_with_the_figures_and_they_are_completed_after_it():
 # ---- killed, stopped, failed ----
 
 
-def test_it_goes_on_after_each_stage_was_killed():
+def test_it_resumes_after_a_kill_of_each_stage():
     for number, name in enumerate(NAMES):
         run, stage = waiting_in(name, stages=STAND_INS)
         os.kill(stage, signal.SIGKILL)
         assert run.code() == 75
-        told = Path("stderr").read_text().splitlines()[-1]
-        assert told.startswith(f"[{number + 1}/8] {name} was ended by SIGKILL") and "the same command resumes" in told
+        log = Path("stderr").read_text().splitlines()[-1]
+        assert log.startswith(f"[{number + 1}/8] {name} was killed by SIGKILL") and "the same command resumes" in log
         unplan(name)
     assert Demo(stages=STAND_INS).code() == 0
     assert started() == [name for name in NAMES for _ in range(2)]
     assert [line for line in journal() if line.endswith("done")] == [f"{name} done" for name in NAMES]
 
 
-def test_it_goes_on_after_the_demo_was_killed_in_each_stage():
+def test_it_resumes_after_a_kill_of_the_demo_in_each_stage():
     for name in NAMES:
         run, _ = waiting_in(name, stages=STAND_INS)
         assert run.kill() == -signal.SIGKILL
-        plan(name)  # the next start of this stage does not wait; the one left at work still does
+        plan(name)  # the next start of this stage does not wait; the orphan still does
     assert Demo(stages=STAND_INS).code() == 0
     assert started() == [name for name in NAMES for _ in range(2)]
 
 
-def test_a_stage_left_at_work_saves_and_ends_before_it_is_started_again():
+def test_an_orphan_saves_and_ends_before_its_stage_is_started_again():
     run, left = waiting_in("encoder")
     run.kill()
     assert not is_gone(left)
@@ -120,7 +120,7 @@ def test_a_stage_left_at_work_saves_and_ends_before_it_is_started_again():
     ]
     unplan("encoder")
     assert again.code() == 0
-    assert f"still at work (process {left})" in Path("stderr").read_text()
+    assert f"still running (process {left})" in Path("stderr").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -160,7 +160,7 @@ def test_the_code_of_a_failing_stage_is_passed_on(code):
 
 
 def test_an_error_of_the_demo_itself_leaves_no_stage_behind():
-    """A disk that is full when the record is written, say."""
+    """Such as a full disk when the record is written."""
 
     def fill_up() -> None:
         write = record.atomic_write
@@ -213,7 +213,7 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing():
     assert "[4/8] encoder: learns to read a picture back (about " in Path("stdout").read_text()
 
 
-def test_a_faulty_config_is_exit_2_and_leaves_nothing():
+def test_a_faulty_config_exits_with_2_and_leaves_nothing():
     assert Demo("optim.g_lrr=1").code() == 2
     assert not Path("runs").exists() and journal() == []
 
@@ -228,14 +228,14 @@ def test_each_stage_is_a_command_that_takes_a_config(stage: Stage):
     assert flag == "-m" and {"--config", "--set", *options[::2]} <= known
 
 
-def test_the_time_left_follows_the_pace_so_far_and_what_is_spent():
+def test_the_time_left_follows_the_speed_so_far_and_the_time_spent():
     stages = [replace(STAGES[0], name=name, expected_sec=100.0) for name in "abcd"]
     assert seconds_left(stages, 0, {}) == [100, 100, 100, 100]
     assert seconds_left(stages, 0, {"a": 30}) == [70, 100, 100, 100]
     assert seconds_left(stages, 0, {"a": 500})[0] == pytest.approx(10)
     slower = seconds_left(stages, 2, {"a": 300.0, "b": 300.0})
-    assert len(slower) == 2 and slower[0] == pytest.approx(100 * 660 / 260)
-    assert seconds_left(stages, 4, {}) == []
+    assert slower == pytest.approx([0, 0, 100 * 660 / 260, 100 * 660 / 260])
+    assert seconds_left(stages, 4, {}) == [0, 0, 0, 0]
 
 
 def test_the_demo_itself_needs_no_torch():

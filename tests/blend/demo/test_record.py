@@ -1,4 +1,4 @@
-"""What the demo keeps of its stages: what they used, over interruptions too, and which have to run again."""
+"""The demo's record of its stages: their use over all starts, and which have to run again."""
 
 import os
 import signal
@@ -40,18 +40,18 @@ def test_use_adds_up_over_interruptions_and_counts_the_children_of_a_stage():
     assert metrics()["demo"]["stages"]["encoder"]["cpu_sec"] == round(second["cpu_sec"], 1)
 
 
-def test_use_until_the_demo_was_killed_is_kept():
+def test_use_until_a_kill_of_the_demo_is_kept():
     run, _ = waiting_in("train", cpu_sec=0.6)  # after half of it
     wait_until(lambda: usage_of("train")["cpu_sec"] >= 0.3, "a record of the use so far")
     run.kill()
     killed = usage_of("train")
     unplan("train")
-    wait_until(lambda: "train done" in journal(), "the end of the stage that is left at work")
+    wait_until(lambda: "train done" in journal(), "the end of the orphan")
     assert Demo().code() == 0
     assert usage_of("train")["cpu_sec"] >= killed["cpu_sec"] and usage_of("train")["seconds"] > killed["seconds"]
 
 
-def test_a_stage_left_at_work_is_counted_to_its_end():
+def test_an_orphan_is_counted_to_its_end():
     record_at_the_start_alone = partial(setattr, process, "RECORD_EVERY_SEC", 1000.0)
     run, _ = waiting_in("train", before=record_at_the_start_alone, cpu_sec=0.6)  # after half of it
     run.kill()
@@ -61,7 +61,7 @@ def test_a_stage_left_at_work_is_counted_to_its_end():
     assert usage_of("train")["cpu_sec"] >= 0.3  # the second start needed none
 
 
-def test_what_was_used_before_a_stage_was_left_at_work_stays():
+def test_use_before_a_stage_became_an_orphan_is_kept():
     run, _ = waiting_in("train", cpu_sec=0.6)
     assert run.kill(signal.SIGTERM) == 75
     run, _ = waiting_in("train", times=2)
@@ -80,7 +80,7 @@ def test_memory_is_that_of_the_largest_stage():
 
 
 def peak_mb(code: str, sample_every_sec: float) -> float:
-    """Of a stage that runs this code. In a small process: what starts a stage counts for it until it has started."""
+    """Of a stage that runs this code, started by a small process, whose memory counts until the exec."""
     measure = f"""
 from blend.demo import process as stage_process
 stage_process.SAMPLE_EVERY_SEC = {sample_every_sec}
@@ -102,12 +102,12 @@ def test_memory_of_a_stages_processes_is_taken_together():
     assert 190 < peak_mb(f"{child}; kept = b'x' * 100_000_000; p.wait()", sample_every_sec=0.02) < 300
 
 
-def test_a_process_that_has_ended_or_is_another_by_now_is_left_in_peace():
+def test_an_ended_process_and_another_with_its_pid_are_not_stopped():
     ended = subprocess.Popen([sys.executable, "-S", "-c", "pass"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked for its exit code yet
-    assert process.stop_left_behind(ended.pid, process_start(ended.pid), pytest.fail) is None
+    assert process.stop_orphan(ended.pid, process_start(ended.pid), pytest.fail) is None
     assert ended.wait() == 0
-    assert process.stop_left_behind(os.getpid(), "boot:1", pytest.fail) is None
+    assert process.stop_orphan(os.getpid(), "boot:1", pytest.fail) is None
 
 
 # ---- what makes stages run again ----
@@ -121,7 +121,7 @@ def test_another_config_runs_all_stages_again():
     assert all(usage_of(name)["seconds"] > before[name] for name in FEW_NAMES)
 
 
-def test_work_that_is_gone_is_done_again_with_all_that_follows_and_counts_from_zero():
+def test_lost_outputs_run_the_stage_and_all_later_ones_again_from_zero():
     plan("encoder", cpu_sec=0.4)
     Demo().code()
     Path("runs/demo/encoder.work").unlink()
@@ -132,7 +132,7 @@ def test_work_that_is_gone_is_done_again_with_all_that_follows_and_counts_from_z
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_stage_that_runs_again_is_open_and_so_is_what_follows_it(number):
+def test_a_stage_that_runs_again_is_not_done_nor_are_the_later_ones(number):
     Demo().code()
     Path("runs/demo/encoder.work").unlink()
     run, _ = waiting_in("encoder")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from blend.designs.design_recipe import DesignRecipe, Parent
 from blend.designs.export import design_document, design_png, document_to_picture, draw_command, read_documents
-from blend.designs.session import NeedsParent, open_session, picture_sha256
+from blend.designs.session import NotInverted, open_session, picture_sha256
 from harness.errors import UserError
 from harness.images.decode import encode_png
 from tests.commands import run_python
@@ -120,7 +120,7 @@ def test_sweep_and_single_designs_are_the_same_pictures(run_folder):
 def test_a_parent_that_nobody_has_searched_for_is_asked_for(run_folder):
     session = open_session("tiny")
     reference = session.parent_store.held_out["ordinary"].names[1]
-    with pytest.raises(NeedsParent, match=reference):
+    with pytest.raises(NotInverted, match=reference):
         session.draw(DesignRecipe((Parent(reference),)))
     told = []
     found = session.parent_store.search("ordinary", reference, None, lambda *now: told.append(now))

@@ -1,4 +1,4 @@
-"""One picture gives one latent, alone or beside others; an encoder is found again for its own generator alone."""
+"""A picture has one latent in any batch; an encoder is loaded only for its own generator."""
 
 import hashlib
 import shutil
@@ -30,17 +30,17 @@ SHORT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny runs and an encoder of two steps."""
-    folder = tmp_path_factory.mktemp("taught")
+    folder = tmp_path_factory.mktemp("trained")
     with quick_work(folder):
         train_encoder(make_tiny_runs(folder, **SHORT))
     return folder
 
 
 @pytest.fixture
-def workplace(taught: Path) -> Config:
-    shutil.copytree(taught / "runs", "runs")
+def workplace(trained: Path) -> Config:
+    shutil.copytree(trained / "runs", "runs")
     return tiny_config(**SHORT)
 
 
@@ -97,16 +97,16 @@ def test_a_picture_has_one_latent_alone_and_beside_others():
     assert encode(tiny_encoder(), pictures[:1])[1] is None
 
 
-def test_pictures_of_another_size_are_our_bug():
+def test_pictures_of_another_size_are_an_internal_error():
     encoder = tiny_encoder()
     with pytest.raises(AssertionError):
         encode(encoder, pictures_of(1, SIZE, 2 * SIZE))
 
 
-# ---- fresh ones -------------------------------------------------------------------------------------------------
+# ---- new ones -------------------------------------------------------------------------------------------------
 
 
-def test_a_fresh_encoder_depends_on_the_seed_alone(workplace):
+def test_a_new_encoder_depends_only_on_the_seed(workplace):
     generator = load_generator(workplace)
     torch.manual_seed(1)
     first = build_encoder(workplace, generator).state_dict()
@@ -129,7 +129,7 @@ def test_imagenet_weights_start_the_trunk(workplace, tmp_path):
         build_encoder(narrow, generator)
 
 
-# ---- found again ------------------------------------------------------------------------------------------------
+# ---- loaded ------------------------------------------------------------------------------------------------
 
 
 def test_the_newest_checkpoint_is_loaded_as_it_is(workplace, tmp_path):
@@ -140,15 +140,15 @@ def test_the_newest_checkpoint_is_loaded_as_it_is(workplace, tmp_path):
     assert encoder.step == 2 and encoder.sha256 == hashlib.sha256(stored).hexdigest()
     assert not encoder.training and not any(weight.requires_grad for weight in encoder.parameters())
     first = encode(encoder, pictures_of(3))[0]
-    # What the config says of the encoder by now is for the next one: the stored one has its own shape.
+    # The stored encoder keeps its own shape, whatever the config has by now.
     wider = tiny_config(**SHORT, encoder__width=16, encoder__head_dims=[])
     assert torch.equal(encode(load_encoder(wider, generator), pictures_of(3))[0], first)
 
 
-def test_an_unfinished_encoder_is_told(workplace, tmp_path, capsys):
+def test_an_unfinished_encoder_is_reported(workplace, tmp_path, capsys):
     generator = load_generator(workplace)
     load_encoder(workplace, generator)
-    assert "midst" not in capsys.readouterr().err
+    assert "unfinished" not in capsys.readouterr().err
     shutil.rmtree(tmp_path / "runs/tiny/encoder/checkpoints/step-00000002")
     assert load_encoder(workplace, generator).step == 1
     assert "1 of 2 steps" in capsys.readouterr().err
@@ -180,7 +180,7 @@ def test_damaged_encoders_are_refused(workplace, tmp_path):
     assert_refused(workplace, "unharmed")
 
 
-def test_a_conditional_encoder_comes_back_with_its_classes(tmp_path):
+def test_a_conditional_encoder_is_loaded_with_its_classes(tmp_path):
     config = make_tiny_runs(tmp_path, **CONDITIONAL, **SHORT)
     train_encoder(config)
     z, y = encode(load_encoder(config, load_generator(config)), pictures_of(5))

@@ -1,4 +1,4 @@
-"""An interrupted encoder equals an uninterrupted one bit for bit; its losses and figures are what they say."""
+"""An interrupted encoder equals an uninterrupted one bit for bit; losses and figures match independent formulas."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import blend.encoder.ridge_init
 import blend.encoder.train
 from blend.encoder.measure import explained_shares, measure_encoder
 from blend.encoder.model import Encoders, encode, load_encoder
-from blend.encoder.step import disturb, encoder_step, latent_loss, one_cycle
+from blend.encoder.step import augment, encoder_step, latent_loss, one_cycle
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from harness.checkpoints.checkpoint import load_state, load_weights
@@ -83,11 +83,11 @@ def figures() -> dict[str, Any]:
     return json.loads(Path("runs/tiny/metrics.json").read_text())["encoder"]
 
 
-# ---- stopping and going on --------------------------------------------------------------------------------------
+# ---- stopping and resuming --------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_encoder_equals_an_uninterrupted_one(go_to, tmp_path, monkeypatch):
-    """A log line every 3 steps, saved every 5, the redrawn picture looked at every 2, measured every 4; 12 in all."""
+    """Logs every 3 steps, saves every 5, picture loss every 2, measures every 4; 12 in all."""
     go_to("whole")
     train_encoder(tiny_config())
     whole_rows, whole_figures = rows(), figures()
@@ -104,7 +104,7 @@ def test_an_interrupted_encoder_equals_an_uninterrupted_one(go_to, tmp_path, mon
 
 
 def test_auto_precision_is_chosen_once(go_to, tmp_path, monkeypatch):
-    """The real passes change nothing, and a resumed encoder goes on in what it began in."""
+    """The trial passes change nothing, and a resumed encoder keeps its number format."""
     monkeypatch.setattr("harness.runtime.device.cpu_has_bf16", lambda: True)
     real = precision.pass_seconds
     monkeypatch.setattr(precision, "pass_seconds", lambda *words: [real(*words)[0]] * 2)
@@ -118,7 +118,7 @@ def test_auto_precision_is_chosen_once(go_to, tmp_path, monkeypatch):
     assert_same(tmp_path / "whole" / LAST, LAST)
 
 
-def test_a_signal_in_the_midst_of_a_step_changes_nothing(go_to, tmp_path, monkeypatch):
+def test_a_signal_during_a_step_changes_nothing(go_to, tmp_path, monkeypatch):
     go_to("whole")
     train_encoder(tiny_config())
     go_to("cut")
@@ -140,7 +140,7 @@ def test_a_signal_in_the_midst_of_a_step_changes_nothing(go_to, tmp_path, monkey
     assert sorted({row["step"] for row in rows()}) == [3, 4, 6, 8, 9, 12]
 
 
-def test_a_conditional_encoder_resumes_exactly_and_tells_its_accuracy(tmp_path, monkeypatch):
+def test_a_conditional_encoder_resumes_exactly_and_has_an_accuracy(tmp_path, monkeypatch):
     changes: dict[str, Any] = CONDITIONAL | {"encoder__total_steps": 4, "encoder__z_loss": "log_cosh"}
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -164,7 +164,7 @@ def test_a_finished_encoder_is_left_alone(workplace, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*") if path.is_file()} == before
 
 
-def test_killed_before_its_figures_it_measures_again(workplace, monkeypatch):
+def test_a_kill_before_the_figures_measures_again(workplace, monkeypatch):
     config = tiny_config(**SHORT)
     with monkeypatch.context() as patch:
         patch.setattr(RunDir, "write_metrics", lambda *_: 1 / 0)
@@ -175,7 +175,7 @@ def test_killed_before_its_figures_it_measures_again(workplace, monkeypatch):
     assert status()["state"] == "done" and Path("runs/tiny/metrics.json").exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(go_to, tmp_path):
+def test_a_damaged_checkpoint_is_skipped(go_to, tmp_path):
     go_to("whole")
     train_encoder(tiny_config())
     go_to("damaged")
@@ -202,13 +202,13 @@ def test_changed_settings_are_refused_with_a_list(workplace):
     text = str(caught.value)
     assert "  encoder.lr: it has 0.001, config says 0.5" in text and "  seed: it has 42, config says 7" in text
     assert "encoder.total_steps" in text and "encoder.with_finetuned: it has true, config says false" in text
-    assert text.count("\n") == 5  # four settings, and the generator that is not learned from any more
+    assert text.count("\n") == 5  # four settings, and the generator that is no longer used
     assert load_weights(ENCODER / "checkpoints/step-00000001", "encoder").keys() == before.keys()
     free: dict[str, Any] = {"encoder__log_every_steps": 1, "encoder__save_every_steps": 2, "encoder__valid_count": 20}
     train_encoder(tiny_config(**free), limit_steps=2)
 
 
-def test_a_generator_that_learned_on_is_refused(workplace):
+def test_a_generator_that_was_trained_further_is_refused(workplace):
     train_encoder(tiny_config(), limit_steps=1)
     fresh = make_tiny_runs(Path("other"), model__d_init="N02", seed=9)
     assert fresh.name == "tiny"
@@ -218,7 +218,7 @@ def test_a_generator_that_learned_on_is_refused(workplace):
         train_encoder(tiny_config())
 
 
-def test_a_missing_fine_tuned_run_is_refused_unless_it_is_not_wanted(workplace):
+def test_a_missing_fine_tuned_run_is_refused_unless_it_is_not_used(workplace):
     shutil.rmtree("runs/tiny-freezed")
     with pytest.raises(UserError, match="make finetune"):
         train_encoder(tiny_config())
@@ -227,7 +227,7 @@ def test_a_missing_fine_tuned_run_is_refused_unless_it_is_not_wanted(workplace):
     assert list(figures()["latent_mse_styles"]) == ["0"]
 
 
-def test_losses_that_are_not_finite_end_it_before_they_are_kept(workplace, monkeypatch):
+def test_losses_that_are_not_finite_stop_it_before_they_are_saved(workplace, monkeypatch):
     config = tiny_config()
     train_encoder(config, limit_steps=2)
     kept = load_state(ENCODER / "checkpoints/step-00000002")
@@ -260,7 +260,7 @@ def test_both_losses_follow_their_formulas():
 
 
 class Step:
-    """A step's parts, caught on their way: the pictures that the encoder saw and what it guessed."""
+    """One step with its parts recorded: the encoder's input and its output."""
 
     seen: torch.Tensor
     guess: torch.Tensor
@@ -295,14 +295,14 @@ def test_a_step_adds_the_losses_as_the_config_says(workplace):
     z_loss = np.mean((step.guess.detach().numpy() - step.z.numpy()) ** 2)
     clean = step.drawn(step.z)
     picture_loss = np.mean((step.drawn(step.guess.detach()) - clean) ** 2)
-    assert np.abs(step.seen.numpy() - clean).mean() > 0.01, "the encoder saw undisturbed pictures"
+    assert np.abs(step.seen.numpy() - clean).mean() > 0.01, "the pictures were not augmented"
     np.testing.assert_allclose(step.values["z_loss"], z_loss, rtol=1e-5)
     np.testing.assert_allclose(step.values["picture_loss"], picture_loss, rtol=1e-5)
     np.testing.assert_allclose(step.values["loss"], z_loss + 0.7 * picture_loss, rtol=1e-5)
-    assert not any(weight.requires_grad for drawer in step.run.drawers for weight in drawer.parameters())
+    assert not any(weight.requires_grad for network in step.run.generators for weight in network.parameters())
 
 
-def test_the_picture_loss_teaches_the_encoder_on_its_steps_alone(workplace):
+def test_the_picture_loss_trains_the_encoder_only_on_its_steps(workplace):
     weights = {}
     for every in (1, 2):
         step = Step(encoder__picture_every_steps=every, encoder__picture_lambda=1000.0, encoder__augment_strength=0.0)
@@ -313,7 +313,7 @@ def test_the_picture_loss_teaches_the_encoder_on_its_steps_alone(workplace):
 
 
 def test_training_pictures_are_redrawn_too(workplace):
-    """As many as drawn ones, each style's from its own set; only the drawn ones have a latent to compare with."""
+    """As many as generated ones, from the set of each style; only the generated ones have a latent to compare with."""
     losses = {"encoder__picture_every_steps": 1, "encoder__picture_lambda": 0.7, "encoder__augment_strength": 0.0}
     step, pictures = Step(**losses, encoder__real_pictures=True), []
     count = len(step.z)
@@ -363,27 +363,27 @@ def test_the_optimiser_follows_the_rate(workplace):
     assert group["lr"] == lr and group["betas"] == (beta1, 0.99) and group["weight_decay"] == 0.01
 
 
-def test_disturbances_are_each_pictures_own_and_grow_with_strength():
+def test_augmentation_differs_between_pictures_and_grows_with_strength():
     x = torch.rand(4, 3, 16, 16) * 1.6 - 0.8
     x[1] = x[0]
     changes = []
     for strength in (0.0, 0.3, 1.0):
-        found = disturb(x, strength, torch.Generator().manual_seed(1))
+        found = augment(x, strength, torch.Generator().manual_seed(1))
         assert found.shape == x.shape and found.min() >= -1 and found.max() <= 1
-        assert torch.equal(found, disturb(x, strength, torch.Generator().manual_seed(1)))
+        assert torch.equal(found, augment(x, strength, torch.Generator().manual_seed(1)))
         changes.append(float((found - x).abs().mean()))
         assert torch.equal(found[0], found[1]) == (strength == 0)
     assert changes[0] == 0 < changes[1] < changes[2]
 
 
-def test_the_skip_is_ridge_regression_on_disturbed_pictures(workplace):
+def test_the_skip_is_ridge_regression_on_augmented_pictures(workplace):
     """One chunk of 256 pictures; the same solution by numpy, and the frozen weights stay as they are."""
     config = tiny_config()
     run = blend.encoder.train._build(config, load_generator(config))
     blend.encoder.ridge_init.fit_skip(run)
     z, _ = run.streams.latents("encoder.skip", 0, 256, 8, 0)
     with torch.no_grad():
-        seen = disturb(run.draw(z, None), 0.3, run.streams.stream("encoder.skip.augment", 0))
+        seen = augment(run.draw(z, None), 0.3, run.streams.stream("encoder.skip.augment", 0))
     reduced = seen.double().numpy().reshape(256, 3, 8, 4, 8, 4).mean((3, 5)).reshape(256, -1)
     pixels = np.concatenate([reduced, np.ones((256, 1))], axis=1)
     solution = np.linalg.solve(pixels.T @ pixels + 2.56 * np.eye(193), pixels.T @ z.double().numpy())
@@ -404,7 +404,7 @@ def test_the_skip_is_ridge_regression_on_disturbed_pictures(workplace):
 # ---- figures ----------------------------------------------------------------------------------------------------
 
 
-def test_the_latent_error_is_that_of_fresh_pictures(workplace):
+def test_the_latent_error_is_that_of_new_pictures(workplace):
     config = tiny_config(**SHORT)
     train_encoder(config)
     found = figures()
@@ -428,7 +428,7 @@ def test_the_latent_error_is_that_of_fresh_pictures(workplace):
     )
 
 
-def test_explained_shares_find_the_directions_that_are_known():
+def test_explained_shares_find_the_known_directions():
     """Of 8 directions that lie along no axis, 3 are known to 90 %; nothing is known of the others."""
     rng = np.random.default_rng(4)
     z = rng.normal(size=(4000, 8))
@@ -437,7 +437,7 @@ def test_explained_shares_find_the_directions_that_are_known():
     shares = explained_shares(z, known @ axes[:, :3].T)
     np.testing.assert_allclose(shares[:3], 0.9, atol=0.02)
     np.testing.assert_allclose(shares[3:], 0.0, atol=0.02)
-    # A guess that knows nothing explains nothing, in few samples too.
+    # A constant guess explains nothing, in few samples too.
     shares = [explained_shares(rng.normal(size=(40, 8)), np.zeros((40, 8))) for _ in range(20)]
     np.testing.assert_allclose(shares, 0, atol=1e-12)
     guess = 0.5 * rng.normal(size=(200, 8))

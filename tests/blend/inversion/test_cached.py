@@ -18,7 +18,7 @@ import blend.inversion.figures
 from blend.encoder.model import Encoders, build_encoder, encode
 from blend.generator.input_pictures import Parents, load_held_out
 from blend.generator.styled_generator import load_generator
-from blend.inversion.cached import draw_sheet, invert_parents, kept_inversions
+from blend.inversion.cached import cached_inversions, draw_sheet, invert_parents
 from blend.inversion.distances import picture_error
 from blend.inversion.figures import mean_picture, measure_inversion, picture_errors
 from harness.errors import Interrupted, UserError
@@ -136,7 +136,7 @@ def test_a_damaged_or_old_file_is_made_again(
         {"cut": content[: len(content) // 2], "one_bit_of_a_latent": flipped, "without_a_hash": old}[kind]
     )
     capsys.readouterr()
-    assert kept_inversions(*words) is None and capsys.readouterr().err == ""
+    assert cached_inversions(*words) is None and capsys.readouterr().err == ""
     again = invert_parents(*words)
     assert torch.equal(again.z, first.z) and calls == [2, 2] and first.path.read_bytes() == content
     assert [line for line in capsys.readouterr().err.splitlines() if str(first.path) in line and "again" in line]
@@ -305,18 +305,18 @@ def test_what_watches_sees_the_best_so_far_and_can_stop(place: Callable):
     at = place()
     parents = load_held_out(at.config.data, 2)
     seen: list[tuple[int, float]] = []
-    assert kept_inversions(at.config, at.generator, at.encoders, parents, "ordinary") is None
+    assert cached_inversions(at.config, at.generator, at.encoders, parents, "ordinary") is None
 
     def stop(step: int, z: torch.Tensor, values: torch.Tensor, y: torch.Tensor | None) -> None:
         if step == 2:
             raise Interrupted("enough")
 
     with pytest.raises(Interrupted):
-        invert_parents(at.config, at.generator, at.encoders, parents, "ordinary", watch=stop)
-    assert kept_inversions(at.config, at.generator, at.encoders, parents, "ordinary") is None
-    watch = lambda step, z, values, y: seen.append((step, float(values.sum())))  # noqa: E731
-    made = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary", watch=watch)
+        invert_parents(at.config, at.generator, at.encoders, parents, "ordinary", callback=stop)
+    assert cached_inversions(at.config, at.generator, at.encoders, parents, "ordinary") is None
+    callback = lambda step, z, values, y: seen.append((step, float(values.sum())))  # noqa: E731
+    made = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary", callback=callback)
     assert [step for step, _ in seen] == list(range(at.config.inversion.steps + 1))
     assert all(after <= before for (_, before), (_, after) in zip(seen, seen[1:], strict=False))
-    kept = kept_inversions(at.config, at.generator, at.encoders, parents, "ordinary")
+    kept = cached_inversions(at.config, at.generator, at.encoders, parents, "ordinary")
     assert kept is not None and torch.equal(kept.z, made.z)

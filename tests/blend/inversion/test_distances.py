@@ -96,7 +96,7 @@ def test_missing_imagenet_weights_are_told_of(run: LoadedCheckpoint, tmp_path: P
         make_features("resnet18", run)
 
 
-def test_an_absent_lpips_is_told_of(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
+def test_an_absent_lpips_is_refused(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with refused("inversion.features: found lpips", "try discriminator"):
         make_features("lpips", run)
@@ -144,7 +144,7 @@ def test_lpips_is_the_packages_own_distance(run: LoadedCheckpoint, monkeypatch: 
     assert len(set(expected.tolist())) == 2
 
 
-def test_lpips_without_its_weights_is_told_of(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
+def test_lpips_without_its_weights_is_refused(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Mock(side_effect=OSError("cannot download"))))
-    with pytest.raises(UserError, match="weights cannot be had"):
+    with pytest.raises(UserError, match="weights cannot be loaded"):
         make_features("lpips", run)

@@ -1,4 +1,4 @@
-"""The studio without a browser: what it answers, what it keeps, whom and what it refuses."""
+"""The studio without a browser: its answers, its shelf, its jobs, and what it refuses."""
 
 import errno
 import io
@@ -60,7 +60,7 @@ def client(make_studio) -> TestClient:
 
 
 def finished(client: TestClient, key: str) -> dict[str, Any]:
-    """The last thing that a job tells."""
+    """The last event of a job."""
     events = [
         json.loads(line[6:]) for line in client.get(f"/jobs/{key}").text.splitlines() if line.startswith("data: ")
     ]
@@ -77,25 +77,25 @@ def searched(client: TestClient, side: str, reference: str) -> dict[str, Any]:
     return finished(client, begun["key"])
 
 
-def test_a_picture_error_stands_beside_the_run_s_usual_one(make_studio):
-    """Which is known once the pictures that were kept aside have been redrawn, as `make measure` does."""
+def test_a_picture_error_is_compared_with_the_median_of_the_run(make_studio):
+    """The median is known once the held-out pictures have been inverted, as `make measure` does."""
     studio = make_studio()
     client = client_of(studio)
-    assert searched(client, "ordinary", dropped(client, 1))["result"]["usual_error"] is None
+    assert searched(client, "ordinary", dropped(client, 1))["result"]["median_error"] is None
     session = studio.session
     parent_store, parents = session.parent_store, session.parent_store.held_out["ordinary"]
     kept = invert_parents(session.config, parent_store.generator, parent_store.encoders, parents, "ordinary")
     found = searched(client, "ordinary", dropped(client, 3))["result"]
-    assert found["usual_error"] == pytest.approx(float(kept.error.median()), abs=1e-4) and found["error"] is not None
+    assert found["median_error"] == pytest.approx(float(kept.error.median()), abs=1e-4) and found["error"] is not None
 
 
-def test_of_sets_that_keep_none_aside_training_pictures_are_the_gallery(make_studio, monkeypatch):
+def test_training_pictures_are_the_gallery_of_sets_without_held_out_ones(make_studio, monkeypatch):
     folder = Path("without").absolute()
     config = make_tiny_runs(folder, data__valid_fraction=0)
     monkeypatch.chdir(folder)
     add_encoder(config)
     client = client_of(make_studio())
-    assert "Training pictures: the sets keep none aside" in client.get("/").text
+    assert "Training pictures: nothing is held out of the sets" in client.get("/").text
     names = {side: client.get(f"/gallery/{side}").json()["references"][0] for side in KINDS}
     for side, name in names.items():
         assert name.startswith("train-") and searched(client, side, name)["state"] == "done"
@@ -112,10 +112,10 @@ def test_of_sets_that_keep_none_aside_training_pictures_are_the_gallery(make_stu
 def test_two_dropped_pictures_become_a_design(client):
     ordinary, concept = dropped(client, 1), dropped(client, 2)
     query = f"o={ordinary}&c={concept}"
-    assert client.get(f"/draw?{query}").json()["needs"] == {"side": "ordinary", "reference": ordinary}
+    assert client.get(f"/draw?{query}").json()["not_inverted"] == {"side": "ordinary", "reference": ordinary}
     for side, reference in (("ordinary", ordinary), ("concept", concept)):
         end = searched(client, side, reference)
-        assert end["state"] == "done" and 0 < end["result"]["error"] < 1 and end["done"] == end["of"]
+        assert end["state"] == "done" and 0 < end["result"]["error"] < 1 and end["done"] == end["total"]
     pictures = {client.get(f"/draw?{query}&i={i}").json()["picture"] for i in (0, 0.5, 1)}
     assert len(pictures) == 3 and all(picture.startswith("data:image/jpeg;base64,") for picture in pictures)
     said = client.get(f"/measure?{query}&i=1").json()
@@ -143,56 +143,56 @@ def test_equal_questions_are_answered_once(client, monkeypatch):
 
 
 def test_of_what_a_tab_asks_for_only_the_last_counts():
-    line, gate = LatestOnlyQueue(), threading.Event()
+    queue, gate = LatestOnlyQueue(), threading.Event()
     try:
-        first = line.ask("a", "draw", gate.wait)
-        wait_until(lambda: not line._waiting, "the first to be taken")
-        others = [line.ask("a", "draw", lambda k=k: k) for k in range(20)]
-        measured, mine = line.ask("a", "measure", lambda: "m"), line.ask("b", "draw", lambda: "b")
+        first = queue.submit("a", "draw", gate.wait)
+        wait_until(lambda: not queue._waiting, "the first to be taken")
+        others = [queue.submit("a", "draw", lambda k=k: k) for k in range(20)]
+        measured, mine = queue.submit("a", "measure", lambda: "m"), queue.submit("b", "draw", lambda: "b")
         gate.set()
         assert first.result(5) and others[-1].result(5) == 19 and mine.result(5) == "b" and measured.result(5) == "m"
         assert all(isinstance(one.exception(5), Superseded) for one in others[:-1])
-        assert (line.superseded, line.drawn) == (19, 4)
+        assert (queue.superseded, queue.completed) == (19, 4)
     finally:
-        line.close()
+        queue.close()
 
 
 def test_tabs_that_drag_let_the_others_in():
     """However often ten tabs ask for pictures, what somebody clicked on comes at every second turn."""
-    line, gate, order = LatestOnlyQueue(), threading.Event(), []
+    queue, gate, order = LatestOnlyQueue(), threading.Event(), []
     try:
-        line.ask("0", "draw", gate.wait)
-        wait_until(lambda: not line._waiting, "the first to be taken")
+        queue.submit("0", "draw", gate.wait)
+        wait_until(lambda: not queue._waiting, "the first to be taken")
 
         def drag(tab: str) -> None:
             order.append("draw")
             if len(order) < 60:
-                line.ask(tab, "draw", lambda: drag(tab))
+                queue.submit(tab, "draw", lambda: drag(tab))
 
         for number in range(10):
-            line.ask(f"{number}", "draw", lambda number=number: drag(f"{number}"))
-            line.ask(f"{number}", "measure", lambda: order.append("measure"))
-        line.ask("a", "sweep", lambda: order.append("sweep"))
-        kept = [line.ask(f"alone {number}", "other", lambda: order.append("keep")) for number in range(2)]
+            queue.submit(f"{number}", "draw", lambda number=number: drag(f"{number}"))
+            queue.submit(f"{number}", "measure", lambda: order.append("measure"))
+        queue.submit("a", "sweep", lambda: order.append("sweep"))
+        kept = [queue.submit(f"alone {number}", "other", lambda: order.append("keep")) for number in range(2)]
         gate.set()
         for one in kept:
             one.result(10)
         wait_until(lambda: len(order) >= 60)
     finally:
-        line.close()
+        queue.close()
     assert order[:4] == ["keep", "draw", "keep", "draw"]
     assert order[4:26:2] == ["measure"] * 10 + ["sweep"] and set(order[5:26:2]) == {"draw"}
 
 
 def test_a_line_that_is_too_long_is_refused(monkeypatch):
     monkeypatch.setattr(latest_only_queue, "MAX_WAITING", 2)
-    line, gate = LatestOnlyQueue(), threading.Event()
-    line.ask("a", "draw", gate.wait)
-    with pytest.raises(UserError, match="too much"):
+    queue, gate = LatestOnlyQueue(), threading.Event()
+    queue.submit("a", "draw", gate.wait)
+    with pytest.raises(UserError, match="too many"):
         for tab in range(4):
-            line.ask(f"{tab}", "draw", int)
+            queue.submit(f"{tab}", "draw", int)
     gate.set()
-    line.close()
+    queue.close()
 
 
 def test_jobs_are_done_once_in_order_and_can_be_cancelled():
@@ -201,7 +201,7 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
     def work(job: Any) -> dict[str, Any]:
         seen.append(job.key)
         gate.wait(10)
-        job.tell(1, 2, "half")
+        job.report(1, 2, "half")
         return {"key": job.key}
 
     first, second, third = (jobs.start(key, work) for key in ("a", "b", "c"))
@@ -211,7 +211,7 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
     assert third.state == "cancelled"
     first.cancel()
     gate.set()
-    wait_until(lambda: second.over)
+    wait_until(lambda: second.finished)
     assert (first.state, second.state, seen) == ("cancelled", "done", ["a", "b"])
     assert jobs.start("a", work) is not first  # a cancelled one is begun anew
     jobs.close()
@@ -229,14 +229,14 @@ def test_tabs_take_turns_and_one_alone_cannot_fill_the_line(monkeypatch):
     jobs.start("first", work)
     wait_until(lambda: seen)
     mine = [jobs.start(f"a{number}", work, tab="a") for number in range(3)]
-    with pytest.raises(UserError, match="jobs: 3 wait already"):
+    with pytest.raises(UserError, match="jobs: 3 are waiting already"):
         jobs.start("a3", work, tab="a")
-    assert jobs.start("known", lambda job: {}, at_once=True, tab="a").state == "done"
+    assert jobs.start("known", lambda job: {}, run_now=True, tab="a").state == "done"
     last = jobs.start("b0", work, tab="b")
     mine[1].cancel()
     again = jobs.start("a3", work, tab="a")  # the cancelled one has left its place
     gate.set()
-    wait_until(lambda: last.over and again.over)
+    wait_until(lambda: last.finished and again.finished)
     assert seen == ["first", "a0", "b0", "a2", "a3"]
     jobs.close()
 
@@ -247,15 +247,15 @@ def test_who_waits_comes_before_what_nobody_waits_for():
     def prepare(job: Any) -> dict[str, Any]:
         begun.set()
         gate.wait(10)
-        jobs.give_way()
+        jobs.run_waiting()
         return {"search": jobs.get("search").state}  # type: ignore[union-attr]
 
     long = jobs.start("prepare", prepare)
     begun.wait(10)
-    assert jobs.start("known", lambda job: {}, at_once=True).state == "done"
+    assert jobs.start("known", lambda job: {}, run_now=True).state == "done"
     jobs.start("search", lambda job: {})
     gate.set()
-    wait_until(lambda: long.over)
+    wait_until(lambda: long.finished)
     assert long.snapshot()["result"] == {"search": "done"}
     jobs.close()
 
@@ -277,11 +277,11 @@ def test_ten_tabs_that_drag_are_all_answered(make_studio, serve):
     """The short form of `python -m blend drag`."""
     studio = make_studio()
     count = drag(serve(studio), tabs=10, requests=52)
-    assert count.faults == [] and count.drawn + count.superseded == 10 * 2 * (26 + 2)
-    assert len(studio.drawing._waiting) == 0 and studio.drawing.superseded == count.superseded
+    assert count.errors == [] and count.drawn + count.superseded == 10 * 2 * (26 + 2)
+    assert len(studio.queue._waiting) == 0 and studio.queue.superseded == count.superseded
 
 
-# ---- what a run lacks ----
+# ---- runs without some parts ----
 
 
 def test_a_run_without_a_fine_tune_and_an_encoder_says_which_command(run_folder, make_studio):
@@ -292,10 +292,10 @@ def test_a_run_without_a_fine_tune_and_an_encoder_says_which_command(run_folder,
     for command in ("make finetune CONFIG=runs/tiny/config.yaml", "make encoder CONFIG=runs/tiny/config.yaml"):
         assert command in page
     assert client.get("/draw?o=seed-1").json()["picture"]
-    assert "make finetune" in client.get("/measure?o=seed-1").json()["lacking"]
+    assert "make finetune" in client.get("/measure?o=seed-1").json()["missing"]
     answer = client.post("/jobs/parent", json={"side": "concept", "reference": "seed-1"})
     assert answer.status_code == 409 and "make finetune" in answer.json()["error"]
-    assert "make encoder" in searched(client, "ordinary", dropped(client, 1))["fault"]
+    assert "make encoder" in searched(client, "ordinary", dropped(client, 1))["error"]
     assert "make finetune" in client.get("/draw?o=seed-1&f=50").json()["error"]
 
 
@@ -322,7 +322,7 @@ def test_without_a_run_the_page_makes_the_demo_and_opens_it(run_folder, make_stu
 
 
 @pytest.mark.parametrize("how", ["fails", "stopped"])
-def test_a_demo_that_fails_or_is_stopped_is_told(run_folder, make_studio, how):
+def test_a_demo_that_fails_or_is_stopped_is_reported(run_folder, make_studio, how):
     bodies = {
         "fails": "print('error: disk: full, try another', file=sys.stderr); sys.exit(2)",
         "stopped": "import signal; signal.signal(15, lambda *_: sys.exit(75)); "
@@ -332,11 +332,11 @@ def test_a_demo_that_fails_or_is_stopped_is_told(run_folder, make_studio, how):
     client = client_of(studio, prepared=False)
     client.post("/jobs/demo", json={})
     if how == "stopped":
-        wait_until(lambda: studio.jobs.get("demo").snapshot()["says"] == "ready")
+        wait_until(lambda: studio.jobs.get("demo").snapshot()["message"] == "ready")
         client.post("/jobs/demo/cancel", json={})
     end = finished(client, "demo")
     assert end["state"] == ("failed" if how == "fails" else "cancelled")
-    assert how == "stopped" or "disk: full, try another" in end["fault"]
+    assert how == "stopped" or "disk: full, try another" in end["error"]
 
 
 # ---- the shelf ----
@@ -378,7 +378,7 @@ def test_only_the_last_removed_designs_are_held(tmp_path, monkeypatch):
         os.utime(tmp_path / f"studio/removed/{name}.json", ns=(k + 1, k + 1))
     held = {path.name for path in (tmp_path / "studio/removed").iterdir()}
     assert held == {f"{name}.{kind}" for name in names[2:] for kind in ("json", "png")}
-    with pytest.raises(UserError, match="cannot be put back"):
+    with pytest.raises(UserError, match="cannot be restored"):
         shelf.restore(names[0])
 
 
@@ -435,9 +435,7 @@ def test_a_run_that_was_renamed_under_an_open_studio_is_not_made_again(client):
         if Path("runs/tiny/run.json").exists():
             Path("runs/tiny/run.json").write_text('{"id": "another"}')
         for answer in (client.get(f"/draw?tab=a&{SEEDS}"), client.post("/shelf", json={"recipe": SEEDS})):
-            assert (
-                answer.status_code == 409 and "runs/tiny is another run now, or was renamed" in answer.json()["error"]
-            )
+            assert answer.status_code == 409 and "runs/tiny was replaced, renamed or removed" in answer.json()["error"]
     shutil.rmtree("runs/tiny")
     os.rename("runs/moved", "runs/tiny")
     assert client.post("/shelf", json={"recipe": SEEDS}).status_code == 200
@@ -449,7 +447,7 @@ def test_a_shelf_that_is_no_folder_is_a_refusal(client, link):
     shutil.rmtree(place, ignore_errors=True)
     place.symlink_to("nowhere") if link else place.touch()
     answer = client.post("/shelf", json={"recipe": SEEDS})
-    assert answer.status_code == 409 and "studio is no folder and cannot be made one" in answer.json()["error"]
+    assert answer.status_code == 409 and "studio is not a folder" in answer.json()["error"]
 
 
 KEEPER = """
@@ -535,7 +533,7 @@ def test_strangers_and_paths_are_refused(client, method, path, headers, status):
 
 
 def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
-    """With its length told, and in parts of which nobody knows the end."""
+    """With its length declared, and in chunks of unknown total length."""
     address = serve(make_studio())
     host, port = "127.0.0.1", int(address.rsplit(":", 1)[1].strip("/"))
     head = (
@@ -543,25 +541,25 @@ def test_a_huge_upload_is_refused_before_it_is_read(make_studio, serve):
         "Content-Type: application/octet-stream\r\n"
     )
     for how in ("Content-Length: 209715200", "Transfer-Encoding: chunked"):
-        with socket.create_connection((host, port), timeout=20) as line:
-            line.sendall(f"{head}{how}\r\n\r\n".encode())
+        with socket.create_connection((host, port), timeout=20) as connection:
+            connection.sendall(f"{head}{how}\r\n\r\n".encode())
             sent, part = 0, b"\xff" * 65536
             answer = b""
-            if "Length" in how:  # what is told is refused before any of it comes; more would reset the line
-                line.settimeout(20)
-                answer = line.recv(4096)
+            if "Length" in how:  # refused before any of the body is sent; more would reset the connection
+                connection.settimeout(20)
+                answer = connection.recv(4096)
             while not answer and sent <= MAX_UPLOAD_BYTES + 2**20:
                 try:
-                    line.settimeout(5)
-                    line.sendall(part if "Length" in how else f"{len(part):x}\r\n".encode() + part + b"\r\n")
+                    connection.settimeout(5)
+                    connection.sendall(part if "Length" in how else f"{len(part):x}\r\n".encode() + part + b"\r\n")
                     sent += len(part)
-                    line.settimeout(0.001)
-                    answer = line.recv(4096)
+                    connection.settimeout(0.001)
+                    answer = connection.recv(4096)
                 except TimeoutError:
                     continue
                 except OSError:
                     break
-            line.settimeout(5)
+            connection.settimeout(5)
             assert answer.startswith(b"HTTP/1.1 413 "), (how, sent, answer[:80])
     assert urllib.request.urlopen(address, timeout=20).status == 200
 
@@ -586,7 +584,7 @@ def test_the_command_serves_stops_and_starts_again(run_folder):
 
 def test_an_upload_is_decoded_once(make_studio, monkeypatch):
     """A photo of a camera takes a second, and a dial is turned many times."""
-    store, decoded = make_studio().ready().parent_store, []
+    store, decoded = make_studio().require_session().parent_store, []
     real = blend.designs.parents.fit_content
     monkeypatch.setattr(blend.designs.parents, "fit_content", lambda *words: decoded.append(1) or real(*words))
     reference = store.keep_upload(picture_file(1))

@@ -34,7 +34,7 @@ def drop(page: Any, side: str, seed: int) -> None:
         content,
     )
     page.locator(f'.parent[data-side="{side}"]').dispatch_event("drop", {"dataTransfer": transfer})
-    page.locator(f'.parent[data-side="{side}"] .says', has_text="Redrawn with picture error").wait_for()
+    page.locator(f'.parent[data-side="{side}"] .message', has_text="Redrawn with picture error").wait_for()
 
 
 def open_with_two_pictures(page: Any, studio: str) -> None:
@@ -45,7 +45,7 @@ def open_with_two_pictures(page: Any, studio: str) -> None:
 
 
 def keep(page: Any, number: int = 1) -> None:
-    """The design is kept, as the shelf's so manieth."""
+    """Keeps the design and waits until it is on the shelf, in this place."""
     page.click("#keep")
     page.locator(f"#shelf li:nth-child({number})").wait_for()
 
@@ -109,20 +109,20 @@ def test_drop_two_drag_keep_three_export_and_share(tab, studio, tmp_path):
 
 
 def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
-    """Against what the run's pictures usually come to; here, each side is given a usual error of its own."""
-    usual = {"ordinary": 10.0, "concept": 0.0001}
-    monkeypatch.setattr(ParentStore, "usual_error", lambda self, side: usual[side])
+    """Compared with the median error of the run's pictures, which is set for each side here."""
+    median = {"ordinary": 10.0, "concept": 0.0001}
+    monkeypatch.setattr(ParentStore, "median_error", lambda self, side: median[side])
     open_with_two_pictures(tab, studio)
-    said = {side: tab.inner_text(f'.parent[data-side="{side}"] .says') for side in usual}
-    assert "(usual here: 10.0000); at first sight" in said["ordinary"] and "poor" not in said["ordinary"]
-    assert "(usual here: 0.0001): a poor likeness. Another picture may do better." in said["concept"]
+    said = {side: tab.inner_text(f'.parent[data-side="{side}"] .message') for side in median}
+    assert "(median here: 10.0000); first guess" in said["ordinary"] and "poor" not in said["ordinary"]
+    assert "(median here: 0.0001): a poor likeness. Another picture may work better." in said["concept"]
 
 
-def test_latents_that_the_studio_no_longer_knows_are_found_again_and_not_asked_for_for_ever(tab, studio):
+def test_latents_that_a_restarted_studio_does_not_know_are_found_again(tab, studio):
     """As after a restart without the run's inversions, while the page stayed open."""
     open_with_two_pictures(tab, studio)
     before, reference = drawn(tab), tab.url.partition("o=")[2].partition("&")[0]
-    asked: list[str] = []
+    draws: list[str] = []
     searches: list[str] = []
     tab.on("request", lambda one: searches.append(one.url) if one.url.endswith("/jobs/parent") else None)
 
@@ -130,15 +130,15 @@ def test_latents_that_the_studio_no_longer_knows_are_found_again_and_not_asked_f
         if searches:
             route.continue_()
         else:
-            asked.append(route.request.url)
-            route.fulfill(json={"needs": {"side": "ordinary", "reference": reference}})
+            draws.append(route.request.url)
+            route.fulfill(json={"not_inverted": {"side": "ordinary", "reference": reference}})
 
     tab.route("**/draw?*", draw)
     dial(tab, "intensity", 1.0)
-    assert drawn(tab) != before and searches and 1 <= len(asked) <= 3
+    assert drawn(tab) != before and searches and 1 <= len(draws) <= 3
 
 
-def test_a_futurism_that_is_asked_for_moves_the_other_dials(tab, studio):
+def test_a_target_futurism_moves_the_other_dials(tab, studio):
     tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.1")
     ready(tab)
     dial(tab, "futurism", 0)
@@ -208,15 +208,15 @@ def test_gallery_mixing_comparing_and_removing(tab, studio):
     tab.keyboard.press("Escape")
     tab.locator("#shelf li").first.get_by_role("button", name="Remove").click()
     tab.get_by_role("button", name="Undo").click()
-    tab.locator("#shelf-says", has_text="It is back").wait_for()
+    tab.locator("#shelf-message", has_text="Restored").wait_for()
     assert tab.locator("#shelf li").count() == 2
 
 
 def test_no_dead_ends(tab, studio):
-    """An empty shelf, a failed upload, a lost server: each says what to do, and the page goes on by itself."""
+    """An empty shelf, a failed upload, a lost server: the page says what to do, and reconnects by itself."""
     tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.5")
     drawn(tab)
-    tab.locator("#shelf-says", has_text="Press Keep").wait_for()
+    tab.locator("#shelf-message", has_text="Keep under a design").wait_for()
     text = {"name": "cars.png", "mimeType": "image/png", "buffer": b"not a picture"}
     tab.set_input_files('.parent[data-side="ordinary"] .file', text)
     tab.locator("#message", has_text="drop it again").wait_for()
@@ -232,8 +232,8 @@ def test_without_a_run_the_demo_is_offered(tab, make_studio, serve):
     said = "import sys; print('error: no space left, free some', file=sys.stderr); sys.exit(2)"
     tab.goto(serve(make_studio("nothing", [sys.executable, "-c", said])))
     tab.get_by_role("button", name="Make the demo run").click()
-    tab.locator("#demo-says", has_text="free some").wait_for()
-    assert tab.get_by_role("button", name="Go on").is_enabled()
+    tab.locator("#demo-message", has_text="free some").wait_for()
+    assert tab.get_by_role("button", name="Resume").is_enabled()
     assert tab.locator(".stages li").count() == 8
 
 
@@ -251,7 +251,7 @@ def test_nothing_is_wider_than_the_window(tab, studio, width):
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory) -> str:
-    """The source of axe-core: from the file that CARFORGE_AXE names, or by npm into a folder that goes."""
+    """The source of axe-core: the file named by CARFORGE_AXE, or by npm into a temporary folder."""
     if os.environ.get(AXE):
         return Path(os.environ[AXE]).read_text(encoding="utf-8")
     if not shutil.which("npm"):
@@ -267,38 +267,38 @@ def axe(tmp_path_factory) -> str:
     return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
-def faults(page: Any, axe: str) -> list[str]:
-    """Serious and critical ones, with the first place of each."""
+def violations(page: Any, axe: str) -> list[str]:
+    """Serious and critical ones, with the first element of each."""
     page.evaluate(axe)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((said) => said.violations)")
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((result) => result.violations)")
     return [f"{one['id']}: {one['nodes'][0]['html'][:90]}" for one in found if one["impact"] in ("serious", "critical")]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(tab, make_studio, serve, axe, scheme):
+def test_axe_finds_no_serious_violation(tab, make_studio, serve, axe, scheme):
     tab.emulate_media(color_scheme=scheme)
     tab.goto(f"{serve(make_studio())}?o=seed-3&o=seed-4&c=seed-5&i=0.5")
     ready(tab)
     drawn(tab)
     tab.locator("#figures").wait_for()
     keep(tab)
-    assert faults(tab, axe) == []
+    assert violations(tab, axe) == []
     for opener, dialog in (("#help-open", "#help"), ('.parent[data-side="concept"] [data-do="pick"]', "#gallery")):
         tab.click(opener)
         tab.locator(dialog).wait_for()
-        assert faults(tab, axe) == [], dialog
+        assert violations(tab, axe) == [], dialog
         tab.keyboard.press("Escape")
     tab.goto(serve(make_studio("nothing")))
-    assert faults(tab, axe) == []
+    assert violations(tab, axe) == []
 
 
 def test_axe_sees_what_breaks(tab, studio, axe):
-    """The check itself: without a label, and with a pale colour, it complains."""
+    """The check itself reports a missing label and a pale colour."""
     tab.goto(f"{studio}?o=seed-3&i=0.5")
     drawn(tab)
     tab.evaluate("document.querySelector('label[for=intensity]').remove()")
     tab.evaluate("document.querySelector('h1').style.color = '#ccc'")
-    found = json.dumps(faults(tab, axe))
+    found = json.dumps(violations(tab, axe))
     assert "label" in found and "color-contrast" in found
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from harness.checkpoints.checkpoint import load_state, load_weights
-from harness.checkpoints.load import load_checkpoint, load_own_encoder
+from harness.checkpoints.load import load_checkpoint, load_joint_encoder
 from harness.checkpoints.sample import draw_choice
 from harness.checkpoints.sampling import latents_to_pictures
 from harness.config.class_choice import Choice
@@ -232,7 +232,7 @@ def test_samples_are_encoded_again_wherever_they_are_drawn():
     train_run(tiny_config(**RECONSTRUCTION, reconstruction__sample_passes=2))
     checkpoint = RUN / "checkpoints" / checkpoint_names()[-1]
     loaded = load_checkpoint(checkpoint)
-    generator, encoder = loaded.generator, load_own_encoder(loaded)
+    generator, encoder = loaded.generator, load_joint_encoder(loaded)
 
     def again(z: torch.Tensor, truncation: float = 1.0) -> np.ndarray:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Runs whose encoder learned with the generator: each reads its own kind of pictures, all the way to designs."""
+"""Runs whose encoder was trained together with the generator: each reads its kind of pictures, up to designs."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_an_encoder_is_polished_where_it_helps(config: Config, capsys):
     generator = load_generator(config)
     before = load_encoders(config, generator)
     train_encoder(polishing(config, 40))
-    assert capsys.readouterr().err.count(", taken") == 2
+    assert capsys.readouterr().err.count(", used") == 2
     after = load_encoders(config, generator)
     assert len({each.sha256 for each in (before.ordinary, before.concept, after.ordinary, after.concept)}) == 4
     pictures = np.stack(list(coarse_pictures(32, 3, 32, 32)))
@@ -66,29 +66,29 @@ def test_an_encoder_is_polished_where_it_helps(config: Config, capsys):
         return float(np.square(drawn.astype(float) - pictures).mean())
 
     assert error(after.ordinary) < error(before.ordinary)
-    train_encoder(polishing(config, 1))  # was polished before: stays
+    train_encoder(polishing(config, 1))  # polished before, so it stays
     assert load_encoders(config, generator).ordinary.sha256 == after.ordinary.sha256
 
 
-def test_a_polishing_that_does_not_help_is_not_taken(config: Config, capsys, monkeypatch):
+def test_a_polished_encoder_that_is_worse_is_not_used(config: Config, capsys, monkeypatch):
     monkeypatch.setattr("blend.encoder.polish.LR", 10.0)
     before = load_encoders(config, load_generator(config))
     train_encoder(polishing(config, 3))
-    assert capsys.readouterr().err.count(", not taken") == 2
+    assert capsys.readouterr().err.count(", not used") == 2
     assert load_encoders(config, load_generator(config)).ordinary.sha256 == before.ordinary.sha256
 
 
-def test_nothing_is_left_to_teach_but_much_to_measure(config: Config, capsys):
+def test_a_joint_encoder_is_only_measured(config: Config, capsys):
     assert train_encoder(config) == Path("runs/tiny")
     figures = RunDir(Path("runs/tiny")).read_metrics()["encoder"]
     assert set(figures["latent_mse_styles"]) == {"0", "1"} and figures["steps"] == 4
     assert 0 < figures["picture_error"] < 4 and figures["picture_error"] != figures["picture_error_concept"]
-    said = f"its encoder learned with it; picture error of held-out pictures in one pass {figures['picture_error']:.4f}"
-    assert said in capsys.readouterr().err
+    message = f"picture error of held-out pictures in one pass {figures['picture_error']:.4f}"
+    assert f"its encoder was trained together with it; {message}" in capsys.readouterr().err
     assert not Path("runs/tiny/encoder").exists() and not Path("runs/tiny/polished").exists()
 
 
-def test_the_whole_way_to_designs(config: Config):
+def test_from_inversion_to_designs(config: Config):
     sheets = invert_command(config, None, "ordinary")
     assert len(sheets) == 2 and all(sheet.is_file() for sheet in sheets)
     measure_command(config)
@@ -96,13 +96,13 @@ def test_the_whole_way_to_designs(config: Config):
     assert {"inversion", "blend"} <= metrics.keys()
     train_encoder(config)
     one_pass = RunDir(Path("runs/tiny")).read_metrics()["encoder"]["picture_error"]
-    assert one_pass == pytest.approx(metrics["inversion"]["encoder_error"], rel=1e-2)  # that is of unrounded pictures
+    assert one_pass == pytest.approx(metrics["inversion"]["encoder_error"], rel=1e-2)  # which is of unrounded pictures
     folder = blend_command(config, Request(intensity=0.5))
     assert len(list(folder.glob("0*.png"))) == 16
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_latent_is_searched_for_again_only_where_the_style_takes_it_there(tmp_path: Path, share: float):
+def test_a_latent_is_refined_twice_only_if_the_style_moves_it(tmp_path: Path, share: float):
     config = make_tiny_runs(tmp_path, **JOINT, blend__tuned_share=share)
     invert_command(config, None, "ordinary")
     searches = 2 if share else 1
@@ -111,5 +111,5 @@ def test_a_latent_is_searched_for_again_only_where_the_style_takes_it_there(tmp_
     parents = ParentStore(config, generator, load_encoders(config, generator))
     found = parents.search("ordinary", parents.held_out["ordinary"].names[1], None, lambda *_: None)
     assert torch.equal(found.z, found.restyled) == (share == 0)
-    measure_command(config)  # the first seed's way needs it whatever the share
+    measure_command(config)  # the baseline needs it at any share
     assert len(list(Path("runs/tiny/inversions").glob("*.safetensors"))) == 3
