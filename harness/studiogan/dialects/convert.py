@@ -1,7 +1,7 @@
-"""Our config in StudioGAN's languages: the JSON of 0.2.0 (v020.py) and the YAML of 0.4.0 (v040.py).
+"""Our config ↔ StudioGAN's: the JSON of 0.2.0 (v020.py) and the YAML of 0.4.0 (v040.py).
 
-In: a `Config`, or a file written for StudioGAN. Out: that file, or a `Config`. What one side cannot say is refused by
-name. StudioGAN itself is not needed. Imports no torch.
+In: a `Config`, or a file written for StudioGAN. Out: that file, or a `Config`. Keys that the other side does not have
+are refused by name. StudioGAN itself is not needed. Imports no torch.
 """
 
 import json
@@ -31,9 +31,9 @@ def config_to_text(config: Config, num_classes: int) -> tuple[str, str]:
 
 
 def write_configs(config: Config, root: Path = Path("runs")) -> list[Path]:
-    """What StudioGAN would be given for this run and for its FreezeD run: `<root>/<name>/studiogan.{json,yaml}`.
+    """StudioGAN's configs for this run and for its FreezeD run: `<root>/<name>/studiogan.{json,yaml}`, both or none.
 
-    Both or none. Neither run needs to exist, nor its set, unless it has classes: they are counted there.
+    The runs need not exist, nor their sets, unless the model is conditional: then the classes are counted there.
     """
     refuse_other_size(config, root)
     texts = {}
@@ -50,7 +50,7 @@ def write_configs(config: Config, root: Path = Path("runs")) -> list[Path]:
 
 
 def count_classes(config: Config) -> int:
-    """Classes of the packed training set; 1 where there is none yet and none are needed."""
+    """Classes of the packed training set; 1 for an unconditional model without a set."""
     path = config.data.hdf5_path("train")
     if path.exists():
         with open_packed(path) as packed:
@@ -63,9 +63,9 @@ def count_classes(config: Config) -> int:
 
 
 def read_foreign(path: Path | str) -> Config:
-    """A config made for StudioGAN as one of ours, named as its file: .json = 0.2.0, .yaml or .yml = 0.4.0.
+    """A StudioGAN config as one of ours, named after its file: .json = 0.2.0, .yaml or .yml = 0.4.0.
 
-    UserError names everything that is wrong with it, or that Carforge does not have.
+    UserError names everything that is wrong with it or not supported.
     """
     path = Path(path)
     name = safe_name(path.stem, "foreign")
@@ -81,7 +81,7 @@ def read_foreign(path: Path | str) -> Config:
 
 
 def _read_json(path: Path) -> Any:
-    """What stands in a JSON file; repeated keys, NaN and whatever else is no JSON are the user's mistake."""
+    """A JSON file's content. UserError for what is not valid JSON, including repeated keys and NaN."""
     try:
         with open_file(path) as stream:
             content = stream.read(MAX_BYTES + 1)
@@ -93,7 +93,7 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"config: cannot read {path} ({error.strerror})") from error
     except RecursionError as error:
         raise UserError(f"{path}: not valid JSON: nested too deeply") from error
-    except ValueError as error:  # syntax, bytes that are no UTF-8, numbers of 5,000 digits
+    except ValueError as error:  # syntax, bytes that are not UTF-8, numbers of 5,000 digits
         raise UserError(f"{path}: not valid JSON: {reason_of(error)}") from error
 
 
@@ -101,9 +101,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice, keep one")
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is repeated, keep one")
     return content
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

@@ -1,7 +1,7 @@
-"""What the dialects of StudioGAN share: a table of what is called how on both sides, and reading what others wrote.
+"""Shared by both of StudioGAN's config formats: the table of key names on both sides, and reading foreign configs.
 
-Between the two sides everything is flat: dotted key → value. Nothing that stands in a foreign file raises anything but
-a problem with its key; all problems are told at once.
+In between everything is flat: dotted key → value. All problems of a foreign file are collected by key and reported at
+once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,10 +13,10 @@ from harness.config.experiment import Config, check_config
 from harness.config.yaml_files import merge, read_yaml
 from harness.errors import UserError
 
-UNUSED = "N/A"  # what StudioGAN writes where a value has no use
+UNUSED = "N/A"  # StudioGAN's value for an unused key
 FIXED_POLICY = ("color", "translation", "cutout")  # src/worker.py (0.2.0), src/utils/diffaug.py (0.4.0)
 FIXED_EPS = 1e-6  # of Adam, src/loader.py (0.2.0), src/config.py (0.4.0)
-# What the native engine alone has, with the value that asks for nothing.
+# Features of the native engine only → the value that means "off".
 NATIVE_ONLY: dict[str, Any] = {
     "model.backbone": "resnet",
     "loss.label_smoothing": 0.0,
@@ -41,7 +41,7 @@ KINDS = {
 
 
 class Row(NamedTuple):
-    """One value by its names on both sides. Where our `switch` is false it has no use: theirs is a placeholder."""
+    """The names of one value on both sides. It is unused while our key `switch` is false."""
 
     theirs: str
     ours: str
@@ -49,14 +49,14 @@ class Row(NamedTuple):
     switch: str = ""
 
 
-Fixed = Mapping[str, tuple[Any, str]]  # their key → (the only value that we have, what any other one switches on)
+Fixed = Mapping[str, tuple[Any, str]]  # their key → (the only supported value, the feature that others switch on)
 
 
 # ---- ours → theirs ----
 
 
 def render(config: Config, template: dict[str, Any], rows: Iterable[Row], values: dict[str, Any]) -> dict[str, Any]:
-    """Their nested config: the template, with every row that has a use and `values` (their dotted key → value)."""
+    """Their nested config: the template with all used rows and `values` (their dotted key → value)."""
     content = deepcopy(template)
     for row in rows:
         if not row.switch or _our_value(config, row.switch):
@@ -68,7 +68,7 @@ def render(config: Config, template: dict[str, Any], rows: Iterable[Row], values
 
 
 def refuse_unsupported(config: Config, version: str, problems: Iterable[str]) -> None:
-    """UserError with everything that this version has no words for: what neither has, and its own `problems`."""
+    """UserError listing what StudioGAN does not support: in any version, and this version's own `problems`."""
     found = [*_unsupported(config), *problems]
     if found:
         head = f"{config.name}: {len(found)} thing{'s' * (len(found) > 1)} that StudioGAN {version} cannot do"
@@ -114,10 +114,10 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 class ForeignConfig:
-    """A foreign config laid beside the template of its dialect: `values` (their dotted key → value) and `problems`.
+    """A foreign config compared with its version's template: `values` (their dotted key → value) and `problems`.
 
-    Keys that are not in the template are problems; so are those that lack, unless they are `optional` (dotted keys;
-    None = all of them: the template's value stands in).
+    Unknown keys are problems; so are missing ones, unless they are `optional` (dotted keys; None = all, which then have
+    the template's value).
     """
 
     def __init__(self, content: Any, template: dict[str, Any], optional: Iterable[str] | None = ()) -> None:
@@ -128,10 +128,10 @@ class ForeignConfig:
         self._unknown: list[str] = []
         self._missing: list[str] = []
         self._walk(content, template, "")
-        for names, text in ((self._missing, "lack"), (self._unknown, "are unknown to this version of StudioGAN")):
+        for names, text in ((self._missing, "missing keys"), (self._unknown, "keys that StudioGAN does not have")):
             if names:
                 more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
-                self.problems.append(f"keys that {text}: {', '.join(names[:SHOWN_KEYS])}{more}")
+                self.problems.append(f"{text}: {', '.join(names[:SHOWN_KEYS])}{more}")
 
     def _walk(self, content: Any, template: dict[str, Any], prefix: str) -> None:
         if not isinstance(content, dict):
@@ -151,7 +151,7 @@ class ForeignConfig:
                 self._missing.append(prefix + key)
 
     def refuse_features(self, fixed: Fixed) -> None:
-        """A problem for each thing that is switched on and that Carforge does not have."""
+        """A problem for each unsupported feature that is switched on."""
         for key, (allowed, feature) in fixed.items():
             found = self.values.get(key, allowed)
             if isinstance(found, bool) == isinstance(allowed, bool) and found == allowed:
@@ -159,23 +159,23 @@ class ForeignConfig:
             self.refuse(key, shown(allowed), feature)
 
     def refuse(self, key: str, allowed: str, feature: str) -> None:
-        """A problem: what the key's value switches on is not covered. `{}` in `feature` stands for the value."""
+        """A problem: the key's value switches an unsupported feature on. `{}` in `feature` is replaced by the value."""
         self.refused = True
         found = shown(self.values[key])
         named = feature.format(found.strip("'"))
         self.problems.append(f"{key}: found {found}, allowed {allowed}; not covered: {named}")
 
     def read(self, key: str, kind: Kind) -> Any:
-        """The value of a key, None when it lacks or, with a problem, when it is of another kind."""
+        """The value of a key; None when it is missing or, with a problem, of another kind."""
         if key not in self.values or (self.refused and self.values[key] == UNUSED):
-            return None  # networks that we have not do without some keys
+            return None  # unsupported networks leave some keys unused
         value = _typed(self.values[key], kind)
         if value is None:
             self.problems.append(f"{key}: found {shown(self.values[key])}, allowed {KINDS[kind]}")
         return value
 
     def read_rows(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """Our dotted key → value. A switch stands before the rows that it makes useful."""
+        """Our dotted key → value. A switch must precede the rows that depend on it."""
         taken: dict[str, Any] = {}
         for row in rows:
             if not row.switch or taken.get(row.switch):
@@ -185,9 +185,9 @@ class ForeignConfig:
     def to_config(
         self, values: dict[str, Any], data_keys: tuple[str, str, str], version: str, name: str, origin: str
     ) -> Config:
-        """Our config: `values` (our dotted key → value) over base.yaml. UserError with all problems that there are.
+        """Our config: `values` (our dotted key → value) over base.yaml. UserError with all problems.
 
-        `data_keys`: what the set's name, the size of its pictures and the number of its classes are called.
+        `data_keys`: their keys of the set's name, picture size and number of classes.
         """
         name_key, size_key, classes_key = data_keys
         values = values | _data_values(self.read(name_key, "text") or "custom", name)
@@ -197,7 +197,7 @@ class ForeignConfig:
             "augment.diffaug_policy": list(FIXED_POLICY),
             "studiogan.version": version,
         }
-        self.read(classes_key, "int")  # said by the packed set
+        self.read(classes_key, "int")  # known from the packed set
         if self.problems:
             head = f"{origin}: {len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
             raise UserError("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
@@ -208,7 +208,7 @@ class ForeignConfig:
 
 
 def _data_values(dataset: str, name: str) -> dict[str, Any]:
-    """Our data section for their name of a data set; pictures of any but CIFAR-10 come from a folder given later."""
+    """Our data section for their dataset name; pictures of any but CIFAR-10 come from a folder given later."""
     known = dataset if dataset.lower() != "custom" else name
     set_name = safe_name(known.lower(), "pictures")
     source = "cifar10" if set_name == "cifar10" else "folder"
@@ -217,13 +217,13 @@ def _data_values(dataset: str, name: str) -> dict[str, Any]:
 
 
 def safe_name(text: str, otherwise: str) -> str:
-    """Text as the name of a run or set: `DiffAugGAN(P)` → `DiffAugGAN-P`."""
+    """A valid name for a run or set: `DiffAugGAN(P)` → `DiffAugGAN-P`."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)
     return kept.strip("-._")[:64] or otherwise
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, in one line, whatever it is."""
+    """Any value for a message: short, in one line."""
     if isinstance(value, dict | list | tuple | set):
         return f"a list of {len(value)}" if not isinstance(value, dict) else f"{len(value)} keys"
     if isinstance(value, bool) or value is None:
@@ -235,7 +235,7 @@ def shown(value: Any) -> str:
 
 
 def _typed(value: Any, kind: Kind) -> Any:
-    """The value as this kind, None when it is none; whole numbers are numbers, `true` is not."""
+    """The value as this kind, or None; integers are floats too, booleans are not numbers."""
     if kind == "place":
         return _typed(value[0], "int") if isinstance(value, list) and len(value) == 1 else None
     if kind in ("bool", "text"):

@@ -1,9 +1,9 @@
-"""Our config as StudioGAN 0.2.0 says it (one JSON file), and back.
+"""Our config ↔ StudioGAN 0.2.0's (one JSON file).
 
-Every key that its src/loader.py and src/worker.py read is written, with a placeholder where the value has no use: what
-lacks, it stumbles over. Pictures are always given as `custom`: the packed set lies where it looks for that name.
-LeCam, which it has not, is added from outside; its keys stand beside the others, where stock 0.2.0 ignores them:
-lc_* in the seed's variant (gsrgan), those of 0.4.0 in the published one (standard).
+Every key that its src/loader.py and src/worker.py read is written, with a placeholder if unused: 0.2.0 fails on missing
+keys. The dataset is always `custom`, the name under which it finds the packed set. 0.2.0 has no LeCam; the shim adds
+it. Its keys are ignored by stock 0.2.0: lc_* for the first seed's variant (gsrgan), 0.4.0's for the published one
+(standard).
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from harness.studiogan.dialects.table import (
 VERSION = "0.2.0"
 DATA_KEYS = ("data_processing.dataset_name", "data_processing.img_size", "data_processing.num_classes")
 LOSS = "train.loss_function"
-SETTING = "train.training_and_sampling_setting"
+SETTINGS = "train.training_and_sampling_setting"
 
 TEMPLATE: dict[str, Any] = {
     "data_processing": {
@@ -125,13 +125,13 @@ ROWS = (
     Row(f"{LOSS}.gradient_penalty_lambda", "loss.gp_lambda", "float", "loss.apply_gp"),
     Row("train.initialization.g_init", "model.g_init", "text"),
     Row("train.initialization.d_init", "model.d_init", "text"),
-    Row(f"{SETTING}.random_flip_preprocessing", "augment.apply_rflip", "bool"),
-    Row(f"{SETTING}.diff_aug", "augment.apply_diffaug", "bool"),
-    Row(f"{SETTING}.ema", "model.apply_g_ema", "bool"),
-    Row(f"{SETTING}.ema_decay", "model.g_ema_decay", "float", "model.apply_g_ema"),
-    Row(f"{SETTING}.ema_start", "model.g_ema_start", "int", "model.apply_g_ema"),
+    Row(f"{SETTINGS}.random_flip_preprocessing", "augment.apply_rflip", "bool"),
+    Row(f"{SETTINGS}.diff_aug", "augment.apply_diffaug", "bool"),
+    Row(f"{SETTINGS}.ema", "model.apply_g_ema", "bool"),
+    Row(f"{SETTINGS}.ema_decay", "model.g_ema_decay", "float", "model.apply_g_ema"),
+    Row(f"{SETTINGS}.ema_start", "model.g_ema_start", "int", "model.apply_g_ema"),
 )
-# By our loss.lecam_type: the switch, and the values.
+# Our loss.lecam_type → the switch, and the values.
 LECAM_SWITCH = {"gsrgan": f"{LOSS}.lc_regularizer", "standard": f"{LOSS}.apply_lecam"}
 LECAM_ROWS = {
     "gsrgan": (
@@ -157,16 +157,16 @@ FIXED: Fixed = {
     f"{LOSS}.cr": (False, "consistency regularisation (cr)"),
     f"{LOSS}.bcr": (False, "balanced consistency regularisation (bcr)"),
     f"{LOSS}.zcr": (False, "latent consistency regularisation (zcr)"),
-    f"{SETTING}.ada": (False, "adaptive augmentation (ada)"),
-    f"{SETTING}.prior": ("gaussian", "prior {}"),
-    f"{SETTING}.truncated_factor": (1, "truncation"),
-    f"{SETTING}.latent_op": (False, "latent optimisation (latent_op)"),
+    f"{SETTINGS}.ada": (False, "adaptive augmentation (ada)"),
+    f"{SETTINGS}.prior": ("gaussian", "prior {}"),
+    f"{SETTINGS}.truncated_factor": (1, "truncation"),
+    f"{SETTINGS}.latent_op": (False, "latent optimisation (latent_op)"),
 }
 STRATEGIES = {"no": (None, None), "ProjGAN": ("cBN", "PD")}  # conditional_strategy → g_cond_mtd, d_cond_mtd
 
 
 def config_to_020(config: Config, num_classes: int) -> dict[str, Any]:
-    """The whole JSON content. UserError names everything that 0.2.0 cannot do."""
+    """The JSON content. UserError lists everything that 0.2.0 does not support."""
     refuse_unsupported(config, VERSION, _own_problems(config))
     values: dict[str, Any] = {
         "data_processing.img_size": config.data.img_size[0],
@@ -188,8 +188,8 @@ def _own_problems(config: Config) -> list[str]:
 
 
 def config_from_020(content: Any, name: str, origin: str) -> Config:
-    """Our config of what stands in a JSON file; all that is not said there is base.yaml's. UserError names every key
-    that lacks, is unknown or of the wrong kind, and every feature that Carforge does not have."""
+    """Our config from a JSON file's content over base.yaml. UserError lists every key that is missing, unknown or of
+    the wrong kind, and every unsupported feature."""
     lecam_keys = [*LECAM_SWITCH.values(), *(row.theirs for rows in LECAM_ROWS.values() for row in rows)]
     own = {key.rpartition(".")[2]: False for key in lecam_keys}
     loss = {**TEMPLATE["train"]["loss_function"], **own}
@@ -221,6 +221,6 @@ def _lecam(foreign: ForeignConfig) -> dict[str, Any]:
         return {"loss.apply_lecam": False}
     lacking = [row.theirs for row in LECAM_ROWS[kinds[0]] if row.theirs not in foreign.values]
     if lacking:
-        foreign.problems.append(f"keys that LeCam lacks: {', '.join(lacking)}")
+        foreign.problems.append(f"missing keys of LeCam: {', '.join(lacking)}")
     values = foreign.read_rows(LECAM_ROWS[kinds[0]])
     return {"loss.apply_lecam": True, "loss.lecam_type": kinds[0], **values}

@@ -1,7 +1,7 @@
-"""Our config as StudioGAN 0.4.0 says it (one YAML file), and back.
+"""Our config ↔ StudioGAN 0.4.0's (one YAML file).
 
-Every key of its src/config.py is written, its own default where the value has no use; so nothing hangs on the defaults
-of the checkout. Pictures are given as `custom`, num_classes 1 means that there are no classes.
+Every key of its src/config.py is written, unused ones with its default, so that nothing depends on the checkout's
+defaults. The dataset is `custom`; num_classes 1 means unconditional.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from harness.studiogan.dialects.table import (
 VERSION = "0.4.0"
 WITHOUT = "W/O"
 
-# As src/config.py has them, but for the name of the data.
+# As in src/config.py, except the name of the data.
 TEMPLATE: dict[str, Any] = {
     "DATA": {"name": "custom", "img_size": 32, "num_classes": 10, "img_channels": 3},
     "MODEL": {
@@ -177,7 +177,7 @@ CONDITIONING = {(WITHOUT, WITHOUT): (None, None), ("cBN", "PD"): ("cBN", "PD")}
 
 
 def config_to_040(config: Config, num_classes: int) -> dict[str, Any]:
-    """The whole YAML content. UserError names everything that 0.4.0 cannot do."""
+    """The YAML content. UserError lists everything that 0.4.0 does not support."""
     refuse_unsupported(config, VERSION, _own_problems(config))
     conditional, diffaug = config.model.conditional, config.augment.apply_diffaug
     values = {
@@ -197,8 +197,8 @@ def _own_problems(config: Config) -> list[str]:
 
 
 def config_from_040(content: Any, name: str, origin: str) -> Config:
-    """Our config of what stands in a YAML file of 0.4.0; what is not said there is that version's default, what it has
-    no words for is base.yaml's. UserError names unknown keys, wrong kinds, and every feature that Carforge lacks."""
+    """Our config from a YAML file's content: missing keys have 0.4.0's defaults, keys that 0.4.0 does not have those of
+    base.yaml. UserError lists unknown keys, wrong kinds, and every unsupported feature."""
     foreign = ForeignConfig(content, TEMPLATE, optional=None)
     foreign.refuse_features(FIXED)
     values = foreign.read_rows(ROWS)

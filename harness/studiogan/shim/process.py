@@ -1,4 +1,4 @@
-"""The process that runs StudioGAN: its signals, its parent, its lines. Imports no torch."""
+"""Signals, parent and output lines of the process that runs StudioGAN. Imports no torch."""
 
 import ctypes
 import multiprocessing
@@ -19,20 +19,22 @@ _stop_signals: list[int] = []
 
 
 def log_event(word: str, **facts: Any) -> None:
-    """One line `carforge: word key=value ...` on stdout, in one write, so that processes do not mix theirs."""
+    """One line `carforge: word key=value ...` on stdout, in one write, so that processes do not mix their lines."""
     values = (f" {key}={value:.10g}" if isinstance(value, float) else f" {key}={value}" for key, value in facts.items())
     sys.stdout.write(f"carforge: {word}{''.join(values)}\n")
     sys.stdout.flush()
 
 
 class Heartbeat:
-    """Tells the engine how far it is, however rarely StudioGAN has a line: a slow one is not one that hangs."""
+    """Reports the step to the engine between StudioGAN's rare log lines, so that a slow run is not taken for a hung
+    one.
+    """
 
     def __init__(self) -> None:
         self._sent_at_sec = time.monotonic()
 
     def beat(self, step: int) -> None:
-        """After update `step`; what comes sooner than PULSE_SEC after the last line is left out."""
+        """After update `step`; at most one line in HEARTBEAT_SEC."""
         now = time.monotonic()
         if now - self._sent_at_sec >= HEARTBEAT_SEC:
             self._sent_at_sec = now
@@ -40,15 +42,15 @@ class Heartbeat:
 
 
 def catch_stop_signals() -> None:
-    """STOP_SIGNALS are noted and heeded between two iterations."""
+    """STOP_SIGNALS are recorded, and handled between two iterations."""
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: _stop_signals.append(number))
 
 
 def init_worker(worker: int) -> None:
-    """For data-loader workers: torch lets a signal to the whole group kill them, and then fails in the iteration.
+    """For data-loader workers: a signal to the group would kill them, and torch would fail in the iteration.
 
-    They would outlive a killed training by seconds.
+    Without `die_with_parent` they would outlive a killed training by seconds.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -60,22 +62,22 @@ def stop_requested() -> bool:
 
 
 def die_with_parent(parent_pid: int | None) -> None:
-    """No orphan goes on training when the engine was killed. Linux alone has this; the last save is kept."""
+    """The process is killed when the engine dies, on Linux; the last save is kept."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent_pid is not None and os.getppid() != parent_pid:  # it died before the call
+    if parent_pid is not None and os.getppid() != parent_pid:  # the parent died before the call
         sys.exit(1)
 
 
 def engine_pid() -> int | None:
-    """The process that started the shim, as it says itself."""
+    """The process that started the shim."""
     given = os.environ.get(PARENT_VARIABLE)
     return int(given) if given else None
 
 
 def exit_now(code: int) -> NoReturn:
-    """Ends this process and its data-loader workers at once: the usual way waits for them, and they heed no signal."""
+    """Ends this process and its data-loader workers at once; a normal exit waits for them, and they ignore signals."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error there when a worker is killed
     for child in multiprocessing.active_children():
         child.kill()
@@ -86,7 +88,7 @@ def exit_now(code: int) -> NoReturn:
 
 
 def set_master_address() -> None:
-    """Where the processes of -DDP find each other: here, whatever a cluster's job script says for another program."""
+    """Rendezvous of the -DDP processes on this machine, instead of a cluster's job script's."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(listener.getsockname()[1])

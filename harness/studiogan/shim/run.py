@@ -1,4 +1,4 @@
-"""What both versions of StudioGAN need around them: the device, the optimisers, other processes, the exit code."""
+"""Shared by both versions of StudioGAN: device, optimisers, processes, exit code."""
 
 import multiprocessing
 import random
@@ -34,7 +34,7 @@ RUN_NAME = "run"  # of StudioGAN's own log, event and figure files
 
 
 class ChildFailed(Exception):
-    """A process of -DDP has ended with this code and has said why."""
+    """A process of -DDP ended with this code, after printing the reason."""
 
     def __init__(self, code: int):
         super().__init__(f"exit code {code}")
@@ -42,10 +42,10 @@ class ChildFailed(Exception):
 
 
 def run_to_exit_code(train: Callable[[], None], rank: int = 0) -> int:
-    """Calls `train`, which ends by one of the exceptions above."""
+    """Calls `train`, which ends with an exception."""
     try:
         train()
-        raise AssertionError("StudioGAN came back before last_step")
+        raise AssertionError("StudioGAN returned before last_step")
     except Finished:
         return 0
     except Stopped:
@@ -56,7 +56,7 @@ def run_to_exit_code(train: Callable[[], None], rank: int = 0) -> int:
         return _refuse(str(error))
     except URLError as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        return _refuse(f"evaluate: cannot fetch {INCEPTION} ({error}), try placing it in {folder}")
+        return _refuse(f"evaluate: cannot download {INCEPTION} ({error}), try placing it in {folder}")
     except torch.OutOfMemoryError as error:
         print(f"carforge: out of memory: {str(error).splitlines()[0]}", flush=True)
         return EXIT_OUT_OF_MEMORY
@@ -79,7 +79,7 @@ def mean_over_ranks(local: Tensor) -> Tensor:
 
 
 def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: OptimizerSettings) -> None:
-    """StudioGAN's resume brings back the rates of the checkpoint, whatever the config says."""
+    """StudioGAN's resume restores the rates of the checkpoint, whatever the config says."""
     for optimizer, lr in ((g_optimizer, wanted.g_lr), (d_optimizer, wanted.d_lr)):
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -87,18 +87,18 @@ def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: OptimizerSettings
                 group["betas"] = (wanted.beta1, wanted.beta2)
         for state in optimizer.state.values():
             if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].cpu()  # StudioGAN moves it to the GPU, where reading it waits
+                state["step"] = state["step"].cpu()  # StudioGAN moves it to the GPU, where reading it synchronises
 
 
 def log_optimizers(g_optimizer: Any, d_optimizer: Any) -> None:
-    """As the optimisers hold it, not as it was asked for."""
+    """Logs the values in the optimisers, not those of the job."""
     g, d = g_optimizer.param_groups[0], d_optimizer.param_groups[0]
     beta1, beta2 = d.get("betas", (float("nan"), float("nan")))
     log_event("optimizer", g_lr=float(g["lr"]), d_lr=float(d["lr"]), beta1=float(beta1), beta2=float(beta2))
 
 
 def check_freeze_layers(n: int | None, discriminator: Any) -> None:
-    """StudioGAN freezes something else than asked for N >= blocks, and does not say so."""
+    """For N >= blocks StudioGAN silently freezes something else."""
     blocks = len(discriminator.in_dims)
     if n is not None and not 0 < n < blocks:
         raise UserError(
@@ -115,7 +115,7 @@ def check_steps(job: ShimJob, loaded_step: int, total_steps: int) -> None:
 
 
 def prepare(job: ShimJob, step_loop: StepLoop, discriminator: Any, g_optimizer: Any, d_optimizer: Any) -> None:
-    """What both versions need before the first iteration. The step loop has not said that it trains yet."""
+    """What both versions need before the first iteration."""
     check_freeze_layers(job.freeze_layers, getattr(discriminator, "module", discriminator))
     set_optimizers(g_optimizer, d_optimizer, job.optimizer)
     if job.first_step:
@@ -125,7 +125,7 @@ def prepare(job: ShimJob, step_loop: StepLoop, discriminator: Any, g_optimizer: 
 
 
 def reseed(seed: int, step: int, rank: int = 0) -> None:
-    """A resumed run goes on with other noise and another order than the run's beginning had."""
+    """A resumed run gets other noise and another order than at its start."""
     mixed = (seed + step + 1_000_003 * rank) % 2**32
     random.seed(mixed)
     np.random.seed(mixed)
@@ -133,7 +133,7 @@ def reseed(seed: int, step: int, rank: int = 0) -> None:
 
 
 class CpuRank(str):
-    """A rank that is also the device "cpu": StudioGAN uses one value as both, and an integer device means CUDA."""
+    """A rank that is also the device "cpu": StudioGAN uses one value for both, and an integer device means CUDA."""
 
     rank: int
 
@@ -158,11 +158,11 @@ class CpuRank(str):
 
 
 def patch_torch(job: ShimJob) -> None:
-    """torch.load for our own files, scipy's sqrtm; on a CPU, the calls that need a CUDA driver."""
+    """Patches torch.load for our own files and scipy's sqrtm; on a CPU, also the calls that need a CUDA driver."""
     _patch_load(job)
     _patch_sqrtm()
     if job.device == "cuda":
-        return  # the entry left `processes` devices visible
+        return  # main.py left `processes` devices visible
     torch.cuda.device_count = lambda: job.processes
     torch.cuda.current_device = lambda: CpuRank(0)  # type: ignore[assignment, return-value]
     torch.cuda.set_device = lambda device: None
@@ -170,9 +170,9 @@ def patch_torch(job: ShimJob) -> None:
 
 
 def _patch_load(job: ShimJob) -> None:
-    """Checkpoints hold a numpy scalar (the best FID), which torch.load refuses unless told that it may unpickle.
+    """Checkpoints contain a numpy scalar (the best FID), which torch.load refuses with weights_only.
 
-    It may for the files in the source folder alone: the engine has written them itself.
+    It is switched off only for the files in the source folder, which the engine has written.
     """
     if job.checkpoint is None:
         return
@@ -188,7 +188,7 @@ def _patch_load(job: ShimJob) -> None:
 
 
 def parallel_class(parallel: Any, job: ShimJob) -> Callable[..., Any]:
-    """DDP waits for a gradient of every parameter, and frozen ones get none; on a CPU it takes no device numbers."""
+    """DDP waits for a gradient of every parameter, and frozen ones have none; on a CPU it takes no device ids."""
 
     def wrap(network: Any, device_ids: Any = None, **options: Any) -> Any:
         if job.freeze_layers is not None and type(network).__name__ == "Discriminator":
@@ -199,7 +199,7 @@ def parallel_class(parallel: Any, job: ShimJob) -> Callable[..., Any]:
 
 
 def _patch_sqrtm() -> None:
-    """scipy's sqrtm(disp=False) gives a pair, until 1.18 takes `disp` away; the metrics unpack that pair."""
+    """The metrics unpack the pair that scipy's sqrtm(disp=False) returns; `disp` is removed in scipy 1.18."""
     import scipy.linalg
 
     root = scipy.linalg.sqrtm
@@ -207,7 +207,7 @@ def _patch_sqrtm() -> None:
 
 
 def run_child(job: ShimJob, rank: int, train: Callable[[Any], None]) -> NoReturn:
-    """A spawned process of -DDP from its first thing to its last; `train` gets the rank as StudioGAN wants it."""
+    """The whole life of a spawned -DDP process; `train` gets the rank in the form that StudioGAN needs."""
     catch_stop_signals()
     parent = multiprocessing.parent_process()
     die_with_parent(parent.pid if parent else None)
@@ -216,13 +216,13 @@ def run_child(job: ShimJob, rank: int, train: Callable[[Any], None]) -> NoReturn
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     device = CpuRank(rank) if job.device == "cpu" else rank
     code = run_to_exit_code(lambda: train(device), rank)
-    if dist.is_initialized() and code in (0, EXIT_RESUMABLE):  # all come here
+    if dist.is_initialized() and code in (0, EXIT_RESUMABLE):  # all ranks get here
         dist.destroy_process_group()
     exit_now(code)
 
 
 def spawn(child: Callable[..., None], job: ShimJob, arguments: tuple[Any, ...]) -> None:
-    """`child(rank, job, *arguments)` in `job.processes` processes. Raises Finished or Stopped as they end."""
+    """`child(rank, job, *arguments)` in `job.processes` processes. Raises Finished, Stopped or ChildFailed."""
     context: Any = start_processes(child, args=(job, *arguments), nprocs=job.processes, join=False)
     terminated = False
     try:
@@ -230,9 +230,9 @@ def spawn(child: Callable[..., None], job: ShimJob, arguments: tuple[Any, ...]) 
             if stop_requested() and not terminated:
                 terminated = True
                 for process in context.processes:
-                    process.terminate()  # SIGTERM, which they note
+                    process.terminate()  # SIGTERM, which they catch
     except ProcessExitedException as error:
-        # SIGTERM kills one that has not begun to note signals: nothing is lost, it has not trained yet.
+        # SIGTERM kills a process that does not catch signals yet; it has not trained either.
         if error.exit_code == EXIT_RESUMABLE or (terminated and error.exit_code == -signal.SIGTERM):
             raise Stopped from error
         raise ChildFailed(error.exit_code) from error
@@ -240,7 +240,7 @@ def spawn(child: Callable[..., None], job: ShimJob, arguments: tuple[Any, ...]) 
 
 
 def start(job: ShimJob) -> int:
-    """Trains as the job says; the exit code."""
+    """Runs the job. Returns the exit code."""
     if job.threads:
         torch.set_num_threads(job.threads)
     facts = {"first_step": job.first_step, "last_step": job.last_step}

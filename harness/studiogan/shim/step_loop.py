@@ -1,4 +1,4 @@
-"""The step loop of one StudioGAN process: where it ends, what it saves, and what it tells of it."""
+"""The step loop of one StudioGAN process: when it ends, saves and reports."""
 
 import resource
 import shutil
@@ -13,21 +13,23 @@ from harness.studiogan.shim.process import Heartbeat, log_event, stop_requested
 
 
 class Finished(Exception):
-    """last_step is reached and saved."""
+    """last_step was reached and saved."""
 
 
 class Stopped(Exception):
-    """A signal asked for the end; the step is saved."""
+    """A signal arrived; the step was saved."""
 
 
 class StepLoop:
-    """The steps of one process: from first_step to last_step, or to the end of the iteration in which a signal came."""
+    """The steps of one process: from first_step to last_step, or to the end of the iteration in which a signal
+    arrived.
+    """
 
     def __init__(self, job: ShimJob, rank: int = 0):
         self.job, self.rank = job, rank
         self.step = job.first_step  # generator updates done so far
         self.saved_step = job.first_step
-        self.save: Callable[[int], None] | None = None  # writes a checkpoint; rank 0 alone calls it
+        self.save: Callable[[int], None] | None = None  # writes a checkpoint; called by rank 0
         self._heartbeat: Heartbeat | None = None  # from the first iteration on
 
     def begin_iteration(self, step: int) -> None:
@@ -54,7 +56,7 @@ class StepLoop:
         self._heartbeat = Heartbeat()
 
     def _any_rank_stops(self) -> bool:
-        """Processes get a signal at different times; all must leave after the same iteration."""
+        """Processes get a signal at different times; all must stop after the same iteration."""
         if not dist.is_initialized():
             return stop_requested()
         asked = torch.tensor(float(stop_requested()), device=self.job.device)
@@ -62,9 +64,9 @@ class StepLoop:
         return asked.item() > 0
 
     def publish(self, step: int, best: bool, write: Callable[[Path], None]) -> None:
-        """`write` fills checkpoints/step-XXXXXXXX.partial, which then gets its name: what has it is complete.
+        """`write` fills checkpoints/step-XXXXXXXX.partial, which is then renamed: a folder of that name is complete.
 
-        StudioGAN would remove its last checkpoint before it writes the next.
+        StudioGAN itself removes its last checkpoint before it writes the next.
         """
         final = Path("checkpoints") / f"step-{step:08d}"
         partial = final.with_name(final.name + ".partial")
@@ -78,7 +80,7 @@ class StepLoop:
 
 
 def _peak_mib(device: str) -> int:
-    """Of the GPU's memory (what torch took of it), on a CPU of this process."""
+    """GPU memory reserved by torch; on a CPU, of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_reserved() >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

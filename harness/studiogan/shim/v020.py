@@ -1,4 +1,4 @@
-"""StudioGAN 0.2.0 (12ab50a) with its imports, device, losses and saves mended from outside. See main.py."""
+"""StudioGAN 0.2.0 (12ab50a) with imports, device, losses and saves patched from outside. See main.py."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ D_LOSSES = ("loss_hinge_dis", "loss_dcgan_dis", "loss_lsgan_dis", "loss_wgan_dis
 
 
 def train(job: ShimJob) -> None:
-    """Calls StudioGAN's main(), which ends by Finished or Stopped."""
+    """Calls StudioGAN's main(), which ends with Finished or Stopped."""
     install(job, rank=0)
     main: Any = import_module("main")
     main.make_run_name = lambda *_, **__: RUN_NAME
@@ -39,7 +39,7 @@ def child(local_rank: int, job: ShimJob, *arguments: Any) -> None:
 
     def train_here(rank: Any) -> None:
         loader = install(job, local_rank)
-        # StudioGAN seeds only the process that starts these: without this all would draw the same noise.
+        # StudioGAN seeds only the parent process: without this all would draw the same noise.
         run.reseed(job.seed, 0, local_rank)
         loader.prepare_train_eval(rank, *arguments)
 
@@ -61,7 +61,7 @@ def arguments(job: ShimJob) -> list[str]:
 
 
 def install(job: ShimJob, rank: int) -> ModuleType:
-    """Imports StudioGAN's loader with everything patched that this process needs. Returns it."""
+    """Imports StudioGAN's loader and patches it for this process. Returns it."""
     _check_config(job)
     _stub_imports()
     run.patch_torch(job)
@@ -89,7 +89,7 @@ def _check_config(job: ShimJob) -> None:
 
 
 def _stub_imports() -> None:
-    """LARS cannot be installed any more, and ADA compiles CUDA code on import. Neither is used here."""
+    """LARS can no longer be installed, and ADA compiles CUDA code on import. Neither is used here."""
 
     def unused(*_: Any, **__: Any) -> None:
         raise NotImplementedError("LARS and ADA are not covered")
@@ -100,9 +100,9 @@ def _stub_imports() -> None:
 
 
 def add_lecam(job: ShimJob, loader: Any, step_loop: StepLoop) -> LeCam | None:
-    """StudioGAN picks its D loss by name among loader's globals; each gets LeCam's penalty added, and keeps its name.
+    """StudioGAN looks its D loss up among loader's globals; LeCam's penalty is added to each of them.
 
-    worker.train() calls it once for each micro-batch of D, before it divides by the accumulation steps.
+    worker.train() calls the loss once for each micro-batch of D, before dividing by the accumulation steps.
     """
     if job.lecam is None:
         return None
@@ -114,7 +114,7 @@ def add_lecam(job: ShimJob, loader: Any, step_loop: StepLoop) -> LeCam | None:
 
 
 def _with_penalty(loss: Callable[[Tensor, Tensor], Tensor], lecam: LeCam, step_loop: StepLoop) -> Callable[..., Tensor]:
-    @functools.wraps(loss)  # StudioGAN asks for its __name__
+    @functools.wraps(loss)  # StudioGAN reads its __name__
     def loss_with_lecam(dis_out_real: Tensor, dis_out_fake: Tensor) -> Tensor:
         penalty = lecam.penalty(dis_out_real, dis_out_fake, step_loop.step, run.mean_over_ranks)
         return loss(dis_out_real, dis_out_fake) + penalty
@@ -123,7 +123,7 @@ def _with_penalty(loss: Callable[[Tensor, Tensor], Tensor], lecam: LeCam, step_l
 
 
 def _count_iterations(worker: Any, step_loop: StepLoop) -> None:
-    """set_temperature() is the one thing that every process calls once, first in an iteration, with the step."""
+    """set_temperature() is called by every process with the step, once, first in an iteration."""
     original = worker.set_temperature
 
     def set_temperature(*arguments: Any) -> Any:
@@ -134,7 +134,7 @@ def _count_iterations(worker: Any, step_loop: StepLoop) -> None:
 
 
 def _patch_load_checkpoint(original: Callable[..., Any], job: ShimJob, loaded: SimpleNamespace) -> Callable[..., Any]:
-    """Fixed run name and seed (else an old log goes on, or an assertion fails); the rest is remembered."""
+    """Fixed run name and seed (otherwise an old log is continued, or an assertion fails); step and best are kept."""
 
     def load_checkpoint(model: Any, optimizer: Any, filename: str, metric: bool = False, ema: bool = False) -> Any:
         result = original(model, optimizer, filename, metric=metric, ema=ema)
@@ -149,7 +149,7 @@ def _patch_load_checkpoint(original: Callable[..., Any], job: ShimJob, loaded: S
 
 
 def _patch_settings(original: Callable[..., Any], job: ShimJob) -> Callable[..., Any]:
-    """Rates of the job from the start on; betas as floats (torch refuses integers)."""
+    """The job's rates from the start; betas as floats (torch refuses integers)."""
 
     def dict2clsattr(*arguments: Any) -> Any:
         settings, wanted = original(*arguments), job.optimizer
@@ -174,7 +174,7 @@ def worker_class(base: Any, job: ShimJob, step_loop: StepLoop, lecam: LeCam | No
                 log_event("lecam", type=job.lecam.kind, **facts)
             step_loop.save = lambda step: self.save(step, False)
             try:
-                # StudioGAN begins at 0 whenever layers are frozen, also where such a run was interrupted.
+                # StudioGAN starts at 0 whenever layers are frozen, also when it resumes such a run.
                 return super().train(job.first_step, total_step)
             finally:
                 if self.writer is not None:
@@ -197,7 +197,7 @@ def lecam_state(lecam: LeCam) -> dict[str, Tensor | None]:
 
 
 def restore_lecam(lecam: LeCam | None, job: ShimJob) -> bool:
-    """From beside the checkpoint that a run goes on with; a fine-tune begins with new anchors."""
+    """LeCam's anchors from the checkpoint folder of a resumed run; a fine-tuning starts with new ones."""
     path = Path(job.checkpoint or os.devnull) / f"lecam-step={job.first_step}.pt"
     if lecam is None or not path.is_file():
         return False

@@ -1,4 +1,4 @@
-"""StudioGAN 0.4.0 with its imports, device and saves mended from outside. See main.py."""
+"""StudioGAN 0.4.0 with imports, device and saves patched from outside. See main.py."""
 
 import functools
 import math
@@ -19,12 +19,12 @@ from harness.studiogan.shim.process import log_event
 from harness.studiogan.shim.run import RUN_NAME
 from harness.studiogan.shim.step_loop import StepLoop
 
-EMA_START = 7777  # where it starts its averages
+EMA_START = 7777  # StudioGAN's initial value of its averages
 EMA_KEYS = {"ema_real": "D_real", "ema_fake": "D_fake"}  # ours: theirs
 
 
 def train(job: ShimJob) -> None:
-    """What StudioGAN's main.py does when it is called as a program; ends by Finished or Stopped."""
+    """What StudioGAN's main.py does as a program; ends with Finished or Stopped."""
     loader = install(job, rank=0)
     main: Any = import_module("main")
     main.log.make_run_name = lambda *_, **__: RUN_NAME
@@ -40,7 +40,7 @@ def train(job: ShimJob) -> None:
 def child(local_rank: int, job: ShimJob, given: bytes) -> None:
     """One process of -DDP; a spawned interpreter in which nothing is patched yet.
 
-    `given` comes as bytes: to unpickle the settings is to import StudioGAN, which needs the stand-ins first.
+    `given` is pickled: unpickling the settings imports StudioGAN, which needs the stubs first.
     """
 
     def train_here(rank: Any) -> None:
@@ -54,7 +54,7 @@ def arguments(job: ShimJob) -> list[str]:
     given = [
         *("-cfg", job.config, "-data", "data/CUSTOM", "-save", ".", "-t", "-hdf5", "-l", "-ref", "valid"),
         *("--seed", str(job.seed), "--num_workers", str(job.num_workers)),
-        # It wants save_freq to be a multiple of print_freq.
+        # save_freq must be a multiple of print_freq.
         *("--print_freq", str(math.gcd(job.print_every, job.save_every)), "--save_freq", str(job.save_every)),
         *("-metrics", *(("fid", "is", "prdc") if job.evaluate else ("none",))),
     ]
@@ -68,7 +68,7 @@ def arguments(job: ShimJob) -> list[str]:
 
 
 def install(job: ShimJob, rank: int) -> Any:
-    """Imports StudioGAN's loader with everything patched that this process needs. Returns it."""
+    """Imports StudioGAN's loader and patches it for this process. Returns it."""
     _stub_imports()
     run.patch_torch(job)
     loader: Any = import_module("loader")
@@ -84,7 +84,7 @@ def install(job: ShimJob, rank: int) -> Any:
 
 
 def _stub_imports() -> None:
-    """wandb would report to its service; the others serve what is not covered, and are left alone where they exist."""
+    """wandb would report to its service; the others are stubbed if missing, for features that are not covered."""
 
     def nothing(*_: Any, **__: Any) -> None:
         return None
@@ -108,7 +108,7 @@ def make_loader(data_loader: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def _patch_for_cpu(loader: Any, parallel: Any) -> None:
-    """-DDP gives each process a device number, and evaluation moves pictures to "cuda" by name."""
+    """-DDP gives each process a device number, and the evaluation moves pictures to "cuda" by name."""
     sampler = loader.DistributedSampler
     to: Any = torch.Tensor.to
     loader.DistributedSampler = lambda data, rank, **options: sampler(data, rank=0 + rank, **options)
@@ -132,7 +132,7 @@ def _check_settings(cfgs: Any, job: ShimJob) -> None:
 
 
 def _patch_load(original: Any, job: ShimJob) -> Any:
-    """Checks the step, keeps the run's name and seed; a fine-tune begins with new LeCam anchors."""
+    """Checks the step, keeps the run's name and seed; a fine-tuning starts with new LeCam anchors."""
 
     def load_checkpoints(**options: Any) -> Any:
         seed = options["RUN"].seed
@@ -150,9 +150,9 @@ def _patch_load(original: Any, job: ShimJob) -> Any:
 def worker_class(base: Any, job: ShimJob, step_loop: StepLoop) -> type:
     class Worker040(base):
         def prepare_train_iter(self, epoch_counter: int) -> None:
-            """The last thing before the first iteration."""
+            """Called last before the first iteration."""
             run.prepare(job, step_loop, self.Dis, self.OPTIMIZATION.g_optimizer, self.OPTIMIZATION.d_optimizer)
-            # It would begin at 0 again and drop the optimisers if --freezeD were given to an interrupted run.
+            # With --freezeD a resumed run would start at 0 and drop its optimisers.
             self.RUN.freezeD = -1 if job.freeze_layers is None else job.freeze_layers
             restored = restore_lecam(self.lecam_ema, job)
             if job.lecam:
@@ -167,12 +167,12 @@ def worker_class(base: Any, job: ShimJob, step_loop: StepLoop) -> type:
             super().prepare_train_iter(epoch_counter)
 
         def train_discriminator(self, current_step: int) -> Any:
-            """The first thing in an iteration: d_first is always true (dialects/v040.py)."""
+            """Called first in an iteration: d_first is always true (dialects/v040.py)."""
             step_loop.begin_iteration(current_step)
             return super().train_discriminator(current_step)
 
         def visualize_fake_images(self, num_cols: int, current_step: int) -> None:
-            """Sample grids are drawn from the checkpoints, the same for both engines."""
+            """Not drawn: sample grids come from the checkpoints, the same for both engines."""
 
         def save(self, step: int, is_best: bool) -> None:
             def write(folder: Path) -> None:
@@ -188,7 +188,7 @@ def worker_class(base: Any, job: ShimJob, step_loop: StepLoop) -> type:
 
 
 def restore_lecam(lecam_ema: Any, job: ShimJob) -> int:
-    """1 where StudioGAN's own checkpoint or the file beside it had the anchors of the run that goes on."""
+    """1 if StudioGAN's checkpoint or the file next to it had the anchors of the resumed run."""
     path = Path(job.checkpoint or ".") / f"lecam-step={job.first_step}.pt"
     if job.lecam and job.first_step and path.is_file():
         state = torch.load(path, weights_only=True)
@@ -196,6 +196,6 @@ def restore_lecam(lecam_ema: Any, job: ShimJob) -> int:
             if state[ours] is not None:
                 setattr(lecam_ema, theirs, float(state[ours]))
     restored = bool(job.first_step) and lecam_ema.D_real != EMA_START
-    if job.lecam and not restored:  # the first batches set them, also where that step is long past
+    if job.lecam and not restored:  # the first batches set them, even if that step is long past
         lecam_ema.start_itr = max(lecam_ema.start_itr, job.first_step + 1)
     return int(restored)

@@ -1,7 +1,7 @@
-"""A checkpoint of StudioGAN ↔ a checkpoint folder of ours: weights and optimisers, bit for bit.
+"""StudioGAN's checkpoint files ↔ our checkpoint folder: weights and optimisers, bit for bit.
 
-In: model={G,D,G_ema}-*.pth of 0.2.0 or 0.4.0. Out: checkpoints/step-XXXXXXXX, with which the native engine goes on; and
-the reverse, with which StudioGAN goes on.
+In: model={G,D,G_ema}-*.pth of 0.2.0 or 0.4.0. Out: checkpoints/step-XXXXXXXX, from which the native engine resumes; and
+the reverse.
 """
 
 import math
@@ -43,17 +43,15 @@ SIZES = (32, 64, 128, 256)
 def import_checkpoint(
     source: Path, config: Config, checkpoints: Path, facts: dict[str, Any], *, when: When = "current"
 ) -> Path:
-    """StudioGAN's files of its newest step → checkpoints/step-XXXXXXXX, which is returned; one that is there stays.
-
-    Old checkpoints are not purged here.
+    """StudioGAN's files of its newest step → checkpoints/step-XXXXXXXX, unless that exists. Returns the folder.
 
     Args:
-        source: folder with model=G-..., D and (with model.apply_g_ema) G_ema; or a generator's file alone.
-        facts: goes into meta.json beside step, classes and config: data_sha256, class_names, finetuned_from ...
-        when: which of the two that StudioGAN keeps.
+        source: folder with model=G-..., D and (with model.apply_g_ema) G_ema; or a single generator file.
+        facts: more entries for meta.json: data_sha256, class_names, finetuned_from ...
+        when: which of StudioGAN's two checkpoints, current or best.
 
     Raises:
-        UserError: one line says what is missing, damaged, of another shape or not data.
+        UserError: a file is missing, damaged, of another shape or not data.
     """
     foreign = read_foreign_checkpoint(source, when)
     if "D" not in foreign.contents and not source.is_file():
@@ -73,18 +71,17 @@ def import_checkpoint(
 def foreign_to_parts(
     foreign: ForeignCheckpoint, config: Config, facts: dict[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Any]]:
-    """(weights, state, meta) as `save_checkpoint` takes them; nothing is written. UserError when something is amiss."""
+    """(weights, state, meta) for `save_checkpoint`. UserError when they do not fit the config."""
     num_classes = count_classes(foreign) if config.model.conditional else 0
     named = facts.get("class_names")
     if num_classes and named and len(named) != num_classes:
         raise UserError(
-            f"{foreign.files['G']}: draws {num_classes} classes, allowed the {len(named)} of the set, try the set that "
-            "it was trained with"
+            f"{foreign.files['G']}: has {num_classes} classes, allowed the {len(named)} of the set, try the set it "
+            "was trained with"
         )
     if config.model.apply_g_ema and "G_ema" not in foreign.contents:
         raise UserError(
-            f"{foreign.files['G']}: found no G_ema file of step {foreign.step} beside it, allowed with "
-            "model.apply_g_ema=false alone, try that"
+            f"{foreign.files['G']}: found no G_ema file of step {foreign.step} beside it, try model.apply_g_ema=false"
         )
     networks = networks_on_meta(config, num_classes)
     weights, untracked = {}, False
@@ -100,7 +97,7 @@ def foreign_to_parts(
     }
     meta = {"step": foreign.step, "num_classes": num_classes, "config": config_to_dict(config), **facts}
     meta["studiogan"] = {key: _plain(foreign.fact(key)) for key in ("run_name", "seed", "best_step", "best_fid")}
-    if untracked:  # whoever samples computes them anew anyway (`standing_copy`); StudioGAN does not
+    if untracked:  # sampling recomputes them (`standing_copy`), StudioGAN does not
         meta["batch_norm_statistics"] = "none"
     return weights, state, meta
 
@@ -113,7 +110,7 @@ def _our_optimizer(foreign: ForeignCheckpoint, letter: str, network: nn.Module) 
 
 
 def count_classes(foreign: ForeignCheckpoint) -> int:
-    """Classes that the weights know; 0 where there are none."""
+    """Classes of the weights; 0 = unconditional."""
     states = {letter: to_our_state(foreign.state_dict(letter)) for letter in ("G", "D") if letter in foreign.contents}
     tables = [v for k, v in states["G"].items() if k.endswith(("embed0.weight", "embed0.weight_orig"))]
     tables += [v for k, v in states.get("D", {}).items() if k in ("embedding.weight", "embedding.weight_orig")]
@@ -121,7 +118,8 @@ def count_classes(foreign: ForeignCheckpoint) -> int:
 
 
 def networks_on_meta(config: Config, num_classes: int) -> dict[str, nn.Module]:
-    """Name → network with shapes and memory layout and without numbers. UserError where no network can be so."""
+    """Name → network on the meta device, in the memory layout of training. UserError for a conditional one without
+    classes."""
     if config.model.conditional and num_classes < 1:
         raise UserError(
             "model.g_cond_mtd, model.d_cond_mtd: found cBN or PD and weights without classes, allowed null, "
@@ -138,7 +136,7 @@ def networks_on_meta(config: Config, num_classes: int) -> dict[str, nn.Module]:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy's scalars as Python's; None for what JSON does not have."""
+    """A numpy scalar as Python's; None for nan and infinity, which JSON does not have."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -151,12 +149,12 @@ def _plain(value: Any) -> Any:
 def export_checkpoint(
     folder: Path, out: Path, *, version: str, seed: int, run_name: str, when: When = "current"
 ) -> Path:
-    """A checkpoint folder of ours → the files of one save in folder `out`, which StudioGAN loads and goes on from.
+    """Our checkpoint folder → StudioGAN's files in folder `out`, from which it resumes.
 
     Args:
         version: "0.2.0" or "0.4.0".
-        seed: 0.2.0 goes on only when started with this --seed.
-        run_name: the log's and the folder's name there.
+        seed: 0.2.0 resumes only with this --seed.
+        run_name: StudioGAN's name of the log and the folder.
     """
     try:
         meta = read_meta(folder)
@@ -176,14 +174,14 @@ def export_checkpoint(
         weights = load_weights(folder, name)
         if letter != "D" and meta.get("batch_norm_statistics") == "none":
             weights = _with_standing_statistics(weights, config, num_classes)
-        weights = {key: weights[key] for key in networks[name].state_dict()}  # safetensors keeps no order
+        weights = {key: weights[key] for key in networks[name].state_dict()}  # safetensors does not keep the order
         content: dict[str, Any] = {"state_dict": _contiguous(to_foreign_state(weights, version))}
         if letter != "G_ema":
             optimizer = state["g_optimizer" if letter == "G" else "d_optimizer"]
             content["optimizer"] = to_foreign_optimizer(optimizer, networks[name], version)
             content |= _facts_of(letter, version, facts, config, state["lecam"])
         if num_classes and meta.get("class_names"):
-            content["class_names"] = to_class_names(meta["class_names"])  # StudioGAN passes over it; an import reads it
+            content["class_names"] = to_class_names(meta["class_names"])  # ignored by StudioGAN, read by our import
         write_pth(out / file_name(letter, when, step), content)
     if state["lecam"] is not None and version == "0.2.0":
         write_pth(out / f"lecam-step={step}.pt", dict(state["lecam"]))
@@ -193,7 +191,7 @@ def export_checkpoint(
 def _facts_of(
     letter: str, version: str, facts: dict[str, Any], config: Config, lecam: dict[str, Tensor | None] | None
 ) -> dict[str, Any]:
-    """What stands beside the weights in G's or D's file (worker.py, save)."""
+    """The entries besides the weights in G's or D's file (worker.py, save)."""
     general = {key: facts[key] for key in ("seed", "run_name", "step", "best_step")}
     if version == "0.2.0":
         general["ada_p"] = "No"
@@ -213,13 +211,13 @@ def _check_exportable(config: Config, folder: Path) -> None:
     height, width = config.data.img_size
     if height != width or height not in SIZES:
         raise UserError(
-            f"{folder}: draws {height}x{width} pictures, allowed {', '.join(f'{s}x{s}' for s in SIZES)}: StudioGAN has "
-            "no others, try a run of such a size"
+            f"{folder}: draws {height}x{width} pictures, allowed {', '.join(f'{s}x{s}' for s in SIZES)} with "
+            "StudioGAN, try a run of such a size"
         )
 
 
 def _check_empty(out: Path, when: When, step: int) -> None:
-    """StudioGAN takes any file of the right kind, so there must be one alone."""
+    """UserError for files of another save: StudioGAN loads any file of a matching name."""
     out.mkdir(parents=True, exist_ok=True)
     mine = {file_name(letter, when, step) for letter in NETWORKS}
     others = sorted(p.name for p in out.glob(f"model=*-{when}-weights-step=*.pth") if p.name not in mine)

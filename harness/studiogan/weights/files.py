@@ -1,7 +1,7 @@
-"""StudioGAN's checkpoint files: found in a folder, read without running anything that is in them, written.
+"""StudioGAN's checkpoint files: finding, reading (without running code in them) and writing them.
 
-Both versions keep `model={G,D,G_ema}-{current,best}-weights-step={N}.pth`. LeCam's anchors, which 0.2.0 does not know,
-stand beside them in `lecam-step={N}.pt`.
+Both versions write `model={G,D,G_ema}-{current,best}-weights-step={N}.pth`. LeCam's anchors, which 0.2.0 does not have,
+are in `lecam-step={N}.pt` next to them.
 """
 
 import io
@@ -22,11 +22,11 @@ from harness.storage.atomic import atomic_write
 When = Literal["current", "best"]
 NETWORKS = {"G": "generator", "G_ema": "generator_ema", "D": "discriminator"}
 _STEP_IN_NAME = re.compile(r"step=(\d+)\.pth$")
-# 0.2.0 keeps its best FID as a numpy scalar. These names, and no others, are allowed besides torch's own.
+# 0.2.0 stores its best FID as a numpy scalar. Only these names are allowed besides torch's own.
 _make_scalar = np.float64(0).__reduce__()[0]
 _NUMPY_NAMES: list[Any] = [
     _make_scalar,
-    (_make_scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 calls it
+    (_make_scalar, "numpy.core.multiarray.scalar"),  # numpy 1
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
 ]
@@ -34,10 +34,10 @@ _NUMPY_NAMES: list[Any] = [
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """A checkpoint of StudioGAN in memory; the keys of both are "G", and "D" and "G_ema" where there are such files.
+    """A checkpoint of StudioGAN in memory; keys of both dicts: "G", and "D" and "G_ema" if there are such files.
 
     Attributes:
-        contents: what a file holds; always has `state_dict`.
+        contents: of each file; always has `state_dict`.
     """
 
     step: int
@@ -49,7 +49,7 @@ class ForeignCheckpoint:
         return self.contents[letter]["state_dict"]
 
     def fact(self, key: str) -> Any:
-        """`seed`, `run_name` and the like, from D, where both versions have them, or G; None when neither has it."""
+        """`seed`, `run_name` and the like, from D, where both versions store them, or G; None if neither has it."""
         return next((c[key] for c in (self.contents.get("D", {}), self.contents["G"]) if c.get(key) is not None), None)
 
 
@@ -58,7 +58,7 @@ def file_name(letter: str, when: When, step: int) -> str:
 
 
 def read_foreign_checkpoint(source: Path, when: When = "current") -> ForeignCheckpoint:
-    """The newest checkpoint of a folder, or one generator's file. UserError says what is missing or wrong."""
+    """The newest checkpoint of a folder, or a single generator file. UserError when files are missing or wrong."""
     files = {"G": source} if source.is_file() else find_files(source, when)
     contents = {letter: read_pth(path) for letter, path in files.items()}
     named = _STEP_IN_NAME.search(files["G"].name)
@@ -71,7 +71,7 @@ def read_foreign_checkpoint(source: Path, when: When = "current") -> ForeignChec
 
 
 def find_files(folder: Path, when: When) -> dict[str, Path]:
-    """{"G": file, ...} of the newest step that G was saved at; the others where they are of the same step."""
+    """{"G": file, ...} of G's newest step, with the other networks' files of that step."""
     found = {}
     for path in folder.glob(f"model=G-{when}-weights-step=*.pth"):
         if named := _STEP_IN_NAME.search(path.name):
@@ -88,7 +88,7 @@ def find_files(folder: Path, when: When) -> dict[str, Path]:
 
 
 def read_pth(path: Path) -> dict[str, Any]:
-    """A dict with `state_dict`; a bare state dict becomes such a one. What is not data is refused and never run."""
+    """A dict with `state_dict`; a bare state dict is wrapped. Anything but data is refused and never run."""
     content = _load(path)
     if isinstance(content, dict) and "state_dict" not in content and content and _are_tensors(content):
         content = {"state_dict": content}
@@ -113,10 +113,10 @@ def _load(path: Path) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if named:
             raise UserError(
-                f"{path}: found {named[1]} in it, which is not data; nothing of it was run. Allowed tensors and "
+                f"{path}: found {named[1]} in it, which is not data; nothing in it was run. Allowed tensors and "
                 "plain values, try a file that StudioGAN saved"
             ) from None
-        raise UserError(f"{path}: is damaged or no file of weights ({reason_of(error)}), try another copy") from error
+        raise UserError(f"{path}: is damaged or not a weights file ({reason_of(error)}), try another copy") from error
 
 
 def _are_tensors(state: Any) -> bool:
@@ -136,7 +136,7 @@ def _is_optimizer(value: Any) -> bool:
 
 # ---- LeCam's anchors ----------------------------------------------------------------------------------------------
 
-_EMA_START = 7777  # where 0.4.0 starts its averages
+_EMA_START = 7777  # 0.4.0's initial value of its averages
 
 
 def _read_lecam(path: Path) -> dict[str, Tensor | None] | None:
@@ -164,7 +164,7 @@ def _lecam_of_040(discriminator: dict[str, Any]) -> dict[str, Tensor | None] | N
 
 
 def lecam_to_040(anchors: dict[str, Tensor | None] | None, decay: float, start_iter: int) -> dict[str, float]:
-    """The averages that 0.4.0 keeps with D. Anchors for each place in the batch (`gsrgan`) have no place there."""
+    """The averages that 0.4.0 stores with D. It has none for single pictures of the batch (`gsrgan`)."""
     averages: dict[str, float] = dict.fromkeys(("G_loss", "D_loss_real", "D_loss_fake", "D_real", "D_fake"), _EMA_START)
     for theirs, ours in (("D_real", "ema_real"), ("D_fake", "ema_fake")):
         anchor = (anchors or {}).get(ours)
@@ -177,7 +177,7 @@ def lecam_to_040(anchors: dict[str, Tensor | None] | None, decay: float, start_i
 
 
 def write_pth(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all; loads with weights_only, so it must hold tensors and plain values alone."""
+    """Atomic. `content` may only hold tensors and plain values, so that it loads with weights_only."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     atomic_write(path, buffer.getvalue())

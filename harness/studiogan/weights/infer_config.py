@@ -1,4 +1,4 @@
-"""What StudioGAN's weights say about the config that they were trained with."""
+"""The config of StudioGAN's weights, from their shapes."""
 
 import re
 from collections.abc import Mapping
@@ -15,13 +15,15 @@ from harness.networks.resnet import D_CHANNELS, G_CHANNELS
 from harness.studiogan.weights.files import ForeignCheckpoint
 from harness.studiogan.weights.names import adam_group, is_adam, to_our_state
 
-_SECTIONS = ("data", "model", "loss", "optim", "augment")  # whose other values are told
+_SECTIONS = ("data", "model", "loss", "optim", "augment")  # whose defaults are reported
 
 
 def infer_config(foreign: ForeignCheckpoint, name: str) -> tuple[Config, list[str]]:
-    """(config, keys that base.yaml had to say). UserError when these are weights of another architecture."""
-    model, optim, data = _model_of(foreign), _optim_of(foreign), {"img_size": _size_of(foreign)}
-    found: dict[str, Any] = {"name": name, "data": data, "model": model, "optim": optim}
+    """(config, keys taken from base.yaml). UserError for weights of another architecture."""
+    size = 4 * 2 ** _blocks(foreign.state_dict("G"))[0]  # every block of G doubles, from 4
+    found: dict[str, Any] = {
+        "name": name, "data": {"img_size": size}, "model": _model_of(foreign), "optim": _optim_of(foreign)
+    }  # fmt: skip
     seed = foreign.fact("seed")
     if isinstance(seed, int) and 0 <= seed < 2**32:
         found["seed"] = seed
@@ -62,7 +64,7 @@ def _model_of(foreign: ForeignCheckpoint) -> dict[str, Any]:
 
 
 def _blocks(state: Mapping[str, Tensor]) -> tuple[int, int | None]:
-    """Residual blocks, and after how many of them the (first) self-attention stands; None without one."""
+    """Number of residual blocks, and after which of them the first self-attention follows (None without one)."""
     places = [int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.0\.conv2d1\.bias$", key))]
     attention = [int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.0\.sigma$", key))]
     return len(places), min(attention) if attention else None
@@ -76,13 +78,8 @@ def _weight(state: Mapping[str, Tensor], layer: str, origin: Path) -> Tensor:
     raise UserError(f"{origin}: found no {layer}.weight, allowed StudioGAN's resnet networks, try another file")
 
 
-def _size_of(foreign: ForeignCheckpoint) -> int:
-    """Pixels a side: every block of G doubles, from 4."""
-    return 4 * 2 ** _blocks(foreign.state_dict("G"))[0]
-
-
 def _optim_of(foreign: ForeignCheckpoint) -> dict[str, Any]:
-    """Adam's rates as the optimisers have them; total_steps is what the run has done."""
+    """Rates of the optimisers; total_steps is the checkpoint's step."""
     found: dict[str, Any] = {"total_steps": max(1, foreign.step)}
     for letter, rate in (("D", "d_lr"), ("G", "g_lr")):
         optimizer = foreign.contents.get(letter, {}).get("optimizer")

@@ -1,11 +1,11 @@
-"""What differs between StudioGAN's state dicts and ours, and between its optimisers' states and ours.
+"""Conversion between StudioGAN's state dicts and optimiser states and ours.
 
-0.2.0: nothing in the state dicts; names, shapes and order are equal. 0.4.0: the conditional batch norm's gain and bias
-are linear layers on one-hot labels, which are our embeddings transposed (column y of the one is row y of the other, and
-a spectral norm's two vectors change places); where D has batch norm, bn0 stands elsewhere in the order.
+0.2.0: state dicts are equal in names, shapes and order. 0.4.0: the conditional batch norm's gain and bias are linear
+layers on one-hot labels, our embeddings transposed (column y is our row y, and a spectral norm's two vectors are
+swapped); in a D with batch norm, bn0 has another position.
 
-An optimiser's state has numbers instead of names: the n-th parameter of its network. They are named by the order of
-the state dict that was saved with it, and so found again whatever order the other side has.
+An optimiser's state numbers the parameters of its network. The order of the state dict saved with it gives their names,
+which makes the conversion independent of the other side's order.
 """
 
 import re
@@ -49,7 +49,7 @@ def to_name_040(name: str) -> str:
 
 
 def to_our_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of either version with our names and shapes; names that we do not know stay."""
+    """A state dict of either version with our names and shapes; unknown names are kept."""
     return {to_our_name(k): v.t() if _THEIRS.fullmatch(k) and v.dim() == 2 else v for k, v in state.items()}
 
 
@@ -62,7 +62,7 @@ def to_foreign_state(state: Mapping[str, Tensor], version: str) -> dict[str, Ten
 
 
 def _order_040(names: list[str]) -> list[str]:
-    """0.4.0 makes a discriminator block's bn0 right after its conv2d0, but for the first block's."""
+    """0.4.0 creates a discriminator block's bn0 right after its conv2d0, except in the first block."""
     shortcuts = [name for name in names if re.match(r"blocks\.[1-9]\d*\.0\.bn0\.", name)]
     ordered = []
     for name in [name for name in names if name not in shortcuts]:
@@ -75,28 +75,28 @@ def _order_040(names: list[str]) -> list[str]:
     return ordered
 
 
-# ---- weights checked against the config's network ------------------------------------------------------------------
+# ---- weights ------------------------------------------------------------------------------------------------------
 
 
 def fitted_state(state: Mapping[str, Tensor], network: nn.Module, origin: Path) -> tuple[dict[str, Tensor], bool]:
-    """StudioGAN's weights as ours, in `network`'s order, and whether they came without batch-norm statistics.
+    """StudioGAN's weights as ours, in `network`'s order, and whether they lack batch-norm statistics.
 
     Args:
-        network: of the config's shape, on the meta device.
+        network: built from the config, on the meta device.
 
     Raises:
-        UserError: one line with the first thing that does not fit.
+        UserError: with the first mismatch.
     """
     found, like = to_our_state(state), network.state_dict()
     statistics = {name for name in like if leaf(name) in BATCH_NORM_STATISTICS}
-    # The first seed's fork tracks no running statistics (track_running_stats=False): it has none of them at all.
+    # The first seed's fork has track_running_stats=False: no statistics at all.
     untracked = bool(statistics) and not statistics & set(found)
     if untracked:
         found |= {name: _fresh_statistic(name, like[name]) for name in statistics}
     if foreign := [name for name in found if name not in like]:
         raise UserError(
-            f"{origin}: has {_listed(foreign)}{_feature_text(foreign[0])}, which the config's model has not, try the "
-            "config it was trained with"
+            f"{origin}: has {_listed(foreign)}{_feature_text(foreign[0])}, which the config's model does not have, try "
+            "the config it was trained with"
         )
     if missing := [name for name in like if name not in found]:
         raise UserError(
@@ -116,7 +116,7 @@ def _fresh_statistic(name: str, like: Tensor) -> Tensor:
 
 
 def _feature_text(name: str) -> str:
-    """StudioGAN's features that Carforge's networks do not have, told by the first part of a parameter's name."""
+    """The unsupported feature of StudioGAN that a parameter belongs to, by the first part of its name."""
     features = {
         "linear2": "a classifier or contrastive head", "linear4": "ACGAN's classifier", "linear_mi": "TAC-GAN's head",
         "embedding_mi": "TAC-GAN's head", "shared": "BigGAN's shared embedding",
@@ -140,23 +140,23 @@ def _shape_text(tensor: Tensor) -> str:
 def to_our_optimizer(
     optimizer: dict[str, Any] | None, foreign_names: list[str], network: nn.Module, origin: Path
 ) -> dict[str, Any]:
-    """StudioGAN's Adam as the state of ours over `network` (meta device, in the memory layout that training has).
+    """StudioGAN's Adam state for our optimiser of `network` (meta device, in the memory layout of training).
 
-    `foreign_names`: the parameters in the order of the file. None gives a state without moments.
+    `foreign_names`: the parameters in the order of the file. Without `optimizer` the state has no moments.
     """
     parameters = dict(network.named_parameters())
     group, moments = adam_group(None, len(parameters)), {}
     if optimizer is not None:
         group, moments = _read_optimizer(optimizer, foreign_names, origin)
-        moments = {to_our_name(name): (_transposed(name, entry)) for name, entry in moments.items()}
+        moments = {to_our_name(name): _transposed(name, entry) for name, entry in moments.items()}
     state = {}
     for index, (name, parameter) in enumerate(parameters.items()):
-        if name not in moments:  # frozen from the start, so never updated
+        if name not in moments:  # frozen from the start
             continue
         step, *averages = moments[name]
         if any(average.shape != parameter.shape for average in averages):
             raise UserError(f"{origin}: its optimiser's state does not fit {name}, try another copy of the file")
-        # As Adam makes them: laid out as the parameter is. A fused Adam walks through the memory of both at once.
+        # In the parameter's memory layout, as Adam creates them: a fused Adam pairs the elements by address.
         laid_out = [torch.empty_strided(parameter.size(), parameter.stride()).copy_(a) for a in averages]
         state[index] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (step, *laid_out), strict=True))
     return {"state": state, "param_groups": [group]}
@@ -170,7 +170,7 @@ def _transposed(foreign_name: str, entry: tuple[Tensor, Tensor, Tensor]) -> tupl
 
 
 def is_adam(optimizer: dict[str, Any]) -> bool:
-    """Whether its groups and its state, where there is one yet, are Adam's."""
+    """Whether its parameter groups and its state, if any, are Adam's."""
     return all(_RATES <= set(group) for group in optimizer["param_groups"]) and all(
         not entry or set(entry) == _ADAM_KEYS for entry in optimizer["state"].values()
     )
@@ -179,7 +179,7 @@ def is_adam(optimizer: dict[str, Any]) -> bool:
 def _read_optimizer(
     optimizer: dict[str, Any], names: list[str], origin: Path
 ) -> tuple[dict[str, Any], dict[str, tuple[Tensor, Tensor, Tensor]]]:
-    """(parameter group, {parameter: (step, exp_avg, exp_avg_sq)}) by the names of the state dict beside it."""
+    """(parameter group, {parameter: (step, exp_avg, exp_avg_sq)}), with names from its state dict."""
     groups, states = optimizer["param_groups"], optimizer["state"]
     if len(groups) != 1 or len(groups[0]["params"]) != len(names):
         raise UserError(
@@ -200,11 +200,11 @@ def _read_optimizer(
                 moments[name] = (torch.tensor(float(entry["step"])), *averages)
         return adam_group(groups[0], len(names)), moments
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{origin}: its optimiser holds what is no number ({error}), try another copy") from error
+        raise UserError(f"{origin}: its optimiser holds non-numeric values ({error}), try another copy") from error
 
 
 def adam_group(like: dict[str, Any] | None, count: int) -> dict[str, Any]:
-    """The parameter group of a plain Adam (not fused, not capturable) with the rates of another: both sides take it."""
+    """The parameter group of a plain Adam (not fused, not capturable) with the rates of `like`; loads on both sides."""
     group = torch.optim.Adam([torch.zeros(1)]).state_dict()["param_groups"][0]
     if like is not None:
         beta1, beta2 = like["betas"]
@@ -213,7 +213,7 @@ def adam_group(like: dict[str, Any] | None, count: int) -> dict[str, Any]:
 
 
 def to_foreign_optimizer(optimizer: dict[str, Any], network: nn.Module, version: str) -> dict[str, Any]:
-    """Our Adam's state as StudioGAN's over the same parameters, in its order, in plain memory, on the CPU."""
+    """Our Adam's state as StudioGAN's: in its order, contiguous, on the CPU."""
     ours = {name: index for index, name in enumerate(dict(network.named_parameters()))}
     order = parameter_names(to_foreign_state(network.state_dict(), version))
     assert {to_our_name(name) for name in order} == set(ours)

@@ -1,4 +1,4 @@
-"""A whole run of StudioGAN's, or a generator's file alone, as a run of ours; and a run of ours for StudioGAN."""
+"""Import of StudioGAN's checkpoints, or of a single generator file, as a run; export of a run for StudioGAN."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,23 +31,23 @@ def import_run(
     when: When = "current",
     overrides: Iterable[str] = (),
 ) -> Path:
-    """StudioGAN's checkpoint → runs/<name>/, done, with one checkpoint. Returns the run's folder.
+    """StudioGAN's checkpoint → runs/<name>/, a finished run with one checkpoint. Returns the run's folder.
 
     Args:
-        path: folder with model=G-..., D and perhaps G_ema (its newest step), or a generator's file alone.
-        name: None = the config's, else StudioGAN's own name for the run.
-        config: our YAML, or StudioGAN's own JSON or YAML; None = what the weights say, the rest as in base.yaml.
-        when: which of the two checkpoints that StudioGAN keeps: current or best.
-        overrides: `section.key=value`, laid over the config.
+        path: folder with model=G-..., D and optionally G_ema (the newest step is read), or a single generator file.
+        name: None = the config's, or StudioGAN's own name of the run.
+        config: our YAML, or StudioGAN's JSON or YAML; None = inferred from the weights, the rest as in base.yaml.
+        when: which of StudioGAN's two checkpoints, current or best.
+        overrides: `section.key=value`, applied to the config.
 
     Raises:
-        UserError: one line says what is missing, damaged, of another shape or not data; then nothing is left behind.
+        UserError: a file is missing, damaged, of another shape or not data; nothing is written then.
     """
     foreign = read_foreign_checkpoint(Path(path), when)
     made, unknown = _config_of(foreign, config)
     changes: dict[str, Any] = {"name": name} if name else {}
     if "G_ema" not in foreign.contents and Path(path).is_file():
-        changes["model"] = {"apply_g_ema": False}  # one file holds one generator
+        changes["model"] = {"apply_g_ema": False}  # a single file has no second generator
     given = parse_overrides(overrides)
     made = check_config(merge(merge(config_to_dict(made), changes), given), str(config or path))
     _drop_other_optimizers(foreign)
@@ -64,7 +64,7 @@ def import_run(
 
 
 def _class_names(foreign: ForeignCheckpoint, count: int) -> list[str]:
-    """As our own export keeps them beside the weights; StudioGAN knows numbers alone."""
+    """From our own export, which stores them with the weights; otherwise numbers, as in StudioGAN."""
     found = foreign.fact("class_names")
     if isinstance(found, list) and len(found) == count and all(isinstance(name, str) for name in found):
         return to_class_names(found)
@@ -72,7 +72,7 @@ def _class_names(foreign: ForeignCheckpoint, count: int) -> list[str]:
 
 
 def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], dict[str, Any]], text: str) -> None:
-    """The run's folder, which is there whole or not at all."""
+    """Creates the run's folder atomically."""
     weights, state, meta = parts
     with translate_disk_errors(final), new_run(final, config) as run:
         save_checkpoint(checkpoint_folder(run.checkpoints, meta["step"]), weights, state, meta)
@@ -83,13 +83,13 @@ def _write_run(final: Path, config: Config, parts: tuple[Any, dict[str, Any], di
 
 def _log_defaults(path: Path, keys: list[str], config: Config) -> None:
     values = config_to_dict(config)
-    told = [f"{key}={values[section][part]}" for key in keys for section, part in [key.split(".")]]
-    if told:
-        log(f"{path}: not in the weights, so as in base.yaml: {', '.join(told)}")
+    defaults = [f"{key}={values[section][part]}" for key in keys for section, part in [key.split(".")]]
+    if defaults:
+        log(f"{path}: not known from the weights, taken from base.yaml: {', '.join(defaults)}")
 
 
 def _config_of(foreign: ForeignCheckpoint, config: Path | None) -> tuple[Config, list[str]]:
-    """The given config, or what the weights say and the keys that they say nothing about."""
+    """The given config, or the one inferred from the weights; and the keys taken from base.yaml."""
     if config is None:
         return infer_config(foreign, safe_name(str(foreign.fact("run_name") or ""), "imported"))
     is_foreign = config.suffix == ".json" or any(str(key).isupper() for key in read_yaml(config))
@@ -111,12 +111,12 @@ def export_run(
     force: bool = False,
     root: Path = Path("runs"),
 ) -> Path:
-    """A run's checkpoint as StudioGAN's files in folder `out`, with its config beside them; returns the folder.
+    """A run's checkpoint as StudioGAN's files in folder `out`, with its config. Returns the folder.
 
     Args:
         version: "0.2.0" or "0.4.0".
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
-        force: replace a config in `out` that is not of an export.
+        force: replace a config in `out` that no export wrote.
     """
     if version not in ("0.2.0", "0.4.0"):
         raise UserError(f"version: found {version!r}, allowed 0.2.0 and 0.4.0, try 0.2.0")
@@ -128,9 +128,9 @@ def export_run(
         export_checkpoint(folder, out, version=version, seed=config.seed, run_name=config.name)
         try:
             studiogan = config.studiogan.model_copy(update={"version": version})
-            spoken = config.model_copy(update={"studiogan": studiogan})
-            file, text = config_to_text(spoken, max(1, read_meta(folder)["num_classes"]))
-        except UserError as error:  # the weights are of use without it
+            exported = config.model_copy(update={"studiogan": studiogan})
+            file, text = config_to_text(exported, max(1, read_meta(folder)["num_classes"]))
+        except UserError as error:  # the weights are useful without it
             log(f"{out}: written without a config for StudioGAN, because {error}")
         else:
             check_output(out / file, lambda path: exported_before or path.read_text(errors="replace") == text, force)

@@ -206,7 +206,7 @@ def test_processes_that_it_leaves_are_ended(stand_in: StandIn) -> None:
         ("end:3", "ended without saving step 6"),
         ("refuse:0", r"^loss.adv_loss: found vanilla, allowed hinge on a CPU, try hinge$"),
         ("cut:3", "ended with exit code 1"),
-        ("damage:4", "weights-step=4.pth: is damaged or no file of weights"),
+        ("damage:4", "weights-step=4.pth: is damaged or not a weights file"),
     ],
 )
 def test_other_failures(stand_in: StandIn, mode: str, words: str) -> None:

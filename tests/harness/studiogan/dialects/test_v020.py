@@ -179,7 +179,9 @@ def test_missing_and_unknown_keys_are_told_at_once():
         read(content)
     lines = str(caught.value).splitlines()
     assert lines[0] == "a.json: 3 problems"
-    assert lines[1].endswith("lack: train.model.z_dim, train.initialization.g_init, train.initialization.d_init")
+    assert lines[1].endswith(
+        "missing keys: train.model.z_dim, train.initialization.g_init, train.initialization.d_init"
+    )
     assert "unknown" in lines[2] and lines[2].endswith(": trian, train.loss_function.lc_lamda")
     assert lines[3] == "  train.optimization.beta1: found '0', allowed a number"
 
@@ -214,7 +216,7 @@ def test_lecam_keys_in_a_foreign_config():
     with pytest.raises(UserError, match="two LeCam variants"):
         read(content)
     del loss["lc_regularizer"]
-    with pytest.raises(UserError, match=r"LeCam lacks: .*lecam_lambda.*lecam_ema_start_iter"):
+    with pytest.raises(UserError, match=r"missing keys of LeCam: .*lecam_lambda.*lecam_ema_start_iter"):
         read(content)
 
 
@@ -234,7 +236,7 @@ def test_a_number_that_cannot_be_printed(leaf: str):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "named"), [("null", "NaN", "NaN is no number"), ("g_lr", "d_lr", "'d_lr' stands twice")]
+    ("old", "new", "named"), [("null", "NaN", "NaN is not a number"), ("g_lr", "d_lr", "'d_lr' is repeated")]
 )
 def test_what_json_forbids(old: str, new: str, named: str, tmp_path: Path):
     path = tmp_path / "a.json"

@@ -240,7 +240,7 @@ def test_only_files_of_the_source_are_unpickled(job: ShimJob, folder: Path, kept
         (Finished(), 0, ""),
         (Stopped(), 75, ""),
         (UserError("freeze_layers: found 9"), 2, "carforge: freeze_layers: found 9\n"),
-        (run.URLError("no route"), 2, "carforge: evaluate: cannot fetch pt_inception-2015-12-05-6726825d.pth"),
+        (run.URLError("no route"), 2, "carforge: evaluate: cannot download pt_inception-2015-12-05-6726825d.pth"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"),
             3,

@@ -61,7 +61,7 @@ def test_a_folder_alone_says_what_the_networks_are(case: Any, version: str, caps
     assert config.seed == 7 and optim.total_steps == STEP
 
     told = capsys.readouterr().err
-    assert "as in base.yaml" in told and "loss.adv_loss=hinge" in told and "data.set=cars" in told
+    assert "taken from base.yaml" in told and "loss.adv_loss=hinge" in told and "data.set=cars" in told
     assert "g_conv_dim" not in told and "img_size" not in told and "g_lr" not in told
 
     loaded = load_checkpoint(find_checkpoint(run / "checkpoints"))
