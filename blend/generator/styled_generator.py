@@ -157,7 +157,7 @@ def label_of(generator: StyledGenerator, text: str | None) -> Label | None:
     """The class of this name or number, or a mix of several; None for none. UserError when there is no such class."""
     if text is None:
         return None
-    choice = text_to_choice(text, generator.base.class_names if generator.num_classes else [], "label", also=())
+    choice = text_to_choice(text, generator.base.class_names if generator.num_classes else [], "label", keywords=())
     return choice.label(generator.num_classes)
 
 

@@ -1,7 +1,6 @@
-"""Names of classes in one form, and a choice of classes in words: a name or number, a mix of several, one at random for
-each picture, or all in turn.
+"""Normalised class names, and parsing of a class choice: a name or number, a mix, `random` for each picture, or `all`.
 
-In: names of folders; what a person typed, and a generator's class names. Out: names; the choice. Imports no torch.
+Imports no torch.
 """
 
 import math
@@ -15,22 +14,22 @@ from harness.errors import UserError
 
 Label = int | tuple[float, ...]  # a class, or the share of every class
 RANDOM, ALL = "random", "all"
-SHOWN_NAMES = 80  # of the classes in a message
+MAX_SHOWN_NAMES = 80  # in a message
 
 
 def to_class_name(name: str) -> str:
-    """The name of a folder as a class has it: composed (NFC), though a Mac writes it decomposed.
+    """A folder's name as a class name: composed (NFC; macOS decomposes), with control characters escaped.
 
-    Bytes that are no UTF-8 are read as Windows-1252, which holds Latin-1; control characters are escaped."""
+    Bytes that are not UTF-8 are read as Windows-1252, a superset of Latin-1."""
     text = unicodedata.normalize("NFC", to_valid_text(name))
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
 
 
 def to_valid_text(text: str) -> str:
-    """Text from a file system or a table, whose bytes need not be UTF-8, as text that every file can hold."""
+    """Text with surrogate escapes, from a file system or a table, as valid Unicode."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a pair, which no bytes stand for
+    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
         raw = text.encode("utf-8", "backslashreplace")
     for encoding in ("utf-8", "cp1252"):
         with suppress(UnicodeDecodeError):
@@ -39,7 +38,7 @@ def to_valid_text(text: str) -> str:
 
 
 def to_class_names(names: Iterable[str]) -> list[str]:
-    """Those of a set or a run, which may be older than the one form: names that become alike are numbered."""
+    """Normalised names of a set or a run; names that become equal are numbered."""
     found: dict[str, None] = {}
     for name in map(to_class_name, names):
         number, unique = 2, name
@@ -51,13 +50,13 @@ def to_class_names(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """`mix`: class numbers with their shares, which sum to 1; one class has share 1. Empty for `random` and `all`."""
+    """`mix`: class numbers with shares that sum to 1. Empty for `random` and `all`."""
 
     kind: Literal["random", "all", "mix"]
     mix: tuple[tuple[int, float], ...] = ()
 
     def label(self, num_classes: int) -> Label:
-        """What a mix comes to: one class, or shares of all."""
+        """The label of a mix: a class number, or the share of every class."""
         assert self.kind == "mix", self
         if len(self.mix) == 1:
             return self.mix[0][0]
@@ -65,27 +64,29 @@ class Choice:
         return tuple(shares.get(number, 0.0) for number in range(num_classes))
 
 
-def text_to_choice(text: str, names: list[str], key: str = "BRAND", also: tuple[str, ...] = (RANDOM, ALL)) -> Choice:
+def text_to_choice(
+    text: str, names: list[str], key: str = "BRAND", keywords: tuple[str, ...] = (RANDOM, ALL)
+) -> Choice:
     """`audi`, `3`, `audi:0.6,porsche:0.4` (shares of any sum), `random` or `all`. UserError for anything else.
 
-    A class's name goes first, so a class may be called `3` or `random`.
+    Class names take precedence, so a class may be called `3` or `random`.
 
     Args:
-        names: of the classes; none where the generator has no classes.
-        key: what the message calls it.
-        also: which of the words that name no class are allowed.
+        names: of the classes; empty for a generator without classes.
+        key: the option's name in messages.
+        keywords: which of `random` and `all` are allowed.
     """
     text, names = to_class_name(text), to_class_names(names)
     if not names:
-        if text == RANDOM and RANDOM in also:
+        if text == RANDOM and RANDOM in keywords:
             return Choice("random")
         raise UserError(f"{key}: found {text!r}, allowed none: the run was trained without classes")
     if text not in names:
-        if text in also:
+        if text in keywords:
             return Choice("random" if text == RANDOM else "all")
         if "," in text or ":" in text:
             return Choice("mix", _read_mix(text, names, key))
-    return Choice("mix", ((_number(text, text, names, key, also), 1.0),))
+    return Choice("mix", ((_number(text, text, names, key, keywords), 1.0),))
 
 
 def _read_mix(text: str, names: list[str], key: str) -> tuple[tuple[int, float], ...]:
@@ -106,14 +107,14 @@ def _read_mix(text: str, names: list[str], key: str) -> tuple[tuple[int, float],
     return tuple((number, value / total) for number, value in found.items())
 
 
-def _number(name: str, text: str, names: list[str], key: str, also: tuple[str, ...] = ()) -> int:
+def _number(name: str, text: str, names: list[str], key: str, keywords: tuple[str, ...] = ()) -> int:
     if name in names:
         return names.index(name)
     if name.isascii() and name.isdigit() and int(name) < len(names):
         return int(name)
     where = f"{name!r}" if name == text else f"{name!r} in {text!r}"
-    listed = ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
-    words = f", {', '.join(also)}" if also else ""
+    listed = ", ".join(names[:MAX_SHOWN_NAMES]) + (", …" if len(names) > MAX_SHOWN_NAMES else "")
+    words = f", {', '.join(keywords)}" if keywords else ""
     raise UserError(
         f"{key}: found {where}, allowed {listed}, a number from 0 to {len(names) - 1}{words}, or a mix such as "
         f"{names[0]}:0.6,{names[-1]}:0.4"

@@ -1,6 +1,6 @@
-"""Which data sets there are and where they come from: configs/sources.yaml, read and checked as a whole.
+"""The known data sets: configs/sources.yaml, read and checked as a whole.
 
-A recipe says how a set is got (scrapers) and how it is built unless told otherwise (datasets): size, classes, views.
+A recipe holds the origin of a set (scrapers) and the defaults for building it (datasets): size, classes, views.
 """
 
 import re
@@ -17,7 +17,7 @@ from harness.errors import UserError
 SOURCES_PATH = Path(__file__).resolve().parents[2] / "configs" / "sources.yaml"
 RAW = Path("data/raw")
 SCRAPED = ("kaggle", "car_connection", "concept", "archive", "folder")
-BUILT_IN = ("cifar10", "procedural")  # nothing is scraped for them
+BUILT_IN = ("cifar10", "procedural")  # not scraped
 ALLOWED = {
     "extra_forbidden": "those that other recipes of this source have, try to leave it out",
     "missing": "a value, see the recipes beside it",
@@ -28,13 +28,13 @@ ALLOWED = {
 Text = Annotated[str, Field(min_length=1)]
 PictureSize = Literal["sml", "med", "lrg"]
 Provider = Literal["commons", "list", "search"]
-# The widths that Wikimedia keeps; any other it would have to make for us alone.
+# The widths that Wikimedia has stored; it would have to render any other for us.
 ThumbWidth = Literal[250, 330, 500, 960, 1280, 1920, 3840]
 Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+/[A-Za-z0-9_.-]+(/versions/\d+)?$")]
 
 
 class Recipe(Section):
-    """What every data set has. `set` null: named after what is imported. `views` null: every view is kept."""
+    """The keys of every data set. `set` null: named after the import. `views` null: every view is kept."""
 
     origin: Text
     set: Name | None
@@ -81,8 +81,7 @@ AnyRecipe = Annotated[
 
 
 class Sources(Section):
-    """The whole file. What `politeness` may hold is checked in scrapers/crawl/politeness.py. Files of earlier
-    versions call it `manners`."""
+    """The whole file. `politeness` is checked in scrapers/crawl/politeness.py; earlier versions called it `manners`."""
 
     politeness: Annotated[dict[str, Any], Field(validation_alias=AliasChoices("politeness", "manners"))]
     sources: dict[Name, AnyRecipe]
@@ -92,7 +91,7 @@ class Sources(Section):
         return ", ".join(self.sources)
 
     def recipe(self, name: str, key: str = "SET") -> AnyRecipe:
-        """The recipe of this name; UserError that lists the others."""
+        """The recipe of this name; a UserError lists the others."""
         if name not in self.sources:
             fetched = re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None and (RAW / name).is_dir()
             hint = f", try make dataset SET=folder SRC={RAW / name} NAME={name}" if fetched else ""
@@ -100,12 +99,12 @@ class Sources(Section):
         return self.sources[name]
 
     def recipe_of_source(self, source: str) -> AnyRecipe | None:
-        """The first recipe that is got in this way."""
+        """The first recipe with this source."""
         return next((recipe for recipe in self.sources.values() if recipe.source == source), None)
 
 
 def load_sources(path: Path | str = SOURCES_PATH) -> Sources:
-    """Reads and checks the file. UserError that names every problem, one a line."""
+    """Reads and checks the file. UserError with every problem, one per line."""
     try:
         return Sources.model_validate(read_yaml(Path(path)))
     except ValidationError as error:
@@ -113,7 +112,7 @@ def load_sources(path: Path | str = SOURCES_PATH) -> Sources:
 
 
 def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
-    """The recipe with other values for some keys; UserError when one is not allowed."""
+    """The recipe with some keys changed; UserError for invalid values."""
     try:
         return type(recipe).model_validate({**recipe.model_dump(), **changes})
     except ValidationError as error:
@@ -121,20 +120,17 @@ def change_recipe(recipe: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
 
 
 def to_set_name(text: str) -> str:
-    """The name of a folder or file as a set may have it; "" where nothing is left of it."""
+    """A folder's or file's name as a valid set name; "" if nothing is left of it."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:64]
 
 
 def raw_folder(set_name: str) -> Path:
-    """Where a scraped set lies."""
+    """The folder of a scraped set."""
     return RAW / set_name
 
 
 def recipe_to_changes(recipe: AnyRecipe) -> dict[str, Any]:
-    """What a data set's recipe says of an experiment: dotted keys of base.yaml with their values.
-
-    data.set and data.src are left to the caller where the set is the user's own folder.
-    """
+    """A recipe as dotted keys and values of an experiment, without data.set and data.src for a user's own folder."""
     kind = recipe.source if recipe.source in BUILT_IN else "folder"
     changes: dict[str, Any] = {"data.source": kind, "data.img_size": list(recipe.img_size)}
     if recipe.set is not None:
@@ -147,7 +143,7 @@ def recipe_to_changes(recipe: AnyRecipe) -> dict[str, Any]:
 
 
 def _key_of(detail: Any) -> str:
-    """Where a problem is, without what pydantic adds for the kind of recipe and for parts of a value."""
+    """The key of a problem, without what pydantic adds for the union's member and for parts of a value."""
     parts = [str(part) for part in detail["loc"]]
     if parts[0] in ("politeness", "manners"):
         return ".".join(parts[:2])

@@ -1,6 +1,6 @@
-"""One YAML file an experiment: read, extended, overridden, checked as a whole; every problem is told at once.
+"""Loads an experiment: `configs/*.yaml` with `extends` and `--set section.key=value` → a frozen `Config`.
 
-In: `configs/*.yaml` and `--set section.key=value`. Out: a frozen `Config`. Imports no torch.
+The whole config is checked, and every problem reported at once. Imports no torch.
 """
 
 from collections.abc import Iterable
@@ -38,16 +38,17 @@ __all__ = [
     "expand_path", "finetune_config", "load_config", "read_yaml", "source_folder",
 ]  # fmt: skip
 
-RUN_CONFIG = "config.yaml"  # of a run's folder: the whole config that it was begun with
+RUN_CONFIG = "config.yaml"  # in a run's folder: its whole config
 
-# Sections and keys that came after runs had been kept; a run's whole config.yaml is also read as a config.
-LATER_KEYS = ("reconstruction", "optim.cosine_from", "data.looseness")
-LATER_KEYS += ("data.layout", "data.ignore")
-LATER_KEYS += ("reconstruction.colour_weight", "reconstruction.sample_passes", "encoder.polish_steps")
+# Added after whole configs had been written into runs: a file without them is not incomplete.
+LATER_KEYS = (
+    *("reconstruction", "optim.cosine_from", "data.looseness", "data.layout", "data.ignore"),
+    *("reconstruction.colour_weight", "reconstruction.sample_passes", "encoder.polish_steps"),
+)
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
-    """Reads and checks one experiment. Raises UserError that names every problem, one a line."""
+    """Reads and checks one experiment. UserError with every problem, one per line."""
     path = Path(path)
     kept = _with_later_keys(read_with_extends(path))
     if path.name == RUN_CONFIG and (path.parent / "checkpoints").is_dir():
@@ -59,7 +60,7 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
 
 
 def with_name(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """A run's own config under its folder's name, whatever the run was called when it began."""
+    """A run's config under its folder's name, which may have changed since the run began."""
     finetune = content.get("finetune")
     if isinstance(finetune, dict) and finetune.get("from_run") == content.get("name"):
         content = {**content, "finetune": {**finetune, "from_run": None}}
@@ -67,7 +68,7 @@ def with_name(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _with_later_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """With base.yaml's values, which ask for nothing, for what an earlier version's whole config does not have."""
+    """Adds base.yaml's values, which change nothing, for keys that an earlier version's whole config lacks."""
     base = read_yaml(BASE_PATH) if BASE_PATH.is_file() else {}
     for key in LATER_KEYS:
         section, _, leaf = key.partition(".")
@@ -80,7 +81,7 @@ def _with_later_keys(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_config(content: dict[str, Any], origin: str) -> Config:
-    """Nested dicts → Config, or one UserError with all problems: unknown keys, types, ranges, what does not fit."""
+    """Nested dicts → Config, or one UserError with all problems: unknown keys, types, ranges, combinations."""
     config, problems = find_problems(content)
     if config is None:
         raise problems_error(origin, problems)
@@ -88,16 +89,16 @@ def check_config(content: dict[str, Any], origin: str) -> Config:
 
 
 def complete_config(kept: dict[str, Any]) -> dict[str, Any]:
-    """A config that was kept with a run, in today's names, with base.yaml's values for keys that came after it."""
+    """A run's config with current names, and base.yaml's values for keys added since."""
     kept = rename_old_keys(kept)
     whole = merge(read_yaml(BASE_PATH), kept)
-    if "override" in kept.get("finetune", {}):  # its keys are free: one that is not there was left out on purpose
+    if "override" in kept.get("finetune", {}):  # not merged: keys may be left out on purpose
         whole["finetune"]["override"] = kept["finetune"]["override"]
     return whole
 
 
 def check_kept_config(kept: dict[str, Any], origin: str) -> Config:
-    """The config that a run or a checkpoint keeps. It was valid once: NewerVersion, in one line, where it is not."""
+    """The config of a run or a checkpoint. It was valid once, so an invalid one raises NewerVersion in one line."""
     try:
         return check_config(complete_config(kept), origin)
     except UserError as error:
@@ -110,24 +111,24 @@ def check_kept_config(kept: dict[str, Any], origin: str) -> Config:
 
 
 def finetune_config(config: Config) -> Config:
-    """The config of the fine-tuning run: `finetune.override` laid over this one, named `<source run>-freezed`."""
+    """The config of the fine-tuning run: this one with `finetune.override`, named `<source run>-freezed`."""
     content = finetune_content(config, config.finetune.override)
     return check_config({**content, "name": finetuned_name(config)}, "finetune")
 
 
 def base_name(config: Config) -> str:
-    """The run that fine-tuning starts from: of ordinary cars, whose folder holds all that is made with both."""
+    """The run that fine-tuning starts from; its folder also holds what is made with both runs."""
     return config.finetune.from_run or config.name
 
 
 def finetuned_name(config: Config) -> str:
-    """The run that fine-tuning makes."""
+    """The run that fine-tuning writes."""
     return f"{base_name(config)}-freezed"
 
 
 def epochs_to_steps(config: Config, pictures: int) -> Config:
-    """The config with what it says in epochs said in steps (optim.total_steps, optim.z_schedule), for a training set of
-    so many pictures: an epoch is as many steps as batches hold them all, the last one filled up."""
+    """The config with epochs converted to steps (optim.total_steps, optim.z_schedule) for a training set of `pictures`.
+    Steps per epoch are rounded up."""
     optim = config.optim
     per_epoch = -(-pictures // (optim.batch_size * optim.acml_steps))
     changes: dict[str, Any] = {}
@@ -148,7 +149,7 @@ def config_to_yaml(config: Config) -> str:
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Every dotted key whose value differs, with both values (None where a side lacks it)."""
+    """(dotted key, old value, new value) where they differ; None where a side lacks the key."""
     differences = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
@@ -160,10 +161,7 @@ def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "
 
 
 def source_folder(data: Data) -> Path:
-    """The folder that a set of `source: folder` is made from; UserError when it is not said or not there.
-
-    Only making a set needs it: an experiment whose set is packed runs without.
-    """
+    """The folder of a set with `source: folder`; UserError if unset or missing. Only needed to build the set."""
     hint = "allowed a folder of pictures, try SRC=path/to/pictures after make, or --set data.src=path/to/pictures"
     if data.src is None:
         raise UserError(f"data.src: found nothing, {hint}")

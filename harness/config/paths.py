@@ -1,4 +1,4 @@
-"""Paths as people write them: `~` and `$VARIABLES` stand for what they say, unless a path is there as it is written."""
+"""Paths as users write them: `~` and `$VARIABLES` are expanded unless the literal path exists."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from harness.errors import UserError
 
 
 def to_path(text: str) -> Path:
-    """Of a command's option. A variable that is not set stays: the shell has had its turn."""
+    """A command-line option as a path. Unset variables stay: the shell has expanded the others."""
     if os.path.lexists(text):
         return Path(text)
     home = os.path.expanduser(text)
@@ -15,7 +15,7 @@ def to_path(text: str) -> Path:
 
 
 def expand_path(text: str, key: str = "data.src") -> Path:
-    """Of a config's key; a variable that is not set is the user's mistake."""
+    """A config value as a path; UserError for an unset variable."""
     path = to_path(text)
     if "$" in str(path) and not os.path.lexists(path):
         variable = str(path).split("$")[1].split("/")[0].strip("{}")

@@ -1,4 +1,4 @@
-"""What an experiment may say: every section and key with its type and range. The values come from YAML."""
+"""Every section and key of an experiment with its type and range. All values come from YAML."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-# A run's own: with what a fine-tuning puts behind it.
+# Fine-tuning adds a suffix to the name of its source run.
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(-freezed)*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
@@ -51,12 +51,12 @@ class Data(Section):
 
     @property
     def size_name(self) -> str:
-        """`64` for square pictures, `128x224` (height x width) for others."""
+        """`64` for square pictures, else height x width: `128x224`."""
         height, width = self.img_size
         return str(height) if height == width else f"{height}x{width}"
 
     def hdf5_path(self, split: Literal["train", "valid"]) -> Path:
-        """Where the set's packed pictures are, in StudioGAN's naming."""
+        """The path of the packed set, named as StudioGAN expects."""
         return Path("data/hdf5") / self.set / f"custom_{self.size_name}_{split}.hdf5"
 
 
@@ -67,12 +67,7 @@ class Clean(Section):
     min_aspect: Annotated[float, Field(gt=0, le=100)]
     max_aspect: Annotated[float, Field(gt=0, le=100)]
     min_ok_score: Annotated[float, Field(ge=0, le=1)] | None
-    views: (
-        Annotated[
-            tuple[ViewName, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(min_length=1)
-        ]
-        | None
-    )
+    views: Annotated[tuple[ViewName, ...], BeforeValidator(_lists_to_tuples), Field(min_length=1)] | None
     min_view_confidence: Annotated[float, Field(ge=0, le=1)]
     mirror_to: Literal["left", "right"] | None
     near_duplicates: bool
@@ -165,7 +160,7 @@ class Augment(Section):
     apply_diffaug: bool
     diffaug_policy: Annotated[
         tuple[Literal["color", "translation", "cutout"], ...],
-        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+        BeforeValidator(_lists_to_tuples),
     ]
 
 
@@ -189,28 +184,26 @@ class Train(Section):
 
     @property
     def as_studiogan(self) -> bool:
-        """Whether a step adds and multiplies in StudioGAN's own order."""
+        """Whether a step computes in StudioGAN's order of operations."""
         return self.numerics == "studiogan"
 
     @property
     def applied(self) -> "Train":
-        """The section as it applies: every speed switch rounds otherwise than StudioGAN, so none is on with it."""
+        """The section without speed switches if `as_studiogan`: each of them rounds differently from StudioGAN."""
         return self.model_copy(update=dict.fromkeys(SPEED_SWITCHES, False)) if self.as_studiogan else self
 
 
 class Finetune(Section):
     from_run: RunName | None
     freeze_layers: Count
-    override: dict[str, Any]  # checked as laid over the rest
+    override: dict[str, Any]  # checked merged into the rest
 
 
 class EncoderSettings(Section):
     with_finetuned: bool
     stem: Literal["imagenet", "small"]
-    width: Annotated[int, Field(ge=8, le=4096)]  # oneDNN's AVX2 kernels damage memory at 4
-    head_dims: Annotated[
-        tuple[Width, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(max_length=4)
-    ]
+    width: Annotated[int, Field(ge=8, le=4096)]  # oneDNN's AVX2 kernels corrupt memory at 4
+    head_dims: Annotated[tuple[Width, ...], BeforeValidator(_lists_to_tuples), Field(max_length=4)]
     weights: str | None
     skip_pictures: Annotated[int, Field(ge=0, le=1_000_000)]
     skip_ridge: Positive
@@ -270,7 +263,7 @@ class Studiogan(Section):
 
 
 class Config(Section):
-    """A whole experiment. Every value comes from YAML (base.yaml at the latest): there are no defaults here."""
+    """A whole experiment. No defaults here: configs/base.yaml has them."""
 
     name: RunName
     seed: Annotated[int, Field(ge=0, lt=2**32)]

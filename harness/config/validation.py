@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a file of ours, in our words: `key: found X, allowed Y, try Z`, one line each."""
+"""pydantic's errors as lines `key: found X, allowed Y, try Z`."""
 
 import json
 import re
@@ -13,7 +13,7 @@ Details = Mapping[str, Any]  # an entry of ValidationError.errors()
 
 
 def dotted_key(detail: Details) -> str:
-    """Where it is, as a dotted key."""
+    """The location of an error as a dotted key."""
     return ".".join(str(part) for part in detail["loc"])
 
 
@@ -23,11 +23,11 @@ def details_to_problems(
     key_of: Callable[[Details], str] = dotted_key,
     example_of: Callable[[str, Details], str] | None = None,
 ) -> dict[str, str]:
-    """Key → what is wrong with it, of the first detail about it.
+    """Key → the line about its first error.
 
     Args:
-        allowed: what is allowed, by key or by pydantic's type of error, where pydantic does not say it well.
-        example_of: what to try, for a key and its detail.
+        allowed: by key or by pydantic's error type, in place of pydantic's own text.
+        example_of: what to try.
     """
     problems: dict[str, str] = {}
     for detail in details:
@@ -42,12 +42,12 @@ def details_to_problems(
 
 
 def problems_error(origin: str, problems: Iterable[str]) -> UserError:
-    """All problems of a file as one error, each on a line of its own."""
+    """All problems of a file as one error, one per line."""
     lines = [f"  {problem}" for problem in problems]
     return UserError("\n".join([f"{origin}: {len(lines)} problem{'s' * (len(lines) > 1)}", *lines]))
 
 
 def format_value(value: Any) -> str:
-    """A value as a person wrote it, cut where it is long."""
+    """A value as in YAML, truncated to 60 characters."""
     text = repr(value) if isinstance(value, str | dict) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

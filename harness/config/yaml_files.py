@@ -1,4 +1,4 @@
-"""Reading experiment files: YAML that can do no harm, `extends`, and `--set section.key=value`."""
+"""Reading experiment files: safe YAML, `extends`, and `--set section.key=value`."""
 
 import re
 from collections.abc import Iterable
@@ -10,23 +10,20 @@ import yaml
 from harness.errors import UserError
 from harness.files import open_file
 
-MAX_BYTES = 1_000_000  # an experiment has 5,000
-# Values of these keys are taken from --set as they stand: a path may hold ": " or be a number.
+MAX_BYTES = 1_000_000  # a typical experiment has 5,000
+# --set takes the values of these keys literally: a path may contain ": " or be a number.
 TEXT_KEYS = ("name", "data.set", "data.src", "clean.decisions", "finetune.from_run", "encoder.weights")
 NULL_TEXTS = ("", "null", "~")
-OF_D_CALL = {"concat": "fast", "separate": "studiogan"}  # train.d_call was what train.numerics is
-
-
+D_CALL_TO_NUMERICS = {"concat": "fast", "separate": "studiogan"}  # train.d_call is now train.numerics
 DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """Valid YAML that no config holds."""
+    """Valid YAML that configs do not use."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, and refuses repeated keys, aliases (the alias bomb) and numbers that are
-    not decimal."""
+    """SafeLoader that reads 1e-4 as a number and refuses repeated keys, aliases (bombs) and non-decimal numbers."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -38,18 +35,18 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _Refused(problem=f"{key.value} stands twice, keep one", problem_mark=key.start_mark)
+                raise _Refused(problem=f"{key.value} appears twice, keep one", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: Any) -> int | float:
-        """Refuses what YAML takes for another number than a person does: 010 is 8 there, 1:30 is 90, 0x10 is 16."""
+        """Refuses numbers that YAML reads differently from people: 010 is 8, 1:30 is 90, 0x10 is 16."""
         text, is_int = node.value, node.tag.endswith(":int")
         value = self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
         if ":" in text or (is_int and not DECIMAL.fullmatch(text)):
             as_written = [str(int(text))] if text.isdecimal() else []
             tries = " or ".join(dict.fromkeys([*as_written, str(value), f"'{text}' where it is text"]))
-            problem = f"found {text}, which YAML takes for {value}; allowed decimal numbers, try {tries}"
+            problem = f"found {text}, which YAML reads as {value}; allowed decimal numbers, try {tries}"
             raise _Refused(problem=problem, problem_mark=node.start_mark)
         return value
 
@@ -62,9 +59,9 @@ _Loader.add_implicit_resolver(
 
 
 def _parse(text: str, origin: str) -> Any:
-    """YAML text → plain values; whatever is wrong with it is one line."""
+    """YAML text → plain values; every problem is a UserError of one line."""
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader: no objects are made
+        return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         problem = "" if isinstance(error, _Refused) else "not valid YAML: "
@@ -73,13 +70,13 @@ def _parse(text: str, origin: str) -> Any:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{origin}: not valid YAML: nested too deeply") from error
-    # A date that does not exist, a number of 5,000 digits, a tag that does not fit its value.
+    # An impossible date, a number of 5,000 digits, a tag that does not fit its value.
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML file as nested dicts; a file that is missing, broken or no mapping is the user's mistake."""
+    """One YAML file as nested dicts; UserError for a file that is missing, invalid or not a mapping."""
     try:
         with open_file(path) as stream:
             text = stream.read(MAX_BYTES + 1).decode("utf-8-sig")
@@ -88,7 +85,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"config: cannot read {path} ({error.strerror}), try one of {shipped}") from error
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: found bytes that are no UTF-8 text, allowed a YAML file, try configs/demo.yaml"
+            f"{path}: found bytes that are not UTF-8 text, allowed a YAML file, try configs/demo.yaml"
         ) from error
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: found more than {MAX_BYTES} bytes, allowed a config, try configs/demo.yaml")
@@ -100,24 +97,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def rename_old_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """The config, or a part of one, with `train.numerics` for `train.d_call`, as it was called before.
+    """A config, or part of one, with `train.numerics` in place of the former `train.d_call`.
 
-    Done before anything is laid over anything else: what lies on top counts, whatever name it has.
+    Apply before merging, so that the upper layer wins under either name.
     """
     train, finetune = content.get("train"), content.get("finetune")
     if isinstance(train, dict) and "d_call" in train and "numerics" not in train:
         rest = {key: value for key, value in train.items() if key != "d_call"}
-        content = {**content, "train": {**rest, "numerics": OF_D_CALL.get(str(train["d_call"]), train["d_call"])}}
+        content = {
+            **content,
+            "train": {**rest, "numerics": D_CALL_TO_NUMERICS.get(str(train["d_call"]), train["d_call"])},
+        }
     if isinstance(finetune, dict) and isinstance(finetune.get("override"), dict):
         content = {**content, "finetune": {**finetune, "override": rename_old_keys(finetune["override"])}}
     return content
 
 
 def read_with_extends(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A config file laid over the file that it extends (a path relative to itself), and so on."""
+    """A config file merged over the file that it extends (a path relative to itself), recursively."""
     content = read_yaml(path)
     if path.resolve() in seen:
-        raise UserError(f"{path}: extends: found a file that extends itself, allowed a chain with an end")
+        raise UserError(f"{path}: extends: found a file that extends itself, allowed a chain that ends")
     parent = content.pop("extends", None)
     if parent is None:
         return content
@@ -129,7 +129,7 @@ def read_with_extends(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, section by section; a section without content changes nothing."""
+    """`above` merged over `below`, section by section; an empty section changes nothing."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)

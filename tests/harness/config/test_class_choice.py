@@ -64,7 +64,7 @@ def test_a_label_is_a_class_or_the_shares_of_all():
     assert text_to_choice("bmw:2", NAMES).label(5) == 1
     assert text_to_choice("bmw:1,audi:1", NAMES).label(5) == (0.5, 0.5, 0.0, 0.0, 0.0)
     with pytest.raises(UserError, match="label: found 'all'"):
-        text_to_choice("all", NAMES, "label", also=())
+        text_to_choice("all", NAMES, "label", keywords=())
 
 
 @pytest.mark.parametrize(

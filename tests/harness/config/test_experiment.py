@@ -192,7 +192,7 @@ BAD = [
     ("data.img_size=48", "data.img_size", "32, 64, 128 or 256"),
     ("data.img_size=[64, 160]", "data.img_size", "multiples of 16 from 32 to 128"),
     ("data.img_size=[64]", "data.img_size", "[height, width]"),
-    ("data.src=x", "data.src", "null where pictures are drawn"),
+    ("data.src=x", "data.src", "null for procedural pictures"),
     ("loss.adv_loss=wgan", "loss.adv_loss", "'wasserstein'"),
     ("loss.adv_loss=wasserstein", "loss.adv_loss", "loss.apply_gp=true"),
     ("augment.diffaug_policy=[]", "augment.diffaug_policy", "without repeats"),
@@ -328,7 +328,7 @@ def test_both_spellings_in_one_file_are_told(tmp_path: Path):
     ("settings", "text"),
     [
         (["loss.apply_mismatch=true"], r"loss.apply_mismatch: found true with null, allowed with projection, try"),
-        (["loss.label_smoothing=0.1"], r"loss.label_smoothing: found 0.1 with hinge, allowed 0 but with vanilla"),
+        (["loss.label_smoothing=0.1"], r"loss.label_smoothing: found 0.1 with hinge, allowed 0 except with vanilla"),
         (
             ["model.g_act_fn=Mish"],
             r"model.g_act_fn: found Mish, allowed ReLU in the ResNet, try ",

@@ -62,7 +62,7 @@ NUMBERS += [("0_10", "8"), ("00", "0")]
 def test_a_number_that_yaml_reads_otherwise_than_people_is_refused(text: str, tries: str, tmp_path: Path):
     (tmp_path / "x.yaml").write_text(f"extends: {BASE}\nseed: 1\noptim: {{total_steps: {text}}}\n")
     for found in (refusal_of(load_config, tmp_path / "x.yaml"), refusal_of(load_config, BASE, [f"seed={text}"])):
-        assert f"found {text}, which YAML takes for" in found and f"try {tries} or '{text}' where it is text" in found
+        assert f"found {text}, which YAML reads as" in found and f"try {tries} or '{text}' where it is text" in found
     assert "line 3" in refusal_of(load_config, tmp_path / "x.yaml")
 
 
