@@ -1,1 +1,1 @@
-"""The embedded PyTorch engine: CPU, one GPU or many."""
+"""The native PyTorch engine: CPU, one GPU or many."""

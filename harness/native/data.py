@@ -1,4 +1,5 @@
-"""The packed pictures as training batches. Batch k is a function of (seed, k): resident or lazy, any process count.
+"""Training batches of packed pictures. Batch k is a function of (seed, k), resident or lazy, for any number of
+processes.
 
 Out: float32 (B, 3, H, W) in [-1, 1], channels-last in memory, on the device.
 """
@@ -14,13 +15,13 @@ from torch import Tensor
 from harness.images.tensors import pictures_to_tensor
 from harness.runtime.rng import numpy_rng
 
-RESIDENT_SHARE = 0.6  # of the memory that is free on the device
+RESIDENT_SHARE = 0.6  # of the free memory of the device
 
 
 class PictureOrder:
-    """An endless sequence of epochs, each a permutation of all pictures; batch k is its k-th stretch.
+    """An endless sequence of epochs, each a permutation of all pictures, cut into batches.
 
-    The seed's loader dropped the last part of an epoch; here every picture is seen once an epoch.
+    The first seed's loader dropped the end of each epoch; here every picture is seen once an epoch.
     """
 
     def __init__(self, seed: int, count: int, batch_size: int):
@@ -36,8 +37,8 @@ class PictureOrder:
     def rows(self, k: int) -> np.ndarray:
         """Row numbers of global batch k, int64 (batch_size,)."""
         positions = np.arange(k * self.batch_size, (k + 1) * self.batch_size)
-        epochs, places = np.divmod(positions, self.count)
-        return np.concatenate([self._epoch(int(e))[places[epochs == e]] for e in np.unique(epochs)])
+        epochs, offsets = np.divmod(positions, self.count)
+        return np.concatenate([self._epoch(int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
 
     def flips(self, k: int) -> np.ndarray:
         """Which pictures of global batch k are mirrored, bool (batch_size,)."""
@@ -45,7 +46,7 @@ class PictureOrder:
 
 
 class Pictures(Protocol):
-    """What training needs of a packed set: `labels` int64 (N,), and `read`: uint8 (B, H, W, 3) of these rows or all."""
+    """Interface of a packed set: `labels` int64 (N,); `read` gives uint8 (B, H, W, 3) of these rows, or of all."""
 
     count: int
     height: int
@@ -59,7 +60,7 @@ class Pictures(Protocol):
 
 
 class PictureSource:
-    """Batches from a packed set, resident on the device as uint8 or read when needed (one batch ahead)."""
+    """Batches from a packed set, which is resident on the device as uint8, or read one batch ahead."""
 
     def __init__(
         self, packed: Pictures, order: PictureOrder, flip: bool, device: torch.device, where: str, local_slice: slice
@@ -107,7 +108,7 @@ class PictureSource:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a GPU now; all of the machine's on a CPU, whose file cache makes "free" say little."""
+    """Free memory of a GPU; on a CPU the total, because the file cache makes "free" meaningless."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

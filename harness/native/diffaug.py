@@ -1,7 +1,7 @@
-"""DiffAugment (Zhao et al. 2020): the same differentiable changes to real and drawn pictures. StudioGAN:
+"""DiffAugment (Zhao et al. 2020): differentiable augmentation of real and generated pictures. StudioGAN:
 `utils/diff_aug.py`.
 
-Drawing and applying are apart, so that a batch's draws depend on nothing but their generator and can be split among
+Random parameters are drawn first and then applied, so that they depend on their generator alone and can be split among
 processes.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.errors import UserError
 
 POLICIES = ("color", "translation", "cutout")
-_COLUMNS = {"color": 3, "translation": 2, "cutout": 2}  # random numbers a picture
+_COLUMNS = {"color": 3, "translation": 2, "cutout": 2}  # random numbers per picture
 
 
 def draw_diffaug(
@@ -21,9 +21,9 @@ def draw_diffaug(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
-    """Draws for pictures of `shape` (B, 3, H, W).
+    """Random parameters for pictures of `shape` (B, 3, H, W), as of `numbers_to_draws`.
 
-    The random numbers come from `generator`'s own device in one call and travel to `device` in one copy.
+    The numbers are drawn on `generator`'s device in one call and copied to `device` at once.
     """
     unknown = [name for name in policy if name not in POLICIES]
     if unknown or len(set(policy)) != len(policy):
@@ -33,7 +33,7 @@ def draw_diffaug(
         )
     where = generator.device if generator is not None else torch.device("cpu")
     columns = sum(_COLUMNS[name] for name in policy)
-    # float64: a float32 just under 1 times a count could round up to the count itself
+    # float64: a float32 just below 1, times a count, could round up to the count
     numbers = torch.rand(shape[0], columns, generator=generator, device=where, dtype=torch.float64)
     return numbers_to_draws(numbers.to(device), shape, policy, dtype)
 
@@ -44,8 +44,8 @@ def numbers_to_draws(
     """Numbers (B, columns) in [0, 1) -> draws, keyed in the order in which `apply_diffaug` applies them.
 
     `brightness` in [-0.5, 0.5), `saturation` in [0, 2), `contrast` in [0.5, 1.5): `dtype` (B,).
-    `translation`: int64 (B, 2), rows and columns to move by, up to 1/8 of the size.
-    `cutout`: int64 (B, 2), centre of the rectangle of half the height and width that is erased.
+    `translation`: int64 (B, 2), rows and columns to shift by, up to 1/8 of the size.
+    `cutout`: int64 (B, 2), centre of the erased rectangle of half the height and width.
     """
     height, width = shape[2:]
     draws: dict[str, Tensor] = {}
@@ -65,7 +65,7 @@ def numbers_to_draws(
 
 
 def _shift(u: Tensor, size: int) -> Tensor:
-    """U[0, 1) -> one of -s..s with s = size / 8 rounded."""
+    """U[0, 1) -> -s..s with s = size / 8 rounded."""
     max_shift = int(size * 0.125 + 0.5)
     return (u * (2 * max_shift + 1)).long() - max_shift
 
@@ -75,19 +75,19 @@ def _cutout_side(size: int) -> int:
 
 
 def _centre(u: Tensor, size: int) -> Tensor:
-    """U[0, 1) -> one of 0..size where the erased side is even, 0..size-1 where it is odd."""
+    """U[0, 1) -> 0..size for an even erased side, 0..size-1 for an odd one."""
     return (u * (size + 1 - _cutout_side(size) % 2)).long()
 
 
 def slice_draws(draws: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
-    """The draws of pictures start..stop-1."""
+    """Parameters of pictures start..stop-1."""
     return {name: values[start:stop] for name, values in draws.items()}
 
 
 def apply_diffaug(x: Tensor, draws: dict[str, Tensor], stepwise: bool = False) -> Tensor:
     """Pictures (B, 3, H, W) in [-1, 1] -> the same shape, not clamped. Differentiable in `x`.
 
-    `stepwise` rounds colours and their gradient as StudioGAN does, one change after the other; one formula is faster.
+    `stepwise` applies colour changes one after the other, with StudioGAN's rounding; the fused formula is faster.
     """
     for name in draws:
         if name == "brightness":
@@ -113,7 +113,7 @@ def _color(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) 
 
 
 def _color_stepwise(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """What `_color` says, in the order of its first sentence."""
+    """`_color`, one operation after the other."""
     b, s, c = (draw.to(x.dtype).view(-1, 1, 1, 1) for draw in (brightness, saturation, contrast))
     x = x + b
     grey = x.mean(dim=1, keepdim=True)
@@ -123,9 +123,9 @@ def _color_stepwise(x: Tensor, brightness: Tensor, saturation: Tensor, contrast:
 
 
 class _Translate(torch.autograd.Function):
-    """out[i, j] = x[i + di, j + dj], 0 outside. Its gradient is the opposite move: a gather, never a scattered sum.
+    """out[i, j] = x[i + di, j + dj], 0 outside. The gradient is the opposite shift: a gather, not a scattered sum.
 
-    `nhwc`: the gradient lies channels-last in memory as StudioGAN's does, which decides how a mean before it adds up.
+    `nhwc`: a channels-last gradient, as in StudioGAN, which determines the summation order of a mean before it.
     """
 
     @staticmethod

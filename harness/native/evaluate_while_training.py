@@ -1,8 +1,7 @@
-"""Evaluation while a run trains: figures every so many steps, and which checkpoint had the best.
+"""Evaluation during training, every `evaluate.every_steps`, and the record of the best checkpoint.
 
-`checkpoints/best.json` is written before anything else, so it says what has been done when the process is killed:
-no step is evaluated twice, and no line of metrics.jsonl is missing or doubled. Nothing here touches the training: what
-is evaluated is the checkpoint that was saved just before.
+`checkpoints/best.json` is written first: after a kill no step is evaluated twice, and no line of metrics.jsonl is
+missing or repeated. The training is not affected: the evaluation loads the checkpoint that was just saved.
 """
 
 import json
@@ -34,7 +33,7 @@ from harness.storage.rundir import RunDir
 if TYPE_CHECKING:
     from harness.metrics.evaluate import Evaluator
 
-# Figures of two evaluations compare when these are equal.
+# Figures of two evaluations are comparable if these are equal.
 COMPARED_KEYS = (
     "extractor", "extractor_sha256", "resizer", "set", "split", "data_sha256", "real_count", "count", "batch_size",
     "seed", "sample_passes", "batch_statistics",
@@ -42,7 +41,7 @@ COMPARED_KEYS = (
 
 
 class Evaluated(Protocol):
-    """What an evaluation needs to know of a run."""
+    """The part of a run that an evaluation needs."""
 
     config: Config
     hardware: Hardware
@@ -51,9 +50,9 @@ class Evaluated(Protocol):
 
 
 class Evaluations:
-    """The evaluations of a run that trains. Every process has one; the first one evaluates, the others wait.
+    """The evaluations of a training run. Every process has an instance; rank 0 evaluates, the others wait.
 
-    Raises UserError at once for what would fail later: no packed set to compare with, no weights of the extractor.
+    Raises UserError at once for what would fail later: a missing set, or missing weights of the feature extractor.
     """
 
     def __init__(self, run: Evaluated, life: RunLife) -> None:
@@ -65,29 +64,29 @@ class Evaluations:
             run.world.on_rank0(lambda: self._with_saved_rng(self._prepare))
 
     def due(self) -> bool:
-        """True after these steps and after the last one: then a checkpoint is saved, to be evaluated."""
+        """Whether the current step is evaluated: every `every_steps`, and the last one. It is saved first."""
         every, step = self.settings.every_steps, self.run.step
         return bool(every and step) and (step % every == 0 or step == self.run.config.optim.total_steps)
 
     def evaluate_if_due(self) -> None:
-        """Evaluates the step that the run stands at, where that is due and was not done yet."""
+        """Evaluates the current step if it is due and was not evaluated yet."""
         if self.due():
             self.run.world.on_rank0(lambda: self._with_saved_rng(self._evaluate))
 
     def _with_saved_rng(self, action: Callable[[], None]) -> None:
-        """torch's own random numbers, which fresh networks are filled with, go on as if nothing had been drawn."""
+        """Restores torch's global generator, from which new networks are initialised."""
         device = self.run.hardware.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             action()
 
     def _prepare(self) -> None:
-        from harness.metrics.evaluate import Evaluator  # scikit-learn comes with it, which most runs do without
+        from harness.metrics.evaluate import Evaluator  # imports scikit-learn, which most runs do not need
 
         self.evaluator = Evaluator(self.run.config.data, self.settings, self.run.hardware.device)
         self.record = record = read_best(self.rundir.checkpoints)
         if not record:
             return
-        # Checkpoints past this step were damaged or removed: the steps come again, and with them their evaluations.
+        # Later checkpoints were damaged or removed: these steps will be trained and evaluated again.
         history = [[step, figure] for step, figure in record["history"] if step <= self.run.step]
         if len(history) < len(record["history"]):
             record["history"] = history
@@ -104,7 +103,7 @@ class Evaluations:
             except NewerVersion:
                 raise
             except ValueError as error:
-                text = f"the best checkpoint, {best.name}, cannot be used: {error}; set aside"
+                text = f"the best checkpoint, {best.name}, cannot be used: {error}; renamed to damaged-{best.name}"
                 self.rundir.log(text)
                 self.life.log(text)
                 rename_damaged(best)
@@ -122,11 +121,11 @@ class Evaluations:
             loaded = load_checkpoint(folder, self.run.hardware.device)
             figures = self.evaluator.evaluate(loaded, stopped=lambda: bool(self.life.stopping))
         except EvaluationStopped:
-            return self.life.log(f"step {step} is not evaluated yet; the same command does it")
+            return self.life.log(f"step {step} is not evaluated yet; the same command will do it")
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"out of memory while step {step} was evaluated, which is saved; try --set evaluate.batch_size="
-                f"{max(2, self.settings.batch_size // 2)}, or --set evaluate.every_steps=0 for none while training"
+                f"out of memory while evaluating step {step}, which is saved; try --set evaluate.batch_size="
+                f"{max(2, self.settings.batch_size // 2)}, or --set evaluate.every_steps=0 to switch it off"
             ) from error
         evaluation = json.loads(to_json({"run": self.rundir.path.name, **figures}))
         self._record(evaluation, name)
@@ -134,9 +133,11 @@ class Evaluations:
         self.life.log(self._message(evaluation, name))
 
     def _record(self, evaluation: dict[str, Any], name: str) -> None:
-        """In best.json, then in metrics.jsonl and metrics.json. Figures of another kind start the history anew."""
+        """Writes best.json, then metrics.jsonl and metrics.json. Figures that are not comparable start a new
+        history.
+        """
         key = {"figure": name, **{part: evaluation[part] for part in COMPARED_KEYS}}
-        before = {"sample_passes": 0, **self.record.get("key", {})}  # earlier versions kept none
+        before = {"sample_passes": 0, **self.record.get("key", {})}  # earlier versions wrote none
         history = self.record["history"] if before == key else []
         history = [*history, [evaluation["step"], evaluation["figures"].get(name)]]
         self.record = {"figure": name, "key": key, "history": history, "last": evaluation}
@@ -155,7 +156,7 @@ class Evaluations:
 
 
 def _write_metrics_once(rundir: RunDir, evaluation: dict[str, Any]) -> None:
-    """The evaluation in metrics.jsonl and metrics.json, unless it is there."""
+    """Adds the evaluation to metrics.jsonl and metrics.json, unless they have it."""
     rows = [row["evaluate"] for row in read_json_lines(rundir.metrics_history_path) if row and "evaluate" in row]
     if evaluation not in rows:
         rundir.write_metrics("evaluate", evaluation)

@@ -1,4 +1,4 @@
-"""FreezeD (Mo et al. 2020): fine-tune with the first blocks of the discriminator held as they are."""
+"""FreezeD (Mo et al. 2020): fine-tuning with the first blocks of the discriminator frozen."""
 
 from torch import nn
 
@@ -10,10 +10,10 @@ from harness.networks.spectral_norm import SpectralNorm
 
 
 def freeze_discriminator(d: Discriminator, n: int) -> None:
-    """Hold blocks 0..n-1: their weights, their spectral-norm vectors and their running statistics.
+    """Freeze blocks 0..n-1: weights, spectral-norm vectors and running statistics.
 
-    StudioGAN 0.2.0 leaves the vectors moving, so its frozen layers drift a little, and freezes nothing, silently, for
-    n >= blocks.
+    StudioGAN 0.2.0 keeps updating the vectors, so its frozen layers drift a little, and for n >= blocks it silently
+    freezes nothing.
     """
     blocks = len(d.blocks)
     if not 0 < n < blocks:
@@ -29,18 +29,18 @@ def freeze_discriminator(d: Discriminator, n: int) -> None:
 
 
 def freeze_whitening(encoder: Encoder) -> None:
-    """Keep the whitening of the base run, so that one latent draws the same car in both styles."""
+    """Keep the base run's whitening, so that a latent shows the same car in both styles."""
     if encoder.whitening is not None:
         encoder.whitening.frozen = True
 
 
 def trainable_parameters(d: Discriminator) -> list[nn.Parameter]:
-    """Every parameter that is not frozen, in state-dict order."""
+    """The parameters that are not frozen, in state-dict order."""
     frozen = {id(p) for p in d.blocks[: d.frozen_blocks].parameters()}
     return [p for p in d.parameters() if id(p) not in frozen]
 
 
 def set_trainable(d: Discriminator, on: bool) -> None:
-    """Switch gradients on for D's step or off for G's; what is frozen stays off."""
+    """Switch gradients on for D's step or off for G's; frozen parameters stay off."""
     for parameter in trainable_parameters(d):
         parameter.requires_grad_(on)

@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024) for convolutions, Adam for all other weights: one optimiser.
+"""Muon (Jordan et al. 2024) for convolutions, Adam for all other weights, in one optimiser.
 
-The momentum of a convolution, as a matrix (C_out, C_in * 3 * 3), is replaced by about the nearest matrix with
-orthonormal rows or columns: every direction of the weights learns at the same pace, whatever the size of its gradient.
+The momentum of a convolution, as a matrix (C_out, C_in * 3 * 3), is replaced by approximately the nearest matrix with
+orthonormal rows or columns: all directions of the weights learn at the same rate, whatever the size of their gradient.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.9
-# a x + b x^3 + c x^5, applied five times, brings singular values between 0.01 and 1 to within 0.3 of 1 (Jordan et al.).
+# a x + b x^3 + c x^5, applied five times, maps singular values in [0.01, 1] to within 0.3 of 1 (Jordan et al.).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -18,7 +18,7 @@ ITERATIONS = 5
 def orthogonalise(x: Tensor) -> Tensor:
     """Float (m, n) -> (m, n) with the same singular vectors and singular values of about 1.
 
-    The iteration runs on the smaller Gram matrix alone: all its factors commute, so x is multiplied once.
+    The iteration runs on the smaller Gram matrix: all factors commute, so x is multiplied once.
     """
     if x.shape[0] > x.shape[1]:
         return orthogonalise(x.t()).t()
@@ -32,9 +32,9 @@ def orthogonalise(x: Tensor) -> Tensor:
 
 
 class MuonAdam(torch.optim.Adam):
-    """Adam with two parameter groups: `muon_lr` is the rate of the second, which holds the 3x3 convolutions.
+    """Adam with two parameter groups: `muon_lr` is the rate of the second, the 3x3 convolutions.
 
-    As fused Adam does, `step` leaves everything as it is where `found_inf` is set.
+    As in fused Adam, `step` changes nothing if `found_inf` is set.
     """
 
     found_inf: Tensor | None = None
@@ -58,7 +58,7 @@ class MuonAdam(torch.optim.Adam):
         assert weight.grad is not None
         state = self.state[weight]
         if not state:
-            # Adam, which reads the state of both groups back, takes none without `step`.
+            # Adam loads the state of both groups and needs `step`.
             state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
         momentum = state["momentum"]
         now = momentum.lerp(weight.grad, 1 - MOMENTUM)

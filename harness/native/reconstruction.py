@@ -1,12 +1,12 @@
-"""Training in which an encoder learns together with the two networks: pictures are redrawn from their own latents.
+"""Joint training of an encoder with generator and discriminator: pictures are reconstructed from their own latents.
 
-A family that is well understood: VAE/GAN (Larsen et al. 2016), alpha-GAN (Rosca et al. 2017), ALAE (Pidhorskyi et al.
-2020). Beside the discriminator on pixels there are discriminator heads on a frozen network's maps (Projected GAN, Sauer
-et al. 2021).
+Related work: VAE/GAN (Larsen et al. 2016), alpha-GAN (Rosca et al. 2017), ALAE (Pidhorskyi et al. 2020). Besides the
+discriminator on pixels there are discriminator heads on a frozen network's feature maps (Projected GAN, Sauer et al.
+2021).
 
-In each step a batch of training pictures is redrawn, and as many pictures are drawn from normal latents. The gradients
-of both losses are taken with respect to the pictures; there the adversarial one is scaled to a share of the redrawing
-one. The share follows the discriminator: it falls where that is beaten, and rises where that wins.
+Each step reconstructs a batch of training pictures and generates as many from normal latents. The gradients of both
+losses with respect to the pictures are added; the adversarial one is scaled to a share of the reconstruction one. The
+share is controlled by the discriminator's loss: it falls while the discriminator loses, and rises while it wins.
 """
 
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ from harness.networks.feature_heads import FeatureHeads
 from harness.runtime.dist import World
 from harness.runtime.rng import numpy_rng
 
-SCALES = 4  # at which pictures are compared: whole, and halved three times
+SCALES = 4  # of the pixel loss: full size, and halved three times
 SHARE_START, MIN_SHARE = 0.05, 0.003
-SHARE_RATE, HINGE_TARGET = 0.1, 1.2  # a step multiplies the share by exp(rate * (target - D's hinge loss)); 2 = beaten
+SHARE_RATE, HINGE_TARGET = 0.1, 1.2  # share *= exp(rate * (target - D's hinge loss)); 2 = D at chance
 CORRELATION_MOMENTUM = 0.05
-# What judges pictures works at strides of 4 pixels and more, and its gradient shows the grid. All pictures of a batch
-# are shifted by the same 0 to 3 pixels before, so that no pixel always has the same place in the grid.
+# Discriminators and feature networks have strides of 4 pixels and more, and the grid shows in their gradient. A random
+# shift of 0 to 3 pixels, the same for the whole batch, varies the position of a pixel in the grid.
 SHIFTS = 4
 
 
 @dataclass
 class Reconstruction:
-    """What this kind of training has beside the run's generator and discriminator.
+    """The state of joint training besides generator and discriminator.
 
     Attributes:
-        share: (), of the redrawing gradient, that the adversarial one has now.
+        share: (), current norm of the adversarial gradient relative to the reconstruction gradient.
         correlation: (z_dim, z_dim), running mean of z z' over the batches.
     """
 
@@ -52,10 +52,10 @@ class Reconstruction:
 
 
 def reconstruction_step(run: Training) -> dict[str, Tensor]:
-    """One update of encoder and generator and, in steps with the adversarial part, of the discriminators.
+    """One update of encoder and generator and, in adversarial steps, of the discriminators.
 
-    Returns scalars on the device, means over the accumulated batches: g_loss (the redrawing loss), pixel, features,
-    correlation, and of the adversarial part d_loss, d_real, d_fake, adversarial, share.
+    Returns scalars on the device, means over the accumulated batches: g_loss (reconstruction), pixel, features,
+    correlation, and in adversarial steps d_loss, d_real, d_fake, adversarial, share.
     """
     rec, optim, settings = run.reconstruction, run.config.optim, run.config.reconstruction
     assert rec is not None
@@ -97,32 +97,32 @@ def _batch(run: Training, rec: Reconstruction, index: int, adversarial: bool) ->
     y = real_y
     if adversarial:
         optim = run.config.optim
-        drawn, drawn_y = run.streams.latents(
+        prior_z, prior_y = run.streams.latents(
             "g.latents", index, optim.batch_size, run.config.model.z_dim, run.num_classes
         )
-        z, y = torch.cat([z, drawn]), None if real_y is None or drawn_y is None else torch.cat([real_y, drawn_y])
+        z, y = torch.cat([z, prior_z]), None if real_y is None or prior_y is None else torch.cat([real_y, prior_y])
     with run.hardware.autocast():
         pictures = (run.g_call or run.generator)(z, y)
 
-    # What follows sees pictures that come from nowhere; its gradient goes on through the networks at the end.
-    seen = pictures.detach().requires_grad_(True)
+    # The losses are computed on detached pictures; the sum of their gradients is backpropagated at the end.
+    fake = pictures.detach().requires_grad_(True)
     down, right = numpy_rng(run.config.seed, "shift", index).integers(0, SHIFTS, 2).tolist()
-    real_shifted, seen_shifted = shift(real, down, right), shift(seen, down, right)
+    real_shifted, fake_shifted = shift(real, down, right), shift(fake, down, right)
     with torch.no_grad():
         real_maps = rec.maps(real_shifted)
-    maps = rec.maps(seen_shifted)
-    parts["pixel"] = pixel_loss(seen[:count], real, settings.gradient_lambda, settings.colour_weight)
+    maps = rec.maps(fake_shifted)
+    parts["pixel"] = pixel_loss(fake[:count], real, settings.gradient_lambda, settings.colour_weight)
     parts["features"] = feature_loss([part[:count] for part in maps], real_maps)
     parts["g_loss"] = settings.pixel_lambda * parts["pixel"] + settings.features_lambda * parts["features"]
-    (gradient,) = torch.autograd.grad(parts["g_loss"], seen, retain_graph=adversarial)
+    (gradient,) = torch.autograd.grad(parts["g_loss"], fake, retain_graph=adversarial)
     if adversarial:
-        parts |= _discriminator_losses(run, rec, index, real_shifted, real_y, real_maps, seen_shifted, y, maps)
-        (gradient_of_game,) = torch.autograd.grad(parts["adversarial"], seen)
+        parts |= _discriminator_losses(run, rec, index, real_shifted, real_y, real_maps, fake_shifted, y, maps)
+        (adversarial_gradient,) = torch.autograd.grad(parts["adversarial"], fake)
         rec.share = _adjusted_share(rec.share, run.world.mean(parts["d_loss"].detach()), settings.adversarial_share)
         parts["share"] = rec.share
-        redrawing = run.world.mean(gradient[:count].square().sum()).sqrt()
-        game = run.world.mean(gradient_of_game[:count].square().sum()).sqrt()
-        gradient = gradient + rec.share * redrawing / (game + 1e-12) * gradient_of_game
+        norm = run.world.mean(gradient[:count].square().sum()).sqrt()
+        adversarial_norm = run.world.mean(adversarial_gradient[:count].square().sum()).sqrt()
+        gradient = gradient + rec.share * norm / (adversarial_norm + 1e-12) * adversarial_gradient
     torch.autograd.backward(
         [pictures, side_loss], [share_of_step * gradient, share_of_step * torch.ones_like(side_loss)]
     )
@@ -131,24 +131,26 @@ def _batch(run: Training, rec: Reconstruction, index: int, adversarial: bool) ->
 
 def _discriminator_losses(
     run: Training, rec: Reconstruction, index: int, real: Tensor, real_y: Tensor | None, real_maps: list[Tensor],
-    seen: Tensor, y: Tensor | None, maps: list[Tensor],
+    fake: Tensor, y: Tensor | None, fake_maps: list[Tensor],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Adds the gradients of both discriminators to them; what the generator is to lower is `adversarial`."""
+    """Backpropagates the loss of both discriminators into them. `adversarial` is the generator's loss.
+
+    The first half of `fake` are reconstructions, the second half samples."""
     kind, discriminator = run.config.loss.adv_loss, run.discriminator
     real_out = run.d_output(run.augment(real, "d.real", index), real_y)
-    halves = zip(seen.chunk(2), ("d.redrawn", "d.fake"), strict=True)
-    seen_out = run.d_output(torch.cat([run.augment(half, purpose, index) for half, purpose in halves]), y)
-    head_real, head_seen = rec.heads(real_maps), rec.heads(maps)
-    on_pixels = d_loss(kind, real_out.logits, seen_out.logits)
-    on_maps = d_loss(kind, head_real.flatten(), head_seen.flatten())
-    parts = {"d_real": real_out.logits.mean(), "d_fake": seen_out.logits.mean(), "d_loss": (on_pixels + on_maps) / 2}
-    loss = parts["d_loss"]
+    halves = zip(fake.chunk(2), ("d.redrawn", "d.fake"), strict=True)
+    fake_out = run.d_output(torch.cat([run.augment(half, purpose, index) for half, purpose in halves]), y)
+    head_real, head_fake = rec.heads(real_maps), rec.heads(fake_maps)
+    on_pixels = d_loss(kind, real_out.logits, fake_out.logits)
+    on_maps = d_loss(kind, head_real.flatten(), head_fake.flatten())
+    loss = (on_pixels + on_maps) / 2
+    parts = {"d_real": real_out.logits.mean(), "d_fake": fake_out.logits.mean(), "d_loss": loss}
     if run.lecam is not None:
-        parts["lecam"] = run.lecam.penalty(real_out.logits, seen_out.logits, run.step, run.world.mean)
+        parts["lecam"] = run.lecam.penalty(real_out.logits, fake_out.logits, run.step, run.world.mean)
         loss = loss + parts["lecam"]
     parameters = [p for p in [*discriminator.parameters(), *rec.heads.parameters()] if p.requires_grad]
     (loss / run.config.optim.acml_steps).backward(inputs=parameters, retain_graph=True)
-    parts["adversarial"] = (g_loss(kind, seen_out.logits) + g_loss(kind, head_seen.flatten())) / 2
+    parts["adversarial"] = (g_loss(kind, fake_out.logits) + g_loss(kind, head_fake.flatten())) / 2
     return parts
 
 
@@ -157,13 +159,14 @@ def _adjusted_share(share: Tensor, hinge: Tensor, max_share: float) -> Tensor:
 
 
 def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:
-    """Mean square of the correlations between components of z, from a running mean; its gradient reaches this batch.
-    The encoder's whitening is updated with the same second moments."""
-    momentum, own = CORRELATION_MOMENTUM, z.t() @ z / len(z)
-    of_all = world.mean(own.detach())
+    """Mean squared correlation between components of z, from a running mean whose gradient reaches this batch.
+
+    Also updates the encoder's whitening with the same second moments."""
+    momentum, moment = CORRELATION_MOMENTUM, z.t() @ z / len(z)
+    mean_moment = world.mean(moment.detach())
     assert rec.encoder.whitening is not None
-    rec.encoder.whitening.update(of_all)
-    now = of_all + own - own.detach()  # of all processes; the gradient is this one's
+    rec.encoder.whitening.update(mean_moment)
+    now = mean_moment + moment - moment.detach()  # value of all processes, gradient of this one
     running = torch.lerp(rec.correlation, now, momentum)
     rec.correlation = running.detach()
     between = running - torch.diag(running.diagonal())
@@ -171,13 +174,14 @@ def _decorrelation(rec: Reconstruction, z: Tensor, world: World) -> Tensor:
 
 
 def shift(x: Tensor, down: int, right: int) -> Tensor:
-    """(B, C, H, W) moved by so many pixels, the edge repeated."""
+    """(B, C, H, W) shifted by `down` and `right` pixels; edges are replicated."""
     return F.pad(x, (right, 0, down, 0), mode="replicate")[:, :, : x.shape[2], : x.shape[3]]
 
 
 def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float, colour_weight: float = 1.0) -> Tensor:
-    """Mean absolute difference of float (B, 3, H, W) and of their slopes, over SCALES sizes; what is not grey of a
-    difference counts `colour_weight` times."""
+    """L1 loss of float (B, 3, H, W) and of their spatial gradients, mean over SCALES scales.
+
+    `colour_weight`: factor of a difference's deviation from grey."""
     loss = x.new_zeros(())
     for scale in range(SCALES):
         if scale:
@@ -192,7 +196,7 @@ def pixel_loss(x: Tensor, target: Tensor, gradient_lambda: float, colour_weight:
 
 
 def feature_loss(maps: list[Tensor], target_maps: list[Tensor]) -> Tensor:
-    """Mean over the maps and pictures of the absolute difference, relative to the target's size."""
+    """L1 loss relative to the target's mean magnitude, mean over maps and pictures."""
     sizes = [target.abs().mean((1, 2, 3)).clamp(min=1e-6) for target in target_maps]
     triples = zip(maps, target_maps, sizes, strict=True)
     return torch.stack([((a - b).abs().mean((1, 2, 3)) / size).mean() for a, b, size in triples]).mean()

@@ -1,4 +1,4 @@
-"""The grids that a person looks at: training pictures, and samples on noise that stays the same for the whole run."""
+"""Grids of training pictures, of reconstructions, and of samples on noise that is fixed for the whole run."""
 
 import copy
 import io
@@ -21,11 +21,11 @@ from harness.storage.atomic import atomic_write
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir
 
-RECONSTRUCTIONS = 16  # training pictures beside their redrawings
+RECONSTRUCTIONS = 16  # training pictures with their reconstructions
 
 
 class Sampled(Protocol):
-    """What samples need to know of a run."""
+    """The part of a run that sampling needs."""
 
     config: Config
     step: int
@@ -33,16 +33,17 @@ class Sampled(Protocol):
 
 
 def save_reals(rundir: RunDir, packed: PackedSet, count: int) -> None:
-    """A grid of up to `count` training pictures, to lay beside the samples."""
+    """A grid of up to `count` training pictures, to compare with the samples."""
     count = min(count, packed.count)
     rows = np.linspace(0, packed.count - 1, count).astype(np.int64)
     save_png(rundir.samples / "reals.png", picture_grid(packed.read(rows), grid_columns(count)))
 
 
 def save_samples(run: Sampled, generator: Generator, rundir: RunDir, encoder: Encoder | None = None) -> None:
-    """A grid of the generator's samples on the run's fixed noise (noise.pt), so that grids of all steps compare.
+    """A grid of samples on the run's fixed noise (noise.pt), comparable between steps.
 
-    `encoder`: one that learns together with the generator."""
+    `encoder`: of joint training.
+    """
     z, y = fixed_noise(run, rundir)
     pictures = Sampler(generator, encoder, run.config.reconstruction.sample_passes).draw(z, y)
     save_png(rundir.samples / f"step-{run.step:08d}.png", picture_grid(pictures, grid_columns(len(pictures))))
@@ -52,7 +53,7 @@ def save_samples(run: Sampled, generator: Generator, rundir: RunDir, encoder: En
 def save_reconstructions(
     run: Sampled, encoder: Encoder, generator: Generator, packed: PackedSet, rundir: RunDir
 ) -> None:
-    """`redrawn-step-….png`: strips of training pictures, and below each strip the same pictures redrawn in one pass."""
+    """`redrawn-step-….png`: rows of training pictures, each above a row of their reconstructions."""
     count = min(RECONSTRUCTIONS, packed.count)
     pictures = packed.read(np.linspace(0, packed.count - 1, count).astype(np.int64))
     device = next(encoder.parameters()).device
@@ -64,13 +65,13 @@ def save_reconstructions(
     cells: list[np.ndarray] = []
     for start in range(0, count, columns):
         for kind in (pictures, redrawn):
-            strip = [*kind[start : start + columns]]
-            cells += strip + blank[: columns - len(strip)]
+            row_cells = [*kind[start : start + columns]]
+            cells += row_cells + blank[: columns - len(row_cells)]
     save_png(rundir.samples / f"redrawn-step-{run.step:08d}.png", picture_grid(cells, columns))
 
 
 def fixed_noise(run: Sampled, rundir: RunDir) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Latents float32 (sample_count, z_dim) and sorted labels int64 (sample_count,) or None, kept in noise.pt."""
+    """Latents float32 (sample_count, z_dim) and sorted labels int64 (sample_count,) or None, stored in noise.pt."""
     model, count = run.config.model, run.config.train.sample_count
     with suppress(FileNotFoundError):
         try:
@@ -78,7 +79,7 @@ def fixed_noise(run: Sampled, rundir: RunDir) -> tuple[torch.Tensor, torch.Tenso
             if len(noise["z"]) == count:
                 return noise["z"], noise["y"]
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise UserError(f"{rundir.noise_path}: is damaged; remove it, it is made anew") from error
+            raise UserError(f"{rundir.noise_path}: is damaged; remove it, and it is created again") from error
     z, y = RandomStreams(run.config.seed, torch.device("cpu")).latents(
         "samples", 0, count, model.z_dim, run.num_classes
     )

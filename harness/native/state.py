@@ -1,4 +1,4 @@
-"""From a config to networks and optimisers, and between these and a checkpoint folder."""
+"""Building networks and optimisers from a config, and saving and loading them."""
 
 import copy
 from pathlib import Path
@@ -35,37 +35,37 @@ from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
 
-MAX_REASON_CHARS = 200  # torch names every weight
+MAX_REASON_CHARS = 200  # torch lists every weight
 N = TypeVar("N", bound=nn.Module)
 
 
 def open_training_set(config: Config) -> PackedSet:
-    """The config's packed training pictures, checked against the config."""
+    """The config's packed training set. UserError when its pictures have another size."""
     packed = open_packed(config.data.hdf5_path("train"))
     if (packed.height, packed.width) != config.data.img_size:
         raise UserError(
             f"{packed.path}: holds {packed.height}x{packed.width} pictures, "
-            f"data.img_size says {config.data.img_size}; try `make dataset CONFIG=...` for this size"
+            f"data.img_size is {config.data.img_size}; try `make dataset CONFIG=...` for this size"
         )
     return packed
 
 
 def warn_of_empty_classes(config: Config, packed: PackedSet) -> None:
-    """One line where a set, packed by an earlier version or elsewhere, has classes without a training picture."""
+    """Logs classes without a training picture, of a set packed by an earlier version or elsewhere."""
     empty = sorted(set(range(len(packed.class_names))) - set(packed.labels.tolist()))
     if config.model.conditional and empty:
         names = ", ".join(packed.class_names[label] for label in empty)
-        log(f"{packed.path}: has no picture of {names}; `make dataset REBUILD=1` leaves such classes out")
+        log(f"{packed.path}: has no picture of {names}; `make dataset REBUILD=1` drops such classes")
 
 
 def build_training(config: Config, hardware: Hardware, world: World, packed: Pictures) -> Training:
-    """Everything that a run needs, at step 0."""
+    """The state of a run at step 0."""
     num_classes = len(packed.class_names) if config.model.conditional else 0
     device, optim, local_slice = hardware.device, config.optim, world.local_slice(config.optim.batch_size)
     generator, discriminator = build_networks(config, num_classes, device)
     if world.size > 1:
         synchronise_batch_norm(generator)
-        synchronise_batch_norm(discriminator)  # it has some where it has no spectral norm
+        synchronise_batch_norm(discriminator)  # it has batch norm if it has no spectral norm
     ema = make_ema(generator, config)
 
     loss = config.loss
@@ -90,7 +90,7 @@ def _adam(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimize
 
 
 def _reconstruction_optimizer(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimizer:
-    """Of generator and encoder: Muon where they learn together and the config says so."""
+    """For generator and encoder: Muon if they train jointly and `reconstruction.muon_lr` is set."""
     muon_lr = config.reconstruction.muon_lr if config.reconstruction.apply else None
     if muon_lr is None:
         return _adam(network, lr, config)
@@ -103,7 +103,7 @@ def _adam_settings(config: Config) -> dict[str, Any]:
 
 
 def make_ema(network: N, config: Config) -> N | None:
-    """The start of its moving average; None where there is none."""
+    """A copy for the moving average; None with model.apply_g_ema=false."""
     return copy.deepcopy(network).requires_grad_(False) if config.model.apply_g_ema else None
 
 
@@ -142,10 +142,7 @@ def optimizers_of(run: Training) -> dict[str, torch.optim.Optimizer]:
 
 
 def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Path:
-    """Writes the run's state as checkpoint `step-<n>`, then removes the oldest ones. Returns the folder.
-
-    Called by all processes; the first one writes.
-    """
+    """Writes checkpoint `step-<n>` and purges old ones. Returns the folder. Called by all processes; rank 0 writes."""
     folder = checkpoint_folder(checkpoints, run.step)
     state = {
         "step": run.step,
@@ -168,7 +165,7 @@ def save_training(run: Training, checkpoints: Path, facts: dict[str, Any]) -> Pa
 
 
 def lecam_state(run: Training) -> dict[str, Tensor | None] | None:
-    """LeCam's anchors; those that belong to places in the batch (`gsrgan`) for the whole batch."""
+    """LeCam's anchors; anchors by position in the batch (`gsrgan`) are gathered from all processes."""
     if run.lecam is None:
         return None
     anchors = run.lecam.state_dict()
@@ -177,15 +174,15 @@ def lecam_state(run: Training) -> dict[str, Tensor | None] | None:
 
 
 def load_networks(run: Training, folder: Path, class_names: list[str] | None = None) -> None:
-    """Weights of a checkpoint into the run's networks; a source without a moving average starts one from G.
+    """Loads a checkpoint's weights; a moving average that it lacks starts from G.
 
     Args:
-        class_names: of the run's training set, where the checkpoint is of a run that may know others.
+        class_names: of the run's training set, if the checkpoint belongs to a run with other classes.
     """
-    known = to_class_names(read_meta(folder).get("class_names", []))
-    wanted = known if class_names is None or not run.num_classes else class_names
-    if changes := class_changes(known, wanted):
-        run.world.on_rank0(lambda: log(f"classes beside those of {folder}: {changes}"))
+    names = to_class_names(read_meta(folder).get("class_names", []))
+    new_names = names if class_names is None or not run.num_classes else class_names
+    if changes := class_changes(names, new_names):
+        run.world.on_rank0(lambda: log(f"classes compared with {folder}: {changes}"))
     for name, network in networks_of(run).items():
         stored = name
         if not (folder / f"{name}.safetensors").exists():
@@ -196,11 +193,11 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
                     f"{folder}: has a generator only, and training needs a discriminator too; start from both"
                 )
             raise UserError(
-                f"{folder}: has no {stored}, which reconstruction.apply needs; start from a run that learned with it, "
+                f"{folder}: has no {stored}, which reconstruction.apply needs; start from a run trained with it, "
                 "or try --set reconstruction.apply=false"
             )
         try:
-            network.load_state_dict(fit_classes(load_weights(folder, stored), known, wanted, str(folder)))
+            network.load_state_dict(fit_classes(load_weights(folder, stored), names, new_names, str(folder)))
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             short = f"{reason[:MAX_REASON_CHARS]} ..." if len(reason) > MAX_REASON_CHARS else reason
@@ -208,18 +205,18 @@ def load_networks(run: Training, folder: Path, class_names: list[str] | None = N
 
 
 def load_training(run: Training, folder: Path) -> None:
-    """Goes on exactly where the checkpoint was written."""
+    """Restores the exact state of a checkpoint."""
     load_networks(run, folder)
     state = load_state(folder)
     run.step = state["step"]
     run.hardware = format_as_begun(run.hardware, run.config.train, state.get("precision"))
     if missing := [name for name in optimizers_of(run) if name not in state]:
         raise UserError(
-            f"{folder}: holds weights without the optimisers' state ({', '.join(missing)}), so its training cannot go "
-            "on; try another --set name= (the ready-made model: PRETRAINED=1, which starts from its weights)"
+            f"{folder}: has weights without the optimisers' state ({', '.join(missing)}), so its training cannot be "
+            "resumed; try another --set name= (the ready-made model: PRETRAINED=1, which starts from its weights)"
         )
     for name, optimizer in optimizers_of(run).items():
-        # Moments as they were; rates and the rest as the config says, also after an allowed change of it.
+        # Moments of the checkpoint; learning rates and the rest from the config, which may have changed.
         pairs = zip(optimizer.param_groups, state[name]["param_groups"], strict=True)
         groups = [{**now, "params": stored["params"]} for now, stored in pairs]
         optimizer.load_state_dict({**state[name], "param_groups": groups})
@@ -236,7 +233,7 @@ def load_training(run: Training, folder: Path) -> None:
 
 
 def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Each moment in its parameter's memory layout: a fused Adam pairs them by address, whatever their strides say."""
+    """Puts moments into their parameter's memory layout: a fused Adam pairs elements by address, ignoring strides."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
@@ -246,11 +243,11 @@ def _match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
 
 
 def origin_facts(rundir: RunDir, packed: PackedSet, newest: Path | None, source: Path | None) -> dict[str, Any]:
-    """The facts kept with each checkpoint of a run: its set, and what it was fine-tuned from.
+    """The facts stored in each checkpoint of a run: run id, training set, and what it was fine-tuned from.
 
     Args:
-        newest: the checkpoint that the run goes on from; None = it begins.
-        source: the fine-tuning source, where the run begins or the source is asked for by name.
+        newest: the checkpoint from which the run resumes; None = a new run.
+        source: the fine-tuning source, of a new run or if named explicitly.
     """
     facts: dict[str, Any] = {"run_id": rundir.id, "data_sha256": packed.sha256, "class_names": packed.class_names}
     if newest is None:
@@ -267,14 +264,14 @@ def origin_facts(rundir: RunDir, packed: PackedSet, newest: Path | None, source:
             f"{newest}: found a checkpoint of another run, allowed those of {rundir.path}; move it away, and "
             f"{rundir.facts_path} too if the whole folder is that other run's"
         )
-    if meta["data_sha256"] not in (None, packed.sha256):  # None: weights that came from elsewhere
+    if meta["data_sha256"] not in (None, packed.sha256):  # None: imported weights
         raise UserError(
-            f"{packed.path}: is not the training set that {rundir.path} began with (its content hash differs); "
+            f"{packed.path}: is not the training set of {rundir.path} (its content hash differs); "
             "put the old one back, or train under another --set name="
         )
     if source is not None and meta.get("finetuned_from") != str(source):
         raise UserError(
-            f"{rundir.path}: began from {meta.get('finetuned_from')}, now {source} is asked for; "
+            f"{rundir.path}: was fine-tuned from {meta.get('finetuned_from')}, but {source} is asked for; "
             "move the folder away first"
         )
     return facts | {key: meta[key] for key in meta if key.startswith("finetuned_from")}

@@ -1,6 +1,6 @@
-"""One discriminator update and one generator update: the arithmetic of training, nothing else.
+"""The discriminator's and the generator's update.
 
-Nothing here waits for the device: losses stay tensors, a non-finite one stops the updates on the device itself.
+Nothing here synchronises with the device: losses stay tensors, and a non-finite one stops the updates on the device.
 """
 
 import copy
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.native.reconstruction import Reconstruction
 
 
-LAST_RATE = 0.05  # of a learning rate that falls
+LAST_RATE = 0.05  # final factor of the cosine schedule
 
 
 class Fakes(NamedTuple):
@@ -42,7 +42,7 @@ class Fakes(NamedTuple):
 
 @dataclass
 class Training:
-    """All that changes while a run trains, and what it needs to go on."""
+    """The state of a training run."""
 
     config: Config
     hardware: Hardware
@@ -57,14 +57,14 @@ class Training:
     streams: RandomStreams
     num_classes: int
     step: int = 0
-    nonfinite: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 once a loss or gradient was not finite
-    nonfinite_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then; no weight changed
-    g_call: Callable[..., Tensor] | None = None  # the compiled networks, where the config asks for it
+    nonfinite: Tensor = field(default_factory=lambda: torch.zeros(()))  # 1.0 after a non-finite loss or gradient
+    nonfinite_steps: Tensor = field(default_factory=lambda: torch.zeros(()))  # steps since then, without updates
+    g_call: Callable[..., Tensor] | None = None  # the compiled networks, with train.compile
     d_call: Callable[..., DiscriminatorOutput] | None = None
-    reconstruction: "Reconstruction | None" = None  # where an encoder learns with them
+    reconstruction: "Reconstruction | None" = None  # of joint training with an encoder
 
     def draw_fakes(self, purpose: str, index: int) -> Fakes:
-        """Fresh pictures of the generator."""
+        """Pictures of random latents."""
         optim, z_dim = self.config.optim, self.config.model.z_dim
         z, y = self.streams.latents(purpose, index, optim.batch_size, z_dim, self.num_classes)
         if (active := active_size(optim, z_dim, self.step)) < z_dim:
@@ -73,8 +73,8 @@ class Training:
             return Fakes((self.g_call or self.generator)(z, y), z, y)
 
     def augment(self, x: Tensor, purpose: str, index: int) -> Tensor:
-        """DiffAugment and D's input noise, with the draws of this stream; `x` (B, 3, H, W) is this process's part of
-        the batch."""
+        """DiffAugment and D's input noise, with random numbers of this stream; `x` (B, 3, H, W) is this process's part
+        of the batch."""
         augment, share = self.config.augment, self.streams.local_slice
         shape = (self.config.optim.batch_size, *x.shape[1:])
         if augment.apply_diffaug:
@@ -89,9 +89,12 @@ class Training:
         return x
 
     def d_output(self, x: Tensor, y: Tensor | None) -> DiscriminatorOutput:
-        """What the discriminator says of pictures (B, 3, H, W) and labels (B,)."""
+        """The discriminator on pictures (B, 3, H, W) and labels (B,)."""
         with self.hardware.autocast():
             return (self.d_call or self.discriminator.output)(x, y)
+
+
+BatchLoss = Callable[[Training, int], tuple[Tensor, dict[str, Tensor]]]
 
 
 def train_step(run: Training) -> dict[str, Tensor]:
@@ -109,18 +112,23 @@ def train_step(run: Training) -> dict[str, Tensor]:
 def d_update(run: Training, update: int) -> dict[str, Tensor]:
     """One discriminator update, the `update`-th of this step.
 
-    Returns scalars: d_loss, d_real, d_fake, and of what is switched on d_class, mismatch, lecam, gp, r1.
+    Returns scalars: d_loss, d_real, d_fake, and depending on the config d_class, mismatch, lecam, gp, r1.
     """
-    optim = run.config.optim
     set_trainable(run.discriminator, True)
     run.d_optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
-    for micro in range(optim.acml_steps):
-        index = (run.step * optim.d_updates_per_step + update) * optim.acml_steps + micro
-        loss, parts = d_batch_loss(run, index)
-        (loss / optim.acml_steps).backward()
-        sums = {name: sums.get(name, 0) + part / optim.acml_steps for name, part in parts.items()}
+    sums = accumulate(run, d_batch_loss, run.step * run.config.optim.d_updates_per_step + update)
     apply_update(run, run.d_optimizer, sums["d_loss"])
+    return sums
+
+
+def accumulate(run: Training, batch_loss: BatchLoss, number: int) -> dict[str, Tensor]:
+    """Gradients of update `number`, over `optim.acml_steps` batches. Returns the mean of each part of the loss."""
+    count = run.config.optim.acml_steps
+    sums: dict[str, Tensor] = {}
+    for micro in range(count):
+        loss, parts = batch_loss(run, number * count + micro)
+        (loss / count).backward()
+        sums = {name: sums.get(name, 0) + part / count for name, part in parts.items()}
     return sums
 
 
@@ -128,7 +136,7 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of D on global batch `index`, and its detached parts."""
     loss_config = run.config.loss
     real, real_y = run.source.batch(index)
-    with torch.no_grad():  # G is in training mode: its batch statistics move in D's steps too, as in StudioGAN 0.2.0
+    with torch.no_grad():  # G stays in training mode: D's steps update its batch statistics too, as in StudioGAN 0.2.0
         fake, _, fake_y = run.draw_fakes("d.latents", index)
     if run.config.train.as_studiogan:
         real = real.contiguous()
@@ -136,7 +144,7 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     fake = run.augment(fake, "d.fake", index)
     real_y = real_y if run.num_classes else None
 
-    # A discriminator with batch norm (no spectral norm) must see them apart: its statistics would mix them.
+    # A discriminator with batch norm (no spectral norm) needs separate calls: its statistics would mix both.
     if not run.config.train.as_studiogan and run.config.model.apply_d_sn:
         labels = torch.cat([real_y, fake_y]) if real_y is not None and fake_y is not None else None
         real_out, fake_out = run.d_output(torch.cat([real, fake]), labels).chunk()
@@ -147,7 +155,7 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
     parts = {"d_real": real_out.logits.mean(), "d_fake": fake_out.logits.mean()}
     if real_out.class_logits is not None:
         assert real_y is not None
-        # Of real pictures alone: what the first drawn ones show is no class yet.
+        # Only real pictures: early fake ones do not show a class yet.
         parts["d_class"] = F.cross_entropy(real_out.class_logits.float(), real_y)
         loss = loss + loss_config.cond_lambda * parts["d_class"]
     if loss_config.apply_mismatch:
@@ -169,18 +177,13 @@ def d_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def g_update(run: Training) -> dict[str, Tensor]:
-    """One generator update, and the moving average. Counts the step.
+    """One generator update, and the moving average. Increments the step.
 
-    Returns scalars on the device: g_loss, and of what is switched on g_class, similarity.
+    Returns scalars on the device: g_loss, and depending on the config g_class, similarity.
     """
-    optim = run.config.optim
     set_trainable(run.discriminator, False)
     run.g_optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
-    for micro in range(optim.acml_steps):
-        loss, parts = g_batch_loss(run, run.step * optim.acml_steps + micro)
-        (loss / optim.acml_steps).backward()
-        sums = {name: sums.get(name, 0) + part / optim.acml_steps for name, part in parts.items()}
+    sums = accumulate(run, g_batch_loss, run.step)
     apply_update(run, run.g_optimizer, sums["g_loss"])
     if run.generator_ema is not None:
         decay = ema_decay(run.config, run.step)
@@ -208,9 +211,9 @@ def g_batch_loss(run: Training, index: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """The optimiser's update, unless this loss or its gradient, or an earlier one, was not finite.
+    """The optimiser's update, unless this or an earlier loss or gradient was not finite.
 
-    A fused Adam looks at `found_inf` on the device, so nothing has to wait; others have to ask.
+    A fused Adam checks `found_inf` on the device, without synchronisation.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     average_gradients(gradients, run.world)
@@ -224,7 +227,7 @@ def apply_update(run: Training, optimizer: torch.optim.Optimizer, loss: Tensor) 
 
 
 def rate_factor(optim: Optim, step: int) -> float:
-    """By what learning rates are multiplied in update number `step` (0-based)."""
+    """Factor of the learning rates in update `step` (0-based)."""
     done = step / optim.total_steps
     if optim.cosine_from is None or done <= optim.cosine_from:
         return 1.0
@@ -233,7 +236,7 @@ def rate_factor(optim: Optim, step: int) -> float:
 
 
 def set_rates(run: Training, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """What the config's schedule says for the run's step; nothing is touched where there is none."""
+    """Applies `optim.cosine_from` for the current step, if set."""
     if run.config.optim.cosine_from is None:
         return
     factor = rate_factor(run.config.optim, run.step)
@@ -243,7 +246,7 @@ def set_rates(run: Training, optimizers: Iterable[torch.optim.Optimizer]) -> Non
 
 
 def ema_decay(config: Config, step: int) -> float:
-    """Decay after generator update number `step` (0-based)."""
+    """Decay after generator update `step` (0-based)."""
     model = config.model
     if step < model.g_ema_start:
         return 0.0
@@ -252,9 +255,9 @@ def ema_decay(config: Config, step: int) -> float:
 
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, decay: float, stepwise: bool = False) -> None:
-    """Whole state dict, batch-norm statistics included, as StudioGAN 0.2.0; counters are copied.
+    """Averages the whole state dict, including batch-norm statistics, as StudioGAN 0.2.0; counters are copied.
 
-    `stepwise` rounds as StudioGAN does, in three passes; one is faster.
+    `stepwise` rounds as StudioGAN, in three passes; the fused form is faster.
     """
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floats = [(a, b) for a, b in pairs if a.is_floating_point()]
@@ -270,7 +273,7 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float, stepwise: b
 
 
 def trial_pass(run: Training) -> Pass:
-    """A forward and backward pass through copies of the run's networks, to be timed; the run stays as it is."""
+    """A forward and backward pass through copies of the run's networks, for timing; the run is not changed."""
     generator, discriminator = copy.deepcopy(run.generator), copy.deepcopy(run.discriminator)
     encoder = None if run.reconstruction is None else copy.deepcopy(run.reconstruction.encoder)
     optim, z_dim = run.config.optim, run.config.model.z_dim

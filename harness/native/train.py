@@ -1,4 +1,4 @@
-"""Training and fine-tuning from a config to a finished run folder; stops and goes on at any moment.
+"""Training and fine-tuning from a config to a finished run folder; can be interrupted and resumed at any time.
 
 In: a Config and its packed pictures. Out: runs/<name>/ with checkpoints, samples, curves and statistics.
 """
@@ -60,7 +60,7 @@ from harness.runtime.run_life import RunLife, run_life
 from harness.storage.hdf5 import PackedSet
 from harness.storage.rundir import RunDir, refuse_other_size
 
-# Keys of `model` that decide the shapes of weights and what they compute.
+# Keys of `model` that determine the shapes of weights and their function.
 SHAPE_KEYS = tuple(sorted(set(ArchSpec.__dataclass_fields__) - {"g_init", "d_init"}))
 
 
@@ -72,15 +72,16 @@ def train_run(
     freeze: bool = False,
     source: Path | None = None,
 ) -> Path:
-    """Trains runs/<name> from scratch, or goes on with it. Returns the run's folder.
+    """Trains runs/<name> from scratch, or resumes it. Returns the run's folder.
 
     Args:
         limit_steps: stop (saved, resumable) once the run has this many steps.
-        allow_config_change: go on although the config differs from the run's.
-        freeze, source: FreezeD, as `finetune.freeze_layers` says; the checkpoint whose weights the run begins with.
+        allow_config_change: resume although the config differs from the run's.
+        freeze: FreezeD with `finetune.freeze_layers`.
+        source: the checkpoint whose weights the run starts with.
 
-    Raises UserError where the data, the config or the folder cannot be used; Interrupted after SIGTERM or SIGINT, when
-    the state is saved.
+    Raises UserError when the data, the config or the folder cannot be used; Interrupted after SIGTERM or SIGINT, with
+    the state saved.
     """
     world = join_world(device_kind(config.train))
     rundir = RunDir(Path("runs") / config.name)
@@ -90,13 +91,13 @@ def train_run(
             torch.set_num_threads(config.train.threads)
         hardware = prepare_hardware(config.train, world.local_rank)
 
-        def open_first() -> None:
+        def open_run() -> None:
             with open_training_set(config) as found:
                 warn_of_empty_classes(config, found)
                 life.open(epochs_to_steps(config, found.count), allow_config_change)
             _check_not_lost(rundir, newest_for_resume(rundir.checkpoints, life.log))
 
-        world.on_rank0(open_first)
+        world.on_rank0(open_run)
         packed = life.held.enter_context(open_training_set(config))
         run = build_training(epochs_to_steps(config, packed.count), hardware, world, packed)
         life.held.callback(run.source.close)
@@ -115,7 +116,7 @@ def train_run(
 def finetune_run(
     config: Config, *, checkpoint: str | None = None, limit_steps: int | None = None, allow_config_change: bool = False
 ) -> Path:
-    """FreezeD: trains runs/<source>-freezed from the weights of a finished or unfinished run, which stays untouched.
+    """FreezeD: trains runs/<source>-freezed from the weights of a run, which is not changed and need not be finished.
 
     Args:
         checkpoint: name of a folder under the source run's checkpoints/, or `best`; None = the newest.
@@ -127,9 +128,9 @@ def finetune_run(
 
 
 def find_finetune_source(config: Config, checkpoint: str | None) -> Path | None:
-    """The checkpoint that fine-tuning starts from, checked to fit this config's networks.
+    """The checkpoint that fine-tuning starts from. UserError when it does not fit this config's networks.
 
-    None where the fine-tuning has begun and none is named: then the source is not needed any more.
+    None when the fine-tuning has begun and no checkpoint is named: then the source is no longer needed.
     """
     refuse_other_size(config)
     run, tuned = Path("runs") / base_name(config), RunDir(Path("runs") / finetune_config(config).name)
@@ -147,17 +148,17 @@ def find_finetune_source(config: Config, checkpoint: str | None) -> Path | None:
         raise UserError(f"{folder}: cannot be fine-tuned: {error}") from error
     if differences := config_differences(_shape_keys(stored), _shape_keys(config_to_dict(config))):
         lines = [f"  {key}: the run has {old!r}, this config {new!r}" for key, old, new in differences]
-        raise UserError("\n".join([f"{folder}: a run of another shape cannot be fine-tuned with this config", *lines]))
+        raise UserError("\n".join([f"{folder}: another model, which this config cannot fine-tune", *lines]))
     return folder
 
 
 def pretrained_source(config: Config) -> Path:
-    """The ready-made model's checkpoint, to train from, opened and checked to fit this config's networks."""
+    """The ready-made model's checkpoint. UserError when it does not fit this config's networks."""
     made = pretrained_facts()["runs"][BASE]["config"]
     if differences := config_differences(_shape_keys(complete_config(made)), _shape_keys(config_to_dict(config))):
-        told = ", ".join(f"{key}: {new!r} (the model has {old!r})" for key, old, new in differences)
+        found = ", ".join(f"{key}: {new!r} (the model has {old!r})" for key, old, new in differences)
         raise UserError(
-            f"PRETRAINED: found {told}, allowed pictures of the ready-made model's size and its networks; try "
+            f"PRETRAINED: found {found}, allowed the ready-made model's picture size and networks; try "
             "configs/demo.yaml, or leave PRETRAINED out"
         )
     return open_pretrained()
@@ -169,19 +170,19 @@ def _shape_keys(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_not_lost(rundir: RunDir, newest: Path | None) -> None:
-    """UserError where a run ended saved, and no checkpoint is there: beginning anew would drop its statistics too."""
+    """UserError when a run that ended with a save has no checkpoint: starting over would drop its statistics too."""
     status = rundir.read_status() or {}
     step = status.get("step")
     if newest is None and status.get("state") in ("done", "interrupted") and isinstance(step, int) and step > 0:
         raise UserError(
             f"{rundir.checkpoints}: found no checkpoint, but status.json says that step {step} was saved; put it back, "
-            f"or move {rundir.path} away to begin anew"
+            f"or move {rundir.path} away to start over"
         )
 
 
 def _restore(run: Training, rundir: RunDir, packed: PackedSet, source: Path | None) -> dict[str, Any]:
-    """Loads the newest checkpoint, or the fine-tuning source's weights. Returns the facts kept with each checkpoint."""
-    newest = newest_checkpoint(rundir.checkpoints, lambda text: None)  # the first process has told of damaged ones
+    """Loads the newest checkpoint, or the fine-tuning source's weights. Returns the facts stored in each checkpoint."""
+    newest = newest_checkpoint(rundir.checkpoints, lambda text: None)  # rank 0 has reported damaged ones
     facts = origin_facts(rundir, packed, newest, source)
     if newest is not None:
         load_training(run, newest)
@@ -200,8 +201,8 @@ def out_of_memory_message(config: Config, hardware: Hardware) -> str:
 
 
 def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> None:
-    """From the restored state to the last step, or as far as is asked for."""
-    train, began_at_step, first = run.config.train, run.step, run.world.is_rank0
+    """The training loop, from the restored state to `life.target`."""
+    train, first_step, first = run.config.train, run.step, run.world.is_rank0
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
         evaluations.evaluate_if_due()
@@ -209,17 +210,18 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     life.begin(run, out_of_memory_message(run.config, run.hardware))
     reporter = _start_report(run, life, packed, facts) if first else None
     evaluations.evaluate_if_due()  # killed before this step was evaluated
-    step_function = train_step if run.reconstruction is None else reconstruction_step
+    step = train_step if run.reconstruction is None else reconstruction_step
     while run.step < life.target:
-        values = step_function(run)
+        values = step(run)
 
-        # Caught before the update on the device; here a person is told. Reading a CUDA scalar waits, so not every step.
+        # The device itself skips such updates; this reports them. Reading a CUDA scalar synchronises, so not at every
+        # step.
         if run.hardware.device.type == "cpu" or run.step % train.log_every_steps == 0:
             _check_finite(run, values)
         if reporter:
             reporter.add(values, run.step)
 
-        # Samples, checkpoint, evaluation, and the way out.
+        # Samples, checkpoint, evaluation, end.
         stop = run.world.any_rank(bool(life.stopping))
         at_end = run.step == life.target
         if first and (at_end or run.step % train.sample_every_steps == 0):
@@ -232,19 +234,19 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
             save_training(run, life.rundir.checkpoints, facts)
             if first:
                 save_curves(life.rundir.read_stats(), life.rundir.path / "curves.png")
-        if evaluations.due() and not stop:  # after a signal it waits for the next start
+        if evaluations.due() and not stop:  # after a signal, at the next start
             began_at_sec = time.monotonic()
             evaluations.evaluate_if_due()
             if reporter:
-                reporter.began_at += time.monotonic() - began_at_sec  # the seconds per step are those of training
+                reporter.began_at += time.monotonic() - began_at_sec  # not part of the seconds per step
             stop = run.world.any_rank(bool(life.stopping))
         if stop and not at_end:
             life.stop()
-    life.end(f" after {run.step - began_at_step} steps")
+    life.end(f" after {run.step - first_step} steps")
 
 
 def _start_report(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any]) -> Reporter:
-    """What the first process does before the first step."""
+    """Logs and writes what precedes the first step, on rank 0."""
     train, optim = run.config.train.applied, run.config.optim
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
     env = {"device": run.hardware.text, "processes": run.world.size, **facts}
@@ -253,7 +255,7 @@ def _start_report(run: Training, life: RunLife, packed: PackedSet, facts: dict[s
     if run.reconstruction is not None:
         networks |= {"E": run.reconstruction.encoder, "heads": run.reconstruction.heads}
     counts = [f"{name} {sum(p.numel() for p in network.parameters()):,}" for name, network in networks.items()]
-    where = "resident" if run.source.resident else "read when needed"
+    where = "resident" if run.source.resident else "read on demand"
     layout = "channels-last" if train.channels_last else "channels-first"
     life.log(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
     life.log(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
@@ -270,13 +272,13 @@ def _start_report(run: Training, life: RunLife, packed: PackedSet, facts: dict[s
 
 
 def _averaged_networks(run: Training) -> tuple[Generator, Encoder | None]:
-    """Generator and, where one learns too, encoder: their moving averages where there are any."""
+    """Generator and encoder (None without one), as moving averages if there are any."""
     rec = run.reconstruction
     return run.generator_ema or run.generator, None if rec is None else rec.encoder_ema or rec.encoder
 
 
 def _check_finite(run: Training, values: dict[str, torch.Tensor]) -> None:
-    """UserError (from the first process) once a loss or gradient was not finite."""
+    """UserError (on rank 0) after a non-finite loss or gradient."""
     if not run.nonfinite:
         return
     if not run.world.is_rank0:

@@ -72,7 +72,7 @@ def test_fine_tuning_takes_over_each_class_by_name(
     capsys.readouterr()
     finetune_run(config, limit_steps=1)
     changes = class_changes(OLD, names)
-    assert ("classes beside those of" in (said := capsys.readouterr().err)) == bool(changes) and changes in said
+    assert ("classes compared with" in (said := capsys.readouterr().err)) == bool(changes) and changes in said
     before = load_weights(Path("runs/tiny/checkpoints/step-00000001"), "generator")
     after = load_weights(Path("runs/tiny-freezed/checkpoints/step-00000001"), "generator")
     tables = [key for key in before if ".embed0." in key and key.endswith(("weight", "weight_orig"))]

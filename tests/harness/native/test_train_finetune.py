@@ -51,7 +51,7 @@ def test_finetuning_starts_from_the_named_checkpoint(workplace: Path, no_picture
     assert meta["finetuned_from"] == "runs/tiny/checkpoints/step-00000002"
     with pytest.raises(UserError, match="found no .*step-00000009, allowed best and step-00000003, step-00000002"):
         finetune_run(tiny_config(), checkpoint="step-00000009")
-    with pytest.raises(UserError, match="began from .*step-00000002, now .*step-00000003 is asked for"):
+    with pytest.raises(UserError, match="was fine-tuned from .*step-00000002, but .*step-00000003 is asked for"):
         finetune_run(tiny_config(), checkpoint="step-00000003")
     finetune_run(tiny_config(), checkpoint="step-00000002", limit_steps=2)
 

@@ -116,7 +116,7 @@ def no_permission() -> None:
         (half_a_file, {}, ["custom_32_train.hdf5", "make dataset"]),
         (a_flipped_pixel, {}, ["rows 7", "damaged"]),
         (a_flipped_pixel, {"train__pictures": "lazy", "optim__total_steps": 12}, ["rows 7", "damaged"]),
-        (another_size, {"data__set": "large"}, ["holds 64x64 pictures", "data.img_size says"]),
+        (another_size, {"data__set": "large"}, ["holds 64x64 pictures", "data.img_size is"]),
         (None, {"optim__g_lrr": 1}, ["optim.g_lrr", "optim.g_lr"]),
         (None, {"optim__g_lr": "fast", "seed": -1}, ["optim.g_lr", "'fast'", "seed"]),
         (None, {"train__device": "cuda"}, ["train.device: found cuda"]),

@@ -104,7 +104,9 @@ def test_fine_tuning_begins_at_the_source_and_leaves_it_alone(stand_in: StandIn)
     assert status("tiny-freezed")["state"] == "done"
     assert read_meta(tuned / "checkpoints/step-00000004")["finetuned_from"] == meta["finetuned_from"]
     assert file_times(RUN) == before
-    with pytest.raises(UserError, match="began from runs/tiny/checkpoints/step-00000006, now .*00000004 is asked for"):
+    with pytest.raises(
+        UserError, match="was fine-tuned from runs/tiny/checkpoints/step-00000006, but .*00000004 is asked for"
+    ):
         finetune_run(config, checkpoint="step-00000004")
 
 

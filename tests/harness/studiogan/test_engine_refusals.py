@@ -122,7 +122,7 @@ def test_a_source_without_a_moving_average_gets_one(tmp_path: Path) -> None:
 def test_a_set_that_is_not_the_runs_own(stand_in: StandIn) -> None:
     train_run(tiny_config(), limit_steps=2)
     write_set("tiny", seed=9)
-    with pytest.raises(UserError, match="is not the training set that runs/tiny began with"):
+    with pytest.raises(UserError, match="is not the training set of runs/tiny "):
         train_run(tiny_config())
     assert len(stand_in.starts) == 1
 

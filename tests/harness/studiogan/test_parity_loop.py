@@ -68,9 +68,9 @@ def late_anchors(lecam: LeCam, real: torch.Tensor, fake: torch.Tensor, step: int
     if before["ema_real"] is None or step <= lecam.start_iter:
         return zero
     lecam.load_state_dict(before)
-    move, lecam._move_anchors = lecam._move_anchors, lambda *_: None  # type: ignore[method-assign]
+    move, lecam._update_ema = lecam._update_ema, lambda *_: None  # type: ignore[method-assign]
     penalty = LECAM_PENALTY(lecam, real, fake, step)
-    lecam._move_anchors = move  # type: ignore[method-assign]
+    lecam._update_ema = move  # type: ignore[method-assign]
     lecam.load_state_dict(after)
     return penalty
 

@@ -182,7 +182,7 @@ def test_missing_and_unknown_keys_are_told_at_once():
     assert lines[1].endswith(
         "missing keys: train.model.z_dim, train.initialization.g_init, train.initialization.d_init"
     )
-    assert "unknown" in lines[2] and lines[2].endswith(": trian, train.loss_function.lc_lamda")
+    assert "does not have" in lines[2] and lines[2].endswith(": trian, train.loss_function.lc_lamda")
     assert lines[3] == "  train.optimization.beta1: found '0', allowed a number"
 
 
