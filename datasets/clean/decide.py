@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from datasets.clean.duplicates import Pair, find_pairs
+from datasets.clean.kinds import NOSE_LEFT, NOSE_RIGHT
 from datasets.clean.manual_labels import VIEWS, Decision
 from datasets.clean.rules import UNPLACED, FileFacts, is_undecoded, rule_reason
 from datasets.scan.store import LISTED, ScanStore, in_blocks, to_features
@@ -17,8 +18,6 @@ from harness.config.schema import Clean
 
 MIN_LABELS = 24  # a person's labels that the sorter is taught anew with
 CAPPED = 0.5  # of the threshold: so much is the highest ok_score of what a rule has dropped
-NOSE_LEFT = ("left", "front_left", "rear_right")  # where the nose points; rear_right: the tail points right
-NOSE_RIGHT = ("right", "front_right", "rear_left")
 
 
 def decide(

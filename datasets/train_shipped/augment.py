@@ -1,6 +1,6 @@
-"""What happens to a picture between a renderer and a reader: moved a little, shrunk, blurred, compressed, mirrored.
+"""Augmentation of training pictures: warps, blur, colours, noise, JPEG artifacts.
 
-Batches float32 (B, 3, S, S) in [0, 1]; everything random comes from one torch.Generator.
+Batches are float32 (B, 3, S, S) in [0, 1]; all randomness comes from one torch.Generator.
 """
 
 import io
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.images.decode import decode_picture
 
-CHUNKS = 4  # parts of a batch that are shrunk and blurred in different ways
+CHUNKS = 4  # parts of a batch, each resized and blurred in its own way
 JPEG_SHARE = 0.12
 SMALLEST_PX = 28
 
@@ -28,17 +28,25 @@ def pick(rng: torch.Generator, count: int) -> int:
 
 
 def warp(
-    x: Tensor, rng: torch.Generator, zoom: Tensor, mirrored: Tensor, shift: float, bend: Tensor | float, cells: int
+    x: Tensor,
+    rng: torch.Generator,
+    shift: float,
+    bend: Tensor | float,
+    cells: int,
+    zoom: Tensor | None = None,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
-    """Mirror, magnify, shift and bend; what comes in from outside continues the edge.
+    """Mirrors, magnifies, shifts and bends; pixels from outside repeat the edge.
 
     Args:
-        zoom: (B,), above 1 = larger.
-        mirrored: bool (B,).
-        shift: largest move, as a share of the side.
-        bend: one or (B,), share of the side: standard deviation of the displacement at `cells` x `cells` points.
+        shift: largest shift, as a share of the side.
+        bend: one or (B,), standard deviation of the displacement at `cells` x `cells` points, as a share of the side.
+        zoom: (B,), above 1 = larger; None = 1.
+        mirrored: bool (B,); None = none.
     """
     count, _, height, width = x.shape
+    zoom = torch.ones(count) if zoom is None else zoom
+    mirrored = torch.zeros(count, dtype=torch.bool) if mirrored is None else mirrored
     axis_x = (torch.arange(width) + 0.5) * 2 / width - 1
     axis_y = (torch.arange(height) + 0.5) * 2 / height - 1
     sign = 1.0 - 2.0 * mirrored.float()
@@ -52,12 +60,12 @@ def warp(
 
 
 def smooth_field(points: Tensor, size_px: int) -> Tensor:
-    """Values at control points (B, C, cells, cells), joined smoothly: (B, C, size_px, size_px)."""
+    """Control points (B, C, cells, cells), interpolated to (B, C, size_px, size_px)."""
     return F.interpolate(points, (size_px, size_px), mode="bicubic", align_corners=True)
 
 
 def continue_rows(x: Tensor, margins: Tensor) -> Tensor:
-    """The first and the last `margins` rows (B,) of each picture made copies of the row next to them."""
+    """Replaces the first and last `margins` rows (B,) of each picture by copies of the row next to them."""
     side = x.shape[2]
     rows = torch.arange(side)[None].expand(len(x), -1)
     rows = rows.maximum(margins[:, None]).minimum(side - 1 - margins[:, None])
@@ -65,7 +73,7 @@ def continue_rows(x: Tensor, margins: Tensor) -> Tensor:
 
 
 def add_artifacts(x: Tensor, rng: torch.Generator) -> Tensor:
-    """What a fair generator gets wrong and a person overlooks: stains, a weak lattice, a trace of another picture."""
+    """Slight artifacts of a fairly good generator: stains, a weak lattice, a ghost of another picture."""
     count, _, side, _ = x.shape
     ghost = uniform(rng, -0.4, 0.18, count, 1, 1, 1).clamp(min=0)
     x = x.lerp(x.roll(1 + pick(rng, count - 1), 0), ghost)
@@ -80,7 +88,7 @@ def add_artifacts(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def blur(x: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian, edges continued."""
+    """Gaussian; edges are repeated."""
     reach = max(1, math.ceil(2.5 * sigma_px))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma_px) ** 2)
     kernel = kernel / kernel.sum()
@@ -92,7 +100,7 @@ def blur(x: Tensor, sigma_px: float) -> Tensor:
 
 
 def resize(x: Tensor, size_px: int, mode: str) -> Tensor:
-    """`mode`: bilinear or bicubic over all source pixels, or nearest."""
+    """`mode`: bilinear or bicubic (antialiased), or nearest."""
     if x.shape[2] == size_px:
         return x
     if mode == "nearest":
@@ -101,25 +109,23 @@ def resize(x: Tensor, size_px: int, mode: str) -> Tensor:
 
 
 def augment(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
-    """Other colours, less sharpness, noise and JPEG traces, at the reader's size: (B, 3, size_px, size_px)."""
+    """Random colours, sharpness, noise and JPEG artifacts; resized to (B, 3, size_px, size_px)."""
     count = len(x)
     gain = uniform(rng, 0.88, 1.12, count, 3, 1, 1).lerp(uniform(rng, 0.85, 1.15, count, 1, 1, 1), 0.8)
     offset = uniform(rng, -0.06, 0.06, count, 1, 1, 1)
     x = ((x - 0.5) * gain + 0.5 + offset).clamp(0, 1)
-    parts = [_shrink(part, rng, size_px) for part in x.chunk(CHUNKS)]
-    x = torch.cat(parts)
+    x = torch.cat([_shrink(part, rng, size_px) for part in x.chunk(CHUNKS)])
     noise = uniform(rng, -0.03, 0.04, count, 1, 1, 1).clamp(min=0)
     return (x + noise * torch.randn(x.shape, generator=rng)).clamp(0, 1)
 
 
 def _shrink(x: Tensor, rng: torch.Generator, size_px: int) -> Tensor:
-    """One way from the rendered size to `size_px`; a third of the time by way of 32 px."""
-    side = x.shape[2]
+    """A random path from the rendered size to `size_px`; a third of the time through 32 px."""
     if pick(rng, 3) == 0:
         x = blur(x, float(uniform(rng, 0.3, 1.1, 1)))
-    transform = pick(rng, 6)
-    if transform < 4:
-        between = 32 if transform < 2 else SMALLEST_PX + pick(rng, side - SMALLEST_PX)
+    path = pick(rng, 6)
+    if path < 4:
+        between = 32 if path < 2 else SMALLEST_PX + pick(rng, x.shape[2] - SMALLEST_PX)
         x = resize(x, between, ("bilinear", "bicubic")[pick(rng, 2)])
     jpeg = torch.rand(len(x), generator=rng) < JPEG_SHARE
     for row in torch.nonzero(jpeg).flatten().tolist():

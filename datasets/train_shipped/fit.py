@@ -1,6 +1,8 @@
-"""The training loop of the small networks that the repository ships: AdamW, one cycle of the learning rate."""
+"""What training the small networks in `harness/weights/` shares: seeds, the loop, writing the file."""
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -8,10 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from harness.messages import log
+from harness.storage.atomic import atomic_write
 
 PEAK_RATE, WEIGHT_DECAY = 3e-3, 0.02
-SHOW_STEPS = 200
+LOG_STEPS = 200
+PURPOSES = ("train", "calibration", "held_out")
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def set_seed(base: int, seed: int, purpose: str) -> int:
+    """Seed of a drawn set. Sets of different purposes, and training sets of GANs (small seeds), share no picture."""
+    return base + 10 * (3 * seed + PURPOSES.index(purpose))
+
+
+def write_weights(path: Path, content: bytes, started_sec: float) -> None:
+    """`started_sec`: `time.process_time()` when training began; the CPU time since then is logged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, content)
+    log(f"{path}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
 
 
 def fit(
@@ -22,10 +38,12 @@ def fit(
     steps: int,
     seed: int,
 ) -> Network:
-    """Trains for `steps` updates, and returns the network in evaluation mode: a function of the arguments alone.
+    """Trains with AdamW and a one-cycle learning rate; returns the network in evaluation mode.
+
+    The result depends on the arguments alone.
 
     Args:
-        losses_of: (network, rows int64 (batch,) of the `count` examples, rng) → losses that are added up.
+        losses_of: (network, rows int64 (batch,) of the `count` examples, rng) → losses, which are summed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -43,8 +61,8 @@ def fit(
         sum(losses.values(), start=torch.zeros(())).backward()
         optimizer.step()
         schedule.step()
-        if step % SHOW_STEPS == 0 or step == steps:
-            shown = ", ".join(f"{name} {float(value.detach()):.4f}" for name, value in losses.items())
+        if step % LOG_STEPS == 0 or step == steps:
+            shown = ", ".join(f"{name} {float(loss.detach()):.4f}" for name, loss in losses.items())
             log(f"step {step}/{steps}: {shown}")
     return network.eval()
 

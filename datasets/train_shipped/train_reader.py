@@ -1,6 +1,6 @@
-"""Trains the factor reader on procedural cars and leaves it as one small file, which `harness.features` loads.
+"""Trains the factor reader on procedural cars; `harness.features` loads the file.
 
-The reader says how futuristic a picture's car is, what its other factors are, and whether there is a usable car at all.
+The reader predicts a car's futurism and other factors, and whether the picture shows a usable car.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datasets.procedural.factors import FACTOR_NAMES, RANGES
 from datasets.train_shipped.augment import add_artifacts, augment, continue_rows, uniform, warp
-from datasets.train_shipped.fit import fit, to_float
+from datasets.train_shipped.fit import fit, set_seed, to_float, write_weights
 from datasets.train_shipped.negatives import make_negatives
 from datasets.train_shipped.reader_data import Cars, draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from datasets.train_shipped.view_data import draw_negatives
@@ -25,15 +25,16 @@ from harness.errors import UserError
 from harness.features import READER_PATH, Reader, ReaderNet, load_reader, output_names, reader_to_bytes
 from harness.messages import log
 from harness.runtime.device import one_thread
-from harness.storage.atomic import atomic_write
 from harness.storage.output import check_output
 
 DRAWN_PX = 64
 BATCH_CARS, BATCH_NEGATIVES, BATCH_OTHERS = 96, 32, 24
+SEED_BASE = 77_000_000
 NOSE_WEIGHT = 0.2  # of its loss
 LOSS_WEIGHTS = {"futurism": 4.0, "framing": 0.3, "distance": 0.3, "spokes": 0.1}  # all others 1
-COLOURED = 0.3  # paint of less saturation has no hue to read
-CALIBRATION_RECALL = 0.99  # of calibration renders, at every size; 95 % are promised, and bad pictures score far below
+COLOURED = 0.3  # paint below this saturation has no hue to predict
+# Share of calibration renders that pass, at every size. Documented are 95 %; negatives score far lower.
+CALIBRATION_RECALL = 0.99
 HELD_OUT_SIZES = ((32, 32), (64, 64), (32, 64))  # height, width
 HELD_OUT_COUNT = 500
 
@@ -41,26 +42,25 @@ HELD_OUT_COUNT = 500
 def train_reader(
     out: Path = READER_PATH, count: int = 5000, steps: int = 1800, seed: int = 0, workers: int = 1
 ) -> Path:
-    """Draws, trains, measures on held-out renders and writes the weights file. A function of its arguments alone.
+    """Draws, trains, measures on held-out renders, writes the weights file. The result depends on the arguments alone.
 
     Args:
         out: the safetensors file to write.
-        count: cars drawn for training; about a tenth as many messy pictures go with them.
+        count: cars drawn for training; a fifth as many pictures without a usable car are added.
         steps: updates of 96 cars and 56 others each.
-        workers: processes that draw; they change nothing but the time.
+        workers: processes that draw; they do not change the result.
     """
     started_sec = time.process_time()
     with one_thread():
-        cars = draw_mixed_cars(count, _set_seed(seed, "train"), DRAWN_PX, workers)
-        others = _draw_negatives(count // 6, _set_seed(seed, "train"), workers)
+        train_seed = set_seed(SEED_BASE, seed, "train")
+        cars = draw_mixed_cars(count, train_seed, DRAWN_PX, workers)
+        others = _draw_negatives(count // 6, train_seed, workers)
         log(f"drew {count} cars and {len(others)} pictures without a usable car")
         factors = _factor_table(cars.factors)
         network = _fit(cars, others, factors, steps, seed)
         recipe = {"count": count, "steps": steps, "seed": seed, "drawn_px": DRAWN_PX}
         content = _calibrate_and_measure(network, factors, recipe, seed, workers)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, content)
-    log(f"{out}: {len(content) / 1e6:.2f} MB after {time.process_time() - started_sec:.0f} s of CPU time")
+    write_weights(out, content, started_sec)
     return out
 
 
@@ -85,44 +85,35 @@ def reader_command(
     print(json.dumps(load_reader(path).report, indent=1))
 
 
-def _set_seed(seed: int, purpose: str) -> int:
-    """Renders of the three purposes, and those of training sets (small seeds), never meet."""
-    return 77_000_000 + 10 * (3 * seed + ("train", "calibration", "held_out").index(purpose))
-
-
-def _draw_negatives(count: int, set_seed: int, workers: int) -> np.ndarray:
+def _draw_negatives(count: int, train_seed: int, workers: int) -> np.ndarray:
     """Pictures without a usable car and empty backdrops, four to one: uint8 (N, S, S, 3).
 
-    The weights that the repository ships saw unusable pictures of the messy set in place of `draw_negatives`."""
-    drawn = draw_negatives(count, set_seed, DRAWN_PX, workers)
-    return np.concatenate([drawn, draw_empty(count // 4, set_seed, DRAWN_PX)])
+    The weights in the repository were trained with unusable pictures of the messy set instead of `draw_negatives`."""
+    drawn = draw_negatives(count, train_seed, DRAWN_PX, workers)
+    return np.concatenate([drawn, draw_empty(count // 4, train_seed, DRAWN_PX)])
 
 
 def _factor_table(values: np.ndarray) -> list[dict[str, Any]]:
-    """What the reader must know of each factor; `values` float64 (N, len(FACTOR_NAMES))."""
-    table = []
-    for column, name in enumerate(FACTOR_NAMES):
-        low, high, unit = RANGES[name]
-        mean, scale = float(values[:, column].mean()), float(values[:, column].std())
-        table.append(
-            {
-                "name": name,
-                "unit": unit,
-                "low": low,
-                "high": high,
-                "mean": mean,
-                "scale": scale,
-                "circular": name == "paint_hue",
-            }
-        )
-    return table
+    """Range, unit, mean and scale of each factor; `values` float64 (N, len(FACTOR_NAMES))."""
+    return [
+        {
+            "name": name,
+            "unit": RANGES[name][2],
+            "low": RANGES[name][0],
+            "high": RANGES[name][1],
+            "mean": float(column.mean()),
+            "scale": float(column.std()),
+            "circular": name == "paint_hue",
+        }
+        for name, column in zip(FACTOR_NAMES, values.T, strict=True)
+    ]
 
 
-# ---- learning ---------------------------------------------------------------------------------------------------
+# ---- training ---------------------------------------------------------------------------------------------------
 
 
 def _targets(values: np.ndarray, factors: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Wanted outputs and their weights in the loss, both float32 (N, outputs without nose and car)."""
+    """Target outputs and their weights in the loss, both float32 (N, outputs without nose and car)."""
     targets, weights = [], []
     coloured = values[:, FACTOR_NAMES.index("paint_saturation")] > COLOURED
     for column, factor in enumerate(factors):
@@ -133,8 +124,11 @@ def _targets(values: np.ndarray, factors: list[dict[str, Any]]) -> tuple[Tensor,
         else:
             targets.append((value - factor["mean"]) / factor["scale"])
             weights.append(np.full(len(value), LOSS_WEIGHTS.get(factor["name"], 1.0)))
-    wanted, shares = (torch.tensor(np.stack(columns, 1), dtype=torch.float32) for columns in (targets, weights))
-    return wanted, shares
+    return _to_columns(targets), _to_columns(weights)
+
+
+def _to_columns(columns: list[np.ndarray]) -> Tensor:
+    return torch.tensor(np.stack(columns, 1), dtype=torch.float32)
 
 
 def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: int, seed: int) -> ReaderNet:
@@ -149,27 +143,25 @@ def _fit(cars: Cars, others: np.ndarray, factors: list[dict[str, Any]], steps: i
 
 
 def _batch(cars: Cars, no_car: np.ndarray, first: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """One batch, and what was done to its cars.
+    """One batch.
 
     Returns:
-        float32 (B, 3, size, size) in [-1, 1]: the cars of `first`, then spoiled ones, then what never was a usable car.
+        float32 (B, 3, size, size) in [-1, 1]: the cars of `first`, then damaged ones, then pictures without a car.
         bool (len(first),): which of the cars are mirrored.
-        float32 (len(first),): how much they are magnified.
+        float32 (len(first),): their magnification.
     """
     count = len(cars.pictures)
     second = torch.randint(count, (BATCH_NEGATIVES,), generator=rng).numpy()
-    third = torch.randint(count, (BATCH_OTHERS,), generator=rng).numpy()  # pictures without a car take their shapes
-    parts = cars.pictures[first], cars.pictures[second], no_car[third % len(no_car)]
-    good, sound, others = (to_float(part) for part in parts)
-    negatives = make_negatives(sound, torch.from_numpy(cars.masks[second])[:, None], rng)
+    third = torch.randint(count, (BATCH_OTHERS,), generator=rng).numpy()  # pictures without a car take their margins
+    negatives = make_negatives(to_float(cars.pictures[second]), torch.from_numpy(cars.masks[second])[:, None], rng)
     margins = torch.from_numpy(cars.margins[np.concatenate([first, second, third])])
-    x = torch.cat([good, negatives, others])
-    mixed = torch.randperm(len(x), generator=rng)  # neighbours are treated alike from here on
+    x = torch.cat([to_float(cars.pictures[first]), negatives, to_float(no_car[third % len(no_car)])])
+    mixed = torch.randperm(len(x), generator=rng)  # `augment` treats neighbours alike
     x, margins = x[mixed], margins[mixed]
     mirrored = torch.rand(len(x), generator=rng) < 0.5
     zoom = uniform(rng, 0.86, 1.06, len(x))
-    bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)  # a car that is slightly out of shape is still one
-    x = warp(x, rng, zoom, mirrored, 0.04, bend, 5)
+    bend = uniform(rng, -0.01, 0.012, len(x)).clamp(min=0)  # a slightly bent car is still one
+    x = warp(x, rng, 0.04, bend, 5, zoom, mirrored)
     cropped = torch.randint(DRAWN_PX // 6, (len(x),), generator=rng) * (torch.rand(len(x), generator=rng) < 0.2)
     x = continue_rows(add_artifacts(x, rng), margins.maximum(cropped))
     x = augment(x, rng, ReaderNet.SIZE_PX)[mixed.argsort()] * 2 - 1
@@ -195,34 +187,28 @@ def _losses(outputs: Tensor, wanted: Tensor, weights: Tensor, mirrored: Tensor) 
 def _calibrate_and_measure(
     network: ReaderNet, factors: list[dict[str, Any]], recipe: dict[str, Any], seed: int, workers: int
 ) -> bytes:
-    """The file's content: the threshold from calibration renders, all figures from held-out ones."""
-    empty = {"factors": factors, "threshold": 0.0, "errors": {}, "report": {}}
-    reader = Reader(network, empty, "")
-    network.half().float()  # what the file will hold
-    cut = []
+    """The file's content: threshold from calibration renders, all figures from held-out ones."""
+    reader = Reader(network, {"factors": factors, "threshold": 0.0, "errors": {}, "report": {}}, "")
+    network.half().float()  # as the file stores it
+    cuts, figures = [], {}
     for height, width in HELD_OUT_SIZES:
-        cars = draw_cars(HELD_OUT_COUNT, _set_seed(seed, "calibration"), height, width, workers)
-        cut.append(np.quantile(reader.read(cars.pictures)["car_score"], 1 - CALIBRATION_RECALL))
-    reader.threshold = float(min(cut))
-    report: dict[str, Any] = {"recipe": recipe}
+        cars = draw_cars(HELD_OUT_COUNT, set_seed(SEED_BASE, seed, "calibration"), height, width, workers)
+        cuts.append(np.quantile(reader.read(cars.pictures)["car_score"], 1 - CALIBRATION_RECALL))
+    reader.threshold = float(min(cuts))
+    held_out = set_seed(SEED_BASE, seed, "held_out")
     for height, width in HELD_OUT_SIZES:
-        set_seed = _set_seed(seed, "held_out")
-        report[f"{height}x{width}"] = measure_reader(reader, height, width, set_seed, HELD_OUT_COUNT, workers)
-    names = [factor["name"] for factor in factors]
-    errors = {name: max(report[f"{h}x{w}"]["errors"][name] for h, w in HELD_OUT_SIZES) for name in names}
-    found = {"threshold": reader.threshold, "errors": errors, "report": report}
+        figures[f"{height}x{width}"] = measure_reader(reader, height, width, held_out, HELD_OUT_COUNT, workers)
+    errors = {name: max(of_size["errors"][name] for of_size in figures.values()) for name in FACTOR_NAMES}
+    found = {"threshold": reader.threshold, "errors": errors, "report": {"recipe": recipe, **figures}}
     return reader_to_bytes(network, {"factors": factors, **found})
 
 
-def measure_reader(
-    reader: Reader, height: int, width: int, set_seed: int, count: int, workers: int = 1
-) -> dict[str, Any]:
-    """On fresh renders of this size: mean absolute error of every factor, shares accepted, and the nose's side."""
-    cars, size_px = draw_cars(count, set_seed, height, width, workers), max(height, width)
+def measure_reader(reader: Reader, height: int, width: int, seed: int, count: int, workers: int = 1) -> dict[str, Any]:
+    """On renders of this size: mean absolute error of every factor, shares accepted, accuracy of the nose's side."""
+    cars, size_px = draw_cars(count, seed, height, width, workers), max(height, width)
     seen = reader.read(cars.pictures)
-    messy, kinds = draw_messy(count, set_seed, size_px, workers)
+    messy, kinds = draw_messy(count, seed, size_px, workers)
     passed = reader.accepts(messy)
-    errors = {name: factor_error(name, seen[name], cars.factors) for name in FACTOR_NAMES}
     truth = cars.factors[:, FACTOR_NAMES.index("futurism")]
     return {
         "renders": count,
@@ -230,15 +216,15 @@ def measure_reader(
         "accepted_renders": float((seen["car_score"] >= reader.threshold).mean()),
         "accepted_messy": float(passed.mean()),
         "accepted_messy_kinds": dict(Counter(kind for kind, yes in zip(kinds, passed, strict=True) if yes)),
-        "accepted_empty": float(reader.accepts(draw_empty(count // 5, set_seed, size_px)).mean()),
+        "accepted_empty": float(reader.accepts(draw_empty(count // 5, seed, size_px)).mean()),
         "nose_right": float((seen["nose"] > 0.5).mean()),
         "futurism_correlation": float(np.corrcoef(seen["futurism"], truth)[0, 1]),
-        "errors": errors,
+        "errors": {name: factor_error(name, seen[name], cars.factors) for name in FACTOR_NAMES},
     }
 
 
 def factor_error(name: str, seen: np.ndarray, factors: np.ndarray) -> float:
-    """Mean absolute error; of hues along the circle, in turns, and of coloured paint alone."""
+    """Mean absolute error; of the hue along the circle, in turns, over coloured paint alone."""
     gap = np.abs(seen - factors[:, FACTOR_NAMES.index(name)])
     if name == "paint_hue":
         gap = np.minimum(gap, 1 - gap)[factors[:, FACTOR_NAMES.index("paint_saturation")] > COLOURED]

@@ -1,6 +1,6 @@
-"""The pictures that the sorter learns from and is tested on: cars from every side, and what cleaning must refuse.
+"""Training and test pictures of the view classifier: cars from every side, and pictures that cleaning must drop.
 
-Picture i is a function of (seed, i, size) alone, whatever the number of workers.
+Picture i depends on (seed, i, size) alone, not on the number of workers.
 """
 
 import io
@@ -30,24 +30,22 @@ from datasets.train_shipped.view_data_art import (
 from harness.images.decode import decode, decode_picture, resize_picture
 from harness.images.letterbox import remove_letterbox
 
-WITH_VIEW = ("ok", "people", "aspect")  # kinds that show one car well enough for a view
+WITH_VIEW = ("ok", "people", "aspect")  # kinds labelled with a view
 SHARES = {"ok": 0.53, "blank": 0.02, "dark": 0.03, "logo": 0.04, "graphic": 0.04, "not_a_car": 0.08, "interior": 0.03,
           "several_cars": 0.09, "collage": 0.03, "people": 0.04, "part": 0.04, "aspect": 0.03}  # fmt: skip
-END_VIEWS = 0.08  # share of good cars from the front or rear among negatives, beside those in SHARES
-# Degrees of yaw: 0 = seen from the front, 90 = from its left side, where the nose points left in the picture and the
-# tail right. What lies between two ranges is drawn for neither.
+END_VIEWS = 0.08  # weight of cars seen from the front or rear among negatives, beside SHARES
+# Degrees of yaw: 0 = seen from the front, 90 = from its left side, with the nose on the left. No car is drawn between
+# two ranges.
 YAWS = {"front": (-14, 14), "front_left": (20, 76), "left": (83, 97), "rear_right": (104, 155), "rear": (161, 199)}
-STEEP_DEG = (48.0, 85.0)  # from so far above, no view is meant
+STEEP_DEG = (48.0, 85.0)  # pitch of the view "other"
 HEIGHTS_PX = (72, 160)
-CAPTIONED = 0.12  # of usable pictures: a dealer's name or a date in small print does not spoil them
-
-
-MESSY_ASPECTS = (0.7, 2.6)  # the rule of configs/base.yaml, which comes before the sorter
+CAPTIONED = 0.12  # of usable pictures: a dealer's name or a date in small print is allowed
+MESSY_ASPECTS = (0.7, 2.6)  # allowed by configs/base.yaml; this rule comes before the classifier
 
 
 @dataclass(frozen=True)
 class DrawnViews:
-    """`looks` uint8 (N, S, S, 3); `kinds` and `views` int64 (N,), indices into KINDS and VIEWS, view -1 = has none."""
+    """`inputs` uint8 (N, S, S, 3); `kinds` and `views` int64 (N,), indices into KINDS and VIEWS, view -1 = none."""
 
     inputs: np.ndarray
     kinds: np.ndarray
@@ -55,23 +53,24 @@ class DrawnViews:
 
 
 def draw_training_set(count: int, seed: int, input_px: int, workers: int = 1, first: int = 0) -> DrawnViews:
-    """Pictures `first` and on: every kind in its share (`SHARES`), and every view alike often."""
+    """Pictures from number `first`: kinds in their `SHARES`, views uniform."""
     return _draw_all(_draw, [(seed, first + index, input_px, None) for index in range(count)], workers)
 
 
 def draw_views(view: str, count: int, seed: int, input_px: int, workers: int = 1) -> DrawnViews:
-    """Usable cars in one view."""
+    """Usable cars in this view."""
     return _draw_all(_draw, [(seed, index, input_px, view) for index in range(count)], workers)
 
 
 def draw_negatives(count: int, seed: int, input_px: int, workers: int = 1) -> np.ndarray:
-    """What is no usable car, uint8 (N, S, S, 3): every kind but "ok" in its share, and cars from the front or rear."""
+    """Pictures without a usable car, uint8 (N, S, S, 3): kinds other than "ok", and cars from the front or rear."""
     return _draw_all(_draw_negative, [(seed, index, input_px) for index in range(count)], workers).inputs
 
 
 def draw_messy_inputs(count: int, seed: int, input_px: int) -> tuple[np.ndarray, list[str]]:
-    """Of the first `count` files of the procedural messy set those that come to a sorter, and their kinds: no
-    duplicates, no damaged files, none that the rule on aspects drops."""
+    """Classifier inputs from the first `count` files of the procedural messy set, and their kinds.
+
+    Duplicates, damaged files and aspects outside MESSY_ASPECTS are left out: they never reach the classifier."""
     inputs, kinds = [], []
     for index in range(count):
         kind = messy_kind(index)
@@ -90,7 +89,7 @@ def _draw_all(function: Callable[[tuple], tuple], jobs: list[tuple], workers: in
 
 
 def _draw(job: tuple[int, int, int, str | None]) -> tuple[np.ndarray, int, int]:
-    """A usable car in this view, or any kind in any view."""
+    """A usable car in this view; None = any kind in any view."""
     seed, index, input_px, view = job
     rng = np.random.default_rng([seed, index, 50] if view is None else [seed, index, 51, VIEWS.index(view)])
     kind = KINDS[rng.choice(len(KINDS), p=list(SHARES.values()))] if view is None else "ok"
@@ -107,7 +106,7 @@ def _draw_negative(job: tuple[int, int, int]) -> tuple[np.ndarray, int, int]:
 
 
 def _make_example(kind: str, view: str, input_px: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
-    """A picture of this kind; a view that the renderer does not know is drawn as its mirror image."""
+    """A picture of this kind. Views not in YAWS are drawn as their mirror image."""
     drawn = view if view in YAWS or view == "other" else MIRRORED[view]
     picture = add_web_artifacts(_picture(kind, drawn, rng), rng)
     if drawn != view or (MIRRORED[view] == view and rng.random() < 0.5):
@@ -120,7 +119,7 @@ def _make_example(kind: str, view: str, input_px: int, rng: np.random.Generator)
 
 
 def draw_car(view: str, rng: np.random.Generator) -> Factors:
-    """Any car in this view (one of YAWS, or other), from a person's height or from above."""
+    """A random car in this view (one of YAWS, or other), mostly from a person's height."""
     futurism = (0.0, 0.5) if rng.random() < 0.75 else (0.0, 1.0)
     factors = draw_factors("ordinary", rng, futurism)
     pitch = rng.uniform(1, 12) if rng.random() < 0.75 else rng.uniform(12, 26)
@@ -128,12 +127,12 @@ def draw_car(view: str, rng: np.random.Generator) -> Factors:
         yaw, pitch = rng.uniform(-180, 180), rng.uniform(*STEEP_DEG)
     else:
         yaw = rng.uniform(*YAWS[view])
-    framing = rng.uniform(0.55, 0.98)
-    return replace(factors, yaw_deg=yaw, pitch_deg=pitch, framing=framing, distance=rng.uniform(5.5, 16))
+    framing, distance = rng.uniform(0.55, 0.98), rng.uniform(5.5, 16)
+    return replace(factors, yaw_deg=yaw, pitch_deg=pitch, framing=framing, distance=distance)
 
 
 def render_photo(factors: Factors, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """The car in a scene or on a plain ground, a little narrower or wider than it is: uint8 (H, W, 3)."""
+    """The car in a scene or on a plain ground, off centre: uint8 (H, W, 3)."""
     seed = int(rng.integers(2**31))
     scene = draw_scene(height, width, seed)
     ground = scene.picture if rng.random() < 0.5 else draw_ground(height, width, rng)
@@ -147,22 +146,10 @@ def _shape(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _picture(kind: str, view: str, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (H, W, 3)."""
     height, width = _shape(rng)
-    if kind in ("ok", "people", "graphic", "part", "aspect", "dark"):
-        if kind == "graphic" and rng.random() < 0.3:
-            return draw_poster(height, width, rng)
-        if kind == "part":
-            return _part(height, width, rng)
-        if kind == "aspect":
-            return _squeezed(view, rng)
-        picture = render_photo(draw_car(view, rng), height, width, rng)
-        if kind == "people":
-            return add_people(picture, rng)
-        if kind == "graphic":
-            return add_lettering(picture, rng)
-        if kind == "dark":
-            return _darkened(picture, rng)
-        return add_caption(picture, rng) if rng.random() < CAPTIONED else picture
+    if kind in ("logo", "interior"):
+        return {"logo": draw_logo, "interior": draw_interior}[kind](height, width, rng)
     if kind == "several_cars":
         return _several(height, round(height * rng.uniform(1.2, 2.0)), rng)
     if kind == "collage":
@@ -170,10 +157,24 @@ def _picture(kind: str, view: str, rng: np.random.Generator) -> np.ndarray:
     if kind == "not_a_car":
         return _no_car(height, width, rng)
     if kind == "blank":
-        top, bottom = rng.integers(0, 256, (2, 1, 3)).astype(np.float32)
-        share = np.linspace(0, rng.uniform(0, 1) if rng.random() < 0.4 else 0, height, dtype=np.float32)
-        return np.repeat((top + (bottom - top) * share[:, None])[:, None], width, 1).round().astype(np.uint8)
-    return {"logo": draw_logo, "interior": draw_interior}[kind](height, width, rng)
+        return _blank(height, width, rng)
+    if kind == "graphic" and rng.random() < 0.3:
+        return draw_poster(height, width, rng)
+    if kind == "part":
+        return _part(height, width, rng)
+    if kind == "aspect":
+        return _squeezed(view, rng)
+    picture = render_photo(draw_car(view, rng), height, width, rng)
+    if kind == "ok":
+        return add_caption(picture, rng) if rng.random() < CAPTIONED else picture
+    return {"people": add_people, "graphic": add_lettering, "dark": _darkened}[kind](picture, rng)
+
+
+def _blank(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """One colour, or a gradient."""
+    top, bottom = rng.integers(0, 256, (2, 1, 3)).astype(np.float32)
+    share = np.linspace(0, rng.uniform(0, 1) if rng.random() < 0.4 else 0, height, dtype=np.float32)
+    return np.repeat((top + (bottom - top) * share[:, None])[:, None], width, 1).round().astype(np.uint8)
 
 
 def _no_car(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -191,8 +192,12 @@ def _any_view(rng: np.random.Generator) -> str:
     return list(YAWS)[rng.integers(len(YAWS))]
 
 
+def _any_photo(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    return render_photo(draw_car(_any_view(rng), rng), height, width, rng)
+
+
 def _part(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A lamp, a wheel or a grille, from so near that less than half of the car is seen."""
+    """A close crop: less than half of the car is visible."""
     zoom = rng.uniform(2.2, 4.0)
     factors = replace(draw_car(_any_view(rng), rng), framing=0.95)
     picture = render_photo(factors, round(height * zoom / 1.6), round(width * zoom / 1.6), rng)
@@ -212,14 +217,14 @@ def _squeezed(view: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _darkened(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All but invisible, or only what shines is left."""
+    """Nearly invisible, or only highlights left."""
     if rng.random() < 0.5:
         return (picture * rng.uniform(0.02, 0.09)).astype(np.uint8)
     return (255 * (picture / 255.0) ** rng.uniform(4, 7) * rng.uniform(0.3, 0.9)).astype(np.uint8)
 
 
 def _several(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Two to five cars of about the same size, in a row or one behind the other."""
+    """Two to five cars of similar size, side by side or overlapping."""
     seed, count = int(rng.integers(2**31)), (2, 2, 2, 3, 3, 3, 4, 5)[rng.integers(8)]
     scene = draw_scene(height, width, seed)
     picture = scene.picture if rng.random() < 0.5 else draw_ground(height, width, rng)
@@ -233,7 +238,7 @@ def _several(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _collage(height: int, rng: np.random.Generator) -> np.ndarray:
-    """Pictures in rows and columns, with or without a gap; or one large and small ones below."""
+    """Pictures in rows and columns, with or without gaps."""
     rows, columns = ((1, 2), (2, 1), (2, 2), (2, 3), (3, 3))[rng.integers(5)]
     gap, cell = int(rng.integers(0, 7)), max(40, round(height / rows))
     wide = round(cell * rng.choice([1.0, 1.5]))
@@ -241,14 +246,14 @@ def _collage(height: int, rng: np.random.Generator) -> np.ndarray:
     whole = np.full((rows * (cell + gap) + gap, columns * (wide + gap) + gap, 3), shade, np.uint8)
     for number in range(rows * columns):
         top, left = gap + number // columns * (cell + gap), gap + number % columns * (wide + gap)
-        small = draw_interior if rng.random() < 0.15 else None
-        tile = small(cell, wide, rng) if small else render_photo(draw_car(_any_view(rng), rng), cell, wide, rng)
-        whole[top : top + cell, left : left + wide] = tile
+        interior = rng.random() < 0.15
+        draw = draw_interior if interior else _any_photo
+        whole[top : top + cell, left : left + wide] = draw(cell, wide, rng)
     return whole
 
 
 def add_web_artifacts(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What happens to a picture on its way through the web: shrunk, cropped, recoloured, compressed, barred."""
+    """Random crop, resize, colours and JPEG compression, as pictures from the web have them."""
     height, width = picture.shape[:2]
     if rng.random() < 0.5:
         edge = rng.uniform(0, 0.05, 4)

@@ -1,6 +1,6 @@
-"""What photos of cars are mixed up with, drawn simply: people, lettering, patterns, and plain grounds to stand on.
+"""Simple drawings for the view classifier's training pictures: people, lettering, patterns, plain grounds.
 
-Pictures uint8 (H, W, 3); grounds linear float32 (H, W, 3) in [0, 1], as `datasets.procedural.render.park` takes them.
+Pictures are uint8 (H, W, 3); grounds linear float32 (H, W, 3) in [0, 1], for `datasets.procedural.render.composite`.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ SKINS = ((241, 204, 178), (214, 160, 122), (158, 108, 76), (96, 64, 46))
 
 
 def draw_ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut-out white, a flat colour, a gradient, or a blurred jumble such as a car park far away."""
+    """White, a flat colour, a gradient, or a gradient below random patterns."""
     kind = rng.integers(7)
     if kind <= 1:
         return np.full((height, width, 3), (1.0, rng.uniform(0.85, 1.0))[kind], np.float32)
@@ -24,7 +24,7 @@ def draw_ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray
     second = (first * rng.uniform(0.3, 1.2)).clip(0, 1)
     share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] ** rng.uniform(0.5, 2)
     ground = np.broadcast_to(first * (1 - share) + second * share, (height, width, 3)).copy()
-    if kind >= 4:  # above the horizon a jumble, or things with edges
+    if kind >= 4:  # patterns above the horizon
         horizon = round(height * rng.uniform(0.3, 0.6))
         behind = draw_pattern(height, width, rng) if kind < 6 else _draw_things(draw_pattern(height, width, rng), rng)
         ground[:horizon] = (behind[:horizon] / np.float32(255)) ** 2.2
@@ -32,12 +32,12 @@ def draw_ground(height: int, width: int, rng: np.random.Generator) -> np.ndarray
 
 
 def draw_pattern(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise of several sizes, coloured: leaves, crowds, rubble, cloth. uint8 (H, W, 3)."""
+    """Coloured noise of several scales, like leaves, crowds or cloth: uint8 (H, W, 3)."""
     total = np.zeros((height, width, 3), np.float32)
     steepness, muted = rng.uniform(0.4, 1.3), rng.choice([0.0, 0.15, 0.3, 0.9])
     for cells in (2, 4, 8, 16, 32):
         points = rng.integers(0, 256, (cells, max(1, round(cells * rng.uniform(0.5, 2))), 3)).astype(np.uint8)
-        grey = points.mean(2, keepdims=True)  # leaves and stones have little colour, cloth and paint have more
+        grey = points.mean(2, keepdims=True)
         points = (grey + muted * (points - grey)).astype(np.uint8)
         total += (resize_picture(points, height, width).astype(np.float32) - 128) * cells**-steepness
     tint = rng.uniform(40, 215) + muted * rng.uniform(-60, 60, 3)
@@ -45,7 +45,7 @@ def draw_pattern(height: int, width: int, rng: np.random.Generator) -> np.ndarra
 
 
 def draw_shapes(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Things without a name: boxes, balls and poles on a ground, some with an outline. uint8 (H, W, 3)."""
+    """Random ellipses, boxes and polygons on a ground, some outlined: uint8 (H, W, 3)."""
     ground = 255 * draw_ground(height, width, rng) ** (1 / 2.2)
     return _draw_things(np.clip(ground, 0, 255).astype(np.uint8), rng)
 
@@ -70,7 +70,7 @@ def _draw_things(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def add_people(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One to five persons before or beside what the picture shows."""
+    """The picture with one to five people in the foreground."""
     height, width = picture.shape[:2]
     image = Image.fromarray(picture).resize((2 * width, 2 * height))
     pen = ImageDraw.Draw(image)
@@ -101,7 +101,7 @@ def _draw_person(pen: ImageDraw.ImageDraw, x: float, foot: float, tall: float, r
 
 
 def add_lettering(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A headline, perhaps on a bar, perhaps with small print and a button: an advertisement or a page."""
+    """The picture with a headline, often on a bar, and small print: an advertisement or a screenshot."""
     height, width = picture.shape[:2]
     image = Image.fromarray(picture).resize((2 * width, 2 * height))
     pen = ImageDraw.Draw(image)
@@ -119,7 +119,7 @@ def add_lettering(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def add_caption(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A line of small print near an edge."""
+    """The picture with a line of small print near an edge."""
     height, width = picture.shape[:2]
     image = Image.fromarray(picture).resize((2 * width, 2 * height))
     ink = (255, 255, 255) if rng.random() < 0.5 else (30, 30, 30)

@@ -19,12 +19,12 @@ from datasets.train_shipped.labelled_photos import (
 )
 from datasets.train_shipped.measure_view_classifier import (
     Estimate,
+    bootstrap,
     confusion,
     cross_validated_scores,
     cross_validated_views,
     few_shot_auc,
     pretrained_auc,
-    resampled,
     view_figures,
 )
 from harness.errors import UserError
@@ -89,7 +89,7 @@ def test_views_are_counted_by_side_exactly_and_in_balance() -> None:
 
 
 def test_an_interval_holds_the_value_and_narrows_with_more_pictures() -> None:
-    few, many = (resampled(n, lambda rows, n=n: float((rows % 2 == 0).mean() + 0 * n)) for n in (20, 2000))
+    few, many = (bootstrap(n, lambda rows, n=n: float((rows % 2 == 0).mean() + 0 * n)) for n in (20, 2000))
     assert few.low < few.value < few.high and many.high - many.low < 0.3 * (few.high - few.low)
     assert str(Estimate(0.5, 0.25, 0.75)) == "0.500 (0.250 to 0.750)"
 

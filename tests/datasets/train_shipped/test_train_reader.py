@@ -10,6 +10,7 @@ from datasets.procedural.factors import FACTOR_NAMES
 from datasets.procedural.sets import draw_picture_factors
 from datasets.train_shipped import train_reader as stage
 from datasets.train_shipped.augment import add_artifacts, augment, blur, continue_rows, uniform, warp
+from datasets.train_shipped.fit import PURPOSES, set_seed
 from datasets.train_shipped.negatives import TRANSFORMS, make_negatives
 from datasets.train_shipped.reader_data import draw_cars, draw_empty, draw_messy, draw_mixed_cars
 from harness.features import load_reader, pictures_to_input
@@ -55,7 +56,7 @@ def test_wide_cars_are_squared_as_the_reader_squares_them() -> None:
 
 
 def test_training_calibration_and_held_out_renders_never_meet() -> None:
-    seeds = [stage._set_seed(seed, purpose) for seed in range(5) for purpose in ("train", "calibration", "held_out")]
+    seeds = [set_seed(stage.SEED_BASE, seed, purpose) for seed in range(5) for purpose in PURPOSES]
     assert len(set(seeds)) == 15 and min(seeds) > 10**6  # sets for training a GAN have small seeds
 
 
@@ -108,13 +109,12 @@ def test_blemishes_are_slight(batch) -> None:
 
 def test_warp_mirrors_magnifies_and_leaves_alone(batch) -> None:
     cars, _ = batch
-    still, every = torch.zeros(33, dtype=torch.bool), torch.ones(33, dtype=torch.bool)
-    same = torch.ones(33)
-    torch.testing.assert_close(warp(cars, rng(), same, still, 0.0, 0.0, 5), cars, atol=1e-4, rtol=0)
-    torch.testing.assert_close(warp(cars, rng(), same, every, 0.0, 0.0, 5), cars.flip(3), atol=1e-4, rtol=0)
+    mirrored = warp(cars, rng(), 0.0, 0.0, 5, mirrored=torch.ones(33, dtype=torch.bool))
+    torch.testing.assert_close(warp(cars, rng(), 0.0, 0.0, 5), cars, atol=1e-4, rtol=0)
+    torch.testing.assert_close(mirrored, cars.flip(3), atol=1e-4, rtol=0)
     dot = torch.zeros(1, 1, 64, 64)
     dot[:, :, 24:40, 24:40] = 1
-    larger = warp(dot, rng(), torch.tensor([2.0]), still[:1], 0.0, 0.0, 5)
+    larger = warp(dot, rng(), 0.0, 0.0, 5, zoom=torch.tensor([2.0]))
     assert float(larger.sum()) == pytest.approx(4 * float(dot.sum()), rel=0.02)
 
 
