@@ -16,7 +16,7 @@ from harness.config.paths import to_path
 from harness.errors import EXIT_RESUMABLE, EXIT_USER_ERROR, Interrupted, UserError
 from harness.messages import keep_output_open, log
 
-# Of every option and argument that is a path: `~` is expanded, which no shell does behind `make OUT=`.
+# For options and arguments that are paths: expands `~`, which no shell does in `make OUT=~/x`.
 AS_PATH: dict[str, Any] = {"parser": to_path, "metavar": "PATH"}
 ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
 ConfigOrNone = Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file.", **AS_PATH)]
@@ -41,7 +41,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-# What the user can mend: full, write-protected or failing storage, and names that no file can have.
+# Errors that the user can fix: full, read-only or failing storage, and invalid file names.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 DISK_ERRORS += (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
@@ -57,7 +57,7 @@ def run_command(command: Callable[[], object]) -> None:
     for number in not_ignored(STOP_SIGNALS):
         signal.signal(number, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may be invalid text
     try:
         command()
     except UserError as error:
@@ -68,21 +68,21 @@ def run_command(command: Callable[[], object]) -> None:
         sys.exit(EXIT_RESUMABLE)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
-            raise  # a file that should be there: our bug
+            raise  # a bug
         where = error.filename or "disk"
-        log(f"error: {where}: {error.strerror}; nothing half-made is kept; mend this, run it again")
+        log(f"error: {where}: {error.strerror}; no partial files are kept; fix this and run it again")
         sys.exit(EXIT_USER_ERROR)
     finally:
-        _ignore_stop_signals()  # what arrives now would replace the exit code
+        _ignore_stop_signals()  # a signal now would replace the exit code
 
 
 @contextmanager
 def captured_signals(
     numbers: Iterable[int], on_signal: Callable[[int], None] = lambda number: None
 ) -> Iterator[list[int]]:
-    """A list that these signals fill instead of ending the process; `heard` is called with each.
+    """Collects these signals in a list instead of ending the process; calls `on_signal` with each.
 
-    SIGHUP stays ignored where it is, as under nohup.
+    A SIGHUP that is ignored, as under nohup, stays so.
     """
     received: list[int] = []
 
@@ -99,15 +99,12 @@ def captured_signals(
 
 
 def not_ignored(numbers: Iterable[int]) -> list[int]:
-    """These signals, without a SIGHUP that is ignored, as under nohup."""
+    """These signals without a SIGHUP that is ignored, as under nohup."""
     return [n for n in numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def _stop(number: int, _: object) -> None:
-    """A signal while no stage has its own handler: raised, so that temporary files go on the way out.
-
-    A second one would cut that short, and is ignored.
-    """
+    """Raises Interrupted, so that temporary files are removed; further signals are ignored meanwhile."""
     _ignore_stop_signals()
     raise Interrupted(f"stopped by {signal.Signals(number).name}: the same command starts again")
 

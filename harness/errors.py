@@ -1,15 +1,15 @@
-"""The two ways in which a command ends early on purpose: the user's mistake (exit 2) and "run me again" (exit 75)."""
+"""The two exceptions that end a command on purpose: a user error (exit 2) and an interruption (exit 75)."""
 
 EXIT_USER_ERROR = 2
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes where this one stopped
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend. The text says what was found, what is allowed and what to try."""
+    """A mistake that the user can fix. The text says what was found, what is allowed and what to try."""
 
 
 class NewerVersion(UserError):
-    """What a newer version of Carforge has written: it is left as it is, neither passed over nor made anew."""
+    """A file written by a newer version of Carforge; it is neither ignored nor replaced."""
 
 
 class Interrupted(Exception):
@@ -17,7 +17,7 @@ class Interrupted(Exception):
 
 
 def refuse_newer(what: object, found: object, known: int) -> None:
-    """NewerVersion where the format number that was found is above the one that this version writes."""
+    """NewerVersion if the format number is above the one that this version writes."""
     if isinstance(found, int) and found > known:
         raise NewerVersion(
             f"{what}: was written by a newer version of Carforge (found format {found}, allowed up to {known}); "
@@ -26,5 +26,5 @@ def refuse_newer(what: object, found: object, known: int) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error that is not ours says, in one short line."""
+    """A foreign error's text in one short line."""
     return " ".join(str(error).split())[:160] or type(error).__name__

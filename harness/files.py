@@ -1,17 +1,17 @@
-"""Files that somebody names, opened so that reading them comes to an end."""
+"""Opening files named by users, without hanging on pipes and devices."""
 
 import errno
 import os
 import stat
 from io import BufferedReader
-from os import open as open_descriptor  # not as `os.open`, where tests fail what writes
+from os import open as open_descriptor  # not `os.open`, which tests patch to fail writes
 from pathlib import Path
 
 
 def open_file(path: Path | str) -> BufferedReader:
-    """A file, open to read. OSError for a pipe, a socket or a device, which may never end, as for what is not there."""
+    """Opens a regular file for reading. OSError for a pipe, a socket, a device (which may never end) or no file."""
     try:
-        descriptor = open_descriptor(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for who writes
+        descriptor = open_descriptor(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
     except ValueError as error:
         raise OSError(errno.EINVAL, "its name holds a null byte", str(path)) from error
     try:
@@ -27,6 +27,6 @@ def open_file(path: Path | str) -> BufferedReader:
 
 
 def read_file(path: Path | str) -> bytes:
-    """All of a file; OSError as `open_file`."""
+    """The content of a regular file; OSError as `open_file`."""
     with open_file(path) as file:
         return file.read()

@@ -1,6 +1,6 @@
-"""`python -m harness.launch N train …`: N processes on this machine through torchrun, and their exit code kept.
+"""`python -m harness.launch N train …`: N processes on this machine through torchrun, keeping their exit code.
 
-torchrun itself ends with a traceback and code 1 whatever its processes returned: 2 (mistake) and 75 (run me again)
+torchrun itself exits with a traceback and code 1 whatever its processes returned: 2 (user error) and 75 (run again)
 would be lost.
 """
 
@@ -13,9 +13,9 @@ from harness.errors import Interrupted, UserError
 
 
 def launch(count_text: str, arguments: list[str]) -> None:
-    """Runs `python -m harness <arguments>` in `count_text` processes; ends with the first failure's exit code.
+    """Runs `python -m harness <arguments>` in `count_text` processes; exits with the first failure's code.
 
-    StudioGAN starts its processes itself: it is told how many.
+    StudioGAN starts its processes itself and only gets their number.
     """
     if not count_text.isdigit() or int(count_text) < 1:
         raise UserError(f"NPROC: found {count_text!r}, allowed a number of processes, try NPROC=2")
@@ -40,7 +40,7 @@ def launch(count_text: str, arguments: list[str]) -> None:
 
 
 def trains_with_studiogan(arguments: list[str]) -> bool:
-    """Whether the config among these arguments says `engine: studiogan`. UserError when it cannot be used."""
+    """Whether the config among these arguments has `engine: studiogan`. UserError if it is invalid."""
     config, overrides = None, []
     for option, value in zip(arguments, arguments[1:], strict=False):
         if option == "--config":
@@ -52,5 +52,5 @@ def trains_with_studiogan(arguments: list[str]) -> bool:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        sys.exit("harness.launch: found no number of processes; `make train NPROC=2` says it")
+        sys.exit("harness.launch: found no number of processes, try `make train NPROC=2`")
     run_command(lambda: launch(sys.argv[1], sys.argv[2:]))

@@ -1,7 +1,7 @@
-"""`python -m harness.make <module> <words>`: what recipes of the Makefile start commands with.
+"""`python -m harness.make <module> <words>`: how the Makefile starts commands.
 
-Runs `python -m <module> <words>` in its place. What follows `--overrides` and `--args` is make's OVERRIDE and ARGS, and
-is split here, so that no shell reads what it holds. Needs the standard library alone.
+Replaces itself with `python -m <module> <words>`. The texts after `--overrides` and `--args` are make's OVERRIDE and
+ARGS; they are split here, so that no shell expands them. Standard library only.
 """
 
 import importlib.util
@@ -15,12 +15,12 @@ from harness.errors import EXIT_USER_ERROR, UserError
 from harness.messages import log
 
 KEY = r"[A-Za-z_][\w-]*(?:\.[\w-]+)*="
-# A value in quotes, as YAML has them, or all up to the next key.
+# A value in YAML quotes, or everything up to the next key.
 OVERRIDE = re.compile(rf"""({KEY}(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"|.*?))(?:\s+(?={KEY})|\s*$)""", re.DOTALL)
 
 
 def split_overrides(text: str) -> list[str]:
-    """`a.b=my car's c.d=[1, 2]` → [`a.b=my car's`, `c.d=[1, 2]`]. UserError for what begins with no key."""
+    """`a.b=my car's c.d=[1, 2]` → [`a.b=my car's`, `c.d=[1, 2]`]. UserError for text without a key."""
     found, place, text = [], 0, text.strip()
     while place < len(text):
         match = OVERRIDE.match(text, place)
@@ -34,7 +34,7 @@ def split_overrides(text: str) -> list[str]:
 
 
 def split_args(text: str) -> list[str]:
-    """Words as a shell has them; nothing is expanded."""
+    """Words as in a shell, without expansion."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -43,7 +43,7 @@ def split_args(text: str) -> list[str]:
 
 
 def to_command(words: list[str]) -> list[str]:
-    """The words, with those that OVERRIDE and ARGS hold in their place."""
+    """The words with OVERRIDE and ARGS split."""
     command: list[str] = []
     rest = iter(words)
     for word in rest:
@@ -57,7 +57,7 @@ def to_command(words: list[str]) -> list[str]:
 
 
 def refuse_lacking(module: str) -> None:
-    """UserError where this Python lacks the module, or packages that everything needs."""
+    """UserError if this Python lacks the module or a core package."""
     core, _ = read_requirements(ROOT / "pyproject.toml")
     names = [*map(module_of, core), module.partition(".")[0]]
     if lacking := [name for name in names if importlib.util.find_spec(name) is None]:
@@ -70,7 +70,7 @@ def refuse_lacking(module: str) -> None:
 
 
 def main(words: list[str]) -> None:
-    """Never returns but by an error."""
+    """Never returns, except with an error."""
     module, *rest = words
     refuse_lacking(module)
     os.execv(sys.executable, [sys.executable, "-m", module, *to_command(rest)])

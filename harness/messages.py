@@ -1,4 +1,4 @@
-"""One line for the person, on stderr. Needs the standard library alone: `make doctor` speaks where packages lack."""
+"""Lines on stderr. Standard library only: `make doctor` runs without packages."""
 
 import errno
 import io
@@ -8,18 +8,20 @@ from typing import Any
 
 
 def log(text: str) -> None:
-    """One line on stderr; names that are no valid text are shown with their odd bytes escaped."""
-    rank = os.environ.get("RANK", "0")  # of several processes under torchrun
+    """One line on stderr; invalid bytes of file names are escaped."""
+    rank = os.environ.get("RANK", "0")  # set by torchrun
     text = text if rank == "0" else f"[rank {rank}] {text}"
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")  # whole: processes mix theirs
+    sys.stderr.write(
+        text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
+    )  # one write: processes share stderr
     sys.stderr.flush()
 
 
 def keep_output_open() -> None:
-    """From here on, a terminal or pipe that goes away never ends the work: what nobody can read is dropped.
+    """From here on, a terminal or pipe that closes does not end the process: its output is dropped.
 
-    A descriptor of 0 to 2 that was closed from the start becomes the null device: a file of ours would take its number
-    and get what libraries print. A full disk under stdout is still an error, because results are printed there.
+    A descriptor of 0 to 2 that was closed at the start becomes the null device; otherwise a file of ours would get its
+    number and receive what libraries print. A full disk under stdout is still an error: results are printed there.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -38,7 +40,7 @@ def _steady(number: int, dropped: set[int | None], errors: str) -> io.TextIOWrap
 
 
 class _SteadyFile(io.FileIO):
-    """Counts what cannot be written, for one of the `dropped` reasons, as written. Other errors are raised once."""
+    """Treats writes that fail with an errno in `dropped` as done. Other errors are raised once."""
 
     dropped: set[int | None]
 
@@ -47,6 +49,6 @@ class _SteadyFile(io.FileIO):
             return super().write(data)
         except OSError as error:
             if error.errno not in self.dropped:
-                self.dropped.add(error.errno)  # else the last flush, on the way out, fails again
+                self.dropped.add(error.errno)  # else the last flush at exit fails again
                 raise
             return memoryview(data).nbytes

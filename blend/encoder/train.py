@@ -72,20 +72,20 @@ def train_encoder(config: Config, limit_steps: int | None = None, root: Path = P
     rundir = RunDir(encoder_folder(generator))
     with run_life(rundir) as life:
         rundir.checkpoints.mkdir(parents=True, exist_ok=True)
-        life.held.enter_context(rundir.lock())
-        life.aim(config.encoder.total_steps, limit_steps)
+        life.resources.enter_context(rundir.lock())
+        life.set_target(config.encoder.total_steps, limit_steps)
         newest = newest_for_resume(rundir.checkpoints, life.log)
         before = read_meta(newest) if newest else {"step": 0, "cpu_sec": 0.0}
         cpu_before_sec = before["cpu_sec"] - time.process_time()
         if newest is not None:
             _check_unchanged(before, _facts(config, generator), rundir.path)
         if before["step"] >= life.target and (life.is_done or life.target < life.total_steps):
-            life.leave(before["step"], saved_is_done=False)
+            life.already_finished(before["step"], saved_is_done=False)
             return rundir.path
         run = _build(config, generator)
         run.cpu_before_sec = cpu_before_sec
         for source in run.reals:
-            life.held.callback(source.close)
+            life.resources.callback(source.close)
         if newest is not None:
             _restore(run, newest)
         else:
@@ -193,13 +193,13 @@ def _restore(run: EncoderTraining, newest: Path) -> None:
 def _train(run: EncoderTraining, life: RunLife) -> None:
     """From the restored state to the target step."""
     settings, batch = run.settings, run.settings.batch_size
-    life.begin(
+    life.start(
         run,
         f"out of memory on {run.hardware.text} with encoder.batch_size={batch}; try --set "
         f"encoder.batch_size={max(2, batch // 2)} after moving the encoder's folder away",
     )
     env = {"device": run.hardware.text, **_facts(run.config, run.generator)}
-    reporter = life.report(batch, settings.log_every_steps, **env)
+    reporter = life.make_reporter(batch, settings.log_every_steps, **env)
     count = sum(weight.numel() for weight in run.encoder.parameters())
     styles = (run.generator.base, run.generator.tuned)[: len(run.generators)]
     names = " and ".join(loaded.name for loaded in styles if loaded)

@@ -86,7 +86,7 @@ def train_run(
     world = join_world(device_kind(config.train))
     rundir = RunDir(Path("runs") / config.name)
     with run_life(rundir, world) as life:
-        life.held.callback(leave_world, world)
+        life.resources.callback(leave_world, world)
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         hardware = prepare_hardware(config.train, world.local_rank)
@@ -98,9 +98,9 @@ def train_run(
             _check_not_lost(rundir, newest_for_resume(rundir.checkpoints, life.log))
 
         world.on_rank0(open_run)
-        packed = life.held.enter_context(open_training_set(config))
+        packed = life.resources.enter_context(open_training_set(config))
         run = build_training(epochs_to_steps(config, packed.count), hardware, world, packed)
-        life.held.callback(run.source.close)
+        life.resources.callback(run.source.close)
         facts = _restore(run, rundir, packed, source)
         if freeze:
             freeze_discriminator(run.discriminator, config.finetune.freeze_layers)
@@ -108,7 +108,7 @@ def train_run(
                 freeze_whitening(run.reconstruction.encoder)
         if run.step == 0:
             run.hardware = faster_format(hardware, config.train, partial(trial_pass, run), world)
-        life.aim(run.config.optim.total_steps, limit_steps)
+        life.set_target(run.config.optim.total_steps, limit_steps)
         _train(run, life, packed, facts)
     return rundir.path
 
@@ -206,8 +206,8 @@ def _train(run: Training, life: RunLife, packed: PackedSet, facts: dict[str, Any
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
         evaluations.evaluate_if_due()
-        return life.leave(run.step)
-    life.begin(run, out_of_memory_message(run.config, run.hardware))
+        return life.already_finished(run.step)
+    life.start(run, out_of_memory_message(run.config, run.hardware))
     reporter = _start_report(run, life, packed, facts) if first else None
     evaluations.evaluate_if_due()  # killed before this step was evaluated
     step = train_step if run.reconstruction is None else reconstruction_step
@@ -250,7 +250,7 @@ def _start_report(run: Training, life: RunLife, packed: PackedSet, facts: dict[s
     train, optim = run.config.train.applied, run.config.optim
     pictures = optim.batch_size * optim.acml_steps * optim.d_updates_per_step
     env = {"device": run.hardware.text, "processes": run.world.size, **facts}
-    reporter = life.report(pictures, train.log_every_steps, **env)
+    reporter = life.make_reporter(pictures, train.log_every_steps, **env)
     networks = {"G": run.generator, "D": run.discriminator}
     if run.reconstruction is not None:
         networks |= {"E": run.reconstruction.encoder, "heads": run.reconstruction.heads}

@@ -1,6 +1,6 @@
-"""Functions that read a stranger's bytes, in a process of their own: bounded in CPU time and memory.
+"""Runs functions on untrusted bytes in a separate process, with limits on CPU time and memory.
 
-A parser in C that takes minutes over a small file can be stopped by nothing but the end of its process.
+A C parser that takes minutes over a small file can only be stopped by killing its process.
 """
 
 import multiprocessing
@@ -17,19 +17,19 @@ from harness.errors import Interrupted
 
 T = TypeVar("T")
 POLL_SEC = 0.1
-START_SEC = 60.0  # for the process to start, on a machine that is very busy
-WAIT_FACTOR = 20  # a call may last so many times its CPU seconds where others are at work, too
+START_SEC = 60.0  # for the process to start, on a very busy machine
+WAIT_FACTOR = 20  # wall-clock limit of a call, in multiples of its CPU limit
 
 
 class TooCostly(Exception):
-    """A call took more time or memory than it may."""
+    """A call exceeded its limit of time or memory."""
 
 
 class BoundedCalls:
-    """`call` runs a function there. The process starts with the first call, and anew after one that was too costly."""
+    """`call` runs a function in the process, which starts with the first call and again after a TooCostly one."""
 
     def __init__(self, cpu_sec: float, memory_bytes: int) -> None:
-        """`memory_bytes`: of all that the process holds, itself included (about 30 MB)."""
+        """`memory_bytes`: of the whole process, about 30 MB of which the interpreter needs."""
         self.cpu_sec, self.memory_bytes = cpu_sec, memory_bytes
         self.lock = threading.Lock()
         self.cancelled = False
@@ -39,24 +39,24 @@ class BoundedCalls:
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """function(*arguments). Everything is pickled, so `function` must be importable by name.
 
-        TooCostly; Interrupted after `cancel`, until `cancelled` is set back."""
+        Raises TooCostly, and Interrupted after `cancel` until `cancelled` is reset."""
         with self.lock:
-            self._go_on()
+            self._raise_if_cancelled()
             if self.pipe is None or not self.process.is_alive():
                 self._start()
             has_begun = False
             try:
                 self._pipe.send((function, arguments))
-                self._receive(START_SEC)  # it has got that, and has loaded what it needs
+                self._receive(START_SEC)  # received, with its imports
                 has_begun = True
                 kind, result = self._receive(WAIT_FACTOR * self.cpu_sec)
             except BaseException as error:
                 self.stop()
-                self._go_on()
+                self._raise_if_cancelled()
                 if not isinstance(error, EOFError | OSError):
                     raise
                 if not has_begun:
-                    raise RuntimeError("a process for bounded calls could not start") from error
+                    raise RuntimeError("the process for bounded calls could not start") from error
                 limits = f"{self.cpu_sec:g} s of CPU time or {self.memory_bytes >> 20} MB"
                 raise TooCostly(f"takes more than {limits}") from error
         if kind == "error":
@@ -64,12 +64,12 @@ class BoundedCalls:
         return result
 
     def cancel(self) -> None:
-        """Ends the call that is under way, and lets none begin. Safe in a signal handler."""
+        """Ends the current call and refuses further ones. Safe in a signal handler."""
         self.cancelled = True
         if self.process is not None:
             self.process.kill()
 
-    def _go_on(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         if self.cancelled:
             raise Interrupted("stopped; the same command resumes from here")
 
@@ -87,14 +87,14 @@ class BoundedCalls:
 
     def _start(self) -> None:
         self.stop()
-        context = multiprocessing.get_context("spawn")  # not forked: no thread or lock of ours is copied half-way
+        context = multiprocessing.get_context("spawn")  # not fork: it would copy held locks
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.cpu_sec, self.memory_bytes), daemon=True)
         self.process.start()
-        theirs.close()  # so that its death ends the pipe
+        theirs.close()  # so that the process' end closes the pipe
 
     def _receive(self, seconds: float) -> Any:
-        """What it says; EOFError when it says nothing in this time."""
+        """The next message; EOFError if none comes in time."""
         deadline = time.monotonic() + seconds
         while not self._pipe.poll(POLL_SEC):
             if time.monotonic() > deadline:
@@ -103,8 +103,8 @@ class BoundedCalls:
 
 
 def _serve(pipe: Connection, cpu_sec: float, memory_bytes: int) -> None:
-    """The other side. SIGPROF of the timer, which nothing handles, ends the process in the middle of C code, too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process decides
+    """The process' loop. The timer's SIGPROF has no handler, so it ends the process even within C code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     try:
@@ -113,13 +113,13 @@ def _serve(pipe: Connection, cpu_sec: float, memory_bytes: int) -> None:
             pipe.send(("got", None))
             signal.setitimer(signal.ITIMER_PROF, cpu_sec)
             try:
-                answer = ("done", function(*arguments))
+                response = ("done", function(*arguments))
             except MemoryError:
                 return
-            except Exception:  # handed over as text: it is raised on the other side
-                answer = ("error", traceback.format_exc())
-            pipe.send(answer)
+            except Exception:  # as text: the parent raises it
+                response = ("error", traceback.format_exc())
+            pipe.send(response)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            del function, arguments, answer
+            del function, arguments, response
     except (EOFError, OSError):
         return

@@ -1,7 +1,4 @@
-"""A child process: started in a group of its own, heard, asked to stop, and seen to its end.
-
-In: a command. Out: the lines that it says, its exit code, and what it uses (which is known where there is /proc).
-"""
+"""A child process in its own process group: its output, stopping it, its exit code and resource usage (needs /proc)."""
 
 import os
 import re
@@ -17,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 LAST_LINES = 15
-LINE_BYTES = 1 << 16  # a line that does not end is cut here
+LINE_BYTES = 1 << 16  # longer lines are split
 READ_BYTES = 1 << 16
 POLL_SEC = 0.1
 GROUP_WAIT_SEC = 10.0
@@ -26,22 +23,22 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 class Child:
-    """Starts at once. Its process group is its own, so that Ctrl-C reaches it once, through us.
+    """Starts at once, in its own process group, so that Ctrl-C reaches it only through us.
 
-    Whoever starts one hears it until its end: a pipe that nobody empties holds it up.
+    Read its output until it ends: a full pipe blocks it.
 
-    Attributes: pid; lines (the last ones that it said).
+    Attributes: pid; lines (the last ones of its output).
     """
 
     def __init__(self, command: list[str], on_line: Callable[[str], None] = lambda line: None, **options: Any) -> None:
-        """`heard` gets each line as `hear` takes it. `options`: of Popen; if not given, stderr alone is heard."""
+        """`on_line` gets each line that `read_output` reads. `options`: of Popen; by default only stderr is read."""
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         self._process = subprocess.Popen(command, **{**given, "process_group": 0, **options})
         self.pid, self._on_line = self._process.pid, on_line
         self.lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._cutters = {"stdout": LineSplitter(), "stderr": LineSplitter()}
+        self._splitters = {"stdout": LineSplitter(), "stderr": LineSplitter()}
         self._selector = selectors.DefaultSelector()
-        for name in self._cutters:
+        for name in self._splitters:
             if (stream := getattr(self._process, name)) is not None:
                 self._selector.register(stream, selectors.EVENT_READ, name)
 
@@ -53,8 +50,8 @@ class Child:
     def running(self) -> bool:
         return self.poll() is None
 
-    def parts(self, seconds: float) -> Iterator[tuple[str, bytes]]:
-        """What it says in this time, as it comes: which stream, and bytes; none at the stream's end."""
+    def read_chunks(self, seconds: float) -> Iterator[tuple[str, bytes]]:
+        """(stream name, bytes) as they come within `seconds`; empty bytes at a stream's end."""
         deadline = time.monotonic() + seconds
         while ready := self._selector.select(max(0.0, deadline - time.monotonic())):
             for key, _ in ready:
@@ -63,33 +60,33 @@ class Child:
                     self._selector.unregister(key.fileobj)
                 yield key.data, part
 
-    def cut(self, name: str, part: bytes) -> list[str]:
-        """The lines that a part of this stream completes; at the stream's end, the half line that is left."""
-        cutter = self._cutters[name]
-        lines = cutter.feed(part) if part else [rest] if (rest := cutter.finish()) else []
+    def to_lines(self, name: str, part: bytes) -> list[str]:
+        """The lines that a chunk of this stream completes; at the stream's end the partial line."""
+        splitter = self._splitters[name]
+        lines = splitter.feed(part) if part else [rest] if (rest := splitter.flush()) else []
         self.lines.extend(lines)
         return lines
 
     def read_output(self, seconds: float) -> None:
-        for name, part in self.parts(seconds):
-            for line in self.cut(name, part):
+        for name, part in self.read_chunks(seconds):
+            for line in self.to_lines(name, part):
                 self._on_line(line)
 
     def error_text(self, otherwise: int = LAST_LINES) -> str:
-        """What a command of ours said on its way out, from `error: ` on; without one, its last lines."""
+        """The last output from `error: ` on, as our commands print it; without it, the last lines."""
         lines = list(self.lines)
         begin = max(0, len(lines) - otherwise)
         first = next((number for number, line in enumerate(lines) if line.startswith("error: ")), begin)
         return "\n".join(lines[first:]).removeprefix("error: ")
 
     def request_stop(self) -> None:
-        """It finishes its step, saves and leaves; its own processes hear of it from it."""
+        """Sends SIGTERM: our commands finish their step, save, stop their own processes and exit."""
         if self.running:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:
-        """Hears it to its end; the exit code. Nothing can be heard after it."""
+        """Reads its output to the end; returns the exit code."""
         while (code := self.poll()) is None:
             self.read_output(POLL_SEC)
         self.read_output(0)
@@ -97,12 +94,12 @@ class Child:
         return code
 
     def stop(self) -> int:
-        """Asks it to stop and waits, however long it takes: killed, it would leave its own processes at work."""
+        """Sends SIGTERM and waits as long as it takes: if killed, it would leave its own processes behind."""
         self.request_stop()
         return self.wait()
 
     def kill(self) -> int:
-        """Ends what is left of its group for certain; the exit code."""
+        """Kills its whole group; returns the exit code."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         code = self._process.wait()
@@ -117,21 +114,21 @@ class Child:
 
 
 class LineSplitter:
-    """Bytes → lines, whatever they are cut into; `\\r` ends one too (progress bars)."""
+    """Splits chunks of bytes into lines; `\\r` ends one too (progress bars)."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, part: bytes) -> list[str]:
-        """The lines that `part` completes, without empty ones."""
+        """The non-empty lines that `part` completes."""
         *whole, self._rest = re.split(rb"[\r\n]", self._rest + part)
         while len(self._rest) > LINE_BYTES:
             whole.append(self._rest[:LINE_BYTES])
             self._rest = self._rest[LINE_BYTES:]
         return [text for line in whole if (text := _decode(line))]
 
-    def finish(self) -> str:
-        """What came after the last line's end: half a line, which may have lost digits."""
+    def flush(self) -> str:
+        """The partial last line."""
         rest, self._rest = self._rest, b""
         return _decode(rest)
 
@@ -141,7 +138,7 @@ def _decode(line: bytes) -> str:
 
 
 def group_members(group: int) -> list[int]:
-    """Living processes of a group; none on a system without /proc."""
+    """Living processes of a group; [] on a system without /proc."""
     found = []
     with suppress(OSError):
         for name in os.listdir("/proc"):
@@ -155,18 +152,18 @@ def group_members(group: int) -> list[int]:
 
 
 def wait_for_group(group: int) -> None:
-    """Until nothing of it is left, at most GROUP_WAIT_SEC."""
+    """Waits until the group is empty, at most GROUP_WAIT_SEC."""
     deadline = time.monotonic() + GROUP_WAIT_SEC
     while group_members(group) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
-# ---- what it uses --------------------------------------------------------------------------------------------------
+# ---- resource usage ----
 
 
 @dataclass
 class Usage:
-    """`peak_rss_mb`: of all processes together, as sampled, or of the largest one where that is more."""
+    """`peak_rss_mb`: the larger of the sampled total and the largest single process."""
 
     seconds: float = 0.0
     cpu_sec: float = 0.0
@@ -178,7 +175,7 @@ class Usage:
 
 
 def tree_usage(pid: int) -> Usage | None:
-    """Of a process and its living descendants, so far; None when it is gone. Pages they share count for each."""
+    """Of a process and its living descendants; None if it is gone. Shared pages count for each."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
         uptime_sec = float(Path("/proc/uptime").read_text().split()[0])

@@ -1,4 +1,4 @@
-"""An asyncio loop hands work to a thread that nothing waits for at the end of the process."""
+"""Runs a blocking function from asyncio in a thread that does not block the end of the process."""
 
 import asyncio
 import threading
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 async def in_daemon_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """function(*arguments), while the loop goes on. Cancelled, it returns at once; the thread ends when it can.
+    """function(*arguments) without blocking the loop. If cancelled, it returns at once and leaves the thread behind.
 
-    `asyncio.to_thread` is for what must be finished: the end of the loop and of the process wait for its threads."""
+    Use `asyncio.to_thread` for work that must finish: loop and process wait for its threads at their end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -27,7 +27,7 @@ async def in_daemon_thread(function: Callable[..., T], *arguments: Any) -> T:
             result = function(*arguments)
         except Exception as caught:
             error = caught
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What the config asks of the hardware, and what the hardware really gives: device, precision, determinism."""
+"""Device, precision and determinism, as the config requests them and as the hardware allows."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from harness.errors import UserError
 
 @dataclass(frozen=True)
 class Hardware:
-    """Device and number format of a run. `text` says what is really on."""
+    """Device and precision of a run. `text` describes what is in use."""
 
     device: torch.device
     precision: str
@@ -26,7 +26,7 @@ class Hardware:
 
 
 def cpu_has_bf16() -> bool:
-    """True where the processor multiplies bf16 in hardware; elsewhere bf16 is emulated and slower than fp32."""
+    """Whether the CPU multiplies bf16 in hardware; otherwise bf16 is emulated and slower than fp32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -37,7 +37,7 @@ def device_kind(train: Train) -> str:
 
 
 def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
-    """Sets TF32 and determinism as asked. Raises UserError for what the hardware cannot do."""
+    """Sets TF32 and determinism. UserError for what the hardware cannot do."""
     kind = device_kind(train)
     device = torch.device(kind, local_rank) if kind == "cuda" else torch.device("cpu")
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_has_bf16()
@@ -53,7 +53,7 @@ def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
     if train.deterministic and kind == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(train.deterministic, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a net for bugs that writes every buffer twice
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # debugging aid that writes every buffer twice
     name = torch.cuda.get_device_name(device) if kind == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     emulated = " (emulated: this hardware has no bf16)" if precision == "bf16" and not bf16 else ""
     return Hardware(device, precision, f"{name}, {precision}{emulated}")
@@ -61,8 +61,8 @@ def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The order of sums, and so the last bits, depend on the number of threads: with one they are the same on any
-    number of cores. One small picture is also drawn sooner by one thread than by several that wait for each other."""
+    """One torch thread: the order of sums, and so their last bits, depend on the number of threads. A single small
+    picture is also faster."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

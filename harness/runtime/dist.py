@@ -1,4 +1,4 @@
-"""One process or many: the same code path. `torchrun` sets the environment, plain `python` is a world of one."""
+"""One process or many with the same code. `torchrun` sets the environment; plain `python` is a world of size 1."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from torch import Tensor
 from harness.errors import EXIT_USER_ERROR, UserError
 
 Result = TypeVar("Result")
-# For the first process, which may evaluate on a CPU; one that died is noticed at once, because its connection is gone.
+# While rank 0 evaluates, perhaps on a CPU; a dead process is noticed at once by its lost connection.
 LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands. `control` is a CPU group for flags (None = the default one): asking never waits
-    for the GPU, and may take as long as the first process evaluates."""
+    """Rank and size. `control`: a CPU group for flags (None = the default group), which never waits for the GPU and has
+    a timeout of LONGEST_WAIT."""
 
     rank: int = 0
     size: int = 1
@@ -39,7 +39,7 @@ class World:
         return slice(self.rank * part, (self.rank + 1) * part)
 
     def any_rank(self, flag: bool) -> bool:
-        """True everywhere if it is true anywhere."""
+        """True on every rank if it is true on any."""
         if self.size == 1:
             return flag
         tensor = torch.tensor(int(flag))
@@ -55,7 +55,7 @@ class World:
         return tensor / self.size
 
     def gather(self, part: Tensor) -> Tensor:
-        """Each process's part (B / size, ...) of a batch, in order of rank: (B, ...)."""
+        """Concatenates each process's part (B / size, ...) of a batch by rank: (B, ...)."""
         if self.size == 1:
             return part
         parts = [torch.empty_like(part) for _ in range(self.size)]
@@ -63,7 +63,7 @@ class World:
         return torch.cat(parts)
 
     def on_rank0(self, action: Callable[[], Result]) -> Result | None:
-        """Runs `action` in the first process while the others wait; when it fails there, all end and one speaks."""
+        """Runs `action` on rank 0 while the others wait. If it fails, all processes end and only rank 0 raises it."""
         result, failure = None, None
         if self.is_rank0:
             try:
@@ -79,7 +79,7 @@ class World:
 
 
 def join_world(device_kind: str) -> World:
-    """Joins the group that torchrun announces in the environment; alone without one."""
+    """Joins the process group of torchrun's environment; a World of size 1 without one."""
     try:
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -88,7 +88,7 @@ def join_world(device_kind: str) -> World:
     except (KeyError, ValueError) as error:
         raise UserError(
             f"WORLD_SIZE, RANK, LOCAL_RANK: found {error} in the environment, allowed the numbers that torchrun sets; "
-            "unset WORLD_SIZE, and say NPROC= for several processes"
+            "unset WORLD_SIZE, and use NPROC= for several processes"
         ) from error
     if device_kind == "cuda":
         torch.cuda.set_device(local_rank)
@@ -104,7 +104,7 @@ def leave_world(world: World) -> None:
 
 
 def average_gradients(gradients: Sequence[Tensor], world: World) -> None:
-    """Gradients become their mean over the processes, in one message."""
+    """Averages gradients over the processes in place, with one all-reduce."""
     if world.size == 1:
         return
     flat = torch.cat([g.reshape(-1) for g in gradients])

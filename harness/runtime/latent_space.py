@@ -1,6 +1,6 @@
-"""The latents that a generator draws from, and all that is done with them: one interface for every stage.
+"""Drawing, truncating and mixing of latents: one interface for every stage.
 
-A latent is one vector z of the prior N(0, I); its middle, 0, is the mean car.
+A latent is a vector z of the prior N(0, I); its mean, 0, is the mean car.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class LatentSpace:
 
     Attributes:
         num_classes: of the labels drawn beside latents; 0 = none.
-        parts: what of a latent may be mixed apart from the rest; one vector has but one part.
+        parts: the separately mixable parts of a latent; a single vector has one.
     """
 
     z_dim: int
@@ -34,24 +34,24 @@ class LatentSpace:
         return torch.zeros(self.shape)
 
     def draw(self, streams: RandomStreams, purpose: str, index: int, count: int) -> tuple[Tensor, Tensor | None]:
-        """`count` latents of the prior, and labels int64 (N,) or None: a function of (seed, purpose, index)."""
+        """`count` latents from the prior, and labels int64 (N,) or None: a function of (seed, purpose, index)."""
         return streams.latents(purpose, index, count, self.z_dim, self.num_classes)
 
     def draw_by_seed(self, purpose: str, seeds: list[int]) -> tuple[Tensor, Tensor | None]:
-        """A latent for each seed, a function of it alone; labels int64 (N,) or None."""
+        """One latent per seed, a function of that seed only; labels int64 (N,) or None."""
         drawn = [self.draw(RandomStreams(seed, torch.device("cpu")), purpose, 0, 1) for seed in seeds]
         labels = [y for _, y in drawn if y is not None]
         return torch.cat([z for z, _ in drawn]), torch.cat(labels) if labels else None
 
     def truncate(self, z: Tensor, truncation: float) -> Tensor:
-        """Towards the mean latent (Marchesi 2017): 1 = as it is, 0 = the mean. Fewer odd pictures, less variety."""
+        """The truncation trick (Marchesi 2017): 1 = unchanged, 0 = the mean latent. Fewer artefacts, less variety."""
         return z if truncation == 1 else torch.lerp(self.mean.to(z), z, truncation)
 
     def mix(self, a: Tensor, b: Tensor, weight: Tensor, how: str = "linear") -> Tensor:
-        """Latents between two, (N, *shape); weight (N,) in [0, 1]: 0 = a, 1 = b.
+        """Interpolated latents, (N, *shape); weight (N,) in [0, 1]: 0 = a, 1 = b.
 
-        `linear` is the weighted average. Half-way between two normal latents its length is 0.7 of theirs, nearer to the
-        mean car; `slerp` keeps the length by following the arc (Shoemake 1985).
+        `linear`: halfway between two normal latents the length is 0.7 of theirs, which is nearer to the mean car;
+        `slerp` keeps the length (Shoemake 1985).
         """
         weight = weight.to(a)[:, None]
         if how == "linear":
@@ -66,9 +66,9 @@ class LatentSpace:
         return direction * torch.lerp(lengths[0], lengths[1], weight)
 
     def average(self, latents: list[Tensor], shares: list[float], how: str = "linear") -> Tensor:
-        """One latent out of several, (N, *shape) each; shares above 0, of which only the proportions count.
+        """A weighted mix of latents (N, *shape); positive shares, of which only the ratios matter.
 
-        One after the other, each with its part of what is there by then: for `linear` the weighted average.
+        Mixes them in one after the other by their share of the sum so far: for `linear` the weighted average.
         """
         assert len(latents) == len(shares) > 0 and min(shares) > 0, shares
         mixed, total = latents[0], shares[0]
@@ -78,12 +78,11 @@ class LatentSpace:
         return mixed
 
     def prior_distance(self, z: Tensor) -> Tensor:
-        """(N,): how far each latent's length is from those of the prior: sqrt(z_dim), give or take 0.7, however many
-        directions there are."""
+        """(N,): squared relative difference of each latent's length from sqrt(z_dim), the prior's typical one."""
         return (z.norm(dim=1) / self.z_dim**0.5 - 1).square()
 
     def from_numbers(self, values: list[float]) -> Tensor:
-        """(1, *shape) of one latent's numbers. ValueError where they are not as many as it has."""
+        """One latent (1, *shape) from its numbers. ValueError for a wrong count."""
         if len(values) != self.z_dim:
             raise ValueError(f"{len(values)} numbers, not {self.z_dim}")
         return torch.tensor([values], dtype=torch.float64).float()

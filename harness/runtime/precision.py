@@ -1,7 +1,7 @@
-"""`train.precision: auto` on a CPU: the number format that takes less time, measured on the networks that are to train.
+"""`train.precision: auto` on a CPU: the faster of fp32 and bf16, timed on the networks to train.
 
-The instructions alone do not say it: bf16 is nearly twice as fast with matrix units or on large maps, and slower than
-fp32 without them or in small networks.
+The CPU's instructions do not tell: bf16 is nearly twice as fast with matrix units or on large feature maps, and slower
+than fp32 without them or in small networks.
 """
 
 import time
@@ -14,20 +14,20 @@ from harness.runtime.dist import World
 
 Pass = Callable[[Hardware], object]  # forward and backward, with the hardware's autocast
 FORMATS = ("fp32", "bf16")
-MIN_GAIN = 1.15  # bf16 must be so many times as fast: about equal times must not choose otherwise at another start
-MAX_PICTURES = 8  # in a timed pass: enough to tell, and little beside a step
+MIN_GAIN = 1.15  # speed-up required of bf16: near-equal times must not give another choice at the next start
+MAX_PICTURES = 8  # in a timed pass: enough to measure, short compared with a step
 WARM_UPS, ROUNDS = 1, 3
 
 
 def faster_format(
     hardware: Hardware, train: Train, make_pass: Callable[[], Pass], world: World | None = None
 ) -> Hardware:
-    """The hardware that a run begins with: where `auto` asks for bf16 on a CPU, fp32 unless bf16 is clearly faster.
+    """The hardware for a new run: where `auto` chose bf16 on a CPU, fp32 unless bf16 is clearly faster.
 
-    All processes take what the first one measures. `text` says both times.
+    All processes use what rank 0 measures. `text` has both times.
 
     Args:
-        make_pass: makes the pass that is timed; it and the pass must change nothing of the run.
+        make_pass: makes the pass to time; neither may change the run.
     """
     world = world or World()
     if train.precision != "auto" or hardware.device.type != "cpu" or not world.any_rank(hardware.precision == "bf16"):
@@ -39,9 +39,9 @@ def faster_format(
 
 
 def format_as_begun(hardware: Hardware, train: Train, begun_in: str | None) -> Hardware:
-    """The hardware that a run goes on with: on a CPU, `auto` stays at the fp32 that it began in.
+    """The hardware for a resumed run: on a CPU, `auto` stays at fp32 if the run began in it.
 
-    `begun_in`: kept with the run; None = it began before formats were timed, so `auto` is what the hardware has.
+    `begun_in`: kept with the run; None = it began before formats were timed, so `auto` follows the hardware.
     """
     stays = train.precision == "auto" and hardware.device.type == "cpu" and begun_in == "fp32"
     return _in_fp32(train) if stays else hardware
@@ -52,9 +52,9 @@ def _in_fp32(train: Train) -> Hardware:
 
 
 def pass_seconds(one_pass: Pass, hardware: Hardware, clock: Callable[[], float] = time.process_time) -> list[float]:
-    """Seconds of a pass in each of FORMATS: the least of ROUNDS, which alternate.
+    """Seconds of a pass in each of FORMATS: the minimum of ROUNDS alternating rounds.
 
-    CPU time of one thread, so that what else is at work on the machine hardly changes it.
+    CPU time of one thread, so that other load on the machine hardly matters.
     """
     fastest = [float("inf")] * len(FORMATS)
     with one_thread():

@@ -1,6 +1,6 @@
-"""What a person sees of a long job: a bar or plain lines with rate and time left; of a training also its figures.
+"""Progress of a long job, as a bar or plain lines with rate and time left; for training also losses and curves.
 
-Imports no torch: stages without it show their progress too, and losses are only summed here.
+Imports no torch.
 """
 
 import io
@@ -19,8 +19,8 @@ from harness.storage.rundir import RunDir
 
 T = TypeVar("T")
 LINE_EVERY_SEC, BAR_EVERY_SEC = 10.0, 0.1
-QUIET_SEC = 30.0  # where steps are slow, rows are far apart; so long a person is left without a line
-FEW_POINTS = 10  # of a curve: each is marked
+QUIET_SEC = 30.0  # a line at least this often, even if steps are slow
+FEW_POINTS = 10  # up to this many points of a curve get markers
 CURVES = (
     ("d_loss", "g_loss"),
     ("d_real", "d_fake"),
@@ -30,10 +30,10 @@ CURVES = (
 
 
 class Progress:
-    """`with Progress(label, total) as progress:` and `progress.show(count)` as it goes on.
+    """`with Progress(label, total) as progress:` and repeated `progress.show(count)`.
 
-    On a terminal a bar, elsewhere a line every LINE_EVERY_SEC; always on stderr. `total`: None where nobody knows;
-    `keep_bar`: it stays on the terminal at the end.
+    A bar on a terminal, otherwise a line every LINE_EVERY_SEC, on stderr. `total`: None if unknown; `keep_bar`: leave
+    the bar on the terminal at the end.
     """
 
     def __init__(self, label: str, total: int | None, count: int = 0, keep_bar: bool = False) -> None:
@@ -52,7 +52,7 @@ class Progress:
             self.bar.stop()
 
     def show(self, count: int, about: str = "", timed: int | None = None) -> None:
-        """So many are done. `about`: what is to be said of them; `timed`: how many of them took time, if not all."""
+        """`count` are done. `about`: text to add; `timed`: the number that took time, if not all."""
         now = time.monotonic()
         if count == self.total or now - self.shown_at < (LINE_EVERY_SEC if self.bar is None else BAR_EVERY_SEC):
             return
@@ -63,20 +63,20 @@ class Progress:
         self.put(count, f"{about}{rate:.1f}/s{left}", f"{self.label}: {done}{': ' if about else ', '}")
 
     def put(self, count: int, text: str, line_head: str) -> None:
-        """`text` beside the bar, or in a line after its head."""
+        """Shows `text` beside the bar, or in a line after `line_head`."""
         self.move(count, text=text)
         if self.bar is None:
             log(line_head + text)
         self.shown_at = time.monotonic()
 
     def move(self, count: int, **fields: str) -> None:
-        """The bar alone."""
+        """Updates only the bar."""
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=count, **fields)
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Yields the items; meanwhile shows their number, the rate and the time left."""
+    """Yields the items with progress."""
     with Progress(label, total) as progress:
         for count, item in enumerate(items, 1):
             yield item
@@ -84,7 +84,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def duration_text(seconds: float) -> str:
-    """As `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    """`12 s`, `3 min 05 s`, `2 h 07 min`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -106,23 +106,23 @@ def _open_bar(label: str, total: int | None, count: int, keep: bool) -> Any:
 
 
 class Reporter(Progress):
-    """Of a training. Collects the losses of every step on the device and reads them back once every `log_every` steps;
-    one that only some steps have is averaged over those that have it."""
+    """Progress of a training. Sums losses on the device and reads them back every `log_every` steps; a loss that only
+    some steps have is averaged over those."""
 
     def __init__(self, rundir: RunDir, first_step: int, total_steps: int, batch_size: int, log_every: int) -> None:
         self.events = EventFile(rundir.path / "tensorboard", first_step)
         super().__init__(rundir.path.name, total_steps, first_step, keep_bar=True)
         self.rundir, self.total_steps, self.batch_size, self.log_every = rundir, total_steps, batch_size, log_every
-        self.losses: dict[str, tuple[Any, int]] = {}  # name → sum (a scalar on the device), and of how many steps
+        self.losses: dict[str, tuple[Any, int]] = {}  # name → (sum, a scalar on the device; number of steps)
         self.steps = 0
 
     def log(self, text: str) -> None:
-        """One line for the person and for log.txt."""
+        """One line on stderr and in log.txt."""
         self.rundir.log(text)
         log(text)
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
-        """Takes the losses of one step (scalars on the device). Step counts from 1."""
+        """Adds the losses of one step (scalars on the device). Steps count from 1."""
         for name, value in values.items():
             total, count = self.losses.get(name, (0, 0))
             self.losses[name] = total + value, count + 1
@@ -136,13 +136,13 @@ class Reporter(Progress):
         self.losses, self.steps, self.began_at = {}, 0, now
 
     def show_step(self, step: int, sec_per_step: float) -> None:
-        """A step between two rows: the bar moves; after QUIET_SEC a line says how fast it is and how long it takes."""
+        """A step between two rows: updates the bar; after QUIET_SEC also a line with speed and time left."""
         self.move(step)
         if time.monotonic() - self.shown_at >= QUIET_SEC:
             self._show_speed(step, "", sec_per_step)
 
     def show_losses(self, step: int, losses: Mapping[str, float], sec_per_step: float) -> None:
-        """A row of stats.jsonl and TensorBoard, and a line."""
+        """A row in stats.jsonl and TensorBoard, and a line."""
         row = {name: round(value, 6) for name, value in losses.items()}
         speed = {"sec_per_step": round(sec_per_step, 5), "pictures_per_sec": round(self.batch_size / sec_per_step, 1)}
         self.write_row({"step": step, **row, **speed})
@@ -153,7 +153,7 @@ class Reporter(Progress):
         self.events.add({name: value for name, value in row.items() if name != "step"}, row["step"])
 
     def _show_speed(self, step: int, losses: str, sec_per_step: float) -> None:
-        """How far it is: beside the bar or as a line, in log.txt and in status.json."""
+        """Step, speed and time left: beside the bar or as a line, in log.txt and in status.json."""
         left = duration_text((self.total_steps - step) * sec_per_step)
         speed = f"{sec_per_step:.3f} s/step, {self.batch_size / sec_per_step:.0f} pictures/s, {left} left"
         head = f"step {step}/{self.total_steps}  {losses}"
@@ -163,9 +163,9 @@ class Reporter(Progress):
 
 
 class EventFile:
-    """Scalars for TensorBoard. Each call is one write of this thread, so that a full disk is noticed here and at once.
+    """Scalars for TensorBoard. Each call is one write in this thread, so that a full disk raises here.
 
-    A new file for each start; what earlier ones hold past `first_step` is marked as taken back.
+    One file per start; steps past `first_step` in earlier files are marked as purged.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -195,11 +195,6 @@ class EventFile:
             os.close(descriptor)
 
 
-def _to_height(value: Any) -> float:
-    """Of a point; nan where there is no number to draw."""
-    return value if isinstance(value, int | float) and abs(value) < 1e300 else math.nan
-
-
 def save_curves(
     rows: list[dict[str, Any]],
     path: Path,
@@ -208,12 +203,12 @@ def save_curves(
     level: tuple[float, str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> None:
-    """Losses and figures of stats.jsonl rows against steps, as one PNG.
+    """Plots losses and figures of stats.jsonl rows against steps into one PNG.
 
     Args:
-        panels: names of what is drawn in each; a panel of which there is nothing is left out.
-        level: a value to compare with, and what it is: a dashed line.
-        labels: what names are called in the legend, where that is something else.
+        panels: the names drawn in each; empty panels are left out.
+        level: (value, label) of a dashed reference line.
+        labels: legend texts that differ from the names.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -225,7 +220,8 @@ def save_curves(
     FigureCanvasAgg(figure)
     for axis, names in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         for name in names:
-            points = [(row["step"], _to_height(row[name])) for row in rows if name in row]
+            numbers = [(row["step"], row[name]) for row in rows if name in row]
+            points = [(x, y if isinstance(y, int | float) and abs(y) < 1e300 else math.nan) for x, y in numbers]
             marker = "o" if len(points) <= FEW_POINTS else None
             label = (labels or {}).get(name, name)
             axis.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker, markersize=3)

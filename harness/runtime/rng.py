@@ -1,6 +1,6 @@
-"""Everything random in a step is a function of (seed, purpose, index): nothing to save for an exact resume.
+"""Random streams as functions of (seed, purpose, index), so that an exact resume needs no saved state.
 
-Draws are made for the whole global batch and then cut, so 1 process and N processes see the same numbers.
+The whole global batch is drawn and then sliced, so 1 process and N processes see the same numbers.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def seed_for(seed: int, purpose: str, index: int = 0) -> int:
-    """A well-mixed 63-bit seed; neighbouring indices give unrelated streams."""
+    """A well-mixed 63-bit seed; neighbouring indices give independent streams."""
     digest = hashlib.blake2b(f"{seed}:{purpose}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -21,11 +21,11 @@ def numpy_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
 
 
 class RandomStreams:
-    """One torch generator on `device`, wound to the stream that is asked for.
+    """One torch generator on `device`, re-seeded for each stream.
 
     Args:
         seed: the run's seed.
-        share: this process's part of a global batch.
+        local_slice: this process's part of a global batch.
     """
 
     def __init__(self, seed: int, device: torch.device, local_slice: slice = slice(None)):
@@ -35,7 +35,7 @@ class RandomStreams:
         self._generator = torch.Generator(device)
 
     def stream(self, purpose: str, index: int) -> torch.Generator:
-        """The generator at the start of stream (purpose, index). Used at once: the next call winds it elsewhere."""
+        """The generator at the start of stream (purpose, index); valid until the next call, which re-seeds it."""
         return self._generator.manual_seed(seed_for(self.seed, purpose, index))
 
     def latents(

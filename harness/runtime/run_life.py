@@ -1,6 +1,6 @@
-"""The life of a run, whoever trains it: its lock, signals, its status, and in one line what ended it.
+"""Everything around the training of a run: lock, signals, status, reporter, and one line about its end.
 
-In: a run's folder. Out: status.json says done, interrupted or failed, whatever happens short of a kill.
+status.json says done, interrupted or failed at the end, unless the process is killed.
 """
 
 import os
@@ -19,26 +19,26 @@ from harness.runtime.dist import World
 from harness.runtime.progress import Reporter
 from harness.storage.rundir import RunDir, State, translate_disk_errors
 
-RUN_STOP_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)  # the last as Slurm sends it before a job's time is over
+RUN_STOP_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)  # Slurm sends SIGUSR1 before a time limit
 
 
 class Stepping(Protocol):
-    """`step`: updates that are done."""
+    """`step`: finished updates."""
 
     step: int
 
 
 class RunLife:
-    """A run that is being worked on; `run_life` makes one. Each process has its own, and the first writes and speaks.
+    """A run in progress, made by `run_life`. Each process has its own; only rank 0 writes and logs.
 
     Attributes:
-        stopping: filled by RUN_STOP_SIGNALS; who trains finishes the step, saves and calls `stop`.
-        held: what is closed at the end, the lock last.
-        total_steps, target: steps of the whole run, and those that this start goes to.
+        stopping: filled by RUN_STOP_SIGNALS; the trainer then finishes the step, saves and calls `stop`.
+        resources: closed at the end, the lock last.
+        total_steps, target: steps of the whole run, and the last step of this start.
     """
 
-    def __init__(self, rundir: RunDir, world: World, stopping: list[int], held: ExitStack) -> None:
-        self.rundir, self.world, self.stopping, self.held = rundir, world, stopping, held
+    def __init__(self, rundir: RunDir, world: World, stopping: list[int], resources: ExitStack) -> None:
+        self.rundir, self.world, self.stopping, self.resources = rundir, world, stopping, resources
         self.total_steps = self.target = 0
         self.run: Stepping | None = None
         self.reporter: Reporter | None = None
@@ -50,18 +50,18 @@ class RunLife:
         return self.run.step
 
     def log(self, text: str) -> None:
-        """One line for the person; for log.txt too, once there is a reporter."""
+        """One line on stderr; once there is a reporter, in log.txt too."""
         if self.reporter:
             self.reporter.log(text)
         elif self.world.is_rank0:
             log(text)
 
     def open(self, config: Config, allow_config_change: bool) -> None:
-        """The folder of this config's run, made or found, and locked for as long as this lives."""
+        """Creates or finds the folder of this config's run and locks it until the end."""
         self.rundir = RunDir.open(config, allow_config_change=allow_config_change)
-        self.held.enter_context(self.rundir.lock())
+        self.resources.enter_context(self.rundir.lock())
 
-    def aim(self, total_steps: int, limit_steps: int | None) -> None:
+    def set_target(self, total_steps: int, limit_steps: int | None) -> None:
         self.total_steps = total_steps
         self.target = min(total_steps, limit_steps or total_steps)
 
@@ -72,22 +72,22 @@ class RunLife:
     def is_done(self) -> bool:
         return (self.rundir.read_status() or {}).get("state") == "done"
 
-    def leave(self, step: int, saved_is_done: bool = True) -> None:
-        """The target was reached before. A run that was killed right after its last save is done, if that ends it."""
+    def already_finished(self, step: int, saved_is_done: bool = True) -> None:
+        """The target was reached before. Marks a finished run as done if it was killed right after its last save."""
         self.log(f"{self.rundir.path}: already at step {step} of {self.total_steps}")
         if self.world.is_rank0 and saved_is_done and step >= self.total_steps and not self.is_done:
             self.write_status("done", step)
 
-    def begin(self, run: Stepping, memory_advice: str = "") -> None:
-        """From here on status.json tells of this run, of its failure too.
+    def start(self, run: Stepping, memory_advice: str = "") -> None:
+        """From here on status.json is about this run, including its failure.
 
         Args:
-            memory_advice: what the user is told where the device has too little memory.
+            memory_advice: the error message when the device runs out of memory.
         """
         self.run, self.memory_advice = run, memory_advice
 
-    def report(self, batch_size: int, log_every: int, **env: Any) -> Reporter:
-        """The reporter of what follows; statistics past the run's step go, `env` is what env.json says besides."""
+    def make_reporter(self, batch_size: int, log_every: int, **env: Any) -> Reporter:
+        """The reporter from the run's step on, dropping later statistics. `env`: further fields of env.json."""
         self.rundir.drop_stats_after(self.step)
         self.rundir.write_env(**env)
         self.reporter = Reporter(self.rundir, self.step, self.target, batch_size, log_every)
@@ -101,16 +101,16 @@ class RunLife:
             self.log(f"{'done' if whole else 'stopped as asked'} at step {self.step}{more}")
 
     def stop(self, reason: str = "") -> NoReturn:
-        """All is saved after a signal. Raises Interrupted."""
+        """Everything is saved after a signal. Raises Interrupted."""
         if self.world.is_rank0:
             self.write_status("interrupted", self.step, reason)
             self.log(f"{reason}stopped at step {self.step}, saved; the same command resumes")
         raise Interrupted(f"{reason}saved at step {self.step}")
 
     def fail(self, error: Exception) -> NoReturn:
-        """Notes the failure (with the error's notes), and raises what the user is to read of it."""
+        """Writes the failure (with the error's notes) to status.json, and raises the error or a UserError for it."""
         if self.run and self.world.is_rank0:
-            with suppress(OSError):  # a full disk, say, which is what `error` tells
+            with suppress(OSError):  # perhaps a full disk, which caused `error`
                 self.write_status("failed", self.step, "\n".join([str(error), *getattr(error, "__notes__", [])]))
         if self.memory_advice and isinstance(error, torch.OutOfMemoryError):
             raise UserError(self.memory_advice) from error
@@ -125,23 +125,23 @@ class RunLife:
 
 @contextmanager
 def run_life(rundir: RunDir, world: World | None = None) -> Iterator[RunLife]:
-    """What a run needs around it while it trains.
+    """The context of a training run.
 
     Raises:
-        UserError: another process is at work there, or the disk cannot be written.
+        UserError: another process is training this run, or the disk cannot be written.
         Interrupted: after `stop`.
     """
 
-    def tell(number: int) -> None:
-        with suppress(OSError):  # not print: it cannot be entered again while it is at work
+    def on_signal(number: int) -> None:
+        with suppress(OSError):  # print is not reentrant
             os.write(2, f"\n{signal.Signals(number).name}: finishing this step and saving\n".encode())
 
     with (
         translate_disk_errors(rundir.path),
-        captured_signals(RUN_STOP_SIGNALS, tell) as stopping,
-        ExitStack() as held,
+        captured_signals(RUN_STOP_SIGNALS, on_signal) as stopping,
+        ExitStack() as resources,
     ):
-        life = RunLife(rundir, world or World(), stopping, held)
+        life = RunLife(rundir, world or World(), stopping, resources)
         try:
             yield life
         except Interrupted:

@@ -52,7 +52,7 @@ def train_run(
         Interrupted: after SIGTERM or SIGINT; the state is saved.
     """
     with run_life(RunDir(Path("runs") / config.name)) as life:
-        packed = life.held.enter_context(open_training_set(config))
+        packed = life.resources.enter_context(open_training_set(config))
         warn_of_empty_classes(config, packed)
         config = epochs_to_steps(config, packed.count)
         setup = preflight(config, packed, freeze, processes)
@@ -67,7 +67,7 @@ def train_run(
             _check_weights(start_checkpoint, packed, config)
         step, classes = _checkpoint_id(newest)["step"], len(packed.class_names) if config.model.conditional else 0
         run = FollowedRun(config, setup.hardware, step, classes, start_checkpoint, facts)
-        life.aim(config.optim.total_steps, limit_steps)
+        life.set_target(config.optim.total_steps, limit_steps)
         supervise(run, life, setup, packed)
     return rundir.path
 

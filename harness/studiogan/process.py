@@ -65,7 +65,7 @@ class StudioganProcess(Child):
 
     def _listen(self) -> None:
         while self._selector.get_map() and not self._stopping:
-            for name, part in self.parts(LISTEN_SEC):
+            for name, part in self.read_chunks(LISTEN_SEC):
                 if part:
                     self.last_output_sec = time.monotonic()
                 self._parts.put((name, part, self.last_output_sec))
@@ -86,7 +86,7 @@ class StudioganProcess(Child):
     def _split_lines(self, name: str, part: bytes, at_sec: float) -> list[LogLine]:
         """`part` is empty at the end of the stream."""
         _write_whole(self._raw, part)
-        lines = self.cut(name, part)
+        lines = self.to_lines(name, part)
         if name == "stderr":
             self.refusal = next(
                 (line.removeprefix(SHIM_PREFIX) for line in lines if line.startswith(SHIM_PREFIX)), self.refusal

@@ -40,8 +40,8 @@ def supervise(run: FollowedRun, life: RunLife, setup: StudioGanSetup, packed: Pa
     evaluations = Evaluations(run, life)
     if run.step >= life.target:
         evaluations.evaluate_if_due()  # killed before this step was evaluated
-        return life.leave(run.step)
-    life.begin(run)
+        return life.already_finished(run.step)
+    life.start(run)
     reporter = _begin(run, life, setup, packed)
     evaluations.evaluate_if_due()
     follower = LogFollower(run, life, evaluations, reporter, _prepare(run, life, setup, packed))
@@ -54,7 +54,7 @@ def _begin(run: FollowedRun, life: RunLife, setup: StudioGanSetup, packed: Packe
     env = {"device": run.hardware.text, "processes": setup.processes, "engine": "studiogan",
            "studiogan": config.studiogan.version, "checkout": setup.checkout, "python_of_studiogan": setup.python,
            **run.facts}  # fmt: skip
-    reporter = life.report(pictures, config.train.log_every_steps, **env)
+    reporter = life.make_reporter(pictures, config.train.log_every_steps, **env)
     life.log(f"{life.rundir.path}: {run.hardware.text}: steps {run.step} to {life.target} on {packed.count} pictures")
     if ignored := ignored_keys(config):
         life.log(f"ignored by StudioGAN: {', '.join(ignored)}")

@@ -62,4 +62,4 @@ def _disk_refusal(_: Request, error: Exception) -> Response:
     if error.errno not in DISK_ERRORS:
         raise error
     where = f"{error.filename}: " if error.filename else ""
-    return refusal(507, f"{where}{error.strerror}; nothing half-made is kept, mend this and try again")
+    return refusal(507, f"{where}{error.strerror}; no partial files are kept, fix this and try again")

@@ -37,7 +37,7 @@ harness = partial(run_module, "harness")
         (
             OSError(errno.ENOSPC, "No space left on device", "samples/a.png"),
             2,
-            "error: samples/a.png: No space left on device; nothing half-made is kept; mend this, run it again\n",
+            "error: samples/a.png: No space left on device; no partial files are kept; fix this and run it again\n",
         ),
     ],
 )

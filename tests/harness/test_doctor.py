@@ -78,10 +78,10 @@ def test_too_little_disk_for_the_demo_is_told(monkeypatch, capsys):
         assert ("too little for `make demo`" in line) is told and f"{free_gib:.1f} of 1024 GiB free" in line
 
 
-def test_the_mending_command_names_pins_and_nothing_else():
-    command = doctor.mending_command({"torch>=2.10": "BROKEN: x", "pyyaml>=6.0": "MISSING"})
+def test_the_install_command_names_pins_and_nothing_else():
+    command = doctor.install_command({"torch>=2.10": "BROKEN: x", "pyyaml>=6.0": "MISSING"})
     assert command == f"{sys.executable} -m pip install --force-reinstall torch==2.13.0 pyyaml==6.0.3"
-    assert "--force" not in doctor.mending_command({"typer>=0.15": "MISSING"})
+    assert "--force" not in doctor.install_command({"typer>=0.15": "MISSING"})
 
 
 def test_a_whole_core_is_exit_0_and_a_broken_one_exit_2(tmp_path):

@@ -409,7 +409,7 @@ def test_a_lost_picture_a_long_query_and_a_full_disk_are_refusals(client, monkey
     full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device", "kept"))
     monkeypatch.setattr("blend.studio.shelf.atomic_write", full)
     answer = client.post("/shelf", json={"recipe": "o=seed-4"})
-    assert answer.status_code == 507 and "No space left on device; nothing half-made is kept" in answer.json()["error"]
+    assert answer.status_code == 507 and "No space left on device; no partial files are kept" in answer.json()["error"]
 
 
 def test_a_full_disk_leaves_no_orphan_and_lets_designs_go(client, monkeypatch):

@@ -36,10 +36,10 @@ def test_a_failure_is_noted_under_the_lock(
 
     monkeypatch.setattr(RunDir, "write_status", write_status)
     with pytest.raises(kind, match=text), run_life(rundir) as life:
-        life.held.enter_context(rundir.lock())
-        life.aim(5, None)
+        life.resources.enter_context(rundir.lock())
+        life.set_target(5, None)
         run: Any = SimpleNamespace(step=3)
-        life.begin(run, "take smaller batches")
+        life.start(run, "take smaller batches")
         raise error
     status = rundir.read_status() or {}
     assert [status[key] for key in ("state", "step", "total_steps", "message")] == ["failed", 3, 5, noted]

@@ -240,9 +240,9 @@ def test_a_thousand_mutated_lines_harm_no_run(stand_in: StandIn) -> None:
     rng = random.Random(1)
     run = FollowedRun(tiny_config(), Hardware(torch.device("cpu"), "fp32", ""), 2, 0)
     with run_life(RunDir(RUN)) as life:
-        life.aim(6, None)
-        life.begin(run)
-        follower = LogFollower(run, life, Evaluations(run, life), life.report(4, 1), RUN / "studiogan")
+        life.set_target(6, None)
+        life.start(run)
+        follower = LogFollower(run, life, Evaluations(run, life), life.make_reporter(4, 1), RUN / "studiogan")
         for number in range(1000):
             part = mutated(lines[number % len(lines)], lines, rng) + b"\n"
             follower.process_lines([LogLine(line, float(number)) for line in LineSplitter().feed(part)])

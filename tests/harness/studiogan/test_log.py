@@ -72,20 +72,20 @@ def test_a_log_cut_anywhere_gives_the_same_events_or_none() -> None:
     whole = ("\n".join(KNOWN) + "\n").encode()
     wanted = [parse_line(line.strip()) for line in KNOWN]
     for step in (1, 7, 64, 1000):
-        cutter = LineSplitter()
-        lines = [line for at in range(0, len(whole), step) for line in cutter.feed(whole[at : at + step])]
+        splitter = LineSplitter()
+        lines = [line for at in range(0, len(whole), step) for line in splitter.feed(whole[at : at + step])]
         assert [parse_line(line) for line in lines] == wanted
-        assert cutter.finish() == ""
+        assert splitter.flush() == ""
     for end in range(0, len(whole), 11):  # it stops in mid-line: no half number is taken for a whole one
-        cutter = LineSplitter()
-        events = [parse_line(line) for line in cutter.feed(whole[:end])]
+        splitter = LineSplitter()
+        events = [parse_line(line) for line in splitter.feed(whole[:end])]
         assert events == wanted[: len(events)]
-        parse_line(cutter.finish())
+        parse_line(splitter.flush())
 
 
 def test_a_line_without_an_end_is_cut_and_read_in_time() -> None:
-    cutter = LineSplitter()
-    lines = [line for _ in range(20) for line in cutter.feed(b"7" * (LINE_BYTES // 4))]
+    splitter = LineSplitter()
+    lines = [line for _ in range(20) for line in splitter.feed(b"7" * (LINE_BYTES // 4))]
     assert 3 <= len(lines) <= 5 and all(len(line) == LINE_BYTES for line in lines)
     # Each of these would take minutes with a pattern that goes back and forth.
     for text in ("Step: " + "7" * LINE_BYTES, "Step: 1 Progress: 1% Elapsed: Dis_loss: " + "7." * (LINE_BYTES // 2)):
