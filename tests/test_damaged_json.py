@@ -156,8 +156,8 @@ def use_request() -> None:
 
 
 def use_sets() -> None:
-    known = _open_set(GONE_SET.data, None, Path("sets.json"))  # type: ignore[arg-type]
-    assert sum(known.counts) > -3 and "".join(known.sha256s) and isinstance(known.note, str)
+    facts = _open_set(GONE_SET.data, None, Path("sets.json")).facts  # type: ignore[arg-type]
+    assert sum(facts.counts) > -3 and "".join(facts.sha256s) and isinstance(facts.note, str)
 
 
 def use_summary() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from blend.demo.process import StageProcess
 from blend.demo.record import DemoRecord
 from blend.demo.stages import STAGES, Stage, page_path, run_folder
-from blend.report.design_rows import number_at
+from blend.report.reading import number_at
 from harness.cli import STOP_SIGNALS, captured_signals
 from harness.config.experiment import Config, load_config
 from harness.errors import EXIT_RESUMABLE, Interrupted

@@ -1,4 +1,4 @@
-"""`make invert` and `make measure`: pictures as latents, and how well the dial works on held-out ones."""
+"""`make invert` and `make measure`: latents of pictures, and how well the dial works on held-out ones."""
 
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,14 @@ from harness.storage.cache import key_sha256
 from harness.storage.splits import annotate_figures
 from harness.web.embed import save_sweep_webp
 
-VERSION = 1  # of what is measured: raise it when the same parents would give other figures
-SHOWN_PAIRS = 8  # of the sweep, in pictures
-MOVIE_FRAMES, MOVIE_COLUMNS, MOVIE_WIDTH_PX = 21, 2, 520
-HELD_OUT_LIMIT = 2000  # pictures that the reader's scale is taken from
+VERSION = 1  # of the figures: raise it when the same parents give others
+SHOWN_PAIRS = 8  # in the set `sweep`
+ANIMATION_FRAMES, ANIMATION_COLUMNS, ANIMATION_WIDTH_PX = 21, 2, 520
+HELD_OUT_LIMIT = 2000  # pictures for the reader's scale
 
 
 def invert_command(config: Config, src: Path | None, kind: Kind, label: str | None = None) -> list[Path]:
-    """Inverts a folder of pictures, or the held-out pictures of both sets with their figures; returns the sheets."""
+    """Inverts a folder of pictures, or the held-out pictures of both sets with figures; returns the sheets."""
     generator = load_generator(config, need_tuned=src is None or kind == "concept")
     encoders = load_encoders(config, generator)
     if src is not None:
@@ -52,7 +52,7 @@ def invert_command(config: Config, src: Path | None, kind: Kind, label: str | No
 def measure_command(config: Config) -> Path:
     """Measures the dial on `blend.pairs` pairs of held-out pictures; writes metrics["blend"] and the set `sweep`.
 
-    Returns metrics.json. What was measured before is not measured again.
+    Returns the path of metrics.json. The same request is not measured twice.
     """
     generator = load_generator(config)
     rundir = generator.base.run
@@ -106,16 +106,18 @@ def _save_sweep(
     inverted: InvertedPairs,
     rows: list[int],
 ) -> None:
-    """The first pairs at all intensities as a set of designs, with a moving picture of them."""
+    """The first pairs at all intensities as a set of designs, with an animation."""
     some, interpolation = inverted.pairs(rows, rows), config.blend.interpolation
     sweep = draw_sweep(generator, some, interpolation)
     names = inverted.ordinary.names, inverted.concept.names
     designs = [Design(dial_position(t), t, names[0][k], names[1][k]) for k in rows for t in INTENSITIES]
     parents = np.repeat(inverted.parents(rows), len(INTENSITIES), axis=0)
     flat = sweep.reshape(-1, *sweep.shape[2:])
-    save_designs(folder, request, designs, flat, measures.of(flat, parents), len(INTENSITIES))
+    save_designs(folder, request, designs, flat, measures.measure(flat, parents), len(INTENSITIES))
     frames = [
-        picture_grid(draw_designs(generator, some, [dial_position(float(t))] * len(some), interpolation), MOVIE_COLUMNS)
-        for t in np.linspace(0, 1, MOVIE_FRAMES)
+        picture_grid(
+            draw_designs(generator, some, [dial_position(float(t))] * len(some), interpolation), ANIMATION_COLUMNS
+        )
+        for t in np.linspace(0, 1, ANIMATION_FRAMES)
     ]
-    save_sweep_webp(folder / "sweep.webp", np.stack(frames), MOVIE_WIDTH_PX)
+    save_sweep_webp(folder / "sweep.webp", np.stack(frames), ANIMATION_WIDTH_PX)

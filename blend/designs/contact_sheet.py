@@ -1,6 +1,6 @@
-"""A sheet of designs to print or to send round: each enlarged, with its figures and its note below.
+"""A sheet of designs to print or send: each enlarged, with its figures and its note below.
 
-In: pictures with what is said of them. Out: one picture.
+In: pictures with their documents. Out: one picture.
 """
 
 import textwrap
@@ -19,7 +19,7 @@ PAPER, INK, SOFT = (250, 249, 246), (27, 28, 32), (95, 97, 105)
 
 
 def draw_contact_sheet(head: str, pictures: Sequence[np.ndarray], documents: Sequence[dict[str, Any]]) -> np.ndarray:
-    """uint8 (H', W', 3) of pictures uint8 (H, W, 3) with what their documents (`design_document`) say of them."""
+    """uint8 (H', W', 3) of pictures uint8 (H, W, 3) and their documents (`design_document`)."""
     assert pictures
     pictures = [enlarge(picture, CELL_PX) for picture in pictures]
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))

@@ -1,6 +1,6 @@
-"""What a design is made of, as an address can say it: parents by reference, and where the dials stand.
+"""What a design is made of, as an address has it: parents by reference, and dial positions.
 
-In: the pairs of a query. Out: a `DesignRecipe`, and the query again. Imports no torch.
+In: the query of an address. Out: a `DesignRecipe`, and its query. Imports no torch.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ DIAL_KEYS = {
 @dataclass(frozen=True)
 class Parent:
     """`reference`: `file-<sha256 of an upload>`, `valid-<row of the held-out set>`, `train-<row of the training set>`
-    where nothing is held out, or `seed-<number>`. `share`: of its side, in proportion to the others there."""
+    if nothing is held out, or `seed-<number>`. `share`: relative to the other parents of its side."""
 
     reference: str
     share: float = 1.0
@@ -40,10 +40,10 @@ class DesignRecipe:
     """A design: at least one ordinary parent, any number of concept ones, the dials.
 
     Attributes:
-        style: None = it follows the intensity.
-        futurism: the score to solve for, in place of intensity and style; None = not asked for.
-        label: class of the ordinary parents where a generator has classes; None = predicted, or drawn by the seed.
-        truncation: 1 = the latents as they are; less = so far towards the mean car.
+        style: None = follows the intensity.
+        futurism: the score to solve for, in place of intensity and style.
+        label: class of the ordinary parents of a conditional generator; None = predicted, or drawn by seed.
+        truncation: 1 = the latents as they are, 0 = the mean car.
     """
 
     ordinary: tuple[Parent, ...]
@@ -58,7 +58,7 @@ class DesignRecipe:
         return self.ordinary if side == "ordinary" else self.concept
 
     def to_query(self) -> str:
-        """The same recipe gives the same text."""
+        """Equal recipes have equal queries."""
         pairs = [
             (key, parent.reference if parent.share == 1 else f"{parent.reference}:{parent.share:g}")
             for key, side in PARENT_KEYS.items()
@@ -75,7 +75,7 @@ class DesignRecipe:
 
 
 def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> DesignRecipe:
-    """`o=file-…&c=valid-00012:0.5&i=0.6&s=1&f=70&l=Audi`; other keys are passed over. UserError: the first fault."""
+    """`o=file-…&c=valid-00012:0.5&i=0.6&s=1&f=70&l=Audi`; other keys are ignored. UserError for the first problem."""
     parents: dict[str, list[Parent]] = {"ordinary": [], "concept": []}
     values: dict[str, float] = {}
     label: str | None = None
@@ -97,7 +97,7 @@ def query_to_recipe(pairs: Iterable[tuple[str, str]]) -> DesignRecipe:
 
 
 def text_to_recipe(text: str) -> DesignRecipe:
-    """Of an address's query. UserError: the first fault."""
+    """Of the query of an address. UserError for the first problem."""
     try:
         pairs = parse_qsl(text, max_num_fields=MAX_FIELDS)
     except ValueError as error:
@@ -106,7 +106,7 @@ def text_to_recipe(text: str) -> DesignRecipe:
 
 
 def check_reference(text: str) -> str:
-    """The reference itself; UserError for anything else, paths among it."""
+    """The reference itself; UserError for anything else, such as a path."""
     if not REFERENCE.fullmatch(text):
         raise UserError(
             f"parent: found {text[:80]!r}, allowed file-<sha256>, valid-<row>, train-<row> or seed-<number>"

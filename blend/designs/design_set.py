@@ -1,6 +1,6 @@
-"""A set of designs on disk: PNG files that carry their own measures, a list of them, and a grid.
+"""A set of designs on disk: PNG files with their measures inside, a list of them, and a grid.
 
-Out: runs/<base>/blends/<set>/{0000.png ..., designs.jsonl, grid.png, request.json}, there whole or not at all.
+Out: runs/<base>/blends/<set>/{0000.png ..., designs.jsonl, grid.png, request.json}, complete or absent.
 """
 
 import json
@@ -19,7 +19,7 @@ from harness.storage.atomic import atomic_folder, atomic_write, clean_leftovers,
 from harness.storage.cache import key_sha256
 from harness.storage.json_files import read_json_lines, read_json_or_none, to_json
 
-SWEEP_SET = "sweep"  # what `make measure` leaves
+SWEEP_SET = "sweep"  # the set of `make measure`
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Design:
 
 
 def is_made(folder: Path, request: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly what is asked for, and all of it."""
+    """Whether the folder holds the complete set of this request."""
     rows = read_designs(folder)
     if not rows or read_json_or_none(folder / "request.json") != json.loads(to_json(request)):
         return False
@@ -56,7 +56,7 @@ def is_made(folder: Path, request: dict[str, Any]) -> bool:
 
 
 def holds_another(folder: Path, request: dict[str, Any]) -> bool:
-    """Whether the folder holds a set of another request; the same one by earlier weights is no other."""
+    """Whether the folder holds a set of another request; the same request with earlier weights is not another."""
     kept, wanted = read_json_or_none(folder / "request.json"), json.loads(to_json(request))
     return kept is not None and {**kept, "generators": None} != {**wanted, "generators": None}
 
@@ -69,17 +69,17 @@ def save_designs(
     measures: Sequence[dict[str, Any]],
     columns: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Writes the set, in place of an older one of this name; returns the rows of designs.jsonl.
+    """Writes the set, replacing an older one of this name; returns the rows of designs.jsonl.
 
     Args:
-        request: all that the designs follow from (parents, generators, settings); kept in every PNG too.
+        request: everything that decides the designs (parents, generators, settings); its hash is in every PNG.
         pictures: uint8 (N, H, W, 3).
     """
     names = [f"{k:04d}.png" for k in range(len(designs))]
     rows = [design.row(name, measured) for design, name, measured in zip(designs, names, measures, strict=True)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     clean_leftovers(folder.parent)
-    fresh = folder.with_name(f".{folder.name}.new")  # no set's name begins so
+    fresh = folder.with_name(f".{folder.name}.new")  # no name of a set starts with a dot
     if fresh.exists():
         remove_folder(fresh)
     origin = {"generators": request.get("generators"), "request_sha256": key_sha256(request)}
@@ -90,7 +90,7 @@ def save_designs(
         save_png(temporary / "grid.png", grid, {TEXT_KEY: to_json(origin)})
         atomic_write(temporary / "designs.jsonl", "".join(to_json(row) + "\n" for row in rows))
         atomic_write(temporary / "request.json", to_json(request, indent=1) + "\n")
-    if folder.exists():  # only now that the new set is whole
+    if folder.exists():  # now that the new set is complete
         remove_folder(folder)
     os.rename(fresh, folder)
     sync_folder(folder.parent)

@@ -1,4 +1,4 @@
-"""A design as one file that says all that it follows from: JSON, and the same inside its PNG.
+"""A design as one file with everything that reproduces it: JSON, alone or inside its PNG.
 
 In: a recipe and a session. Out: a document; and from a document, on the same run, the same picture bit for bit.
 """
@@ -19,7 +19,6 @@ from harness.files import open_file
 from harness.images.decode import TEXT_KEY, encode_png, has_png_text, read_png_text
 from harness.images.magic_bytes import picture_kind
 from harness.runtime.device import one_thread
-from harness.runtime.latent_space import LatentSpace
 from harness.storage.atomic import atomic_write
 from harness.storage.json_files import parse_json, to_json, type_problem
 from harness.storage.output import check_output
@@ -41,7 +40,7 @@ class DesignLatents(BaseModel):
 
 
 class Design(BaseModel):
-    """What a picture is drawn again from; `class` is checked with the run's classes."""
+    """What reproduces a picture; `class` is checked with the run's classes."""
 
     setting: KeptPosition
     interpolation: Literal["linear", "slerp"]
@@ -54,7 +53,7 @@ DESIGN = TypeAdapter(Design)
 def design_document(
     session: DesignSession, recipe: DesignRecipe, measures: dict[str, Any] | None, note: str
 ) -> dict[str, Any]:
-    """All that the picture follows from: latents, setting, generators; what it was made of and measured, beside."""
+    """Everything that reproduces the picture (latents, dials, hashes of the generators), its recipe and measures."""
     drawn, pairs = session.draw(recipe), session.pairs(recipe)
     return {
         "form": FORM,
@@ -72,22 +71,25 @@ def design_document(
 
 
 def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.ndarray:
-    """uint8 (H, W, 3). UserError for a document of another run, or one that is not whole."""
+    """uint8 (H, W, 3). UserError for a document of another run, or an incomplete one."""
     if document.get("form") != FORM:
-        raise UserError(f"design: found form {str(document.get('form'))[:40]!r}, allowed {FORM}; export it anew")
+        raise UserError(f"design: found form {str(document.get('form'))[:40]!r}, allowed {FORM}; export it again")
     if document.get("generators") != session.generator.sha256s:
         raise UserError(
-            f"design: was drawn by other weights than run {session.generator.base.name} has now (trained further, or "
-            "anew), allowed the same; put that run back"
+            f"design: was drawn by other weights than run {session.generator.base.name} has now (trained further or "
+            "again), allowed the same; restore that run"
         )
     if problem := type_problem(document, DESIGN):
-        raise UserError(f"design: is not whole ({problem}); export it anew")
+        raise UserError(f"design: is incomplete ({problem}); export it again")
     space, latents, setting = session.generator.latents, document["latents"], document["setting"]
     try:
-        y = _label(document["class"], session.generator.num_classes)
-        ordinary, concept, restyled = (_tensor(latents[key], space) for key in ("ordinary", "concept", "restyled"))
+        y = _to_label(document["class"], session.generator.num_classes)
+        ordinary, concept, restyled = (
+            None if latents[key] is None else space.from_numbers(latents[key])
+            for key in ("ordinary", "concept", "restyled")
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"design: is not whole ({type(error).__name__}: {error}); export it anew") from error
+        raise UserError(f"design: is incomplete ({type(error).__name__}: {error}); export it again") from error
     pairs = LatentPairs(ordinary, concept, y, restyled)  # type: ignore[arg-type]
     drawn = DialPosition(float(setting["latent_weight"]), float(setting["style"]))
     with one_thread():
@@ -95,12 +97,12 @@ def document_to_picture(session: DesignSession, document: dict[str, Any]) -> np.
 
 
 def design_png(picture: np.ndarray, document: dict[str, Any]) -> bytes:
-    """The exact picture, with its document inside."""
+    """The exact picture with its document inside."""
     return encode_png(picture, {TEXT_KEY: to_json(document)})
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
-    """Of a JSON file (one design, or a list of them) or of a PNG that was exported. UserError for anything else."""
+    """Of an exported JSON file (one design, or a list of them) or PNG. UserError for anything else."""
     hint = "allowed a JSON or PNG file that the studio exported"
     try:
         with open_file(path) as file:
@@ -121,9 +123,9 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_command(source: Path, out: Path | None, force: bool = False, root: Path = Path("runs")) -> list[Path]:
-    """`make draw`: every design of the file drawn again. UserError when a picture is not the one that was exported."""
-    documents, made = read_documents(source), []
-    paths = [_place(source, out, number, len(documents)) for number in range(len(documents))]
+    """`make draw`: draws every design of the file again. UserError when a picture differs from the exported one."""
+    documents = read_documents(source)
+    paths = [_out_path(source, out, number, len(documents)) for number in range(len(documents))]
     for path in paths:
         check_output(path, lambda path: has_png_text(path, TEXT_KEY), force, source)
     for number, (path, document) in enumerate(zip(paths, documents, strict=True)):
@@ -131,45 +133,40 @@ def draw_command(source: Path, out: Path | None, force: bool = False, root: Path
         picture = document_to_picture(session, document)
         if picture_sha256(picture) != document.get("picture_sha256"):
             raise UserError(
-                f"{source}: design {number} came out otherwise than it was exported: other hardware or another version "
-                "of PyTorch rounds otherwise; try where it was made"
+                f"{source}: design {number} differs from the exported one: other hardware or another PyTorch version "
+                "rounds differently; try where it was made"
             )
         atomic_write(path, design_png(picture, document))
-        made.append(path)
-    return made
+    return paths
 
 
-def _place(source: Path, out: Path | None, number: int, count: int) -> Path:
+def _out_path(source: Path, out: Path | None, number: int, count: int) -> Path:
     base = out or source.with_name(f"{source.stem}-drawn.png")
     if base.is_dir():
         raise UserError(f"--out: found the folder {base}, allowed a file, try --out {base / 'design.png'}")
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--out: found {base}, which would lie in a file, allowed a place in a folder") from error
+        raise UserError(f"--out: found {base}, whose folder is a file, allowed a path in a folder") from error
     return base if count == 1 else base.with_name(f"{base.stem}-{number:02d}.png")
 
 
 def _numbers(z: Tensor | None) -> list[float] | None:
-    """(1, z_dim) → numbers; a float32 as a double and back is the same."""
+    """(1, z_dim) → numbers, from which float32 is restored exactly."""
     return None if z is None else z[0].double().tolist()
 
 
-def _label(said: Any, num_classes: int) -> Tensor | None:
-    """None, int64 (1,) or the shares of a mix, float32 (1, classes), as `design_document` says it."""
+def _to_label(content: Any, num_classes: int) -> Tensor | None:
+    """None, int64 (1,), or the shares of a mix, float32 (1, classes), from `design_document`."""
     if num_classes == 0:
-        if said is not None:
+        if content is not None:
             raise ValueError("found a class, the run has none")
         return None
-    if isinstance(said, list):
-        shares = torch.tensor([said], dtype=torch.float64).float()
+    if isinstance(content, list):
+        shares = torch.tensor([content], dtype=torch.float64).float()
         if shares.shape != (1, num_classes) or not bool(torch.isfinite(shares).all()):
-            raise ValueError(f"found {len(said)} shares, not {num_classes} numbers")
+            raise ValueError(f"found {len(content)} shares, not {num_classes} numbers")
         return shares
-    if not isinstance(said, int) or not 0 <= said < num_classes:
-        raise ValueError(f"found class {said!r}, not 0 to {num_classes - 1}")
-    return torch.tensor([said])
-
-
-def _tensor(values: list[float] | None, latents: LatentSpace) -> Tensor | None:
-    return None if values is None else latents.from_numbers(values)
+    if not isinstance(content, int) or not 0 <= content < num_classes:
+        raise ValueError(f"found class {content!r}, not 0 to {num_classes - 1}")
+    return torch.tensor([content])

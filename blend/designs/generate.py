@@ -1,6 +1,6 @@
 """Designs on request: all pairs of two sets of parents, one pair over a range, or cars drawn by seed.
 
-In: what was asked for. Out: a set of designs in runs/<base>/blends/, each with its measures.
+In: a request. Out: a set of designs in runs/<base>/blends/, each with its measures.
 """
 
 import math
@@ -24,15 +24,15 @@ from harness.messages import log
 from harness.storage.cache import key_sha256
 from harness.web.embed import save_sweep_webp
 
-SEED_ORDINARY, SEED_CONCEPT = 7, 15  # parents of the first seed's gallery: all 105 pairs of these
+GALLERY_ORDINARY, GALLERY_CONCEPT = 7, 15  # held-out parents of a request without any: 105 pairs
 SHORT_HASH = 8
 NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for; None = not said. `range`: intensities of one pair. `seeds`: cars without parents.
-    `label`: class of the ordinary cars, or a mix; the encoder predicts it, or a seed draws it, where it is not said.
+    """`range`: intensities of one pair. `seeds`: cars without parents. `label`: class of the ordinary cars, or a mix;
+    None = predicted, or drawn by seed.
 
     Without folders, parents are held-out pictures of both sets.
     """
@@ -54,17 +54,17 @@ class Request:
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A request with its parents found: one entry a design."""
+    """A request with its latents: one entry a design."""
 
     pairs: LatentPairs
-    designs: list[Design]  # settings are stand-ins where a futurism is asked for
+    designs: list[Design]  # their positions are not yet known for a target futurism
     names: list[str]
     parents: np.ndarray | None  # uint8 (N, H, W, 3): the ordinary parent of each design
     facts: dict[str, Any]
     columns: int | None
 
     def take(self, found: dict[int, DialPosition], futurism: float) -> "ResolvedRequest":
-        """The designs that can have this futurism, each at the setting where it has it."""
+        """The designs that reach this futurism, each at the position where it does."""
         rows = list(found)
         designs = [
             replace(self.designs[row], position=position, intensity=None, target_futurism=futurism)
@@ -76,7 +76,7 @@ class ResolvedRequest:
 
 
 def blend_command(config: Config, request: Request) -> Path:
-    """Draws, measures and keeps what is asked for; returns the set's folder. The same request is not drawn twice."""
+    """Draws, measures and saves a set; returns its folder. The same request is not drawn twice."""
     request = _completed(config, request)
     generator = load_generator(config)
     asked = _seeded(generator, request) if request.seeds else _paired(config, generator, request)
@@ -104,36 +104,32 @@ def blend_command(config: Config, request: Request) -> Path:
         asked = asked.take(solutions.found, request.futurism)
     designs = asked.designs
     pictures = draw_designs(generator, asked.pairs, [design.position for design in designs], interpolation)
-    save_designs(folder, facts, designs, pictures, measures.of(pictures, asked.parents), asked.columns)
+    save_designs(folder, facts, designs, pictures, measures.measure(pictures, asked.parents), asked.columns)
     if request.range:
         save_sweep_webp(folder / "sweep.webp", pictures)
     return folder
 
 
 def _completed(config: Config, request: Request) -> Request:
-    """The request with the config's intensity where none is asked for; UserError for what does not go together."""
+    """The request with the config's intensity as default; UserError for what cannot be combined."""
     dials = [key for key in ("intensity", "futurism", "range") if getattr(request, key) is not None]
     if len(dials) > 1:
         raise UserError(f"{', '.join(dials)}: found {len(dials)} of them, allowed one, try --{dials[0]} alone")
     if request.style is not None and "intensity" not in dials and dials:
-        raise UserError(f"style: found beside {dials[0]}, which moves the style itself, allowed beside --intensity")
+        raise UserError(f"style: found with {dials[0]}, which sets the style itself, allowed with --intensity")
     if request.seeds and (request.ordinary or request.concept or request.range):
-        raise UserError(
-            "seeds: found beside parents or a range, allowed alone or with --intensity, --style, --futurism"
-        )
+        raise UserError("seeds: found with parents or a range, allowed alone or with --intensity, --style, --futurism")
     if (request.ordinary is None) != (request.concept is None):
         lacking = "concept" if request.concept is None else "ordinary"
         raise UserError(
             f"{lacking}: found none, allowed a folder or a picture for each parent, try --{lacking} path/to"
         )
     if request.label is not None and not (request.seeds or request.ordinary):
-        raise UserError(
-            "label: found without cars that it is said of, allowed with --ordinary and --concept, or --seeds"
-        )
+        raise UserError("label: found without cars, allowed with --ordinary and --concept, or --seeds")
     if request.name is not None and (not NAME_FORM.fullmatch(request.name) or request.name == SWEEP_SET):
         raise UserError(
             f"name: found {request.name!r}, allowed letters, digits, '.', '_', '-', a letter or digit first, and not "
-            f"{SWEEP_SET}, which is what make measure leaves; try --name mine"
+            f"{SWEEP_SET}, the set of make measure; try --name mine"
         )
     if request.futurism is not None and not math.isfinite(request.futurism):
         raise UserError(f"futurism: found {request.futurism:g}, allowed a number, try --futurism 70")
@@ -179,13 +175,13 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Res
 def _inverted_pairs(
     config: Config, generator: StyledGenerator, request: Request
 ) -> tuple[InvertedPairs, tuple[int, int]]:
-    """The parents, and how many of each are asked for: folders that are named, or some of the held-out pictures."""
+    """The parents and how many of each: the given folders, or some of the held-out pictures."""
     if request.ordinary is not None and request.concept is not None:
         ordinary = load_parents(config, generator, request.ordinary, request.label)
         inverted = invert_pairs(config, generator, ordinary, load_parents(config, generator, request.concept))
         return inverted, (len(inverted.ordinary), len(inverted.concept))
     inverted = held_out_pairs(config, generator)
-    limits = (1, 1) if request.range else (SEED_ORDINARY, SEED_CONCEPT)
+    limits = (1, 1) if request.range else (GALLERY_ORDINARY, GALLERY_CONCEPT)
     return inverted, (min(limits[0], len(inverted.ordinary)), min(limits[1], len(inverted.concept)))
 
 
@@ -197,7 +193,7 @@ def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     label = label_of(generator, request.label)
     z, y = generator.draw_by_seed(DESIGN_SEEDS, seeds, label)
     designs = [Design(_position(request), request.intensity, seed=seed) for seed in seeds]
-    # What a design is compared with is the same latent as the base run draws it.
+    # Identity is measured against the same latent drawn by the base run.
     parents = generator.draw(z, 0.0, y)
     columns = max(1, round(len(seeds) ** 0.5))
     return ResolvedRequest(

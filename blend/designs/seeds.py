@@ -1,9 +1,9 @@
-"""Seeds of cars without parents, as one line of text says them."""
+"""Seeds of cars without parents, written as ranges."""
 
 from harness.errors import UserError
 
 MAX_SEEDS = 10_000
-DESIGN_SEEDS = "design"  # the purpose that their latents are drawn for
+DESIGN_SEEDS = "design"  # the random stream of their latents
 
 
 def text_to_seeds(text: str) -> list[int]:

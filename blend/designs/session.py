@@ -167,7 +167,7 @@ class DesignSession:
         if measures is None:
             return None
         with one_thread():
-            return measures.of(picture[None], self.origin(recipe)[None])[0]
+            return measures.measure(picture[None], self.origin(recipe)[None])[0]
 
     def origin(self, recipe: DesignRecipe) -> np.ndarray:
         """The picture that a design's identity is measured against: its ordinary parent as given, or the mix of several

@@ -1,7 +1,6 @@
-"""Parents: pictures from a folder, from one file, or those of a set that measures are taken on, fitted like training
-pictures.
+"""Parents: pictures of a folder, of one file, or of a packed set's evaluation rows, fitted like training pictures.
 
-In: files of strangers, packed sets. Out: uint8 (N, H, W, 3) with names and hashes.
+In: untrusted files, packed sets. Out: uint8 (N, H, W, 3) with names and hashes.
 """
 
 import hashlib
@@ -22,10 +21,10 @@ from harness.messages import log
 from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.splits import PackedRows, open_evaluation_rows
 
-TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # lie beside pictures, as in data.src
+TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")  # allowed beside pictures, as in data.src
 TRAINING_ROW = re.compile(r"train-[0-9]{5,9}")
-EXACT_PIXELS = 12_000_000  # larger JPEGs are decoded smaller: nobody sees it, and it takes a tenth of time and memory
-MIN_SIDE_PX = 8  # below, there is no car to be seen
+EXACT_PIXELS = 12_000_000  # larger JPEGs are decoded at a smaller scale, in a tenth of time and memory
+MIN_SIDE_PX = 8
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Parents:
         names: of the files below their folder, or `valid-00012` (`train-00012`) for row 12 of a packed set.
         sha256s: of the files, or of the packed rows; hex.
         pictures: uint8 (N, H, W, 3).
-        label: the class of all of them, or a mix, where it is given; None = the encoder predicts it.
+        label: the class of all of them, or a mix; None = predicted by the encoder.
         note: as in `PackedRows`.
     """
 
@@ -51,10 +50,10 @@ class Parents:
 
 
 def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: int | None = None) -> Parents:
-    """All pictures of a folder and of the folders in it by name, or of one file; `count`: so many, evenly spread.
+    """All pictures below a folder in order of their names, or one file; `count`: so many, evenly spread.
 
-    Decoded and fitted as for a training set; `fit`: that of the set, `data.fit`. What cannot be used is told on stderr
-    with its reason; UserError when nothing is left.
+    Decoded and fitted as for a training set with `data.fit`. Unusable files are logged with the reason; UserError when
+    none is left.
     """
     folder = Path(folder)
     paths = [folder] if folder.is_file() else _picture_files(folder)
@@ -83,7 +82,7 @@ def load_folder(folder: Path | str, height: int, width: int, fit: Fit, count: in
 
 
 def check_size(rows: PackedRows, height: int, width: int) -> None:
-    """UserError when its pictures have another size than this, that of the generator's."""
+    """UserError when its pictures do not have the size of the generator's."""
     packed = rows.packed
     if (packed.height, packed.width) != (height, width):
         raise UserError(
@@ -93,7 +92,7 @@ def check_size(rows: PackedRows, height: int, width: int) -> None:
 
 
 def load_held_out(data: Data, count: int) -> Parents:
-    """Up to `count` held-out pictures of a set, or of those that stand in for them, evenly spread."""
+    """Up to `count` evaluation pictures of a set, evenly spread."""
     with open_evaluation_rows(data) as packed:
         check_size(packed, *data.img_size)
         numbers = spread_rows(packed.count, count)
@@ -103,13 +102,13 @@ def load_held_out(data: Data, count: int) -> Parents:
 
 
 def _picture_files(folder: Path) -> list[Path]:
-    """By the bytes of the name: the same order on every machine."""
+    """Sorted by the bytes of their names: the same order on every machine."""
     hint = "allowed a folder of pictures, or one picture"
     if not folder.is_dir():
         raise UserError(f"{_printable(str(folder))}: found no such folder, {hint}")
     below = [path.relative_to(folder) for path in folder.rglob("*")]
     visible = [path for path in below if FolderCounts().litter_in(path.parts) is None]
-    # A pipe would be waited at for ever, so only regular files are opened; a link to nowhere is told of.
+    # Only regular files: opening a pipe would block. A dangling link is reported as unreadable.
     files = [path for path in visible if (folder / path).is_file() or (folder / path).is_symlink()]
     files = [path for path in files if not (folder / path).is_dir() and path.suffix.lower() not in TEXT_SUFFIXES]
     if not files:
@@ -118,7 +117,7 @@ def _picture_files(folder: Path) -> list[Path]:
 
 
 def read_parent(path: Path, height: int, width: int, fit: Fit) -> tuple[np.ndarray, str]:
-    """(uint8 (height, width, 3) as for a training set, sha256 of the file). PictureError when it cannot be used."""
+    """(uint8 (height, width, 3) as for a training set, sha256 of the file). PictureError when it is unusable."""
     content = read_file(path)
     picture, note = fit_content(content, height, width, fit)
     if note:
@@ -127,8 +126,8 @@ def read_parent(path: Path, height: int, width: int, fit: Fit) -> tuple[np.ndarr
 
 
 def fit_content(content: bytes, height: int, width: int, fit: Fit) -> tuple[np.ndarray, str]:
-    """(uint8 (height, width, 3) of a file of strangers, as for a training set; how it was taken where it is cut short).
-    PictureError when it cannot be used."""
+    """(uint8 (height, width, 3) of an untrusted file, as for a training set; a note if the file is cut short).
+    PictureError when it is unusable."""
     found = decode(content, (height, width), fast_over_px=EXACT_PIXELS)
     if min(found.image.size) < MIN_SIDE_PX:
         shown = f"{found.size_px[0]}x{found.size_px[1]} pixels"
@@ -137,12 +136,12 @@ def fit_content(content: bytes, height: int, width: int, fit: Fit) -> tuple[np.n
 
 
 def _printable(name: str) -> str:
-    """A file name that is no valid text, with its odd bytes escaped."""
+    """A file name with bytes that are not valid text escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def read_pictures(path: Path, rows: Iterable[int]) -> dict[int, np.ndarray]:
-    """Row → uint8 (H, W, 3) of a packed set; empty when the set cannot be used."""
+    """Row → uint8 (H, W, 3) of a packed set; empty when the set is unusable."""
     try:
         with open_packed(path) as packed:
             inside = sorted({row for row in rows if 0 <= row < packed.count})

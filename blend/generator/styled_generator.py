@@ -1,6 +1,6 @@
-"""The generator of a run, of its fine-tuned run, and every mix of the two: one latent gives one picture.
+"""The generators of a run and its fine-tuned run, and every interpolation of their weights.
 
-In: run folders with a checkpoint. Out: networks in eval mode, whose batch-norm statistics belong to their weights.
+In: run folders with a checkpoint. Out: networks in eval mode with their own batch-norm statistics.
 """
 
 import copy
@@ -24,22 +24,22 @@ from harness.storage.cache import Arrays, cached
 from harness.storage.lru import LruCache
 
 STYLE_STEPS = 100  # styles are whole percents
-# Batch-norm statistics are computed for every fifth percent, and are between these what a straight line gives: they
-# follow the style smoothly, and computing them takes a thousand pictures.
+# Batch-norm statistics are computed at every fifth percent, from a thousand pictures each, and interpolated linearly in
+# between: they change smoothly with the style.
 KNOT_PERCENT = 5
-# While a dial is turned every percent is a network of its own: so many are kept, or as many as fit.
+# Networks in memory: one for each percent of style that was drawn last.
 MIN_NETWORKS, NETWORKS_MB = 8, 256
 
 
 class StyledGenerator:
     """Weights between those of a run (style 0) and of the run fine-tuned from it (style 1).
 
-    Both began with the same weights, so every mix of them draws cars too, and a latent keeps its view and its body
-    while the style moves. Each mix has batch-norm statistics of its own; those computed are kept in
-    `runs/<name>/standing/`. Several threads may draw at once.
+    The second was fine-tuned from the first, so every interpolation draws cars, and a latent keeps its view and body as
+    the style changes. Each has its own batch-norm statistics, cached in `runs/<name>/standing/`. Several threads may
+    draw at once.
 
     Attributes:
-        tuned: None where there is no fine-tuned run; then 0 is the only style.
+        tuned: None without a fine-tuned run; then 0 is the only style.
     """
 
     def __init__(self, base: LoadedCheckpoint, tuned: LoadedCheckpoint | None) -> None:
@@ -57,12 +57,12 @@ class StyledGenerator:
 
     @property
     def runs(self) -> list[LoadedCheckpoint]:
-        """The base run, and the fine-tuned one where there is one."""
+        """The base run, and the fine-tuned one if there is one."""
         return [self.base] if self.tuned is None else [self.base, self.tuned]
 
     @property
     def folder(self) -> Path:
-        """Of the run of ordinary cars, `runs/<name>`: what is made with both lies there."""
+        """Of the base run, `runs/<name>`."""
         return self.base.run.path
 
     @property
@@ -86,13 +86,13 @@ class StyledGenerator:
         return network
 
     def knots(self) -> list[int]:
-        """Percents whose statistics have to be computed; those of all others follow from them."""
+        """Percents whose statistics are computed; the others are interpolated."""
         if self.tuned is None:
             return [0]
         return list(range(0, STYLE_STEPS + 1, 1 if self.base.config.model.apply_g_sn else KNOT_PERCENT))
 
     def prepare(self, percent: int) -> None:
-        """Computes a knot's statistics, or finds them again."""
+        """Computes or loads the statistics of a knot."""
         self._computed(percent)
 
     def draw(self, z: Tensor, style: float, y: Tensor | None = None) -> np.ndarray:
@@ -100,7 +100,7 @@ class StyledGenerator:
         return latents_to_pictures(self.at(style), z, y)
 
     def draw_by_seed(self, purpose: str, seeds: list[int], label: Label | None = None) -> tuple[Tensor, Tensor | None]:
-        """The base run's sample of each seed: z (N, z_dim), y as the generator takes it; of `label`, else drawn."""
+        """The base run's sample of each seed: z (N, z_dim), y as the generator takes it; of `label`, or drawn."""
         z, y = self.latents.draw_by_seed(purpose, seeds)
         y = y if label is None else label_to_y(label, len(seeds))
         return self._sampler.reencode(z, y), y
@@ -110,15 +110,15 @@ class StyledGenerator:
         return load_sampler(self.base)
 
     def key(self, percent: int) -> str:
-        """Names the weights of this style: equal keys draw equal pictures."""
+        """Identifies the weights of this style: equal keys draw equal pictures."""
         tuned = self.tuned.sha256 if percent and self.tuned is not None else ""
         base = self.base.sha256 if percent < STYLE_STEPS else ""
         return hashlib.sha256(f"{base} {tuned} {percent}".encode()).hexdigest()[:24]
 
     def _statistics(self, percent: int) -> dict[str, Tensor]:
-        """The buffers of a style: computed at a knot, on the line between two knots elsewhere."""
+        """The buffers of a style: computed at a knot, interpolated elsewhere."""
         offset = percent % KNOT_PERCENT
-        # The vectors of spectral norm are directions, which have no straight line between them.
+        # The vectors of spectral norm are directions, which cannot be interpolated linearly.
         if offset == 0 or self.base.config.model.apply_g_sn:
             return self._computed(percent)
         low, high = self._computed(percent - offset), self._computed(percent - offset + KNOT_PERCENT)
@@ -154,7 +154,7 @@ class StyledGenerator:
 
 
 def label_of(generator: StyledGenerator, text: str | None) -> Label | None:
-    """The class of this name or number, or a mix of several; None for none. UserError when there is no such class."""
+    """The class of this name or number, or a mix of several; None for None. UserError for an unknown class."""
     if text is None:
         return None
     choice = text_to_choice(text, generator.base.class_names if generator.num_classes else [], "label", keywords=())
@@ -165,16 +165,16 @@ def _check_same_shape(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
     shapes = [{name: tuple(v.shape) for name, v in run.generator.state_dict().items()} for run in (base, tuned)]
     if shapes[0] != shapes[1]:
         raise UserError(
-            f"{tuned.name}: found a generator of another shape than {base.name} has, allowed a run fine-tuned from it; "
-            "try another finetune.from_run, or `make finetune` again under another name"
+            f"{tuned.name}: found a generator of another shape than {base.name}, allowed a run fine-tuned from it; try "
+            "another finetune.from_run, or `make finetune` under another name"
         )
 
 
 def load_generator(config: Config, need_tuned: bool = True, root: Path = Path("runs")) -> StyledGenerator:
     """The generators of an experiment: its run, and the run fine-tuned from it.
 
-    Raises UserError when the run is missing, or `need_tuned` and there is no fine-tuned run, or when runs and training
-    sets do not belong together (`harness/checkpoints/origin.py`).
+    Raises UserError when the run is missing, or the fine-tuned run with `need_tuned`, or when runs and training sets do
+    not belong together (`harness/checkpoints/origin.py`).
     """
     base = load_run(base_name(config), root)
     name = finetune_config(config).name

@@ -1,6 +1,6 @@
-"""Is the ordinary car's brand kept while its futurism rises? Read by a classifier that real cars of both sets taught.
+"""Is the brand of the ordinary car kept as futurism rises? By a classifier trained on real cars of both sets.
 
-In: a sweep of designs and the brands that they were drawn as. Out: figures for metrics.json["blend"]["brand"].
+In: a sweep of designs and the brand of each pair. Out: figures for metrics.json["blend"]["brand"].
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from harness.metrics.classifier import Classifier, load_classifier
 def brand_kept_figures(
     config: Config, sweep: np.ndarray, parents: np.ndarray, brands: np.ndarray, intensities: Sequence[float]
 ) -> dict[str, Any]:
-    """Figures of a conditional run's sweep; `left_out` with the reason where nothing tells its brands.
+    """Figures of a conditional run's sweep; `left_out` with the reason where there is no classifier.
 
     Args:
         sweep: uint8 (N, T, H, W, 3), N pairs at T intensities.
         parents: uint8 (N, H, W, 3), the ordinary cars.
-        brands: int (N,), which class each pair was drawn as: the encoder's guess, as for every picture.
+        brands: int (N,), the class of each pair: the encoder's prediction.
     """
     try:
         classifier = load_classifier([config.data, finetune_config(config).data], config.evaluate.brand_classifier)
@@ -33,7 +33,7 @@ def brand_kept_figures(
 def kept_along(
     classifier: Classifier, sweep: np.ndarray, parents: np.ndarray, brands: np.ndarray, intensities: Sequence[float]
 ) -> dict[str, Any]:
-    """At each intensity the share of designs that are read as their brand; by brand at the two ends."""
+    """The share of designs classified as their brand: at each intensity, and by brand at both ends."""
     count, points = sweep.shape[:2]
     read = classifier.scores(sweep.reshape(-1, *sweep.shape[2:])).argmax(1).reshape(count, points)
     kept = read == brands[:, None]

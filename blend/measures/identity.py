@@ -1,6 +1,6 @@
-"""How much of an ordinary car is left in a design, whatever its futurism.
+"""Identity: how much of the ordinary car is left in a design, apart from its futurism.
 
-In: features of `harness.features`, float32 (N, d). Out: float64 (N,) from 0 (as unlike as two different cars) to 100.
+In: features of `harness.features`, float32 (N, d). Out: float64 (N,) from 0 (as different as two cars) to 100.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ REFERENCE_PICTURES = 400  # 80,000 pairs of them
 
 @dataclass(frozen=True)
 class Identity:
-    """Distances that do not see what makes a car futuristic.
+    """Distances in features without the directions of futurism.
 
     Attributes:
-        directions: float64 (d, 2), orthonormal: what concept pictures have that ordinary ones lack.
+        directions: float64 (d, 2), orthonormal: those in which concept pictures differ from ordinary ones.
         unlike: the median distance of two different held-out ordinary pictures.
     """
 
@@ -37,8 +37,8 @@ class Identity:
 
 
 def fit_identity(ordinary: TrainValid, concept: TrainValid, probe: FuturismProbe) -> Identity:
-    """Features of both kinds. Taken out are the probe's direction and the one from mean ordinary to mean concept: cars
-    of one kind differ along the first least of all, so the first alone leaves most of the way between the kinds in."""
+    """Removes the probe's direction and that from mean ordinary to mean concept features: the probe's direction is the
+    one with the least variance within a kind, so alone it would leave most of the difference between the kinds."""
     between = concept.train.astype(np.float64).mean(0) - ordinary.train.astype(np.float64).mean(0)
     directions, _ = np.linalg.qr(np.stack([_unit(between), _unit(probe.weights)], 1))
     held_out = ordinary.valid[spread_rows(len(ordinary.valid), REFERENCE_PICTURES)]

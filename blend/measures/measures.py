@@ -1,7 +1,7 @@
 """What is measured of every design: futurism, identity kept, novelty.
 
-In: the packed sets of a run and of its fine-tuned run. Out: one dict a design. What is fitted and looked up once is
-kept in runs/<base>/measures/ under the hashes of all that it depends on.
+In: the packed sets of a run and of its fine-tuned run. Out: one dict a design. Fits and features are cached in
+runs/<base>/measures/ under the hashes of everything they depend on.
 """
 
 import json
@@ -28,42 +28,28 @@ from harness.storage.json_files import read_json
 from harness.storage.splits import NEEDS_HELD_OUT, annotate_figures, open_evaluation_rows, open_training_rows
 
 PROBE_PICTURES = 2000  # of each kind, at most
-MIN_PICTURES = 2  # of a kind, held out: the fewest that have a distance
+MIN_PICTURES = 2  # of a kind, held out: a distance needs two
 SETS_FILE = "sets.json"
-VERSION = 1  # of what is kept: raise it when the same pictures would give other numbers
+VERSION = 1  # of the cache: raise it when the same pictures give other numbers
+
+
+class SetFacts(BaseModel):
+    """Of training pictures and evaluation pictures: hashes, counts, and the latter's `PackedRows.note`."""
+
+    sha256s: tuple[str, str]
+    counts: tuple[int, int]
+    note: str
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """One training set: what measures learn from (train) and what they are taken on (valid).
-
-    Attributes:
-        sha256s, counts: of both.
-        note: of the latter, as in `PackedRows`.
-    """
-
     data: Data
-    sha256s: tuple[str, str]
-    counts: tuple[int, int]
-    note: str
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What is kept of it with the run."""
-        return {"sha256s": list(self.sha256s), "counts": list(self.counts), "note": self.note}
+    facts: SetFacts
 
     def read(self) -> TrainValid:
-        """All its pictures. UserError where the packed set is not at hand."""
+        """All its pictures. UserError where the packed set does not exist."""
         with open_training_rows(self.data) as train, open_evaluation_rows(self.data) as valid:
             return TrainValid(train.read(), valid.read())
-
-
-class SetFacts(BaseModel):
-    """`TrainingSet.facts`."""
-
-    sha256s: tuple[str, str]
-    counts: tuple[int, int]
-    note: str
 
 
 SET_FACTS = TypeAdapter(dict[str, SetFacts])
@@ -87,10 +73,10 @@ class Measures:
         """uint8 (N, H, W, 3) → float64 (N,): 0 and 100 are the medians of held-out ordinary and concept pictures."""
         return self.probe.score(self.featurizer(pictures))
 
-    def of(self, designs: np.ndarray, parents: np.ndarray | None = None) -> list[dict[str, Any]]:
-        """Designs and, where there is one, the ordinary parent of each: both uint8 (N, H, W, 3).
+    def measure(self, designs: np.ndarray, parents: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """Of designs and the ordinary parent of each, or None; both uint8 (N, H, W, 3).
 
-        Returns for each `futurism`, `identity` (0 to 100, None without parents) and `novelty` (see `Novelty.of`).
+        Returns for each `futurism`, `identity` (0 to 100, None without parents) and `novelty` (see `Novelty.check`).
         """
         assert parents is None or len(parents) == len(designs), (len(designs), len(parents))
         features = self.featurizer(designs)
@@ -98,56 +84,57 @@ class Measures:
         kept = [None] * len(designs)
         if parents is not None:
             kept = self.identity.kept(features, self.featurizer(parents)).tolist()
-        rows = zip(futurism, kept, self.novelty.of(designs), strict=True)
+        rows = zip(futurism, kept, self.novelty.check(designs), strict=True)
         return [{"futurism": f, "identity": i, "novelty": n} for f, i, n in rows]
 
 
 def load_measures(config: Config, generator: StyledGenerator) -> Measures:
-    """The measures of an experiment's designs, fitted or found again. Their quality goes to metrics.json["measures"].
+    """The measures of an experiment's designs, fitted or from the cache. Writes metrics.json["measures"].
 
-    Packed sets that are no longer at hand are not needed for what has been measured with them before. UserError when
-    one is missing otherwise, or does not belong to the generator.
+    Cached parts do not need the packed sets. UserError when one is missing otherwise, or does not belong to the
+    generator.
     """
     tuned = generator.tuned.config if generator.tuned else finetune_config(config)
     folder = generator.folder / "measures"
     sets = [_open_set(data, generator, folder / SETS_FILE) for data in (generator.base.config.data, tuned.data)]
-    if sets[0].sha256s == sets[1].sha256s:
+    if sets[0].facts.sha256s == sets[1].facts.sha256s:
         raise UserError(
-            f"finetune.override.data: found the set {sets[0].data.set} again, allowed one of concept cars, which "
-            "futurism is measured with; try another data.set there"
+            f"finetune.override.data: found the same set {sets[0].data.set}, allowed one of concept cars, to measure "
+            "futurism with; try another data.set there"
         )
     featurizer = load_featurizer()
-    notes = [part.note for part in sets]
+    notes = [part.facts.note for part in sets]
     left_out = NEEDS_HELD_OUT if any(notes) else ""
     spaces = [reader_space(featurizer)]
-    if not left_out:  # it is there for novelty alone
+    if not left_out:  # only novelty uses it
         spaces.append(discriminator_space(generator.base.discriminator))
     references, features = zip(*(_reference_set(space, sets, folder) for space in spaces), strict=True)
     ordinary, concept = (_subsampled(part) for part in features[0])
     probe = fit_probe(ordinary, concept)
     identity = fit_identity(ordinary, concept, probe)
-    counts = [(part.data.set, part.counts[0]) for part in sets]
+    counts = [(part.data.set, part.facts.counts[0]) for part in sets]
     novelty = Novelty(references, counts, config.blend.warn_percentile, left_out)
     figures = {
         "probe_auc": probe.auc,
         "background_auc": _background_auc(featurizer, sets, folder),
         **novelty.warn_rates(),
         "training_pictures": sum(count for _, count in counts),
-        "held_out_pictures": sum(part.counts[1] for part in sets if not part.note),
+        "held_out_pictures": sum(part.facts.counts[1] for part in sets if not part.facts.note),
     }
     figures = annotate_figures(figures, notes, ["novelty"])
     if generator.base.run.read_metrics().get("measures") != figures:
         generator.base.run.write_metrics("measures", figures)
-    atomic_write(folder / SETS_FILE, json.dumps({part.data.set: part.facts for part in sets}, indent=1) + "\n")
+    facts = {part.data.set: part.facts.model_dump() for part in sets}
+    atomic_write(folder / SETS_FILE, json.dumps(facts, indent=1) + "\n")
     return Measures(featurizer, probe, identity, novelty, figures)
 
 
 def _open_set(data: Data, generator: StyledGenerator, kept_facts: Path) -> TrainingSet:
-    """A packed set or, where it is not at hand, what the file `kept_facts` has of it."""
+    """A packed set or, where it does not exist, its facts in the file `kept_facts`."""
     if not data.hdf5_path("train").is_file():
         remedy = "remove it, and make the sets again with `make dataset`"
         if facts := (read_json(kept_facts, remedy, SET_FACTS) or {}).get(data.set):
-            return TrainingSet(data, tuple(facts["sha256s"]), tuple(facts["counts"]), facts["note"])
+            return TrainingSet(data, SetFacts.model_validate(facts))
     with open_training_rows(data) as train, open_evaluation_rows(data) as valid:
         for rows in (train, valid):
             check_size(rows, generator.height, generator.width)
@@ -156,10 +143,11 @@ def _open_set(data: Data, generator: StyledGenerator, kept_facts: Path) -> Train
                     f"{rows.packed.path}: found {rows.count} picture{'s' * (rows.count != 1)} to measure with, allowed "
                     f"{MIN_PICTURES} or more; try more pictures, or a larger data.valid_fraction"
                 )
-        return TrainingSet(data, (train.sha256, valid.sha256), (train.count, valid.count), valid.note)
+        counts = train.count, valid.count
+        return TrainingSet(data, SetFacts(sha256s=(train.sha256, valid.sha256), counts=counts, note=valid.note))
 
 
-# ---- what is kept -----------------------------------------------------------------------------------------------
+# ---- cached parts -----------------------------------------------------------------------------------------------
 
 
 def _reference_set(
@@ -179,12 +167,12 @@ def _reference_set(
             "relative": near.relative,
         }
 
-    kept = _kept(folder, space.name, space.sha256, sets, compute)
+    arrays = _cached(folder, space.name, space.sha256, sets, compute)
     parts = [
-        np.split(kept[key], np.cumsum([part.counts[split] for part in sets])[:-1])
+        np.split(arrays[key], np.cumsum([part.facts.counts[split] for part in sets])[:-1])
         for split, key in enumerate(("training", "held_out"))
     ]
-    reference = ReferenceSet(space, kept["training"], kept["distances"], kept["relative"])
+    reference = ReferenceSet(space, arrays["training"], arrays["distances"], arrays["relative"])
     return reference, [TrainValid(*splits) for splits in zip(*parts, strict=True)]
 
 
@@ -193,11 +181,13 @@ def _background_auc(featurizer: Featurizer, sets: Sequence[TrainingSet], folder:
         ordinary, concept = (_subsampled(part.read()) for part in sets)
         return {"auc": np.array([background_auc(featurizer, ordinary, concept)])}
 
-    return float(_kept(folder, "background", featurizer.sha256, sets, compute)["auc"][0])
+    return float(_cached(folder, "background", featurizer.sha256, sets, compute)["auc"][0])
 
 
-def _kept(folder: Path, name: str, made_from: str, sets: Sequence[TrainingSet], make: Callable[[], Arrays]) -> Arrays:
-    key = {"version": VERSION, "made_from": made_from, "sets": [part.sha256s for part in sets]}
+def _cached(
+    folder: Path, name: str, source_sha256: str, sets: Sequence[TrainingSet], make: Callable[[], Arrays]
+) -> Arrays:
+    key = {"version": VERSION, "made_from": source_sha256, "sets": [part.facts.sha256s for part in sets]}
     return cached(folder / f"{name}.safetensors", key, make)
 
 

@@ -1,4 +1,4 @@
-"""Is a design a copy of a training picture? Its nearest ones in two feature spaces, beside how near real pictures are.
+"""Copy detection: the nearest training pictures of a design in two feature spaces, compared with real pictures.
 
 In: pictures uint8 (N, H, W, 3). Out: for each a verdict, and per space the nearest training picture and a percentile.
 """
@@ -19,9 +19,9 @@ from harness.networks.base import Discriminator
 
 BLOCK_ROWS = 256
 NEIGHBOURS = 5
-GRID_ROWS = 8  # of cells that a feature map is averaged over: finer ones see where JPEG moved a pixel
-MAX_DIMS, PROJECTION_SEED = 96, 0  # of the discriminator's features: a random projection keeps distances
-ROUNDED_TO = np.float16  # as features are kept
+GRID_ROWS = 8  # of cells that a feature map is averaged over; finer ones are sensitive to JPEG artefacts
+MAX_DIMS, PROJECTION_SEED = 96, 0  # of the discriminator's features; a random projection preserves distances
+FEATURE_DTYPE = np.float16  # in the cache
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FeatureSpace:
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, 3) → float16 (N, d)."""
         parts = [self.extract(pictures[k : k + BLOCK_ROWS]) for k in range(0, len(pictures), BLOCK_ROWS)]
-        return np.concatenate(parts).astype(ROUNDED_TO)
+        return np.concatenate(parts).astype(FEATURE_DTYPE)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Nearest:
     Attributes:
         rows: int64 (N,).
         distances: float64 (N,).
-        relative: float64 (N,), the distance in shares of that to the fifth nearest: small for a copy, whether its
-            picture has many like it or none.
+        relative: float64 (N,), distance / distance to the fifth nearest: small for a copy, in dense and sparse regions.
     """
 
     rows: np.ndarray
@@ -59,11 +58,11 @@ def reader_space(featurizer: Featurizer) -> FeatureSpace:
 
 
 def discriminator_space(network: Discriminator) -> FeatureSpace:
-    """The first block's map, rectified, averaged over a grid of cells and scaled to length 1; where that is longer than
-    MAX_DIMS, projected onto as many random directions (Johnson and Lindenstrauss 1984).
+    """The map of the first block: ReLU, averaged over a grid of cells, scaled to length 1; with more than MAX_DIMS
+    dimensions, projected onto so many random directions (Johnson and Lindenstrauss 1984).
 
-    Its last features, summed over the picture, move further when a picture is saved as a JPEG than from one car to the
-    next (of re-encoded photos 6 in 10 were recognised at most, with the first map all).
+    The last features change more when a picture is saved as JPEG than between two cars: with them at most 6 in 10
+    re-encoded photos were recognised, with the first map all.
     """
     block = network.blocks[0]
     device = next(block.parameters()).device
@@ -84,14 +83,14 @@ def discriminator_space(network: Discriminator) -> FeatureSpace:
 
 @lru_cache(maxsize=1)
 def _projection(length: int) -> np.ndarray:
-    """float32 (length, MAX_DIMS), orthonormal columns scaled so that distances stay as they are in the mean."""
+    """float32 (length, MAX_DIMS), orthonormal columns scaled to preserve distances on average."""
     random = np.random.default_rng(PROJECTION_SEED).standard_normal((length, MAX_DIMS))
     directions, _ = np.linalg.qr(random)
     return (directions * (length / MAX_DIMS) ** 0.5).astype(np.float32)
 
 
 def find_nearest(space: FeatureSpace, pictures: np.ndarray, training: np.ndarray) -> Nearest:
-    """Each picture and its mirror image are both looked up among the training pictures' features (M, d)."""
+    """Of each picture or its mirror image, whichever is nearer, among the training pictures' features (M, d)."""
     bank = torch.from_numpy(training.astype(np.float32))
     count = min(NEIGHBOURS, len(bank))
     rows, distances = [], []
@@ -100,7 +99,7 @@ def find_nearest(space: FeatureSpace, pictures: np.ndarray, training: np.ndarray
         both = [torch.from_numpy(space.features(x).astype(np.float32)) for x in (block, block[:, :, ::-1])]
         squares = torch.minimum(*(_squared_distances(x, bank) for x in both))
         near = squares.topk(count, largest=False).indices  # (B, count)
-        # Once more without the rounding of the matrix product, which is all that is left of a copy's distance.
+        # Exact distances: those of copies would be rounding errors of the matrix product.
         exact = torch.minimum(*((x[:, None] - bank[near]).double().square().sum(2).sqrt() for x in both))
         ordered, order = exact.sort(1)
         rows.append(near.gather(1, order)[:, 0].numpy())
@@ -130,16 +129,16 @@ class ReferenceSet:
     real_relative: np.ndarray
 
     def percentiles(self, near: Nearest) -> np.ndarray:
-        """How many of 100 held-out real pictures are nearer: by distance or by relative distance, whichever are fewer.
+        """Percentage of held-out real pictures that are nearer, by distance or relative distance, whichever is lower.
 
-        Where training pictures are many alike the first finds a copy, where they are single the second.
+        Distance finds copies among similar training pictures, relative distance those of isolated ones.
         """
         return np.minimum(
             _percentiles(near.distances, self.real_distances), _percentiles(near.relative, self.real_relative)
         )
 
     def real_percentiles(self) -> np.ndarray:
-        """Those of the held-out real pictures themselves."""
+        """Of the held-out real pictures themselves."""
         none = np.zeros(len(self.real_distances), np.int64)
         return self.percentiles(Nearest(none, self.real_distances, self.real_relative))
 
@@ -149,50 +148,50 @@ def _percentiles(values: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 class Novelty:
-    """Verdicts on pictures.
+    """Checks designs for copies.
 
     Args:
         sets: names and sizes of the training sets, in the order of their features.
-        left_out: why there are no verdicts: real pictures are near the training set if they are in it.
+        left_out: why there are no verdicts: without held-out pictures there is nothing to compare with.
     """
 
     def __init__(
         self,
-        known: Sequence[ReferenceSet],
+        references: Sequence[ReferenceSet],
         sets: Sequence[tuple[str, int]],
         warn_percentile: float,
         left_out: str = "",
     ) -> None:
-        self.known, self.sets, self.warn_percentile, self.left_out = list(known), list(sets), warn_percentile, left_out
+        self.references, self.sets, self.warn_percentile, self.left_out = references, sets, warn_percentile, left_out
         self._ends = np.cumsum([count for _, count in sets])
 
-    def of(self, pictures: np.ndarray) -> list[dict[str, Any]]:
+    def check(self, pictures: np.ndarray) -> list[dict[str, Any]]:
         """For each: `verdict` PASS or WARN, and per space `percentile`, `distance`, `set` and `row` of the nearest; or
         `left_out` alone."""
         if self.left_out:
             return [{"left_out": self.left_out} for _ in pictures]
-        found = {known.space.name: self._lookup(known, pictures) for known in self.known}
+        found = {reference.space.name: self._nearest(reference, pictures) for reference in self.references}
         entries = [{name: column[k] for name, column in found.items()} for k in range(len(pictures))]
         return [{"verdict": self._verdict(entry), **entry} for entry in entries]
 
     def warn_rates(self) -> dict[str, float]:
-        """Which share of the held-out real pictures would get a WARN, by all spaces and by each: false alarms. Empty
-        where verdicts are left out."""
+        """False alarms: the share of held-out real pictures with a WARN, by all spaces and by each. Empty without
+        verdicts."""
         if self.left_out:
             return {}
-        warned = {each.space.name: each.real_percentiles() <= self.warn_percentile for each in self.known}
+        warned = {each.space.name: each.real_percentiles() <= self.warn_percentile for each in self.references}
         rates = {f"warn_rate_{name}": float(values.mean()) for name, values in warned.items()}
         return {"warn_rate": float(np.any(list(warned.values()), axis=0).mean()), **rates}
 
     def _verdict(self, entry: dict[str, Any]) -> str:
         return "WARN" if any(near["percentile"] <= self.warn_percentile for near in entry.values()) else "PASS"
 
-    def _lookup(self, known: ReferenceSet, pictures: np.ndarray) -> list[dict[str, Any]]:
-        near = find_nearest(known.space, pictures, known.training)
-        table = zip(known.percentiles(near), near.distances, near.rows, strict=True)
-        return [{"percentile": float(p), "distance": float(d), **self._place(int(row))} for p, d, row in table]
+    def _nearest(self, reference: ReferenceSet, pictures: np.ndarray) -> list[dict[str, Any]]:
+        near = find_nearest(reference.space, pictures, reference.training)
+        table = zip(reference.percentiles(near), near.distances, near.rows, strict=True)
+        return [{"percentile": float(p), "distance": float(d), **self._set_and_row(int(row))} for p, d, row in table]
 
-    def _place(self, row: int) -> dict[str, Any]:
+    def _set_and_row(self, row: int) -> dict[str, Any]:
         number = int(np.searchsorted(self._ends, row, side="right"))
         name, count = self.sets[number]
         return {"set": name, "row": row - int(self._ends[number] - count)}

@@ -1,11 +1,12 @@
-"""Which charts the page has, and what they show. Each is SVG text, or None while its stage has not run."""
+"""The charts of the page, each SVG text or None before its stage has run."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from blend.report.design_rows import SavedDesign, number_at, numbers_at
+from blend.report.design_rows import SavedDesign
+from blend.report.reading import dict_at, number_at, numbers_at
 from blend.report.run_facts import RunFacts
 from harness.web.charts import ACCENT, CONCEPT, ORDINARY, Line, bars_chart, lines_chart, scatter_chart, shares_chart
 
@@ -26,23 +27,23 @@ def _generator_chart(cars: str, facts: RunFacts | None, command: str) -> dict[st
     lines = []
     for key, label, colour in (("g_loss", "generator", CONCEPT), ("d_loss", "discriminator", ORDINARY)):
         lines += _line(label, facts, key, colour, smooth=True)
-    svg = lines_chart(f"Losses while learning {cars}", lines, "step", "loss") if lines else None
-    note = "losses of generator and discriminator: in balance, neither runs away"
+    svg = lines_chart(f"Training losses on {cars}", lines, "step", "loss") if lines else None
+    note = "losses of generator and discriminator: balanced, neither diverges"
     return _chart(f"Generator of {cars}", note, command, facts, svg)
 
 
 def _encoder_chart(facts: RunFacts | None) -> dict[str, Any]:
     lines = _line("latent error", facts, "latent_mse", ACCENT)
     svg = lines_chart("Latent error of the encoder", lines, "step", "latent error", mark_y=1.0) if lines else None
-    return _chart("Encoder", "error on fresh cars; at the dotted line it knows nothing", "make encoder", facts, svg)
+    return _chart("Encoder", "error on new cars; dotted: always the mean latent", "make encoder", facts, svg)
 
 
 def _joint_encoder_chart(base: RunFacts, tuned: RunFacts | None) -> dict[str, Any]:
-    """Of an encoder that learned with the generator, whose run has its loss: `pixel` of `reconstruction_step`."""
+    """Of an encoder trained with the generator: the loss `pixel` of `reconstruction_step` in the runs' statistics."""
     lines = _line("ordinary cars", base, "pixel", ORDINARY, smooth=True)
     lines += _line("concept cars", tuned, "pixel", CONCEPT, smooth=True)
     svg = lines_chart("Pixel loss of redrawn training pictures", lines, "step", "pixel loss") if lines else None
-    note = "learned together with the generator: pixel loss of training pictures redrawn in one pass"
+    note = "trained together with the generator: pixel loss of training pictures, redrawn in one pass"
     return _chart("Encoder", note, "make train", base, svg)
 
 
@@ -53,7 +54,7 @@ def _chart(title: str, note: str, command: str, facts: RunFacts | None, svg: str
 
 
 def _line(label: str, facts: RunFacts | None, key: str, colour: str, smooth: bool = False) -> list[Line]:
-    """The curve of one figure of a run's statistics; [] where they do not have it."""
+    """The curve of one figure of a run's statistics; [] where it is missing."""
     found = [(number_at(row, "step"), number_at(row, key)) for row in ([] if facts is None else facts.stats)]
     points = [(step, value) for step, value in found if step is not None and value is not None]
     if not points:
@@ -69,7 +70,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 
 def futurism_chart(metrics: dict[str, Any], sweeps: Sequence[Sequence[SavedDesign]]) -> str | None:
-    """Measured futurism along the dial: of the metrics, or else the median over the sweep's own designs."""
+    """Futurism along the dial: from the metrics, or the median over the sweep's designs."""
     curve = "blend.curve"
     x = numbers_at(metrics, f"{curve}.intensity")
     lines = []
@@ -80,7 +81,7 @@ def futurism_chart(metrics: dict[str, Any], sweeps: Sequence[Sequence[SavedDesig
         if reader is not None and len(reader) == len(x):
             whole = low is not None and high is not None and len(low) == len(high) == len(x)
             band = (low, high) if whole else (None, None)
-            lines.append(Line("reader (never seen by the probe)", x, reader, CONCEPT, low=band[0], high=band[1]))
+            lines.append(Line("reader (independent of the probe)", x, reader, CONCEPT, low=band[0], high=band[1]))
         if probe is not None and len(probe) == len(x):
             lines.append(Line("probe", x, probe, ORDINARY, dashed=True))
     if not lines and sweeps:
@@ -99,13 +100,13 @@ def _median_line(sweeps: Sequence[Sequence[SavedDesign]]) -> list[Line]:
 
 
 def identity_chart(futurism_and_identity: Sequence[tuple[float, float]]) -> str:
-    """Every design: what it gained against what it kept."""
+    """Identity against futurism of every design."""
     x, y = zip(*futurism_and_identity, strict=True)
     return scatter_chart("Identity kept against futurism", x, y, "futurism", "identity kept")
 
 
 def latent_chart(metrics: dict[str, Any]) -> dict[str, Any] | None:
-    """The share of each latent direction that the encoder explains, highest first."""
+    """The share of each latent direction that the encoder explains, in descending order."""
     explained = numbers_at(metrics, "encoder.explained")
     if explained is None:
         return None
@@ -116,11 +117,8 @@ def latent_chart(metrics: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def stages_chart(metrics: dict[str, Any]) -> str | None:
-    """CPU-seconds of each stage of the whole pipeline."""
-    demo = metrics.get("demo")
-    stages = demo.get("stages") if isinstance(demo, dict) else None
-    found = {name: number_at(stage, "cpu_sec") for name, stage in stages.items()} if isinstance(stages, dict) else {}
-    named = {name: value for name, value in found.items() if value is not None}
-    return (
-        shares_chart("CPU-seconds of each stage", list(named), list(named.values()), "CPU-seconds") if named else None
-    )
+    """CPU-seconds of each stage of the demo."""
+    seconds = {name: number_at(stage, "cpu_sec") for name, stage in dict_at(metrics, "demo.stages").items()}
+    named = {name: value for name, value in seconds.items() if value is not None}
+    title = "CPU-seconds of each stage"
+    return shares_chart(title, list(named), list(named.values()), "CPU-seconds") if named else None

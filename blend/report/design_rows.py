@@ -1,9 +1,8 @@
-"""Designs, sweeps and inversions as they lie on disk. Whatever is missing is None or left out.
+"""Designs, sweeps and inversions on disk. What is missing is None or left out.
 
 In: `runs/<base>/{blends,inversions}/`. Out: rows with their pictures, uint8 (H, W, 3).
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +12,18 @@ import numpy as np
 import safetensors
 
 from blend.generator.kinds import KINDS
-from blend.report.run_files import REMEDY, RunFiles
-from harness.images.decode import PictureError, decode_picture
+from blend.generator.picture_error import mean_picture_error
+from blend.report.reading import REMEDY, RunFiles, dict_at, number_at, picture_or_none, text_at
 from harness.storage.json_files import parse_json
 
 
 @dataclass(frozen=True)
 class InversionPair:
-    """Pictures uint8 (H, W, 3); errors as everywhere: mean squared difference in [-1, 1]."""
+    """Pictures uint8 (H, W, 3), with picture errors."""
 
     name: str
     kind: str
-    source: str  # the file's name without its ending: pictures inverted together
+    source: str  # stem of its file
     target: np.ndarray
     guess: np.ndarray
     refined: np.ndarray
@@ -34,7 +33,7 @@ class InversionPair:
 
 @dataclass(frozen=True)
 class NearestPicture:
-    """The training picture nearest to a design in one feature space; `picture` where the set is at hand."""
+    """The training picture nearest to a design in one feature space."""
 
     space: str
     set_name: str
@@ -45,7 +44,7 @@ class NearestPicture:
 
 @dataclass(frozen=True)
 class SavedDesign:
-    """A row of designs.jsonl with its picture; what was not measured is None."""
+    """A row of designs.jsonl with its picture."""
 
     set_name: str
     file: str
@@ -58,68 +57,29 @@ class SavedDesign:
 
     def parent(self, kind: str) -> str | None:
         """The name of its ordinary or concept parent."""
-        name = self.row.get(kind)
-        return name if isinstance(name, str) else None
+        return text_at(self.row, kind) or None
 
     @property
     def origin(self) -> tuple[str | None, str | None, float | None]:
-        """What designs of one car have in common: its parents, or the seed of one without."""
+        """Equal for all designs of a car: its parents, or its seed."""
         return self.parent("ordinary"), self.parent("concept"), self.number("seed")
 
     @property
     def verdict(self) -> str | None:
-        novelty = self.row.get("novelty")
-        verdict = novelty.get("verdict") if isinstance(novelty, dict) else None
+        verdict = text_at(self.row, "novelty.verdict")
         return verdict if verdict in ("PASS", "WARN") else None
 
     @property
     def percentile(self) -> float | None:
-        """Novelty in one number: the percentile in the space where the design is less new."""
+        """Novelty in one number: the lower percentile of the two spaces."""
         return min((near.percentile for near in self.nearest if near.percentile is not None), default=None)
-
-
-def number_at(figures: Any, path: str) -> float | None:
-    """The finite number at a dotted path of nested dicts, None where there is none."""
-    return finite(_value_at(figures, path))
-
-
-def numbers_at(figures: Any, path: str) -> list[float] | None:
-    """The finite numbers at a dotted path, None unless it is a list of them alone."""
-    found = _value_at(figures, path)
-    numbers = [number for value in found if (number := finite(value)) is not None] if isinstance(found, list) else []
-    return numbers if numbers and len(numbers) == len(found) else None
-
-
-def text_at(figures: Any, path: str) -> str:
-    """The text at a dotted path of nested dicts, "" where there is none."""
-    found = _value_at(figures, path)
-    return found if isinstance(found, str) else ""
-
-
-def finite(value: Any) -> float | None:
-    """The value, if it is a finite number."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain and math.isfinite(value) else None
-
-
-def _value_at(figures: Any, path: str) -> Any:
-    for key in path.split("."):
-        figures = figures.get(key) if isinstance(figures, dict) else None
-    return figures
-
-
-def picture_or_none(path: Path) -> np.ndarray | None:
-    try:
-        return decode_picture(path)
-    except PictureError:
-        return None
 
 
 # ---- inversions -------------------------------------------------------------------------------------------------
 
 
 def read_inversions(folder: Path, files: RunFiles) -> list[InversionPair]:
-    """All pairs of all files, the newest file first; of files with the same pictures, the newest alone."""
+    """All pairs of all files, newest file first; of files with the same pictures, only the newest."""
     paths = [path for kind in KINDS for path in folder.glob(f"{kind}-*.safetensors")]
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     newest: dict[Any, list[InversionPair]] = {}
@@ -137,27 +97,29 @@ def _pairs_of(path: Path, files: RunFiles) -> list[InversionPair]:
             raise ValueError("found no pictures in it")
         rows = list(zip(names, *pictures, strict=True))
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        files.note(path, f"{path}: is damaged ({error}); {REMEDY}")
+        files.add_damaged(path, f"{path}: is damaged ({error}); {REMEDY}")
         return []
     kind = path.name.partition("-")[0]
     return [
         InversionPair(
-            str(name), kind, path.stem, target, guess, best, picture_error(guess, target), picture_error(best, target)
+            str(name),
+            kind,
+            path.stem,
+            target,
+            guess,
+            refined,
+            mean_picture_error(guess, target),
+            mean_picture_error(refined, target),
         )
-        for name, target, guess, best in rows
+        for name, target, guess, refined in rows
     ]
-
-
-def picture_error(picture: np.ndarray, target: np.ndarray) -> float:
-    """Mean squared difference of two uint8 pictures over all pixels and channels, in [-1, 1]."""
-    return float(np.mean(((picture.astype(np.float64) - target) / 127.5) ** 2))
 
 
 # ---- designs ----------------------------------------------------------------------------------------------------
 
 
 def read_designs(blends: Path, files: RunFiles) -> dict[str, list[SavedDesign]]:
-    """Set → designs, in the order made. Rows without a usable picture are left out, and sets that are half made."""
+    """Set → designs, in order. Rows without a usable picture and unfinished sets are left out."""
     folders = sorted(
         path.parent for path in blends.glob("[A-Za-z0-9]*/designs.jsonl") if ".new" not in path.parent.name
     )
@@ -172,9 +134,7 @@ def _design(folder: Path, row: dict[str, Any]) -> SavedDesign | None:
     picture = None if path is None else picture_or_none(path)
     if path is None or picture is None:
         return None
-    novelty = row.get("novelty")
-    spaces = novelty.items() if isinstance(novelty, dict) else ()
-    nearest = [near for space, found in spaces if (near := _nearest(space, found))]
+    nearest = [near for space, found in dict_at(row, "novelty").items() if (near := _nearest(space, found))]
     return SavedDesign(folder.name, path.name, picture, row, nearest)
 
 
@@ -188,17 +148,17 @@ def _nearest(space: str, found: Any) -> NearestPicture | None:
 
 
 def _inside(folder: Path, name: Any) -> Path | None:
-    """The file of this name in the folder itself: a name that leads elsewhere is none."""
+    """The file of this name in the folder; None for a name that leads out of it."""
     return folder / name if isinstance(name, str) and name and Path(name).name == name else None
 
 
 def parent_picture(kind: str, name: str | None, pairs: Sequence[InversionPair]) -> np.ndarray | None:
-    """A parent as it was given: the target of the inversion that the design began with."""
+    """A parent as given: the target of its inversion."""
     return next((pair.target for pair in pairs if pair.kind == kind and pair.name == name), None)
 
 
 def read_sweeps(designs: Iterable[SavedDesign]) -> list[list[SavedDesign]]:
-    """Designs of the same parents, by intensity; only those that go from one end to the other."""
+    """Designs of the same parents in order of intensity, if there are more than two."""
     sweeps: dict[Any, list[SavedDesign]] = {}
     for design in designs:
         if design.number("intensity") is not None:

@@ -1,15 +1,15 @@
-"""The section with a run's evaluation: figures, what they were compared with, and how they went while it trained.
+"""The section with a run's evaluation: figures, what they compare, and the distance over the steps.
 
-In: what `evaluate` left in metrics.json and metrics.jsonl. Out: dicts for the template.
+In: the key `evaluate` of metrics.json and metrics.jsonl. Out: dicts for the template.
 """
 
 from typing import Any
 
-from blend.report.design_rows import finite, number_at
+from blend.report.reading import dict_at, finite, number_at, text_at
 from blend.report.run_facts import RunFacts
 from harness.web.charts import CONCEPT, ORDINARY, Line, lines_chart
 
-# Beginning of a figure's name → what it says. The rest of the name is the extractor.
+# Figures by the beginning of their names; the rest is the extractor.
 MEANINGS = {
     "fid": "Fréchet Inception distance; 0 = the same",
     "fd": "Fréchet distance of the features; 0 = the same",
@@ -17,12 +17,12 @@ MEANINGS = {
     "is": "Inception score; from 1, higher is better",
     "f8": "F 8: variety, 0 to 1",
     "f1_8": "F 1/8: quality, 0 to 1",
-    "precision": "share of drawn pictures that lie among real ones",
-    "recall": "share of real pictures that lie among drawn ones",
-    "density": "how densely real pictures lie round drawn ones; 1 = as round real ones",
-    "coverage": "share of real pictures with a drawn one nearby",
+    "precision": "share of generated pictures among real ones",
+    "recall": "share of real pictures among generated ones",
+    "density": "density of real pictures around generated ones; 1 = as around real ones",
+    "coverage": "share of real pictures with a generated one nearby",
 }
-# Rows of the same curve agree in these.
+# Equal for all points of a curve.
 CURVE_KEYS = ("extractor", "extractor_sha256", "resizer", "data_sha256", "split", "count", "real_count")
 SPLITS = {"valid": "held-out", "train": "training"}
 
@@ -36,37 +36,35 @@ def evaluation(base: RunFacts, tuned: RunFacts | None) -> list[dict[str, Any]]:
 
 def _card(kind: str, facts: RunFacts, colour: str) -> dict[str, Any] | None:
     latest = facts.evaluation
-    figures = latest.get("figures")
-    if not isinstance(figures, dict):
+    if not isinstance(latest.get("figures"), dict):
         return None
-    extractor, left_out = _text(latest, "extractor"), latest.get("left_out")
+    figures, extractor = latest["figures"], text_at(latest, "extractor")
     rows = [(name, _meaning(name, extractor), finite(value)) for name, value in figures.items()]
     return {
         "kind": kind,
         "rows": rows,
-        "left_out": list(left_out.items()) if isinstance(left_out, dict) else [],
+        "left_out": list(dict_at(latest, "left_out").items()),
         "count": number_at(latest, "count"),
         "real_count": number_at(latest, "real_count"),
-        "real": f"{SPLITS.get(_text(latest, 'split'), '')} pictures of {_text(latest, 'set')}".strip(),
+        "real": f"{SPLITS.get(text_at(latest, 'split'), '')} pictures of {text_at(latest, 'set')}".strip(),
         "extractor": extractor,
         "step": number_at(latest, "step"),
-        "remark": _text(latest, "remark"),
-        "measured_on": _text(latest, "measured_on"),
+        "remark": text_at(latest, "remark"),
+        "measured_on": text_at(latest, "measured_on"),
         "svg": _curve(kind, facts, colour),
     }
 
 
 def _curve(kind: str, facts: RunFacts, colour: str) -> str | None:
-    """The distance over the steps, where it was measured alike at several."""
+    """The distance over the steps, if it was measured in the same way at several."""
     latest = facts.evaluation
     name = next(
-        (name for name in latest["figures"] if _beginning(name, _text(latest, "extractor")) in ("fid", "fd")), ""
+        (name for name in latest["figures"] if _beginning(name, text_at(latest, "extractor")) in ("fid", "fd")), ""
     )
     points: dict[float, float] = {}
     for row in facts.evaluations:
-        figures, step = row.get("figures"), number_at(row, "step")
-        # Not by a dotted path: names of figures may have a dot in them.
-        value = finite(figures.get(name)) if isinstance(figures, dict) else None
+        # Not by a dotted path: the name of a figure may contain a dot.
+        value, step = finite(dict_at(row, "figures").get(name)), number_at(row, "step")
         if step is not None and value is not None and all(row.get(key) == latest.get(key) for key in CURVE_KEYS):
             points[step] = value
     if len(points) < 2:
@@ -82,8 +80,3 @@ def _beginning(name: str, extractor: str) -> str:
 
 def _meaning(name: str, extractor: str) -> str:
     return MEANINGS.get(_beginning(name, extractor), "")
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    return value if isinstance(value, str) else ""

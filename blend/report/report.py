@@ -1,6 +1,6 @@
 """One page that shows a run: `runs/<base>/report.html`, self-contained, from what lies on disk.
 
-A stage that has not run yet leaves its section with the command that runs it.
+The section of a stage that has not run yet shows its command.
 """
 
 import base64
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from blend.report import charts, classes, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
-from blend.report.run_facts import Found, read_facts
-from blend.report.run_files import RunFiles
+from blend.report.reading import RunFiles
+from blend.report.run_facts import ReportData, read_facts
 from harness.checkpoints.origin import check_training_set
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.messages import log
@@ -23,10 +23,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def make_report(config: Config, root: Path = Path("runs")) -> Path:
-    """Writes the page anew and returns its path; damaged files are told on it and on stderr. UserError when the
-    experiment has no run at all."""
+    """Writes the page and returns its path; damaged files are listed on it and on stderr. UserError when the experiment
+    has no run."""
     run, files = RunDir.existing(base_name(config), root), RunFiles()
-    found = look_around(run, config, root, files)
+    found = read_report_data(run, config, root, files)
     for text in files.damaged.values():
         log(text)
     environment = page_environment(TEMPLATES)
@@ -61,15 +61,15 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
     return path
 
 
-def look_around(run: RunDir, config: Config, root: Path, files: RunFiles) -> Found:
-    """Reads all that the stages of this experiment have left so far."""
+def read_report_data(run: RunDir, config: Config, root: Path, files: RunFiles) -> ReportData:
+    """Reads what the stages of this experiment have left so far."""
     base, planned = read_facts(run.path, files), finetune_config(config)
     assert base is not None, run.path
     tuned = read_facts(root / planned.name, files)
     for facts in filter(None, (base, tuned)):
         if facts.config is not None:
             check_training_set(RunDir(facts.folder), facts.config.data, facts.checkpoint)
-    return Found(
+    return ReportData(
         folder=run.path,
         base=base,
         tuned=tuned,

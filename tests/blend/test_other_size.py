@@ -1,4 +1,4 @@
-"""A config of another size beside a run of its name: every command says so before any work, and the run stays whole."""
+"""A config of another size than the run of its name: every command refuses it before any work."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def larger(run_folder) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_says_it_in_one_line(larger: Path, command: str):
+def test_each_command_refuses_it_in_one_line(larger: Path, command: str):
     app, *words = COMMANDS[command]
     before = file_hashes(Path("."))
     with refused(
@@ -49,7 +49,7 @@ def test_each_command_says_it_in_one_line(larger: Path, command: str):
     assert file_hashes(Path(".")) == before
 
 
-def test_under_another_name_both_are_there(larger: Path, capsys):
+def test_another_name_works_beside_it(larger: Path, capsys):
     DATASETS(["build", "--stage", "train", "--config", str(larger), "--set", "name=tiny-64", "--dry-run"],
              standalone_mode=False)  # fmt: skip
     assert "# set cars at 64: to be built" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The ready-made model: packed, opened, started from, and what it draws."""
+"""The ready-made model: packed, opened, trained further, and what it draws."""
 
 import hashlib
 import json
@@ -88,7 +88,7 @@ def test_opened_it_draws_and_measures_without_its_sets(packed):
     assert contents(packed) == before
 
 
-def test_what_is_there_is_left_alone(packed):
+def test_existing_runs_are_left_alone(packed):
     Path("runs", TUNED).mkdir(parents=True)
     (mine := Path("runs", TUNED, "mine.txt")).write_text("mine")
     open_pretrained(folder=packed)
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_refused(packed):
         open_pretrained(folder=packed)
 
 
-def test_its_training_cannot_go_on(packed):
+def test_its_training_cannot_resume(packed):
     open_pretrained(folder=packed)
     config = RunDir.existing(BASE).read_config()
     write_packed(Path(), config, "train", 24, seed=1)
@@ -159,7 +159,7 @@ def test_it_is_small_and_quick():
     assert 0 < counter.get_total_flops() <= MAX_FLOPS
 
 
-def test_it_says_how_it_was_made():
+def test_it_records_how_it_was_made():
     for made in pretrained_facts()["runs"].values():
         assert made["seconds"] > 1000 and made["machine"] and len(made["data_sha256"]) == 64
         assert made["step"] == made["config"]["optim"]["total_steps"] and len(made["commit"]) == 40

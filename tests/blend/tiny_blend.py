@@ -75,7 +75,7 @@ def tiny_config(**changes: Any) -> Config:
 
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:
-    """Short standing statistics, a small skip and no curves: they would cost more than the tiny steps."""
+    """Short standing statistics, a small skip and no curves, which would take longer than the tiny steps."""
     patch.setattr(harness.checkpoints.sampling, "STANDING_BATCHES", 1)
     patch.setattr(harness.networks.encoder, "SKIP_PIXELS", 64)
     patch.setattr(blend.encoder.train, "save_curves", lambda *_: None)
@@ -83,7 +83,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def quick_work(folder: Path) -> Iterator[None]:
-    """Quick, by one thread and in this folder: for what is made once for many tests."""
+    """Quick, with one thread and in this folder: for what is made once for many tests."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     with pytest.MonkeyPatch.context() as patch, one_thread():
         make_quick(patch)
@@ -96,7 +96,7 @@ def make_tiny_runs(root: Path, tuned: bool = True, **changes: Any) -> Config:
     """Writes below `root`, whatever the working directory is: runs/tiny, runs/tiny-freezed and the sets of both.
 
     Commands find them once the working directory is `root`. With CONDITIONAL as changes there are two classes, with
-    `data__valid_fraction=0` no pictures are kept aside (and concept ones are dark: a few must tell the kinds apart).
+    `data__valid_fraction=0` no pictures are held out (and concept ones are dark, to separate the kinds with a few).
     """
     config = tiny_config(**changes)
     for seed, part in enumerate([config, finetune_config(config)]):
@@ -111,7 +111,7 @@ def make_tiny_runs(root: Path, tuned: bool = True, **changes: Any) -> Config:
 
 
 def add_encoder(config: Config) -> None:
-    """To the runs of the working directory: one that has learned nothing; where it leads, a search begins."""
+    """Adds an untrained encoder to the runs of the working directory."""
     generator = load_generator(config)
     encoder = build_encoder(config, generator)
     steps = config.encoder.total_steps

@@ -21,7 +21,7 @@
 
   var list = document.getElementById("cards");
   if (!list) { return; }
-  var more = document.getElementById("more"), said = document.getElementById("said");
+  var more = document.getElementById("more"), status = document.getElementById("sorted");
   var sorts = Array.prototype.slice.call(document.querySelectorAll("button[data-sort]"));
   var sets = Array.prototype.slice.call(document.querySelectorAll("button[data-set]"));
   var items = Array.prototype.slice.call(list.children);
@@ -50,7 +50,7 @@
       if (button.getAttribute("aria-pressed") === "true") { button.dataset.way = button.dataset.way === "down" ? "up" : "down"; }
       sorts.forEach(function (other) { other.setAttribute("aria-pressed", String(other === button)); });
       sort(button.dataset.sort, button.dataset.way);
-      said.textContent = "Sorted by " + button.dataset.sort + ", " + (button.dataset.way === "down" ? "highest" : "lowest") + " first";
+      status.textContent = "Sorted by " + button.dataset.sort + ", " + (button.dataset.way === "down" ? "highest" : "lowest") + " first";
     });
   });
   sets.forEach(function (button) {

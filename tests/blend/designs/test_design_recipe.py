@@ -1,4 +1,4 @@
-"""A recipe says the same in an address and in memory; what is no recipe is refused in one line."""
+"""A recipe and its query are equivalent; malformed queries are refused in one line."""
 
 from urllib.parse import parse_qsl
 
@@ -24,11 +24,11 @@ FILE = "file-" + "ab" * 32
         DesignRecipe((Parent("seed-1"),), truncation=0.7),
     ],
 )
-def test_a_query_and_its_recipe_are_one(recipe):
+def test_a_recipe_survives_its_query(recipe):
     assert query_to_recipe(parse_qsl(recipe.to_query())) == recipe
 
 
-def test_equal_recipes_have_equal_names_and_others_have_not():
+def test_equal_recipes_have_equal_hashes_and_others_do_not():
     texts = [
         "o=seed-1",
         "o=seed-2",
@@ -41,13 +41,11 @@ def test_equal_recipes_have_equal_names_and_others_have_not():
     ]
     assert len({query_to_recipe(parse_qsl(text)).sha256 for text in texts}) == len(texts)
     first, second = (query_to_recipe(parse_qsl(text)) for text in ("i=0.50&o=seed-1:1&tab=x&t=1", "o=seed-1"))
-    assert first.sha256 == second.sha256 and "t=" not in second.to_query(), (
-        "links of before truncation stay as they were"
-    )
+    assert first.sha256 == second.sha256 and "t=" not in second.to_query(), "links from before truncation are unchanged"
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("", "ordinary parent"),
         ("o=../../etc/passwd", "parent"),
@@ -60,8 +58,8 @@ def test_equal_recipes_have_equal_names_and_others_have_not():
         ("&".join(["o=seed-1"] * (MAX_PARENTS + 1)), "allowed up to 4"),
     ],
 )
-def test_what_is_no_recipe_is_refused(text, said):
-    with refused(said):
+def test_malformed_queries_are_refused(text, message):
+    with refused(message):
         query_to_recipe(parse_qsl(text))
 
 

@@ -1,4 +1,4 @@
-"""A set of designs on disk."""
+"""A set of designs on disk carries its measures and is replaced as a whole."""
 
 import json
 from unittest.mock import Mock

@@ -1,4 +1,4 @@
-"""An exported design is drawn again bit for bit, by the command alone; by other weights it is refused."""
+"""An exported design is drawn again bit for bit by the command; with other weights it is refused."""
 
 import json
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_truncation_is_in_the_design_and_in_what_draws_it_again(exported):
     assert np.array_equal(document_to_picture(session, document), drawn[0.5])
 
 
-def test_what_differs_is_refused(exported):
+def test_incomplete_and_changed_designs_are_refused(exported):
     session, _, document = exported
     with pytest.raises(UserError, match="other weights"):
         document_to_picture(session, {**document, "generators": {"base": "0" * 64, "tuned": None}})
@@ -82,11 +82,11 @@ def test_what_differs_is_refused(exported):
     odd += [{**latents, "concept": [float("nan")] * numbers}, {**latents, "restyled": ["1"] * numbers}]
     spoiled = [{"latents": one} for one in odd] + [{"setting": {**setting, "style": 2}}, {"interpolation": []}]
     for change in spoiled:
-        with refused("design: is not whole"):
+        with refused("design: is incomplete"):
             document_to_picture(session, {**document, **change})
     document["setting"]["latent_weight"] = 0.9
     Path("moved.json").write_text(json.dumps(document))
-    with pytest.raises(UserError, match="came out otherwise"):
+    with pytest.raises(UserError, match="differs from the exported one"):
         draw_command(Path("moved.json"), None)
     plain = encode_png(np.zeros((8, 8, 3), np.uint8))
     others = {"a.txt": b"no", "b.png": b"\x89PNG no", "c.json": b"[]", "d.json": b"[1]", "plain.png": plain}
@@ -96,17 +96,17 @@ def test_what_differs_is_refused(exported):
             read_documents(Path(name))
 
 
-def test_a_futurism_that_is_asked_for_is_reached_or_the_nearest_is_drawn(run_folder):
+def test_a_target_futurism_is_reached_or_the_nearest_is_drawn(run_folder):
     session = open_session("tiny")
     measures = session.open_measures()
     assert measures is not None
     pair = (Parent("seed-3"),), (Parent("seed-5"),)
     reach = session.draw(DesignRecipe(*pair, futurism=0.0)).score_range
     assert reach is not None and reach[0] < reach[1]
-    for asked in (reach[0] - 50, sum(reach) / 2, reach[1] + 50):
-        drawn = session.draw(DesignRecipe(*pair, futurism=asked))
+    for target in (reach[0] - 50, sum(reach) / 2, reach[1] + 50):
+        drawn = session.draw(DesignRecipe(*pair, futurism=target))
         score = measures.futurism(drawn.picture[None])[0]
-        assert abs(score - min(max(asked, reach[0]), reach[1])) < 0.1 * (reach[1] - reach[0])
+        assert abs(score - min(max(target, reach[0]), reach[1])) < 0.1 * (reach[1] - reach[0])
 
 
 def test_sweep_and_single_designs_are_the_same_pictures(run_folder):
@@ -117,14 +117,14 @@ def test_sweep_and_single_designs_are_the_same_pictures(run_folder):
         assert picture_sha256(session.draw(one).picture) == picture_sha256(picture)
 
 
-def test_a_parent_that_nobody_has_searched_for_is_asked_for(run_folder):
+def test_a_parent_without_a_latent_is_requested(run_folder):
     session = open_session("tiny")
     reference = session.parent_store.held_out["ordinary"].names[1]
     with pytest.raises(NotInverted, match=reference):
         session.draw(DesignRecipe((Parent(reference),)))
-    told = []
-    found = session.parent_store.search("ordinary", reference, None, lambda *now: told.append(now))
-    (first, *_), (last, of, drawn, error) = told[0], told[-1]
+    calls = []
+    found = session.parent_store.search("ordinary", reference, None, lambda *now: calls.append(now))
+    (first, *_), (last, of, drawn, error) = calls[0], calls[-1]
     assert first == 0 and last == of == 2 * session.config.inversion.steps
     assert drawn.shape == (32, 32, 3) and error == pytest.approx(error) and found.error is not None
     again = open_session("tiny").parent_store.find("ordinary", reference)  # on disk

@@ -63,7 +63,7 @@ def test_all_pairs_of_two_folders(config):
     assert blend_command(config, Request(Path("today"), Path("show"), intensity=0.6)) != folder
 
 
-def test_at_both_ends_of_the_dial_stand_the_parents_themselves(config):
+def test_both_ends_of_the_dial_are_the_parents(config):
     one = Request(folder_of("today", 1), folder_of("show", 1))
     generator = load_generator(config)
     for intensity, kind in ((0.0, "ordinary"), (1.0, "concept")):
@@ -74,7 +74,7 @@ def test_at_both_ends_of_the_dial_stand_the_parents_themselves(config):
         assert apart.max() <= 1
 
 
-def test_a_name_that_holds_other_designs_is_refused_and_what_is_incomplete_is_drawn_again(config):
+def test_a_name_with_other_designs_is_refused_and_an_incomplete_set_is_drawn_again(config):
     folder = blend_command(config, Request(seeds=(0, 1), name="mine"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for other in (Request(seeds=(7,), name="mine"), Request(seeds=(0, 1), intensity=0.9, name="mine")):
@@ -100,30 +100,30 @@ def test_one_pair_over_a_range(config):
         blend_command(config, Request(Path("today"), Path("more"), range=(0.0, 1.0, 5)))
 
 
-def test_a_futurism_that_is_asked_for(config):
+def test_a_target_futurism(config):
     parents = folder_of("today", 1), folder_of("show", 1)
     ends = [read_designs(blend_command(config, Request(*parents, intensity=t)))[0]["futurism"] for t in (0.0, 1.0)]
-    asked = round(sum(ends) / 2, 1)
-    (row,) = read_designs(blend_command(config, Request(*parents, futurism=asked)))
-    assert row["asked_futurism"] == asked and row["intensity"] is None
-    assert row["futurism"] == pytest.approx(asked, abs=0.2 * abs(ends[1] - ends[0]))
+    target = round(sum(ends) / 2, 1)
+    (row,) = read_designs(blend_command(config, Request(*parents, futurism=target)))
+    assert row["asked_futurism"] == target and row["intensity"] is None
+    assert row["futurism"] == pytest.approx(target, abs=0.2 * abs(ends[1] - ends[0]))
     with pytest.raises(
         UserError, match=r"^futurism: found 1e\+06, allowed -?\d+ to -?\d+ for today0.png with show0.png"
     ):
         blend_command(config, Request(*parents, futurism=1e6))
 
 
-def test_pairs_within_reach_are_drawn_and_the_others_told(config, capsys):
+def test_pairs_within_reach_are_drawn_and_the_others_logged(config, capsys):
     parents = folder_of("today", 3), folder_of("show", 2)
     whole = read_designs(blend_command(config, Request(*parents, intensity=0.0)))
     highest = max(row["futurism"] for row in whole)
     capsys.readouterr()
     rows = read_designs(blend_command(config, Request(*parents, futurism=highest)))
     assert 0 < len(rows) < 6 and {row["asked_futurism"] for row in rows} == {highest}
-    said = capsys.readouterr().err
-    assert f"{len(rows)} of 6 pairs reach it" in said and said.count("out of reach, ") == 6 - len(rows)
+    output = capsys.readouterr().err
+    assert f"{len(rows)} of 6 pairs reach it" in output and output.count("out of reach, ") == 6 - len(rows)
     drawn = {f"{row['ordinary']} with {row['concept']}" for row in rows}
-    assert not any(name in said for name in drawn)
+    assert not any(name in output for name in drawn)
 
 
 def test_cars_by_seed(config):
@@ -138,9 +138,9 @@ def test_cars_by_seed(config):
     ("request_", "text"),
     [
         (Request(intensity=0.5, futurism=50), "intensity, futurism: found 2 of them, allowed one"),
-        (Request(futurism=50, style=0.5), "style: found beside futurism"),
+        (Request(futurism=50, style=0.5), "style: found with futurism"),
         (Request(futurism=float("nan")), "futurism: found nan, allowed a number"),
-        (Request(seeds=(1,), range=(0, 1, 3)), "seeds: found beside parents or a range"),
+        (Request(seeds=(1,), range=(0, 1, 3)), "seeds: found with parents or a range"),
         (Request(label="Audi"), "label: found without cars"),
         (Request(seeds=(1,), label="Audi"), "label: found 'Audi', allowed none: the run was trained without classes"),
         (Request(name="../x"), "name: found '../x', allowed letters"),
@@ -149,13 +149,13 @@ def test_cars_by_seed(config):
         (Request(Path("nowhere"), Path("nowhere")), "nowhere: found no such folder"),
     ],
 )
-def test_what_does_not_go_together_is_told(config, request_, text):
+def test_options_that_exclude_each_other_are_refused(config, request_, text):
     with pytest.raises(UserError, match=text):
         blend_command(config, request_)
 
 
 @pytest.mark.parametrize("text", ["", "0:1", "0:2:3", "a:b:c", "0:1:1", "0:1:3:4", "nan:1:3"])
-def test_what_is_no_range_is_told(text):
+def test_a_malformed_range_is_refused(text):
     with pytest.raises(UserError, match="^range: found .*, try --range 0:1:11"):
         text_to_range(text)
     assert text_to_range("1:0:3") == (1.0, 0.0, 3)
@@ -177,7 +177,7 @@ def test_a_class_is_given_or_predicted(tmp_path):
         blend_command(config, Request(*parents, label="Audi"))
 
 
-def test_missing_parts_are_told_in_one_line(config):
+def test_missing_parts_are_refused_in_one_line(config):
     shutil.rmtree("runs/tiny/encoder")
     with pytest.raises(UserError, match="encoder: found none in .*make encoder"):
         blend_command(config, Request())
@@ -186,7 +186,7 @@ def test_missing_parts_are_told_in_one_line(config):
         blend_command(config, Request())
 
 
-def test_measuring_leaves_figures_and_a_sweep(config):
+def test_measuring_writes_figures_and_a_sweep(config):
     sheets = invert_command(config, None, "ordinary")
     assert all(path.is_file() for path in sheets) and len(sheets) == 2
     assert measure_command(config) == Path("runs/tiny/metrics.json")
@@ -203,9 +203,9 @@ def test_measuring_leaves_figures_and_a_sweep(config):
     measure_command(changed)
     assert json.loads(Path("runs/tiny/metrics.json").read_text())["blend"]["pairs"] == 2
     page = make_report(config).read_text()
-    assert "make measure" not in page and "Does the dial do what it says" in page
+    assert "make measure" not in page and "Does futurism follow the dial?" in page
 
 
-def test_a_folder_of_yours_can_be_inverted(config):
+def test_a_folder_can_be_inverted(config):
     (sheet,) = invert_command(config, folder_of("mine", 2), "concept")
     assert sheet.is_file() and sheet.name.startswith("concept-")

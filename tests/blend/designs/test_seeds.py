@@ -1,4 +1,4 @@
-"""Lists of seeds."""
+"""Lists of seeds, well-formed and refused."""
 
 import pytest
 
@@ -12,6 +12,6 @@ def test_lists_of_seeds(text, seeds):
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "-1", "1,1", "0-99999999", "1.5", "1-2-3"])
-def test_what_is_no_list_of_seeds_is_told(text):
+def test_malformed_lists_are_refused(text):
     with pytest.raises(UserError, match="^seeds: found .*, try --seeds 0-31"):
         text_to_seeds(text)

@@ -1,4 +1,4 @@
-"""The two dials, and solving for a futurism, on a generator whose pictures say where they were drawn."""
+"""The two dials, and solving for a futurism, on a generator whose pictures encode their position."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Parents from folders, single files and packed sets: fitted like training pictures, bad ones told of in one line."""
+"""Parents from folders, single files and packed sets: fitted like training pictures, unusable ones logged."""
 
 import hashlib
 from pathlib import Path
@@ -57,21 +57,21 @@ def test_pictures_are_fitted_as_for_a_training_set(tmp_path: Path, fit: Fit):
     assert np.array_equal(parents.pictures[2], alone), "the letterbox bars are still there"
 
 
-def test_a_picture_that_lacks_its_last_bytes_is_taken_and_told(tmp_path: Path, capsys):
+def test_a_picture_without_its_last_bytes_is_used_and_logged(tmp_path: Path, capsys):
     content = encoded(scene(1000, 600), "JPEG")
     (tmp_path / "a.jpg").write_bytes(content[:-2])
     assert load_folder(tmp_path, 32, 64, "crop").names == ["a.jpg"]
     assert "a.jpg: cut short: 9" in capsys.readouterr().err
 
 
-def test_thumbnails_of_a_system_are_no_parents(tmp_path: Path):
+def test_system_thumbnails_are_ignored(tmp_path: Path):
     save(tmp_path / "a.jpg", 1)
     save(tmp_path / "@eaDir" / "a.jpg" / "SYNOPHOTO_THUMB_M.jpg", 1)
     save(tmp_path / "old" / "Rejected" / "b.jpg", 2)
     assert load_folder(tmp_path, 32, 64, "crop").names == ["a.jpg"]
 
 
-def test_sub_folders_are_looked_into_and_what_is_no_picture_is_not(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_pictures_of_sub_folders_are_used_and_other_files_are_not(tmp_path: Path, capsys: pytest.CaptureFixture):
     for number, name in enumerate(["vw/b.png", "vw/a.png", "audi/z.png", ".hidden/x.png", ".x.png"]):
         save(tmp_path / name, number)
     (tmp_path / "views.csv").write_text("file,view\n")
@@ -89,7 +89,7 @@ def test_one_file_in_place_of_a_folder(tmp_path: Path):
     assert np.array_equal(parents.pictures[0], load_folder(tmp_path, 32, 32, "crop").pictures[1])
 
 
-def test_only_so_many_are_decoded(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_count_limits_what_is_decoded(tmp_path: Path, capsys: pytest.CaptureFixture):
     for number in range(9):
         save(tmp_path / f"{number}.png", number)
     (tmp_path / "3.png").write_bytes(b"bad, but not asked for")
@@ -98,7 +98,7 @@ def test_only_so_many_are_decoded(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_ones_are_left_out_and_told_of(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_unusable_files_are_left_out_and_logged(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     save(tmp_path / "good.png", 1)
     write_bad(tmp_path, name)
     assert load_folder(tmp_path, 32, 64, "crop").names == ["good.png"]
@@ -107,7 +107,7 @@ def test_bad_ones_are_left_out_and_told_of(name: str, tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_nothing_but_bad_ones_is_refused(name: str, tmp_path: Path):
+def test_a_folder_without_usable_pictures_is_refused(name: str, tmp_path: Path):
     write_bad(tmp_path, name)
     for place in (tmp_path, tmp_path / name):
         assert_refused(place, f"{name}: {BAD[name][1]}: ")
@@ -142,7 +142,7 @@ def test_held_out_rows_are_evenly_spread(tmp_path: Path):
     assert spread_rows(5, 1).tolist() == [0]
 
 
-def test_of_a_set_that_keeps_none_aside_training_rows_stand_in(tmp_path: Path):
+def test_training_rows_replace_missing_held_out_rows(tmp_path: Path):
     config = tiny_config(data__valid_fraction=0)
     write_packed(tmp_path, config, "train", 60, seed=3)
     parents = load_held_out(config.data, 9)

@@ -1,4 +1,4 @@
-"""One latent, one picture; mixes of two runs; what is refused."""
+"""A latent has one picture in any batch; interpolated weights and their statistics; refusals."""
 
 import shutil
 from unittest.mock import Mock
@@ -114,7 +114,7 @@ def test_any_run_can_be_loaded(config):
     assert not run.generator.training and not any(p.requires_grad for p in run.generator.parameters())
 
 
-def test_missing_runs_are_told_in_one_line(tmp_path):
+def test_missing_runs_are_refused_in_one_line(tmp_path):
     config = make_tiny_runs(tmp_path, tuned=False)
     with pytest.raises(UserError, match=r"no fine-tuned run runs/tiny-freezed beside runs/tiny.*make finetune"):
         load_generator(config)
@@ -130,5 +130,5 @@ def test_runs_of_different_shape_do_not_mix(tmp_path):
     config = make_tiny_runs(tmp_path, tuned=False)
     wide = finetune_config(tiny_config(model__g_conv_dim=6))
     write_run(tmp_path, wide, wide, moved_by=0)
-    with pytest.raises(UserError, match="tiny-freezed: found a generator of another shape than tiny has"):
+    with pytest.raises(UserError, match="tiny-freezed: found a generator of another shape than tiny"):
         load_generator(config)

@@ -1,4 +1,4 @@
-"""Parents become latents once; what is kept is whole; the figures are what they say they are."""
+"""Pictures are inverted once, into files that are complete; figures match independent formulas."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def few_samples(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Callable[..., Any]:
-    """config, generator and an encoder that has learned nothing."""
+    """config, generator and an untrained encoder."""
 
     def make(tuned: bool = True, **changes: Any) -> Any:
         config = make_tiny_runs(tmp_path, tuned, **changes)
@@ -102,7 +102,7 @@ def test_equal_inputs_are_inverted_once(place: Callable, calls: list[int]):
         assert np.array_equal(getattr(again, name), getattr(first, name))
 
 
-def test_whatever_decides_the_result_leads_to_another_file(place: Callable):
+def test_everything_that_decides_the_result_changes_the_file(place: Callable):
     at = place()
     parents = load_held_out(at.config.data, 2)
     dimmer = Parents(parents.names, parents.sha256s, parents.pictures // 2)
@@ -118,9 +118,7 @@ def test_whatever_decides_the_result_leads_to_another_file(place: Callable):
 
 
 @pytest.mark.parametrize("kind", ["cut", "one_bit_of_a_latent", "without_a_hash"])
-def test_a_damaged_or_old_file_is_made_again(
-    kind: str, place: Callable, calls: list[int], capsys: pytest.CaptureFixture
-):
+def test_a_damaged_or_old_file_is_replaced(kind: str, place: Callable, calls: list[int], capsys: pytest.CaptureFixture):
     at = place()
     words = at.config, at.generator, at.encoders, load_held_out(at.config.data, 2), "ordinary"
     first = invert_parents(*words)
@@ -142,21 +140,21 @@ def test_a_damaged_or_old_file_is_made_again(
     assert [line for line in capsys.readouterr().err.splitlines() if str(first.path) in line and "again" in line]
 
 
-def test_what_is_kept_names_its_parents_and_settings(place: Callable):
+def test_a_file_names_its_parents_and_settings(place: Callable):
     at = place()
     found = invert_parents(at.config, at.generator, at.encoders, load_held_out(at.config.data, 2), "ordinary")
     with safetensors.safe_open(found.path, "np") as file:
-        told = json.loads(file.metadata()["inversion"])
+        metadata = json.loads(file.metadata()["inversion"])
         assert set(file.keys()) == {"targets", "encoder", "refined", "z_first", "z", "first_error", "error"}
         assert file.get_tensor("refined").dtype == np.uint8
-    assert told["names"] == ["valid-00000", "valid-00015"] and told["sha256s"] == found.sha256s
-    assert told["settings"]["lr"] == at.config.inversion.lr and told["encoder_sha256"] == "first"
-    assert told["generator"] == at.generator.key(0)
+    assert metadata["names"] == ["valid-00000", "valid-00015"] and metadata["sha256s"] == found.sha256s
+    assert metadata["settings"]["lr"] == at.config.inversion.lr and metadata["encoder_sha256"] == "first"
+    assert metadata["generator"] == at.generator.key(0)
     sheet = np.asarray(Image.open(found.path.with_suffix(".png")))
     assert np.array_equal(sheet, draw_sheet(found.targets, found.encoder, found.refined))
 
 
-def test_a_sheet_has_target_guess_and_refined_under_each_other():
+def test_a_sheet_shows_target_guess_and_refined_in_columns():
     numbers = np.arange(18, dtype=np.uint8)
     pictures = [np.broadcast_to((numbers + k)[:, None, None, None], (18, 4, 4, 3)) for k in (0, 100, 200)]
     sheet = draw_sheet(*pictures)
@@ -167,7 +165,7 @@ def test_a_sheet_has_target_guess_and_refined_under_each_other():
     assert draw_sheet(many, many, many).shape[0] == 4 * 3 * 6 - 2
 
 
-def test_stopped_half_way_the_whole_parts_stay(place: Callable, calls: list[int], monkeypatch: pytest.MonkeyPatch):
+def test_complete_parts_survive_an_interruption(place: Callable, calls: list[int], monkeypatch: pytest.MonkeyPatch):
     at = place()
     parents = load_held_out(at.config.data, 5)
     whole = invert_parents(at.config, at.generator, at.encoders, parents, "ordinary")
@@ -246,7 +244,7 @@ def test_figures_are_means_over_the_targets(place: Callable):
     assert whole["refined_error"] <= whole["encoder_error"]
 
 
-def test_the_encoder_s_error_is_none_on_training_pictures(place: Callable):
+def test_the_encoder_error_is_left_out_on_training_pictures(place: Callable):
     at = place(data__valid_fraction=0)
     whole = measure_inversion(at.config, at.generator, at.encoders)
     assert json.loads(Path("runs/tiny/metrics.json").read_text())["inversion"] == whole
@@ -256,7 +254,7 @@ def test_the_encoder_s_error_is_none_on_training_pictures(place: Callable):
         assert figures["measured_on"] == f"a seeded sample of the training pictures: 2 of the 40 of {name}"
 
 
-def test_the_best_of_random_samples_is_sought_for_each_target(place: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_the_best_of_random_samples_is_found_for_each_target(place: Callable, monkeypatch: pytest.MonkeyPatch):
     at = place()
     samples = at.generator.draw(torch.randn(5, at.generator.latents.z_dim), 0)
     monkeypatch.setattr(blend.inversion.figures, "load_held_out", lambda data, count: Parents(
@@ -300,8 +298,8 @@ def test_the_mean_picture_is_of_all_training_pictures(place: Callable, monkeypat
         assert np.allclose(packed.read().astype(np.float64).mean(0), whole)
 
 
-def test_what_watches_sees_the_best_so_far_and_can_stop(place: Callable):
-    """The studio shows a search while it goes on; stopped, it leaves no file, and whole it is found again."""
+def test_the_callback_gets_the_best_so_far_and_can_stop(place: Callable):
+    """The studio shows the progress of a search; a stopped one leaves no file, a finished one is cached."""
     at = place()
     parents = load_held_out(at.config.data, 2)
     seen: list[tuple[int, float]] = []

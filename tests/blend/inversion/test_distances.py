@@ -1,4 +1,4 @@
-"""Distances with known values; which networks' features are compared; what is said when weights are not at hand."""
+"""Distances with known values; the features compared; what is refused without weights."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_picture_error_is_the_mean_square_of_each_picture():
     assert torch.allclose(picture_error(x, torch.zeros_like(x)), torch.tensor([0.0, 0.25 + 0.75 / 96]))
 
 
-def test_what_is_fine_counts_at_full_size_alone():
+def test_fine_detail_counts_only_at_full_size():
     """A checkerboard of +-1 is flat at half size; a flat difference counts at every size."""
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     board = (((rows + columns) % 2) * 2.0 - 1).expand(1, 3, 8, 8)
@@ -63,7 +63,7 @@ def test_the_distance_of_opposite_features_is_four_and_maps_count_alike():
     assert feature_distance([one, other], opposite).tolist() == [0.0, 2.0]
 
 
-def test_the_discriminator_of_the_run_is_looked_through_and_stays_as_it_is(run: LoadedCheckpoint):
+def test_the_discriminator_gives_features_and_is_not_changed(run: LoadedCheckpoint):
     x = pictures().requires_grad_(True)
     maps = make_features("discriminator", run)(x)
     assert len(maps) == len(run.discriminator.blocks)
@@ -87,7 +87,7 @@ def test_imagenet_features(run: LoadedCheckpoint, monkeypatch: pytest.MonkeyPatc
         assert torch.allclose(found, F.normalize(raw, dim=1), atol=1e-4)
 
 
-def test_missing_imagenet_weights_are_told_of(run: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_imagenet_weights_are_refused(run: LoadedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CARFORGE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     unreachable = Mock(side_effect=OSError("network is unreachable"))

@@ -1,4 +1,4 @@
-"""Many targets at once are refined as each would be alone, towards the target, and nothing better is let go of."""
+"""Targets of a batch are refined as each alone, and the best latent is kept."""
 
 import json
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def test_the_number_at_once_changes_nothing():
         assert a.shape == b.shape and (a - b).abs().max() <= 1e-9, name
 
 
-def test_batched_and_alone_begin_alike_and_end_alike_in_single_precision():
+def test_batched_and_alone_agree_in_single_precision():
     network, features = networks(torch.float32)
     targets, first, settings = targets_of(network, 3), latents(3, 3), settings_of(steps=25)
 
@@ -119,7 +119,7 @@ def test_targets_are_reached_and_errors_are_those_of_the_latents():
 
 
 class Wavy(nn.Module):
-    """Flat pictures, as bright as a sine of the latent: far too large a step jumps from hill to hill."""
+    """Flat pictures with a sine of the latent as brightness: a large step jumps between minima."""
 
     latents = LatentSpace(3)
 
@@ -138,7 +138,7 @@ def test_the_best_latent_of_each_target_is_kept():
     assert (found.history[-1] > 2 * best.values).any(), "the last was best everywhere, so nothing was tested"
 
 
-def test_a_first_guess_that_cannot_be_bettered_stays():
+def test_a_first_guess_that_cannot_be_improved_stays():
     network, features = networks(torch.float32)
     truth = latents(3, 2)
     truth = truth / truth.norm(dim=1, keepdim=True) * Z_DIM**0.5
@@ -149,7 +149,7 @@ def test_a_first_guess_that_cannot_be_bettered_stays():
     assert torch.equal(invert(targets, network, truth + 1, settings_of(steps=0), features).z, truth + 1)
 
 
-def test_what_is_not_finite_spoils_its_own_target_alone():
+def test_nan_affects_only_its_own_target():
     network, features = networks(torch.float32)
     targets, first = targets_of(network, 3), latents(3, 3)
     clean = invert(targets, network, first, settings_of(steps=5), features)

@@ -1,4 +1,4 @@
-"""Brands through everything: evaluated, inverted, kept along the dial, and on the page."""
+"""Brands from evaluation and inversion to the dial and the page."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def coloured(brand: int) -> np.ndarray:
     return picture
 
 
-def test_kept_is_the_share_read_as_what_was_asked_for():
+def test_kept_is_the_share_classified_as_requested():
     asked = np.array([0, 0, 2])
     shown = [[0, 0], [0, 1], [1, 1]]  # brands of the designs at two intensities
     sweep = np.stack([np.stack([coloured(b) for b in row]) for row in shown])
@@ -86,8 +86,8 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch, quick):
     kept = RunDir(Path("runs/tiny")).read_metrics()["blend"]["brand"]
     assert len(kept["kept"]) == len(kept["intensity"]) == 11 and kept["pairs"] == 3
     page = make_report(config).read_text()
-    assert "Does the brand steer?" in page and "The brand along the dial" in page
-    assert page.count('alt="Drawn as concept"') == 2 * 5 and page.count('alt="A real ordinary"') == 2 * 5
+    assert "Are the brands recognisable?" in page and "The brand along the dial" in page
+    assert page.count('alt="Generated concept"') == 2 * 5 and page.count('alt="A real ordinary"') == 2 * 5
     # A design between two brands is exported, and drawn again from its file.
     session = open_session("tiny")
     document = design_document(
@@ -97,13 +97,13 @@ def test_a_conditional_run_goes_all_the_way(tmp_path, monkeypatch, quick):
     Path("design.json").write_text(json.dumps(document))
     assert draw_command(Path("design.json"), Path("again.png")) == [Path("again.png")]
     for spoiled in (99, None, "a", [1.0], [float("inf")] * len(CLASS_NAMES), 10**400):
-        with pytest.raises(UserError, match="design: is not whole"):
+        with pytest.raises(UserError, match="design: is incomplete"):
             document_to_picture(session, {**document, "class": spoiled})
     Path("runs/tiny/brands/drawn.png").unlink()
-    assert make_report(config).read_text().count('alt="Drawn as concept"') == 5
+    assert make_report(config).read_text().count('alt="Generated concept"') == 5
 
 
-def test_copies_are_not_looked_for_beside_training_pictures(tmp_path, monkeypatch, quick):
+def test_copies_are_left_out_with_training_pictures(tmp_path, monkeypatch, quick):
     monkeypatch.setattr(class_net, "MIN_UPDATES", 10)
     monkeypatch.setattr(class_net, "EPOCHS", 1)
     config = make_tiny_runs(tmp_path, **CONDITIONAL, data__valid_fraction=0, evaluate__brand_count=5)
@@ -115,10 +115,10 @@ def test_copies_are_not_looked_for_beside_training_pictures(tmp_path, monkeypatc
     assert set(brands["left_out"]) == {"copies", "copy_distance"} and "copies: left out: it takes" in text
     assert [row["copies"] for row in brands["rows"]] == [None, None] and "copies" not in brands
     page = make_report(config).read_text()
-    assert "Copies are not looked for: it takes" in page and f"The real ones are {evaluation['measured_on']}." in page
+    assert "Copies are left out: it takes" in page and f"The real ones are {evaluation['measured_on']}." in page
 
 
 def test_a_run_without_classes_has_no_brands(tmp_path, quick):
     config = make_tiny_runs(tmp_path, tuned=False)
     assert "brands" not in evaluate_run("tiny")
-    assert "Does the brand steer?" not in make_report(config).read_text()
+    assert "Are the brands recognisable?" not in make_report(config).read_text()

@@ -1,3 +1,5 @@
+"""Identity is 100 for the same car whatever its futurism, 0 for a different one, and linear in between."""
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ PROBE = fit_probe(ORDINARY, CONCEPT)
 IDENTITY = fit_identity(ORDINARY, CONCEPT, PROBE)
 
 
-def test_the_same_picture_keeps_all_and_another_car_half_of_the_time_nothing():
+def test_the_same_picture_keeps_all_and_another_car_nothing_half_of_the_time():
     cars = ORDINARY.valid
     assert np.allclose(IDENTITY.kept(cars, cars), 100)
     others = IDENTITY.kept(cars, np.roll(cars, 1, axis=0))
@@ -30,11 +32,11 @@ def test_the_same_picture_keeps_all_and_another_car_half_of_the_time_nothing():
     assert 0.3 < (others == 0).mean() < 0.7
 
 
-def test_a_car_that_only_became_a_concept_car_keeps_all():
-    """Neither along the probe's direction nor along the way from the mean ordinary to the mean concept picture."""
+def test_a_change_of_futurism_alone_keeps_all():
+    """Along the probe's direction and along that from the mean ordinary to the mean concept picture."""
     way = CONCEPT.train.mean(0) - ORDINARY.train.mean(0)
     cosine = way @ PROBE.weights / np.linalg.norm(way) / np.linalg.norm(PROBE.weights)
-    assert abs(cosine) < 0.95, "one direction would do, and this test says nothing"
+    assert abs(cosine) < 0.95, "one direction would do, so this test shows nothing"
     for direction in (PROBE.weights, way):
         moved = ORDINARY.valid + 5 * direction / np.linalg.norm(direction)
         assert np.allclose(IDENTITY.kept(moved, ORDINARY.valid), 100, atol=1e-6)

@@ -1,3 +1,5 @@
+"""Every design gets all measures; fits are cached and need no packed sets; unusable sets are refused."""
+
 import json
 from pathlib import Path
 from typing import Literal
@@ -24,8 +26,8 @@ def config(tmp_path) -> Config:
 
 
 @pytest.fixture
-def looked(monkeypatch) -> list[str]:
-    """The spaces that features were asked of, one entry a call."""
+def extracted(monkeypatch) -> list[str]:
+    """The spaces of which features were computed, one entry a call."""
     calls, features = [], FeatureSpace.features
     monkeypatch.setattr(FeatureSpace, "features", lambda space, x: (calls.append(space.name), features(space, x))[1])
     return calls
@@ -42,7 +44,7 @@ def rows(config: Config, split: Literal["train", "valid"] = "train", count: int 
 
 def test_every_design_gets_all_measures(config):
     measures, cars, concepts = measured(config), rows(config), rows(finetune_config(config))
-    found = measures.of(np.concatenate([cars, concepts]), np.concatenate([cars, cars]))
+    found = measures.measure(np.concatenate([cars, concepts]), np.concatenate([cars, cars]))
     assert json.loads(json.dumps(found)) == found
     assert [entry["identity"] for entry in found[:4]] == pytest.approx([100] * 4)
     assert all(entry["identity"] < 60 for entry in found[4:])
@@ -55,7 +57,7 @@ def test_every_design_gets_all_measures(config):
         for space in ("reader", "discriminator"):
             near = entry["novelty"][space]
             assert (near["set"], near["row"]) == (("cars", "concept")[k // 4], k % 4) and near["percentile"] == 0
-    assert [entry["identity"] for entry in measures.of(cars)] == [None] * 4
+    assert [entry["identity"] for entry in measures.measure(cars)] == [None] * 4
 
 
 def test_medians_of_held_out_pictures_are_the_ends_of_the_scale(config):
@@ -65,53 +67,53 @@ def test_medians_of_held_out_pictures_are_the_ends_of_the_scale(config):
             assert np.median(measures.futurism(packed.read())) == pytest.approx(end, abs=1.0)
 
 
-def test_what_was_looked_up_is_found_again(config, looked):
+def test_features_are_cached(config, extracted):
     first = measured(config)
-    assert set(looked) == {"reader", "discriminator"}
-    looked.clear()
+    assert set(extracted) == {"reader", "discriminator"}
+    extracted.clear()
     again, held_out = measured(config), rows(config, "valid", 16)
-    assert looked == [] and again.figures == first.figures
-    assert again.of(held_out, held_out) == first.of(held_out, held_out)
-    for one, two in zip(first.novelty.known, again.novelty.known, strict=True):
+    assert extracted == [] and again.figures == first.figures
+    assert again.measure(held_out, held_out) == first.measure(held_out, held_out)
+    for one, two in zip(first.novelty.references, again.novelty.references, strict=True):
         assert (one.real_percentiles() == two.real_percentiles()).all()
 
 
-def test_sets_that_are_gone_are_not_needed_again(config, looked):
+def test_cached_features_do_not_need_their_sets(config, extracted):
     first, pictures = measured(config), rows(config)
     for part in (config, finetune_config(config)):
         for split in ("train", "valid"):
             part.data.hdf5_path(split).unlink()
-    looked.clear()
+    extracted.clear()
     again = measured(config)
-    assert looked == [] and again.figures == first.figures
-    assert again.of(pictures, pictures) == first.of(pictures, pictures)
+    assert extracted == [] and again.figures == first.figures
+    assert again.measure(pictures, pictures) == first.measure(pictures, pictures)
     (MEASURES / "reader.safetensors").unlink()
     with refused("make dataset"):
         measured(config)
 
 
-def test_held_out_pictures_meet_the_distances_that_were_kept(config):
-    """An array kept as another one's memory would pass everything else."""
+def test_cached_distances_belong_to_their_pictures(config):
+    """Such as an array saved with the memory layout of another."""
     found = measured(config)
-    fresh = [entry["reader"]["distance"] for entry in found.novelty.of(rows(config, "valid", 16))]
-    assert found.novelty.known[0].real_distances[:16] == pytest.approx(fresh)
+    fresh = [entry["reader"]["distance"] for entry in found.novelty.check(rows(config, "valid", 16))]
+    assert found.novelty.references[0].real_distances[:16] == pytest.approx(fresh)
 
 
-def test_damage_and_other_pictures_are_noticed(config, looked):
+def test_damage_and_other_pictures_are_detected(config, extracted):
     before = measured(config).figures
     for path in MEASURES.iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    looked.clear()
-    assert measured(config).figures == before and set(looked) == {"reader", "discriminator"}
+    extracted.clear()
+    assert measured(config).figures == before and set(extracted) == {"reader", "discriminator"}
     write_packed(Path(), config, "train", 41, seed=77)
     assert_refused(config, "found the set")
     accept_training_sets("tiny")
-    looked.clear()
+    extracted.clear()
     assert measured(config).figures["training_pictures"] == before["training_pictures"] + 1
-    assert set(looked) == {"reader", "discriminator"}
+    assert set(extracted) == {"reader", "discriminator"}
 
 
-def test_figures_are_told_once(config):
+def test_figures_are_written_once(config):
     figures = measured(config).figures
     assert json.loads(Path("runs/tiny/metrics.json").read_text())["measures"] == figures
     assert all(0 <= figures[name] <= 1 for name in ("probe_auc", "background_auc", "warn_rate"))
@@ -123,7 +125,7 @@ def test_figures_are_told_once(config):
 def test_the_warn_rate_is_that_of_the_verdicts(config):
     measures = measured(config)
     held_out = np.concatenate([rows(part, "valid", 16) for part in (config, finetune_config(config))])
-    verdicts = [entry["verdict"] for entry in measures.novelty.of(held_out)]
+    verdicts = [entry["verdict"] for entry in measures.novelty.check(held_out)]
     assert measures.figures["warn_rate"] == pytest.approx(verdicts.count("WARN") / 32)
 
 
@@ -132,9 +134,9 @@ def test_without_a_fine_tuned_run_the_config_says_what_concepts_are(tmp_path):
 
 
 def assert_refused(config: Config, *words: str) -> None:
-    with refused(*words) as said:
+    with refused(*words) as lines:
         measured(config)
-    assert "try" in said[0] or "make dataset" in said[0]
+    assert "try" in lines[0] or "make dataset" in lines[0]
 
 
 def test_sets_that_cannot_be_measured_with_are_refused(config):
@@ -151,13 +153,13 @@ def test_sets_that_cannot_be_measured_with_are_refused(config):
     for split in ("train", "valid"):
         finetune_config(config).data.hdf5_path(split).write_bytes(config.data.hdf5_path(split).read_bytes())
     accept_training_sets("tiny-freezed")
-    assert_refused(config, "again")
+    assert_refused(config, "found the same set")
 
 
-def test_sets_that_hold_nothing_back_are_measured_on_a_sample_that_no_probe_learned_from(tmp_path, looked):
+def test_sets_that_hold_nothing_back_are_measured_on_a_sample_that_no_probe_learned_from(tmp_path, extracted):
     config = make_tiny_runs(tmp_path, data__valid_fraction=0)
     measures, figures = measured(config), json.loads(Path("runs/tiny/metrics.json").read_text())["measures"]
-    assert set(looked) == {"reader"} and figures == measures.figures
+    assert set(extracted) == {"reader"} and figures == measures.figures
     assert set(figures) == {
         "probe_auc", "background_auc", "training_pictures", "held_out_pictures", "measured_on", "left_out",
     }  # fmt: skip
@@ -167,12 +169,12 @@ def test_sets_that_hold_nothing_back_are_measured_on_a_sample_that_no_probe_lear
     for part, end in ((config, 0), (finetune_config(config), 100)):
         with open_evaluation_rows(part.data) as sample:
             assert np.median(measures.futurism(sample.read())) == pytest.approx(end, abs=1.0)
-    (design,) = measures.of(rows(config, count=1), rows(config, count=1))
+    (design,) = measures.measure(rows(config, count=1), rows(config, count=1))
     assert design["identity"] == pytest.approx(100)
     assert design["novelty"] == {"left_out": figures["left_out"]["novelty"]}
 
 
-def test_one_set_that_holds_nothing_back_is_enough(tmp_path):
+def test_one_set_without_held_out_pictures_leaves_novelty_out(tmp_path):
     override = {"data": {"set": "concept", "kind": "concept", "valid_fraction": 0.1}}
     figures = measured(make_tiny_runs(tmp_path, data__valid_fraction=0, finetune__override=override)).figures
     assert figures["held_out_pictures"] == 16 and "concept" not in figures["measured_on"]

@@ -1,3 +1,5 @@
+"""Copies of training pictures get a WARN, other pictures pass; nearest pictures are those of a plain search."""
+
 import io
 from typing import Any
 
@@ -48,7 +50,7 @@ def training() -> np.ndarray:
     return smooth(120, seed=0)
 
 
-def known_of(space: FeatureSpace, training: np.ndarray, held_out: np.ndarray) -> ReferenceSet:
+def reference_of(space: FeatureSpace, training: np.ndarray, held_out: np.ndarray) -> ReferenceSet:
     features = space.features(training)
     near = find_nearest(space, held_out, features)
     return ReferenceSet(space, features, near.distances, near.relative)
@@ -56,12 +58,12 @@ def known_of(space: FeatureSpace, training: np.ndarray, held_out: np.ndarray) ->
 
 @pytest.fixture(scope="module")
 def novelty(spaces, training) -> Novelty:
-    return Novelty([known_of(space, training, smooth(100, seed=1)) for space in spaces], SETS, warn_percentile=1.0)
+    return Novelty([reference_of(space, training, smooth(100, seed=1)) for space in spaces], SETS, warn_percentile=1.0)
 
 
 @pytest.mark.parametrize("change", [np.copy, mirrored, reencoded, lambda x: reencoded(mirrored(x))])
-def test_every_copy_of_a_training_picture_is_warned_of_in_each_space(novelty, training, change):
-    found = novelty.of(change(training[COPIED]))
+def test_every_copy_of_a_training_picture_gets_a_warning_in_each_space(novelty, training, change):
+    found = novelty.check(change(training[COPIED]))
     assert [entry["verdict"] for entry in found] == ["WARN"] * len(COPIED)
     for space in ("reader", "discriminator"):
         places = [(entry[space]["set"], entry[space]["row"]) for entry in found]
@@ -69,8 +71,8 @@ def test_every_copy_of_a_training_picture_is_warned_of_in_each_space(novelty, tr
         assert max(entry[space]["percentile"] for entry in found) <= 1.0
 
 
-def test_pictures_of_their_own_pass(novelty):
-    found = novelty.of(smooth(100, seed=2))
+def test_other_pictures_pass(novelty):
+    found = novelty.check(smooth(100, seed=2))
     assert sum(entry["verdict"] == "WARN" for entry in found) <= 10
     assert max(entry["reader"]["percentile"] for entry in found) > 80
     assert all(entry["reader"]["distance"] > 0 for entry in found)
@@ -80,19 +82,19 @@ def test_a_warning_in_one_space_is_enough(spaces, training):
     held_out = smooth(40, seed=1)
     blind = FeatureSpace("blind", "0", lambda pictures: np.ones((len(pictures), 1), np.float32))
     near = ReferenceSet(blind, blind.features(training), np.full(40, -1.0), np.full(40, -1.0))  # nothing is ever near
-    both = Novelty([near, known_of(spaces[0], training, held_out)], SETS, warn_percentile=1.0)
-    entry = both.of(training[:1])[0]
+    both = Novelty([near, reference_of(spaces[0], training, held_out)], SETS, warn_percentile=1.0)
+    entry = both.check(training[:1])[0]
     assert entry["verdict"] == "WARN" and entry["blind"]["percentile"] == 100
 
 
 def test_percentiles_are_shares_of_real_pictures_that_are_nearer(spaces, training):
     held_out = smooth(40, seed=1)
-    known = known_of(spaces[0], training, held_out)
-    near = find_nearest(spaces[0], held_out, known.training)
-    plain = [(known.real_distances < distance).mean() for distance in near.distances]
-    relative = [(known.real_relative < share).mean() for share in near.relative]
-    assert np.allclose(known.percentiles(near), 100 * np.minimum(plain, relative))
-    assert np.allclose(known.real_percentiles(), known.percentiles(near))
+    reference = reference_of(spaces[0], training, held_out)
+    near = find_nearest(spaces[0], held_out, reference.training)
+    plain = [(reference.real_distances < distance).mean() for distance in near.distances]
+    relative = [(reference.real_relative < share).mean() for share in near.relative]
+    assert np.allclose(reference.percentiles(near), 100 * np.minimum(plain, relative))
+    assert np.allclose(reference.real_percentiles(), reference.percentiles(near))
 
 
 # ---- finding ----------------------------------------------------------------------------------------------------
@@ -119,24 +121,24 @@ def test_a_copy_is_at_no_distance(spaces, training):
         assert near.distances.max() < 1e-6 and near.relative.max() < 1e-6
 
 
-def test_relative_distance_finds_a_copy_though_held_out_pictures_are_nearer():
-    """Held-out photos of cars that are in the training set too make all distances small."""
+def test_relative_distance_finds_a_copy_when_held_out_pictures_are_nearer():
+    """Held-out photos of cars in the training set make all distances small."""
     lone = smooth(30, seed=4)
     crowd = np.clip(smooth(1, seed=5).astype(int) + np.arange(-30, 30)[:, None, None, None] // 4, 0, 255)
     training = np.concatenate([lone, crowd.astype(np.uint8)])
-    known = known_of(PLAIN, training, np.concatenate([training[30:60], smooth(10, seed=6)]))
-    copies = find_nearest(PLAIN, reencoded(lone), known.training)
-    assert np.median(copies.distances) > np.median(known.real_distances)
+    reference = reference_of(PLAIN, training, np.concatenate([training[30:60], smooth(10, seed=6)]))
+    copies = find_nearest(PLAIN, reencoded(lone), reference.training)
+    assert np.median(copies.distances) > np.median(reference.real_distances)
     assert copies.relative.max() < 0.5
 
 
-def test_a_copy_of_a_picture_that_is_there_six_times_is_found(training):
+def test_a_copy_of_a_picture_that_occurs_six_times_is_found(training):
     six = np.concatenate([training, np.repeat(training[:1], 5, axis=0)])
-    known = known_of(PLAIN, six, smooth(40, seed=1))
-    assert known.percentiles(find_nearest(PLAIN, reencoded(training[:1]), known.training))[0] == 0
+    reference = reference_of(PLAIN, six, smooth(40, seed=1))
+    assert reference.percentiles(find_nearest(PLAIN, reencoded(training[:1]), reference.training))[0] == 0
 
 
-def test_a_space_is_named_by_its_weights():
+def test_the_hash_of_a_space_depends_on_its_weights():
     network = discriminator([32, 32], 4)
     before = discriminator_space(network).sha256
     assert discriminator_space(network).sha256 == before

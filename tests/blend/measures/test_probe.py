@@ -1,9 +1,11 @@
+"""The futurism scale: its ends, its AUC on held-out pictures, its background check, its agreement with the reader."""
+
 import numpy as np
 import pytest
 import torch.nn.functional as F
 
 from blend.generator.input_pictures import load_folder
-from blend.measures.probe import TrainValid, background_auc, car_place, fit_probe
+from blend.measures.probe import TrainValid, background_auc, car_mask, fit_probe
 from datasets.procedural.render import render_with_mask
 from datasets.procedural.sets import draw_picture_factors
 from harness.features import Featurizer, load_reader
@@ -31,7 +33,7 @@ def test_the_scale_is_set_by_the_medians_of_held_out_pictures():
     assert abs(np.median(probe.score(concept.train)) - 100) > 0.1
 
 
-def test_the_scale_goes_on_beyond_its_ends_with_the_same_slope():
+def test_the_scale_is_linear_beyond_its_ends():
     ordinary, concept = clusters()
     probe = fit_probe(ordinary, concept)
     line = np.linspace(-5, 6, 12)[:, None] * np.ones(6)
@@ -41,7 +43,7 @@ def test_the_scale_goes_on_beyond_its_ends_with_the_same_slope():
 
 
 def test_auc_is_of_held_out_pictures():
-    """With more dimensions than pictures the training halves are told apart without a mistake, whatever they are."""
+    """With more dimensions than pictures any two training sets are separated perfectly."""
     ordinary, concept = clusters(gap=0.05, count=40, dim=200, seed=3)
     probe = fit_probe(ordinary, concept)
     assert probe.score(ordinary.train).max() < probe.score(concept.train).min()
@@ -57,9 +59,9 @@ def test_neither_the_unit_of_a_feature_nor_the_number_of_pictures_changes_scores
     assert np.allclose(fit_probe(*often).score(plain[0].valid), score, atol=1e-3)
 
 
-def test_a_set_that_comes_out_backwards_has_no_scale():
+def test_a_reversed_scale_is_refused():
     ordinary, concept = clusters(gap=3.0)
-    with refused("no probe tells", "try"):
+    with refused("no probe separates", "try"):
         fit_probe(TrainValid(ordinary.train, concept.valid), TrainValid(concept.train, ordinary.valid))
 
 
@@ -69,14 +71,14 @@ COARSE = Featurizer("coarse", 32, "0", 192, lambda x: F.adaptive_avg_pool2d(x, 8
 
 
 def noisy(count: int, seed: int, on_car: int, around: int) -> np.ndarray:
-    """uint8 (count, 32, 64, 3) with a level that the car's place has and one that its surroundings have."""
+    """uint8 (count, 32, 64, 3) with a level in the car region and another around it."""
     rng = np.random.default_rng(seed)
-    levels = np.where(car_place(HEIGHT, WIDTH), on_car, around)[None, :, :, None]
+    levels = np.where(car_mask(HEIGHT, WIDTH), on_car, around)[None, :, :, None]
     return (levels + rng.integers(-40, 41, (count, HEIGHT, WIDTH, 3))).astype(np.uint8)
 
 
 @pytest.mark.parametrize(("on_car", "around", "lowest", "highest"), [(170, 100, 0.3, 0.7), (100, 130, 0.97, 1.0)])
-def test_background_auc_sees_backgrounds_alone(on_car, around, lowest, highest):
+def test_background_auc_depends_on_backgrounds_alone(on_car, around, lowest, highest):
     ordinary = TrainValid(noisy(60, 0, 100, 100), noisy(60, 1, 100, 100))
     concept = TrainValid(noisy(60, 2, on_car, around), noisy(60, 3, on_car, around))
     before = ordinary.train.copy()
@@ -85,8 +87,8 @@ def test_background_auc_sees_backgrounds_alone(on_car, around, lowest, highest):
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 64), (64, 64)])
-def test_rendered_cars_are_in_the_cars_place(height, width):
-    place = car_place(height, width)
+def test_rendered_cars_are_in_the_car_region(height, width):
+    place = car_mask(height, width)
     assert (~place).mean() > 0.1
     for kind in ("ordinary", "concept"):
         for index in range(8):
@@ -106,7 +108,7 @@ def renders(kind, set_seed: int, count: int, futurism: float | None = None) -> n
     return np.stack([render_with_mask(factors, HEIGHT, WIDTH, seed)[0] for factors, seed in drawn])
 
 
-def test_the_middle_of_the_scale_agrees_with_the_reader_though_the_probe_never_saw_it():
+def test_the_middle_of_the_scale_agrees_with_the_reader():
     reader = load_reader()
     pictures = {kind: [renders(kind, seed, count) for seed, count in ((1, 40), (2, 20))] for kind in KINDS}
     halves = [TrainValid(*map(reader.featurizer, pictures[kind])) for kind in KINDS]
@@ -119,7 +121,7 @@ def test_the_middle_of_the_scale_agrees_with_the_reader_though_the_probe_never_s
 
 
 @pytest.mark.photos
-def test_real_photos_are_told_apart(photos):
+def test_real_photos_are_separated(photos):
     reader = load_reader()
     halves = []
     for name in ("dealer", "concept"):

@@ -1,6 +1,6 @@
-"""What the stages after training leave in a run's folder, made up: for the page's tests, and to look at the page.
+"""Made-up outputs of the stages after training, for tests of the page and to view it.
 
-Pictures come from `draw`, so that real generators can draw them as well.
+Pictures come from `draw`, so that real generators can draw them too.
 """
 
 import json

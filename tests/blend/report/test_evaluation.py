@@ -1,4 +1,4 @@
-"""The page's section with evaluations: what makes a card and a curve, and what is left out."""
+"""The section with evaluations: its cards, its curve, and what is left out."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from blend.report.evaluation import evaluation
+from blend.report.reading import RunFiles
 from blend.report.run_facts import RunFacts, read_facts
-from blend.report.run_files import RunFiles
 from tests.blend.report.report_run import make_evaluations
 
 
@@ -23,7 +23,7 @@ def card(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_newest_figures_stand_in_the_card_and_all_in_the_curve(tmp_path):
+def test_the_card_has_the_newest_figures_and_the_curve_all(tmp_path):
     make_evaluations(tmp_path, {2: 9.5, 4: 5.0, 6: 3.25})
     found = card(tmp_path)
     assert [(name, value) for name, _, value in found["rows"]][:2] == [("fd_reader", 3.25), ("kid_reader", 3.25 / 40)]
@@ -36,7 +36,7 @@ def test_the_newest_figures_stand_in_the_card_and_all_in_the_curve(tmp_path):
 @pytest.mark.parametrize(
     "changed", [{"data_sha256": "2"}, {"count": 99}, {"extractor_sha256": "2"}, {"split": "train"}]
 )
-def test_only_evaluations_that_compare_make_a_curve(tmp_path, changed):
+def test_only_comparable_evaluations_make_a_curve(tmp_path, changed):
     make_evaluations(tmp_path, {2: 9.5})
     make_evaluations(tmp_path, {6: 2.0}, **changed)
     assert card(tmp_path)["svg"] is None
@@ -44,7 +44,7 @@ def test_only_evaluations_that_compare_make_a_curve(tmp_path, changed):
     assert card(tmp_path)["svg"] is not None
 
 
-def test_one_step_twice_is_no_curve(tmp_path):
+def test_two_evaluations_of_one_step_are_not_a_curve(tmp_path):
     make_evaluations(tmp_path, {2: 9.5})
     make_evaluations(tmp_path, {2: 9.5})
     assert card(tmp_path)["svg"] is None
@@ -69,7 +69,7 @@ def test_every_name_has_a_meaning(tmp_path):
         None,
     ],
 )
-def test_odd_evaluations_do_not_keep_the_page_away(tmp_path, odd):
+def test_malformed_evaluations_are_left_out(tmp_path, odd):
     (tmp_path / "metrics.jsonl").write_text('{"evaluate": 3}\n[]\n{"half\n{"evaluate": {"figures": 4, "step": 2}}\n')
     (tmp_path / "metrics.json").write_text(json.dumps({"evaluate": odd}))
     found = evaluation(facts(tmp_path), None)

@@ -1,4 +1,4 @@
-"""The page: self-contained, complete, honest about what is missing, safe whatever files are called."""
+"""The page is self-contained and complete, names what is missing, and escapes names of files."""
 
 import base64
 import hashlib
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from blend.report.design_rows import read_designs
+from blend.report.reading import RunFiles
 from blend.report.report import make_report
-from blend.report.run_files import RunFiles
 from harness.errors import UserError
 from harness.images.decode import picture_grid, save_png
 from harness.storage.rundir import RunDir
@@ -99,10 +99,10 @@ def test_the_page_is_self_contained_and_complete(page):
     assert "no: both generators were trained" in page.texts["provenance"]
 
 
-def test_evaluations_stand_there_with_their_names_and_counts(page):
+def test_evaluations_are_shown_with_their_names_and_counts(page):
     text = page.texts["evaluation"]
     for part in (
-        "1,500 drawn pictures beside 400 held-out pictures of cars; features: reader",
+        "1,500 generated pictures and 400 held-out pictures of cars; features: reader",
         "held-out pictures of concept",
         "fd_reader Fréchet distance of the features",
         "f1_8_reader F 1/8: quality",
@@ -115,7 +115,7 @@ def test_evaluations_stand_there_with_their_names_and_counts(page):
     assert [found["href"] for found in page.having("a", "href")].count("#evaluation") == 1
 
 
-def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
+def test_every_stage_that_has_not_run_is_named_with_its_command(whole):
     for later in (
         "runs/tiny-freezed",
         "runs/tiny/samples",
@@ -143,13 +143,13 @@ def test_every_stage_that_has_not_run_is_told_with_its_command(whole):
 
 
 @pytest.mark.parametrize("key", ["pixel", "none of the page's"])
-def test_an_encoder_that_learned_with_the_generator_is_not_called_untrained(in_tmp_path, key):
-    """Its curve is in the run's own statistics, where these were kept."""
+def test_a_joint_encoder_is_not_called_untrained(in_tmp_path, key):
+    """Its curve comes from the statistics of the run, if there are any."""
     config = make_tiny_runs(Path(), **JOINT)
     for step in range(5, 8):
         RunDir(Path("runs/tiny")).append_stats({"step": step, key: 1.0 / step})
     page = page_of(make_report(config))
-    assert "learned together with the generator" in page.texts["training"]
+    assert "trained together with the generator" in page.texts["training"]
     assert ("Pixel loss of redrawn training pictures" in page.html) == (key == "pixel")
     assert ("No statistics were kept." in page.texts["training"]) == (key != "pixel")
     assert "make " not in page.texts["training"]
@@ -162,7 +162,7 @@ def test_without_packed_sets_the_page_says_so(whole):
     assert page.having("li", "data-futurism")
 
 
-def test_no_run_at_all_is_the_users_mistake(tmp_path):
+def test_a_missing_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="make train"):
         make_report(tiny_config(), tmp_path)
 
@@ -179,7 +179,7 @@ def test_cards_carry_what_they_are_sorted_by_and_begin_sorted(page, made):
     assert [float(card["data-novelty"]) for card in cards] == novelty and min(novelty) == 0.4
 
 
-def test_each_design_stands_beside_its_parents_and_nearest_training_pictures(page):
+def test_each_design_is_shown_with_its_parents_and_nearest_training_pictures(page):
     thumbs = [found["alt"] for found in page.having("img", "alt") if found["alt"].startswith(("nearest", "ordinary"))]
     assert any(alt.startswith("nearest, by reader: cars row 3, distance 0.4, percentile 0.4") for alt in thumbs)
     assert any(alt.startswith("nearest, by GAN: concept row 3") for alt in thumbs)
@@ -188,7 +188,7 @@ def test_each_design_stands_beside_its_parents_and_nearest_training_pictures(pag
     assert sorted(badges) == ["PASS"] * 11 + ["WARN"]
 
 
-def test_parents_of_one_name_are_told_apart_by_their_kind(page):
+def test_parents_of_one_name_differ_by_their_kind(page):
     source = {found["alt"]: found["src"] for found in page.having("img", "alt")}
     assert source["ordinary parent: valid-00003"] != source["concept parent: valid-00003"]
 
@@ -229,14 +229,14 @@ def test_odd_and_missing_figures_are_dashes(whole):
     assert page.texts["figures"].count("Not measured yet") == 5 and "EVIL" not in page.html
 
 
-def test_weights_from_elsewhere_are_said(whole):
+def test_imported_weights_are_named(whole):
     env = json.loads((whole / "env.json").read_text())
     (whole / "env.json").write_text(json.dumps({**env, "imported_from": "/their/checkpoints"}))
     text = page_of(make_report(tiny_config())).texts["provenance"]
     assert "no: tiny came from elsewhere" in text and "/their/checkpoints" in text
 
 
-def test_damaged_files_do_not_keep_the_page_away_and_are_told(whole, capsys):
+def test_damaged_files_are_listed_on_the_page(whole, capsys):
     damaged = ["metrics.json", "env.json", "status.json", "stats.jsonl", "encoder/stats.jsonl"]
     damaged += [path.relative_to(whole).as_posix() for path in whole.glob("blends/*/designs.jsonl")]
     for name in damaged:
@@ -244,18 +244,18 @@ def test_damaged_files_do_not_keep_the_page_away_and_are_told(whole, capsys):
     (inversions,) = whole.glob("inversions/ordinary-*.safetensors")
     inversions.write_bytes(b"damaged")
     (whole / "samples/step-00000004.png").write_bytes(b"damaged")
-    page, told = page_of(make_report(tiny_config())), capsys.readouterr().err.splitlines()
+    page, lines = page_of(make_report(tiny_config())), capsys.readouterr().err.splitlines()
     assert "Concept pictures" in page.texts["inversion"] and "Ordinary pictures" not in page.texts["inversion"]
     for name in [*damaged, inversions.relative_to(whole).as_posix()]:
-        (line,) = (line for line in told if line.startswith(f"runs/tiny/{name}: is damaged"))
+        (line,) = (line for line in lines if line.startswith(f"runs/tiny/{name}: is damaged"))
         assert line in page.texts["damaged"]
-    assert len(told) == len(damaged) + 1
-    # What is damaged is not called undone, and no command is named that would not mend it.
+    assert len(lines) == len(damaged) + 1
+    # A damaged section is not called undone, and no command is named that would not repair it.
     for section in ("teaser", "dial", "figures", "training", "sweep", "designs", "latent", "provenance"):
         assert "is damaged" in page.texts[section] and "make " not in page.texts[section].partition("Written")[0]
 
 
-def test_a_page_of_whole_files_speaks_of_no_damage(page):
+def test_a_page_of_intact_files_mentions_no_damage(page):
     assert "damaged" not in page.html and page.texts.get("damaged") is None
 
 
