@@ -1,6 +1,6 @@
-"""A checkpoint is a folder: weights as safetensors, the rest of the state, and a meta.json with the sha256 of each.
+"""Checkpoint folders: weights as safetensors, the rest of the state, and meta.json with the sha256 of each file.
 
-It appears whole or not at all; a damaged one is passed over, with a word, for the one before it.
+A checkpoint is written atomically; a damaged one is reported and skipped for the one before it.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ Step = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class LastEvaluation(BaseModel):
-    step: Annotated[int, Field(ge=0)]  # a stand-in for "none yet" is larger than every step
+    step: Annotated[int, Field(ge=0)]  # larger than every step for "none yet"
 
 
 class BestRecord(BaseModel):
-    """best.json; `history`: [step, figure or None] of every evaluation while training, lower is better."""
+    """best.json; `history`: [step, figure or None] of every evaluation during training; lower is better."""
 
     history: list[tuple[Step, float | None]]
     last: LastEvaluation
@@ -55,12 +55,12 @@ def save_checkpoint(
     """Writes one checkpoint.
 
     Args:
-        folder: final name; must not exist.
-        weights: network name → state dict; each becomes <name>.safetensors.
-        state: what only resuming needs (optimisers, LeCam, step); becomes state.pt.
-        meta: facts for people and for checks (config, data hash, versions).
+        folder: must not exist.
+        weights: network name → state dict, for <name>.safetensors.
+        state: what only a resume needs (optimisers, LeCam, step), for state.pt.
+        meta: config, data hash, versions and so on, for meta.json.
     """
-    # One key: safetensors writes several in an order that changes, and equal weights must give equal files.
+    # One key: safetensors writes several in random order, and equal weights must give equal files.
     text = {"carforge": json.dumps({"config": meta["config"], "step": meta["step"]})}
     files = {f"{name}.safetensors": _weights_to_bytes(tensors, text) for name, tensors in weights.items()}
     buffer = io.BytesIO()
@@ -80,13 +80,13 @@ def _weights_to_bytes(tensors: dict[str, Tensor], text: dict[str, str]) -> bytes
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of a checkpoint whose files are all there and unharmed; ValueError says what is wrong with it, and
-    NewerVersion that it is sound."""
+    """meta.json of a checkpoint, after checking all its files. ValueError when it is incomplete or damaged,
+    NewerVersion when a newer version wrote it."""
     try:
         meta = read_json_or_none(folder / "meta.json")
         if meta is None:
             raise ValueError("meta.json is missing or damaged")
-        if meta.pop("meta_sha256") != key_sha256(meta):  # first, and alike in every version: damage is not newer
+        if meta.pop("meta_sha256") != key_sha256(meta):  # before the version, in every version: damage is not newer
             raise ValueError("meta.json is damaged (sha256 differs)")
         version = meta["schema_version"]
         refuse_newer(folder, version, SCHEMA_VERSION)
@@ -102,8 +102,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Checkpoint folders, newest first; what else somebody has put there is not ours. OSError where the folder cannot
-    be read: that is no folder without checkpoints."""
+    """Checkpoint folders, newest first; other files are ignored. OSError when the folder exists but cannot be read."""
     try:
         with os.scandir(checkpoints) as entries:
             names = [entry.name for entry in entries if FOLDER_NAME.fullmatch(entry.name) and entry.is_dir()]
@@ -113,9 +112,9 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 
 
 def newest_checkpoint(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
-    """The newest unharmed checkpoint; None when there is none at all.
+    """The newest valid checkpoint; None when there is none.
 
-    Raises UserError when all that exist are damaged: starting afresh in silence would hide a loss.
+    Raises UserError when all of them are damaged: silently starting over would hide a loss.
     """
     folders = list_checkpoints(checkpoints)
     for folder in folders:
@@ -129,16 +128,15 @@ def newest_checkpoint(checkpoints: Path, log: Callable[[str], None]) -> Path | N
         return folder
     if folders:
         raise UserError(
-            f"{checkpoints}: none of {len(folders)} checkpoints is unharmed; move {checkpoints.parent} away to "
-            "start again"
+            f"{checkpoints}: all {len(folders)} checkpoints are damaged; move {checkpoints.parent} away to start over"
         )
     return None
 
 
 def newest_for_resume(checkpoints: Path, log: Callable[[str], None]) -> Path | None:
-    """`newest_checkpoint` for who goes on from it and holds the run's lock: what is newer is renamed to `damaged-...`.
+    """`newest_checkpoint` for a resume, with the run's lock held: newer (damaged) ones are renamed to `damaged-...`.
 
-    Left there, they would keep their places when the oldest are removed, and stand where the run saves next.
+    They would otherwise block the names of the next saves, and count as newest when old ones are purged.
     """
     newest = newest_checkpoint(checkpoints, log)
     for folder in list_checkpoints(checkpoints):
@@ -157,7 +155,7 @@ def rename_damaged(folder: Path) -> None:
 
 
 def load_weights(folder: Path, network: str) -> dict[str, Tensor]:
-    """State dict of one network of a checkpoint, on the CPU."""
+    """A network's state dict from a checkpoint, on the CPU."""
     return safetensors.torch.load_file(folder / f"{network}.safetensors")
 
 
@@ -166,14 +164,13 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def read_best(checkpoints: Path) -> dict[str, Any]:
-    """best.json (`BestRecord`, and what `harness/native/evaluate_while_training.py` keeps beside it); {} when there is
-    none."""
-    remedy = "remove it, then the best checkpoint is the best from now on"
+    """best.json (`BestRecord`, and more keys of `harness/native/evaluate_while_training.py`); {} without one."""
+    remedy = "remove it; then the best checkpoint is the best from now on"
     return read_json(checkpoints / BEST_FILE, remedy, BEST) or {}
 
 
 def best_checkpoint(checkpoints: Path) -> Path | None:
-    """The checkpoint that was evaluated best, of those that are there; None without one."""
+    """The existing checkpoint with the best evaluation; None without one."""
     history = read_best(checkpoints).get("history", [])
     ranked = sorted((figure, step) for step, figure in history if figure is not None)
     folders = (checkpoint_folder(checkpoints, step) for _, step in ranked)
@@ -181,27 +178,28 @@ def best_checkpoint(checkpoints: Path) -> Path | None:
 
 
 def state_bytes(networks: Iterable[nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """About what a checkpoint of them takes on disk: their weights, and two averages of each that is learned."""
+    """Approximate size of a checkpoint on disk: weights, and two moments for each trained parameter."""
     weights = [value for network in networks for value in network.state_dict().values()]
     learned = [value for one in optimizers for group in one.param_groups for value in group["params"]]
     return sum(value.numel() * value.element_size() for value in (*weights, *learned, *learned))
 
 
 def disk_space_warning(checkpoints: Path, checkpoint_bytes: int, count: int) -> str | None:
-    """What is told of the disk where so many checkpoints of this size would not fit beside what is there; None where
-    they do. One more is there while the oldest is not removed yet."""
-    there = sum(path.stat().st_size for folder in list_checkpoints(checkpoints) for path in folder.iterdir())
-    needed, free = (count + 1) * checkpoint_bytes - there, shutil.disk_usage(checkpoints).free
+    """A warning when `count` checkpoints of this size (and one more, before the oldest is purged) do not fit on the
+    disk; None when they do."""
+    existing = sum(path.stat().st_size for folder in list_checkpoints(checkpoints) for path in folder.iterdir())
+    needed, free = (count + 1) * checkpoint_bytes - existing, shutil.disk_usage(checkpoints).free
     if needed <= free:
         return None
     return (
         f"{checkpoints}: {free / 2**30:.2f} GiB free on the disk, and the checkpoints take about "
-        f"{needed / 2**30:.2f} GiB more: make room, or the run stops at a save (train.keep_last: how many are kept)"
+        f"{needed / 2**30:.2f} GiB more: free some space, or the run will stop at a save (train.keep_last: how many "
+        "are kept)"
     )
 
 
 def purge_checkpoints(checkpoints: Path, keep: int) -> None:
-    """Removes all but the newest `keep` and the best one."""
+    """Removes all checkpoints but the newest `keep` and the best one."""
     best = best_checkpoint(checkpoints)
     for folder in list_checkpoints(checkpoints)[keep:]:
         if folder != best:

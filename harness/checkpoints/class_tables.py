@@ -1,4 +1,4 @@
-"""Weights of one list of classes fitted to another one: rows follow their class by name.
+"""Adapts the weights of class-conditional layers to another list of classes, by name.
 
 In: a network's state dict and both lists. Out: the state dict for the new list.
 """
@@ -13,17 +13,17 @@ TABLES = ("embedding", "embed0", "embed1", "linear2", "to_class")  # modules wit
 
 
 def fit_classes(weights: dict[str, Tensor], old: list[str], new: list[str], origin: str) -> dict[str, Tensor]:
-    """The state dict with a row for each class of `new`; a class that `old` lacks starts from the mean of all rows.
+    """The state dict with a row for each class of `new`; a class missing in `old` gets the mean of all rows.
 
     Args:
-        old, new: class names in the order of the rows. Of imported weights, whose classes are mere numbers, rows stay.
-        origin: where the weights come from, for messages.
+        old, new: class names in the order of the rows. Rows of imported weights, with numbers for names, are kept.
+        origin: of the weights, for messages.
     """
     if same_classes(old, new):
         return weights
     if _are_numbers(old):
         raise UserError(
-            f"{origin}: knows {len(old)} classes without names, allowed the {len(new)} of the set; try weights that "
+            f"{origin}: has {len(old)} classes without names, allowed the {len(new)} of the set; try weights that "
             "were trained with these"
         )
     rows = [old.index(name) if name in old else None for name in new]
@@ -31,12 +31,12 @@ def fit_classes(weights: dict[str, Tensor], old: list[str], new: list[str], orig
 
 
 def _are_numbers(names: list[str]) -> bool:
-    """Whether they are mere numbers, as of imported weights; or there are none."""
+    """Whether the names are 0, 1, ..., as of imported weights, or the list is empty."""
     return names == [str(number) for number in range(len(names))]
 
 
 def _is_table(key: str) -> bool:
-    """Of spectral norm's vectors `weight_u` has a row for each class, `weight_v` has none."""
+    """Whether the weight has a row for each class; of spectral norm's vectors `weight_u` has, `weight_v` does not."""
     module, _, leaf = key.rpartition(".")
     return module.rpartition(".")[2] in TABLES and leaf != "weight_v"
 
@@ -48,12 +48,12 @@ def _rows(key: str, table: Tensor, rows: list[int | None]) -> Tensor:
 
 
 def same_classes(old: list[str], new: list[str]) -> bool:
-    """Whether rows of `old` are those of `new` already; classes without names are taken for them."""
+    """Whether the rows of `old` already fit `new`; unnamed classes are assumed to."""
     return old == new or (_are_numbers(old) and len(old) == len(new))
 
 
 def class_changes(old: list[str], new: list[str]) -> str:
-    """Which classes are new and which are dropped, in one line; "" where the names are the same, or unknown."""
+    """New and dropped classes, in one line; "" when there are none, or the old names are unknown."""
     if _are_numbers(old):
         return ""
     added, dropped = [name for name in new if name not in old], [name for name in old if name not in new]

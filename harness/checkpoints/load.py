@@ -1,13 +1,14 @@
-"""A checkpoint's networks, ready to draw and to look: for the evaluation, the encoder, inversion and blends.
+"""Loads a checkpoint's networks for inference: evaluation, encoder, inversion, blends.
 
-In: a run's checkpoints folder. Out: networks in eval mode that nothing trains any more.
+In: a run's checkpoints folder. Out: networks in eval mode, without gradients.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
 from harness.checkpoints.class_tables import fit_classes
@@ -24,15 +25,16 @@ from harness.runtime.device import prepare_hardware
 from harness.storage.rundir import RunDir
 
 BEST = "best"
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """`generator` is the moving average where there is one, `sha256` that of its file.
+    """`generator` is the moving average if there is one; `sha256` is that of its file.
 
     Attributes:
-        discriminator_or_none: None where weights of a generator alone came from elsewhere.
-        meta: of meta.json.
+        discriminator_or_none: None for an imported generator without one.
+        meta: content of meta.json.
     """
 
     folder: Path
@@ -79,8 +81,8 @@ class LoadedCheckpoint:
 def load_run(
     name: str, root: Path = Path("runs"), checkpoint: str | None = None, class_names: list[str] | None = None
 ) -> LoadedCheckpoint:
-    """A checkpoint of a run, see `find_checkpoint`; the ready-made model is opened where it was not yet. UserError when
-    there is no such run or checkpoint. `class_names`: as of `load_checkpoint`."""
+    """A checkpoint of a run (`find_checkpoint`, `load_checkpoint`); opens the ready-made model if needed. UserError
+    when there is no such run or checkpoint."""
     if name == BASE and not (root / BASE).exists():
         open_pretrained(root)
     folder = find_checkpoint(RunDir.existing(name, root).checkpoints, checkpoint)
@@ -88,7 +90,7 @@ def load_run(
 
 
 def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
-    """A run's newest unharmed checkpoint, its best one (`best`), or the folder of this name. UserError without it."""
+    """A run's newest valid checkpoint, its best one (`best`), or the one of this name. UserError without it."""
     if name is None:
         folder = newest_checkpoint(checkpoints, log)
         if folder is None:
@@ -97,8 +99,8 @@ def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
     folder = best_checkpoint(checkpoints) if name == BEST else checkpoints / name
     if folder is None:
         raise UserError(
-            f"checkpoint: {checkpoints.parent} has no best one, because it was not evaluated while it trained; "
-            "try --set evaluate.every_steps=1000 when it trains, or leave the checkpoint's name out"
+            f"checkpoint: {checkpoints.parent} has no best one, because it was not evaluated during training; "
+            "try --set evaluate.every_steps=1000 for the training, or omit the checkpoint's name"
         )
     if Path(name).name != name or folder not in list_checkpoints(checkpoints):
         names = ", ".join(path.name for path in list_checkpoints(checkpoints)) or "none yet"
@@ -109,10 +111,10 @@ def find_checkpoint(checkpoints: Path, name: str | None = None) -> Path:
 def load_checkpoint(
     folder: Path, device: torch.device | None = None, class_names: list[str] | None = None
 ) -> LoadedCheckpoint:
-    """The networks of a checkpoint, on `device`, or where it was trained, if that is here. UserError when damaged.
+    """The networks of a checkpoint, on `device` (None = as in training, if available). UserError when damaged.
 
     Args:
-        class_names: fit the networks to these classes; None = those that it was trained with.
+        class_names: adapt the networks to these classes; None = those of its training.
     """
     try:
         meta = read_meta(folder)
@@ -125,42 +127,45 @@ def load_checkpoint(
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
     has_discriminator = (folder / "discriminator.safetensors").exists()
     try:
-        generator.load_state_dict(fit_classes(load_weights(folder, stored), known, names, str(folder)))
+        _load_into(generator, folder, stored, known, names)
         if has_discriminator:
-            discriminator.load_state_dict(fit_classes(load_weights(folder, "discriminator"), known, names, str(folder)))
+            _load_into(discriminator, folder, "discriminator", known, names)
     except FileNotFoundError as error:
-        raise UserError(f"{folder}: went while it was read (a training removes old ones); run it again") from error
-    for network in (generator, discriminator):
-        network.requires_grad_(False).eval()
+        raise UserError(f"{folder}: was removed while it was read (a training purges old ones); try again") from error
     sha256 = meta["sha256"][f"{stored}.safetensors"]
-    there = discriminator if has_discriminator else None
-    return LoadedCheckpoint(folder, meta["step"], config, num_classes, names, generator, there, sha256, meta)
+    return LoadedCheckpoint(
+        folder, meta["step"], config, num_classes, names, generator, discriminator if has_discriminator else None,
+        sha256, meta,
+    )  # fmt: skip
+
+
+def _load_into(network: N, folder: Path, stored: str, names: list[str], new_names: list[str]) -> N:
+    network.load_state_dict(fit_classes(load_weights(folder, stored), names, new_names, str(folder)))
+    return network.requires_grad_(False).eval()
 
 
 def load_joint_encoder(loaded: LoadedCheckpoint) -> Encoder:
-    """The encoder that learned together with a checkpoint's generator (`reconstruction.apply`).
+    """The encoder that was trained jointly with a checkpoint's generator (`reconstruction.apply`).
 
-    The moving average where there is one; in eval mode, on the generator's device.
+    The moving average if there is one; in eval mode, on the generator's device.
     """
-    meta = read_meta(loaded.folder)
     stored = "encoder_ema" if (loaded.folder / "encoder_ema.safetensors").exists() else "encoder"
     encoder = make_encoder(loaded.config, loaded.num_classes)
-    known = to_class_names(meta.get("class_names", []))
-    encoder.load_state_dict(fit_classes(load_weights(loaded.folder, stored), known, loaded.class_names, loaded.name))
-    encoder.sha256, encoder.step = meta["sha256"][f"{stored}.safetensors"], loaded.step
-    return to_device(encoder, loaded.config, next(loaded.generator.parameters()).device).requires_grad_(False).eval()
+    _load_into(encoder, loaded.folder, stored, to_class_names(loaded.meta.get("class_names", [])), loaded.class_names)
+    encoder.sha256, encoder.step = loaded.meta["sha256"][f"{stored}.safetensors"], loaded.step
+    return to_device(encoder, loaded.config, next(loaded.generator.parameters()).device)
 
 
 def load_sampler(loaded: LoadedCheckpoint) -> Sampler:
-    """Draws the checkpoint's samples, see `reconstruction.sample_passes`."""
+    """A sampler for the checkpoint, with its `reconstruction.sample_passes`."""
     encoder = load_joint_encoder(loaded) if loaded.sample_passes else None
     return Sampler(loaded.generator, encoder, loaded.sample_passes)
 
 
 def _find_device(config: Config) -> torch.device:
-    """Where it was trained, or the CPU, which is said: drawing and looking need no GPU."""
+    """The device of the training, or the CPU, with a message."""
     train = config.train
     if torch.cuda.is_available() or (train.device != "cuda" and train.precision != "tf32"):
         return prepare_hardware(train).device
-    log("no CUDA device here, on which this run was trained: taking the CPU")
+    log("this run was trained with CUDA, which is not available here: using the CPU")
     return prepare_hardware(train.model_copy(update={"device": "cpu", "precision": "fp32"})).device

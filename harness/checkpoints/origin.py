@@ -1,6 +1,6 @@
-"""Where a checkpoint comes from: the run that it was fine-tuned from, and the training set of its run.
+"""Checks that a checkpoint still belongs to its base run and to its training set.
 
-In: checkpoints and packed sets. Out: UserError where what lies there now is another run or another set.
+In: checkpoints and packed sets. Out: UserError when the run or the set has been replaced.
 """
 
 from contextlib import suppress
@@ -15,13 +15,13 @@ from harness.messages import log
 from harness.storage.hdf5 import open_packed
 from harness.storage.rundir import RunDir
 
-SHA_DIGITS = 12  # digits of a sha256 in a message
+SHA_DIGITS = 12  # digits of a sha256 in messages
 
 
 def check_finetuned_from(base: RunDir, tuned: RunDir, meta: dict[str, Any]) -> None:
-    """UserError where `tuned`, whose checkpoint says `meta`, was fine-tuned from another run than `base` is now.
+    """UserError when `tuned`, with its checkpoint's `meta`, was fine-tuned from another run than `base`.
 
-    Checkpoints of earlier versions carry no id: for them the source checkpoint decides, if it is still there.
+    Checkpoints of earlier versions have no run id; then the hashes of the source checkpoint decide, if it still exists.
     """
     origin, hashes = meta.get("finetuned_from_id"), meta.get("finetuned_from_sha256")
     if origin is not None:
@@ -31,8 +31,9 @@ def check_finetuned_from(base: RunDir, tuned: RunDir, meta: dict[str, Any]) -> N
         same = hashes is None or _sha256s(source) in (None, hashes)
     if not same:
         raise UserError(
-            f"{tuned.path}: was fine-tuned from another run than {base.path} is now (trained anew?), allowed one that "
-            f"was fine-tuned from it; move {tuned.path} away and `make finetune` again, or put the old {base.path} back"
+            f"{tuned.path}: was fine-tuned from another run than the present {base.path} (was it trained again?), "
+            f"allowed one fine-tuned from it; move {tuned.path} away and `make finetune` again, or put the old "
+            f"{base.path} back"
         )
 
 
@@ -44,7 +45,7 @@ def _sha256s(checkpoint: Path) -> dict[str, str] | None:
 
 
 def log_later_step(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
-    """One line where the base run was trained on after the fine-tuning began."""
+    """Logs a line if the base run was trained further after the fine-tuning began."""
     digits = Path(tuned.meta.get("finetuned_from") or "").name.removeprefix("step-")
     if digits.isdigit() and int(digits) < base.step:
         log(f"{base.run.path}: at step {base.step}; {tuned.name} was fine-tuned from step {int(digits)}")
@@ -54,10 +55,9 @@ def log_later_step(base: LoadedCheckpoint, tuned: LoadedCheckpoint) -> None:
 
 
 def check_training_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
-    """UserError where the packed training set is another than the one that a run was trained on, as its checkpoint's
-    `meta` says, unless a person accepted that.
+    """UserError when the packed training set is not the one in a checkpoint's `meta`, unless the user accepted it.
 
-    A set that is not at hand is not another set. Weights that came from elsewhere belong to the first one they meet.
+    A missing set is no error. Imported weights are bound to the first set they are used with.
     """
     trained_on, found = meta.get("data_sha256"), _set_sha256(data)
     if found is None:
@@ -66,31 +66,31 @@ def check_training_set(run: RunDir, data: Data, meta: dict[str, Any]) -> None:
     if found == bound_to or (found == trained_on and bound_to is None):
         return
     if found == trained_on or (trained_on is None and bound_to is None):
-        with suppress(OSError):  # a folder that is read alone
+        with suppress(OSError):  # a read-only folder
             run.add_fact("set_sha256", found)
     else:
         raise UserError(
             f"{data.hdf5_path('train')}: found the set {found[:SHA_DIGITS]}, allowed "
             f"{(bound_to or trained_on or '')[:SHA_DIGITS]}, which {run.path} belongs to; try to put that one back, or "
-            "to train again under another name. To take the one that is there all the same: --allow-other-set (make: "
+            "to train again under another name. To use this one anyway: --allow-other-set (make: "
             "ARGS=--allow-other-set)"
         )
 
 
 def accept_training_sets(*names: str, root: Path = Path("runs")) -> None:
-    """From now on these runs, if they are there, are measured with the sets that are there; their pages say so."""
+    """Binds these runs, if they exist, to the present sets (--allow-other-set); their pages mention it."""
     for run in (RunDir(root / name) for name in names):
         if run.config_path.is_file() and (found := _set_sha256(run.read_config().data)) is not None:
             run.add_fact("set_sha256", found)
 
 
 def other_training_set_note(run: RunDir, meta: dict[str, Any]) -> str:
-    """What a page says where measures are taken with another set than the run was trained on; else nothing."""
+    """The note on a run's page if its measures use another set than its training; "" otherwise."""
     bound_to, trained_on = run.facts().get("set_sha256"), meta.get("data_sha256")
     if bound_to is None or trained_on in (None, bound_to):
         return ""
     return (
-        f"{run.path.name} is measured with the set {bound_to[:SHA_DIGITS]}, as asked for; it was trained on "
+        f"{run.path.name} is measured with the set {bound_to[:SHA_DIGITS]}, as requested; it was trained on "
         f"{trained_on[:SHA_DIGITS]}."
     )
 

@@ -1,7 +1,7 @@
-"""`python -m harness.checkpoints.pack_pretrained`: a finished run as the ready-made model of the repository.
+"""`python -m harness.checkpoints.pack_pretrained`: packs a finished run as the repository's ready-made model.
 
-In: a base run and the run fine-tuned from it, with their sets. Out: `harness/weights/pretrained/`. In two steps: half
-precision changes weights a little, and measures belong to weights:
+In: a base run and the run fine-tuned from it, with their sets. Out: `harness/weights/pretrained/`. In two steps,
+because half precision changes the weights a little and measures depend on them:
 
     python -m harness.checkpoints.pack_pretrained weights
     (in another folder with the same sets, where the packed runs are opened)
@@ -36,9 +36,9 @@ from harness.storage.hdf5 import open_packed, spread_rows
 from harness.storage.json_files import read_json
 from harness.storage.rundir import RunDir
 
-# What drawing, reading pictures and training need; no training starts from the tuned run.
+# Networks for sampling, encoding and further training; no training starts from the tuned run.
 NETWORKS = {BASE: ("generator", "encoder", "discriminator", "feature_heads"), TUNED: ("generator", "encoder")}
-# Cars that each run draws, kept to compare with: a row a run.
+# Samples of each run for regression tests, one row per run.
 DRAWN_FILE, DRAWN_COUNT, DRAWN_SEED = "drawn.png", 2, 2026
 PARENTS, SHEET_COLUMNS, JPEG_QUALITY = 24, 4, 90
 KEPT_METRICS = ("encoder", "inversion", "blend", "measures", "evaluate")
@@ -50,7 +50,7 @@ OutOption = Annotated[Path, typer.Option(help="Where the model is packed.")]
 
 @app.command()
 def weights(root: RootOption = Path("runs"), out: OutOption = PRETRAINED) -> None:
-    """Networks in half precision (moving averages where there are), configs and pictures of a gallery."""
+    """Networks in half precision (moving averages if there are any), configs and pictures of a gallery."""
     if out.exists():
         shutil.rmtree(out)
     facts: dict[str, Any] = {"runs": {}, "sets": {}, "metrics": {}}
@@ -70,7 +70,7 @@ def weights(root: RootOption = Path("runs"), out: OutOption = PRETRAINED) -> Non
 
 @app.command()
 def measures(root: RootOption = Path("runs"), out: OutOption = PRETRAINED) -> None:
-    """What measures keep of the training sets, and metrics.json, of the packed runs that were opened in `root`."""
+    """Cached measures of the training sets and metrics.json, from the packed runs as opened in `root`."""
     run, facts = RunDir.existing(BASE, root), read_json(out / FACTS_FILE)
     if facts is None:
         raise UserError(f"{out}: found no {FACTS_FILE}; pack the weights first")
@@ -83,7 +83,7 @@ def measures(root: RootOption = Path("runs"), out: OutOption = PRETRAINED) -> No
 
 
 def draw_for_comparison(loaded: LoadedCheckpoint) -> np.ndarray:
-    """uint8 (DRAWN_COUNT, H, W, 3): always of the same latents."""
+    """uint8 (DRAWN_COUNT, H, W, 3): of fixed latents."""
     latents = loaded.generator.latents
     z, y = latents.draw(RandomStreams(DRAWN_SEED, torch.device("cpu")), "compare", 0, DRAWN_COUNT)
     return load_sampler(loaded).draw(z, y)
@@ -119,7 +119,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_facts(out: Path, facts: dict[str, Any]) -> None:
-    """With the sha256 of all files beside it."""
+    """pretrained.json, with the sha256 of all other files."""
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != FACTS_FILE)
     hashes = {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     atomic_write(out / FACTS_FILE, json.dumps({**facts, "sha256": hashes}, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""The ready-made model that comes with the repository, as runs that everything else can open.
+"""Opens the repository's ready-made model as ordinary runs.
 
-In: `harness/weights/pretrained/`, which is only ever read. Out: runs/pretrained, runs/pretrained-freezed and the packed
-sets of a few held-out pictures of each. Made by `harness/checkpoints/pack_pretrained.py`.
+In: `harness/weights/pretrained/`, made by `harness/checkpoints/pack_pretrained.py`. Out: runs/pretrained,
+runs/pretrained-freezed and packed sets of a few held-out pictures of each.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from harness.storage.rundir import new_run, translate_disk_errors
 PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained"
 FACTS_FILE = "pretrained.json"
 BASE, TUNED = "pretrained", "pretrained-freezed"
-# Sections of a config that say what is done with a finished model: they change nothing that it was trained with.
+# Sections of a config that concern a finished model, not its training.
 LATER_SECTIONS = ("finetune", "encoder", "inversion", "blend", "evaluate")
-REMEDY = "put it back, say with `git checkout harness/weights`"
+REMEDY = "put it back, for example with `git checkout harness/weights`"
 
 
 class PackedRun(BaseModel):
@@ -45,7 +45,7 @@ class PackedRun(BaseModel):
 
 
 class GallerySheet(BaseModel):
-    """`path`: of the packed set that is made of it."""
+    """A sheet of held-out pictures; `path`: of the packed set made from it."""
 
     path: str
     img_size: tuple[int, int]
@@ -65,8 +65,8 @@ FACTS = TypeAdapter(PretrainedFile)
 
 @cache
 def pretrained_facts(folder: Path = PRETRAINED) -> dict[str, Any]:
-    """What the model is and how it was made: `runs` (config, step, seconds, ...), `sets`, `metrics`, and the sha256 of
-    every file. UserError where a file is missing or damaged."""
+    """pretrained.json: `runs` (config, step, seconds, ...), `sets`, `metrics`, and the sha256 of every file. UserError
+    when a file is missing or damaged."""
     facts = read_json(folder / FACTS_FILE, REMEDY, FACTS)
     if facts is None:
         raise UserError(f"{folder / FACTS_FILE}: found no ready-made model; {REMEDY}")
@@ -78,11 +78,11 @@ def pretrained_facts(folder: Path = PRETRAINED) -> dict[str, Any]:
 
 
 def open_pretrained(root: Path = Path("runs"), folder: Path = PRETRAINED) -> Path:
-    """Makes the runs of the ready-made model, and the sets of its gallery, where they are not there yet. Returns the
-    newest checkpoint's folder of the base run."""
+    """Creates the runs of the ready-made model, and the sets of its gallery, unless they exist. Returns the checkpoint
+    folder of the base run."""
     facts = pretrained_facts(folder)
     with translate_disk_errors(root / BASE):
-        for name in (TUNED, BASE):  # the base run last: whoever sees it finds all
+        for name in (TUNED, BASE):  # the base run last: when it exists, all exist
             if not (root / name).exists():
                 _write_run(root / name, facts, name, folder, _config_of(facts, name))
         for set_facts in facts["sets"].values():
@@ -91,8 +91,9 @@ def open_pretrained(root: Path = Path("runs"), folder: Path = PRETRAINED) -> Pat
 
 
 def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PRETRAINED) -> None:
-    """The base run once more under this config's name, with what the config says of fine-tuning and designs: for a
-    fine-tuned run of one's own."""
+    """A copy of the base run under this config's name, with the config's LATER_SECTIONS: the base of an own
+    fine-tuning.
+    """
     facts, later = pretrained_facts(folder), config_to_dict(config)
     content = merge(config_to_dict(_config_of(facts, BASE)), {key: later[key] for key in LATER_SECTIONS})
     mine = check_config({**content, "name": config.name}, FACTS_FILE)
@@ -104,8 +105,9 @@ def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PR
 
 
 def pretrained_changes() -> list[str]:
-    """What `--set` would say for a training that starts from it: its networks; and it has learned to redraw already, so
-    the discriminators join at once."""
+    """Overrides for a training that starts from it: its networks, and no warm-up, because it can reconstruct
+    already.
+    """
     model = pretrained_facts()["runs"][BASE]["config"]["model"]
     return ["reconstruction.warmup_steps=0", *(f"model.{key}={json.dumps(value)}" for key, value in model.items())]
 
@@ -115,7 +117,7 @@ def _config_of(facts: dict[str, Any], name: str) -> Config:
 
 
 def _write_run(final: Path, facts: dict[str, Any], name: str, folder: Path, config: Config) -> None:
-    """The run's folder, which is there whole or not at all."""
+    """Creates the run's folder atomically."""
     made = facts["runs"][name]
     kept = {key: made[key] for key in ("data_sha256", "class_names", "finetuned_from") if key in made}
     meta = {"step": made["step"], "num_classes": made["num_classes"], "config": config_to_dict(config), **kept}
@@ -140,16 +142,16 @@ def _to_full(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _copy_measures(source: Path, target: Path) -> None:
     target.mkdir()
-    for path in sorted(source.glob("*")):  # none yet while the model is being packed
+    for path in sorted(source.glob("*")):  # none while the model is being packed
         atomic_write(target / path.name, path.read_bytes())
 
 
 def _write_parents(set_facts: dict[str, Any], folder: Path) -> None:
-    """The packed set of a sheet of held-out pictures; nothing where the set has been made, here or from its config."""
+    """Packs a sheet of held-out pictures as a set, unless the set exists, from here or from its config."""
     path, (height, width) = Path(set_facts["path"]), set_facts["img_size"]
     if path.exists() or path.with_name(path.name.replace("_valid", "_train")).exists():
         return
-    with Image.open(folder / set_facts["sheet"]) as sheet:  # ours: its sha256 has been compared
+    with Image.open(folder / set_facts["sheet"]) as sheet:  # its sha256 has been checked
         pixels = np.asarray(sheet.convert("RGB"))
     about = {"split": "valid", "origin": "held-out pictures that came with the ready-made model"}
     with PackedWriter(path, height, width, set_facts["class_names"], about) as writer:
@@ -158,7 +160,7 @@ def _write_parents(set_facts: dict[str, Any], folder: Path) -> None:
 
 
 def cut_sheet(sheet: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 (N, height, width, 3) of a sheet without gaps, row by row."""
+    """The pictures of a sheet without gaps, row by row: uint8 (N, height, width, 3)."""
     rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
     cells = sheet.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
     return np.ascontiguousarray(cells.reshape(rows * columns, height, width, 3))

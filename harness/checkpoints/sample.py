@@ -1,6 +1,6 @@
-"""`make sample`: pictures of a chosen class from a run's checkpoint, as one grid or one by one.
+"""`make sample`: pictures of chosen classes from a run's checkpoint, as a grid or as single files.
 
-In: a run, a choice of classes. Out: runs/<name>/samples/<choice>-….png, or a folder of PNG files. The same call draws
+In: a run, a choice of classes. Out: runs/<name>/samples/<choice>-….png, or a folder of PNG files. The same call gives
 the same pictures.
 """
 
@@ -24,7 +24,7 @@ from harness.images.tensors import grid_columns
 from harness.runtime.rng import RandomStreams
 from harness.storage.output import check_output
 
-COUNT, COUNT_EACH = 36, 8  # pictures, where nothing else is said; of each class with `all`
+COUNT, COUNT_EACH = 36, 8  # default number of pictures; of each class with `all`
 MAX_NAME_CHARS = 60  # characters of a choice in a file's name
 MARGIN_PX = 4
 
@@ -41,17 +41,17 @@ def sample_run(
     root: Path = Path("runs"),
     overrides: Iterable[str] | None = (),
 ) -> Path:
-    """Draws pictures of a run's checkpoint; returns the grid's path, or the folder of single pictures.
+    """Draws pictures from a run's checkpoint. Returns the grid's path, or the folder of single pictures.
 
     Args:
-        label: as `text_to_choice` reads it. `all`: a row a class, the same latents in each.
-        count: of pictures, with `all` of each class; None = 36, and 8.
+        label: for `text_to_choice`. `all`: one row per class, with the same latents.
+        count: number of pictures, with `all` of each class; None = 36, or 8.
         checkpoint: None = the newest, `best`, or the name of a folder under checkpoints/.
         seed: of the latents, and of the classes with `random`.
-        out: folder for single pictures instead of a grid; each PNG says where it comes from in a text chunk.
+        out: folder for single pictures instead of a grid; each PNG has its origin in a text chunk.
         truncation: 0 to 1, see `LatentSpace.truncate`.
-        force: replace files in `out` that are not of this kind.
-        overrides: `section.key=value` laid over the run's config, such as reconstruction.sample_passes=2.
+        force: replace files in `out` that this command did not write.
+        overrides: `section.key=value` applied to the run's config, such as reconstruction.sample_passes=2.
     """
     loaded = load_run(run, root, checkpoint)
     if overrides:
@@ -77,12 +77,12 @@ def sample_run(
 def draw_choice(
     loaded: LoadedCheckpoint, choice: Choice, count: int, seed: int, truncation: float = 1.0
 ) -> tuple[np.ndarray, torch.Tensor | None]:
-    """uint8 (N, H, W, 3), and what the generator took as labels, (N,) or (N, classes) or None.
+    """uint8 (N, H, W, 3), and the generator's labels, (N,) or (N, classes) or None.
 
     N = count, with `all` count for every class, class after class on the same latents.
     """
     classes, latents = loaded.num_classes, loaded.generator.latents
-    # Latents are drawn before classes: every choice draws the same ones.
+    # Latents are drawn before classes, so they do not depend on the choice.
     z, y = latents.draw(RandomStreams(seed, torch.device("cpu")), "sample", 0, count)
     if choice.kind == "all":
         z, y = z.repeat(classes, 1), torch.arange(classes).repeat_interleave(count)
@@ -104,7 +104,7 @@ def _save_single(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"OUT: found {folder}, which is or lies in a file, allowed a folder") from error
+        raise UserError(f"OUT: found {folder}, which is a file or inside one, allowed a folder") from error
     digits = max(5, len(str(len(pictures) - 1)))
     head = f"{loaded.name}-{loaded.folder.name}-seed-{seed}"
     paths = [folder / f"{head}-{number:0{digits}d}.png" for number in range(len(pictures))]
@@ -129,7 +129,7 @@ def _class_text(label: torch.Tensor, names: list[str]) -> str:
 
 
 def name_rows(grid: np.ndarray, names: list[str]) -> np.ndarray:
-    """The grid, uint8 (H, W, 3), with the name of each of its equally high rows to the left."""
+    """The grid, uint8 (H, W, 3), with a name to the left of each row."""
     height = grid.shape[0] / len(names)
     font = ImageFont.load_default(max(9, min(24, round(0.3 * height))))
     wide = 2 * MARGIN_PX + round(max(font.getlength(name) for name in names))
@@ -145,8 +145,8 @@ def _part(name: str, share: float) -> str:
 
 
 def _file_name(label: str) -> str:
-    """Never that of a grid of training, which begins with `step-`."""
+    """A file name that differs from the training's grids, `step-…`."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", label)
-    if plain != label or len(plain) > MAX_NAME_CHARS:  # others might become the same
+    if plain != label or len(plain) > MAX_NAME_CHARS:  # other labels might give the same
         plain = f"{plain[:MAX_NAME_CHARS]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return f"brand-{plain}"

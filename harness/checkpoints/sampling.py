@@ -1,4 +1,4 @@
-"""Pictures and samples of a generator, with batch-norm statistics that belong to its weights and not to a batch."""
+"""Sampling from a generator, with batch-norm statistics that belong to its weights and not to a batch."""
 
 import copy
 
@@ -19,10 +19,10 @@ STANDING_BATCH_SIZE = 64
 
 @torch.no_grad()
 def standing_copy(generator: Generator, seed: int = 0) -> Generator:
-    """A copy in eval mode whose batch-norm statistics are plain means over fixed noise ("standing statistics").
+    """A copy in eval mode with standing statistics: batch-norm statistics averaged over fixed noise.
 
-    One latent then gives one picture, alone or in any batch. Running statistics lag behind the weights while a run
-    trains, and those of a weight average belong to no weights at all.
+    A latent then gives the same picture in any batch. Running statistics lag behind the weights during training, and
+    those of a moving average belong to no weights at all.
     """
     standing = copy.deepcopy(generator).train()
     norms = [m for m in standing.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -31,7 +31,7 @@ def standing_copy(generator: Generator, seed: int = 0) -> Generator:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean
-    synchronise_batch_norm(standing, on=False)  # only the first process samples
+    synchronise_batch_norm(standing, on=False)  # only rank 0 samples
     device = next(generator.parameters()).device
     streams = RandomStreams(seed, device)
     for index in range(STANDING_BATCHES):
@@ -40,13 +40,13 @@ def standing_copy(generator: Generator, seed: int = 0) -> Generator:
 
 
 def label_to_y(label: Label, count: int) -> Tensor:
-    """What a generator takes for `count` pictures of this label: int64 (count,), or float32 (count, num_classes)."""
+    """The generator's labels for `count` pictures: int64 (count,), or float32 (count, num_classes) of a mix."""
     return torch.full((count,), label) if isinstance(label, int) else torch.tensor(label).repeat(count, 1)
 
 
 @torch.no_grad()
 def latents_to_pictures(generator: nn.Module, z: Tensor, y: Tensor | None, batch_size: int = 64) -> np.ndarray:
-    """uint8 (N, H, W, 3) of a generator in eval mode; z float32 (N, z_dim), y as the generator takes it."""
+    """uint8 (N, H, W, 3) of a generator in eval mode; z float32 (N, z_dim), y as for the generator."""
     device = next(generator.parameters()).device
     parts = []
     for start in range(0, len(z), batch_size):
@@ -56,11 +56,11 @@ def latents_to_pictures(generator: nn.Module, z: Tensor, y: Tensor | None, batch
 
 
 class Sampler:
-    """Draws the samples of a generator: pictures of latents from the prior N(0, I).
+    """Draws samples: pictures of latents from the prior N(0, I).
 
-    With an encoder that learned together with the generator each latent is first encoded again, `passes` times: the
-    encoder's latent of its picture takes its place. What no training picture has, such as a third wheel, is not in
-    that latent, so each pass leaves less of it (Bengio et al. 2014 sample denoising autoencoders in this way).
+    With the encoder of joint training each latent is replaced `passes` times by the encoder's latent of its picture.
+    Features that no training picture has, such as a third wheel, get lost in that latent, so each pass leaves fewer of
+    them (Bengio et al. 2014 sample denoising autoencoders in this way).
     """
 
     def __init__(self, generator: Generator, encoder: Encoder | None = None, passes: int = 0) -> None:
@@ -69,7 +69,7 @@ class Sampler:
 
     @torch.no_grad()
     def reencode(self, z: Tensor, y: Tensor | None, batch_size: int = 64) -> Tensor:
-        """float32 (N, z_dim), from latents of the prior of the same shape; y as the generator takes it."""
+        """Prior latents → re-encoded latents, both float32 (N, z_dim); y as for the generator."""
         if self.encoder is None:
             return z
         device = next(self.encoder.parameters()).device
@@ -80,6 +80,6 @@ class Sampler:
         return z
 
     def draw(self, z: Tensor, y: Tensor | None, truncation: float = 1.0, batch_size: int = 64) -> np.ndarray:
-        """uint8 (N, H, W, 3) of latents of the prior; `truncation` as of `LatentSpace.truncate`."""
+        """uint8 (N, H, W, 3) of prior latents; `truncation` as in `LatentSpace.truncate`."""
         z = self.generator.latents.truncate(self.reencode(z, y, batch_size), truncation)
         return latents_to_pictures(self.generator, z, y, batch_size)

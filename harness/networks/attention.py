@@ -10,9 +10,7 @@ from harness.networks.layers import conv2d
 
 
 class SelfAttention(nn.Module):
-    """x + sigma * attention(x). Keys and values come from the map max-pooled by 2; sigma starts at 0, so it
-    starts as identity.
-    """
+    """x + sigma * attention(x). Keys and values come from the map max-pooled by 2. sigma = 0 at the start: identity."""
 
     def __init__(self, channels: int, sn: bool):
         super().__init__()
@@ -27,6 +25,6 @@ class SelfAttention(nn.Module):
         query = self.conv1x1_theta(x).flatten(2).transpose(1, 2)  # (B, HW, C/8)
         key = F.max_pool2d(self.conv1x1_phi(x), 2).flatten(2)  # (B, C/8, HW/4)
         value = F.max_pool2d(self.conv1x1_g(x), 2).flatten(2)  # (B, C/2, HW/4)
-        weights = torch.softmax(torch.bmm(query, key), dim=-1)  # (B, HW, HW/4); not scaled, as in SAGAN
+        weights = torch.softmax(torch.bmm(query, key), dim=-1)  # (B, HW, HW/4), unscaled as in SAGAN
         read = torch.bmm(value, weights.transpose(1, 2)).unflatten(2, (height, width))
         return x + self.sigma * self.conv1x1_attn(read)

@@ -1,4 +1,4 @@
-"""Where autocast and TF32 must not reach: operations that keep the precision of their inputs."""
+"""Contexts without autocast and TF32."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """A context in which operations on `tensor`'s device keep the precision of their inputs."""
+    """A context without autocast on `tensor`'s device: operations keep the precision of their inputs."""
     if not torch.amp.is_autocast_available(tensor.device.type):  # the meta device
         return nullcontext()
     return torch.autocast(device_type=tensor.device.type, enabled=False)
@@ -21,7 +21,7 @@ def to_full_precision(x: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 without TF32, as published figures are computed; afterwards as before."""
+    """float32 without TF32, as for published figures; restores the settings afterwards."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

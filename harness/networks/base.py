@@ -1,8 +1,8 @@
-"""What the networks of every backbone share: the class beside the latent, blocks, and D's head.
+"""Base classes of generators and discriminators: class conditioning, blocks, D's head.
 
-Conditioning, by `g_cond_mtd` and `d_cond_mtd`: cBN (in each batch norm), PD (projection, Miyato & Koyama 2018), concat
-(an embedding of the class beside the latent, and beside D's features: what it adds to a logit is the same for every
-picture of a class), acgan (a classifier beside the logit, Odena et al. 2017).
+Conditioning, by `g_cond_mtd` and `d_cond_mtd`: cBN (conditional batch norm), PD (projection, Miyato & Koyama 2018),
+concat (a class embedding appended to the latent, and to D's features: it adds the same to the logit of every picture of
+a class), acgan (an auxiliary classifier, Odena et al. 2017).
 """
 
 import math
@@ -19,21 +19,21 @@ from harness.runtime.latent_space import LatentSpace
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What D says of pictures: logits float32 (B,), features float32 (B, d), and acgan's class logits (B, classes)."""
+    """Logits float32 (B,), features float32 (B, d), and acgan's class logits (B, classes)."""
 
     logits: Tensor
     features: Tensor
     class_logits: Tensor | None
 
     def chunk(self) -> tuple["DiscriminatorOutput", "DiscriminatorOutput"]:
-        """Of a batch whose first half is real and whose second half is drawn: both."""
+        """The outputs of both halves of a batch."""
         parts = [(None, None) if part is None else part.chunk(2) for part in self]
         real, fake = zip(*parts, strict=True)
         return DiscriminatorOutput(*real), DiscriminatorOutput(*fake)
 
 
 def batch_norm(channels: int, spec: ArchSpec) -> nn.Module:
-    """A generator's batch norm, with a gain and bias for each class where the spec says so."""
+    """A generator's batch norm, conditional with cBN."""
     if spec.g_cond_mtd == "cBN":
         return ConditionalBatchNorm2d(channels, spec.num_classes, sn=spec.apply_g_sn)
     return BatchNorm2d(channels)
@@ -42,7 +42,7 @@ def batch_norm(channels: int, spec: ArchSpec) -> nn.Module:
 class Generator(nn.Module):
     """z float32 (B, z_dim), y -> float32 (B, 3, H, W) in [-1, 1].
 
-    y: None, classes int64 (B,), or float32 (B, num_classes), weights by which classes are mixed.
+    y: None, classes int64 (B,), or weights of a mix of classes, float32 (B, num_classes).
     """
 
     def __init__(self, spec: ArchSpec, base_channels: int):
@@ -52,20 +52,20 @@ class Generator(nn.Module):
         factor = 2 ** doublings(spec.img_height)
         self.base_shape = (base_channels, spec.img_height // factor, spec.img_width // factor)
         concat = spec.g_cond_mtd == "concat"
-        inputs = spec.z_dim + (spec.class_embed_dim if concat else 0)  # the latent's columns come first
+        inputs = spec.z_dim + (spec.class_embed_dim if concat else 0)  # the latent comes first
         self.linear0 = linear(inputs, math.prod(self.base_shape), sn=spec.apply_g_sn)
         if concat:
             self.embedding = embedding(spec.num_classes, spec.class_embed_dim, sn=spec.apply_g_sn)
         self.blocks = nn.ModuleList()
 
     def add_block(self, block: nn.Module, channels: int) -> None:
-        """A block at the end, and attention over its `channels` where the spec wants it there."""
+        """Appends a block, followed by attention over its `channels` if the spec has it there."""
         self.blocks.append(nn.ModuleList([block]))
         if self.spec.apply_attn and len(self.blocks) == self.spec.attn_g_loc:
             self.blocks.append(nn.ModuleList([SelfAttention(channels, sn=self.spec.apply_g_sn)]))
 
     def run_blocks(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """(B, z_dim), labels -> the last block's map: linear layer, base map (C, h, w), blocks."""
+        """(B, z_dim), labels -> the last block's map, through linear layer, base map (C, h, w) and blocks."""
         assert y is not None or self.spec.g_cond_mtd is None, "a conditional generator needs labels"
         if self.spec.g_cond_mtd == "concat" and y is not None:
             z = torch.cat([z, embed(self.embedding, y)], dim=1)
@@ -77,7 +77,7 @@ class Generator(nn.Module):
         return x
 
     def condition(self, latent: Tensor, y: Tensor | None) -> Tensor | None:
-        """What each block takes beside its map: labels; `latent` is z with the class's embedding, if that is concat."""
+        """The second input of each block: the labels. `latent` is z, with concat followed by the class embedding."""
         return y
 
 
@@ -87,11 +87,11 @@ class Discriminator(nn.Module):
     def __init__(self, spec: ArchSpec):
         super().__init__()
         self.spec = spec
-        self.frozen_blocks = 0  # set by freeze.freeze_discriminator
+        self.frozen_blocks = 0  # set by freeze_discriminator
         self.blocks = nn.ModuleList()
 
     def add_block(self, block: nn.Module, channels: int) -> None:
-        """A block at the end, and attention over its `channels` where the spec wants it there."""
+        """Appends a block, followed by attention over its `channels` if the spec has it there."""
         self.blocks.append(nn.ModuleList([block]))
         if self.spec.apply_attn and len(self.blocks) == self.spec.attn_d_loc:
             self.blocks.append(nn.ModuleList([SelfAttention(channels, sn=self.spec.apply_d_sn)]))
@@ -115,21 +115,21 @@ class Discriminator(nn.Module):
         return maps
 
     def last_map(self, x: Tensor) -> Tensor:
-        """The last of `feature_maps`, without keeping the others."""
+        """The last of `feature_maps`; the others are not kept."""
         for group in self.blocks:
             assert isinstance(group, nn.ModuleList)
             x = group[0](x)
         return x
 
     def features(self, x: Tensor) -> Tensor:
-        """float32 (B, d): the input of the head."""
+        """float32 (B, d), the input of the head."""
         raise NotImplementedError
 
     def output(self, x: Tensor, y: Tensor | None = None) -> DiscriminatorOutput:
         return self.head_output(self.features(x), y)
 
     def head_output(self, h: Tensor, y: Tensor | None) -> DiscriminatorOutput:
-        """The head: features float32 (B, d), labels -> logits of each kind."""
+        """Features float32 (B, d), labels -> output of the head."""
         how = self.spec.d_cond_mtd
         with without_autocast(h):
             assert how in (None, "acgan") or y is not None, "a conditional discriminator needs labels"
@@ -141,7 +141,7 @@ class Discriminator(nn.Module):
             return DiscriminatorOutput(logits, h, self.linear2(h) if how == "acgan" else None)
 
     def logits_by_class(self, h: Tensor) -> Tensor:
-        """Features float32 (B, d) -> logits (B, num_classes): what projection says of each under every label."""
+        """Features float32 (B, d) -> logits (B, num_classes) of the projection discriminator under every label."""
         assert self.spec.d_cond_mtd == "PD"
         every_class = torch.arange(self.spec.num_classes, device=h.device)
         with without_autocast(h):

@@ -1,4 +1,4 @@
-"""From a config to freshly initialised networks."""
+"""Builds networks from a config."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -25,7 +25,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
-    """The part of a config that decides the networks' shapes; `num_classes` 0 = unconditional."""
+    """The architecture of a config; `num_classes` 0 = unconditional."""
     model, train, (height, width) = config.model, config.train.applied, config.data.img_size
     names = set(ArchSpec.__dataclass_fields__) & set(type(model).model_fields)
     return ArchSpec(
@@ -36,9 +36,9 @@ def config_to_spec(config: Config, num_classes: int) -> ArchSpec:
 
 
 def build_networks(config: Config, num_classes: int, device: torch.device) -> tuple[Generator, Discriminator]:
-    """Freshly initialised networks: a function of config.seed alone, whatever the number of threads."""
+    """Initialised networks, a function of config.seed alone, for any number of threads."""
     spec = config_to_spec(config, num_classes)
-    with one_thread(), torch.random.fork_rng(devices=[]):  # the last bits of an orthogonal matrix depend on the threads
+    with one_thread(), torch.random.fork_rng(devices=[]):  # an orthogonal matrix depends on the threads
         torch.manual_seed(seed_for(config.seed, "weights"))
         generator, discriminator = spec_to_networks(spec)
     zero_unused_columns(generator, active_size(config.optim, spec.z_dim, step=0))
@@ -49,7 +49,7 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> tu
 
 
 def to_device(network: N, config: Config, device: torch.device) -> N:
-    """On the device, in the memory layout that the config asks for."""
+    """Moves a network to the device, in the config's memory layout."""
     layout = torch.channels_last if config.train.applied.channels_last else torch.contiguous_format
     return network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -57,7 +57,7 @@ def to_device(network: N, config: Config, device: torch.device) -> N:
 def build_encoder_and_heads(
     config: Config, num_classes: int, map_channels: Sequence[int], device: torch.device
 ) -> tuple[Encoder, FeatureHeads]:
-    """Freshly initialised: a function of config.seed alone, whatever the number of threads."""
+    """Initialised encoder and heads, a function of config.seed alone, for any number of threads."""
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, "reconstruction.weights"))
         encoder = make_encoder(config, num_classes)
@@ -66,7 +66,7 @@ def build_encoder_and_heads(
 
 
 def make_encoder(config: Config, num_classes: int) -> Encoder:
-    """The encoder that learns together with the networks, with weights of no meaning."""
+    """The encoder of joint training, untrained."""
     height, width = config.data.img_size
     trunk = ResNet18(f"unshuffle{pixel_factor(height)}", config.reconstruction.encoder_width)
     return Encoder(trunk, LatentSpace(config.model.z_dim, num_classes), height, width, standardised=True)

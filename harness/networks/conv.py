@@ -1,7 +1,7 @@
 """Fully convolutional networks for any H x W, after the car-brand GAN (talathi/carbrandGAN, 2023); DCGAN's family.
 
-G: linear -> base map -> 4x4 transposed convolutions of stride 2, batch norm and activation between them, tanh.
-D: 4x4 convolutions of stride 2, an activation after each, and one convolution over the whole last map; no batch norm.
+G: linear -> base map -> 4x4 transposed convolutions of stride 2 with batch norm and activation in between -> tanh.
+D: 4x4 convolutions of stride 2 with activations, then one convolution over the whole last map; no batch norm.
 At 128 x 224 with conv_dim 64 the maps are 512 x 4 x 7, then 256, 128, 64, 64 and 3 channels; D's 64, 64, 128, 256, 512.
 """
 
@@ -13,12 +13,12 @@ from harness.networks.autocast import to_full_precision, without_autocast
 from harness.networks.base import Discriminator, Generator, batch_norm
 from harness.networks.layers import SNConv2d, SNConvTranspose2d, init_weights
 
-MAX_WIDTH = 8  # channels are at most so many times conv_dim
+MAX_WIDTH = 8  # maximum channels, as a multiple of conv_dim
 FEATURES = 4  # D's features, as a multiple of d_conv_dim
 
 
 def block_channels(height: int, conv_dim: int) -> list[int]:
-    """Channels of D's maps from the largest to the smallest; G's are the same the other way round."""
+    """Channels of D's maps from the largest to the smallest; G's are reversed."""
     return [conv_dim * min(MAX_WIDTH, 2 ** max(0, block - 1)) for block in range(doublings(height))]
 
 

@@ -1,4 +1,4 @@
-"""The encoder: from a picture to the latent from which the generator would draw it."""
+"""The encoder, from a picture to its latent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,24 +12,23 @@ from harness.networks.layers import BatchNorm2d
 from harness.networks.resnet18 import HALVINGS, ResNet18
 from harness.runtime.latent_space import LatentSpace
 
-SKIP_PIXELS = 2048  # the skip sees the picture reduced to at most so many
+SKIP_PIXELS = 2048  # maximum pixels of the skip's input
 
 
 class Encoder(nn.Module):
     """x float32 (B, 3, H, W) in [-1, 1] → z float32 (B, z_dim), class logits float32 (B, num_classes) or None.
 
-    One that learns from a finished generator has a skip, linear in the pixels and fitted in closed form
-    (`blend/encoder/ridge_init.py`); z is the sum of it and of what the ResNet adds. Most directions of z change a
-    generator's pictures little, and nearly linearly: a network needs very many updates to see them in the midst of
-    everything else, and least squares none.
+    Trained for a finished generator, it has a skip, linear in the pixels and fitted in closed form
+    (`blend/encoder/ridge_init.py`), whose output is added to the ResNet's. Most directions of z change a picture little
+    and nearly linearly: a network needs very many updates to learn them, least squares none.
 
-    One that learns together with the generator has none. Batch norm without gain gives each component of z mean 0 and
-    variance 1 over the training pictures, and `whitening` takes their correlations away, so that z is spread as the
-    normal latents are which samples are drawn from.
+    Trained jointly with the generator (`standardised`), it has none. Batch norm without gain gives each component of z
+    mean 0 and variance 1 over the training pictures, and `whitening` removes their correlations, so that z is
+    distributed like the normal latents of samples.
 
     Attributes:
-        sha256: of the file that the weights came from; "" for fresh ones.
-        step: updates that it has learned for.
+        sha256: of the weights file; "" for untrained weights.
+        step: number of training updates.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Encoder(nn.Module):
         self.sha256, self.step = "", 0
         self.trunk = trunk
         factor = 2 ** HALVINGS[trunk.stem]
-        # Where something stands in the picture is half of what z says: the last map is taken whole, not averaged.
+        # Positions in the picture matter for z: the last map is flattened, not averaged.
         features = 8 * trunk.width * -(-height // factor) * -(-width // factor)
         hidden: list[nn.Module] = []
         for count in head_dims:
@@ -67,7 +66,7 @@ class Encoder(nn.Module):
                 self.shrink *= 2
             pixels = 3 * (height // self.shrink) * (width // self.shrink)
             self.skip = nn.Linear(pixels, z_dim).requires_grad_(False)
-            for values in (self.skip.weight, self.skip.bias, self.to_z.weight):  # both begin by saying nothing
+            for values in (self.skip.weight, self.skip.bias, self.to_z.weight):  # both outputs start at 0
                 nn.init.zeros_(values)
         self.to_class = nn.Linear(features, self.num_classes) if self.num_classes else None
 
@@ -88,7 +87,7 @@ class Encoder(nn.Module):
         return z, None if self.to_class is None else to_full_precision(self.to_class(h))
 
     def skip_input(self, x: Tensor) -> Tensor:
-        """What the skip sees: float32 (B, 3 * h * w)."""
+        """Input of the skip: float32 (B, 3 * h * w), the shrunken picture."""
         x = to_full_precision(x)
         return (F.avg_pool2d(x, self.shrink) if self.shrink > 1 else x).flatten(1)
 
@@ -96,11 +95,11 @@ class Encoder(nn.Module):
 class Whitening(nn.Module):
     """z float32 (B, d) → (B, d) with uncorrelated components, as near to z as possible (ZCA; Kessy et al. 2018).
 
-    Computed from a running mean of second moments, through which no gradient goes. FLOOR of it is the identity: that
-    bounds how far a direction in which pictures hardly differ is amplified.
+    Computed from a running mean of second moments, without gradient. A share FLOOR of the identity is mixed in, which
+    bounds the gain of directions in which pictures hardly differ.
 
     Attributes:
-        frozen: `update` changes nothing: a fine-tuned run keeps the latents of its base run.
+        frozen: `update` does nothing; a fine-tuned run keeps the latents of its base run.
     """
 
     MOMENTUM, FLOOR, EVERY = 0.005, 0.05, 10
@@ -121,18 +120,18 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def update(self, second_moment: Tensor) -> None:
-        """Takes that of one more batch, (d, d)."""
+        """Adds a batch's second moment, (d, d)."""
         if self.frozen:
             return
         self.second_moment.lerp_(second_moment, self.MOMENTUM)
         if int(self.updates) % self.EVERY == 0:
             eye = torch.eye(len(self.matrix)).to(self.second_moment)
             values, vectors = torch.linalg.eigh(self.second_moment.lerp(eye, self.FLOOR).double())
-            # A new tensor: the backward pass of a batch needs the matrix that it was drawn with.
+            # A new tensor: the backward pass of a batch needs the matrix of its forward pass.
             self.matrix = ((vectors * values.clamp(min=1e-6).rsqrt()) @ vectors.t()).to(self.matrix.dtype)
         self.updates += 1
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        """An encoder of an earlier version has none: then it changes nothing."""
+        """Encoders of earlier versions have no whitening: the initial identity is kept."""
         kept = {prefix + name: value for name, value in self.state_dict().items()}
         super()._load_from_state_dict({**kept, **state_dict}, prefix, *rest)

@@ -1,4 +1,4 @@
-"""A discriminator on a frozen network's features: a small head for each of its maps (Sauer et al. 2021)."""
+"""A discriminator on a frozen network's features, with a small head for each feature map (Sauer et al. 2021)."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from harness.networks.layers import conv2d, init_weights
 
 WIDTH = 64
 SLOPE = 0.2
-LOGIT_GAIN = 4.0  # under spectral norm logits would hardly reach the hinge's margins
+LOGIT_GAIN = 4.0  # with spectral norm logits would hardly reach the hinge's margins
 
 
 class FeatureHeads(nn.Module):
-    """Maps (B, C_i, h_i, w_i) of one batch -> logits float32 (heads, B), each the mean over a map's places."""
+    """Maps (B, C_i, h_i, w_i) -> logits float32 (heads, B), each the mean over a map's positions."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()

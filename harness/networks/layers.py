@@ -1,6 +1,6 @@
-"""Layers of the networks: with spectral norm or without; batch norm, also synchronised, also conditional.
+"""Layers with optional spectral norm; synchronised and conditional batch norm.
 
-Parameter and buffer names and order are StudioGAN 0.2.0's (`utils/model_ops.py`), so its weights load as they are.
+Parameter and buffer names and order are StudioGAN 0.2.0's (`utils/model_ops.py`), so its weights load unchanged.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from harness.networks.spectral_norm import SpectralNorm
 
 BN_EPS = 1e-4
 BN_MOMENTUM = 0.1
-# What torchvision's training took from pictures in [0, 1].
+# Of torchvision's weights, for pictures in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -25,7 +25,7 @@ class SNConv2d(SpectralNorm, nn.Conv2d):
 
 
 class SNConvTranspose2d(SpectralNorm, nn.ConvTranspose2d):
-    """Its weight is (I, O, kh, kw), that of the convolution which it is the adjoint of, and has the same norm."""
+    """Its weight is (I, O, kh, kw), that of the adjoint convolution, which has the same norm."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None
@@ -44,7 +44,7 @@ class SNEmbedding(SpectralNorm, nn.Embedding):
 
 
 def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, sn: bool, bias: bool = True) -> nn.Conv2d:
-    """Size-keeping convolution, with spectral norm or without."""
+    """Size-preserving convolution with optional spectral norm."""
     kind = SNConv2d if sn else nn.Conv2d
     return kind(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
@@ -58,22 +58,23 @@ def embedding(num_embeddings: int, embedding_dim: int, *, sn: bool) -> nn.Embedd
 
 
 def embed(layer: nn.Embedding, y: Tensor) -> Tensor:
-    """Rows (B, d) of classes int64 (B,), or their mix by weights float (B, num_classes); one-hot ones give the row."""
+    """Embeddings (B, d) of classes int64 (B,), or weighted means by float (B, num_classes)."""
     if not y.is_floating_point():
         return layer(y)
     weight = layer_weight(layer)
-    return (y.double() @ weight.double()).to(weight.dtype)  # in double neither autocast nor TF32 rounds a factor
+    return (y.double() @ weight.double()).to(weight.dtype)  # double: unaffected by autocast and TF32
 
 
 def layer_weight(layer: nn.Module) -> Tensor:
-    """The weight a layer really applies."""
+    """The weight that a layer applies, normalised if it has spectral norm."""
     return layer.effective_weight() if isinstance(layer, SpectralNorm) else layer.get_parameter("weight")
 
 
 def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None = None) -> None:
-    """StudioGAN 0.2.0's start: convolution, linear and embedding weights by `kind`, biases 0, fresh power iteration.
+    """StudioGAN 0.2.0's initialisation: convolution, linear and embedding weights by `kind`, biases 0, new power
+    iteration.
 
-    `kind`: ortho, N02 (normal, sigma 0.02), glorot = xavier. `generator` lives where the weights are.
+    `kind`: ortho, N02 (normal, sigma 0.02), glorot = xavier. `generator` is on the weights' device.
     """
     for layer in module.modules():
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
@@ -97,7 +98,7 @@ def init_weights(module: nn.Module, kind: str, generator: torch.Generator | None
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """all_reduce(sum) whose gradient is all_reduce(sum) too: every rank's loss depends on every rank's summand."""
+    """all_reduce(sum) with gradient all_reduce(sum): every rank's loss depends on every rank's input."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -111,9 +112,9 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def _moments_over_ranks(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-rank mean and (biased) variance (C,) of equally many values each -> those of all together, in one collective.
+    """Per-rank mean and (biased) variance (C,) of equal numbers of values -> those over all ranks, in one collective.
 
-    From deviations (Chan et al. 1979), never as E[x^2] - E[x]^2, which loses all digits where the mean is large.
+    From deviations (Chan et al. 1979), not E[x^2] - E[x]^2, which loses all digits for a large mean.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     local = torch.stack([mean, var])
@@ -126,10 +127,10 @@ def _moments_over_ranks(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics can span all ranks, on CPU too. Same state dict either way.
+    """nn.BatchNorm2d with optional statistics over all ranks, on CPU too. Same state dict.
 
-    `synchronised`: take statistics over all ranks (each must hold equally many pictures). `frozen`: running
-    statistics stay.
+    `synchronised`: statistics over all ranks, which must have equal numbers of pictures. `frozen`: running statistics
+    are not updated.
     """
 
     synchronised: bool = False
@@ -168,16 +169,16 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(module: nn.Module, on: bool = True) -> None:
-    """Let every batch norm in `module` take its statistics over all ranks, or stop doing so."""
+    """Switch statistics over all ranks on or off in every batch norm of `module`."""
     for layer in module.modules():
         if isinstance(layer, BatchNorm2d):
             layer.synchronised = on
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm with gain 1 + embed0(y) and bias embed1(y), as StudioGAN 0.2.0's cBN; y as `embed` takes it."""
+    """Batch norm with gain 1 + embed0(y) and bias embed1(y), as StudioGAN 0.2.0's cBN; y as in `embed`."""
 
-    stepwise: bool = False  # product and sum rounded apart, as StudioGAN
+    stepwise: bool = False  # product and sum rounded separately, as in StudioGAN
 
     def __init__(self, num_features: int, num_classes: int, sn: bool):
         super().__init__()
@@ -193,7 +194,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 def round_as_studiogan(module: nn.Module) -> None:
-    """Let every layer in `module` add and multiply in StudioGAN's order: slower, and equal bit for bit."""
+    """Make every layer of `module` compute in StudioGAN's order: slower, and equal bit for bit."""
     for layer in module.modules():
         if isinstance(layer, SpectralNorm | ConditionalBatchNorm2d):
             layer.stepwise = True
@@ -203,9 +204,9 @@ def round_as_studiogan(module: nn.Module) -> None:
 
 
 class Normalise(nn.Module):
-    """x float32 (B, 3, H, W) in [-1, 1] → what a network was trained on: pictures in [0, 1], less `mean`, over `std`.
+    """x float32 (B, 3, H, W) in [-1, 1] → pictures in [0, 1], minus `mean`, divided by `std`.
 
-    Adds nothing to a state dict, and has its numbers even where a network is made without any (on the meta device).
+    Adds nothing to a state dict. Its values exist even on a network created on the meta device.
     """
 
     mean: Tensor

@@ -1,9 +1,8 @@
-"""Progressive latents: a latent of z_dim components of which only the first are used, and more from step to step.
+"""Progressive latents: only the first components of a latent are used, more of them at scheduled steps.
 
-What is not used is 0 in every latent drawn for training, and meets weights that are 0. So the networks keep their
-shapes: every weight and moment is carried over by itself, the same latent draws the same picture before and after a
-switch, and noise of full length can be drawn from at any time. (The car-brand GAN made new networks at a switch, whose
-first layer began anew.)
+Unused components are 0 in every training latent, and so are their weights. The networks keep their shapes: weights and
+moments carry over, a latent gives the same picture before and after a switch, and full-length noise can be used at any
+time. (The car-brand GAN created new networks at a switch, with a new first layer.)
 """
 
 import torch
@@ -14,23 +13,22 @@ from harness.networks.base import Generator
 
 
 def active_size(optim: Optim, z_dim: int, step: int) -> int:
-    """Components of the latent that are used in generator update number `step` (0-based)."""
+    """Used components of the latent in generator update `step` (0-based)."""
     sizes = [size for start, size in optim.z_schedule or () if start <= step]
     return sizes[-1] if sizes else z_dim
 
 
 def zero_unused_columns(generator: Generator, first_size: int) -> None:
-    """Zero weights for the components that are not used from the start."""
+    """Zero the weights of the components that are not used at the start."""
     with torch.no_grad():
         _latent_weight(generator)[:, first_size : generator.spec.z_dim] = 0
 
 
 def init_new_columns(generator: Generator, optimizer: torch.optim.Optimizer, before: int, now: int) -> None:
-    """Before the first update with components `before` to `now`: Adam's second moments of their columns.
+    """Initialise Adam's second moments of columns `before` to `now`, before their first update.
 
-    They were 0 through all updates so far, and Adam takes that for a gradient that has always been tiny: its first
-    steps would be many times too long. The components have one distribution, so the columns start with the mean of
-    what the used columns have, row by row.
+    They are 0 so far, so Adam's first steps would be many times too long. All components have the same distribution, so
+    each row starts with the mean of its used columns.
     """
     state = optimizer.state.get(_latent_weight(generator))
     if state:

@@ -1,7 +1,7 @@
-"""The SNGAN ResNet generator and discriminator (Miyato et al. 2018), equal to StudioGAN 0.2.0's `models/resnet.py`.
+"""The SNGAN ResNet generator and discriminator (Miyato et al. 2018), as in StudioGAN 0.2.0's `models/resnet.py`.
 
-Equal in names, shapes and function. Pictures may have any size H x W = base * 2^k with a base height of 4 to 7; where
-the base is 4x4 the networks are StudioGAN's own.
+Same names, shapes and function for a base of 4x4; here pictures of any size H x W = base * 2^k, base height 4 to 7, are
+possible.
 """
 
 import torch
@@ -14,7 +14,7 @@ from harness.networks.base import Discriminator, Generator, batch_norm
 from harness.networks.layers import BatchNorm2d, conv2d, init_weights
 from harness.networks.resample import ConvThenHalve, DoubleThenConv, double, halve
 
-# Channels as multiples of conv_dim, by the number of doublings from base to picture (3 = 32 px, ..., 7 = 512 px).
+# Channels as multiples of conv_dim, by the doublings from base to picture (3 = 32 px, ..., 7 = 512 px).
 G_CHANNELS = {
     3: (4, 4, 4, 4),
     4: (16, 8, 4, 2, 1),
@@ -29,7 +29,7 @@ D_CHANNELS = {
     6: (1, 2, 4, 8, 8, 16, 16),
     7: (1, 1, 2, 4, 8, 8, 16, 16),
 }
-D_HALVINGS = {3: 2, 4: 4, 5: 5, 6: 6, 7: 7}  # blocks that halve the map; those after them keep its size
+D_HALVINGS = {3: 2, 4: 4, 5: 5, 6: 6, 7: 7}  # blocks that downsample; later blocks keep the size
 
 
 def g_block_channels(height: int, conv_dim: int) -> list[tuple[int, int]]:
@@ -39,7 +39,7 @@ def g_block_channels(height: int, conv_dim: int) -> list[tuple[int, int]]:
 
 
 def d_block_channels(height: int, conv_dim: int) -> list[tuple[int, int, bool]]:
-    """(in, out, halves the map) of each discriminator block."""
+    """(in, out, downsamples) of each discriminator block."""
     count = doublings(height)
     widths = [3] + [conv_dim * m for m in D_CHANNELS[count]]
     return [(i, o, n < D_HALVINGS[count]) for n, (i, o) in enumerate(zip(widths[:-1], widths[1:], strict=True))]
@@ -65,7 +65,7 @@ class ResNetGeneratorBlock(nn.Module):
         labels = (y,) if self.conditional else ()
         out = self.double_then_conv(F.relu(self.bn1(x, *labels)), self.conv2d1)
         out = self.conv2d2(F.relu(self.bn2(out, *labels)))
-        # Each upsampled pixel is a copy, so a 1x1 convolution gives the same before it.
+        # Upsampling copies pixels, so the 1x1 convolution can come first.
         shortcut = double(self.conv2d0(x)) if self.commute else self.conv2d0(double(x))
         return out + shortcut
 
@@ -89,10 +89,10 @@ class ResNetGenerator(Generator):
 
 
 class ResNetDiscriminatorBlock(nn.Module):
-    """A residual block. The first block of the network sees raw pixels, so it has no activation in front.
+    """A residual block. The first block has pixels as input, so no activation in front.
 
-    Without spectral norm StudioGAN puts batch norms in: bn1, bn2 before the activations (bn1 after conv2d1 in the
-    first block) and bn0 on the shortcut.
+    Without spectral norm StudioGAN adds batch norms: bn1, bn2 before the activations (bn1 after conv2d1 in the first
+    block) and bn0 on the shortcut.
     """
 
     def __init__(self, in_channels: int, out_channels: int, halves: bool, first: bool, spec: ArchSpec):
@@ -111,15 +111,14 @@ class ResNetDiscriminatorBlock(nn.Module):
         self.bn2 = nn.Identity() if first else norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, h, w) -> (B, C_out, h/2, w/2) where it halves, else (B, C_out, h, w)."""
+        """(B, C_in, h, w) -> (B, C_out, h/2, w/2) if it downsamples, else (B, C_out, h, w)."""
         if self.first:
             out = F.relu(self.bn1(self.conv2d1(x)))
         else:
             active = F.relu(self.bn1(x))
             if not self.has_bn:
-                # StudioGAN's ReLU works in place, and nothing stands between it and the block's input: its
-                # shortcut sees the rectified map. Weights trained there need the same here. With batch norm in
-                # between the shortcut sees x itself.
+                # StudioGAN's in-place ReLU changes the block's input, so its shortcut sees the rectified map;
+                # weights trained there need the same. With batch norm in between the shortcut sees x itself.
                 x = active
             out = F.relu(self.bn2(self.conv2d1(active)))
         out = self.conv_then_halve(out, self.conv2d2) if self.halves else self.conv2d2(out)
@@ -133,7 +132,7 @@ class ResNetDiscriminatorBlock(nn.Module):
         x = self.bn0(x)
         if not self.halves:
             return self.conv2d0(x)
-        # A 1x1 convolution and a mean over pixels are linear and act on different axes: either may come first.
+        # A 1x1 convolution and a mean over pixels commute.
         return self.conv2d0(halve(x)) if self.commute else halve(self.conv2d0(x))
 
 

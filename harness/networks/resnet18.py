@@ -39,10 +39,9 @@ class ResNet18(nn.Module):
     h, w are H, W halved HALVINGS[stem] times, always rounded up.
 
     Args:
-        stem: imagenet = convolution and max-pooling, each halving the picture; small = without the pooling (the weights
-            have the same shapes); unshuffle4, unshuffle2 = 4 x 4 or 2 x 2 pixels become channels of one place, then a
-            3x3 convolution.
-        width: channels of the first stage; ImageNet weights need 64.
+        stem: imagenet = convolution and max-pooling, each of stride 2; small = without the pooling (same weight
+            shapes); unshuffle4, unshuffle2 = pixel unshuffle by 4 or 2, then a 3x3 convolution.
+        width: channels of the first stage; 64 for ImageNet weights.
     """
 
     def __init__(self, stem: str = "imagenet", width: int = IMAGENET_WIDTH) -> None:

@@ -1,4 +1,4 @@
-"""Spectral norm (Miyato et al. 2018), in the keys of torch.nn.utils.spectral_norm and so of StudioGAN."""
+"""Spectral norm (Miyato et al. 2018), with the keys of torch.nn.utils.spectral_norm and so of StudioGAN."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SN_EPS = 1e-6
 
 
 class _WeightOverSigma(torch.autograd.Function):
-    """W / (u' W v) for W (O, K), with u and v held constant; autograd's own formula makes three more passes over W."""
+    """W / (u' W v) for W (O, K) with constant u and v; autograd's formula needs three more passes over W."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
@@ -29,11 +29,11 @@ class _WeightOverSigma(torch.autograd.Function):
 
 
 class SpectralNorm:
-    """Mixin that divides a layer's weight by its largest singular value (Miyato et al. 2018), found by power iteration.
+    """Mixin, listed before the layer's class, that divides its weight by the largest singular value (power iteration).
 
-    It stands before the layer's own class. Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`,
-    `weight_v`. Nothing computed is kept on the module, so it can be copied, pickled and compiled at any time.
-    `frozen = True` stops the iteration in training too.
+    Keys are those of torch.nn.utils.spectral_norm: `weight_orig`, `weight_u`, `weight_v`. The module stores nothing
+    computed, so it can be copied, pickled and compiled at any time. `frozen = True` stops the iteration in training
+    too.
     """
 
     weight_orig: nn.Parameter
@@ -41,7 +41,7 @@ class SpectralNorm:
     weight_v: Tensor
     training: bool
     frozen: bool = False
-    stepwise: bool = False  # by autograd's own formula, as StudioGAN
+    stepwise: bool = False  # autograd's formula, as in StudioGAN
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -55,16 +55,15 @@ class SpectralNorm:
 
     @torch.no_grad()
     def draw_vectors(self, generator: torch.Generator | None) -> None:
-        """Random unit vectors to start the power iteration from."""
+        """Random unit vectors for the start of the power iteration."""
         for vector in (self.weight_u, self.weight_v):
             F.normalize(vector.normal_(generator=generator), dim=0, eps=SN_EPS, out=vector)
 
     def effective_weight(self) -> Tensor:
-        """The normalised weight, in `weight_orig`'s shape and precision; in training, after a power iteration."""
+        """The normalised weight, in `weight_orig`'s shape and precision; in training after one power iteration."""
         weight = self.weight_orig
         with without_autocast(weight):
-            # Rows as they lie in memory: a channels-last weight is (O, kh, kw, I) there, and flattening it needs no
-            # copy.
+            # Rows in memory order: a channels-last weight is (O, kh, kw, I), and flattening it needs no copy.
             moved = weight.dim() == 4 and not weight.is_contiguous()
             rows = (weight.permute(0, 2, 3, 1) if moved else weight).reshape(weight.shape[0], -1)
             v = _reorder(self.weight_v, weight.shape) if moved else self.weight_v
@@ -76,7 +75,7 @@ class SpectralNorm:
                     self.weight_u.copy_(u)
                     self.weight_v.copy_(_restore(v, weight.shape) if moved else v)
                 else:
-                    # Copies: a training forward may move the buffers before this graph's backward.
+                    # Copies: a training forward may change the buffers before this graph's backward.
                     u, v = self.weight_u.clone(), v.clone()
                     towards_u = torch.mv(rows, v)
                 sigma = torch.dot(u, towards_u)
@@ -91,7 +90,7 @@ class SpectralNorm:
 
 
 def _reorder(v: Tensor, shape: torch.Size) -> Tensor:
-    """(I*kh*kw,) as stored -> (kh*kw*I,) as a channels-last weight lies in memory."""
+    """(I*kh*kw,) as stored -> (kh*kw*I,), the memory order of a channels-last weight."""
     return v.view(shape[1], -1).t().reshape(-1)
 
 

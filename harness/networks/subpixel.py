@@ -1,9 +1,8 @@
-"""Residual networks that compute on small maps alone and rearrange them into pixels (sub-pixel convolution, Shi et al.
-2016): many pixels for few operations.
+"""Residual networks on small maps, rearranged into pixels by sub-pixel convolution (Shi et al. 2016): fast per pixel.
 
-The latent scales and shifts the channels in every block of the generator (as in Perez et al. 2018), and there is no
-batch norm: one latent gives one picture while it trains too, and mixed weights need no statistics. The discriminator
-rearranges pixels into channels first; its residual blocks halve the map.
+The latent scales and shifts the channels in every generator block (FiLM, Perez et al. 2018). There is no batch norm: a
+latent gives the same picture in training, and interpolated weights need no statistics. The discriminator starts with a
+pixel unshuffle; its residual blocks halve the map.
 """
 
 import torch
@@ -20,23 +19,23 @@ from harness.networks.spectral_norm import SpectralNorm
 G_WIDTHS = (1.0, 4 / 3, 8 / 3)  # channels of the last map, the one before, and all before that, times g_conv_dim
 D_WIDTHS = (1, 2, 3, 4)  # of each halving, times d_conv_dim
 SLOPE = 0.2  # of the leaky ReLU
-RESIDUAL_GAIN = 0.3  # of each block at the start: without batch norm the maps would grow from block to block
-MODULATION_STD = 0.5  # of what a normal latent adds to a channel's scale and shift at the start
-LOGIT_GAIN = 8.0  # under spectral norm logits would hardly reach the hinge's margins
+RESIDUAL_GAIN = 0.3  # initial gain of each block: without batch norm the maps would grow from block to block
+MODULATION_STD = 0.5  # of a channel's scale and shift from a normal latent, initially
+LOGIT_GAIN = 8.0  # with spectral norm logits would hardly reach the hinge's margins
 
 
 def pixel_factor(height: int) -> int:
-    """How many pixels of a picture, across and down, are channels of one place of the largest map."""
+    """Pixels per side that one position of the largest map becomes."""
     return 4 if height >= 128 else 2
 
 
 def map_count(height: int) -> int:
-    """Maps of the generator from the base (4 to 7 rows) to the largest."""
+    """Doublings from the base (4 to 7 rows) to the generator's largest map."""
     return doublings(height) - (pixel_factor(height) // 2)
 
 
 def g_channels(height: int, conv_dim: int) -> list[int]:
-    """Channels of the generator's maps, from the base to the largest; whole multiples of 8."""
+    """Channels of the generator's maps, from the base to the largest; multiples of 8."""
     widths = [G_WIDTHS[min(level, len(G_WIDTHS) - 1)] for level in range(map_count(height) + 1)]
     return [max(8, round(conv_dim * width / 8) * 8) for width in reversed(widths)]
 
@@ -46,7 +45,7 @@ def leaky(x: Tensor) -> Tensor:
 
 
 class Modulation(nn.Module):
-    """x (B, C, h, w), latent (B, d) -> x * (1 + scale) + shift, a scale and a shift for each channel."""
+    """x (B, C, h, w), latent (B, d) -> x * (1 + scale) + shift, scale and shift per channel."""
 
     def __init__(self, inputs: int, channels: int, sn: bool) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class Modulation(nn.Module):
 
 
 class SubpixelGeneratorBlock(nn.Module):
-    """(B, C_in, h, w), latent (B, d) -> (B, C_out, 2h, 2w), or (B, C_out, h, w) where it does not double."""
+    """(B, C_in, h, w), latent (B, d) -> (B, C_out, 2h, 2w), or (B, C_out, h, w) without doubling."""
 
     def __init__(self, in_channels: int, out_channels: int, latent_dim: int, doubles: bool, spec: ArchSpec) -> None:
         super().__init__()
@@ -83,7 +82,7 @@ class SubpixelGeneratorBlock(nn.Module):
 
 
 class SubpixelHead(nn.Module):
-    """(B, C, h, w) -> (B, 3, factor * h, factor * w); factor 2, or 4 in two steps with a convolution between them."""
+    """(B, C, h, w) -> (B, 3, factor * h, factor * w); factor 2, or 4 in two steps with a convolution in between."""
 
     def __init__(self, channels: int, factor: int, sn: bool) -> None:
         super().__init__()
@@ -91,14 +90,14 @@ class SubpixelHead(nn.Module):
         self.inner = None
         if factor == 4:
             width = max(8, channels // 3)
-            # The one between them sees neighbours that the first has made apart: without it a grid of 4 pixels shows.
+            # The second convolution sees neighbours that the first made separately: it avoids a grid of 4 pixels.
             self.inner = nn.ModuleList([conv2d(channels, 4 * width, 3, sn=sn), conv2d(width, width, 3, sn=sn)])
             channels = width
         self.to_pixels = conv2d(channels, 4 * 3, 3, sn=sn)
 
     @torch.no_grad()
     def start_without_grid(self) -> None:
-        """The four pixels that a place becomes start as equals (Aitken et al. 2017): else a grid shows for long."""
+        """ICNR initialisation (Aitken et al. 2017): the four pixels of a position start equal, without a grid."""
         for conv in [self.to_pixels, *([] if self.inner is None else self.inner[:1])]:
             weight = conv.weight_orig if isinstance(conv, SpectralNorm) else conv.weight
             assert isinstance(weight, nn.Parameter)
@@ -112,7 +111,7 @@ class SubpixelHead(nn.Module):
 
 
 class SubpixelGenerator(Generator):
-    """Conditional by `concat` alone: what a class adds to the latent reaches every block."""
+    """Conditional by `concat` only: the class embedding reaches every block with the latent."""
 
     def __init__(self, spec: ArchSpec) -> None:
         channels = g_channels(spec.img_height, spec.g_conv_dim)
@@ -137,7 +136,7 @@ class SubpixelGenerator(Generator):
 
 
 class SubpixelDiscriminatorBlock(nn.Module):
-    """(B, C_in, h, w) -> (B, C_out, h/2, w/2); the first block's `stem` makes C_in of a picture's pixels."""
+    """(B, C_in, h, w) -> (B, C_out, h/2, w/2); the first block's `stem` makes C_in channels of the pixels."""
 
     def __init__(self, in_channels: int, out_channels: int, spec: ArchSpec, pixels: int = 0) -> None:
         super().__init__()
@@ -157,26 +156,28 @@ class SubpixelDiscriminatorBlock(nn.Module):
 
 
 class SubpixelDiscriminator(Discriminator):
-    """Judges the whole picture from the last map, and each place of the map before it: the logit is the sum of both."""
+    """The logit is the sum of a global one from the last map, and the mean of local ones from the map before it."""
 
     def __init__(self, spec: ArchSpec) -> None:
         super().__init__(spec)
         count, factor = len(D_WIDTHS), pixel_factor(spec.img_height)
         halvings = min(count, map_count(spec.img_height) + 1)
         channels = [spec.d_conv_dim * width for width in (1, *D_WIDTHS[:halvings])]
-        for number, (inside, outside) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
-            self.add_block(SubpixelDiscriminatorBlock(inside, outside, spec, 0 if number else factor), outside)
+        for number, (in_channels, out_channels) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+            self.add_block(
+                SubpixelDiscriminatorBlock(in_channels, out_channels, spec, 0 if number else factor), out_channels
+            )
         shrink = factor * 2**halvings
         self.add_head(channels[-1] * (spec.img_height // shrink) * (spec.img_width // shrink))
         self.local = conv2d(channels[-2], 1, 1, sn=spec.apply_d_sn)
         init_weights(self, spec.d_init)
 
     def features(self, x: Tensor) -> Tensor:
-        """The last map with its places: float32 (B, d)."""
+        """The flattened last map: float32 (B, d)."""
         return to_full_precision(self.last_map(x)).flatten(1)
 
     def output(self, x: Tensor, y: Tensor | None = None) -> DiscriminatorOutput:
         maps = self.feature_maps(x)
-        whole = self.head_output(to_full_precision(maps[-1]).flatten(1), y)
-        places = to_full_precision(self.local(maps[-2])).mean((1, 2, 3))
-        return whole._replace(logits=LOGIT_GAIN * (whole.logits + places))
+        output = self.head_output(to_full_precision(maps[-1]).flatten(1), y)
+        local = to_full_precision(self.local(maps[-2])).mean((1, 2, 3))
+        return output._replace(logits=LOGIT_GAIN * (output.logits + local))

@@ -177,7 +177,7 @@ def test_without_the_fine_tuned_run_the_encoder_serves_the_base(workplace, tmp_p
 def test_damaged_encoders_are_refused(workplace, tmp_path):
     for folder in (tmp_path / "runs/tiny/encoder/checkpoints").iterdir():
         (folder / "encoder.safetensors").write_bytes(b"")
-    assert_refused(workplace, "unharmed")
+    assert_refused(workplace, "damaged")
 
 
 def test_a_conditional_encoder_is_loaded_with_its_classes(tmp_path):

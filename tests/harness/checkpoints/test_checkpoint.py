@@ -248,7 +248,7 @@ def test_room_is_asked_for_where_the_checkpoints_would_not_fit(checkpoints: Path
 def test_all_damaged_is_an_error_and_none_is_none(checkpoints: Path, tmp_path: Path) -> None:
     for folder in list_checkpoints(checkpoints):
         (folder / "state.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="none of 2 checkpoints is unharmed"):
+    with pytest.raises(UserError, match="all 2 checkpoints are damaged"):
         newest_checkpoint(checkpoints, lambda text: None)
     assert newest_checkpoint(tmp_path / "nothing", lambda text: None) is None
 

@@ -47,7 +47,7 @@ def test_what_is_new_and_dropped_is_named() -> None:
 def test_classes_without_names_keep_their_order() -> None:
     weights = {"embedding.weight": torch.eye(3)}
     assert fit_classes(weights, ["0", "1", "2"], NEW, "a run") is weights and class_changes(["0", "1", "2"], NEW) == ""
-    with pytest.raises(UserError, match="a run: knows 3 classes without names, allowed the 2 of the set"):
+    with pytest.raises(UserError, match="a run: has 3 classes without names, allowed the 2 of the set"):
         fit_classes(weights, ["0", "1", "2"], NEW[:2], "a run")
 
 

@@ -131,7 +131,7 @@ def test_all_checkpoints_damaged_is_told(workplace: Path, no_pictures) -> None:
     for path in Path("runs/tiny/checkpoints").glob("*/state.pt"):
         path.write_bytes(b"")
     before = file_hashes(Path("runs/tiny/checkpoints"))
-    assert_one_clear_error(run_harness(workplace, "train", **SHORT), "none of 2 checkpoints is unharmed")
+    assert_one_clear_error(run_harness(workplace, "train", **SHORT), "all 2 checkpoints are damaged")
     assert file_hashes(Path("runs/tiny/checkpoints")) == before
 
 
