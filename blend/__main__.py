@@ -111,8 +111,7 @@ def blend(
 ) -> None:
     """Draw designs: all pairs of two folders, one pair over a range, or by seed. Prints the set's folder."""
     if resolved := _resolved(config, run, overrides, dry_run, other_set):
-        from blend.designs.generate import Request, blend_command, text_to_range
-        from blend.designs.seeds import text_to_seeds
+        from blend.designs.generate import Request, blend_command, text_to_range, text_to_seeds
 
         asked = Request(
             ordinary, concept, intensity, style, futurism,

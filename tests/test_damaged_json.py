@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blend.demo.record import DemoRecord
+from blend.demo.demo import DemoRecord
 from blend.demo.stages import STAGES
 from blend.designs.contact_sheet import draw_contact_sheet
 from blend.designs.design_set import holds_another, is_made
@@ -31,7 +31,7 @@ from harness.runtime.progress import save_curves
 from harness.storage.cache import key_sha256
 from harness.storage.lock import _refuse_or_remove, lock_holder
 from harness.storage.rundir import RunDir
-from harness.studiogan.process import RECORD, end_left_behind
+from harness.studiogan.process import RECORD, kill_leftover_group
 from harness.studiogan.workdir import FACTS, read_facts
 from scrapers.crawl.ledger import Ledger
 from scrapers.crawl.store import PageCache
@@ -209,7 +209,7 @@ READERS: dict[str, tuple[Any, Callable[[], object]]] = {
     PageCache(Path())._path("http://a/b").as_posix(): (HTML, lambda: PageCache(Path()).read("http://a/b")),
     "benchmark.json": ({"engines": {"native": {"run": "x", "step": 1}}}, use_results),
     FACTS_FILE: (MADE, use_facts),
-    RECORD: ({"pid": 99_999_999}, lambda: end_left_behind(Path())),
+    RECORD: ({"pid": 99_999_999}, lambda: kill_leftover_group(Path())),
     FACTS: ({"config": {"a": 1}, "facts": {"b": 2}}, lambda: (read_facts(Path()) or {"facts": {}})["facts"].get("c")),
 }
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from blend.designs.design_set import SWEEP_SET, Design, holds_another, is_made, save_designs
 from blend.designs.parents import InvertedPairs, held_out_pairs, invert_pairs, load_parents
-from blend.designs.seeds import DESIGN_SEEDS
 from blend.generator.dial import DialPath, DialPosition, LatentPairs, dial_position, draw_designs, out_of_reach
 from blend.generator.styled_generator import StyledGenerator, label_of, load_generator
 from blend.measures.measures import load_measures
@@ -26,6 +25,7 @@ from harness.web.embed import save_sweep_webp
 
 GALLERY_ORDINARY, GALLERY_CONCEPT = 7, 15  # held-out parents of a request without any: 105 pairs
 SHORT_HASH = 8
+MAX_SEEDS = 10_000
 NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -191,7 +191,7 @@ def _inverted_pairs(
 def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     seeds = list(request.seeds or ())
     label = label_of(generator, request.label)
-    z, y = generator.draw_by_seed(DESIGN_SEEDS, seeds, label)
+    z, y = generator.draw_by_seed(seeds, label)
     designs = [Design(_position(request), request.intensity, seed=seed) for seed in seeds]
     # Identity is measured against the same latent drawn by the base run.
     parents = generator.draw(z, 0.0, y)
@@ -207,13 +207,27 @@ def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
 
 
 def text_to_range(text: str) -> tuple[float, float, int]:
-    """`0:1:11` → (0.0, 1.0, 11): from, to, how many."""
-    parts = text.split(":")
+    """`0:1:11` → (0.0, 1.0, 11): from, to, count. UserError for anything else."""
     try:
-        start, end, count = float(parts[0]), float(parts[1]), int(parts[2])
-        fits = len(parts) == 3 and 0 <= start <= 1 and 0 <= end <= 1 and 2 <= count <= 1001
-    except (ValueError, IndexError):
-        fits, start, end, count = False, 0.0, 0.0, 0
-    if not fits:
+        start, end, count = text.split(":")
+        found = float(start), float(end), int(count)
+    except ValueError:
+        found = math.nan, math.nan, 0
+    if not (0 <= found[0] <= 1 and 0 <= found[1] <= 1 and 2 <= found[2] <= 1001):
         raise UserError(f"range: found {text!r}, allowed from:to:count with 0 to 1 and 2 or more, try --range 0:1:11")
-    return start, end, count
+    return found
+
+
+def text_to_seeds(text: str) -> list[int]:
+    """`0-31,40` → [0, 1, ..., 31, 40]. UserError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise UserError(f"seeds: found {text!r}, allowed numbers and ranges, try --seeds 0-31 or --seeds 3,5,8-12")
+        if len(seeds) + int(last or first) - int(first) >= MAX_SEEDS:
+            raise UserError(f"seeds: found more than {MAX_SEEDS:,} in {text!r}, allowed fewer, try --seeds 0-31")
+        seeds += range(int(first), int(last or first) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds: found one twice in {text!r}, allowed each once, try --seeds 0-31")
+    return seeds

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blend.designs.seeds import DESIGN_SEEDS
 from blend.encoder.model import Encoders, load_encoders
 from blend.generator.dial import LatentPairs
 from blend.generator.input_pictures import Parents, fit_content, load_folder, load_held_out
@@ -304,7 +303,7 @@ class ParentStore:
 
     def _drawn(self, side: Kind, seed: int, label: str | None) -> InvertedParent:
         code = label_of(self.generator, label) if side == "ordinary" else None
-        z, y = self.generator.draw_by_seed(DESIGN_SEEDS, [seed], code)
+        z, y = self.generator.draw_by_seed([seed], code)
         style = float(STYLES[side]) if self.generator.tuned is not None else 0.0
         picture = self.generator.draw(z, style, y)[0]
         return InvertedParent(z, z, y, picture, picture)

@@ -24,6 +24,7 @@ from harness.storage.cache import Arrays, cached
 from harness.storage.lru import LruCache
 
 STYLE_STEPS = 100  # styles are whole percents
+DESIGN_SEEDS = "design"  # the random stream of cars by seed
 # Batch-norm statistics are computed at every fifth percent, from a thousand pictures each, and interpolated linearly in
 # between: they change smoothly with the style.
 KNOT_PERCENT = 5
@@ -99,9 +100,9 @@ class StyledGenerator:
         """uint8 (N, H, W, 3) of latents float32 (N, z_dim)."""
         return latents_to_pictures(self.at(style), z, y)
 
-    def draw_by_seed(self, purpose: str, seeds: list[int], label: Label | None = None) -> tuple[Tensor, Tensor | None]:
+    def draw_by_seed(self, seeds: list[int], label: Label | None = None) -> tuple[Tensor, Tensor | None]:
         """The base run's sample of each seed: z (N, z_dim), y as the generator takes it; of `label`, or drawn."""
-        z, y = self.latents.draw_by_seed(purpose, seeds)
+        z, y = self.latents.draw_by_seed(DESIGN_SEEDS, seeds)
         y = y if label is None else label_to_y(label, len(seeds))
         return self._sampler.reencode(z, y), y
 

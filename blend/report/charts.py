@@ -71,32 +71,23 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 def futurism_chart(metrics: dict[str, Any], sweeps: Sequence[Sequence[SavedDesign]]) -> str | None:
     """Futurism along the dial: from the metrics, or the median over the sweep's designs."""
-    curve = "blend.curve"
-    x = numbers_at(metrics, f"{curve}.intensity")
-    lines = []
-    if x is not None:
-        reader, low, high, probe = (
-            numbers_at(metrics, f"{curve}.{key}") for key in ("reader", "reader_p10", "reader_p90", "probe")
-        )
-        if reader is not None and len(reader) == len(x):
-            whole = low is not None and high is not None and len(low) == len(high) == len(x)
-            band = (low, high) if whole else (None, None)
-            lines.append(Line("reader (independent of the probe)", x, reader, CONCEPT, low=band[0], high=band[1]))
-        if probe is not None and len(probe) == len(x):
-            lines.append(Line("probe", x, probe, ORDINARY, dashed=True))
-    if not lines and sweeps:
-        lines = _median_line(sweeps)
+    keys = ("intensity", "reader", "reader_p10", "reader_p90", "probe")
+    columns = [numbers_at(metrics, f"blend.curve.{key}") or [] for key in keys]
+    if columns[0] and len({len(column) for column in columns}) == 1:
+        x, reader, low, high, probe = columns
+        lines = [
+            Line("reader (independent of the probe)", x, reader, CONCEPT, low=low, high=high),
+            Line("probe", x, probe, ORDINARY, dashed=True),
+        ]
+    else:
+        scores: dict[float, list[float]] = {}
+        for design in (design for sweep in sweeps for design in sweep):
+            intensity, futurism = design.number("intensity"), design.number("futurism")
+            if intensity is not None and futurism is not None:
+                scores.setdefault(intensity, []).append(futurism)
+        x = sorted(scores)
+        lines = [Line("probe, median", x, [float(np.median(scores[t])) for t in x], CONCEPT)] if len(x) > 1 else []
     return lines_chart("Futurism along the dial", lines, "intensity", "futurism, 0 to 100") if lines else None
-
-
-def _median_line(sweeps: Sequence[Sequence[SavedDesign]]) -> list[Line]:
-    scores: dict[float, list[float]] = {}
-    for design in (design for sweep in sweeps for design in sweep):
-        intensity, futurism = design.number("intensity"), design.number("futurism")
-        if intensity is not None and futurism is not None:
-            scores.setdefault(intensity, []).append(futurism)
-    x = sorted(scores)
-    return [Line("probe, median", x, [float(np.median(scores[at])) for at in x], CONCEPT)] if len(x) > 1 else []
 
 
 def identity_chart(futurism_and_identity: Sequence[tuple[float, float]]) -> str:

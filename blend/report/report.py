@@ -8,7 +8,7 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blend.report import charts, classes, evaluation, provenance, sections
+from blend.report import charts, evaluation, provenance, sections
 from blend.report.design_rows import read_designs, read_inversions
 from blend.report.reading import RunFiles
 from blend.report.run_facts import ReportData, read_facts
@@ -46,8 +46,8 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
         samples=sections.samples(found),
         training=charts.training_charts(found.base, found.tuned, found.encoder),
         evaluation=evaluation.evaluation(found.base, found.tuned),
-        brands=classes.brands(found),
-        brand_kept=classes.brand_kept(found.metrics),
+        brands=evaluation.brands(found),
+        brand_kept=evaluation.brand_kept(found.metrics),
         inversion=sections.inversion(found),
         sweep=sections.sweep(found),
         gallery=sections.gallery(found),

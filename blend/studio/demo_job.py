@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from blend.demo.record import DemoRecord
+from blend.demo.demo import DemoRecord
 from blend.demo.stages import STAGES
 from blend.studio.jobs import Cancelled, Job
 from harness.config.experiment import Config, load_config

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from blend.demo import demo, process
+from blend.demo import demo
 from blend.demo.stages import STAGES, Stage
 from harness.cli import run_command
 from harness.runtime.child import tree_usage
@@ -79,7 +79,7 @@ class Demo:
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-            process.POLL_SEC, process.SAMPLE_EVERY_SEC, process.RECORD_EVERY_SEC = 0.01, 0.02, 0.05
+            demo.POLL_SEC, demo.SAMPLE_EVERY_SEC, demo.RECORD_EVERY_SEC = 0.01, 0.02, 0.05
             before()
             run_command(lambda: demo.demo_run(CONFIG, list(overrides), dry_run, stages))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blend.demo import record
+from blend.demo import demo
 from blend.demo.stages import STAGES, Stage, seconds_left
 from tests.blend.demo.stand_ins import (
     CONFIG,
@@ -163,14 +163,14 @@ def test_an_error_of_the_demo_itself_leaves_no_stage_behind():
     """Such as a full disk when the record is written."""
 
     def fill_up() -> None:
-        write = record.atomic_write
+        write = demo.atomic_write
 
         def full(path: Path, content: str) -> None:
             if Path("full").exists():
                 raise OSError(28, "No space left on device", str(path))
             write(path, content)
 
-        record.atomic_write = full
+        demo.atomic_write = full
 
     run, stage = waiting_in("train", before=fill_up)
     Path("full").touch()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blend.demo import process
+from blend.demo import demo
 from harness.storage.lock import process_start
 from tests.blend.demo.stand_ins import (
     FEW_NAMES,
@@ -52,7 +52,7 @@ def test_use_until_a_kill_of_the_demo_is_kept():
 
 
 def test_an_orphan_is_counted_to_its_end():
-    record_at_the_start_alone = partial(setattr, process, "RECORD_EVERY_SEC", 1000.0)
+    record_at_the_start_alone = partial(setattr, demo, "RECORD_EVERY_SEC", 1000.0)
     run, _ = waiting_in("train", before=record_at_the_start_alone, cpu_sec=0.6)  # after half of it
     run.kill()
     assert usage_of("train")["cpu_sec"] < 0.3
@@ -82,9 +82,9 @@ def test_memory_is_that_of_the_largest_stage():
 def peak_mb(code: str, sample_every_sec: float) -> float:
     """Of a stage that runs this code, started by a small process, whose memory counts until the exec."""
     measure = f"""
-from blend.demo import process as stage_process
-stage_process.SAMPLE_EVERY_SEC = {sample_every_sec}
-process = stage_process.StageProcess({[sys.executable, "-S", "-c", code]})
+from blend.demo import demo
+demo.SAMPLE_EVERY_SEC = {sample_every_sec}
+process = demo.StageProcess({[sys.executable, "-S", "-c", code]})
 assert process.watch([], lambda pid, usage: None) == 0
 print(process.usage.peak_rss_mb)
 """
@@ -105,9 +105,9 @@ def test_memory_of_a_stages_processes_is_taken_together():
 def test_an_ended_process_and_another_with_its_pid_are_not_stopped():
     ended = subprocess.Popen([sys.executable, "-S", "-c", "pass"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked for its exit code yet
-    assert process.stop_orphan(ended.pid, process_start(ended.pid), pytest.fail) is None
+    assert demo.stop_orphan(ended.pid, process_start(ended.pid), pytest.fail) is None
     assert ended.wait() == 0
-    assert process.stop_orphan(os.getpid(), "boot:1", pytest.fail) is None
+    assert demo.stop_orphan(os.getpid(), "boot:1", pytest.fail) is None
 
 
 # ---- what makes stages run again ----

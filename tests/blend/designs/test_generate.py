@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from blend.designs.commands import invert_command, measure_command
 from blend.designs.design_set import read_designs
-from blend.designs.generate import Request, blend_command, text_to_range
+from blend.designs.generate import Request, blend_command, text_to_range, text_to_seeds
 from blend.encoder.train import train_encoder
 from blend.generator.styled_generator import load_generator
 from blend.report.report import make_report
@@ -209,3 +209,14 @@ def test_measuring_writes_figures_and_a_sweep(config):
 def test_a_folder_can_be_inverted(config):
     (sheet,) = invert_command(config, folder_of("mine", 2), "concept")
     assert sheet.is_file() and sheet.name.startswith("concept-")
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("5", [5]), ("8, 1-2,4", [8, 1, 2, 4])])
+def test_lists_of_seeds(text, seeds):
+    assert text_to_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "-1", "1,1", "0-99999999", "1.5", "1-2-3"])
+def test_malformed_lists_are_refused(text):
+    with pytest.raises(UserError, match="^seeds: found .*, try --seeds 0-31"):
+        text_to_seeds(text)

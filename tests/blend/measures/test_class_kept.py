@@ -12,7 +12,7 @@ from blend.designs.export import design_document, document_to_picture, draw_comm
 from blend.designs.session import open_session
 from blend.encoder.train import train_encoder
 from blend.measures.class_kept import kept_along
-from blend.report.classes import brand_kept
+from blend.report.evaluation import brand_kept
 from blend.report.report import make_report
 from harness.errors import UserError
 from harness.metrics import class_evaluate, class_net, classifier
