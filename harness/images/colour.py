@@ -1,4 +1,4 @@
-"""Colours of a picture with an ICC profile, as sRGB: what everything that is trained, drawn and shown here is in."""
+"""Converts pictures with an ICC profile to sRGB."""
 
 import io
 from contextlib import suppress
@@ -7,16 +7,16 @@ from typing import Any
 from PIL import Image, ImageCms, features
 
 MAX_PROFILE_BYTES = 4 * 2**20  # printers' profiles have up to 3 MiB
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile → mode of the pictures that it is for
-CONVERSION = f"sRGB (ICC profiles by LittleCMS {features.version('littlecms2')})"  # what a set is stamped with
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile → PIL mode
+CONVERSION = f"sRGB (ICC profiles by LittleCMS {features.version('littlecms2')})"  # recorded in a set
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """sRGB of an RGB, L or CMYK image in the colours of its profile; the image itself where the profile is sRGB,
-    damaged, too large or for other pictures."""
+    """An RGB, L or CMYK image converted from its profile to sRGB; unchanged if the profile is sRGB, damaged, too large
+    or for another colour space."""
     if not profile or len(profile) > MAX_PROFILE_BYTES:
         return image
-    with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):  # bytes of strangers
+    with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):  # untrusted bytes
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         facts: Any = source.profile
         name = (facts.profile_description or "").strip()

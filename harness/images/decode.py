@@ -1,7 +1,7 @@
-"""Pictures in and out: the one decoder of pictures from anywhere, crops and borders, exact Lanczos, grids, PNG files.
+"""The decoder of untrusted pictures; crops and borders, exact Lanczos, grids, PNG files.
 
-A picture is uint8 (H, W, 3), sRGB. What cannot be used raises PictureError with a reason. What a file may cost is
-bounded here: its bytes, format, pixels, parts, and how often a JPEG passes over its pixels.
+A picture is uint8 (H, W, 3), sRGB. Unusable files raise PictureError with a reason. Limits bound the cost of a file:
+its bytes, format, pixels, parts and JPEG scans.
 """
 
 import io
@@ -27,22 +27,25 @@ from harness.images.letterbox import remove_letterbox
 from harness.images.magic_bytes import PNG_BEGIN, PNG_END, other_kind, picture_kind
 from harness.storage.atomic import atomic_write
 
-# By what the first bytes say. Pillow knows 40 more, and their decoders have had the worse bugs.
+# By the first bytes. Pillow has 40 more formats, whose decoders had the worse bugs.
 PILLOW_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "heic": "HEIF"}
 FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "HEIC")
 MAX_PIXELS = 50_000_000
-MAX_JPEG_PIXELS = 250_000_000  # more than MAX_PIXELS are decoded to a half, a quarter or an eighth a side
-Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # so that a JPEG opens; what is allowed is checked here
-MIN_ROWS = 0.95  # of a picture that is cut short have to decode
-TRUNCATED = "image file is truncated"  # as Pillow's error begins
-TEXT_PARTS, TEXT_BYTES = 32, 2**20  # of a PNG are read, packed or not: orientation and designs are in them
-MAX_FILE_MB = 200  # of 50 megapixels at most, so more is not a photo
-AT_ONCE = threading.BoundedSemaphore(2)  # pictures of one process: each may take MAX_PIXELS of memory
+MAX_JPEG_PIXELS = 250_000_000  # above MAX_PIXELS a JPEG is decoded at 1/2, 1/4 or 1/8 per side
+Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # Pillow's own limit must not refuse a large JPEG
+MIN_ROWS = 0.95  # of a truncated picture must decode
+TRUNCATED = "image file is truncated"  # start of Pillow's error
+TEXT_PARTS, TEXT_BYTES = (
+    32,
+    2**20,
+)  # limits of PNG text chunks, which may hold orientation and design
+MAX_FILE_MB = 200  # more is not a photo of 50 megapixels
+DECODE_SLOTS = threading.BoundedSemaphore(2)  # per process: each picture may need MAX_PIXELS of memory
 MAX_SCAN_PIXELS = 1_500_000_000  # pixels x scans of a JPEG, 1 to 2 ns each: 30 scans of 50 megapixels
-MAX_PARTS = 100_000  # chunks of a PNG, segments and padding bytes of a JPEG: Pillow steps over each in Python
+MAX_PARTS = 100_000  # chunks of a PNG, segments and padding bytes of a JPEG: Pillow skips each in Python
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing nor padding nor a restart
-BLOCK_ROWS, MIN_TAIL_BYTES = 16, 64  # the most rows that a block of a JPEG has; of a scan, enough to show where it ends
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # not stuffing, padding or a restart marker
+BLOCK_ROWS, MIN_TAIL_BYTES = 16, 64  # rows of a JPEG's largest block; bytes of a scan that show where it ends
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 EXIF_ORIENTATION = 0x0112
 EXIF_TURNS = {
@@ -55,14 +58,14 @@ EXIF_TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 EXIF_SIDEWAYS = (5, 6, 7, 8)
-EDGE_LINES = 2  # of a picture are what a padded border continues
+EDGE_LINES = 2  # outermost lines that a padded border extends
 
 
 Fit = Literal["crop", "pad"]
 
 
 class PictureError(ValueError):
-    """A picture that cannot be used; `reason` is a slug and a text: "damaged: image file is truncated"."""
+    """An unusable picture; `reason` is a slug and a text: "damaged: image file is truncated"."""
 
     def __init__(self, slug: str, text: str) -> None:
         self.reason = f"{slug}: {' '.join(text.split())[:200]}"
@@ -70,7 +73,7 @@ class PictureError(ValueError):
 
 
 def read_file(path: Path | str) -> bytes:
-    """All bytes of a file that may be a picture. PictureError when it cannot be read or is far too large."""
+    """The bytes of a file that may be a picture. PictureError if it is unreadable or far too large."""
     try:
         with open_file(path) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_FILE_MB * 2**20:
@@ -84,8 +87,7 @@ def read_file(path: Path | str) -> bytes:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture of strangers: `image`, RGB; `size_px`, width and height of the whole as it is seen; `note`: how a
-    picture that is cut short was taken, "" for a whole one."""
+    """`image`: RGB; `size_px`: width and height of the upright original; `note`: about a truncated picture, else ""."""
 
     image: Image.Image
     size_px: tuple[int, int]
@@ -93,7 +95,7 @@ class Decoded:
 
 
 def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 (H, W, 3) RGB, read-only, of one of FORMATS with its letterbox bars: see `decode`."""
+    """uint8 (H, W, 3) RGB, read-only, with letterbox bars: see `decode`."""
     content = source if isinstance(source, bytes) else read_file(source)
     return np.asarray(decode(content, fast_size, keep_letterbox=True).image)
 
@@ -101,26 +103,26 @@ def decode_picture(source: Path | bytes, fast_size: tuple[int, int] | None = Non
 def decode(
     content: bytes, fast_size: tuple[int, int] | None = None, *, keep_letterbox: bool = False, fast_over_px: int = 0
 ) -> Decoded:
-    """A picture of one of FORMATS without its letterbox bars: upright, first frame, alpha over white, in sRGB.
-    PictureError for everything that is refused.
+    """A picture in one of FORMATS without letterbox bars: upright, first frame, alpha over white, sRGB. PictureError
+    for unusable files.
 
-    `fast_size` (height, width): it will be resized to this, so a JPEG of more than `fast_over_px` pixels may be decoded
-    smaller, not under twice this.
+    `fast_size` (height, width): the later size; a JPEG of more than `fast_over_px` pixels may be decoded smaller, but
+    not below twice this size.
     """
-    with AT_ONCE, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is refused below anyway
+    with DECODE_SLOTS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # checked below
         try:
             found = _decode(content, fast_size, fast_over_px)
             return found if keep_letterbox else Decoded(remove_letterbox(found.image), found.size_px, found.note)
         except PictureError:
             raise
         except UnidentifiedImageError as error:
-            raise PictureError("damaged", f"a {picture_kind(content)} whose header is damaged") from error
+            raise PictureError("damaged", f"a {picture_kind(content)} with a damaged header") from error
         except Image.DecompressionBombError as error:
             raise PictureError("too_large", f"more than {MAX_JPEG_PIXELS // 10**6} megapixels") from error
         except MemoryError as error:
             raise PictureError("too_large", "not enough memory to decode it") from error
-        except Exception as error:  # bytes of strangers: a decoder may raise anything, and the next picture counts
+        except Exception as error:  # a decoder may raise anything
             raise PictureError("damaged", str(error) or type(error).__name__) from error
 
 
@@ -164,7 +166,7 @@ def _check_decoder(kind: str) -> None:
 
 
 def _reduce(image: Image.Image, fast_size: tuple[int, int] | None) -> None:
-    """A JPEG is decoded smaller where it is too large, or `fast_size` (height, width) does with less."""
+    """Decodes a JPEG smaller if it is too large or `fast_size` (height, width) allows it."""
     width, height = wanted = image.size
     factor = 1
     while width * height > MAX_PIXELS * factor**2:
@@ -178,10 +180,10 @@ def _reduce(image: Image.Image, fast_size: tuple[int, int] | None) -> None:
 
 
 def _load(image: Image.Image, content: bytes, kind: str) -> tuple[Image.Image, str]:
-    """(the image as far as it decodes, a note where that is not all of it).
+    """(the image, a note if it is truncated).
 
-    What is cut short is taken where MIN_ROWS of its rows decode. The others go, or stay coarser in a progressive JPEG
-    of which only the last scan is cut."""
+    A truncated picture is used if MIN_ROWS of its rows decode. The other rows are cropped, or remain coarser in a
+    progressive JPEG that lacks only part of its last scan."""
     try:
         image.load()
         return image, ""
@@ -190,8 +192,9 @@ def _load(image: Image.Image, content: bytes, kind: str) -> tuple[Image.Image, s
             raise
         start = cut_scan(content) if kind == "jpg" else None
         if start is None:
-            image.tile = []  # pyright: ignore  # what it has is all that comes
-            rows = _last_row(np.asarray(image))
+            image.tile = []  # pyright: ignore  # keep the rows decoded so far
+            values = np.asarray(image).reshape(image.height, -1)
+            rows = int(np.flatnonzero(values.any(axis=1)).max(initial=-1)) + 1  # rows not decoded are all zeros
             found = image.crop((0, 0, image.width, rows))
         else:
             found, rows = _load_but_last_scan(content, start, image.size)
@@ -202,8 +205,8 @@ def _load(image: Image.Image, content: bytes, kind: str) -> tuple[Image.Image, s
 
 
 def _load_but_last_scan(content: bytes, start: int, size_px: tuple[int, int]) -> tuple[Image.Image, int]:
-    """(a progressive JPEG whose last scan, from byte `start`, is cut; how many rows have all of it). The rows below
-    are without that scan. How far it goes shows where a little less of it differs, but for the block that is torn."""
+    """(the image, its number of complete rows) of a progressive JPEG whose last scan, from byte `start`, is truncated.
+    The rows below lack that scan. Where it ends shows by decoding a little less of it, minus the torn block."""
     less = len(content) - max(MIN_TAIL_BYTES, (len(content) - start) // 100)
     found, shorter, coarse = (_load_part(content[:end], size_px) for end in (len(content), less, start))
     differing = np.flatnonzero((np.asarray(found) != np.asarray(shorter)).any(axis=(1, 2) if found.im.bands > 1 else 1))
@@ -213,23 +216,18 @@ def _load_but_last_scan(content: bytes, start: int, size_px: tuple[int, int]) ->
 
 
 def _load_part(content: bytes, size_px: tuple[int, int]) -> Image.Image:
-    """As far as the scans go of a progressive JPEG, at this size."""
+    """A truncated progressive JPEG, as far as its scans go, at this size."""
     with Image.open(io.BytesIO(content + JPEG_END), formats=("JPEG",)) as image:
         image.draft(None, size_px)  # pyright: ignore
         image.load()
         return image
 
 
-def _last_row(values: np.ndarray) -> int:
-    """How many rows there are down to the last that is not all zeros, as rows are that were not decoded."""
-    return int(np.flatnonzero(values.reshape(len(values), -1).any(axis=1)).max(initial=-1)) + 1
-
-
 def count_jpeg_scans(content: bytes) -> int:
-    """How often a JPEG passes over all its pixels: progressive ones usually 10 times, made ones thousands of times.
+    """Scans of a JPEG, each over all its pixels: usually 10 in a progressive one, thousands in a malicious one.
 
-    Previews inside other segments and what comes after the picture's end are not counted. PictureError where Pillow
-    would step through too much before it finds the picture.
+    Previews inside other segments and data after the picture's end are not counted. PictureError if Pillow would have
+    to skip too many segments.
     """
     scans = parts = 0
     place, marker = 2, b""
@@ -245,8 +243,8 @@ def count_jpeg_scans(content: bytes) -> int:
 
 
 def check_png(content: bytes) -> tuple[bytes, bytes | None, bool]:
-    """(what Pillow is given, the ICC profile, whether its end is there) of a PNG; PictureError where its own checksums
-    say that it is damaged: its decoder looks at few of them. Long texts, which Pillow would refuse, are left out."""
+    """(content for Pillow, ICC profile, whether it is complete) of a PNG. PictureError for a wrong checksum: Pillow
+    checks only some. Long texts, which Pillow would refuse, are left out."""
     place, parts, texts, view = len(PNG_BEGIN), 0, 0, memoryview(content)
     kept, profile, seen = [view[:place]], None, b""
     while place + 12 <= len(content) and seen != b"IEND":
@@ -255,7 +253,7 @@ def check_png(content: bytes) -> tuple[bytes, bytes | None, bool]:
         if end + 4 > len(content):
             break
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            raise PictureError("damaged", f"the checksum of the PNG's part at byte {place} does not fit")
+            raise PictureError("damaged", f"the checksum of the PNG's chunk at byte {place} is wrong")
         seen = bytes(view[place + 4 : place + 8])
         if seen == b"iCCP":
             profile = profile or _png_profile(bytes(view[place + 8 : end]))
@@ -270,14 +268,14 @@ def check_png(content: bytes) -> tuple[bytes, bytes | None, bool]:
     if seen == b"IEND":
         return b"".join(kept), profile, True
     if PNG_END in content[place:]:
-        raise PictureError("damaged", f"the size of the PNG's part at byte {place} does not fit")
+        raise PictureError("damaged", f"the size of the PNG's chunk at byte {place} is wrong")
     if content[place + 4 : place + 8] != b"IDAT" and seen != b"IDAT":
         raise PictureError("damaged", "the PNG ends too early")
     return b"".join([*kept, view[place:]]), profile, False
 
 
 def _png_profile(body: bytes) -> bytes | None:
-    """Unpacked no further than a profile may be large; None where it is larger or damaged."""
+    """The decompressed profile; None if it is too large or damaged."""
     try:
         found = zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], MAX_PROFILE_BYTES + 1)
     except zlib.error:
@@ -286,7 +284,7 @@ def _png_profile(body: bytes) -> bytes | None:
 
 
 def _is_short_text(kind: bytes, body: bytes) -> bool:
-    """Whether it is short as it stands and, where it is packed, unpacked."""
+    """Whether a text chunk is short, also when decompressed."""
     key, _, rest = body.partition(b"\0")
     if len(body) > TEXT_BYTES or kind == b"tEXt" or (kind == b"iTXt" and rest[:1] != b"\1"):
         return len(body) <= TEXT_BYTES
@@ -299,18 +297,18 @@ def _is_short_text(kind: bytes, body: bytes) -> bool:
 
 def _check_parts(parts: int) -> None:
     if parts > MAX_PARTS:
-        raise PictureError("damaged", f"found more than {MAX_PARTS:,} parts, so it is not a photo")
+        raise PictureError("damaged", f"found more than {MAX_PARTS:,} parts, allowed a photo")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # broken metadata does not make a picture unusable
+    except Exception:  # damaged metadata is no reason to refuse a picture
         return 1
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own convert clips at 255
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's convert would clip at 255
         levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -323,7 +321,7 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def centred_box(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the largest centred part with the aspect height : width."""
+    """(left, top, right, bottom) of the largest centred crop with the aspect height : width."""
     new_height = min(old_height, max(1, round(old_width * height / width)))
     new_width = min(old_width, max(1, round(old_height * width / height)))
     top, left = (old_height - new_height) // 2, (old_width - new_width) // 2
@@ -338,17 +336,17 @@ def resize_picture(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 def resize_image(
     image: Image.Image, height: int, width: int, box: tuple[int, int, int, int] | None = None
 ) -> np.ndarray:
-    """Exact Lanczos over all source pixels, of the part in `box` (left, top, right, bottom) where that is given: FID
-    depends on the resizer, so there is one. At the edges of a part the filter sees what lies beyond them."""
+    """Exact Lanczos over all source pixels, optionally of `box` (left, top, right, bottom), whose edges see the pixels
+    beyond them. FID depends on the resizer, so everything uses this one."""
     return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=None))
 
 
 def pad_image(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width, 3) with all of the picture in its middle, by exact Lanczos, and its edges faded outwards.
+    """uint8 (height, width, 3) with the whole picture centred, resized by exact Lanczos, and its edges faded outwards.
 
-    What is missing on two sides continues the outermost lines, blurred the more the farther it is from them. Of five
-    fillings looked at on photos of cars this alone shows neither a border, which a discriminator would learn before it
-    learns cars (a flat colour, black bars, a blurred copy of the picture), nor streaks (the edge repeated).
+    The missing sides extend the outermost lines with increasing blur. Of five paddings compared on photos of cars, only
+    this one has neither a visible border, which a discriminator would learn first (a flat colour, black bars, a blurred
+    copy), nor streaks (edge replication).
     """
     scale = min(height / image.height, width / image.width)
     rows, columns = (max(1, round(side * scale)) for side in (image.height, image.width))
@@ -364,8 +362,8 @@ def pad_image(image: Image.Image, height: int, width: int) -> np.ndarray:
 
 
 def _fade_outwards(lines: np.ndarray, first: int, end: int) -> None:
-    """Fills lines[:first] and lines[end:] of uint8 (lines, length, 3) from what is between them, in place."""
-    count = len(lines) - end  # never less than `first`
+    """Fills lines[:first] and lines[end:] of uint8 (lines, length, 3) from the lines between them, in place."""
+    count = len(lines) - end  # at least `first`
     if not count:
         return
     edges = [lines[first:end][:EDGE_LINES], lines[first:end][-EDGE_LINES:]]
@@ -375,9 +373,9 @@ def _fade_outwards(lines: np.ndarray, first: int, end: int) -> None:
 
 
 def _fade(line: np.ndarray, count: int) -> np.ndarray:
-    """int32 (length, C) → (count, length, C): k-th, averaged twice over k + 1 neighbours on either side.
+    """int32 (length, C) → (count, length, C): row k is averaged twice over k + 1 neighbours on either side.
 
-    Twice, as a box alone shows its corners as rays; in whole numbers, so that it is the same on every machine.
+    Twice, as the corners of a single box filter show as rays; in integers, to be the same on every machine.
     """
     length, channels = line.shape
     reach, place = np.arange(1, count + 1)[:, None], np.arange(length)
@@ -393,16 +391,16 @@ def _fade(line: np.ndarray, count: int) -> np.ndarray:
 
 
 def fit_image(inner: Image.Image, height: int, width: int, fit: Fit) -> np.ndarray:
-    """uint8 (height, width, 3) of a picture without bars, by exact Lanczos: what networks learn from and are shown.
+    """uint8 (height, width, 3), by exact Lanczos: the input of all networks.
 
-    `fit`: crop = the largest centred part that has the aspect; pad = all of it, see `pad_image`."""
+    `fit`: crop = the largest centred crop with the aspect; pad = the whole picture, see `pad_image`."""
     if fit == "pad":
         return pad_image(inner, height, width)
     return resize_image(inner, height, width, centred_box(inner.height, inner.width, height, width))
 
 
 def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_px: int = 2) -> np.ndarray:
-    """uint8 (N, H, W, 3) row by row in one picture, white between and around the missing."""
+    """uint8 (N, H, W, 3) row by row in one picture, on white."""
     count, height, width = len(pictures), *pictures[0].shape[:2]
     rows = math.ceil(count / columns)
     grid = np.full((rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), 255, np.uint8)
@@ -412,11 +410,11 @@ def picture_grid(pictures: np.ndarray | Sequence[np.ndarray], columns: int, gap_
     return grid
 
 
-TEXT_KEY = "carforge"  # of the PNG text chunk that says where a picture comes from
+TEXT_KEY = "carforge"  # of the PNG text chunk with a picture's origin
 
 
 def save_png(path: Path, picture: np.ndarray, text: dict[str, str] | None = None) -> None:
-    """A PNG file, whole or not at all: see `encode_png`."""
+    """Writes a PNG file atomically: see `encode_png`."""
     atomic_write(Path(path), encode_png(picture, text))
 
 
@@ -431,15 +429,15 @@ def encode_png(picture: np.ndarray, text: dict[str, str] | None = None) -> bytes
 
 
 def read_png_text(content: bytes, key: str) -> str:
-    """The text chunk of a PNG that decodes; empty where it has none. PictureError for what `decode` refuses."""
+    """A text chunk of a PNG, "" if there is none. PictureError for what `decode` refuses."""
     decode(content)
     with Image.open(io.BytesIO(check_png(content)[0]), formats=("PNG",)) as image:
-        image.load()  # text may stand behind the pixels
+        image.load()  # text may come after the pixels
         return str(image.info.get(key, ""))
 
 
 def has_png_text(path: Path, key: str) -> bool:
-    """Whether a file is a PNG with this text chunk; any other file has none."""
+    """Whether a file is a PNG with this text chunk."""
     try:
         return bool(read_png_text(read_file(path), key))
     except PictureError:

@@ -1,16 +1,16 @@
-"""What the scans of a JPEG hold, by its markers alone."""
+"""The scans of a JPEG, from its markers."""
 
 import re
 
-MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing nor padding nor a restart
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # not stuffing, padding or a restart marker
 PROGRESSIVE, SCAN = b"\xff\xc2", b"\xff\xda"
 ALL_COEFFICIENTS = (1 << 64) - 1
 
 
 def cut_scan(content: bytes) -> int | None:
-    """Where the last scan of a progressive JPEG that is cut short begins, if nothing else of it is missing: the scans
-    bring every coefficient of every component to its full precision. None for any other JPEG."""
-    found_bits: dict[int, int] = {}  # component → bits of its coefficients that have full precision
+    """Offset of the last scan of a truncated progressive JPEG, if only that scan is incomplete: together the scans
+    bring every coefficient to full precision. None for any other JPEG."""
+    found_bits: dict[int, int] = {}  # component → bit mask of its coefficients with full precision
     place, start = 2, None
     while found := MARKER.search(content, place):
         size = int.from_bytes(content[found.end() : found.end() + 2], "big")

@@ -1,7 +1,6 @@
-"""How a folder or an archive of pictures is laid out: which of its folders are classes, splits, wrappers or litter.
+"""The layout of a folder or an archive of pictures: which sub-folders are classes, splits, wrappers or litter.
 
-In: the names of its files, with `/`. Out: class and split of each. Whoever takes pictures from a folder or an archive
-reads it with this: `make scrape` and `make dataset` see the same classes.
+Takes file names with `/` and gives each file a class and a split; `make scrape` and `make dataset` both use it.
 """
 
 import re
@@ -16,7 +15,7 @@ from harness.errors import UserError
 
 LayoutName = Literal["auto", "classes", "flat", "split"]
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".hif")
-# What systems, viewers and people leave beside pictures; hidden files and folders belong to it in any case.
+# Left beside pictures by systems, viewers and people. Hidden files and folders are always litter.
 LITTER = (
     *("@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
     *("__MACOSX", "Thumbs.db", "desktop.ini", "thumbs", "thumbnails", "rejected", "rejects", "trash", "deleted"),
@@ -25,13 +24,13 @@ SPLITS: dict[str, Literal["train", "valid"]] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "val", "validation", "dev", "test", "testing", "eval"), "valid"),
 }
-NAMED = 5  # classes or litter in a message
+MAX_NAMED = 5  # classes or litter names in a message
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file belongs. `split`: valid stands for test too; None where the folders do not say it. `fault`: why it
-    is left out."""
+    """Class and split of a file. `split`: test counts as valid; None if the folders do not tell. `problem`: why it is
+    left out."""
 
     class_name: str | None = None
     split: Literal["train", "valid"] | None = None
@@ -39,9 +38,9 @@ class Place:
 
 
 class FolderCounts:
-    """How many files lie in which folder, of pictures by their suffix and of others; filled name by name.
+    """Counts of files by folder, separately for picture suffixes and others.
 
-    `ignore`: names of files and folders, with * and ?, that are left out; None = LITTER."""
+    `ignore`: patterns of file and folder names that are left out; None = LITTER."""
 
     def __init__(self, ignore: Sequence[str] | None = None) -> None:
         self.ignore = tuple(pattern.lower() for pattern in (LITTER if ignore is None else ignore))
@@ -59,7 +58,7 @@ class FolderCounts:
             counts[parts[:-1]] += 1
 
     def litter_in(self, parts: Sequence[str]) -> str | None:
-        """The first part of a name that is left out."""
+        """The first part of a path that is ignored."""
         for part in parts:
             if part.startswith(".") or any(fnmatchcase(part.lower(), pattern) for pattern in self.ignore):
                 return part
@@ -67,21 +66,21 @@ class FolderCounts:
 
     @property
     def folders(self) -> Counter[tuple[str, ...]]:
-        """Folder → its pictures; where nothing has a picture's suffix, its files."""
+        """Folder → number of pictures, or of all files if none has a picture's suffix."""
         return self._pictures or self._others
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a folder is read.
+    """How the folders are interpreted.
 
     Attributes:
-        counts: what it was made from.
-        root: folders around everything, which mean nothing.
-        splits: folders below the root that are splits; classes are below these.
-        classes: folders that are classes; none = all is one class.
-        splits_inside: folders in those of the classes are splits.
-        loose: pictures beside the class folders.
+        counts: the counts it was derived from.
+        root: wrapper folders around everything.
+        splits: split folders below the root, which contain the classes.
+        classes: class folders; none = one class.
+        splits_inside: class folders contain split folders.
+        loose: number of pictures beside the class folders.
     """
 
     counts: FolderCounts
@@ -95,7 +94,7 @@ class Layout:
         parts = name_parts(name)
         litter = self.counts.litter_in(parts)
         if litter is not None:
-            return Place(problem=f"ignored: {litter} is left out, as data.ignore says")
+            return Place(problem=f"ignored: {litter} matches data.ignore")
         folders = parts[:-1]
         if folders[: len(self.root)] != self.root:
             return Place()
@@ -110,20 +109,18 @@ class Layout:
 
     @property
     def one_class(self) -> str | None:
-        """What all is called where it is one class, after the innermost folder around it; None = nothing says it."""
+        """The name of a single class, from the innermost wrapper folder; None if there is none."""
         return to_class_name(self.root[-1]) if self.root and not self.classes and not self.splits else None
 
     def describe(self, kind: LayoutName) -> str:
-        """How it was read, in one line for people; "" where there is nothing to tell: files that are one class."""
+        """The interpretation in one line; "" for plain files of one class."""
         names = sorted({to_class_name(name) for name in self.classes})
         text = f"{len(names)} class{'es' * (len(names) != 1)} ({_listed(names)})" if names else "one class"
         text += f" below {'/'.join(self.root)}" if self.root and names else ""
         if self.splits or self.splits_inside:
             found = ", ".join(self.splits) or "train and test folders in each"
-            held_out = "valid and test are held out"
-            text += (
-                f"; {found}: {held_out if kind == 'split' else 'pooled; data.layout=split holds valid and test out'}"
-            )
+            how = "valid and test are held out" if kind == "split" else "pooled; held out with data.layout=split"
+            text += f"; {found}: {how}"
         if self.loose and names:
             text += f"; {self.loose} pictures beside the class folders have no class"
         elif self.loose < sum(self.counts.folders.values()) and not (names or self.splits or self.root):
@@ -135,12 +132,12 @@ class Layout:
 
 
 def read_layout(counts: FolderCounts, kind: LayoutName = "auto") -> Layout:
-    """How a folder with these files is read.
+    """The layout of these files.
 
     Args:
-        kind: auto = wrappers and splits are recognised, the other folders are classes, unless more than half of the
-            pictures lie beside them; classes = the outermost folders, whatever they are called; flat = one class;
-            split = as auto. UserError where split finds no splits.
+        kind: auto = recognises wrappers and splits, other folders are classes unless more than half of the pictures
+            are beside them; classes = the outermost folders, whatever their names; flat = one class; split = as auto,
+            with a UserError if there are no splits.
     """
     folders = counts.folders
     if kind == "flat":
@@ -167,12 +164,12 @@ def read_layout(counts: FolderCounts, kind: LayoutName = "auto") -> Layout:
 
 
 def name_parts(name: str) -> tuple[str, ...]:
-    """Of `./a/b.jpg`: a, b.jpg."""
+    """`./a/b.jpg` → (a, b.jpg)."""
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 def split_of(folder: str) -> Literal["train", "valid"] | None:
-    """By a word in its name: `test`, `cars_test`."""
+    """The split named by a word of the folder's name: `test`, `cars_test`."""
     return next((SPLITS[word] for word in _words(folder) if word in SPLITS), None)
 
 
@@ -181,7 +178,7 @@ def _words(folder: str) -> list[str]:
 
 
 def _as_splits(folders: frozenset[str]) -> tuple[str, ...]:
-    """The folders where all of them are splits: train and test, or cars_train and cars_test."""
+    """The folders if all of them are splits (train and test, or cars_train and cars_test), else ()."""
     rest = {tuple(word for word in _words(name) if word not in SPLITS) for name in folders}
     alike = len(rest) == 1 and (rest == {()} or len(folders) > 1)
     found = alike and all(split_of(name) for name in folders)
@@ -189,7 +186,7 @@ def _as_splits(folders: frozenset[str]) -> tuple[str, ...]:
 
 
 def _common_root(folders: Counter[tuple[str, ...]]) -> tuple[str, ...]:
-    """The folders that every picture lies in, down to the first that is a split."""
+    """The folders that contain every picture, down to the first split."""
     root: tuple[str, ...] | None = None
     for folder in folders:
         root = folder if root is None else root
@@ -207,10 +204,10 @@ def _next_folders(folders: Counter[tuple[str, ...]], root: tuple[str, ...]) -> f
 
 
 def _without_repeat(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """What is below a split, which may stand twice: cars_train/cars_train/audi."""
+    """The path below a split, which may be repeated: cars_train/cars_train/audi."""
     return folders[2:] if folders[1:2] == folders[:1] else folders[1:]
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

@@ -1,26 +1,26 @@
-"""Flat black or white bars at the edges of a picture, and what is inside them."""
+"""Detects and removes flat black or white bars at the edges of a picture."""
 
 from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
-QUICK_SAMPLES = 16  # of an outermost line are looked at first
-BAR_TOLERANCE = 14  # levels by which JPEG moves a flat bar
-BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median lies at or beyond
-BAR_SAMPLES = 96  # pixels looked at in a line, at most
-BAR_SHARE = 0.9  # of a line's pixels are like the bar
-BAR_LIMIT = 0.45  # of a side at most is bar
-JPEG_BLOCK_PX = 16  # within so many lines a bar ends: JPEG rings through the block that the edge is in
-# Of the pixels of a line, so many change from the bar to the picture, two lines on. Cars are often shown before white,
-# and the straight line of a roof or a shadow is no edge of a bar.
+QUICK_SAMPLES = 16  # pixels of an outermost line that are checked first
+BAR_TOLERANCE = 14  # levels of JPEG noise in a flat bar
+BAR_BLACK, BAR_WHITE = 20, 238  # a bar's median is at or beyond
+BAR_SAMPLES = 96  # pixels checked per line, at most
+BAR_SHARE = 0.9  # of a line's pixels must match the bar
+BAR_LIMIT = 0.45  # of a side, at most
+JPEG_BLOCK_PX = 16  # a bar must end within this many lines: JPEG ringing fills the block with the edge
+# The share of a line's pixels that must change within two lines at a bar's edge. It is higher for white: cars are often
+# shown before white, and a straight roof or shadow is not an edge.
 EDGE_SHARE_BLACK, EDGE_SHARE_WHITE = 0.6, 0.85
-EDGE_BLUR_PX = 1  # a line that resizing blended from bar and picture
-BAR_SLACK = 3  # lines by which the two bars of a pair may differ, blended ones counted
+EDGE_BLUR_PX = 1  # lines that resizing blends from bar and picture
+BAR_SLACK = 3  # lines by which the two bars of a pair may differ, with blended ones
 
 
 def remove_letterbox(image: Image.Image) -> Image.Image:
-    """The RGB image without flat black or white bars at its edges; what fades is no bar."""
+    """The RGB image without flat black or white bars at its edges; gradients are kept."""
     if not _may_have_bars(image):
         return image
     lines = np.asarray(image)
@@ -31,9 +31,7 @@ def remove_letterbox(image: Image.Image) -> Image.Image:
 
 
 def _may_have_bars(image: Image.Image) -> bool:
-    """Whether the median of a few levels of an outermost row or column is that of a bar: of a bar's, nearly all are.
-
-    Most pictures have none, and need not be turned into an array."""
+    """A quick check of a few pixels of the outermost rows and columns: most pictures have no bars and need no array."""
     (width, height), pixels = image.size, cast(Any, image.load())
     columns, rows = (range(0, side, -(-side // QUICK_SAMPLES)) for side in (width, height))
     lines = [[pixels[x, y][1] for x in columns] for y in (0, height - 1)]
@@ -42,26 +40,26 @@ def _may_have_bars(image: Image.Image) -> bool:
 
 
 def _may_have_bar(level: float) -> bool:
-    """Whether a bar may begin with an outermost line of this level."""
+    """Whether an outermost line of this level may be a bar."""
     return not BAR_BLACK + 2 * BAR_TOLERANCE < level < BAR_WHITE - 2 * BAR_TOLERANCE
 
 
 def _inside_bars(lines: np.ndarray) -> tuple[int, int]:
-    """(first, end) of what is between the bars of uint8 (lines, length, 3).
+    """(first, end) of the lines between the bars of uint8 (lines, length, 3).
 
-    Bars come in pairs of one width. Beside a dark road or a night sky one of two black ones may have no edge to be
-    seen; then it ends where the other does, if it is flat that far. White is left alone: cars are shown before it."""
+    Bars come in pairs of equal width. Next to a dark road or a night sky, one of two black bars may have no visible
+    edge; it is then as wide as the other, if it is flat that far. Not so for white, as cars are shown before it."""
     both = _Side(lines), _Side(lines[::-1])
     widths = [side.bar_px() for side in both]
     for k, other in ((0, 1), (1, 0)):
         if widths[other] and not widths[k] and both[k].may_be_as_wide(both[other], widths[other]):
             widths[k] = widths[other]
     first, end = widths[0], len(lines) - widths[1]
-    return (first, end) if first < end else (0, len(lines))  # nothing between them: they are the picture
+    return (first, end) if first < end else (0, len(lines))  # nothing between them: not bars
 
 
 class _Side:
-    """The first lines of uint8 (lines, length, 3): `flat` of them are like the outermost one, black or white."""
+    """The first lines of uint8 (lines, length, 3), of which `flat` match the outermost one, black or white."""
 
     def __init__(self, lines: np.ndarray) -> None:
         self.flat, self.black = 0, False
@@ -74,11 +72,11 @@ class _Side:
             return
         self.sampled = lines[: int(len(lines) * BAR_LIMIT) + JPEG_BLOCK_PX, ::step].astype(np.int16)
         like = (np.abs(self.sampled - self.colour).max(axis=2) <= BAR_TOLERANCE).mean(axis=1)
-        flat = int(np.argmax(like < BAR_SHARE))  # 0 also when all lines are like the bar: then it is no bar
+        flat = int(np.argmax(like < BAR_SHARE))  # 0 if all lines match: then it is not a bar
         self.flat = flat if flat <= BAR_LIMIT * len(lines) else 0
 
     def bar_px(self) -> int:
-        """How many lines are a bar: flat, and ending sharply."""
+        """Width of the bar: flat lines with a sharp end."""
         if self.flat < 2:
             return 0
         edge = self.sampled[self.flat - 1 : self.flat + JPEG_BLOCK_PX]
@@ -88,5 +86,5 @@ class _Side:
         return self.flat + int(np.argmax(ends)) + 1 + EDGE_BLUR_PX if ends.any() else 0
 
     def may_be_as_wide(self, other: "_Side", width: int) -> bool:
-        """Whether the other side's black bar, `width` lines, may have its like here."""
+        """Whether this side may have a black bar like the other side's of `width` lines."""
         return self.flat >= max(2, width - BAR_SLACK) and self.black and other.black

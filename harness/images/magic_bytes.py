@@ -1,4 +1,4 @@
-"""What a body is, by its first bytes: servers' content types are often wrong."""
+"""File formats by their first bytes, as content types from servers are often wrong."""
 
 PICTURE_TYPES = {
     "jpg": "image/jpeg",
@@ -26,7 +26,7 @@ OTHER_FORMATS = {
 
 
 def picture_kind(content: bytes) -> str | None:
-    """jpg, png, webp, avif or heic; None for everything else."""
+    """jpg, png, webp, avif or heic; None for any other format."""
     if content.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if content.startswith(PNG_BEGIN):
@@ -42,7 +42,7 @@ def picture_kind(content: bytes) -> str | None:
 
 
 def other_kind(content: bytes) -> str:
-    """What a body that is no picture of ours seems to be, for the reason."""
+    """The likely format of other content, for error messages."""
     head = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<svg", b"<?xml")) and b"<svg" in content[:4096].lower():
         return "svg"
@@ -57,9 +57,9 @@ def other_kind(content: bytes) -> str:
 
 
 def is_complete(content: bytes, kind: str) -> bool:
-    """Whether a picture's end is there: all there is to go by when a server does not say how long its answer is."""
+    """Whether a picture's end marker is present: the only check if a response has no length."""
     if kind == "jpg":
-        return b"\xff\xd9" in content[-4096:]  # some cameras and editors write a little after the end
+        return b"\xff\xd9" in content[-4096:]  # some cameras and editors append data
     if kind == "png":
         return PNG_END in content[-4096:]
     if kind in ("avif", "heic"):
@@ -68,7 +68,7 @@ def is_complete(content: bytes, kind: str) -> bool:
 
 
 def _boxes_end(content: bytes) -> bool:
-    """Whether the boxes of an ISO file end where it does; one of size 0 goes to its end."""
+    """Whether the boxes of an ISO file add up to its size; a box of size 0 extends to the end."""
     place = 0
     while place + 8 <= len(content):
         size = int.from_bytes(content[place : place + 4], "big")

@@ -1,4 +1,4 @@
-"""Pictures as arrays, uint8 (B, H, W, 3), and as tensors, float32 (B, 3, H, W) in [-1, 1]: one function each way."""
+"""Pictures as arrays, uint8 (B, H, W, 3), and as tensors, float32 (B, 3, H, W) in [-1, 1]."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def pictures_to_tensor(pictures: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [-1, 1]; a channels-last view, no copy but the conversion."""
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [-1, 1]; a channels-last view."""
     return pictures.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 

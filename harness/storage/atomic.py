@@ -1,7 +1,7 @@
-"""Files and folders that are there whole or not at all, whatever kills the process and whenever.
+"""Atomic writes: files and folders exist completely or not at all, whenever the process is killed.
 
-Everything that is kept goes temp → fsync → rename → fsync of the folder. Every operation is called as an
-attribute of `os` (`os.write`, `os.replace` …), so that tests can fail or kill the process at each of them.
+Always temporary name → fsync → rename → fsync of the folder. Every operation is called as an attribute of `os`
+(`os.write`, `os.replace` …), so that tests can fail or kill the process at each of them.
 """
 
 import errno
@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-WRITE_BYTES = 1 << 20  # at most so much in one os.write, so that an interruption is noticed soon
+WRITE_BYTES = 1 << 20  # per os.write, so that signals are handled soon
 TEMP_PREFIX, PARTIAL_SUFFIX = ".tmp-", ".partial"
 
 
 class _OsWriter(io.RawIOBase):
-    """Unbuffered file over one descriptor; has no fileno(), so that no library writes past os.write."""
+    """Unbuffered file over a descriptor, without fileno(), so that libraries cannot bypass os.write."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor, self.position = descriptor, 0
@@ -29,7 +29,7 @@ class _OsWriter(io.RawIOBase):
     def tell(self) -> int:
         return self.position
 
-    def write(self, content) -> int:  # bytes or anything with the buffer protocol; always written whole
+    def write(self, content) -> int:  # any bytes-like object, written completely
         view = memoryview(content).cast("B")
         done = 0
         while done < len(view):
@@ -44,7 +44,7 @@ def _temp_beside(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` when the block ends well; otherwise what was there stays."""
+    """A binary file that replaces `path` when the block succeeds; otherwise `path` is unchanged."""
     path = Path(path)
     temp = _temp_beside(path)
     descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -63,19 +63,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """`content` (text as UTF-8, see `text_to_bytes`) at `path`, whole or not at all."""
+    """Writes `content` (text as UTF-8, see `text_to_bytes`) atomically."""
     with atomic_file(path) as stream:
         stream.write(text_to_bytes(content) if isinstance(content, str) else content)
 
 
 def text_to_bytes(text: str) -> bytes:
-    """UTF-8; a path may hold bytes that are no text, which are escaped."""
+    """UTF-8; undecodable bytes of a path are escaped."""
     return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its final name when the block ends well; otherwise it goes.
+    """A temporary folder that is renamed to `final` when the block succeeds, otherwise removed.
 
     `final` must not exist yet."""
     final = Path(final)
@@ -89,7 +89,7 @@ def atomic_folder(final: Path) -> Iterator[Path]:
             for name in names:
                 _sync_file(Path(folder) / name)
             sync_folder(Path(folder))
-        if os.path.lexists(final):  # rename would silently take the place of an empty folder
+        if os.path.lexists(final):  # rename would silently replace an empty folder
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
         os.rename(temp, final)
     except BaseException:
@@ -100,14 +100,14 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a kept folder; renamed first, so that no half of it is ever seen under its own name."""
+    """Removes a folder; renames it first, so that it never exists partially under its name."""
     temp = _temp_beside(folder)
     os.rename(folder, temp)
     _remove_tree(temp)
 
 
 def clean_leftovers(folder: Path) -> list[Path]:
-    """Removes what a killed process left (`.tmp-*`, `*.partial`); only where nobody else writes now."""
+    """Removes what a killed process left (`.tmp-*`, `*.partial`); only while no other process writes there."""
     patterns = (f"{TEMP_PREFIX}*", f"*{PARTIAL_SUFFIX}")
     leftovers = sorted(path for pattern in patterns for path in Path(folder).glob(pattern))
     for path in leftovers:
@@ -119,7 +119,7 @@ def clean_leftovers(folder: Path) -> list[Path]:
 
 
 def append_whole(descriptor: int, content: bytes) -> None:
-    """`content` at the end of a file that is open to append, or (full disk) the file as it was."""
+    """Appends `content` to an open file; if that fails (full disk), the file is unchanged."""
     size = os.fstat(descriptor).st_size
     try:
         while content:
@@ -130,7 +130,7 @@ def append_whole(descriptor: int, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; file systems that cannot sync a folder are left in peace."""
+    """Makes the names in a folder durable, on file systems that can sync folders."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -142,7 +142,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_and_rename(temp: Path, final: Path) -> None:
-    """A finished file gets its final name, durably."""
+    """Renames a finished file durably."""
     _sync_file(temp)
     os.replace(temp, final)
     sync_folder(final.parent)

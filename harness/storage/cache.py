@@ -1,7 +1,7 @@
-"""Arrays that are kept on disk under all that they were made from, so that they are made once.
+"""A keyed cache of arrays on disk.
 
-In: the file's place, a key, a way to make the arrays. Out: the arrays, from the file when it holds that key and its
-sha256 is right. A file that is damaged, or from before files had a sha256, is never taken: it is made again.
+A file is used if it holds the key and its content has the recorded sha256. A damaged file, or one from before files had
+a sha256, is made again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from harness.messages import log
 from harness.storage.atomic import atomic_write
 from harness.storage.json_files import parse_json
 
-ENTRY = "made_from"  # of safetensors' metadata
+ENTRY = "made_from"  # the key's name in safetensors' metadata
 SHA256 = "content_sha256"
 Arrays = dict[str, np.ndarray]
 
@@ -27,12 +27,12 @@ Arrays = dict[str, np.ndarray]
 def cached(
     path: Path, key: dict[str, Any], make: Callable[[], Arrays], entry: str = ENTRY, must_keep: bool = True
 ) -> Arrays:
-    """The arrays of this key at `path`; made, and kept, where the file is missing, damaged or of another key.
+    """The arrays at `path`; made and written if the file is missing, damaged or has another key.
 
     Args:
-        key: JSON values, all that the arrays depend on; kept in the file.
-        entry: what the key is called in the file's metadata.
-        must_keep: False where the file only saves time: if it cannot be written, one line says so.
+        key: JSON values that the arrays depend on; stored in the file.
+        entry: the key's name in the file's metadata.
+        must_keep: False for a file that only saves time: failing to write it is only logged.
     """
     arrays = None
     try:
@@ -40,7 +40,7 @@ def cached(
     except ValueError as error:
         log(f"{path}: {error}; made again")
     if arrays is None:
-        # In C order: safetensors writes the memory behind a view, not the view. (ascontiguousarray makes scalars 1-d.)
+        # C order, as safetensors writes the memory behind a view. (ascontiguousarray would make scalars 1-d.)
         arrays = {name: np.asarray(array, order="C") for name, array in make().items()}
         text = json.dumps({**key, SHA256: _content_sha256(key, arrays)})
         try:
@@ -50,12 +50,12 @@ def cached(
         except OSError as error:
             if must_keep:
                 raise
-            log(f"warning: {path}: {error.strerror}; not kept, so the next command computes it again")
+            log(f"warning: {path}: {error.strerror}; not cached, so the next command computes it again")
     return arrays
 
 
 def read_cached(path: Path, key: dict[str, Any], entry: str = ENTRY) -> Arrays | None:
-    """What `cached` would find; None where it would have to make it."""
+    """What `cached` would read; None where it would make the arrays."""
     try:
         return _read(path, key, entry)
     except ValueError:
@@ -63,18 +63,18 @@ def read_cached(path: Path, key: dict[str, Any], entry: str = ENTRY) -> Arrays |
 
 
 def key_sha256(key: Any) -> str:
-    """Names a key of JSON values."""
+    """The hash of a key of JSON values."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path, key: dict[str, Any], entry: str) -> Arrays | None:
-    """None for a file that is missing or of another key; ValueError says why another one cannot be used."""
+    """None for a missing file or another key; ValueError with the reason for an unusable file."""
     try:
-        with open_file(path):  # no pipe, which safetensors would wait for
+        with open_file(path):  # refuses pipes, on which safetensors would hang
             pass
         with safetensors.safe_open(path, "np") as file:
             text = (file.metadata() or {}).get(entry, "{}")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         found = parse_json(text)
         sha256 = found.pop(SHA256, None)
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def _read(path: Path, key: dict[str, Any], entry: str) -> Arrays | None:
     except (OSError, safetensors.SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged ({error})") from error
     if sha256 is None:
-        raise ValueError("has no sha256 of its content, as an earlier version wrote it")
+        raise ValueError("has no sha256 of its content (written by an earlier version)")
     if sha256 != _content_sha256(found, arrays):
         raise ValueError("damaged (sha256 differs from the one written into it)")
     return arrays if key_sha256(found) == key_sha256(key) else None

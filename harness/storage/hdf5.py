@@ -1,7 +1,7 @@
-"""Packed training sets: StudioGAN's HDF5 contract, plus a sha256 for every row and one for the whole.
+"""Packed training sets: StudioGAN's HDF5 layout with a sha256 for every row and one for the whole set.
 
-In: pictures, one by one. Out: `custom_<size>_<split>.hdf5`, complete or absent. Pictures are uint8 (H, W, 3) in
-memory and uint8 (3, H, W) in the file, as StudioGAN 0.2.0 reads them (its src/data_utils/load_dataset.py).
+`custom_<size>_<split>.hdf5` is written atomically. Pictures are uint8 (H, W, 3) in memory and uint8 (3, H, W) in the
+file, as StudioGAN 0.2.0 reads them (its src/data_utils/load_dataset.py).
 """
 
 import hashlib
@@ -28,19 +28,19 @@ LAYOUT = {
 }
 OWN_ATTRIBUTES = ("schema_version", "class_names", "set_sha256")
 BUFFER_ROWS, READ_ROWS = 64, 256
-JSON_STARTS = ("{", "[")  # an attribute of text beginning so is a dict or list
-# HDF5 1.10: its structures carry checksums. In older ones a single flipped byte can make the library loop forever,
-# and so can it in the heap of variable-length texts, which is why attributes are texts of fixed length.
+JSON_STARTS = ("{", "[")  # a text attribute that starts so is a dict or list
+# HDF5 1.10 has checksums for its structures: in older formats one flipped byte can make the library loop forever. So it
+# can in the heap of variable-length strings, hence attributes have a fixed length.
 FILE_FORMAT = ("v110", "v110")
-NAMED_ROWS = 10  # so many bad rows are named in a message
+MAX_NAMED_ROWS = 10  # in a message
 REBUILD = "build it again with `make dataset`"
 
 
 class PackedWriter:
     """Writes one packed set: `with PackedWriter(...) as writer: writer.append(picture, label)`.
 
-    `attributes`: text, numbers, and lists or dicts (kept as JSON). The file gets its name at the end of the block;
-    until then, and after an error or a kill, there is at most `<path>.partial`.
+    `attributes`: text, numbers, and lists or dicts (stored as JSON). The file gets its name at the end of the block;
+    before that, and after an error or a kill, there is at most `<path>.partial`.
     """
 
     def __init__(self, path: Path, height: int, width: int, class_names: list[str], attributes: dict[str, Any]) -> None:
@@ -53,9 +53,9 @@ class PackedWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = h5py.File(self.partial, "w", libver=FILE_FORMAT)
         except OSError as error:
-            text = f"{self.path}: cannot be written ({reason_of(error)}); is another build at work?"
+            text = f"{self.path}: cannot be written ({reason_of(error)}); is another build running?"
             raise UserError(text) from error
-        # Rows are read alone: one picture a chunk. Compressed ones would be read 89x slower.
+        # Rows are read one at a time: one picture per chunk. Compressed chunks would be read 89x slower.
         self.imgs = self._growing("imgs", "uint8", self.shape, rows_per_chunk=1)
         self.labels = self._growing("labels", "int64", (), rows_per_chunk=1024)
         self.hashes = self._growing("row_sha256", "uint8", (32,), rows_per_chunk=256)
@@ -124,7 +124,7 @@ class PackedWriter:
 
 
 class PackedSet:
-    """A packed set, open to read. What is read has been compared with its sha256."""
+    """A packed set, open for reading. Every read is compared with its sha256."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self.file = path, file
@@ -141,10 +141,10 @@ class PackedSet:
             raise UserError(f"{path}: damaged (labels, hashes or attributes do not fit set_sha256); {REBUILD}")
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
         if len(outside):
-            raise UserError(f"{path}: rows {_named(outside)}: label without a class name; {REBUILD}")
+            raise UserError(f"{path}: rows {_row_names(outside)}: label without a class name; {REBUILD}")
 
     def read(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """These rows in this order (None = all): uint8 (B, H, W, 3). UserError names damaged rows."""
+        """These rows in this order (None = all): uint8 (B, H, W, 3). A UserError names damaged rows."""
         rows = np.arange(self.count) if rows is None else np.asarray(rows)
         pictures, damaged = np.empty((len(rows), self.height, self.width, 3), np.uint8), []
         for begin in range(0, len(rows), READ_ROWS):
@@ -157,18 +157,18 @@ class PackedSet:
         return pictures
 
     def check(self) -> None:
-        """Reads every row and keeps none. UserError names damaged rows."""
+        """Reads and verifies every row. A UserError names damaged rows."""
         blocks = np.array_split(np.arange(self.count), math.ceil(self.count / READ_ROWS))
         self._refuse([row for block in blocks for row in self._read_planes(block)[1]])
 
     def _read_planes(self, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        """uint8 (B, 3, H, W) of the rows, and which of them are not what was written."""
+        """uint8 (B, 3, H, W) of the rows, and those that are damaged."""
         planes, damaged = np.zeros((len(rows), 3, self.height, self.width), np.uint8), []
         for k, row in enumerate(rows.tolist()):
             assert 0 <= row < self.count, row
             try:
                 planes[k] = self.imgs[row]
-            except (OSError, RuntimeError):  # HDF5 cannot find or read the chunk
+            except (OSError, RuntimeError):  # the chunk cannot be found or read
                 damaged.append(row)
                 continue
             if hashlib.sha256(planes[k].data).digest() != self.row_sha256[row].tobytes():
@@ -177,7 +177,7 @@ class PackedSet:
 
     def _refuse(self, damaged: list[int]) -> None:
         if damaged:
-            rows = _named(sorted(set(damaged)))
+            rows = _row_names(sorted(set(damaged)))
             raise UserError(f"{self.path}: rows {rows}: damaged (sha256 differs); {REBUILD}")
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ def spread_rows(total: int, count: int) -> np.ndarray:
 
 
 def open_packed(path: Path) -> PackedSet:
-    """The packed set at `path`, checked but for the pictures' bytes. UserError when it cannot be used."""
+    """Opens a packed set and checks everything but the pictures' bytes. UserError if it cannot be used."""
     path = Path(path)
     if not path.is_file():
         partial = path.with_name(path.name + PARTIAL_SUFFIX)
@@ -221,7 +221,7 @@ def set_sha256(
     labels: np.ndarray,
     row_sha256: np.ndarray,
 ) -> str:
-    """One hash of everything in a set: hex. The pictures are in it through their row hashes."""
+    """Hash of everything in a set, hex; it covers the pictures by their row hashes."""
     head = {"schema": SCHEMA_VERSION, "shape": shape, "class_names": class_names, "attributes": attributes}
     whole = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     whole.update(np.ascontiguousarray(labels, dtype="<i8").data)
@@ -230,7 +230,7 @@ def set_sha256(
 
 
 def _read_attributes(file: h5py.File) -> dict[str, Any]:
-    """The maker's attributes, lists and dicts out of their JSON, numbers as Python's."""
+    """The attributes given to the writer, with lists and dicts parsed from JSON."""
     found: dict[str, Any] = {}
     for key in file.attrs:
         if key not in OWN_ATTRIBUTES:
@@ -240,7 +240,7 @@ def _read_attributes(file: h5py.File) -> dict[str, Any]:
 
 
 def _read_attribute(file: h5py.File, key: str) -> Any:
-    """As Python's text or number."""
+    """An attribute as a Python str or number."""
     value: Any = file.attrs[key]
     value = value.item() if hasattr(value, "item") else value
     return value.decode() if isinstance(value, bytes) else value
@@ -253,7 +253,7 @@ def _read_whole(file: Any, key: str) -> np.ndarray:
 def _check_layout(path: Path, file: h5py.File) -> None:
     version = file.attrs.get("schema_version")
     if version is None:
-        raise UserError(f"{path}: no schema_version: not a set packed by Carforge; {REBUILD}")
+        raise UserError(f"{path}: no schema_version, so it was not packed by Carforge; {REBUILD}")
     refuse_newer(path, version if version is None else int(version), SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise UserError(f"{path}: found schema version {version}, allowed {SCHEMA_VERSION}; {REBUILD}")
@@ -273,11 +273,11 @@ def _check_layout(path: Path, file: h5py.File) -> None:
             raise UserError(f"{found}, allowed {count or '1 or more'} rows; {REBUILD}")
         chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
         declared_bytes += max(dataset.nbytes, chunk_bytes)  # HDF5 reads whole chunks
-    # Nothing is compressed, so all of it stands in the file; of rows that do not, HDF5 would make up the content.
+    # Nothing is compressed, so all bytes must be in the file; HDF5 would fill in missing rows silently.
     if declared_bytes > (file_bytes := path.stat().st_size):
         raise UserError(f"{path}: damaged ({count} rows declared, {declared_bytes} bytes, in {file_bytes}); {REBUILD}")
 
 
-def _named(rows: Any) -> str:
-    names = ", ".join(str(row) for row in rows[:NAMED_ROWS])
-    return names if len(rows) <= NAMED_ROWS else f"{names} and {len(rows) - NAMED_ROWS} more"
+def _row_names(rows: Any) -> str:
+    names = ", ".join(str(row) for row in rows[:MAX_NAMED_ROWS])
+    return names if len(rows) <= MAX_NAMED_ROWS else f"{names} and {len(rows) - MAX_NAMED_ROWS} more"

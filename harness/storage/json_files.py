@@ -1,6 +1,6 @@
-"""Reading our own JSON files: a record is an object in a file, or in a line of a file of lines (.jsonl).
+"""Reading and writing our own JSON files (.json and .jsonl) of objects.
 
-What is not there is told apart from what is damaged: nothing has been written yet, or something is lost.
+A missing file (nothing written yet) is distinguished from a damaged one (something is lost).
 """
 
 import json
@@ -15,11 +15,11 @@ from harness.config.validation import details_to_problems
 from harness.errors import UserError
 from harness.files import open_file, read_file
 
-MAX_DEPTH = 100  # our files are 6 levels deep; what is read is also written and walked through
+MAX_DEPTH = 100  # our files have 6 levels; deeper ones would overflow recursive code
 
 
 def parse_json(content: str | bytes) -> Any:
-    """Any JSON text; ValueError says what is wrong with it, whatever that is."""
+    """Any JSON text; ValueError for every problem."""
     try:
         found = json.loads(content)
     except RecursionError as error:
@@ -42,12 +42,10 @@ def parse_json(content: str | bytes) -> Any:
     return found
 
 
-def read_json(path: Path, remedy: str = "move it away", form: TypeAdapter | None = None) -> dict[str, Any] | None:
-    """The object in a file; None where there is no file. UserError, with the remedy, for one that is damaged.
+def read_json(path: Path, remedy: str = "move it away", schema: TypeAdapter | None = None) -> dict[str, Any] | None:
+    """The object in a file; None if there is no file. UserError with the remedy for a damaged one.
 
-    Args:
-        form: the types that what is read of it must have.
-    """
+    `schema`: required types."""
     try:
         content = read_file(path)
         found = parse_json(content)
@@ -57,37 +55,37 @@ def read_json(path: Path, remedy: str = "move it away", form: TypeAdapter | None
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); {remedy}") from error
-    if problem := "no object" if not isinstance(found, dict) else form and type_problem(found, form):
+    if problem := "no object" if not isinstance(found, dict) else schema and type_problem(found, schema):
         raise UserError(f"{path}: is damaged ({problem}); {remedy}")
     return found
 
 
-def type_problem(found: Any, form: TypeAdapter) -> str | None:
-    """What is wrong with the types of something that was read from JSON; None where nothing is."""
+def type_problem(found: Any, schema: TypeAdapter) -> str | None:
+    """The first type error in a value read from JSON, or None."""
     try:
-        form.validate_json(json.dumps(found), strict=True)
+        schema.validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
         return next(iter(details_to_problems(error.errors(), {}).values()))
     return None
 
 
-def read_json_or_none(path: Path, form: TypeAdapter | None = None) -> dict[str, Any] | None:
-    """The object in a file; None where the file is missing or damaged: for what is made again then."""
+def read_json_or_none(path: Path, schema: TypeAdapter | None = None) -> dict[str, Any] | None:
+    """The object in a file; None if it is missing or damaged: for files that can be made again."""
     try:
-        return read_json(path, form=form)
+        return read_json(path, schema=schema)
     except UserError:
         return None
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Every line of a file in turn; None for one that is damaged. No line where there is no file."""
+    """The object in every line; None for a damaged line. No lines if there is no file."""
     if path.exists():
         with open_file(path) as stream:
             yield from map(line_to_json, stream)
 
 
 def line_to_json(line: bytes) -> dict[str, Any] | None:
-    """The object in a line; None for one that is damaged, as by a process that was killed while it wrote."""
+    """The object in a line; None for a damaged one, perhaps left by a killed process."""
     try:
         found = parse_json(line)
     except ValueError:
@@ -96,8 +94,7 @@ def line_to_json(line: bytes) -> dict[str, Any] | None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text as every reader takes it: numbers that are not finite become null, scalars of numpy and torch numbers,
-    paths text."""
+    """Standard JSON: non-finite numbers become null, numpy and torch scalars numbers, paths text."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 

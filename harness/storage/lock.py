@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock file says who holds it, and is stale when its holder is gone."""
+"""A lock file for one process at a time in a folder; it names its holder and is stale when that has ended."""
 
 import fcntl
 import json
@@ -14,25 +14,25 @@ from typing import Any
 from harness.errors import UserError
 from harness.storage.json_files import read_json_or_none
 
-UNREADABLE_WAIT_SEC = 1.0  # a lock file is empty only between its making and its first write
+UNREADABLE_WAIT_SEC = 1.0  # a lock file is empty only between its creation and its first write
 
 
 @contextmanager
 def hold_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock file `path` for the block; takes a stale one over. UserError when another has it."""
+    """Holds the lock file `path` for the block; takes over a stale one. UserError if another process has it."""
     mine = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "process_start": process_start(os.getpid()),
         "token": secrets.token_hex(8),
     }
-    with folder_lock(path.parent):  # O_EXCL still guards the making where that locks nothing
+    with folder_lock(path.parent):  # O_EXCL still guards the creation where flock does not work
         if path.exists():
             _refuse_or_remove(path, log)
         try:
             _create(path, json.dumps(mine))
         except FileExistsError as error:
-            raise UserError(f"{path.parent}: another process has just started here; wait for it") from error
+            raise UserError(f"{path.parent}: another process has just started here; wait until it ends") from error
     try:
         yield
     finally:
@@ -43,7 +43,7 @@ def hold_lock(path: Path, log: Callable[[str], None]) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The process of this host that holds this lock file now; None when none does."""
+    """The pid of this host's process that holds this lock file, or None."""
     found = _read(path)
     if found is None or found.get("host") != socket.gethostname():
         return None
@@ -51,21 +51,21 @@ def lock_holder(path: Path) -> int | None:
 
 
 def process_start(pid: int) -> str | None:
-    """Tells a process from a later one with the same pid; None where the system does not say (no /proc)."""
+    """Distinguishes a process from a later one with the same pid; None without /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    if fields[0] == "Z":  # it has ended, and nobody has asked how
+    if fields[0] == "Z":  # ended, but not waited for
         return f"{boot}:ended"
     return f"{boot}:{fields[19]}"  # starttime, field 22 of proc(5); the first two went with the name
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Held for a moment, between threads and processes of this host: reading and replacing what lies in the folder is
-    one act. Network file systems may lock no folder: then the last writer wins."""
+    """A short flock between threads and processes of this host, so that reading and replacing files is atomic.
+    Network file systems may not support it: then the last writer wins."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -88,10 +88,10 @@ def _create(path: Path, content: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The holder; None when the file is gone, empty or no lock."""
+    """The holder; None if the file is gone, empty or not a lock."""
     found = read_json_or_none(path)
     pid = found.get("pid") if found else None
-    return found if type(pid) is int and pid > 0 else None  # kill of 0 or less ends whole groups
+    return found if type(pid) is int and pid > 0 else None  # kill() of 0 or less signals whole groups
 
 
 def _refuse_or_remove(path: Path, log: Callable[[str], None]) -> None:
@@ -104,17 +104,17 @@ def _refuse_or_remove(path: Path, log: Callable[[str], None]) -> None:
         pid, host = holder["pid"], holder.get("host")
         if host != socket.gethostname():
             raise UserError(
-                f"{path.parent}: found a lock of process {pid} on host {host}, which cannot be asked from "
-                f"here; when nothing runs there any more, delete {path}"
+                f"{path.parent}: found a lock of process {pid} on host {host}, which cannot be checked "
+                f"from here; if nothing runs there any more, delete {path}"
             )
         if _is_alive(pid, holder.get("process_start")):
             raise UserError(
-                f"{path.parent}: process {pid} on host {host} is at work here; wait for it, or stop it with "
+                f"{path.parent}: process {pid} on host {host} is working here; wait for it, or stop it with "
                 f"`kill {pid}`"
             )
-        log(f"took over the lock of process {pid}, which is gone")
+        log(f"took over the lock of process {pid}, which has ended")
     else:
-        log("took over a lock that nobody finished writing")
+        log("took over an incomplete lock file")
     with suppress(FileNotFoundError):
         os.unlink(path)
 

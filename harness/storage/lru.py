@@ -1,4 +1,4 @@
-"""Values in memory that were used last, as many as fit; several threads may use them."""
+"""A thread-safe LRU cache with a size limit."""
 
 import threading
 from collections import OrderedDict
@@ -10,10 +10,7 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Key, Value]):
-    """Keeps values until their sizes add up to more than `limit`; what was not used for longest goes first.
-
-    `size`: of a value; one each where it is not given.
-    """
+    """Drops the least recently used values when the sum of sizes exceeds `limit`. `size`: of a value, 1 by default."""
 
     def __init__(self, limit: float, size: Callable[[Value], float] = lambda value: 1) -> None:
         self.limit, self.size = limit, size
@@ -28,7 +25,7 @@ class LruCache(Generic[Key, Value]):
             return self._values.get(key)
 
     def keep(self, key: Key, value: Value) -> None:
-        """One that is there already stays: equal keys have equal values."""
+        """Adds a value; an existing one stays, as equal keys have equal values."""
         with self._lock:
             if key not in self._values:
                 self._values[key] = value

@@ -1,7 +1,4 @@
-"""The folder of one run: its config, lock, status, log and statistics; all that must survive a kill.
-
-In: a `Config`. Out: `runs/<name>/`.
-"""
+"""A run's folder, `runs/<name>/`: config, lock, status, log, statistics and metrics."""
 
 import errno
 import json
@@ -40,11 +37,11 @@ from harness.storage.atomic import append_whole, atomic_folder, atomic_write, cl
 from harness.storage.json_files import line_to_json, read_json, read_json_or_none, to_json
 from harness.storage.lock import hold_lock
 
-# May change when a run is resumed, because no step computes anything else with them.
+# Keys that may change when a run is resumed: no training step depends on them.
 FREE_KEYS = (
     "optim.total_steps",
     "data.src",
-    "clean.*",  # the set that comes of it is compared by its hash
+    "clean.*",  # the resulting set is compared by its hash
     "train.device",
     "train.threads",
     "train.pictures",
@@ -66,7 +63,7 @@ State = Literal["running", "done", "interrupted", "failed"]
 
 
 class RunDir:
-    """`runs/<name>/`. Made by `open` (to train) or `existing` (to read); whoever writes holds `lock()`."""
+    """`runs/<name>/`. Use `open` to train and `existing` to read; writing needs `lock()`."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -85,7 +82,7 @@ class RunDir:
 
     @classmethod
     def open(cls, config: Config, root: Path = Path("runs"), allow_config_change: bool = False) -> "RunDir":
-        """The run of this config, made or found again. UserError when it was begun with another config."""
+        """Creates or finds the run of this config. UserError if it was begun with another config."""
         refuse_other_size(config, root)
         run = cls(Path(root) / config.name)
         run.config, run.allow_config_change = config, allow_config_change
@@ -104,7 +101,7 @@ class RunDir:
 
     @classmethod
     def existing(cls, name: str, root: Path = Path("runs")) -> "RunDir":
-        """A run that is there, to read from. UserError with the names that there are."""
+        """An existing run, for reading. A UserError lists the existing names."""
         run = cls(Path(root) / name)
         if not run.config_path.is_file():
             names = ", ".join(sorted(p.parent.name for p in Path(root).glob("*/config.yaml"))) or "none yet"
@@ -112,15 +109,15 @@ class RunDir:
         return run
 
     def read_config(self) -> Config:
-        """The config that the run was last worked on with; the run's name is its folder's."""
+        """The run's latest config, named after its folder."""
         return check_kept_config(with_name(read_yaml(self.config_path), self.path.name), str(self.config_path))
 
-    # ---- which run it is ----
+    # ---- identity ----
 
     @property
     def id(self) -> str | None:
-        """Names this run, whatever its folder is called; its checkpoints carry it. A run that an earlier version began
-        gets one here; None where it cannot be written."""
+        """Identifies this run, whatever its folder is called; its checkpoints have it too. A run of an earlier version
+        gets one here; None if it cannot be written."""
         if "id" not in self.facts():
             carried = (read_json_or_none(path) or {} for path in self.checkpoints.glob("step-*/meta.json"))
             known = next((meta["run_id"] for meta in carried if meta.get("run_id")), None)
@@ -129,14 +126,14 @@ class RunDir:
         return self.facts().get("id")
 
     def facts(self) -> dict[str, Any]:
-        """run.json: `id`, and `set_sha256` of a training set that it was bound to later. Training changes neither."""
+        """run.json: `id`, and `set_sha256` of a training set that it was bound to later."""
         return read_json_or_none(self.facts_path) or {}
 
     def add_fact(self, name: str, value: str) -> None:
         atomic_write(self.facts_path, to_json({**self.facts(), name: value}, indent=1) + "\n")
 
     def _changed_keys(self) -> list[tuple[str, Any, Any]]:
-        """(key, run's value, config's value) where they differ; UserError when one is not free to change."""
+        """(key, run's value, config's value) where they differ; UserError for keys outside FREE_KEYS."""
         assert self.config is not None
         changed = config_differences(config_to_dict(self.read_config()), config_to_dict(self.config))
         bound = [change for change in changed if is_bound(change[0])]
@@ -148,7 +145,7 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by the one process at work here; cleans up after a killed one, keeps a changed config."""
+        """The lock for the process that writes; removes leftovers of a killed one, saves a changed config."""
         with ExitStack() as stack:
             with translate_disk_errors(self.path):
                 stack.enter_context(hold_lock(self.lock_path, self._log_and_show))
@@ -161,22 +158,22 @@ class RunDir:
                     atomic_write(self.config_path, config_to_yaml(self.config))
             yield
 
-    # ---- what a run says of itself ----
+    # ---- status and log ----
 
     @property
     def elapsed_sec(self) -> float:
-        """Since this process opened the run; a clock that jumps does not change it."""
+        """Monotonic seconds since this process opened the run."""
         return time.monotonic() - self.opened_at_sec
 
     def write_status(self, state: State, **fields: Any) -> None:
-        """status.json: state, step, total_steps (kept when not given), message, updated_at and `fields`."""
+        """status.json: state, step, total_steps (kept if not given), message, updated_at and `fields`."""
         before = self.read_status() or {}
         kept = {key: before.get(key) for key in ("step", "total_steps")}
         status = {"state": state, **kept, "message": "", **fields, "updated_at": _now_text()}
         atomic_write(self.status_path, to_json(status, indent=1) + "\n")
 
     def read_status(self) -> dict[str, Any] | None:
-        """The last status; None when there is none that can be read."""
+        """The last status; None if missing or damaged."""
         return read_json_or_none(self.status_path)
 
     def log(self, text: str) -> None:
@@ -189,7 +186,7 @@ class RunDir:
         self.log(text)
 
     def write_env(self, **fields: Any) -> None:
-        """env.json: commit, interpreter, platform, package versions, host and `fields`, say the device."""
+        """env.json: commit, interpreter, platform, package versions, host and `fields` (the device and more)."""
         env = {
             "git": _git_state(Path(__file__).resolve().parents[2]),
             "python": platform.python_version(),
@@ -203,26 +200,26 @@ class RunDir:
     # ---- figures and statistics ----
 
     def read_metrics(self) -> dict[str, Any]:
-        """metrics.json; {} when there is none yet. UserError when it is damaged."""
-        return read_json(self.metrics_path, "move it away, it is made anew", METRICS) or {}
+        """metrics.json; {} if there is none yet. UserError if it is damaged."""
+        return read_json(self.metrics_path, "move it away, it is made again", METRICS) or {}
 
     def write_metrics(self, key: str, figures: dict[str, Any]) -> None:
-        """metrics.json[key] = the latest figures; metrics.jsonl gets a line {key: figures}. Both whole or as before."""
+        """Atomically sets metrics.json[key] = figures and appends {key: figures} to metrics.jsonl."""
         figures_now = {**self.read_metrics(), key: figures}
         history = read_file(self.metrics_history_path) if self.metrics_history_path.exists() else b""
         atomic_write(self.metrics_history_path, history + to_json({key: figures}).encode() + b"\n")
         atomic_write(self.metrics_path, to_json(figures_now, indent=1) + "\n")
 
     def append_stats(self, row: dict[str, Any]) -> None:
-        """One line of stats.jsonl. Numbers that are not finite become null."""
+        """One line of stats.jsonl. Non-finite numbers become null."""
         _append(self.stats_path, to_json(row) + "\n")
 
     def read_stats(self) -> list[dict[str, Any]]:
-        """All whole rows; a half-written line is passed over."""
+        """All complete rows; partial lines are skipped."""
         return [row for row, _ in self._stats_rows() if row is not None]
 
     def drop_stats_after(self, step: int) -> None:
-        """Takes back rows past `step` (they will come again) and lines that a kill left half written."""
+        """Drops rows past `step`, which will be written again, and partial lines."""
         rows = self._stats_rows()
         kept = [line for row, line in rows if row is not None and row.get("step", step) <= step]
         if len(kept) < len(rows):
@@ -236,7 +233,7 @@ class RunDir:
 
 @contextmanager
 def new_run(final: Path, config: Config) -> Iterator[RunDir]:
-    """A run's folder to fill, which is there whole at the end of the block, or not at all. It must not exist yet."""
+    """A new run's folder, created atomically at the end of the block. It must not exist yet."""
     final.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(final) as temporary:
         run = RunDir(temporary)
@@ -263,10 +260,7 @@ def refuse_bound_keys(run: Path, kept: Config, changed: Config) -> None:
 
 
 def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:
-    """UserError where the config's run, or the one fine-tuned from it, is there with pictures of another size.
-
-    Nothing that is made with this config would fit it, so this is said before any work.
-    """
+    """UserError if the config's run, or the one fine-tuned from it, exists with another picture size."""
     base, size = base_name(config), config.data.img_size
     runs = [RunDir(root / name) for name in dict.fromkeys((base, finetuned_name(config), config.name))]
     others = {run.path: found for run in runs if (found := _picture_size(run)) not in (None, size)}
@@ -276,14 +270,14 @@ def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:
     key = "finetune.from_run" if config.finetune.from_run else "name"
     setting = f"{key}={base}-{config.data.size_name}"
     raise UserError(
-        f"{path}: found a run of {height}x{width} pictures, this config's are {size[0]}x{size[1]}. To keep it, name "
-        f"the new one otherwise: --set {setting} (make: OVERRIDE={setting}); the old one goes on with --config "
+        f"{path}: found a run of {height}x{width} pictures, this config's are {size[0]}x{size[1]}. To keep it, use "
+        f"another name: --set {setting} (make: OVERRIDE={setting}); the old one resumes with --config "
         f"{path}/config.yaml (make: CONFIG={path}/config.yaml). To replace it: rm -r {' '.join(map(str, others))}"
     )
 
 
 def _picture_size(run: RunDir) -> tuple[int, int] | None:
-    """(height, width); None where there is no such run, or its config cannot be read: whoever opens it says why."""
+    """(height, width); None without a readable config: opening the run reports why."""
     try:
         return run.read_config().data.img_size if run.config_path.is_file() else None
     except UserError:
@@ -297,7 +291,7 @@ def _row_from(line: bytes) -> dict[str, Any] | None:
 
 
 def _append(path: Path, line: str) -> None:
-    """A whole line at the end of the file, or (full disk) the file as it was."""
+    """Appends a whole line; if that fails (full disk), the file is unchanged."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
     try:
         append_whole(descriptor, text_to_bytes(line))
@@ -321,7 +315,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_state(folder: Path) -> dict[str, Any]:
-    """{"commit", "dirty"} of our own checkout; both None outside one."""
+    """{"commit", "dirty"} of our checkout; both None outside one."""
 
     def git(*words: str) -> str | None:
         try:
@@ -339,12 +333,12 @@ def _git_state(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def translate_disk_errors(folder: Path) -> Iterator[None]:
-    """What the disk has against a run: a full one, say, or a missing permission, told in one line."""
+    """OSErrors of a run (a full disk, a missing permission) as UserErrors of one line."""
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
-            f"{folder}: cannot write or read{where}: {error.strerror or error}; what was saved is kept, and the same "
+            f"{folder}: cannot read or write{where}: {error.strerror or error}; what was saved is kept, and the same "
             "command resumes from there once this is fixed"
         ) from error

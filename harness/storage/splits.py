@@ -1,8 +1,7 @@
-"""Which real pictures a measure is taken on, and which it may learn from.
+"""Which real pictures to evaluate on, and which measures may be fitted on.
 
-In: the packed sets of a `data` section. Out: rows of them. Whoever measures on real pictures takes them from here: the
-valid set or, where a set keeps nothing aside (data.valid_fraction: 0), a seeded sample of the training set. What is
-measured on that says so (`reported`).
+Evaluation uses the valid set or, if nothing is held out (data.valid_fraction: 0), a seeded sample of the training set;
+`annotate_figures` marks figures on such a sample.
 """
 
 import hashlib
@@ -20,18 +19,18 @@ from harness.storage.hdf5 import PackedSet, open_packed
 
 Split = Literal["train", "valid"]
 SAMPLE_SHARE, SAMPLE_SEED = 0.05, 0
-MIN_SAMPLE = 2  # pictures: the least that have a distance
-NEEDS_HELD_OUT = "it takes pictures that training never saw (data.valid_fraction above 0)"
+MIN_SAMPLE = 2  # pictures, as distances need two
+NEEDS_HELD_OUT = "it needs pictures held out from training (data.valid_fraction above 0)"
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Rows of a packed set, open to read.
+    """Rows of a packed set, open for reading.
 
     Attributes:
-        split: whose rows they are.
+        split: that they belong to.
         rows: int64 (N,), ascending.
-        note: where training saw them and they stand in for held-out ones, how many of which they are; "" otherwise.
+        note: for a sample of training pictures in place of held-out ones, its size; otherwise "".
     """
 
     packed: PackedSet
@@ -50,17 +49,17 @@ class PackedRows:
 
     @cached_property
     def sha256(self) -> str:
-        """Of what is read here: the set's own where that is all of it."""
+        """Hash of these rows; the set's own hash if they are all of it."""
         if self.count == self.packed.count:
             return self.packed.sha256
         return hashlib.sha256(self.packed.sha256.encode() + self.rows.tobytes()).hexdigest()
 
     def row_sha256(self, number: int) -> str:
-        """Of the picture `number` (0 to N - 1), hex."""
+        """Hash of picture `number` (0 to N - 1), hex."""
         return self.packed.row_sha256[self.rows[number]].tobytes().hex()
 
     def read(self, numbers: np.ndarray | None = None) -> np.ndarray:
-        """The pictures of these numbers, 0 to N - 1 (None = all): uint8 (B, H, W, 3). UserError names damaged rows."""
+        """Pictures by number, 0 to N - 1 (None = all): uint8 (B, H, W, 3). A UserError names damaged rows."""
         return self.packed.read(self.rows if numbers is None else self.rows[numbers])
 
     def close(self) -> None:
@@ -74,8 +73,8 @@ class PackedRows:
 
 
 def open_evaluation_rows(data: Data, split: Split = "valid") -> PackedRows:
-    """What is measured on: all of that packed set, or the sample in place of a valid set that is not kept aside.
-    UserError when a set cannot be used."""
+    """The rows to evaluate on: the whole split, or the sample in place of a missing valid set. UserError if the set
+    cannot be used."""
     if split == "train" or not _is_sampled(data):
         return _whole(data, split)
     packed = open_packed(data.hdf5_path("train"))
@@ -84,8 +83,7 @@ def open_evaluation_rows(data: Data, split: Split = "valid") -> PackedRows:
 
 
 def open_training_rows(data: Data) -> PackedRows:
-    """What a measure learns from: the training set, without the sample where that is measured on. UserError when the
-    set cannot be used."""
+    """The rows to fit measures on: the training set without the evaluation sample. UserError if it cannot be used."""
     whole = _whole(data, "train")
     if not _is_sampled(data):
         return whole
@@ -95,12 +93,11 @@ def open_training_rows(data: Data) -> PackedRows:
 def annotate_figures(
     figures: dict[str, Any], notes: Iterable[str], held_out_only: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The figures as they may be reported.
+    """The figures, marked if they were measured on training pictures.
 
     Args:
-        notes: of the pictures that they were measured on (`PackedRows.note`), one a set.
-        of_unseen: keys of those that only held-out pictures can tell. Where there is a note they are left out, and the
-            reason is there.
+        notes: `PackedRows.note` of every set that they were measured on.
+        held_out_only: keys that are only valid on held-out pictures; with a note they are replaced by the reason.
     """
     said = [note for note in notes if note]
     if not said:
@@ -111,7 +108,7 @@ def annotate_figures(
 
 
 def _is_sampled(data: Data) -> bool:
-    """An official split (cifar10) has a valid set whatever the fraction is."""
+    """An official split (cifar10) has a valid set whatever the fraction."""
     return data.valid_fraction == 0 and not data.hdf5_path("valid").is_file()
 
 
@@ -121,12 +118,12 @@ def _whole(data: Data, split: Split) -> PackedRows:
 
 
 def _sample(packed: PackedSet) -> np.ndarray:
-    """int64 (N,), ascending: chosen by a hash of seed and content, so copies of a picture mostly stay together."""
+    """int64 (N,), ascending: chosen by a hash of seed and content, so copies of a picture stay together."""
     count = max(MIN_SAMPLE, math.ceil(SAMPLE_SHARE * packed.count))
     if packed.count <= count:
         raise UserError(
-            f"{packed.path}: found {packed.count} pictures, allowed {MIN_SAMPLE + 1} or more: {MIN_SAMPLE} of them are "
-            "measured on, the others learned from"
+            f"{packed.path}: found {packed.count} pictures, allowed {MIN_SAMPLE + 1} or more: {MIN_SAMPLE} for "
+            "evaluation, the others to fit measures"
         )
     seed = f"{SAMPLE_SEED}:".encode()
     keys = [hashlib.sha256(seed + content.tobytes()).digest() for content in packed.row_sha256]

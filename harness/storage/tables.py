@@ -1,6 +1,6 @@
-"""Tables of text (CSV) as spreadsheets write them: commas, semicolons or tabs, UTF-8, UTF-16 or Latin-1, short rows.
+"""CSV as spreadsheets write it: commas, semicolons or tabs; UTF-8, UTF-16 or Latin-1; short rows.
 
-And cells that a spreadsheet does not run as formulas.
+Cells are escaped so that spreadsheets do not run them as formulas.
 """
 
 import codecs
@@ -10,30 +10,30 @@ import re
 from collections.abc import Iterator
 
 DELIMITERS = ",;\t"
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet runs, or that was quoted for this
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the start of a formula, or of a cell that was escaped
 
 
 def decode_table(content: bytes) -> str:
-    """Its text; bytes that are no UTF-8 are kept as `surrogateescape` does, since names of files are such bytes.
+    """The table's text; bytes that are not UTF-8, as in file names, become surrogate escapes.
 
-    UnicodeDecodeError for what begins as UTF-16 and is none."""
+    UnicodeDecodeError for invalid UTF-16."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
 def delimiter_of(head: str) -> str:
-    """What a head line separates its columns by: the most frequent of DELIMITERS."""
+    """The most frequent of DELIMITERS in a header line."""
     return max(DELIMITERS, key=head.count)
 
 
 def read_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its last line, cells) of each row, without empty ones; the first row is the head.
+    """(number of its last line, cells) of each non-empty row; the first row is the header.
 
-    A row that is shorter than the head is filled up, and empty cells beyond it go: a spreadsheet writes both.
-    csv.Error, whose row is the one after the last that came, where quotes do not close."""
+    Rows are padded to the header's width, and empty cells beyond it are dropped: spreadsheets write both.
+    csv.Error for unclosed quotes, in the row after the last one yielded."""
     head, _, rest = text.partition("\n")
-    marked = re.fullmatch(r"sep=(.)\r?", head, re.IGNORECASE)  # a line before the head that some spreadsheets want
+    marked = re.fullmatch(r"sep=(.)\r?", head, re.IGNORECASE)  # a line that some spreadsheets write before the header
     delimiter = marked[1] if marked else delimiter_of(head)
     reader = csv.reader(io.StringIO(rest if marked else text, newline=""), delimiter=delimiter, strict=True)
     width = 0
@@ -46,10 +46,10 @@ def read_rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def to_cell(text: str) -> str:
-    """The text as a cell, behind a quote mark where a spreadsheet would run it."""
+    """The text as a cell, with a leading quote if a spreadsheet would run it."""
     return f"'{text}" if FORMULA.match(text) else text
 
 
 def from_cell(cell: str) -> str:
-    """What `to_cell` was given."""
+    """The inverse of `to_cell`."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

@@ -1,4 +1,4 @@
-"""What the applications of clinic and studio share: the guard, scripts and styles, refusals as one line of JSON."""
+"""The FastAPI base of clinic and studio: the guard, static files, errors as one line of JSON."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,13 +18,13 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
 class RequestBody(BaseModel):
-    """What a request may say in JSON beside its path: these fields (here none), and no others."""
+    """Base of JSON request bodies: only declared fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def make_local_app(rules: AccessRules, files: Iterable[Path]) -> FastAPI:
-    """An application behind the guard, without routes of its own but `/static/<name of one of files>`."""
+    """An application behind the guard; its only route is `/static/<name of one of files>`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, rules=rules)
     static = {path.name: path for path in files if path.suffix in MEDIA_TYPES}
@@ -45,19 +45,19 @@ def make_local_app(rules: AccessRules, files: Iterable[Path]) -> FastAPI:
 
 
 def refusal(status: int, text: str) -> JSONResponse:
-    """{"error": text in one line}; what is no Unicode (of a file's name) is escaped."""
+    """{"error": text in one line}; undecodable bytes of file names are escaped."""
     line = " ".join(text.split())
     return JSONResponse({"error": line.encode("utf-8", "backslashreplace").decode()}, status)
 
 
 def _first_problem(error: Exception) -> str:
-    """The first thing that is wrong with a request's content."""
+    """The first validation error of a request."""
     assert isinstance(error, RequestValidationError)
     return next(iter(details_to_problems(error.errors(), {}).values()))
 
 
 def _disk_refusal(_: Request, error: Exception) -> Response:
-    """A full, write-protected or failing disk; any other error of this kind is our bug."""
+    """A full, read-only or failing disk; any other OSError is a bug."""
     assert isinstance(error, OSError)
     if error.errno not in DISK_ERRORS:
         raise error

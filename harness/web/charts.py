@@ -1,7 +1,7 @@
-"""Charts of the pages: matplotlib's SVG, inline, in the page's own colours (light and dark) and font.
+"""Charts of the pages: inline SVG from matplotlib in the page's colours (light and dark) and font.
 
-In: numbers. Out: `<svg>` text, and rows of bars for a table. Each chart is drawn near the width of a phone, so that its
-text stays readable there.
+Returns `<svg>` text, and rows of bars for a table. Charts are about as wide as a phone, so that their text stays
+readable there.
 """
 
 import html
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_IN, HEIGHT_IN = 4.6, 2.55
-# Stand-ins that no other thing is drawn in: in the SVG they become the page's CSS variables.
+# Placeholder colours, replaced in the SVG by the page's CSS variables.
 INK, SOFT, LINE = "#0a0b0c", "#0d0e0f", "#1a1b1c"
 ORDINARY, CONCEPT, ACCENT, BAR = "#2a2b2c", "#3a3b3c", "#4a4b4c", "#5a5b5c"
 VARIABLES = {
@@ -30,7 +30,7 @@ VARIABLES = {
     BAR: "var(--bar)",
 }
 STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: smaller, and in the page's font
+    "svg.fonttype": "none",  # keep text as text: smaller, and in the page's font
     "svg.hashsalt": "carforge",  # equal charts are equal bytes
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -58,7 +58,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. `low` and `high` bound a band around it, where given."""
+    """One line of a chart. `low` and `high`: an optional band around it."""
 
     label: str
     x: Sequence[float]
@@ -71,7 +71,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a table of bars: `share` in [0, 1] is its length, `colour` any CSS colour, "" = the page's own."""
+    """A row of a table of bars. `share`: its length in [0, 1]; `colour`: any CSS colour, "" = the page's own."""
 
     label: str
     count: int
@@ -83,7 +83,7 @@ class Bar:
 def bars(
     counts: Mapping[str, int], limit: int = 20, colours: Mapping[str, str] | None = None, order: Iterable[str] = ()
 ) -> list[Bar]:
-    """The largest counts as bars, longest first, or in `order`; what is beyond `most` as one last row."""
+    """The largest counts as bars, those of `order` first, then longest first; beyond `limit` one summary row."""
     names = [name for name in order if counts.get(name)]
     names += sorted((name for name in counts if counts[name] and name not in names), key=lambda n: (-counts[n], n))
     longest = max(counts.values(), default=0) or 1
@@ -101,12 +101,12 @@ def lines_chart(
     y_from_zero: bool = False,
     mark_y: float | None = None,
 ) -> str:
-    """Lines over a common axis; `title` is for those who cannot see it. `mark_y` = a dotted level to compare with."""
+    """Lines over a common axis. `title`: for screen readers; `mark_y`: a dotted reference level."""
 
     def draw(axes: "Axes") -> None:
         for line in lines:
             style = (0, (4, 2)) if line.dashed else "-"
-            marker = "o" if len(line.x) == 1 else ""  # a line of one point would not be seen
+            marker = "o" if len(line.x) == 1 else ""  # a single point has no line
             axes.plot(line.x, line.y, color=line.colour, label=line.label, linestyle=style, marker=marker)
             if line.low is not None and line.high is not None:
                 axes.fill_between(line.x, line.low, line.high, color=line.colour, alpha=0.16, linewidth=0)
@@ -121,7 +121,8 @@ def lines_chart(
 
 
 def bars_chart(title: str, values: Sequence[float], x_label: str, y_label: str, mean: float | None = None) -> str:
-    """A bar for each value in [0, 1], in the order given; `mean` as a line across. Values under 0 are drawn as 0."""
+    """A bar for each value in [0, 1], in the given order; `mean` as a horizontal line. Negative values are drawn as
+    0."""
 
     def draw(axes: "Axes") -> None:
         axes.bar(np.arange(1, len(values) + 1), np.clip(values, 0, None), width=0.82, color=ACCENT)
@@ -138,8 +139,8 @@ def bars_chart(title: str, values: Sequence[float], x_label: str, y_label: str, 
 def histogram(
     title: str, counts: Sequence[int], labels: Sequence[str], x_label: str, mark: tuple[float, str] | None = None
 ) -> str:
-    """A bar for each count, which says its figure when it is pointed at; `labels` stand at the left edges, one may be
-    "". `mark` = (place in bins, text)."""
+    """A bar for each count, with its number as a tooltip; `labels` are at left edges and may be "". `mark`: (position
+    in bins, text) of a vertical line."""
     figures = {k: f"{labels[k] or '…'} {count}" for k, count in enumerate(counts) if count}
 
     def draw(axes: "Axes") -> None:
@@ -161,7 +162,7 @@ def histogram(
 
 
 def scatter_chart(title: str, x: Sequence[float], y: Sequence[float], x_label: str, y_label: str) -> str:
-    """A dot for each design."""
+    """A dot for each point."""
 
     def draw(axes: "Axes") -> None:
         axes.grid(axis="x")
@@ -171,7 +172,7 @@ def scatter_chart(title: str, x: Sequence[float], y: Sequence[float], x_label: s
 
 
 def shares_chart(title: str, names: Sequence[str], values: Sequence[float], x_label: str) -> str:
-    """Named bars from left to right, the first on top, each with its number."""
+    """Named horizontal bars, the first on top, each with its number."""
 
     def draw(axes: "Axes") -> None:
         axes.grid(visible=False)
@@ -185,8 +186,8 @@ def shares_chart(title: str, names: Sequence[str], values: Sequence[float], x_la
 
 
 def _svg(title: str, x_label: str, y_label: str, draw: Callable[["Axes"], None], height_in: float = HEIGHT_IN) -> str:
-    """Inline SVG: no size of its own, no metadata, ids that no other chart of the page has."""
-    import matplotlib  # takes half a second, which commands that draw nothing do without
+    """Inline SVG without a fixed size and metadata; its ids are unique on the page."""
+    import matplotlib  # takes half a second
     from matplotlib.figure import Figure
 
     stream = io.StringIO()
@@ -201,10 +202,10 @@ def _svg(title: str, x_label: str, y_label: str, draw: Callable[["Axes"], None],
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)  # a style would be the whole page's
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)  # a style would apply to the whole page
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
     own = re.sub(r"[^a-z0-9]+", "-", title.partition(":")[0].lower()).strip("-")
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", svg)
-    for stand_in, variable in VARIABLES.items():
-        svg = svg.replace(stand_in, variable)
+    for placeholder, variable in VARIABLES.items():
+        svg = svg.replace(placeholder, variable)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

@@ -1,6 +1,6 @@
-"""Pictures of designs for people: an animated WebP of sweeps, and pictures inside a page.
+"""Pictures for pages: animated WebP of sweeps, and data URIs.
 
-In: uint8 (..., H, W, 3). Small pictures are enlarged by Lanczos: enlarged by a browser they look like mosaics.
+Takes uint8 (..., H, W, 3). Small pictures are enlarged with Lanczos: browsers would make them blocky.
 """
 
 import base64
@@ -13,22 +13,22 @@ from PIL import Image
 from harness.images.decode import resize_picture
 from harness.storage.atomic import atomic_write
 
-SWEEP_WIDTH_PX = 256  # of one picture of an animation, about
-FRAME_MS, HOLD_MS = 110, 900  # a step of the sweep; its first and last picture stay longer
+SWEEP_WIDTH_PX = 256  # of an animation, about
+FRAME_MS, HOLD_MS = 110, 900  # a step of the sweep; its first and last picture
 WEBP_QUALITY, JPEG_QUALITY = 82, 90
 
 
 def save_sweep_webp(
     path: Path, frames: np.ndarray, width_px: int = SWEEP_WIDTH_PX, frame_ms: int = FRAME_MS, hold_ms: int = HOLD_MS
 ) -> None:
-    """An animated WebP of uint8 (T, H, W, 3): there and back, for ever; enlarged to about `width_px`."""
+    """Writes an animated WebP of uint8 (T, H, W, 3), forwards and backwards in a loop, enlarged to about `width_px`."""
     atomic_write(Path(path), sweep_webp(frames, width_px, frame_ms, hold_ms))
 
 
 def sweep_webp(
     frames: np.ndarray, width_px: int = SWEEP_WIDTH_PX, frame_ms: int = FRAME_MS, hold_ms: int = HOLD_MS
 ) -> bytes:
-    """What `save_sweep_webp` writes."""
+    """The bytes that `save_sweep_webp` writes."""
     assert frames.ndim == 4 and frames.dtype == np.uint8 and len(frames) > 0, (frames.shape, frames.dtype)
     enlarged = [Image.fromarray(enlarge(frame, width_px)) for frame in frames]
     there_and_back = enlarged + enlarged[-2:0:-1]
@@ -41,17 +41,17 @@ def sweep_webp(
 
 
 def enlarge(picture: np.ndarray, width_px: int) -> np.ndarray:
-    """uint8 (H, W, 3) by the whole number that brings it nearest to `width_px`; never made smaller."""
+    """uint8 (H, W, 3) enlarged by the integer factor that brings it nearest to `width_px`; never reduced."""
     height, width = picture.shape[:2]
     factor = max(1, round(width_px / width))
     return resize_picture(picture, height * factor, width * factor)
 
 
-# ---- inside a page ----------------------------------------------------------------------------------------------
+# ---- data URIs ----
 
 
 def picture_uri(picture: np.ndarray, width_px: int, quality: int = WEBP_QUALITY) -> str:
-    """uint8 (H, W, 3), brought to `width_px`, as a data URI (WebP)."""
+    """uint8 (H, W, 3), resized to `width_px`, as a data URI (WebP)."""
     height, width = picture.shape[:2]
     scaled = resize_picture(picture, max(1, round(height * width_px / width)), width_px)
     stream = io.BytesIO()
@@ -60,7 +60,7 @@ def picture_uri(picture: np.ndarray, width_px: int, quality: int = WEBP_QUALITY)
 
 
 def picture_jpeg(picture: np.ndarray, width_px: int) -> bytes:
-    """uint8 (H, W, 3) enlarged to about `width_px`, as a JPEG: eight times quicker to make than WebP."""
+    """uint8 (H, W, 3) enlarged to about `width_px`, as a JPEG: eight times faster to encode than WebP."""
     stream = io.BytesIO()
     Image.fromarray(enlarge(picture, width_px)).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return stream.getvalue()
@@ -71,12 +71,12 @@ def picture_jpeg_uri(picture: np.ndarray, width_px: int) -> str:
 
 
 def strip_uri(pictures: np.ndarray, width_px: int) -> str:
-    """uint8 (T, H, W, 3) beside each other without gaps, each brought to `width_px`, as a data URI (WebP)."""
+    """uint8 (T, H, W, 3) side by side without gaps, each resized to `width_px`, as a data URI (WebP)."""
     count, height, width = pictures.shape[:3]
     scaled = [resize_picture(picture, max(1, round(height * width_px / width)), width_px) for picture in pictures]
     return picture_uri(np.concatenate(scaled, axis=1), width_px * count)
 
 
 def bytes_uri(content: bytes, kind: str) -> str:
-    """Any file as a data URI."""
+    """Any content as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,9 +1,8 @@
-"""What stands before every answer of a page that is for this machine alone, or for whom it was opened to.
+"""Access checks of a local page, as ASGI middleware.
 
-A web site that somebody visits can send requests here through the browser. So: only known names as Host (a foreign
-name that was made to point to 127.0.0.1 is refused), nothing that another site embeds, changes only from our own page
-(Origin is our own address) and only of kinds that a foreign form cannot send, small bodies, and headers that allow no
-foreign content.
+Any web site can make a visitor's browser send requests here. So the guard accepts only known Host names (against DNS
+rebinding), refuses embedding by other sites, and accepts changes only from our own page (Origin) with a content type
+that a foreign form cannot send. It limits bodies and adds headers that allow no foreign content.
 """
 
 import ipaddress
@@ -32,7 +31,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Body:
-    """What a path may be sent: its Content-Type, and how much of it."""
+    """The Content-Type and size limit of a path's request body."""
 
     kind: str = "application/json"
     max_bytes: int = MAX_BODY_BYTES
@@ -40,13 +39,13 @@ class Body:
 
 @dataclass(frozen=True)
 class AccessRules:
-    """Whom a page answers.
+    """Which requests a page accepts.
 
     Attributes:
-        page: what it is called in refusals.
-        names: further names as Host, beside those of loopback.
-        addresses: any number as Host (an IP address), too: no name of a stranger can be made to point to one.
-        bodies: path → what it may be sent, where that is not JSON.
+        page: its name in error messages.
+        names: allowed Host names besides loopback.
+        addresses: also allow any IP address as Host, which DNS rebinding cannot forge.
+        bodies: path → request body, where that is not JSON.
     """
 
     page: str
@@ -56,7 +55,7 @@ class AccessRules:
 
 
 class TooLarge(Exception):
-    """A body that was longer than it may be, noticed while it came in."""
+    """A body exceeded its limit while it was received."""
 
 
 class Guard:
@@ -69,10 +68,10 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
-        # Nothing else is spoken here: a web socket is closed by the server when nobody answers.
+            await self._respond(scope, receive, send)
+        # Web sockets get no response, so the server closes them.
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
         async def send_with_headers(message: Message) -> None:
@@ -100,7 +99,7 @@ class Guard:
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    """The same body, whose length need not have been told: TooLarge once it is longer than the limit."""
+    """`receive` that raises TooLarge once the body exceeds the limit, whatever its Content-Length."""
     total = 0
 
     async def counted() -> Message:
@@ -115,7 +114,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 
 def _refusal(scope: Scope, rules: AccessRules) -> tuple[int, str] | None:
-    """(status, why) for a request that is not answered."""
+    """(status, reason) if the request is refused, else None."""
     headers: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -125,12 +124,12 @@ def _refusal(scope: Scope, rules: AccessRules) -> tuple[int, str] | None:
     if len(origins) > 1 or any(origin != f"http://{hosts[0]}" for origin in origins):
         return 403, f"Origin: another site may not use the {rules.page}"
     if headers.get("sec-fetch-site", ["none"])[0] not in ("none", "same-origin"):
-        if headers.get("sec-fetch-mode", [""])[0] != "navigate":  # a link that somebody follows
+        if headers.get("sec-fetch-mode", [""])[0] != "navigate":  # following a link is fine
             return 403, f"Sec-Fetch-Site: another site may not embed the {rules.page}"
     if scope["method"] in ("GET", "HEAD"):
         return None
     if not origins:
-        return 403, f"Origin: missing; choices are taken from the {rules.page}'s own page"
+        return 403, f"Origin: missing; changes are accepted only from the {rules.page}'s own page"
     return _body_refusal(headers, rules.bodies.get(scope["path"], Body()))
 
 
@@ -151,22 +150,18 @@ def _size(count: int) -> str:
 def _is_known(name: str, rules: AccessRules) -> bool:
     if name in LOOPBACK or name.lower() in rules.names:
         return True
-    return rules.addresses and _is_address(name)
-
-
-def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
         return False
-    return True
+    return rules.addresses
 
 
 def _host_name(host: str) -> str:
-    """Without the port; "" for what is no host."""
+    """Without the port; "" for an invalid host."""
     try:
         parts = urlsplit(f"http://{host}")
-        parts.port  # noqa: B018 (raises for one that is no number)
+        parts.port  # noqa: B018 (raises on an invalid port)
     except ValueError:
         return ""
     if parts.username is not None or parts.path or parts.query or parts.fragment:

@@ -1,4 +1,4 @@
-"""Templates of pages, those of files and those that are served."""
+"""The Jinja environment of all pages."""
 
 from pathlib import Path
 

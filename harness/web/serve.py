@@ -1,4 +1,4 @@
-"""A page on this machine: where it listens, what is said of it, and serving it until Ctrl-C."""
+"""Serving a local page until Ctrl-C."""
 
 import errno
 import socket
@@ -18,7 +18,7 @@ STOP_SEC = 5
 
 @contextmanager
 def ui_extra(page: str) -> Iterator[None]:
-    """UserError when what the block imports is not installed; `page`: what needs it."""
+    """UserError if an import in the block needs the ui extra; `page`: what needs it."""
     try:
         import uvicorn  # noqa: F401
 
@@ -31,9 +31,9 @@ def ui_extra(page: str) -> Iterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """UserError when the address cannot be used; port 0 = any free one."""
+    """A listening socket; port 0 = any free one. UserError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio leaves Nagle's algorithm on, and every answer waits 40 ms for an acknowledgement.
+    # IPPROTO_TCP, or asyncio leaves Nagle's algorithm on, and every response waits 40 ms for an acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,7 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-            why = f"found {host!r}, which is no address of this machine, try 127.0.0.1, or 0.0.0.0 for all"
+            why = f"found {host!r}, which is not an address of this machine, try 127.0.0.1, or 0.0.0.0 for all"
             raise UserError(f"HOST: {why}") from error
         why = f"found {host}:{port}, which cannot be used ({error.strerror}); leave --port out for any free one"
         raise UserError(f"--port: {why}") from error
@@ -57,14 +57,14 @@ def serve_page(
     open_page: bool,
     closing: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves an ASGI application until one of STOP_SIGNALS, and STOP_SEC more what is being answered then.
+    """Serves an ASGI application until one of STOP_SIGNALS; pending responses then have STOP_SEC to finish.
 
-    Its address goes to stdout. UserError when the address cannot be used.
+    Prints its address on stdout. UserError if the address cannot be used.
 
     Args:
-        opened: what is open, for the line about it.
-        open_page: in the browser, too.
-        closing: is called at once when it is to end, so that streams of events end and need not be waited for.
+        opened: what is open, for the log line.
+        open_page: also open it in the browser.
+        closing: called at once at the end, to end event streams.
     """
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
@@ -72,7 +72,7 @@ def serve_page(
         print(address, flush=True)
         log(f"{opened}; Ctrl-C closes it")
         if host not in LOOPBACK:
-            log(f"it was asked to listen on {host}: whoever reaches it can use it, and sees your pictures")
+            log(f"listening on {host}: anybody who can reach it can use it and see your pictures")
         if open_page:
             webbrowser.open(address)
         _serve(app, listener, closing)
@@ -92,6 +92,6 @@ def _serve(app: Any, listener: socket.socket, closing: Callable[[], None]) -> No
         app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off",
         http=PatientProtocol, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SEC,
     )  # fmt: skip
-    # uvicorn raises the signals again at its end.
+    # uvicorn re-raises the signals when it ends.
     with captured_signals(STOP_SIGNALS), suppress(KeyboardInterrupt):
         Server(settings).run(sockets=[listener])

@@ -52,7 +52,7 @@ def test_the_png_alone_and_a_whole_shelf_are_drawn_again(exported):
         draw_command(Path("a.png"), Path("precious.txt"))
     assert Path("precious.txt").read_text() == "mine"
     for force in (False, True):
-        with pytest.raises(UserError, match="^OUT: found a.png, which is the source itself"):
+        with pytest.raises(UserError, match="^OUT: found a.png, which is the source"):
             draw_command(Path("a.png"), Path("a.png"), force)
     assert draw_command(Path("a.png"), Path("precious.txt"), force=True) == [Path("precious.txt")]
 

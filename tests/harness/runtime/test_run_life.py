@@ -16,7 +16,7 @@ NOTED = ValueError("wrong")
 NOTED.add_note("what it said last")
 FULL = OSError(errno.ENOSPC, "No space left on device", "a.pt")
 ENDS = [
-    (FULL, UserError, r"cut: cannot write or read \(a.pt\): No space left on device; what was saved", str(FULL)),
+    (FULL, UserError, r"cut: cannot read or write \(a.pt\): No space left on device; what was saved", str(FULL)),
     (torch.OutOfMemoryError("2 GiB"), UserError, "^take smaller batches$", "2 GiB"),
     (NOTED, ValueError, "^wrong", "wrong\nwhat it said last"),
 ]

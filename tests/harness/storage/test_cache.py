@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_where_it_only_saves_time(
     monkeypatch.setattr("harness.storage.cache.atomic_write", raising(OSError(code, os.strerror(code))))
     assert_same(cached(path, KEY, Making(), must_keep=False))
     assert capsys.readouterr().err == (
-        f"warning: {path}: {os.strerror(code)}; not kept, so the next command computes it again\n"
+        f"warning: {path}: {os.strerror(code)}; not cached, so the next command computes it again\n"
     )
     with pytest.raises(OSError, match=os.strerror(code)):
         cached(path, KEY, Making())

@@ -159,7 +159,7 @@ def test_another_version_is_refused(tmp_path: Path):
     assert "make dataset" not in told[0]
     with raw(path, "r+") as file:
         del file.attrs["schema_version"]
-    assert "not a set packed by Carforge" in refusal(path)
+    assert "not packed by Carforge" in refusal(path)
 
 
 def test_what_is_no_packed_set_is_refused(tmp_path: Path):

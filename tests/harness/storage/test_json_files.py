@@ -42,7 +42,7 @@ def test_a_pipe_or_device_in_its_place_is_not_waited_for(tmp_path: Path) -> None
 def test_types_are_those_that_are_asked_for(tmp_path: Path) -> None:
     path, form = tmp_path / "a.json", TypeAdapter(dict[str, int])
     path.write_text('{"a": 1}')
-    assert read_json(path, form=form) == {"a": 1}
+    assert read_json(path, schema=form) == {"a": 1}
     path.write_text('{"a": "1"}')
     assert refusal_of(read_json, path, "mend it", form) == (
         f"{path}: is damaged (a: found '1', allowed a valid integer); mend it"

@@ -55,7 +55,7 @@ def test_a_second_process_is_refused_and_comes_in_afterwards(tmp_path: Path):
 
 def test_a_process_cannot_take_its_own_lock_twice(tmp_path: Path):
     run = RunDir.open(make_config(), tmp_path)
-    with run.lock(), pytest.raises(UserError, match="is at work here"), RunDir.open(make_config(), tmp_path).lock():
+    with run.lock(), pytest.raises(UserError, match="is working here"), RunDir.open(make_config(), tmp_path).lock():
         pass
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_ended_unawaited_holds_no_lock(tmp_path: Path):
     held = {"pid": child.pid, "host": socket.gethostname(), "process_start": process_start(child.pid), "token": "x"}
     path = tmp_path / "lock.json"
     path.write_text(json.dumps(held))
-    with pytest.raises(UserError, match="is at work here"), hold_lock(path, print):
+    with pytest.raises(UserError, match="is working here"), hold_lock(path, print):
         pass
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table

@@ -127,11 +127,11 @@ def test_checkpoints_without_a_config_are_not_taken_for_a_new_run(tmp_path: Path
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write or read"):
+    with pytest.raises(UserError, match="cannot read or write"):
         RunDir.open(make_config(), tmp_path / "file")
     RunDir.open(make_config(), tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    told = r"run: cannot write or read \(.*run\): Permission denied; "
+    told = r"run: cannot read or write \(.*run\): Permission denied; "
     assert re.search(told, refusal_of(RunDir.open, make_config(), tmp_path))
 
 

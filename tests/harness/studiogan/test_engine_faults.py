@@ -230,7 +230,7 @@ def test_strange_output_stops_nothing(stand_in: StandIn) -> None:
 
 def test_a_full_disk_ends_it_and_is_told(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow_log, "import_checkpoint", fail_with(errno.ENOSPC))
-    assert "runs/tiny: cannot write or read: No space left on device" in failure(stand_in, "hang:3")
+    assert "runs/tiny: cannot read or write: No space left on device" in failure(stand_in, "hang:3")
     assert status()["state"] == "failed"
 
 

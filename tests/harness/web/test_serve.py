@@ -25,7 +25,7 @@ def test_listens_where_it_is_told_to():
         with pytest.raises(UserError, match="--port: found 127.0.0.1:.* cannot be used"):
             listen("127.0.0.1", listener.getsockname()[1])
     for host in ("203.0.113.1", "no.such.host.invalid"):
-        with pytest.raises(UserError, match="HOST: found '.*', which is no address of this machine"):
+        with pytest.raises(UserError, match="HOST: found '.*', which is not an address of this machine"):
             listen(host, 0)
 
 

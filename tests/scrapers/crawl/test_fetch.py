@@ -171,7 +171,7 @@ def test_local_pictures_share_store_and_ledger(tmp_path):
 
 
 def test_a_second_crawl_on_the_same_folder_is_refused(tmp_path):
-    with Fetcher(tmp_path, quick_politeness()), pytest.raises(UserError, match="is at work here"):
+    with Fetcher(tmp_path, quick_politeness()), pytest.raises(UserError, match="is working here"):
         Fetcher(tmp_path, quick_politeness()).__enter__()
     with Fetcher(tmp_path, quick_politeness()):
         pass
