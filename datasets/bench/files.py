@@ -88,7 +88,7 @@ class NoFeatures:
 
     def predict(self, features: np.ndarray, views: Any = None) -> Any:
         score, sides = np.ones(len(features), np.float32), np.eye(9, dtype=np.float32)[np.zeros(len(features), int)]
-        return SimpleNamespace(ok_score=score, reason=["not_a_car"] * len(features), view_probs=sides)
+        return SimpleNamespace(ok_score=score, reasons=["not_a_car"] * len(features), view_probs=sides)
 
 
 # ---- files that somebody has damaged, or made to harm -----------------------------------------------------------

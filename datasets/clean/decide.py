@@ -1,7 +1,7 @@
-"""Which files become part of the set, with a reason for each that does not, from what the scan store knows.
+"""Which files are in the set, and why the others are not, decided from the scan store.
 
-rules → exact duplicates → near duplicates (of each group the best copy stays) → the sorter's verdict and view → a
-person's decisions, which beat rule and model. Nothing is decoded; the answers are in the table `decided`.
+rules → exact duplicates → near duplicates (of each group the best copy stays) → verdict and view of the classifier → a
+person's decisions, which override rules and model. No file is opened; the results are in the table `decided`.
 """
 
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ import numpy as np
 from datasets.clean.duplicates import Pair, find_pairs
 from datasets.clean.kinds import NOSE_LEFT, NOSE_RIGHT
 from datasets.clean.manual_labels import VIEWS, Decision
-from datasets.clean.rules import UNPLACED, FileFacts, is_undecoded, rule_reason
+from datasets.clean.rules import UNDECODED, UNPLACED, FileFacts, rule_reason, to_slug
 from datasets.scan.store import LISTED, ScanStore, in_blocks, to_features
 from harness.config.schema import Clean
 
-MIN_LABELS = 24  # a person's labels that the sorter is taught anew with
-CAPPED = 0.5  # of the threshold: so much is the highest ok_score of what a rule has dropped
+MIN_LABELS = 24  # of a person, needed for a few-shot fit
+CAPPED = 0.5  # share of the threshold that limits the ok_score of files dropped by a rule
 
 
 def decide(
     store: ScanStore, clean: Clean | None, classifier: Any | None, decisions: dict[str, Decision]
 ) -> dict[str, Any] | None:
-    """Fills `decided` for every file; returns what is told of the sorter: name, sha256, threshold, labels.
+    """Fills `decided` for every file; returns the classifier's name, sha256, threshold and number of labels.
 
-    `clean`, `sorter` None: the set is taken as it is, but for what cannot be decoded."""
+    `clean` or `classifier` None: every file that can be decoded is kept, and None is returned."""
     _apply_rules(store, clean)
     if clean is None or classifier is None:
         store.base.execute("update decided set ok_score = reason is null, decided_by = 'rule'")
@@ -53,7 +53,7 @@ def _apply_rules(store: ScanStore, clean: Clean | None) -> None:
 
 
 def _drop_exact(store: ScanStore) -> None:
-    """Of files with the same bytes the first in the listing stays."""
+    """Keeps the first in the listing of files with the same bytes."""
     query = """select pos, first_value(pos) over (partition by split_key order by pos) as best from decided
         where reason is null"""
     store.base.execute(
@@ -66,11 +66,11 @@ def _drop_exact(store: ScanStore) -> None:
 
 
 def group_pairs(pairs: Iterable[Pair]) -> list[list[int]]:
-    """Positions that belong together, by way of pairs; groups and what is in them in the order of the listing."""
+    """Connected components of the pairs, as positions; groups and positions are in the order of the listing."""
     ends = np.array([(pair.first, pair.second) for pair in pairs])
     if not len(ends):
         return []
-    from scipy.sparse import coo_array, csgraph  # late: they take as long to import as all of the stage
+    from scipy.sparse import coo_array, csgraph  # here: they take as long to import as the rest of the stage
 
     positions, numbers = np.unique(ends, return_inverse=True)
     first, second = numbers.reshape(-1, 2).T
@@ -81,7 +81,7 @@ def group_pairs(pairs: Iterable[Pair]) -> list[list[int]]:
 
 
 def _drop_near(store: ScanStore, pairs: list[Pair]) -> None:
-    """Of pictures of the same photo the best copy stays: the largest, then the least compressed, then the first."""
+    """Keeps the best copy of a photo: the largest, then the least compressed, then the first."""
     mirrored = {(pair.first, pair.second) for pair in pairs if pair.mirrored}
     for group in group_pairs(pair for pair in pairs if pair.same):
         best = min(group, key=lambda pos: _quality_key(store, pos))
@@ -99,50 +99,38 @@ def _quality_key(store: ScanStore, pos: int) -> tuple[float, float, int]:
     return -pixels, -compressed, pos
 
 
-# ---- the sorter -------------------------------------------------------------------------------------------------
+# ---- the view classifier ----------------------------------------------------------------------------------------
 
 
 def _classify(store: ScanStore, clean: Clean, classifier: Any, decisions: dict[str, Decision]) -> dict[str, Any]:
-    """ok_score, view and confidence for all that have features; a reason for those that had none and fail."""
+    """ok_score, view and confidence of all files with features; a reason for those that passed the rules and fail."""
     classifier, labels = _few_shot_classifier(store, classifier, decisions)
     threshold = classifier.threshold if clean.min_ok_score is None else clean.min_ok_score
     store.base.execute("update decided set ok_score = 0.0")
     for positions, features in store.feature_blocks():
         predictions = classifier.predict(features, clean.views)
-        best = predictions.view_probs.argmax(axis=1)
-        ruled = store.base.execute(
-            "select pos, reason, duplicate_of from decided where pos between ? and ?",
-            (int(positions[0]), int(positions[-1])),
-        )
-        reasons = {pos: rest for pos, *rest in ruled}
-        rows = zip(
-            positions.tolist(), predictions.ok_score.tolist(), predictions.reason, best.tolist(),
-            predictions.view_probs.max(axis=1).tolist(), strict=True,
-        )  # fmt: skip
-        store.base.executemany(
-            """update decided set ok_score = ?, view = ?, view_confidence = ?, reason = ?, decided_by = ?
-            where pos = ?""",
-            [
-                (*_final_columns(clean, threshold, reasons[pos], (score, slug, VIEWS[view], confidence)), pos)
-                for pos, score, slug, view, confidence in rows
-            ],
-        )
+        query = "select pos, reason, duplicate_of from decided where pos between ? and ?"
+        ruled = store.base.execute(query, (int(positions[0]), int(positions[-1])))
+        by_pos = {pos: rest for pos, *rest in ruled}
+        views, confidences = predictions.view_probs.argmax(axis=1), predictions.view_probs.max(axis=1)
+        rows = []
+        for pos, score, slug, number, confidence in zip(
+            positions.tolist(), predictions.ok_score.tolist(), predictions.reasons, views, confidences.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            reason, copy = by_pos[pos]
+            view, decided_by = VIEWS[number], "rule" if reason else "model"
+            score = round(min(max(score, 0.0), 1.0), 4)
+            if reason and copy is None:
+                score = round(min(score, CAPPED * threshold), 4)
+            elif not reason and score < threshold:
+                reason = f"{slug}: ok_score {score:.4f}, kept from {threshold:.4f}"
+            elif not reason:
+                reason = _view_reason(clean, view, confidence)
+            rows.append((score, view, round(confidence, 4), reason, decided_by, pos))
+        columns = "ok_score = ?, view = ?, view_confidence = ?, reason = ?, decided_by = ?"
+        store.base.executemany(f"update decided set {columns} where pos = ?", rows)
     return {"name": classifier.name, "sha256": classifier.sha256, "threshold": round(threshold, 6), "labels": labels}
-
-
-def _final_columns(clean: Clean, threshold: float, ruled: list, predictions: tuple[float, str, str, float]) -> tuple:
-    """(ok_score, view, its confidence, reason, decided_by) from (reason, duplicate_of) and what the sorter said."""
-    score, slug, view, confidence = predictions
-    reason, copy = ruled
-    decided_by = "rule" if reason else "model"
-    score = round(min(max(score, 0.0), 1.0), 4)
-    if reason and copy is None:
-        score = round(min(score, CAPPED * threshold), 4)
-    elif not reason and score < threshold:
-        reason = f"{slug}: ok_score {score:.4f}, kept from {threshold:.4f}"
-    elif not reason:
-        reason = _view_reason(clean, view, confidence)
-    return score, view, round(confidence, 4), reason, decided_by
 
 
 def _view_reason(clean: Clean, view: str, confidence: float) -> str | None:
@@ -154,13 +142,12 @@ def _view_reason(clean: Clean, view: str, confidence: float) -> str | None:
 
 
 def _few_shot_classifier(store: ScanStore, classifier: Any, decisions: dict[str, Decision]) -> tuple[Any, int]:
-    """The sorter, taught with a person's labels where there are enough, and their number."""
+    """The classifier, fitted to a person's labels when there are at least MIN_LABELS, and their number, else 0."""
     features, ok, views = [], [], []
-    for sha256 in sorted(decisions):
+    for sha256, one in sorted(decisions.items()):
         query = "select f.features from scanned s join features f using (id) where s.sha256 = ? limit 1"
         found = store.base.execute(query, (sha256,)).fetchone()
         if found is not None:
-            one = decisions[sha256]
             features.append(to_features(found[0]))
             ok.append({"keep": 1, "drop": 0}.get(one.verdict, -1))
             views.append(VIEWS.index(one.view) if one.view else -1)
@@ -173,31 +160,29 @@ def _few_shot_classifier(store: ScanStore, classifier: Any, decisions: dict[str,
 
 
 def _apply_decisions(store: ScanStore, clean: Clean, decisions: dict[str, Decision]) -> None:
-    """A person's verdict and view beat rule and model; what is damaged, or the same bytes twice, stays out."""
-    for sha256 in sorted(decisions):
+    """A person's verdict and view override rules and model. Damaged files and exact duplicates stay out."""
+    for sha256, decision in sorted(decisions.items()):
         query = f"select l.pos, d.reason, d.view {LISTED} join decided d on d.pos = l.pos where s.sha256 = ?"
         for pos, reason, view in store.base.execute(query, (sha256,)).fetchall():
-            if not is_undecoded(reason) and (reason or "").partition(":")[0] not in ("duplicate", *UNPLACED):
-                _apply_decision(store, clean, decisions[sha256], (pos, reason, view))
+            if to_slug(reason) not in ("duplicate", *UNDECODED, *UNPLACED):
+                _apply_decision(store, clean, decision, pos, reason, view)
 
 
 def _apply_decision(
-    store: ScanStore, clean: Clean, decision: Decision, found: tuple[int, str | None, str | None]
+    store: ScanStore, clean: Clean, decision: Decision, pos: int, reason: str | None, view: str | None
 ) -> None:
-    pos, reason, view = found
-    decided_by = "person"
     if decision.view:
         store.base.execute("update decided set view = ?, view_confidence = 1.0 where pos = ?", (decision.view, pos))
     if decision.verdict == "keep":
         reason = None
     elif decision.verdict == "drop":
         reason = f"person: {decision.note}".rstrip(": ").replace("\n", " ")
-    elif decision.view and decision.view != view and (reason or "view:").startswith("view:"):
+    elif decision.view and decision.view != view and to_slug(reason) in ("", "view"):
         reason = _view_reason(clean, decision.view, 1.0)
     else:
         return
     copy = ", duplicate_of = null" if reason is None else ""
-    store.base.execute(f"update decided set reason = ?, decided_by = ?{copy} where pos = ?", (reason, decided_by, pos))
+    store.base.execute(f"update decided set reason = ?, decided_by = 'person'{copy} where pos = ?", (reason, pos))
 
 
 # ---- sides and splits -------------------------------------------------------------------------------------------
@@ -206,12 +191,11 @@ def _apply_decision(
 def _mark_mirrored(store: ScanStore, clean: Clean) -> None:
     if clean.mirror_to is not None:
         turned = NOSE_RIGHT if clean.mirror_to == "left" else NOSE_LEFT
-        marks = ", ".join("?" * len(turned))
-        store.base.execute(f"update decided set mirrored = 1 where view in ({marks})", turned)
+        store.base.execute(f"update decided set mirrored = 1 where view in {turned}")
 
 
 def _group_splits(store: ScanStore, pairs: list[Pair]) -> None:
-    """Pictures that are, or may be, of one photo go into the same split: the one of their smallest hash."""
+    """Pictures that are, or may be, copies of one photo share a split, that of their smallest hash."""
     for group in group_pairs(pairs):
         query = "select split_key from decided where pos = ?"
         smallest = min(store.base.execute(query, (pos,)).fetchone()[0] for pos in group)

@@ -1,9 +1,8 @@
-"""Pictures that show the same photo: resized, compressed again, a little cropped, or mirrored.
+"""Copies of one photo: resized, recompressed, cropped a little, or mirrored.
 
-Two steps. Perceptual hashes and 8 x 8 colours name the pairs that may be the same. Then one picture is laid over the
-other, moved and scaled until it fits best (the image alignment of Lucas and Kanade, 1981), and what still differs
-decides: `same` where it is no more than resizing and compression leave, `alike` where that is not sure. Another car of
-the same model in the same place differs by more.
+Two steps. Perceptual hashes and 8 x 8 colours propose pairs. Then one picture is aligned with the other by shift and
+scale (Lucas and Kanade, 1981), and the remaining difference decides: `same` if resizing and compression explain it,
+otherwise uncertain up to MAX_MAYBE_SAME. Another car of the same model in the same place differs more.
 """
 
 from collections.abc import Iterator
@@ -14,24 +13,24 @@ import numpy as np
 from datasets.scan.fingerprints import COLOURS_PX, THUMB_PX
 from datasets.scan.store import LISTED, ScanStore
 
-HASH_BITS = 12  # of 64 may differ; a picture that lost 2 % at each edge differs in up to 10
+HASH_BITS = 12  # of 64 that may differ; a crop of 2 % at each edge changes up to 10
 MAX_COLOURS = 0.30  # of the contrast, root mean square
-MIN_CONTRAST = 8  # levels; pictures of less are compared as if they had it
+MIN_CONTRAST = 8  # levels; lower contrast counts as this
 COARSE_PX, MAX_COARSE = 16, 0.14
 ROUNDS = 7
-MAX_SCALE = 0.2  # by which one may be larger than the other in each direction
-# Of what still differs (root mean square of levels): the first part is compression, the second grows with the
-# picture's contrast and is resampling. The worst of 8 x 8 parts may have more.
+MAX_SCALE = 0.2  # largest difference of scale in each direction
+# Allowed difference (root mean square of levels): a constant for compression, plus a share of the contrast for
+# resampling. For the whole picture, and for the worst of its 8 x 8 parts.
 SAME_RMS, SAME_PART = (1.1, 0.030), (3.0, 0.20)
-MAX_SHARE = 0.1  # of the contrast: nearly black pictures do not pass for one another
-MAX_MAYBE_SAME = 2.0  # times as much
+MAX_SHARE = 0.1  # of the contrast, so that nearly black pictures are not the same
+MAX_MAYBE_SAME = 2.0  # times the allowed difference
 BATCH_PAIRS = 64  # compared at once
 HASHES, COLOURS = 2**20, 4096  # pairs of hashes, of colours at once
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Positions in the listing. `same`: certainly one photo; otherwise it may be. `mirrored`: as in a mirror."""
+    """Positions in the listing. `same`: certain, not only possible copies. `mirrored`: one is the mirror image."""
 
     first: int
     second: int
@@ -40,18 +39,14 @@ class Pair:
 
 
 def find_pairs(store: ScanStore) -> Iterator[Pair]:
-    """All pairs among the files that `decided` has no reason against."""
+    """All pairs among the files without a reason in `decided`."""
     query = f"select l.pos, s.hash, s.mirrored_hash, s.colours {LISTED} join decided d on d.pos = l.pos"
-    positions, hashes, mirrored_hashes, colours = [], [], [], []
-    for pos, value, mirrored, content in store.select(query, "d.reason is null and s.colours not null"):
-        positions.append(pos)
-        hashes.append(value)
-        mirrored_hashes.append(mirrored)
-        colours.append(content)
-    if len(positions) < 2:
+    rows = list(store.select(query, "d.reason is null and s.colours not null"))
+    if len(rows) < 2:
         return
-    places, values = np.array(positions), np.array(hashes, np.int64).view(np.uint64)
-    flipped = np.array(mirrored_hashes, np.int64).view(np.uint64)
+    positions, *hashes, colours = zip(*rows, strict=True)
+    places = np.array(positions)
+    values, flipped = (np.array(column, np.int64).view(np.uint64) for column in hashes)
     grid = np.frombuffer(b"".join(colours), np.uint8).reshape(-1, COLOURS_PX, COLOURS_PX, 3)
     for mirrored in (False, True):
         found = _candidates(values, flipped if mirrored else values, grid, mirrored)
@@ -65,7 +60,7 @@ def to_thumb(content: bytes) -> np.ndarray:
 def _candidates(
     hashes: np.ndarray, others: np.ndarray, colours: np.ndarray, mirrored: bool
 ) -> Iterator[list[tuple[int, int]]]:
-    """Batches of (i, j), i < j, whose hashes and colours are near; with `mirrored`, those of j as in a mirror."""
+    """Batches of (i, j), i < j, with similar hashes and colours; `mirrored`: of j's mirror image."""
     contrast = colours.std(axis=(1, 2)).mean(axis=1)
     theirs = colours[:, :, ::-1] if mirrored else colours
     found: list[tuple[int, int]] = []
@@ -81,7 +76,7 @@ def _candidates(
 
 
 def _near_hashes(hashes: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of i and j, i < j, where hashes[i] and others[j] are near."""
+    """Batches of i and j, i < j, where hashes[i] and others[j] are similar."""
     rows = max(1, HASHES // len(hashes))
     for start in range(0, len(hashes) - 1, rows):
         differ = np.bitwise_count(others[start + 1 :] ^ hashes[start : start + rows, None])
@@ -112,7 +107,7 @@ def _confirmed(
 
 
 def difference_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Of pairs of thumbs (P, 64, 64, 3): what differs at best fit as a share of what copies may have; (P,)."""
+    """For pairs of thumbs (P, 64, 64, 3): the difference after alignment, as a multiple of what is allowed: (P,)."""
     rms, part, contrast = compare(_blur(_blur(first)), _blur(_blur(second)))
     limit = np.minimum(SAME_RMS[0] + SAME_RMS[1] * contrast, MAX_SHARE * contrast)
     return np.maximum(rms / np.maximum(limit, 1e-3), part / (SAME_PART[0] + SAME_PART[1] * contrast))
@@ -123,11 +118,11 @@ def _read_thumbs(store: ScanStore, positions: set[int]) -> dict[int, np.ndarray]
     return {pos: to_thumb(store.base.execute(query, (pos,)).fetchone()[0]) for pos in positions}
 
 
-# ---- laying one picture over the other --------------------------------------------------------------------------
+# ---- alignment --------------------------------------------------------------------------------------------------
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of pairs of pictures (P, S, S, 3): what differs at best fit, in the worst part, and the contrast; (P,) each."""
+    """For pairs of pictures (P, S, S, 3): difference after alignment, that of the worst part, contrast: (P,) each."""
     first, second = first.astype(np.float32), second.astype(np.float32)
     side = first.shape[1]
     axis = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
@@ -144,7 +139,7 @@ def compare(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _warp(pictures: np.ndarray, params: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures (P, S, S, C) scaled and shifted, and where they have been inside: float32 (P, S, S)."""
+    """The pictures (P, S, S, C) scaled and shifted, and a mask of the pixels inside them: float32 (P, S, S)."""
     side = len(axis)
     across = ((params[:, :1] * axis + params[:, 1:2]) + 1) * side / 2 - 0.5
     down = ((params[:, 2:3] * axis + params[:, 3:]) + 1) * side / 2 - 0.5
@@ -157,7 +152,7 @@ def _warp(pictures: np.ndarray, params: np.ndarray, axis: np.ndarray) -> tuple[n
 
 
 def _interpolate(pictures: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    """Linearly, at `places` (P, S) along one axis of (P, S, S, C)."""
+    """Linear, at `places` (P, S) along one axis of (P, S, S, C)."""
     places = np.clip(places, 0, places.shape[1] - 1)
     below = np.minimum(places.astype(np.int64), places.shape[1] - 2)
     shape = (len(places), -1, 1, 1) if axis == 1 else (len(places), 1, -1, 1)
@@ -167,7 +162,7 @@ def _interpolate(pictures: np.ndarray, places: np.ndarray, axis: int) -> np.ndar
 
 
 def _step(wanted: np.ndarray, warped: np.ndarray, inside: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """How scale and shift have to change (P, 4): least squares on the gradients of grey pictures (P, S, S)."""
+    """Update of scale and shift (P, 4) by least squares on the gradients of grey pictures (P, S, S)."""
     side = len(axis)
     slope_x, slope_y = np.gradient(warped, axis=2) * side / 2, np.gradient(warped, axis=1) * side / 2
     columns = (slope_x * axis, slope_x, slope_y * axis[:, None], slope_y)
@@ -192,14 +187,14 @@ def _measure(first: np.ndarray, warped: np.ndarray, inside: np.ndarray) -> tuple
 
 
 def _shrink(pictures: np.ndarray, side: int) -> np.ndarray:
-    """Means of squares: uint8 (..., S, S, 3) → float32 (..., side, side, 3)."""
+    """Cell means: uint8 (..., S, S, 3) → float32 (..., side, side, 3)."""
     cell = pictures.shape[-2] // side
     shape = (*pictures.shape[:-3], side, cell, side, cell, 3)
     return pictures.reshape(shape).mean(axis=(-4, -2), dtype=np.float32)
 
 
 def _blur(pictures: np.ndarray) -> np.ndarray:
-    """1-2-1 both ways: what resampling changes most, single pixels, counts less."""
+    """1-2-1 filter along both axes: single pixels, which resampling changes most, count less."""
     for axis in (1, 2):
         edges = [(0, 0)] * 4
         edges[axis] = (1, 1)

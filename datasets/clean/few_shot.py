@@ -1,6 +1,6 @@
-"""What a person's few dozen labels teach the sorter: logistic regressions on features and on what is judged already.
+"""Few-shot heads of the view classifier: logistic regressions on features and on the pretrained heads' predictions.
 
-Everything is small (hundreds of rows) and computed on one thread, so equal labels give equal lessons.
+Fitted to a few dozen labels of a person, on one thread, so equal labels give equal heads.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-MIN_OK = 6  # labels of each verdict from which it is taught
-MIN_VIEWS = 12  # labelled views from which views are taught
+MIN_OK = 6  # labels of each verdict needed to fit it
+MIN_VIEWS = 12  # labelled views needed to fit views
 OK_C, VIEW_C = 0.01, 1.0  # scikit-learn's C
 VIEW_COMPONENTS = 250
-MIN_PER_VIEW = 3  # a view with fewer labels is left to the shipped heads
-HALF_TRUST = 12  # with so many labels of a view or its mirror image, lesson and shipped heads count alike
+MIN_PER_VIEW = 3  # a view with fewer labels is left to the pretrained heads
+HALF_TRUST = 12  # labels of a view or its mirror image at which few-shot and pretrained heads count equally
 FOLDS = 5
-MAX_LOST = 0.03  # of the usable pictures in folds that a lesson has not seen, so many may fall below the threshold
+MAX_LOST = 0.03  # share of usable pictures in held-out folds that may fall below the threshold
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Affine:
 
 @dataclass(frozen=True)
 class FewShotHeads:
-    """What labels add to the heads as shipped.
+    """Corrections of the pretrained heads.
 
     Attributes:
-        ok: → (N, 1), added to the logit of a usable car; None where there were too few labels.
-        view: → (N, len(classes)), logits of these views; None where there were too few labels.
-        trust: (views,) in [0, 1], how much the lesson counts for each view.
+        ok: → (N, 1), added to the logit of a usable car; None with too few labels.
+        view: → (N, len(classes)), logits of these views; None with too few labels.
+        trust: (views,) in [0, 1], weight of `view` against the pretrained head.
     """
 
     ok: Affine | None
@@ -47,9 +47,9 @@ class FewShotHeads:
     classes: np.ndarray
     trust: np.ndarray
 
-    def blend_views(self, labelled: np.ndarray, pretrained: np.ndarray) -> np.ndarray:
-        """Probabilities (N, views) by the lesson and by the heads as shipped → both together."""
-        both = self.trust * labelled + (1 - self.trust) * pretrained
+    def blend_views(self, fitted: np.ndarray, pretrained: np.ndarray) -> np.ndarray:
+        """Probabilities (N, views) of both heads, averaged by `trust`."""
+        both = self.trust * fitted + (1 - self.trust) * pretrained
         return both / both.sum(1, keepdims=True)
 
 
@@ -58,14 +58,14 @@ def fit_few_shot(
     ok_rows: np.ndarray, ok: np.ndarray, view_rows: np.ndarray, mirrored_rows: np.ndarray, views: np.ndarray,
     swapped: np.ndarray,
 ) -> FewShotHeads:  # fmt: skip
-    """From labels.
+    """Fits the heads to labels.
 
     Args:
-        ok_rows: float32 (N, F), alike for mirror images.
-        ok: (N,) 1, 0, or -1 = not labelled.
+        ok_rows: float32 (N, F), equal for mirror images.
+        ok: (N,) 1, 0, or -1 = unlabelled.
         view_rows, mirrored_rows: float32 (N, G), of the pictures and of their mirror images.
-        views: (N,) numbers of views, -1 = not labelled.
-        swapped: view → the view that its mirror image shows.
+        views: (N,) indices of views, -1 = unlabelled.
+        swapped: view → view of the mirror image.
     """
     counts = np.bincount(views[views >= 0], minlength=len(swapped))
     counts = np.where(swapped == np.arange(len(swapped)), counts, counts + counts[swapped])
@@ -87,12 +87,12 @@ def has_enough_verdicts(ok: np.ndarray) -> bool:
 
 @threadpool_limits.wrap(limits=1)
 def cross_validated_logits(ok_rows: np.ndarray, ok: np.ndarray) -> np.ndarray:
-    """For each labelled row, what a lesson from the other folds says of it: float64 (N,)."""
-    said = np.zeros(len(ok))
+    """Each row's logit by a fit on the other folds: float64 (N,)."""
+    logits = np.zeros(len(ok))
     folds = StratifiedKFold(min(FOLDS, (ok == 0).sum(), (ok == 1).sum()), shuffle=True, random_state=0)
     for rest, fold in folds.split(ok_rows, ok):
-        said[fold] = _fit_ok(ok_rows[rest], ok[rest])(ok_rows[fold])[:, 0]
-    return said
+        logits[fold] = _fit_ok(ok_rows[rest], ok[rest])(ok_rows[fold])[:, 0]
+    return logits
 
 
 def _fit_ok(rows: np.ndarray, ok: np.ndarray) -> Affine:
@@ -102,7 +102,7 @@ def _fit_ok(rows: np.ndarray, ok: np.ndarray) -> Affine:
 
 
 def _fit_views(rows: np.ndarray, labels: np.ndarray) -> tuple[Affine, np.ndarray]:
-    """Principal components keep few labels from being learned by heart; rare views count as much as common ones."""
+    """Principal components limit overfitting; classes are balanced."""
     scaled, mean, scale = standardised(rows)
     components = min(VIEW_COMPONENTS, len(rows) // 2, rows.shape[1])
     reduced = PCA(components, svd_solver="full").fit(scaled)
@@ -110,20 +110,20 @@ def _fit_views(rows: np.ndarray, labels: np.ndarray) -> tuple[Affine, np.ndarray
     model = LogisticRegression(C=VIEW_C, class_weight="balanced", max_iter=1000)
     model.fit(reduced.transform(scaled), labels)
     coefficients, intercept = model.coef_.T, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn then keeps the second one's row alone
+    if len(model.classes_) == 2:  # scikit-learn has one row for two classes
         coefficients, intercept = np.repeat(coefficients, 2, 1) * [[-0.5, 0.5]], intercept * np.array([-0.5, 0.5])
     whole = reduced.components_.T @ coefficients
     return unscaled(whole, intercept - reduced.mean_ @ whole, mean, scale), model.classes_
 
 
 def standardised(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows with mean 0 and standard deviation 1 in every column that varies, the means, the deviations."""
+    """Rows scaled to mean 0 and standard deviation 1 (constant columns only centred), the means, the deviations."""
     mean, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
     scale[scale < 1e-9] = 1.0
     return ((rows - mean) / scale).astype(np.float32), mean, scale
 
 
 def unscaled(weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Affine:
-    """What `weight` and `bias` make of standardised rows, made of the rows themselves."""
+    """The same map as `weight` and `bias` on standardised rows, for the rows themselves."""
     weight = weight / scale[:, None]
     return Affine(weight, bias - mean @ weight)

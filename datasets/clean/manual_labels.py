@@ -1,7 +1,7 @@
-"""What a person decided about single pictures: `decisions.csv`, small, readable, and made to be committed.
+"""A person's decisions about single pictures: `decisions.csv`, small, readable, made to be committed.
 
-One row a picture, known by the sha256 of its bytes, so that a decision survives moving and renaming. Every build
-replays it. A line that goes takes the decision back.
+One row per picture, keyed by the sha256 of its bytes, so that a decision survives moving and renaming. Every build
+applies the table. Deleting a row takes the decision back.
 """
 
 import csv
@@ -25,15 +25,15 @@ COLUMNS = ("file", "sha256", "verdict", "view", "note")
 VERDICTS = ("keep", "drop")
 VIEWS: tuple[str, ...] = get_args(ViewName)
 SHA256 = re.compile(r"[0-9a-f]{64}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in the names of strangers
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # foreign file names may contain these
 CONTROL_IN_NOTE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # a note may have several lines
-# Names of files are bytes: those that are not UTF-8 come and go unharmed.
+# File names are bytes: those that are not UTF-8 survive reading and writing.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`verdict`: keep, drop or "" (not said). `view`: one of VIEWS or "". `file` and `note` are for people."""
+    """`verdict`: keep, drop or "" (none). `view`: one of VIEWS or "". `file` and `note` are for people."""
 
     file: str
     sha256: str
@@ -43,9 +43,9 @@ class Decision:
 
 
 def read_decisions(path: Path, warn: Callable[[str], None] = log) -> dict[str, Decision]:
-    """sha256 → decision; none where there is no file. UserError with every bad line and what is allowed in it.
+    """sha256 → decision; empty without a file. UserError lists every bad line and what is allowed there.
 
-    Of several lines about one picture the last one counts, and that is told.
+    The last of several lines about a picture counts, with a warning.
     """
     try:
         text = decode_table(read_file(path))
@@ -63,7 +63,7 @@ def read_decisions(path: Path, warn: Callable[[str], None] = log) -> dict[str, D
             problems.append(f"  line {number}: {problem}")
             continue
         if decision.sha256 in decisions:
-            warn(f"{path}: line {number}: {decision.file or decision.sha256} was decided above; this line counts")
+            warn(f"{path}: line {number}: {decision.file or decision.sha256} has an earlier line; this one counts")
         decisions[decision.sha256] = decision
     if problems:
         raise UserError("\n".join([f"{path}: {len(problems)} bad line{'s' * (len(problems) > 1)}", *problems]))
@@ -71,7 +71,7 @@ def read_decisions(path: Path, warn: Callable[[str], None] = log) -> dict[str, D
 
 
 def change_decisions(path: Path, changes: dict[str, Decision | None]) -> dict[str, Decision]:
-    """Writes some decisions and takes others (None) back; those of other pictures stay as the file has them now."""
+    """Writes decisions, or takes them back (None). Those of other pictures stay as the file has them now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(path.parent):
         decisions = read_decisions(path, warn=lambda text: None)
@@ -85,7 +85,7 @@ def change_decisions(path: Path, changes: dict[str, Decision | None]) -> dict[st
 
 
 def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
-    """The whole file anew, sorted by file: equal decisions are equal bytes."""
+    """Rewrites the file, sorted by file name: equal decisions give equal bytes."""
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -100,7 +100,7 @@ def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """(number of its last line, columns or what is wrong) of each row."""
+    """(number of its last line, columns or the problem) of each row."""
     allowed, number, names = f"allowed {','.join(COLUMNS)}", 1, []
     try:
         for number, row in read_rows(text):
@@ -117,7 +117,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str] | str]]:
 
 
 def _decision(row: dict[str, str] | str) -> tuple[Decision, str]:
-    """(decision, "") or (an empty one, what is wrong)."""
+    """(decision, "") or (an empty one, the problem)."""
     empty = Decision("", "")
     if isinstance(row, str):
         return empty, row

@@ -1,31 +1,28 @@
-"""Which pictures training never sees.
+"""Which pictures are held out from training.
 
-A picture's split depends on the hash of its bytes alone: the same bytes are never in both, and pictures that come later
-change nothing for those that are there. Copies of one photo follow the smallest hash among them. Splits that are given,
-by a benchmark or by folders, stay what they are. Of a class all of whose hashes are in the valid share the largest is
-trained on all the same.
+A picture's split depends on the hash of its bytes alone, so the same bytes are never in both splits, and new pictures
+do not move old ones. Copies of one photo follow the smallest hash among them. Splits given by a benchmark or by folders
+are kept. If all hashes of a class are in the valid share, the largest is trained on.
 """
 
 from datasets.scan.store import ScanStore, in_blocks
 
 BLOCK_FILES = 1000  # written at once
 KEPT = "from decided d join listed l on l.pos = d.pos where d.reason is null"
-
-
 UNTRAINED = "no_training: its class has no training picture"
 
 
 def is_valid(sha256: str, valid_fraction: float) -> bool:
-    """Whether the file with this hash (hex) is kept aside."""
+    """Whether the file with this hash (hex) is held out."""
     return int(sha256[:13], 16) / 16**13 < valid_fraction
 
 
 def assign_splits(store: ScanStore, valid_fraction: float, keep_classes: bool = False) -> None:
-    """Verdict of every file, split and row of those that have no reason against them.
+    """Verdict of every file; split and row of those without a reason against them.
 
-    A small set may have no hash in the valid share; then the smallest one and its copies go there, unless training
-    or a class would be left with nothing to train on. Pictures of a class whose given splits have no training picture
-    are left out, unless a benchmark's classes are to stay (`keep_classes`).
+    If no hash is in the valid share, as in small sets, the smallest one and its copies are held out, unless they are
+    all of a class. Classes whose given splits have no training picture are dropped; `keep_classes` keeps them, for
+    benchmarks.
     """
     if not keep_classes:
         trained = f"select l.class {KEPT} and coalesce(l.split, 'train') = 'train'"
@@ -50,14 +47,14 @@ def assign_splits(store: ScanStore, valid_fraction: float, keep_classes: bool = 
 
 
 def _always_trained(store: ScanStore, valid_fraction: float) -> set[str]:
-    """The largest hash of each class that would be held out as a whole: hashes sort as their numbers do."""
+    """The largest hash of each class that would be held out as a whole."""
     query = f"""select max(d.split_key) {KEPT} and l.split is null and l.class not in
         (select l.class {KEPT} and l.split = 'train') group by l.class"""
     return {key for (key,) in store.base.execute(query) if is_valid(key, valid_fraction)}
 
 
 def _fallback_valid(store: ScanStore, valid_fraction: float) -> str | None:
-    """The hash that is kept aside where no hash falls into the valid share: the smallest that is not all of a class."""
+    """The hash held out when none is in the valid share: the smallest that is not all of a class."""
     smallest = store.base.execute(f"select min(d.split_key) {KEPT}").fetchone()[0]
     official = store.base.execute(f"select count(*) {KEPT} and l.split is not null").fetchone()[0]
     if not valid_fraction or smallest is None or official or is_valid(smallest, valid_fraction):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from datasets.clean.reasons import slug_of
 from datasets.clean.rules import UNDECODED
 from harness.images.decode import PictureError, decode_picture, read_file
 
@@ -20,7 +21,7 @@ JPEG_QUALITY = 76
 
 def read_thumbnail(folder: Path, line: dict[str, Any], height_px: int, width_px: int) -> bytes:
     """JPEG of the picture of a manifest's line, upright, at most so high and wide. PictureError when there is none."""
-    slug = (line.get("reason") or "").partition(":")[0]
+    slug = slug_of(line)
     if not line.get("sha256") or slug in UNDECODED:
         raise PictureError(slug or "unreadable", "was not decoded by the build")
     content = read_file(_inside(folder, line["file"]))

@@ -1,4 +1,4 @@
-"""A sorter for tests, which needs no network: what it says of a picture can be painted into it."""
+"""A view classifier for tests without a network: its predictions follow from colours; helpers to build sets."""
 
 import json
 import os
@@ -24,7 +24,7 @@ BASE = ROOT / "configs/base.yaml"
 
 
 class StandIn:
-    """Red pictures are logos; others are cars whose nose points to the brighter side. `calls`: looks it was shown."""
+    """Red pictures are logos, others cars with their nose on the brighter side. `calls`: pictures it has seen."""
 
     name, sha256, input_px, dim, threshold = "stand_in", "5" * 64, 32, 3, 0.5
 
@@ -46,18 +46,18 @@ class StandIn:
         brighter = np.where(features[:, 1] > 0, VIEWS.index("front_right"), VIEWS.index("front_left"))
         sides[np.arange(len(features)), brighter] = 0.8
         sides[:, VIEWS.index("other")] = 0.2
-        return SimpleNamespace(ok_score=score, reason=["logo"] * len(features), view_probs=sides)
+        return SimpleNamespace(ok_score=score, reasons=["logo"] * len(features), view_probs=sides)
 
     def fit_labels(self, features: np.ndarray, ok: np.ndarray, views: np.ndarray) -> "StandIn":
-        """The opposite of what it said before."""
+        """A classifier with the opposite verdicts."""
         fitted = StandIn()
         fitted.fitted = [features, ok, views]
-        self.taught_with = fitted.fitted
+        self.fitted_with = fitted.fitted
         return fitted
 
 
 def rows_of(store: ScanStore) -> list[SimpleNamespace]:
-    """Every listed file in order, with what a ledger and its scan say of it."""
+    """Every listed file in order, with its ledger line and scan."""
     columns = "source specs url page license author sha256 width height".split()
     query = f"select l.pos, l.key, coalesce(l.fault, s.reason), l.class, {', '.join(columns)} {LISTED}"
     return [
@@ -82,13 +82,13 @@ def write_decision(path: Path, decision: Decision) -> None:
 
 
 def make_config(*changes: str, **data: Any) -> Config:
-    """A folder `photos` at 32 pixels, cleaned but for what is said."""
+    """A folder `photos` at 32 pixels, cleaned; `data`: other keys of data."""
     settings = {"set": "mine", "source": "folder", "src": "photos", "img_size": 32, **data}
     return load_config(BASE, [*(f"data.{key}={json.dumps(value)}" for key, value in settings.items()), *changes])
 
 
 def died_in_child(work: Callable[[], object], prepare: Callable[[], object]) -> bool:
-    """Whether a process of its own ended before its work did; `prepare` is done there before."""
+    """Whether `work` in a forked process was killed before its end; `prepare` runs there first."""
     child = os.fork()
     if child == 0:
         prepare()
@@ -98,7 +98,7 @@ def died_in_child(work: Callable[[], object], prepare: Callable[[], object]) -> 
 
 
 def die_at(owner: Any, name: str, point: int, after: bool = False) -> Callable[[], None]:
-    """Makes the process end without a word at the `point`-th call, from 1, before or after it."""
+    """Kills the process at the `point`-th call (from 1) of owner.name, before or after it."""
 
     def prepare() -> None:
         real, calls = getattr(owner, name), [0]
@@ -118,7 +118,7 @@ def die_at(owner: Any, name: str, point: int, after: bool = False) -> Callable[[
 
 
 def noise_picture(seed: int, height: int = 90, width: int = 120, nose: str = "left") -> np.ndarray:
-    """Smooth noise, brighter where the nose points; each seed another picture: uint8 (height, width, 3)."""
+    """Smooth noise, brighter on the nose's side, different for each seed: uint8 (height, width, 3)."""
     small = np.random.default_rng(seed).integers(40, 170, (7, 9, 3)).astype(np.int16)
     small[:, :4] += 60 if nose == "left" else 0
     small[:, 5:] += 60 if nose == "right" else 0
@@ -127,7 +127,7 @@ def noise_picture(seed: int, height: int = 90, width: int = 120, nose: str = "le
 
 
 def as_logo(picture: np.ndarray) -> np.ndarray:
-    """As `StandIn` sees a logo."""
+    """The picture in the colours that `StandIn` takes for a logo."""
     levels = picture.copy()
     levels[..., 1:] //= 3
     return levels

@@ -1,4 +1,4 @@
-"""Which files are kept, why the others are not, and what a person's word counts."""
+"""Every file is kept or has a reason: rules, duplicates, view classifier, then a person's decisions."""
 
 import hashlib
 import json
@@ -90,7 +90,7 @@ def test_every_rule_has_its_reason():
         ("clean.views=null", True), ("clean.views=[other]", False),
     ],
 )  # fmt: skip
-def test_every_threshold_is_where_it_says(change, kept):
+def test_every_threshold_is_inclusive(change, kept):
     save("a.png", noise_picture(1, 90, 120))
     assert (decided(change)["a.png"]["verdict"] == "keep") is kept
 
@@ -145,7 +145,7 @@ def test_near_duplicates_may_be_kept_and_then_share_a_split():
 
 
 def test_pictures_that_may_be_copies_share_a_split(monkeypatch):
-    """Not sure enough to drop one, sure enough not to tell on it."""
+    """Possible copies are kept but never split between training and validation."""
     for number in range(20):
         save(f"{number:02d}.png", noise_picture(number))
     pairs = [stage.Pair(first, first + 1, False, False) for first in range(0, 20, 2)]
@@ -159,7 +159,7 @@ def test_pictures_that_may_be_copies_share_a_split(monkeypatch):
 # ---- a person ---------------------------------------------------------------------------------------------------
 
 
-def test_a_person_beats_rule_and_model():
+def test_a_decision_overrides_rules_and_model():
     save("good.png", noise_picture(1))
     save("logo.png", as_logo(noise_picture(2)))
     save("small.png", noise_picture(3, 40, 60))
@@ -179,7 +179,7 @@ def test_a_person_beats_rule_and_model():
     assert lines["cut.png"]["decided_by"] == "rule" and lines["cut.png"]["ok_score"] == 0.0
 
 
-def test_a_persons_view_counts():
+def test_a_decided_view_overrides_the_model():
     save("a.png", noise_picture(1, nose="right"))
     keep_left = "clean.views=[front_left]"
     assert slugs(decided(keep_left)) == {"a.png": "view"}
@@ -197,7 +197,7 @@ def test_a_persons_view_counts():
     assert slugs(decided(decisions=by_hand("a.png", view="front_left"))) == {"a.png": "logo"}  # the view alone
 
 
-def test_a_near_duplicate_that_a_person_keeps_is_none():
+def test_a_near_duplicate_can_be_kept_by_decision():
     save("a.png", noise_picture(1))
     Image.fromarray(noise_picture(1)).save("photos/b.jpg", quality=70)
     assert slugs(decided())["b.jpg"] == "near_duplicate"
@@ -206,7 +206,7 @@ def test_a_near_duplicate_that_a_person_keeps_is_none():
     assert lines["a.png"]["split"] == lines["b.jpg"]["split"]
 
 
-def test_enough_labels_teach_the_sorter_anew():
+def test_enough_labels_trigger_a_few_shot_fit():
     for number in range(30):
         save(f"{number:02d}.png", noise_picture(number))
     said: dict[str, Decision] = {}
@@ -214,10 +214,10 @@ def test_enough_labels_teach_the_sorter_anew():
         said |= by_hand(f"{number:02d}.png", ("keep", "drop", "")[number % 3], "left" if number % 3 == 2 else "")
     classifier = StandIn()
     lines = decided(decisions=said, classifier=classifier)
-    features, ok, views = classifier.taught_with
+    features, ok, views = classifier.fitted_with
     assert len(features) == len(ok) == len(views) == stage.MIN_LABELS
     assert sorted(ok.tolist()) == [-1] * 8 + [0] * 8 + [1] * 8 and sorted(views.tolist()) == [-1] * 16 + [0] * 8
-    assert lines["29.png"]["reason"].startswith("logo")  # the taught stand-in says the opposite
+    assert lines["29.png"]["reason"].startswith("logo")  # the fitted stand-in predicts the opposite
     said.popitem()
     assert decided(decisions=said)["29.png"]["verdict"] == "keep"
 
@@ -234,7 +234,7 @@ def test_noses_are_turned_to_one_side(side, turned):
     assert lines["right.png"]["view"] == "front_right"  # of the file as it is
 
 
-def test_a_tail_that_points_left_is_a_nose_that_points_right():
+def test_rear_left_has_its_nose_on_the_right():
     save("a.png", noise_picture(1))
     for view, mirrored in (("rear_left", True), ("rear_right", False), ("left", False), ("rear", False)):
         lines = decided("clean.mirror_to=left", decisions=by_hand("a.png", "keep", view))

@@ -1,4 +1,4 @@
-"""Copies of one photo are found, whatever was done to them; other pictures are not taken for copies."""
+"""Copies of one photo are found after resizing, compression, crops and mirroring; other pictures are no copies."""
 
 import io
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tests.datasets.stand_in import noise_picture, rows_of
 
 
 def scanned(folder: Path) -> ScanStore:
-    """A store of all files, decided by nothing but whether they can be decoded."""
+    """A store of all files, without cleaning."""
     store = ScanStore.open(folder.parent / f"{folder.name}.sqlite", {"img_size": [32, 32]})
     list_into(store, folder, "cars", "folder")
     block = [(one, scan(ScanJob(one.path, 32, 32, input_px=32))) for one in store.pending(False)]
@@ -107,7 +107,7 @@ def test_all_planted_copies_of_the_messy_set_and_no_others(tmp_path):
 
 
 def ratios(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
-    """(what differs at best fit as a share of what copies may have, hash bits that differ)."""
+    """(difference after alignment, hash bits that differ)."""
     thumbs = np.stack([make_thumb(Image.fromarray(picture), picture.shape[1::-1]) for picture in (first, second)])
     one, other = fingerprint(thumbs).hashes.view(np.uint64)
     return float(difference_ratio(thumbs[:1], thumbs[1:])[0]), int(np.bitwise_count(one ^ other))
@@ -115,7 +115,7 @@ def ratios(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
 
 @pytest.mark.parametrize("index", range(4))
 def test_another_car_in_the_same_place_is_no_copy(index):
-    """Turned by 10 degrees or of another paint, before the same backdrop; what hashes hardly tell apart."""
+    """Turned by 10 degrees or repainted, on the same backdrop: hashes hardly differ."""
     factors, seed = draw_picture_factors("ordinary", 5, index)
     picture = render(factors, 120, 160, seed)
     for change in ({"yaw_deg": factors.yaw_deg + 10}, {"paint_hue": (factors.paint_hue + 0.1) % 1}):
@@ -126,13 +126,13 @@ def test_another_car_in_the_same_place_is_no_copy(index):
     assert ratios(picture, np.asarray(smaller))[0] < 0.8
 
 
-def test_nearly_black_pictures_are_not_taken_for_one_another():
+def test_nearly_black_pictures_are_no_copies():
     dark = (noise_picture(1) * 0.04 + 2).astype(np.uint8)
     light = dark + np.random.default_rng(3).integers(0, 2, (9, 12, 1)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
     assert ratios(dark, light)[0] > 1 and np.abs(dark.astype(int) - light).mean() < 1
 
 
-def test_the_best_fit_is_found():
+def test_alignment_finds_scale_and_shift():
     """Scale and shift of one picture against the other, in pixels of its own."""
     whole = noise_picture(5, 256, 256)
     part = Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, box=(20, 10, 236, 250))

@@ -1,4 +1,4 @@
-"""What a person decided is read back as it was written, and a bad line is named."""
+"""Decisions survive writing, reading, spreadsheets and concurrent writers; bad lines are reported with their number."""
 
 import csv
 import hashlib
@@ -6,20 +6,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasets.clean.manual_labels import (
-    VIEWS,
     Decision,
     change_decisions,
     read_decisions,
     write_decisions,
 )
-from harness.config.schema import ViewName
 from harness.errors import UserError
 from tests.datasets.stand_in import write_decision
 
@@ -51,7 +48,7 @@ def test_written_sorted_by_file_and_read_back(path):
     assert read_decisions(path)[sha("b.jpg")] == decide("b.jpg", view="rear_left", note='a "note", with commas')
 
 
-def test_a_new_decision_takes_the_place_of_the_old_one_and_a_line_can_go(path):
+def test_a_new_decision_replaces_the_old_one_and_can_be_deleted(path):
     write_decision(path, decide("a.jpg", "drop"))
     write_decision(path, decide("a.jpg", "keep"))
     assert read_decisions(path) == {sha("a.jpg"): decide("a.jpg", "keep")}
@@ -64,8 +61,8 @@ def test_a_new_decision_takes_the_place_of_the_old_one_and_a_line_can_go(path):
     names=st.lists(st.binary(min_size=1, max_size=30).map(lambda name: name.decode("utf-8", "surrogateescape"))),
     note=st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], include_characters="\n\t=+-@'"), max_size=20),
 )
-def test_whatever_a_file_is_called(path, names, note):
-    """Names of strangers: commas, quotes, newlines, bytes that are no UTF-8. Notes of several lines, formulas."""
+def test_any_file_name_survives(path, names, note):
+    """Commas, quotes, newlines, bytes that are not UTF-8; notes with several lines and formulas."""
     wanted = {sha(repr(name)): Decision(name, sha(repr(name)), "keep", "", note) for name in names}
     write_decisions(path, wanted.values())
     found = read_decisions(path)
@@ -77,7 +74,7 @@ def test_whatever_a_file_is_called(path, names, note):
     assert path.read_bytes().count(b"\n") == 1 + len(wanted) * (1 + note.count("\n"))
 
 
-def test_of_two_lines_about_one_picture_the_last_counts_and_that_is_told(path):
+def test_the_last_of_two_lines_about_a_picture_counts_with_a_warning(path):
     path.parent.mkdir(parents=True)
     path.write_text(HEAD + f"a.jpg,{sha('a')},keep,,\nb.jpg,{sha('a')},drop,left,\n")
     told = []
@@ -104,7 +101,7 @@ def test_a_bad_line_is_named_with_what_is_allowed(path, text, number, allowed):
     assert f"line {number}" in str(caught.value) and allowed in str(caught.value)
 
 
-def test_all_bad_lines_are_told_at_once(path):
+def test_all_bad_lines_are_reported_at_once(path):
     path.parent.mkdir(parents=True)
     path.write_text(HEAD + f"a,1,,,\nb,{sha('b')},keep,,\nc,{sha('c')},no,,\n")
     with pytest.raises(UserError, match=r"2 bad lines\n  line 2: .*\n  line 4: "):
@@ -119,7 +116,7 @@ def test_a_table_with_other_columns_is_refused(path):
 
 
 def test_a_spreadsheet_may_have_saved_it(path):
-    """A mark at the beginning, other line ends, capitals, columns in another order."""
+    """Byte order mark, CRLF, capitals, columns in another order."""
     path.parent.mkdir(parents=True)
     path.write_bytes(f"\ufeffsha256,file,view,verdict,note\r\n{sha('a').upper()},a.jpg,Left,KEEP,\r\n".encode())
     assert read_decisions(path) == {sha("a"): Decision("a.jpg", sha("a"), "keep", "left")}
@@ -127,8 +124,8 @@ def test_a_spreadsheet_may_have_saved_it(path):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
-def test_however_a_spreadsheet_separates_and_encodes(path, delimiter, encoding):
-    """Short rows, rows of empty cells, a line that says the separator."""
+def test_delimiters_and_encodings_of_spreadsheets(path, delimiter, encoding):
+    """Short rows, rows of empty cells, a `sep=` line."""
     rows = [["file", "sha256", "verdict", "view", "note"], ["a.jpg", sha("a"), "drop", "", "sch\u00f6n"]]
     rows += [["b.jpg", sha("b"), "keep"], [""] * 9, ["c.jpg", sha("c"), "keep", "", "", "", ""]]
     path.parent.mkdir(parents=True)
@@ -140,14 +137,14 @@ def test_however_a_spreadsheet_separates_and_encodes(path, delimiter, encoding):
         assert found[sha("b")] == Decision("b.jpg", sha("b"), "keep") and len(found) == 3
 
 
-def test_bytes_that_are_no_text_are_the_users_mistake(path):
+def test_bytes_that_are_not_text_are_refused(path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="found bytes that are no text"):
         read_decisions(path)
 
 
-def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(path):
+def test_no_cell_is_a_formula_and_each_is_read_back_unchanged(path):
     notes = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''-", "'quoted'", "two\nlines", "5-3"]
     wanted = {sha(note): Decision(f"={number}.jpg", sha(note), "drop", "", note) for number, note in enumerate(notes)}
     write_decisions(path, wanted.values())
@@ -172,7 +169,7 @@ def test_threads_lose_nothing(path):
 
 
 def test_processes_lose_nothing(path):
-    """Two clinics, or a clinic and a script."""
+    """As with two clinics, or a clinic and a script."""
     code = (
         "import sys; from pathlib import Path; from datasets.clean.manual_labels import Decision, change_decisions\n"
         "for sha in [f'{sys.argv[2]}{k:063d}' for k in range(25)]:\n"
@@ -190,13 +187,3 @@ def test_a_crash_while_writing_leaves_the_old_file(path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_decision(path, decide("b.jpg"))
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["decisions.csv"]
-
-
-def test_views_are_the_configs():
-    assert VIEWS == get_args(ViewName) and len(VIEWS) == 9
-
-
-def test_views_are_the_sorters():
-    from datasets.clean import view_classifier  # imports torch
-
-    assert VIEWS == view_classifier.VIEWS
