@@ -1,7 +1,7 @@
-"""Where a scraper's pictures come from: the lines of its ledger.jsonl, one at a time.
+"""Reads a scraper's ledger.jsonl line by line.
 
-The last line of an address counts. Where two addresses gave the same picture, the one that names a class, then the
-first by name, says where it comes from. A sha256 in the ledger is compared with the file's own when it is scanned.
+The last line of an address counts. If two addresses gave the same picture, the one with a class is used, then the first
+by name. A sha256 in the ledger is compared with the file's when it is scanned.
 """
 
 import json
@@ -17,9 +17,9 @@ LEDGER = "ledger.jsonl"
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
-    """`address` and `store.ORIGIN` of every whole line, in order; all None where the address gave no picture."""
+    """`address` and `store.ORIGIN` of every complete line, in order; ORIGIN is None if the address gave no picture."""
     for line in read_json_lines(path):
-        if line and isinstance(line.get("url"), str):  # others are torn by a kill, or damaged
+        if line and isinstance(line.get("url"), str):  # others are truncated by a kill, or damaged
             yield {"address": _text(line["url"]) or "", **_origin(line)}
 
 
@@ -39,5 +39,5 @@ def _origin(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """Text that every file and table can hold."""
+    """Valid UTF-8, or None."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) and value else None

@@ -1,8 +1,8 @@
-"""What lies in a folder of pictures: every file with its class, in one order on every machine.
+"""Lists a folder of pictures: every file with its class, in the same order on every machine.
 
-Which sub-folders are classes, in the order of their names, harness/images/layout.py says. A folder that a scraper left
-(it has a ledger.jsonl) gives its files/, and the ledger says the rest (ledger.py). Hidden files, and the tables and
-texts that lie beside pictures, are not looked at. Links are followed, but no folder is entered twice: a loop ends.
+harness/images/layout.py decides which sub-folders are classes. In a scraper's folder, recognised by its ledger.jsonl,
+the pictures are in files/, and the ledger has their classes (ledger.py). Hidden files, tables and texts are skipped.
+Links are followed, but no folder is entered twice, so loops end.
 """
 
 import os
@@ -17,7 +17,7 @@ from harness.images.layout import FolderCounts, LayoutName, read_layout
 from harness.messages import log
 
 TEXT_SUFFIXES = (".csv", ".json", ".jsonl", ".txt", ".md", ".html")
-FILES = "files"  # of a scraper's folder: the pictures
+FILES = "files"  # a scraper's pictures
 
 
 def list_into(
@@ -28,9 +28,9 @@ def list_into(
     layout: LayoutName = "auto",
     ignore: Sequence[str] | None = None,
 ) -> list[str]:
-    """Notes every file of a folder in the store; returns the class names.
+    """Lists every file of a folder in the store; returns the class names.
 
-    `only_class` names the class where there are none; `source` is told of files that no ledger knows. `layout`,
+    `only_class`: name of the class if there are no class folders. `source`: of files not in a ledger. `layout`,
     `ignore`: data.layout and data.ignore."""
     if (folder / LEDGER).is_file():
         store.list_files(walk_pictures(folder, FILES), source)
@@ -48,7 +48,7 @@ def list_into(
 
 
 def _counted(files: Iterable[ListedFile], counts: FolderCounts) -> Iterator[ListedFile]:
-    """The files, which are counted on the way."""
+    """Passes the files on and counts those that can be used."""
     for file in files:
         if file.reason is None:
             counts.add(file.name)
@@ -56,7 +56,7 @@ def _counted(files: Iterable[ListedFile], counts: FolderCounts) -> Iterator[List
 
 
 def walk_pictures(folder: Path, only: str | None = None) -> Iterator[ListedFile]:
-    """Every file of a folder (`only`: of this one of its sub-folders), those of one sub-folder in any order."""
+    """Every file of a folder, or of its sub-folder `only`; files of one folder come in any order."""
     top = folder / only if only else folder
     try:
         os.scandir(top).close()
@@ -69,7 +69,7 @@ def walk_pictures(folder: Path, only: str | None = None) -> Iterator[ListedFile]
 
 
 def _walk(folder: str, name: str, visited: set[str]) -> Iterator[ListedFile]:
-    """Every file below a folder; folders in the order of their names, so that of two ways to one the first counts."""
+    """Every file below a folder. Sub-folders are sorted, so which of two paths to a folder counts is fixed."""
     real = os.path.realpath(folder)
     if real in visited:
         yield ListedFile(folder, name, None, "link: leads to a folder that was read already")
@@ -90,10 +90,10 @@ def _walk(folder: str, name: str, visited: set[str]) -> Iterator[ListedFile]:
 
 
 def _file(path: str, name: str) -> ListedFile:
-    """Checked before it is opened: opening a pipe would wait for ever."""
+    """Checks the type, because opening a pipe would block."""
     try:
         found = os.stat(path)
-    except OSError as error:  # a link to nowhere, a link to itself, a file that has just gone
+    except OSError as error:  # a broken or circular link, or a file just deleted
         return ListedFile(path, name, None, f"unreadable: {error.strerror}")
     reason = None if stat.S_ISREG(found.st_mode) else "not_a_file: a pipe, socket or device"
     return ListedFile(path, name, None, reason, found.st_size, found.st_mtime_ns)
@@ -107,7 +107,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _entries(folder: str) -> Iterator[tuple[str, str]]:
-    """(name, path) of what is visible in a folder, one by one: there may be a million."""
+    """(name, path) of visible entries, one by one: there may be a million."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not (entry.name.startswith(".") or entry.name.lower().endswith(TEXT_SUFFIXES)):

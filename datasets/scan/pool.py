@@ -1,9 +1,8 @@
-"""A function over many items in processes of their own, results in the order of the items.
+"""Maps a function over items in worker processes, with results in order.
 
-The decoders that run here read bytes of strangers: one that crashes or hangs takes its process with it, that one item
-is `Lost`, and the rest is done by a new process. The standard pools lose all that was under way instead, and cannot
-stop a process that hangs. Memory is bounded: nothing is handed out further than a window ahead of the oldest
-unfinished item.
+Decoders of untrusted bytes may crash or hang: that item becomes `TaskFailed`, and a new process takes over the rest.
+The standard pools would lose everything in flight, and cannot stop a process that hangs. Memory is bounded: no item is
+dispatched further than a window ahead of the oldest unfinished one.
 """
 
 import ctypes
@@ -18,24 +17,24 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-CHUNK_ITEMS = 16  # handed to a process at once: few enough to share well, enough that nobody waits
-WINDOW_ITEMS = 48  # by how much a process may run ahead
+CHUNK_ITEMS = 16  # sent to a process at once
+WINDOW_ITEMS = 48  # per process, how far work may run ahead
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-REPLY_SEC = 0.5  # a chunk is answered in one piece, which wakes us once, unless it takes longer than this
-START_SEC = 300  # for a process to start, on a machine that is very busy
+REPLY_SEC = 0.5  # a chunk's results come in one message, unless it takes longer than this
+START_SEC = 300  # for a process to start on a very busy machine
 
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """Stands for an item whose process died or did not come back."""
+    """Result of an item whose process died or timed out."""
 
     reason: str
 
 
 def keep_memory() -> None:
-    """Memory that a picture needed is kept for the next one, up to 64 MB, and not given back and fetched page by page.
+    """Lets malloc keep up to 64 MB of a picture's memory for the next one, which saves up to a millisecond a picture.
 
-    That costs up to a millisecond a picture. Only the C library of most Linux systems can be told so."""
+    Works with glibc alone."""
     try:
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
@@ -52,10 +51,9 @@ def count_cores() -> int:
 def map_in_order(
     function: Callable[[Any], Any], items: Iterable[Any], workers: int, timeout_sec: float = 120
 ) -> Generator[Any, None, None]:
-    """function(item) or Lost for every item, in order. `workers` 0: in this process, unprotected.
+    """function(item) or TaskFailed for every item, in order. `workers` 0: in this process, without protection.
 
-    `function` must be importable by name. An exception in it is our bug and ends everything. `items` are taken as they
-    are needed: at most a window of them is held.
+    `function` must be importable by name; an exception in it is raised here. At most a window of `items` is held.
     """
     if workers == 0:
         yield from map(function, items)
@@ -74,7 +72,7 @@ def map_in_order(
 
 
 class _ProcessPool:
-    """The processes, which items each of them has, and the items that are under way: position → item."""
+    """Worker processes and the items in flight, by position."""
 
     def __init__(self, function: Callable, items: Iterable[Any], workers: int, timeout_sec: float) -> None:
         self.function, self.timeout_sec = function, timeout_sec
@@ -87,7 +85,7 @@ class _ProcessPool:
         self.processes = [_Worker(function) for _ in range(count)]
 
     def has_item(self, position: int) -> bool:
-        """Whether there is an item of this position."""
+        """Whether there is an item at this position."""
         if position == self.taken:
             self._take(1)
         return position < self.taken
@@ -99,7 +97,7 @@ class _ProcessPool:
             self.taken += 1
 
     def collect(self, oldest: int) -> dict[int, Any]:
-        """Hands out work, waits for an answer, and returns what has come in as {position: result}."""
+        """Dispatches work, waits for results, and returns them as {position: result}."""
         for worker in self.processes:
             if worker.ready and not worker.pending:
                 self._dispatch(worker, oldest)
@@ -142,17 +140,16 @@ class _ProcessPool:
         return dict(results)
 
     def _replace(self, worker: "_Worker", reason: str) -> dict[int, Any]:
-        """A new process for one that is gone; the item that it was at is lost, the others wait again."""
+        """Replaces a dead process: its current item fails, its other items are queued again."""
         worker.stop()
         if not worker.ready:
             raise RuntimeError(f"a worker process could not start ({reason})")
         self.processes[self.processes.index(worker)] = _Worker(self.function)
         if not worker.pending:
             return {}
-        lost = worker.current.value if worker.current.value in worker.pending else worker.pending[0]
-        rest = [position for position in worker.pending if position != lost]
-        self.waiting.extendleft(reversed(rest))
-        return {lost: TaskFailed(reason)}
+        failed = worker.current.value if worker.current.value in worker.pending else worker.pending[0]
+        self.waiting.extendleft(position for position in reversed(worker.pending) if position != failed)
+        return {failed: TaskFailed(reason)}
 
     def stop(self) -> None:
         for worker in self.processes:
@@ -163,13 +160,13 @@ class _Worker:
     """One process and our end of its pipe."""
 
     def __init__(self, function: Callable) -> None:
-        # Spawned, not forked: no thread or lock of ours is copied half-way.
+        # Spawned, not forked, so that no lock held by another thread is copied.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.current: Any = context.RawValue("q", -1)  # the item it is at; shared memory, so that its death leaves it
+        self.current: Any = context.RawValue("q", -1)  # position of its item, in shared memory that outlives it
         self.process = context.Process(target=_work, args=(function, theirs, self.current), daemon=True)
         self.process.start()
-        theirs.close()  # so that its death ends the pipe
+        theirs.close()  # so that its death closes the pipe
         self.pending: deque[int] = deque()
         self.ready, self.since, self.last_seen = False, time.monotonic(), -1
 
@@ -178,7 +175,7 @@ class _Worker:
         self.since = time.monotonic()
         try:
             self.pipe.send(chunk)
-        except OSError:  # it has just died: the next wait tells
+        except OSError:  # it has just died; the next wait notices
             pass
 
     def overdue(self, timeout_sec: float) -> bool:
@@ -194,10 +191,10 @@ class _Worker:
 
 
 def _work(function: Callable, pipe: Connection, current: Any) -> None:
-    """The other side: chunks in, the answers of a chunk out; ends when our side is gone."""
+    """The process's loop: receives chunks, sends results; ends when the pipe is closed."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     keep_memory()
     pipe.send(("ready", -1, None))
     try:
@@ -207,7 +204,7 @@ def _work(function: Callable, pipe: Connection, current: Any) -> None:
                 current.value = position
                 try:
                     results.append((position, function(item)))
-                except Exception:  # handed over whole: it is raised on the other side
+                except Exception:  # raised again by the parent
                     pipe.send(("bug", position, traceback.format_exc()))
                     return
                 if position == chunk[-1][0] or time.monotonic() - began_sec > REPLY_SEC:

@@ -1,8 +1,7 @@
-"""Every file that is new or has changed is scanned, and what was found is kept in blocks.
+"""Scans every new or changed file and stores the results in blocks.
 
-A killed build has lost at most the block that was under way and what the workers were ahead: a file is not decoded
-twice beyond that. Features are computed in this process, always of batches of one size, so that what a picture gets
-does not hang on its neighbours, on where a build was killed, or on the number of workers.
+A killed build loses at most the current block and what the workers were ahead of it. Features are computed in this
+process in batches of one size, so they do not depend on neighbours, on interruptions or on the number of workers.
 """
 
 import os
@@ -19,7 +18,7 @@ from harness.config.experiment import Data
 from harness.runtime.progress import track
 
 BLOCK_FILES = 64  # committed at once
-FEATURE_FILES = 32  # looks in a batch
+FEATURE_FILES = 32  # pictures in a batch
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterable[Any]]
 
@@ -27,7 +26,7 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any], int], Iterable[Any]]
 def run_scan(
     store: ScanStore, data: Data, classifier: Any | None, workers: int, mapper: Mapper = map_in_order
 ) -> tuple[int, int]:
-    """Scans what is pending; returns how many files that were, and how many are known from an earlier build.
+    """Scans pending files; returns their number, and that of files known from an earlier build.
 
     Args:
         classifier: a `datasets.clean.view_classifier.ViewClassifier`; None = the set is not cleaned.
@@ -46,7 +45,7 @@ def run_scan(
 
 
 def _jobs(store: ScanStore, data: Data, classifier: Any | None, under_way: deque[Pending]) -> Iterator[ScanJob]:
-    """What is pending, as it is asked for, and noted: results come back in the same order."""
+    """Jobs of the pending files, which are appended to `under_way`: results come back in the same order."""
     height, width = data.img_size
     input_px = classifier.input_px if classifier is not None else 0
     here = os.getcwd()
@@ -56,7 +55,7 @@ def _jobs(store: ScanStore, data: Data, classifier: Any | None, under_way: deque
 
 
 def _features(classifier: Any | None, block: list[tuple[Pending, Scanned]]) -> np.ndarray | None:
-    """float32 (N, dim) of the looks in a block."""
+    """float32 (N, dim) of the block's decoded pictures."""
     inputs = [found.classifier_input for _, found in block if found.classifier_input is not None]
     if classifier is None or not inputs:
         return None
@@ -70,5 +69,5 @@ def _features(classifier: Any | None, block: list[tuple[Pending, Scanned]]) -> n
 
 
 def feature_kind(classifier: Any) -> str:
-    """What features are kept under: those of another network, or of looks of another size, are other features."""
+    """Key of stored features: another network or input size means other features."""
     return f"{classifier.name} {getattr(classifier, 'features_sha256', classifier.sha256)} {classifier.input_px}"

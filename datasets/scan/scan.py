@@ -1,7 +1,7 @@
-"""One file → all that the build wants to know of it. Runs in worker processes; imports no torch.
+"""Scans one file. Runs in worker processes; imports no torch.
 
-read → sha256 → safe decode → letterbox bars off → cropped or padded to the set's size; beside it a look for the
-features, and a thumb that tells much of the picture (fingerprints.py).
+read → sha256 → safe decode → remove letterbox bars → crop or pad to the set's size. For cleaning also the classifier's
+input and a thumb for fingerprints.
 """
 
 import hashlib
@@ -13,16 +13,15 @@ from PIL import Image
 from datasets.scan.fingerprints import THUMB_PX
 from harness.images.decode import Fit, PictureError, decode, fit_image, read_file
 
-SCAN_VERSION = 4  # rises when the same file would be scanned differently
-REDUCED_PX = 128  # thumbs are made from a picture whose longer side is at least this
+SCAN_VERSION = 4  # increased when scans of the same file change
+REDUCED_PX = 128  # least longer side of the picture from which thumbs are made
 
 
 @dataclass(frozen=True)
 class ScanJob:
-    """A file and what is to be made of it.
+    """A file and how to scan it.
 
-    `expected`: the sha256 that was noted when it was fetched. `input_px`: side of the look; 0 = the set is not cleaned,
-    and the picture alone is made."""
+    `expected`: the ledger's sha256. `input_px`: side of the classifier's input; 0 = the set is not cleaned."""
 
     path: str
     height: int
@@ -35,11 +34,11 @@ class ScanJob:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a file is. `picture`: uint8 (H, W, 3), or None and a `reason`. Sizes are width, height in pixels.
+    """`picture`: uint8 (H, W, 3), or None with a `reason`. Sizes: (width, height) in pixels, `inner_px` without bars.
 
     `classifier_input`: see `make_classifier_input`. `thumb`: uint8 (64, 64, 3), see `make_thumb`. Both are None if the
     set is not cleaned.
-    `note`: how a picture that is cut short was taken."""
+    `note`: how much of a truncated picture was decoded."""
 
     picture: np.ndarray | None = None
     reason: str | None = None
@@ -52,7 +51,7 @@ class Scanned:
 
 
 def scan(job: ScanJob) -> Scanned:
-    """Reads and looks at one file. Whatever is wrong with it becomes a reason, never an error."""
+    """Scans one file. Problems of the file become a reason, never an error."""
     try:
         content = read_file(job.path)
     except PictureError as error:
@@ -64,8 +63,8 @@ def scan(job: ScanJob) -> Scanned:
         found = decode(content, (job.height, job.width) if job.fast_decode else None)
         inner = found.image
         picture = fit_image(inner, job.height, job.width, job.fit)
-        classifier_input, thumb = _input_and_thumb(inner, job.input_px) if job.input_px else (None, None)
-        return Scanned(picture, None, sha256, found.size_px, inner.size, classifier_input, thumb, found.note or None)
+        seen, thumb = _input_and_thumb(inner, job.input_px) if job.input_px else (None, None)
+        return Scanned(picture, None, sha256, found.size_px, inner.size, seen, thumb, found.note or None)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
 
@@ -77,10 +76,9 @@ def _input_and_thumb(inner: Image.Image, input_px: int) -> tuple[np.ndarray, np.
 
 
 def make_classifier_input(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:
-    """uint8 (input_px, input_px, 3): the whole picture for the features, its proportions kept.
+    """uint8 (input_px, input_px, 3): the whole picture, proportions kept, padded to a square by its edge pixels.
 
-    `picture`: RGB, without letterbox bars. It is made smaller by whole pixels first, which is cheap, then by an
-    antialiased filter; edge rows or columns are continued to a square.
+    `picture`: RGB, without letterbox bars. Shrunk by a whole factor first, which is fast, then by an antialiased filter.
     """
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     factor = max(1, max(image.size) // input_px)
@@ -100,6 +98,6 @@ def make_classifier_input(picture: Image.Image | np.ndarray, input_px: int) -> n
 
 
 def make_thumb(picture: Image.Image, size_px: tuple[float, float]) -> np.ndarray:
-    """uint8 (64, 64, 3): the whole picture, its proportions lost. `size_px`: how much of it is picture."""
+    """uint8 (64, 64, 3): the picture without its proportions. `size_px`: (width, height) of the part to use."""
     box = (0.0, 0.0, *size_px)
     return np.asarray(picture.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR, box=box))

@@ -1,8 +1,8 @@
-"""What was found out about every file of a set, kept so that it is found out once: data/sets/<set>/scan-<size>.sqlite.
+"""The scan store, data/sets/<set>/scan-<size>.sqlite: everything known about the files of a set.
 
-`listed` is the order of the files and where they come from, made again by every build. `scanned`, `pictures` and
-`features` are the expensive part: they stay valid while a file's size and time of change do, and are committed in
-blocks, so a killed build resumes where it was. `decided` is what the last build made of each file (clean/decide.py).
+Every build writes `listed`, the files in order with their origin. `scanned`, `pictures` and `features` are the expensive
+part: they stay valid while a file's size and modification time do, and are committed in blocks, so a killed build
+resumes. `decided` has the last build's decision about each file (clean/decide.py).
 """
 
 import json
@@ -43,18 +43,18 @@ LISTED = "from listed l left join scanned s on s.key = l.key"
 SCANS = ("pictures", "features", "scanned")  # tables with the id of a scan
 ORIGIN = ("key", "expected", "class", "source", "specs", "url", "page", "license", "author")  # what a ledger says
 ORIGIN += ("split",)
-READ_ROWS = 512  # of a long answer at a time
+READ_ROWS = 512  # read at a time
 READY_FILES = 64  # of a set that comes decoded, committed at once
-TRANSIENT = ("unreadable", "timeout")  # reasons that another try may not find
-# What a scan of today's file would not find otherwise.
+TRANSIENT = ("unreadable", "timeout")  # reasons that may be gone at the next build
+# The scan is of the file as it is now.
 CURRENT = "s.bytes = l.bytes and s.mtime_ns = l.mtime_ns and s.expected is l.expected"
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One file. `name`: its path below the folder, with `/`. `class_name`: None where it is settled afterwards.
+    """One file. `name`: its path below the folder, with `/`. `class_name`: None if it is assigned later.
 
-    `fault`: why it cannot be used. `mtime_ns`: when it changed last."""
+    `reason`: why it cannot be used (column `fault`). `mtime_ns`: its modification time."""
 
     path: str
     name: str
@@ -66,7 +66,7 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A file that has to be scanned. `expected`: the sha256 it should have. `known`: what is to be forgotten of it."""
+    """A file to be scanned. `expected`: the sha256 it should have. `known`: id of the outdated scan to delete."""
 
     pos: int
     path: str
@@ -78,7 +78,7 @@ class Pending:
 
 
 class ScanStore:
-    """One set at one size: one process at a time."""
+    """The store of one set at one size, for one process at a time."""
 
     def __init__(self, path: Path, base: sqlite3.Connection, img_size: Sequence[int]) -> None:
         self.path, self.base = path, base
@@ -86,9 +86,9 @@ class ScanStore:
 
     @classmethod
     def open(cls, path: Path, settings: dict[str, Any]) -> Self:
-        """The store of these settings. One of other settings, or a damaged one, is begun again, with a message.
+        """The store with these settings. One with other settings, or a damaged one, is replaced, with a message.
 
-        `settings`: all that decides what a scan finds, with `img_size`."""
+        `settings`: everything that scans depend on, including `img_size`."""
         wanted = json.dumps({"schema_version": SCHEMA_VERSION, **settings}, sort_keys=True)
         if path.exists():
             try:
@@ -117,13 +117,13 @@ class ScanStore:
     # ---- reading ----
 
     def number(self, query: str) -> int:
-        """The first column of the first row of an answer."""
+        """The first value of the first row."""
         return self.base.execute(query).fetchone()[0]
 
     def select(self, query: str, condition: str = "true", rows: int = READ_ROWS) -> Iterator[tuple]:
-        """A long answer in parts, by position: no cursor stays open while rows are written.
+        """Rows in order of position, read in parts: no cursor stays open while rows are written.
 
-        The query's first column is `l.pos`."""
+        The query's first column must be `l.pos`."""
         after, rest = -1, f"where l.pos > ? and {condition} order by l.pos limit {rows}"
         while block := self.base.execute(f"{query} {rest}", (after,)).fetchall():
             yield from block
@@ -134,13 +134,13 @@ class ScanStore:
         return self.number("select count(*) from listed")
 
     def feature_blocks(self, rows: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(positions in the listing (N,), float32 (N, dim)), for all that have features, in order."""
+        """(positions in the listing (N,), float32 (N, dim)) of all files with features, in order."""
         found = self.select(f"select l.pos, f.features {LISTED} join features f on f.id = s.id", rows=rows)
         for block in in_blocks(found, rows):
             yield np.array([pos for pos, _ in block]), np.stack([to_features(content) for _, content in block])
 
     def kept(self) -> Iterator[tuple[Split, str, np.ndarray, bool]]:
-        """(split, class name, uint8 (H, W, 3), whether it is mirrored in the set) of every kept file, in order."""
+        """(split, class name, uint8 (H, W, 3), whether to mirror it) of every kept file, in order."""
         query = f"select l.pos, d.split, l.class, d.mirrored, p.picture {LISTED} join decided d on d.pos = l.pos"
         for _, split, class_name, mirrored, content in self.select(
             f"{query} join pictures p on p.id = s.id", "d.verdict = 'keep'", rows=64
@@ -152,17 +152,17 @@ class ScanStore:
         return self.number("select count(*) from decided where verdict = 'keep'")
 
     def splits(self) -> list[Split]:
-        """Those that have a picture: train, valid."""
+        """The splits with a picture."""
         query = "select distinct split from decided where split not null order by 1"
         return [split for (split,) in self.base.execute(query)]
 
     def trained_classes(self) -> set[str]:
-        """Those that have a training picture."""
+        """The classes with a training picture."""
         query = "select distinct l.class from listed l join decided d using (pos) where d.split = 'train'"
         return {os.fsdecode(name) for (name,) in self.base.execute(query)}
 
     def dropped(self) -> dict[str, int]:
-        """Slug → files."""
+        """Slug → number of dropped files."""
         query = """select substr(reason, 1, instr(reason || ':', ':') - 1) as slug, count(*) from decided
             where verdict = 'drop' group by slug order by slug"""
         return dict(self.base.execute(query).fetchall())
@@ -170,7 +170,7 @@ class ScanStore:
     # ---- the listing ----
 
     def list_files(self, found: Iterable[ListedFile], source: str) -> None:
-        """Takes down every file, whatever their order, in place of the old listing."""
+        """Replaces the listing; `found` may have any order."""
         self.base.execute(
             """create temp table if not exists found (key blob primary key, path blob, fault text, bytes integer,
             mtime_ns integer, class blob) without rowid"""
@@ -188,7 +188,7 @@ class ScanStore:
         self.base.commit()
 
     def assign_places(self, place: Callable[[str], Place], with_splits: bool) -> None:
-        """Class, split (only `with_splits`) and fault of every listed file, by its name."""
+        """Sets class, split (only `with_splits`) and reason of every listed file by its name."""
         statement = "update listed set class = ?, split = ?, fault = coalesce(fault, ?) where pos = ?"
         for block in in_blocks(self.select("select l.pos, l.key from listed l"), READ_ROWS):
             found = [(pos, place(key_to_file(key))) for pos, key in block]
@@ -200,7 +200,7 @@ class ScanStore:
         self.base.commit()
 
     def join_ledger(self, lines: Iterable[dict[str, Any]], with_splits: bool = False) -> None:
-        """Adds what a ledger says: `address` and ORIGIN of each line, in its order; the last of an address counts."""
+        """Adds a ledger's lines: `address` and ORIGIN, in its order; the last of an address counts."""
         columns = ", ".join(ORIGIN)
         self.base.execute(f"create temp table origins (address text primary key, {columns})")
         values = ", ".join(f":{name}" for name in ("address", *ORIGIN))
@@ -223,7 +223,7 @@ class ScanStore:
         self.base.commit()
 
     def _sort_positions(self) -> None:
-        """In the order of the keys again, by way of numbers that nobody has."""
+        """Numbers the files by key again, through negative positions, since positions are unique."""
         self.base.execute(
             """create temp table places as select pos, row_number() over (order by key) - 1 as place from listed"""
         )
@@ -233,9 +233,9 @@ class ScanStore:
         self.base.execute("drop table temp.places")
 
     def assign_classes(self, only_class: str, others: str | None, reason: str | None) -> list[str]:
-        """The names of the classes that have a file, in order; `only_class` where there are none.
+        """The names of the classes with a file, in order; `only_class` if there are none.
 
-        Files without a class become those of the class `others`, or get this fault."""
+        Files without a class get the class `others`, or this reason against them."""
         query = "select distinct class from listed where fault is null and class not null order by class"
         names = [name for (name,) in self.base.execute(query)]
         if not names:
@@ -252,7 +252,7 @@ class ScanStore:
         return [os.fsdecode(name) for name in names]
 
     def delete_stale(self) -> None:
-        """What is not listed any more goes, and what is not needed (a scan of a file that has changed) as well."""
+        """Deletes scans of files that are no longer listed or have changed."""
         gone = f"select s.id from scanned s left join listed l on s.key = l.key where l.key is null or not ({CURRENT})"
         self.base.execute("create temp table gone as " + gone)
         for table in SCANS:
@@ -261,7 +261,7 @@ class ScanStore:
         self.base.commit()
 
     def add_decoded(self, rows: Iterable[tuple[ListedFile, Scanned, Split | None]], source: str) -> None:
-        """(file, what it is, its split or None) of a set that comes decoded, in its own order."""
+        """Stores a set that comes decoded: (file, scan, split or None), in its own order."""
         self._clear("listed", "decided", *SCANS)
         statement = "insert into listed (pos, key, path, class, source, split) values (?, ?, ?, ?, ?, ?)"
         for block in in_blocks(enumerate(rows), READY_FILES):
@@ -279,7 +279,7 @@ class ScanStore:
     # ---- the scan ----
 
     def use_features(self, name: str) -> None:
-        """Features of another kind go; pictures that have none are pending again."""
+        """Deletes features of another kind; their pictures are pending again."""
         found = self.base.execute("select value from about where key = 'features'").fetchone()
         if found != (name,):
             self._clear("features")
@@ -287,11 +287,11 @@ class ScanStore:
             self.base.commit()
 
     def readable_count(self) -> int:
-        """Files that are no link, pipe or the like, and have a class."""
+        """Files that can be opened and have a class."""
         return self.number("select count(*) from listed where fault is null")
 
     def pending(self, with_features: bool) -> Iterator[Pending]:
-        """Every file that is new, has changed, or lacks the features that are asked for."""
+        """Every file that is new, has changed, or lacks features."""
         columns = "l.pos, l.path, l.expected, l.key, l.bytes, l.mtime_ns, s.id"
         query = f"select {columns} {LISTED} left join features f on f.id = s.id"
         for pos, path, *rest in self.select(query, _pending(with_features)):
@@ -303,7 +303,7 @@ class ScanStore:
         )
 
     def keep(self, block: Sequence[tuple[Pending, Scanned]], features: np.ndarray | None) -> None:
-        """One block: files and what they are; `features` (N, dim) of those that have a look. All or nothing."""
+        """Stores a block of files and scans, all or nothing. `features`: (N, dim) of those with a classifier input."""
         known = [(one.known,) for one, _ in block if one.known is not None]
         for table in SCANS:
             self.base.executemany(f"delete from {table} where id = ?", known)
@@ -317,21 +317,21 @@ class ScanStore:
         pictures = ((number, found.picture.data) for number, _, found in numbered if found.picture is not None)
         self.base.executemany("insert into pictures values (?, ?)", pictures)
         if features is not None:
-            looked = (number for number, _, found in numbered if found.classifier_input is not None)
+            numbers = (number for number, _, found in numbered if found.classifier_input is not None)
             contents = (row.data for row in features.astype(np.float16))
-            self.base.executemany("insert into features values (?, ?)", zip(looked, contents, strict=True))
+            self.base.executemany("insert into features values (?, ?)", zip(numbers, contents, strict=True))
         self.base.commit()
 
 
 def in_blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """So many at a time; the last block may be shorter."""
+    """Lists of `size` items; the last may be shorter."""
     rest = iter(items)
     while block := list(islice(rest, size)):
         yield block
 
 
 def file_to_key(file: str) -> bytes:
-    """Sorts as a walk does that takes each folder's entries by the bytes of their names."""
+    """Keys sort as a walk that visits each folder's entries by the bytes of their names."""
     return os.fsencode(file).replace(b"/", b"\0")
 
 
@@ -340,7 +340,7 @@ def key_to_file(key: bytes) -> str:
 
 
 def to_features(content: bytes) -> np.ndarray:
-    """As kept, in half precision, to float32 (dim,)."""
+    """Stored half precision to float32 (dim,)."""
     return np.frombuffer(content, np.float16).astype(np.float32)
 
 
@@ -350,7 +350,7 @@ def remove_store(path: Path) -> None:
 
 
 def _pending(with_features: bool) -> str:
-    """A condition on listed l, scanned s and features f."""
+    """SQL condition on listed l, scanned s and features f."""
     lacking = "(s.reason is null and f.id is null)" if with_features else "false"
     return f"l.fault is null and (s.id is null or s.mtime_ns is null or not ({CURRENT}) or {lacking})"
 
@@ -365,18 +365,18 @@ def _class_bytes(class_name: str | None) -> bytes | None:
 
 
 def _scanned_columns(number: int, one: Pending, found: Scanned) -> tuple:
-    # What may be otherwise next time is tried again by the next build.
-    passing = found.reason is not None and found.reason.partition(":")[0] in TRANSIENT
+    transient = found.reason is not None and found.reason.partition(":")[0] in TRANSIENT
     sizes = (*(found.size_px or (None, None)), *(found.inner_px or (None, None)))
-    mtime_ns = None if passing else one.mtime_ns
+    mtime_ns = None if transient else one.mtime_ns  # without it the next build scans the file again
     return number, one.key, one.bytes, mtime_ns, one.expected, found.reason, found.sha256, *sizes
 
 
 def _fingerprint_columns(block: Sequence[Scanned]) -> Iterator[tuple]:
     """Hash, mirrored hash, luma_low, luma_high, colours and thumb of each."""
     thumbs = [found.thumb for found in block if found.thumb is not None]
-    said = fingerprint(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))
-    rows = zip(said.hashes.tolist(), said.mirrored.tolist(), said.luma.tolist(), said.colours, thumbs, strict=True)
+    prints = fingerprint(np.array(thumbs, np.uint8).reshape(-1, THUMB_PX, THUMB_PX, 3))
+    lists = (prints.hashes.tolist(), prints.mirrored.tolist(), prints.luma.tolist())
+    rows = zip(*lists, prints.colours, thumbs, strict=True)
     for found in block:
         if found.thumb is None:
             yield (None,) * 6
@@ -387,7 +387,6 @@ def _fingerprint_columns(block: Sequence[Scanned]) -> Iterator[tuple]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     base = sqlite3.connect(path, timeout=60)
-    base.execute("pragma page_size = 16384")  # pictures are written 1.5 times as fast as into pages of 4 kB
-    base.execute("pragma journal_mode = delete")
-    base.execute("pragma synchronous = normal")
+    # Pictures are written 1.5 times as fast as into pages of 4 kB.
+    base.executescript("pragma page_size = 16384; pragma journal_mode = delete; pragma synchronous = normal")
     return base

@@ -1,4 +1,4 @@
-"""Which files of a folder are looked at, in which order and class, and what becomes of odd ones."""
+"""A folder is listed completely and in a fixed order; links, pipes and unreadable files get a reason."""
 
 import os
 from pathlib import Path
@@ -54,8 +54,8 @@ def test_subfolders_are_classes_and_deeper_ones_are_not(tmp_path):
     ]
 
 
-def test_thumbnails_and_rejected_pictures_never_take_the_place_of_the_set(tmp_path, capsys):
-    """As a NAS leaves them: a folder @eaDir with thumbnails of each photo."""
+def test_thumbnails_and_rejected_pictures_are_ignored(tmp_path, capsys):
+    """As on a NAS: a folder @eaDir with thumbnails of each photo."""
     photos = [f"{number:02d}.jpg" for number in range(30)]
     touch(*(tmp_path / name for name in photos), tmp_path / "rejected" / "a.jpg")
     touch(*(tmp_path / "@eaDir" / name / "SYNOPHOTO_THUMB_M.jpg" for name in photos))
@@ -67,7 +67,7 @@ def test_thumbnails_and_rejected_pictures_never_take_the_place_of_the_set(tmp_pa
     assert classes == ["rejected"] and names(files) == ["rejected/a.jpg"]
 
 
-def test_most_pictures_beside_the_folders_make_one_class(tmp_path, capsys):
+def test_more_pictures_beside_the_folders_than_inside_make_one_class(tmp_path, capsys):
     touch(*(tmp_path / f"{number}.jpg" for number in range(5)), tmp_path / "more" / "a.jpg")
     classes, files = listed(tmp_path)
     assert classes == ["cars"] and len(names(files)) == 6
@@ -97,7 +97,7 @@ def test_layout_split_wants_splits(tmp_path):
         listed(tmp_path, "split")
 
 
-def test_hidden_files_and_tables_are_not_looked_at(tmp_path):
+def test_hidden_files_and_tables_are_skipped(tmp_path):
     touch(tmp_path / ".recipe.json", tmp_path / ".git" / "a.jpg", tmp_path / "factors.CSV", tmp_path / "a.jpg")
     classes, files = listed(tmp_path)
     assert classes == ["cars"] and [found.file for found in files] == ["a.jpg"]
@@ -110,7 +110,7 @@ def test_order_is_that_of_the_bytes_of_the_names(tmp_path):
     assert names(listed(tmp_path)[1]) == wanted
 
 
-def test_link_loops_end_and_are_told(tmp_path):
+def test_link_loops_end_and_are_reported(tmp_path):
     touch(tmp_path / "audi" / "a.jpg")
     (tmp_path / "audi" / "again").symlink_to(tmp_path)
     (tmp_path / "audi" / "self.jpg").symlink_to(tmp_path / "audi" / "self.jpg")
@@ -142,7 +142,7 @@ def test_a_pipe_is_not_opened(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folder_is_told(tmp_path):
+def test_an_unreadable_folder_is_reported(tmp_path):
     touch(tmp_path / "audi" / "a.jpg", tmp_path / "saab" / "b.jpg")
     (tmp_path / "saab").chmod(0)
     classes, files = listed(tmp_path)
@@ -151,6 +151,6 @@ def test_unreadable_folder_is_told(tmp_path):
     assert [found.reason for found in files if found.file == "saab"] == ["unreadable: Permission denied"]
 
 
-def test_missing_folder_is_the_users_mistake(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="data.src: cannot read .*nope"):
         listed(tmp_path / "nope")

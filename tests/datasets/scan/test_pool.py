@@ -1,4 +1,4 @@
-"""Work in other processes: order, and what happens when one of them dies, hangs or finds a bug of ours."""
+"""Results of worker processes come in order; a process that dies or hangs costs one item; our bugs are raised."""
 
 import os
 import time
@@ -34,22 +34,22 @@ def test_nothing_to_do():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_death_loses_one_item(count):
+def test_a_dead_process_fails_one_item(count):
     results = list(map_in_order(partial(square, dies_at=[13]), range(40), count))
     assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == [13]
     assert results[13].reason == "crash: the decoder ended with code 9"
     assert [r for n, r in enumerate(results) if n != 13] == [n * n for n in range(40) if n != 13]
 
 
-def test_many_deaths_each_lose_the_item_that_was_under_way():
-    """Answers of a chunk come together; what a dying process had not sent is done again, and nobody else is blamed."""
+def test_each_dead_process_fails_its_current_item_alone():
+    """What a dying process had not sent is computed again, and no other item fails."""
     results = list(map_in_order(partial(square, dies_at=range(3, 60, 7)), range(60), 2))
     assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == list(range(3, 60, 7))
     assert [r for n, r in enumerate(results) if n % 7 != 3] == [n * n for n in range(60) if n % 7 != 3]
 
 
-def test_slow_items_are_answered_one_by_one(monkeypatch):
-    """So that a person sees progress, and a build that is killed has lost little."""
+def test_results_of_slow_items_are_sent_one_by_one(monkeypatch):
+    """So that progress is visible, and a killed build loses little."""
     monkeypatch.setattr(pool, "CHUNK_ITEMS", 4)
     answers: list[int] = []
     receive = pool._ProcessPool._receive
@@ -66,7 +66,7 @@ def test_slow_items_are_answered_one_by_one(monkeypatch):
     assert list(map_in_order(square, range(8), 1)) == [n * n for n in range(8)] and answers == [4, 4]
 
 
-def test_a_hanging_item_is_given_up():
+def test_a_hanging_item_times_out():
     results = list(map_in_order(partial(square, sleeps_sec={5: 600}), range(12), 2, timeout_sec=4))
     assert [n for n, result in enumerate(results) if isinstance(result, TaskFailed)] == [5]
     assert results[5].reason.startswith("timeout:")
@@ -78,7 +78,7 @@ def test_our_own_bug_is_raised():
 
 
 def test_items_are_not_handed_out_far_ahead(monkeypatch):
-    """Memory is bounded: while the first item is under way, the second process may not run through all the others."""
+    """While the first item is unfinished, the second process may not run through all the others."""
     monkeypatch.setattr(pool, "WINDOW_ITEMS", 8)
     handed: list[int] = []
     send = pool._Worker.send

@@ -1,4 +1,4 @@
-"""What a scan finds out about one file."""
+"""A scan of one file has its hash, sizes, picture, classifier input and thumb, or a reason."""
 
 import hashlib
 from pathlib import Path
@@ -50,8 +50,8 @@ def test_no_memory_is_a_reason(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("height, width", [(90, 120), (120, 90), (64, 64), (36, 400), (3, 2), (700, 1000)])
-def test_a_look_is_the_whole_picture_with_its_edges_continued(height, width):
-    """Red, green, blue and white quarters stay where they are, in a square."""
+def test_the_classifier_input_is_the_whole_picture_padded_with_its_edges(height, width):
+    """Red, green, blue and white quarters keep their corners."""
     picture = np.zeros((height, width, 3), np.uint8)
     picture[: height // 2, : width // 2] = (255, 0, 0)
     picture[: height // 2, width // 2 :] = (0, 255, 0)
@@ -63,7 +63,7 @@ def test_a_look_is_the_whole_picture_with_its_edges_continued(height, width):
     assert [corner.tolist() for corner in corners] == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
 
 
-def test_a_look_keeps_proportions_and_is_not_aliased():
+def test_the_classifier_input_keeps_proportions_and_is_not_aliased():
     picture = np.zeros((200, 400, 3), np.uint8)
     picture[:, ::2] = 255  # alternating columns: grey when averaged
     picture[80:120, 180:220] = 0  # 40 x 40

@@ -1,4 +1,4 @@
-"""The scan store: every file is read once, whatever happens in between."""
+"""The scan store: every file is scanned once, despite kills; ledgers are joined to it."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SETTINGS = {"img_size": [32, 32]}
 
 
 def run(classifier: Any = None, stop_after: int | None = None, settings: dict[str, Any] = SETTINGS) -> list[str]:
-    """Lists and scans; the names of the files that were read. `stop_after`: killed at so many."""
+    """Lists and scans; returns the names of the files read. `stop_after`: interrupted after so many."""
     read: list[str] = []
 
     def scan_one(job):
@@ -70,7 +70,7 @@ def scan_of(name: str) -> Scanned:
     return scan(scan_run.ScanJob(f"photos/{name}", 32, 32))
 
 
-def test_a_file_that_changed_is_read_again_and_one_that_went_is_forgotten():
+def test_changed_files_are_scanned_again_and_missing_ones_deleted():
     make_folder(5)
     run()
     Image.fromarray(noise_picture(99)).save("photos/001.png")
@@ -94,7 +94,7 @@ def test_a_kill_loses_one_block_at_most(stop_after, monkeypatch):
     assert sorted({*first, *again}) == sorted(os.listdir("photos"))
 
 
-def test_features_do_not_hang_on_neighbours_or_kills():
+def test_features_do_not_depend_on_neighbours_or_kills():
     make_folder(40)
     run(StandIn())
     with ScanStore.open(PLACE, SETTINGS) as store:
@@ -122,14 +122,14 @@ def test_batches_of_features_are_all_of_one_size():
     assert set(sizes) == {scan_run.FEATURE_FILES}
 
 
-def test_another_sorter_wants_its_own_features_and_reads_again():
+def test_another_classifier_needs_its_own_features():
     make_folder(4)
     assert len(run()) == 4
     assert len(run(StandIn("5"))) == 4 and run(StandIn("5")) == [] and run() == []
     assert len(run(StandIn("6"))) == 4
 
 
-def test_what_may_pass_is_tried_again():
+def test_transient_reasons_are_scanned_again():
     make_folder(3)
     PLACE.unlink(missing_ok=True)
     with ScanStore.open(PLACE, SETTINGS) as store:
@@ -140,7 +140,7 @@ def test_what_may_pass_is_tried_again():
     assert run() == ["000.png", "001.png"]
 
 
-def test_other_settings_and_damage_begin_anew_and_are_told(capsys):
+def test_other_settings_and_damage_replace_the_store_with_a_message(capsys):
     make_folder(3)
     run()
     assert len(run(settings={"img_size": [32, 32], "fast_decode": True})) == 3
@@ -175,7 +175,7 @@ def raw() -> None:
         Path("raw", name).write_bytes(b"x")
 
 
-def test_a_ledger_says_where_files_come_from(raw):
+def test_a_ledger_has_the_origin_of_files(raw):
     specs = {"Horsepower": 300}
     classes, rows = listed(
         ledger_line("http://b", "files/bb/2.jpg", license="CC0", author="me", page="http://p", specs=specs)
@@ -186,7 +186,7 @@ def test_a_ledger_says_where_files_come_from(raw):
     one = rows["files/bb/2.jpg"]
     assert (one.license, one.author, one.page, one.url) == ("CC0", "me", "http://p", "http://b")
     assert json.loads(one.specs) == specs and one.source == "commons"
-    unknown = rows["files/aa/3.png"]  # its line was lost in a power cut
+    unknown = rows["files/aa/3.png"]  # not in the ledger
     assert (unknown.source, unknown.url, unknown.reason) == ("folder", None, None)
 
 
@@ -197,7 +197,7 @@ def test_classes_of_a_ledger_have_one_form(raw):
     assert listed(lines)[0] == ["Citro\u00ebn"]
 
 
-def test_a_ledger_says_the_split_where_it_is_asked_for(raw):
+def test_a_ledgers_splits_are_used_with_layout_split(raw):
     line = ledger_line("http://a", "files/aa/1.jpg", split="train") + ledger_line("http://b", "files/bb/2.jpg")
     Path("raw/ledger.jsonl").write_text(line)
     with ScanStore.open(Path("raw.sqlite"), SETTINGS) as store:
@@ -211,7 +211,7 @@ def test_a_ledger_says_the_split_where_it_is_asked_for(raw):
         assert [split for (split,) in store.base.execute(query)] == [None, None, None]
 
 
-def test_the_last_line_of_an_address_counts_and_torn_ones_do_not(raw):
+def test_the_last_complete_line_of_an_address_counts(raw):
     classes, rows = listed(
         ledger_line("http://a", "files/aa/1.jpg", license="old")
         + ledger_line("http://a", "files/aa/1.jpg", license="new")
@@ -222,7 +222,7 @@ def test_the_last_line_of_an_address_counts_and_torn_ones_do_not(raw):
     assert rows["files/aa/1.jpg"].license == "new" and rows["files/bb/2.jpg"].license is None
 
 
-def test_of_two_addresses_the_one_with_a_class_counts(raw):
+def test_the_address_with_a_class_counts(raw):
     lines = ledger_line("http://1", "files/aa/1.jpg") + ledger_line("http://9", "files/aa/1.jpg", **{"class": "Saab"})
     lines += ledger_line("http://5", "files/aa/1.jpg", **{"class": "Audi"})
     classes, rows = listed(lines)
@@ -230,14 +230,14 @@ def test_of_two_addresses_the_one_with_a_class_counts(raw):
     assert classes == ["Audi", "unknown"] and rows["files/bb/2.jpg"].class_name == "unknown"
 
 
-def test_what_the_ledger_has_and_the_folder_has_not_is_accounted_for(raw):
+def test_files_in_the_ledger_alone_are_listed_as_unreadable(raw):
     lines = ledger_line("http://a", "files/aa/1.jpg") + ledger_line("http://z", "files/ab/lost.jpg")
     lines += ledger_line("http://evil", "../../etc/passwd") + ledger_line("http://evil2", "/etc/passwd")
     _, rows = listed(lines)
     assert str(rows["files/ab/lost.jpg"].reason).startswith("unreadable") and len(rows) == 4
 
 
-def test_a_noted_sha256_is_compared(raw):
+def test_the_ledgers_sha256_is_compared(raw):
     with ScanStore.open(Path("raw.sqlite"), SETTINGS) as store:
         Path("raw/ledger.jsonl").write_text(ledger_line("http://a", "files/aa/1.jpg", sha256="f" * 64))
         list_into(store, Path("raw"), "cars", "folder")
