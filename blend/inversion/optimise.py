@@ -44,16 +44,12 @@ class Inverted:
     Attributes:
         z, z_first: (N, z_dim) refined and as given.
         error, first_error: (N,) picture error of these, drawn in full precision.
-        best_step: int64 (N,), the update that gave z; 0 = the first guess was best.
-        history: (steps + 1, N) objective before each update, and after the last.
     """
 
     z: Tensor
     z_first: Tensor
     error: Tensor
     first_error: Tensor
-    best_step: Tensor
-    history: Tensor
 
 
 def invert(
@@ -73,48 +69,36 @@ def invert(
         first_z: (N, z_dim).
         y: as the network takes it, where it is conditional.
         autocast: the number format of the search; errors are measured outside of it.
-        watch: sees the search go on.
     """
     assert not network.training and len(targets) == len(first_z)
     parts = []
     for start in range(0, len(targets), settings.batch_size):
         part = slice(start, start + settings.batch_size)
-        labels = None if y is None else y[part]
-        parts.append(
-            _invert_batch(targets[part], network, first_z[part], settings, features, labels, autocast, callback)
-        )
-    return Inverted(
-        *(torch.cat([getattr(p, name) for p in parts]) for name in ("z", "z_first", "error", "first_error")),
-        best_step=torch.cat([p.best_step for p in parts]),
-        history=torch.cat([p.history for p in parts], dim=1),
-    )
+        x, first, labels = targets[part], first_z[part].detach().clone(), None if y is None else y[part]
+        objective = make_objective(x, network, settings, features, labels, autocast)
+        z = _search(objective, first, settings, labels, callback)
+        with torch.no_grad():
+            parts.append((z, first, *(picture_error(network(found, labels), x) for found in (z, first))))
+    return Inverted(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _invert_batch(
-    targets: Tensor,
-    network: Drawer,
+def _search(
+    objective: Callable[[Tensor], Tensor],
     first_z: Tensor,
     settings: Inversion,
-    features: FeatureMaps,
     y: Tensor | None,
-    autocast: Callable[[], AbstractContextManager[Any]],
     callback: StepCallback | None,
-) -> Inverted:
-    first_z = first_z.detach().clone()
+) -> Tensor:
+    """The best latent of each target, (B, z_dim)."""
     z = first_z.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([z], settings.lr, ADAM_BETAS)
-    objective = make_objective(targets, network, settings, features, y, autocast)
-    best_z, best_step = first_z.clone(), torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    best = torch.full_like(first_z[:, 0], math.inf)
-    history = []
+    best_z, best = first_z.clone(), torch.full_like(first_z[:, 0], math.inf)
     for step in range(settings.steps + 1):
         with torch.set_grad_enabled(step < settings.steps):
             values = objective(z)
-        history.append(values.detach())
-        better = history[-1] < best  # never for nan
-        best = torch.where(better, history[-1], best)
+        better = values.detach() < best  # never for nan
+        best = torch.where(better, values.detach(), best)
         best_z = torch.where(better[:, None], z.detach(), best_z)
-        best_step = torch.where(better, step, best_step)
         if callback is not None:
             callback(step, best_z, best, y)
         if step < settings.steps:
@@ -122,9 +106,7 @@ def _invert_batch(
             # Adam is elementwise, so the gradient of the sum keeps targets independent.
             (z.grad,) = torch.autograd.grad(values.sum(), z)
             optimizer.step()
-    with torch.no_grad():
-        error, first_error = (picture_error(network(found, y), targets) for found in (best_z, first_z))
-    return Inverted(best_z, first_z, error, first_error, best_step, torch.stack(history))
+    return best_z
 
 
 def make_objective(
