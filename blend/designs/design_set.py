@@ -33,6 +33,10 @@ class Design:
     seed: int | None = None
     target_futurism: float | None = None
 
+    @property
+    def name(self) -> str:
+        return f"{self.ordinary} with {self.concept}" if self.seed is None else f"seed {self.seed}"
+
     def row(self, file: str, measures: dict[str, Any]) -> dict[str, Any]:
         return {
             "file": file,
@@ -57,8 +61,8 @@ def is_made(folder: Path, request: dict[str, Any]) -> bool:
 
 def holds_another(folder: Path, request: dict[str, Any]) -> bool:
     """Whether the folder holds a set of another request; the same request with earlier weights is not another."""
-    kept, wanted = read_json_or_none(folder / "request.json"), json.loads(to_json(request))
-    return kept is not None and {**kept, "generators": None} != {**wanted, "generators": None}
+    found, wanted = read_json_or_none(folder / "request.json"), json.loads(to_json(request))
+    return found is not None and {**found, "generators": None} != {**wanted, "generators": None}
 
 
 def save_designs(

@@ -58,30 +58,27 @@ class ResolvedRequest:
 
     pairs: LatentPairs
     designs: list[Design]  # their positions are not yet known for a target futurism
-    names: list[str]
-    parents: np.ndarray | None  # uint8 (N, H, W, 3): the ordinary parent of each design
+    parents: np.ndarray  # uint8 (N, H, W, 3): the picture that each design's identity is measured against
     facts: dict[str, Any]
     columns: int | None
 
     def take(self, found: dict[int, DialPosition], futurism: float) -> "ResolvedRequest":
         """The designs that reach this futurism, each at the position where it does."""
-        rows = list(found)
         designs = [
             replace(self.designs[row], position=position, intensity=None, target_futurism=futurism)
             for row, position in found.items()
         ]
-        names, parents = [self.names[row] for row in rows], None if self.parents is None else self.parents[rows]
-        columns = self.columns if len(rows) == len(self.designs) else None
-        return ResolvedRequest(self.pairs.take(rows), designs, names, parents, self.facts, columns)
+        rows, columns = list(found), self.columns if len(found) == len(self.designs) else None
+        return ResolvedRequest(self.pairs.take(rows), designs, self.parents[rows], self.facts, columns)
 
 
 def blend_command(config: Config, request: Request) -> Path:
     """Draws, measures and saves a set; returns its folder. The same request is not drawn twice."""
     request = _completed(config, request)
     generator = load_generator(config)
-    asked = _seeded(generator, request) if request.seeds else _paired(config, generator, request)
+    resolved = _seeded(generator, request) if request.seeds else _paired(config, generator, request)
     facts = {
-        **asked.facts,
+        **resolved.facts,
         "kind": request.kind,
         "dial": {key: getattr(request, key) for key in ("intensity", "style", "futurism", "range")},
         "blend": config.blend.model_dump(mode="json"),
@@ -96,15 +93,16 @@ def blend_command(config: Config, request: Request) -> Path:
     measures = load_measures(config, generator)
     interpolation = config.blend.interpolation
     if request.futurism is not None:
-        path = DialPath(generator, asked.pairs, measures.futurism, config.blend.latent_share, interpolation)
-        solutions = path.solve(np.full(len(asked.designs), request.futurism))
-        if missing := out_of_reach(solutions, request.futurism, asked.names):
-            reached = f"{len(solutions.found)} of {len(asked.names)} pairs reach it"
+        path = DialPath(generator, resolved.pairs, measures.futurism, config.blend.latent_share, interpolation)
+        solutions = path.solve(np.full(len(resolved.designs), request.futurism))
+        names = [design.name for design in resolved.designs]
+        if missing := out_of_reach(solutions, request.futurism, names):
+            reached = f"{len(solutions.found)} of {len(names)} pairs reach it"
             log("\n  ".join([f"futurism {request.futurism:g}: {reached}; these do not:", *missing]))
-        asked = asked.take(solutions.found, request.futurism)
-    designs = asked.designs
-    pictures = draw_designs(generator, asked.pairs, [design.position for design in designs], interpolation)
-    save_designs(folder, facts, designs, pictures, measures.measure(pictures, asked.parents), asked.columns)
+        resolved = resolved.take(solutions.found, request.futurism)
+    designs = resolved.designs
+    pictures = draw_designs(generator, resolved.pairs, [design.position for design in designs], interpolation)
+    save_designs(folder, facts, designs, pictures, measures.measure(pictures, resolved.parents), resolved.columns)
     if request.range:
         save_sweep_webp(folder / "sweep.webp", pictures)
     return folder
@@ -140,8 +138,8 @@ def _completed(config: Config, request: Request) -> Request:
 
 
 def _position(request: Request, intensity: float | None = None) -> DialPosition:
-    asked = request.intensity if intensity is None else intensity
-    return DialPosition(0.0, 0.0) if asked is None else dial_position(asked, request.style)
+    t = request.intensity if intensity is None else intensity
+    return DialPosition(0.0, 0.0) if t is None else dial_position(t, request.style)
 
 
 # ---- with parents ----
@@ -165,7 +163,6 @@ def _paired(config: Config, generator: StyledGenerator, request: Request) -> Res
     return ResolvedRequest(
         inverted.pairs(first, second),
         designs,
-        [f"{design.ordinary} with {design.concept}" for design in designs],
         inverted.parents(first),
         {**inverted.facts, "counts": list(counts)},
         columns=len(designs) if request.range else counts[1],
@@ -199,7 +196,6 @@ def _seeded(generator: StyledGenerator, request: Request) -> ResolvedRequest:
     return ResolvedRequest(
         LatentPairs(z, None, y),
         designs,
-        [f"seed {seed}" for seed in seeds],
         parents,
         {"seeds": seeds, "label": label},
         columns,

@@ -26,7 +26,7 @@ class Identity:
     directions: np.ndarray
     unlike: float
 
-    def kept(self, designs: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    def score(self, designs: np.ndarray, parents: np.ndarray) -> np.ndarray:
         """Features of designs and of the ordinary parent of each, both (N, d) → 0 to 100."""
         apart = np.linalg.norm(self._remaining(designs) - self._remaining(parents), axis=1)
         return 100 * np.clip(1 - apart / self.unlike, 0, 1)

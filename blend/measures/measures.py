@@ -1,4 +1,4 @@
-"""What is measured of every design: futurism, identity kept, novelty.
+"""The measures of a design: futurism, identity, novelty.
 
 In: the packed sets of a run and of its fine-tuned run. Out: one dict a design. Fits and features are cached in
 runs/<base>/measures/ under the hashes of everything they depend on.
@@ -81,10 +81,10 @@ class Measures:
         assert parents is None or len(parents) == len(designs), (len(designs), len(parents))
         features = self.featurizer(designs)
         futurism = self.probe.score(features).tolist()
-        kept = [None] * len(designs)
+        identity = [None] * len(designs)
         if parents is not None:
-            kept = self.identity.kept(features, self.featurizer(parents)).tolist()
-        rows = zip(futurism, kept, self.novelty.check(designs), strict=True)
+            identity = self.identity.score(features, self.featurizer(parents)).tolist()
+        rows = zip(futurism, identity, self.novelty.check(designs), strict=True)
         return [{"futurism": f, "identity": i, "novelty": n} for f, i, n in rows]
 
 

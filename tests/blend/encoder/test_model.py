@@ -97,12 +97,6 @@ def test_a_picture_has_one_latent_alone_and_beside_others():
     assert encode(tiny_encoder(), pictures[:1])[1] is None
 
 
-def test_pictures_of_another_size_are_an_internal_error():
-    encoder = tiny_encoder()
-    with pytest.raises(AssertionError):
-        encode(encoder, pictures_of(1, SIZE, 2 * SIZE))
-
-
 # ---- new ones -------------------------------------------------------------------------------------------------
 
 

@@ -356,13 +356,6 @@ def test_the_rate_rises_and_falls_once():
     assert one_cycle(1, 1, 0.01)[0] > 0
 
 
-def test_the_optimiser_follows_the_rate(workplace):
-    step = Step()
-    lr, beta1 = one_cycle(1, 12, step.run.settings.lr)
-    group = step.run.optimizer.param_groups[0]
-    assert group["lr"] == lr and group["betas"] == (beta1, 0.99) and group["weight_decay"] == 0.01
-
-
 def test_augmentation_differs_between_pictures_and_grows_with_strength():
     x = torch.rand(4, 3, 16, 16) * 1.6 - 0.8
     x[1] = x[0]

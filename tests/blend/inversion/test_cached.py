@@ -20,7 +20,7 @@ from blend.generator.input_pictures import Parents, load_held_out
 from blend.generator.styled_generator import load_generator
 from blend.inversion.cached import cached_inversions, draw_sheet, invert_parents
 from blend.inversion.distances import picture_error
-from blend.inversion.figures import mean_picture, measure_inversion, picture_errors
+from blend.inversion.figures import measure_inversion, picture_errors
 from harness.errors import Interrupted, UserError
 from harness.images.tensors import pictures_to_tensor
 from harness.storage.hdf5 import open_packed
@@ -266,13 +266,6 @@ def test_the_best_of_random_samples_is_found_for_each_target(place: Callable, mo
     assert measure_inversion(at.config, at.generator, at.encoders)["best_of_1000_error"] > 1e-6
 
 
-def test_random_samples_are_many_and_of_the_style(place: Callable, monkeypatch: pytest.MonkeyPatch):
-    at = place()
-    monkeypatch.undo()  # the true number
-    drawn = [blend.inversion.figures._random_samples(at.generator, kind, seed=1) for kind in ("ordinary", "concept")]
-    assert drawn[0].shape == (1000, 32, 32, 3) and not np.array_equal(drawn[0], drawn[1])
-
-
 def test_without_a_fine_tuned_run_ordinary_pictures_are_measured_alone(place: Callable):
     at = place(tuned=False)
     whole = measure_inversion(at.config, at.generator, at.encoders)
@@ -287,15 +280,6 @@ def test_picture_errors_are_exact():
         for j in range(5):
             expected = (((a[i].astype(float) - b[j]) / 127.5) ** 2).mean()
             assert found[i, j] == pytest.approx(expected, abs=1e-12)
-
-
-def test_the_mean_picture_is_of_all_training_pictures(place: Callable, monkeypatch: pytest.MonkeyPatch):
-    at = place()
-    whole = mean_picture(at.config)
-    monkeypatch.setattr(blend.inversion.figures, "READ_ROWS", 7)
-    assert np.allclose(mean_picture(at.config), whole)
-    with open_packed(at.config.data.hdf5_path("train")) as packed:
-        assert np.allclose(packed.read().astype(np.float64).mean(0), whole)
 
 
 def test_the_callback_gets_the_best_so_far_and_can_stop(place: Callable):

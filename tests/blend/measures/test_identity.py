@@ -26,8 +26,8 @@ IDENTITY = fit_identity(ORDINARY, CONCEPT, PROBE)
 
 def test_the_same_picture_keeps_all_and_another_car_nothing_half_of_the_time():
     cars = ORDINARY.valid
-    assert np.allclose(IDENTITY.kept(cars, cars), 100)
-    others = IDENTITY.kept(cars, np.roll(cars, 1, axis=0))
+    assert np.allclose(IDENTITY.score(cars, cars), 100)
+    others = IDENTITY.score(cars, np.roll(cars, 1, axis=0))
     assert others.min() == 0 and others.max() < 90
     assert 0.3 < (others == 0).mean() < 0.7
 
@@ -39,7 +39,7 @@ def test_a_change_of_futurism_alone_keeps_all():
     assert abs(cosine) < 0.95, "one direction would do, so this test shows nothing"
     for direction in (PROBE.weights, way):
         moved = ORDINARY.valid + 5 * direction / np.linalg.norm(direction)
-        assert np.allclose(IDENTITY.kept(moved, ORDINARY.valid), 100, atol=1e-6)
+        assert np.allclose(IDENTITY.score(moved, ORDINARY.valid), 100, atol=1e-6)
 
 
 def test_other_changes_count_by_their_length():
@@ -47,5 +47,5 @@ def test_other_changes_count_by_their_length():
     aside -= IDENTITY.directions @ (IDENTITY.directions.T @ aside)
     aside *= IDENTITY.unlike / np.linalg.norm(aside)
     for share in (0.25, 0.5, 1.5):
-        kept = IDENTITY.kept(ORDINARY.valid[:3] + share * aside, ORDINARY.valid[:3])
+        kept = IDENTITY.score(ORDINARY.valid[:3] + share * aside, ORDINARY.valid[:3])
         assert kept == pytest.approx(100 * max(0, 1 - share))
