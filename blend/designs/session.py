@@ -87,25 +87,20 @@ class DesignSession:
 
     def pairs(self, recipe: DesignRecipe) -> LatentPairs:
         """The latents of a recipe, one row. NotInverted for a parent whose latent is not known."""
-        interpolation, latents = self.config.blend.interpolation, self.generator.latents
+        space, interpolation = self.generator.latents, self.config.blend.interpolation
 
-        def mixed(found: list[Tensor], shares: list[float]) -> Tensor:
-            return latents.truncate(latents.average(found, shares, interpolation), recipe.truncation)
+        def mixed(latents: list[Tensor], parents: tuple[Parent, ...]) -> Tensor:
+            shares = [parent.share for parent in parents]
+            return space.truncate(space.average(latents, shares, interpolation), recipe.truncation)
 
-        ordinary = [
-            (self._inverted_parent("ordinary", parent, recipe.label), parent.share) for parent in recipe.ordinary
-        ]
-        concept = [(self._inverted_parent("concept", parent, None), parent.share) for parent in recipe.concept]
-        shares = [share for _, share in ordinary]
-        second = None
-        if concept:
-            second = mixed([found.z for found, _ in concept], [share for _, share in concept])
-        heaviest = max(ordinary, key=lambda each: each[1])[0]
+        ordinary = [self._inverted_parent("ordinary", parent, recipe.label) for parent in recipe.ordinary]
+        concept = [self._inverted_parent("concept", parent, None) for parent in recipe.concept]
+        heaviest = max(range(len(ordinary)), key=lambda number: recipe.ordinary[number].share)
         return LatentPairs(
-            mixed([found.z for found, _ in ordinary], shares),
-            second,
-            heaviest.y,
-            mixed([found.restyled for found, _ in ordinary], shares),
+            mixed([found.z for found in ordinary], recipe.ordinary),
+            mixed([found.z for found in concept], recipe.concept) if concept else None,
+            ordinary[heaviest].y,
+            mixed([found.restyled for found in ordinary], recipe.ordinary),
         )
 
     def _inverted_parent(self, side: Kind, parent: Parent, label: str | None) -> InvertedParent:
@@ -127,11 +122,13 @@ class DesignSession:
 
     def sweep(self, recipe: DesignRecipe, points: int = SWEEP_POINTS) -> tuple[list[float], np.ndarray]:
         """(intensities, uint8 (points, H, W, 3)) of a recipe's parents; the style follows unless the recipe sets it."""
-        places = np.linspace(0, 1, points).round(4).tolist()
+        intensities = np.linspace(0, 1, points).round(4).tolist()
         with one_thread():
             pairs, interpolation = self.pairs(recipe), self.config.blend.interpolation
-            positions = [self._position_at(place, recipe.style) for place in places]
-            return places, np.stack([draw_designs(self.generator, pairs, [one], interpolation)[0] for one in positions])
+            positions = [self._position_at(t, recipe.style) for t in intensities]
+            return intensities, np.stack(
+                [draw_designs(self.generator, pairs, [one], interpolation)[0] for one in positions]
+            )
 
     def futurism(self, pictures: np.ndarray) -> list[float] | None:
         """Of uint8 (N, H, W, 3); None while measures are missing or not opened."""

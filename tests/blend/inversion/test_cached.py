@@ -250,7 +250,7 @@ def test_the_encoder_error_is_left_out_on_training_pictures(place: Callable):
     assert json.loads(Path("runs/tiny/metrics.json").read_text())["inversion"] == whole
     for figures, name in ((whole, "cars"), (whole["ordinary"], "cars"), (whole["concept"], "concept")):
         assert "encoder_error" not in figures and figures["refined_error"] > 0 and figures["targets"] == 2
-        assert "training never saw" in figures["left_out"]["encoder_error"]
+        assert "held out from training" in figures["left_out"]["encoder_error"]
         assert figures["measured_on"] == f"a seeded sample of the training pictures: 2 of the 40 of {name}"
 
 

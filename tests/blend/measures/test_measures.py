@@ -165,7 +165,7 @@ def test_sets_that_hold_nothing_back_are_measured_on_a_sample_that_no_probe_lear
     }  # fmt: skip
     assert (figures["training_pictures"], figures["held_out_pictures"]) == (2 * 38, 0)
     assert figures["measured_on"].endswith("training pictures: 2 of the 40 of cars, 2 of the 40 of concept")
-    assert "training never saw" in figures["left_out"]["novelty"]
+    assert "held out from training" in figures["left_out"]["novelty"]
     for part, end in ((config, 0), (finetune_config(config), 100)):
         with open_evaluation_rows(part.data) as sample:
             assert np.median(measures.futurism(sample.read())) == pytest.approx(end, abs=1.0)

@@ -100,9 +100,9 @@ def test_training_pictures_are_the_gallery_of_sets_without_held_out_ones(make_st
     for side, name in names.items():
         assert name.startswith("train-") and searched(client, side, name)["state"] == "done"
         assert client.get(f"/parent/{side}/{name}").status_code == 200
-    said = client.get(f"/measure?o={names['ordinary']}&c={names['concept']}").json()
-    assert said["futurism"] is not None and said["identity"] is not None
-    assert said["novelty"]["nearest"] == {} and "training never saw" in said["novelty"]["left_out"]
+    measures = client.get(f"/measure?o={names['ordinary']}&c={names['concept']}").json()
+    assert measures["futurism"] is not None and measures["identity"] is not None
+    assert measures["novelty"]["nearest"] == {} and "held out from training" in measures["novelty"]["left_out"]
     assert client.get("/parent/ordinary/train-99999").status_code == 409
 
 
@@ -118,8 +118,8 @@ def test_two_dropped_pictures_become_a_design(client):
         assert end["state"] == "done" and 0 < end["result"]["error"] < 1 and end["done"] == end["total"]
     pictures = {client.get(f"/draw?{query}&i={i}").json()["picture"] for i in (0, 0.5, 1)}
     assert len(pictures) == 3 and all(picture.startswith("data:image/jpeg;base64,") for picture in pictures)
-    said = client.get(f"/measure?{query}&i=1").json()
-    assert {"futurism", "identity", "novelty"} == set(said) and set(said["novelty"]["nearest"]) == {
+    measures = client.get(f"/measure?{query}&i=1").json()
+    assert {"futurism", "identity", "novelty"} == set(measures) and set(measures["novelty"]["nearest"]) == {
         "reader",
         "discriminator",
     }
@@ -136,13 +136,13 @@ def test_an_export_is_drawn_again_by_the_command(client):
         assert getattr(motion, "n_frames", 1) > 10
 
 
-def test_equal_questions_are_answered_once(client, monkeypatch):
+def test_equal_requests_are_computed_once(client, monkeypatch):
     first = client.get(f"/draw?{SEEDS}&tab=a").json()
-    monkeypatch.setattr("blend.designs.session.draw_designs", None)  # so nothing can be drawn any more
+    monkeypatch.setattr("blend.designs.session.draw_designs", None)  # nothing can be drawn from here on
     assert client.get(f"/draw?tab=b&{SEEDS}").json() == first
 
 
-def test_of_what_a_tab_asks_for_only_the_last_counts():
+def test_only_the_newest_request_of_a_tab_counts():
     queue, gate = LatestOnlyQueue(), threading.Event()
     try:
         first = queue.submit("a", "draw", gate.wait)
@@ -157,8 +157,8 @@ def test_of_what_a_tab_asks_for_only_the_last_counts():
         queue.close()
 
 
-def test_tabs_that_drag_let_the_others_in():
-    """However often ten tabs ask for pictures, what somebody clicked on comes at every second turn."""
+def test_clicks_take_every_second_turn_while_tabs_drag():
+    """However many pictures ten tabs request."""
     queue, gate, order = LatestOnlyQueue(), threading.Event(), []
     try:
         queue.submit("0", "draw", gate.wait)
@@ -184,7 +184,7 @@ def test_tabs_that_drag_let_the_others_in():
     assert order[4:26:2] == ["measure"] * 10 + ["sweep"] and set(order[5:26:2]) == {"draw"}
 
 
-def test_a_line_that_is_too_long_is_refused(monkeypatch):
+def test_a_full_queue_refuses(monkeypatch):
     monkeypatch.setattr(latest_only_queue, "MAX_WAITING", 2)
     queue, gate = LatestOnlyQueue(), threading.Event()
     queue.submit("a", "draw", gate.wait)
@@ -195,7 +195,7 @@ def test_a_line_that_is_too_long_is_refused(monkeypatch):
     queue.close()
 
 
-def test_jobs_are_done_once_in_order_and_can_be_cancelled():
+def test_jobs_run_once_in_order_and_can_be_cancelled():
     jobs, gate, seen = Jobs(), threading.Event(), []
 
     def work(job: Any) -> dict[str, Any]:
@@ -213,11 +213,11 @@ def test_jobs_are_done_once_in_order_and_can_be_cancelled():
     gate.set()
     wait_until(lambda: second.finished)
     assert (first.state, second.state, seen) == ("cancelled", "done", ["a", "b"])
-    assert jobs.start("a", work) is not first  # a cancelled one is begun anew
+    assert jobs.start("a", work) is not first  # a cancelled one is started again
     jobs.close()
 
 
-def test_tabs_take_turns_and_one_alone_cannot_fill_the_line(monkeypatch):
+def test_tabs_take_turns_and_none_can_fill_the_queue(monkeypatch):
     monkeypatch.setattr(blend.studio.jobs, "MAX_PER_TAB", 3)
     jobs, gate, seen = Jobs(), threading.Event(), []
 
@@ -234,14 +234,14 @@ def test_tabs_take_turns_and_one_alone_cannot_fill_the_line(monkeypatch):
     assert jobs.start("known", lambda job: {}, run_now=True, tab="a").state == "done"
     last = jobs.start("b0", work, tab="b")
     mine[1].cancel()
-    again = jobs.start("a3", work, tab="a")  # the cancelled one has left its place
+    again = jobs.start("a3", work, tab="a")  # the cancelled one has made room
     gate.set()
     wait_until(lambda: last.finished and again.finished)
     assert seen == ["first", "a0", "b0", "a2", "a3"]
     jobs.close()
 
 
-def test_who_waits_comes_before_what_nobody_waits_for():
+def test_waiting_jobs_overtake_the_preparation():
     jobs, begun, gate = Jobs(), threading.Event(), threading.Event()
 
     def prepare(job: Any) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def test_who_waits_comes_before_what_nobody_waits_for():
     jobs.close()
 
 
-def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monkeypatch):
+def test_a_cancelled_search_leaves_nothing_and_starts_again(client, monkeypatch):
     reference, gate = dropped(client, 3), threading.Event()
     before = set(Path("runs/tiny").glob("inversions/*"))
     watched = blend.designs.parents.picture_errors
@@ -273,7 +273,7 @@ def test_a_search_that_is_cancelled_leaves_nothing_and_begins_anew(client, monke
     assert searched(client, "concept", reference)["state"] == "done"
 
 
-def test_ten_tabs_that_drag_are_all_answered(make_studio, serve):
+def test_all_requests_of_ten_dragging_tabs_are_answered(make_studio, serve):
     """The short form of `python -m blend drag`."""
     studio = make_studio()
     count = drag(serve(studio), tabs=10, requests=52)
@@ -284,7 +284,7 @@ def test_ten_tabs_that_drag_are_all_answered(make_studio, serve):
 # ---- runs without some parts ----
 
 
-def test_a_run_without_a_fine_tune_and_an_encoder_says_which_command(run_folder, make_studio):
+def test_a_run_without_a_fine_tune_and_an_encoder_names_the_commands(run_folder, make_studio):
     for part in ("tiny-freezed", "tiny/encoder"):
         shutil.rmtree(f"runs/{part}")
     client = client_of(make_studio())
@@ -305,7 +305,7 @@ print("[1/8] dataset: cars to learn from", file=sys.stderr, flush=True)
 """
 
 
-def test_without_a_run_the_page_makes_the_demo_and_opens_it(run_folder, make_studio):
+def test_without_a_run_the_page_starts_the_demo_and_opens_it(run_folder, make_studio):
     body = (
         "import os; os.rename('runs/tiny', 'runs/demo'); os.rename('runs/tiny-freezed', 'runs/demo-freezed')"
         "; p='runs/demo/config.yaml'; t=open(p).read().replace('name: tiny', 'name: demo'); open(p,'w').write(t)"
@@ -342,7 +342,7 @@ def test_a_demo_that_fails_or_is_stopped_is_reported(run_folder, make_studio, ho
 # ---- the shelf ----
 
 
-def test_kept_designs_have_notes_and_come_back_when_removed(client):
+def test_kept_designs_have_notes_and_can_be_removed_and_restored(client):
     kept = client.post("/shelf", json={"recipe": SEEDS, "note": "first"}).json()
     assert client.post("/shelf", json={"recipe": SEEDS}).json()["id"] == kept["id"]
     client.post("/shelf", json={"recipe": "o=seed-1&c=seed-2&i=1"})
@@ -356,7 +356,7 @@ def test_kept_designs_have_notes_and_come_back_when_removed(client):
         assert sheet.width > 600
     assert client.post(f"/shelf/{kept['id']}/remove", json={}).status_code == 200
     assert len(client.get("/shelf").json()["designs"]) == 1 and not list(Path("runs/tiny").rglob(f"kept/{kept['id']}*"))
-    for status in (200, 409):  # as it was, in its place; then there is nothing to put back
+    for status in (200, 409):  # in its place, unchanged; then there is nothing to restore
         assert client.post(f"/shelf/{kept['id']}/restore", json={}).status_code == status
         assert client.get("/shelf").json()["designs"] == rows
         assert client.get(f"/export/shelf/{kept['id']}.png").content == png
@@ -365,7 +365,7 @@ def test_kept_designs_have_notes_and_come_back_when_removed(client):
         assert client.post(path, json=body).status_code in (404, 409)
 
 
-def test_only_the_last_removed_designs_are_held(tmp_path, monkeypatch):
+def test_only_the_last_removed_designs_can_be_restored(tmp_path, monkeypatch):
     monkeypatch.setattr("blend.studio.shelf.MAX_REMOVED", 2)
     shelf, names = Shelf(tmp_path / "studio"), [f"{k:016x}" for k in range(4)]
     for k, name in enumerate(names):
@@ -382,7 +382,7 @@ def test_only_the_last_removed_designs_are_held(tmp_path, monkeypatch):
         shelf.restore(names[0])
 
 
-def test_a_shelf_of_a_newer_version_is_left_as_it_is(tmp_path):
+def test_a_shelf_of_a_newer_version_is_not_changed(tmp_path):
     (tmp_path / "shelf.json").write_text('{"version": 2, "designs": []}')
     document = {"picture_sha256": "0" * 64, "note": "", "recipe": "o=seed-1", "setting": {}}
     with refused("shelf.json", "newer version", "format 2, allowed up to 1"):
@@ -390,7 +390,7 @@ def test_a_shelf_of_a_newer_version_is_left_as_it_is(tmp_path):
     assert (tmp_path / "shelf.json").read_text() == '{"version": 2, "designs": []}'
 
 
-def test_half_a_character_is_refused_and_spoils_nothing(client):
+def test_half_a_character_is_refused(client):
     spoiled = '{"recipe": "o=seed-1", "note": "\\ud800"}'
     answer = client.post("/shelf", content=spoiled, headers={"Content-Type": "application/json"})
     assert answer.status_code == 409 and "note: found half a character" in answer.json()["error"]
@@ -412,7 +412,7 @@ def test_a_lost_picture_a_long_query_and_a_full_disk_are_refusals(client, monkey
     assert answer.status_code == 507 and "No space left on device; no partial files are kept" in answer.json()["error"]
 
 
-def test_a_full_disk_leaves_no_orphan_and_lets_designs_go(client, monkeypatch):
+def test_on_a_full_disk_nothing_is_half_kept_and_designs_can_be_removed(client, monkeypatch):
     kept = client.post("/shelf", json={"recipe": SEEDS}).json()
     pictures, real = Path("runs/tiny/studio/kept"), atomic_write
 
@@ -429,7 +429,7 @@ def test_a_full_disk_leaves_no_orphan_and_lets_designs_go(client, monkeypatch):
     assert client.get("/shelf").json() == {"designs": []} and not list(pictures.iterdir())
 
 
-def test_a_run_that_was_renamed_under_an_open_studio_is_not_made_again(client):
+def test_a_run_that_was_renamed_under_an_open_studio_is_not_recreated(client):
     for change in (lambda: os.rename("runs/tiny", "runs/moved"), lambda: shutil.copytree("runs/moved", "runs/tiny")):
         change()
         if Path("runs/tiny/run.json").exists():
@@ -442,7 +442,7 @@ def test_a_run_that_was_renamed_under_an_open_studio_is_not_made_again(client):
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["file", "dangling link"])
-def test_a_shelf_that_is_no_folder_is_a_refusal(client, link):
+def test_a_shelf_that_is_not_a_folder_is_refused(client, link):
     place = Path("runs/tiny/studio")
     shutil.rmtree(place, ignore_errors=True)
     place.symlink_to("nowhere") if link else place.touch()
@@ -463,15 +463,15 @@ for k in range(10**6):
 
 
 def test_a_shelf_survives_a_kill_at_any_moment():
-    told = -1
+    newest = -1
     for moment in range(4):
         with python_at_work("-c", KEEPER) as child:
             assert child.stdout is not None
             for _ in range(3 + 2 * moment):
-                told = max(told, int(child.stdout.readline()))
+                newest = max(newest, int(child.stdout.readline()))
         shelf = Shelf(Path("studio"))
         notes = [int(entry["document"]["note"]) for entry in shelf.entries()]
-        assert notes == list(range(len(notes))) and len(notes) > told
+        assert notes == list(range(len(notes))) and len(notes) > newest
         assert all(shelf.picture(entry["id"]).shape == (8, 8, 3) for entry in shelf.entries())
 
 
@@ -486,7 +486,7 @@ def zipped() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, message",
     [
         (zipped(), "found zip, allowed JPEG, PNG, WebP, AVIF, HEIC"),
         (b"\x89PNG\r\n\x1a\n" + zipped(), "format|damaged"),
@@ -499,9 +499,9 @@ def zipped() -> bytes:
     ],
     ids=["zip", "zip_as_png", "bomb", "cut", "empty", "gif", "svg", "tiny"],
 )
-def test_what_is_no_picture_is_refused_in_one_line(client, content, said):
+def test_unusable_uploads_are_refused_in_one_line(client, content, message):
     answer = client.post("/uploads", content=content, headers=BYTES)
-    assert answer.status_code == 409 and np.any([part in answer.json()["error"] for part in said.split("|")])
+    assert answer.status_code == 409 and np.any([part in answer.json()["error"] for part in message.split("|")])
     assert "\n" not in answer.json()["error"] and not list(Path("runs/tiny/studio").glob("uploads/*"))
     assert client.get(f"/draw?{SEEDS}").status_code == 200
 
@@ -525,7 +525,7 @@ def test_what_is_no_picture_is_refused_in_one_line(client, content, said):
         ("GET", "/jobs/unknown", {}, 404),
     ],
 )
-def test_strangers_and_paths_are_refused(client, method, path, headers, status):
+def test_other_sites_and_paths_are_refused(client, method, path, headers, status):
     answer = client.request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
     assert answer.status_code == status
     assert status == 200 or "\n" not in answer.json()["error"]
@@ -583,7 +583,7 @@ def test_the_command_serves_stops_and_starts_again(run_folder):
 
 
 def test_an_upload_is_decoded_once(make_studio, monkeypatch):
-    """A photo of a camera takes a second, and a dial is turned many times."""
+    """A camera photo takes a second, and a dial is moved many times."""
     store, decoded = make_studio().require_session().parent_store, []
     real = blend.designs.parents.fit_content
     monkeypatch.setattr(blend.designs.parents, "fit_content", lambda *words: decoded.append(1) or real(*words))

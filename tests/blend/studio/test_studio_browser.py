@@ -113,9 +113,9 @@ def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
     median = {"ordinary": 10.0, "concept": 0.0001}
     monkeypatch.setattr(ParentStore, "median_error", lambda self, side: median[side])
     open_with_two_pictures(tab, studio)
-    said = {side: tab.inner_text(f'.parent[data-side="{side}"] .message') for side in median}
-    assert "(median here: 10.0000); first guess" in said["ordinary"] and "poor" not in said["ordinary"]
-    assert "(median here: 0.0001): a poor likeness. Another picture may work better." in said["concept"]
+    text = {side: tab.inner_text(f'.parent[data-side="{side}"] .message') for side in median}
+    assert "(median here: 10.0000); first guess" in text["ordinary"] and "poor" not in text["ordinary"]
+    assert "(median here: 0.0001): a poor likeness. Another picture may work better." in text["concept"]
 
 
 def test_latents_that_a_restarted_studio_does_not_know_are_found_again(tab, studio):
@@ -217,8 +217,8 @@ def test_no_dead_ends(tab, studio):
     tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.5")
     drawn(tab)
     tab.locator("#shelf-message", has_text="Keep under a design").wait_for()
-    text = {"name": "cars.png", "mimeType": "image/png", "buffer": b"not a picture"}
-    tab.set_input_files('.parent[data-side="ordinary"] .file', text)
+    file = {"name": "cars.png", "mimeType": "image/png", "buffer": b"not a picture"}
+    tab.set_input_files('.parent[data-side="ordinary"] .file', file)
     tab.locator("#message", has_text="drop it again").wait_for()
     tab.route("**/draw?**", lambda route: route.abort())
     dial(tab, "intensity", 0.7)
@@ -229,8 +229,8 @@ def test_no_dead_ends(tab, studio):
 
 
 def test_without_a_run_the_demo_is_offered(tab, make_studio, serve):
-    said = "import sys; print('error: no space left, free some', file=sys.stderr); sys.exit(2)"
-    tab.goto(serve(make_studio("nothing", [sys.executable, "-c", said])))
+    code = "import sys; print('error: no space left, free some', file=sys.stderr); sys.exit(2)"
+    tab.goto(serve(make_studio("nothing", [sys.executable, "-c", code])))
     tab.get_by_role("button", name="Make the demo run").click()
     tab.locator("#demo-message", has_text="free some").wait_for()
     assert tab.get_by_role("button", name="Resume").is_enabled()
