@@ -1,7 +1,7 @@
-"""What does each stabiliser give? Trains with all of a config's and with one off in turn, and writes a table.
+"""Ablation of a config's stabilisers: trains with all of them and with each one off, and writes a table.
 
 `python -m harness.benchmarks.ablation --config configs/brands_demo.yaml` (`make ablate`): same pictures and steps,
-several seeds. Finished runs are kept in the scratch folder and not done again; a killed one goes on.
+several seeds. Finished runs in the work folder are not repeated; interrupted ones are resumed.
 """
 
 import os
@@ -25,7 +25,7 @@ from harness.storage.json_files import read_json, to_json
 from harness.storage.output import check_output
 from harness.storage.splits import open_evaluation_rows, open_training_rows
 
-MARKS = 4  # a run is measured so often, at even distances
+MARKS = 4  # evenly spaced measurements of each run
 SAMPLES = 1000
 HELD_OUT = 2000
 COMMAND = "python -m harness.benchmarks.ablation"
@@ -39,7 +39,7 @@ class Mark(BaseModel):
 
 
 class AblationFile(BaseModel):
-    """What one run gave; `key`: all that it follows from."""
+    """The result of one run; `key`: all that it depends on."""
 
     key: dict[str, Any]
     arm: str
@@ -50,11 +50,11 @@ class AblationFile(BaseModel):
 RESULT = TypeAdapter(AblationFile)
 
 
-# ---- arms: a config as it is, and with some of its stabilisers switched off or on ---------------------------------
+# ---- arms: the config itself, and with stabilisers switched off or on ---------------------------------------------
 
 
 class Stabiliser(NamedTuple):
-    """Whether a config has it, and the nested keys that switch it on (True) or off in a config."""
+    """Whether a config has it, and the nested keys that switch it on (True) or off."""
 
     is_on: Callable[[Config], bool]
     change: Callable[[Config, bool], dict[str, Any]]
@@ -91,13 +91,13 @@ STABILISERS: dict[str, Stabiliser] = {
 
 
 def default_arms(config: Config) -> list[str]:
-    """The config as it is, and without each stabiliser that it has."""
+    """The config itself, and without each of its stabilisers."""
     return [WHOLE, *(f"without {name}" for name, stabiliser in STABILISERS.items() if stabiliser.is_on(config))]
 
 
 def arm_changes(config: Config, arm: str) -> dict[str, Any]:
-    """Nested keys that make the arm of the config: `whole`, `without A`, `without A + B`, `with A`. UserError for what
-    is none, and for what changes nothing."""
+    """Nested keys of an arm: `whole`, `without A`, `without A + B`, `with A`. UserError for unknown arms and for those
+    that change nothing."""
     if arm == WHOLE:
         return {}
     word, _, rest = arm.partition(" ")
@@ -108,8 +108,8 @@ def arm_changes(config: Config, arm: str) -> dict[str, Any]:
             allowed = f"{WHOLE}, or with or without and any of {', '.join(STABILISERS)} (with + between)"
             raise UserError(f"--arms: found {arm!r}, allowed {allowed}")
         if stabiliser.is_on(config) == (word == "with"):
-            state = "has it" if word == "with" else "has none"
-            raise UserError(f"--arms: found {arm!r}, and {config.name} {state}, try --arms {WHOLE}")
+            state = "has it already" if word == "with" else "does not have it"
+            raise UserError(f"--arms: found {arm!r}, but {config.name} {state}, try --arms {WHOLE}")
         changes = merge(changes, stabiliser.change(config, word == "with"))
     return changes
 
@@ -120,10 +120,10 @@ def arm_changes(config: Config, arm: str) -> dict[str, Any]:
 def run_ablation(
     config: Config, work: Path, *, pictures: int | None, steps: int, seeds: int, arms: list[str], jobs: int
 ) -> list[dict[str, Any]]:
-    """Trains and measures every arm with every seed in `work`. Returns one row a run: arm, seed, marks.
+    """Trains and measures every arm with every seed in `work`. Returns one row per run: arm, seed, marks.
 
     Args:
-        pictures: train on the first so many alone; None = on all.
+        pictures: train on the first `pictures` only; None = all.
     """
     work.mkdir(parents=True, exist_ok=True)
     facts = pack_pictures(config, work, pictures)
@@ -134,7 +134,7 @@ def run_ablation(
             content = config_to_dict(arm_config(config, arm, seed, steps))
             todo.append((content, str(work.resolve()), marks, {"arm": arm, "seed": seed, **facts}))
     if config.model.conditional:
-        _train_classifier(config, work)  # once: runs that want it at the same moment would each teach one
+        _train_classifier(config, work)  # once, before parallel runs would each train it
     with get_context("spawn").Pool(min(jobs, len(todo)), maxtasksperchild=1) as pool:
         rows = []
         for row in pool.imap_unordered(_train_one, todo):
@@ -144,7 +144,7 @@ def run_ablation(
 
 
 def arm_config(config: Config, arm: str, seed: int, steps: int) -> Config:
-    """The config with one arm's switches; everything else, the number of steps included, is alike in all arms."""
+    """The config of an arm; everything else, including the number of steps, is the same in all arms."""
     name = f"{arm.lower().replace(' ', '-').replace('+', 'and')}-{seed}"
     changes = {
         "name": name,
@@ -156,7 +156,7 @@ def arm_config(config: Config, arm: str, seed: int, steps: int) -> Config:
 
 
 def pack_pictures(config: Config, work: Path, pictures: int | None) -> dict[str, Any]:
-    """The first training rows for the runs; the valid rows and all others are held out. Packed under `work`, once."""
+    """Packs the sets of the runs under `work`, once: the first training rows; valid and other rows are held out."""
     train, held_out = work / config.data.hdf5_path("train"), work / config.data.hdf5_path("valid")
     with open_training_rows(config.data) as source, open_evaluation_rows(config.data) as valid:
         count = pictures or source.count
@@ -192,7 +192,7 @@ def _train_classifier(config: Config, work: Path) -> None:
 
 
 def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> dict[str, Any]:
-    """One run in a process of its own: trains to each mark and measures there, unless that was done before."""
+    """One run in its own process: trains to each mark and measures there, unless done before."""
     content, work, marks, facts = job
     os.chdir(work)
     from harness.features import load_reader
@@ -216,8 +216,8 @@ def _train_one(job: tuple[dict[str, Any], str, list[int], dict[str, Any]]) -> di
 
 
 def _measure(reader: Any, config: Config, run: Path, step: int) -> dict[str, Any]:
-    """Held-out KID and diversity on the reader's features; with classes the accuracy of a classifier taught by the
-    training pictures, and diversity within classes."""
+    """Held-out KID and diversity on the reader's features; for a conditional model also the accuracy of a classifier
+    trained on the training pictures, and diversity within classes."""
     from harness.checkpoints.checkpoint import checkpoint_folder
     from harness.metrics.class_figures import hit_rate
     from harness.metrics.classifier import load_classifier
@@ -243,7 +243,7 @@ def _measure(reader: Any, config: Config, run: Path, step: int) -> dict[str, Any
 
 
 def _spread(features: np.ndarray, labels: np.ndarray | None) -> float:
-    """Mean distance of all pairs, with labels of those of one class."""
+    """Mean pairwise distance, with labels within classes."""
     from harness.metrics.class_figures import spread
 
     groups = [features] if labels is None else [features[labels == label] for label in np.unique(labels)]
@@ -254,7 +254,7 @@ def _spread(features: np.ndarray, labels: np.ndarray | None) -> float:
 # ---- the table, as Markdown: means and standard deviations over seeds ---------------------------------------------
 
 
-COLUMNS = (  # of the last mark: key, heading, form of a number
+COLUMNS = (  # at the last mark: key, heading, number format
     ("diversity", "diversity", "{:.2f}"),
     ("brand", "brand accuracy", "{:.3f}"),
     ("accepted", "accepted as cars", "{:.0%}"),
@@ -262,7 +262,7 @@ COLUMNS = (  # of the last mark: key, heading, form of a number
 
 
 def rows_to_markdown(rows: list[dict[str, Any]], arms: list[str], samples: int, command: str) -> str:
-    """Held-out KID at every mark, the other figures at the last; each seed's last KID."""
+    """Held-out KID at every mark, the other figures at the last one, and each seed's last KID."""
     marks = [mark["step"] for mark in rows[0]["marks"]]
     last = rows[0]["marks"][-1]
     columns = [column for column in COLUMNS if column[0] in last]
@@ -291,8 +291,8 @@ def _introduction(rows: list[dict[str, Any]], samples: int) -> list[str]:
     ]
     if brands:
         lines.append(
-            "Brand accuracy: how often a classifier taught by real pictures reads the brand that was asked for; real "
-            f"held-out pictures it reads right in {last['real_brand']:.3f}."
+            "Brand accuracy: how often a classifier trained on real pictures finds the brand that was asked for; its "
+            f"accuracy on real held-out pictures is {last['real_brand']:.3f}."
         )
     return lines
 
@@ -304,11 +304,9 @@ def _cell(values: list[float], form: str) -> str:
 def main(
     config: ConfigOption = Path("configs/sngan_demo.yaml"),
     overrides: SetOption = None,
-    work: Annotated[
-        Path | None, typer.Option(help="Scratch folder; default: runs/.ablation/<config>.", **AS_PATH)
-    ] = None,
+    work: Annotated[Path | None, typer.Option(help="Work folder; default: runs/.ablation/<config>.", **AS_PATH)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The table; default: ablation.md in the scratch folder.", **AS_PATH)
+        Path | None, typer.Option(help="The table; default: ablation.md in the work folder.", **AS_PATH)
     ] = None,
     pictures: Annotated[int | None, typer.Option(min=2, help="Training pictures; default: all.")] = None,
     steps: Annotated[int | None, typer.Option(min=MARKS, help="Steps of each run; default: half the config's.")] = None,
@@ -317,7 +315,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
 ) -> None:
     """Train with each stabiliser off in turn; writes a table of KID, diversity and, with classes, brand accuracy."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that are started
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the child processes
     resolved = load_config(config, overrides or ())
     chosen = arms.split(",") if arms else default_arms(resolved)
     for arm in chosen:
@@ -337,5 +335,5 @@ def main(
 
 if __name__ == "__main__":
     application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    application.command(epilog=f"Stabilisers: {', '.join(STABILISERS)}. {WHOLE} = the config as it is.")(main)
+    application.command(epilog=f"Stabilisers: {', '.join(STABILISERS)}. {WHOLE} = the unchanged config.")(main)
     run_command(application)

@@ -1,7 +1,7 @@
-"""`make benchmark BENCH=CIFAR10/SNGAN`: a configuration that StudioGAN publishes figures of, trained here.
+"""`make benchmark BENCH=CIFAR10/SNGAN`: trains a published StudioGAN configuration and compares the figures.
 
-In: the name of one of StudioGAN's own configuration files, and who trains it: an engine, or both from one start.
-Out: a run for each engine, and runs/bench-<dataset>-<name>/ with the plan and the table, published figures beside ours.
+In: the name of one of StudioGAN's configuration files, and the engine, or both from the same initial weights. Out: a
+run for each engine, and runs/bench-<dataset>-<name>/ with the plan and a table of published figures and ours.
 """
 
 import difflib
@@ -36,7 +36,7 @@ class KeptResult(BaseModel):
 
 
 class BenchmarkFile(BaseModel):
-    """benchmark.json: what was found, by engine."""
+    """benchmark.json: results by engine."""
 
     engines: dict[str, KeptResult]
 
@@ -46,7 +46,7 @@ RESULTS = TypeAdapter(BenchmarkFile)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: `configs` by engine, `file` relative to StudioGAN's checkout."""
+    """A benchmark: `configs` by engine, `file` relative to StudioGAN's checkout."""
 
     bench: str
     version: str
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def path(self) -> Path:
-        """The plan as a config file, for the dataset stage; whoever trains, the set is the same."""
+        """The plan as a config file, for the dataset stage; both engines use the same set."""
         return self.folder / "plan.yaml"
 
     def write(self) -> Path:
@@ -73,13 +73,13 @@ def run_benchmark(
     overrides: Iterable[str] = (),
     version: str | None = None,
 ) -> str:
-    """Trains or goes on, evaluates, and returns the table, which is kept in the benchmark's folder too.
+    """Trains or resumes, evaluates, and returns the table, which is also written to the benchmark's folder.
 
     Args:
         bench: `CIFAR10/SNGAN`: a file below StudioGAN's src/configs/, without its suffix.
         engine: native, studiogan, or both from the same initial weights.
         limit_steps: stop each run (saved, resumable) once it has this many steps.
-        version: StudioGAN's; None = as the overrides say, else 0.2.0.
+        version: StudioGAN's; None = from the overrides, or 0.2.0.
     """
     plan = make_plan(bench, engine, overrides, version)
     if "studiogan" in plan.configs:
@@ -100,17 +100,17 @@ def run_benchmark(
 
 
 def read_results(plan: Plan) -> dict[str, dict[str, Any]]:
-    """What earlier calls found of the same benchmark, by engine: a call for one engine keeps the other's column."""
-    path, remedy = plan.folder / "benchmark.json", "move it away, then both engines are run again"
+    """Earlier results of the benchmark by engine: a call for one engine keeps the other's column."""
+    path, remedy = plan.folder / "benchmark.json", "move it away; then both engines are run again"
     kept = (read_json(path, remedy, RESULTS) or {"engines": {}})["engines"]
     return {name: result for name, result in kept.items() if (Path("runs") / result["run"]).is_dir()}
 
 
-# ---- what is run ------------------------------------------------------------------------------------------------
+# ---- configs ----------------------------------------------------------------------------------------------------
 
 
 def make_plan(bench: str, engine: str, overrides: Iterable[str] = (), version: str | None = None) -> Plan:
-    """StudioGAN's own config in our terms. UserError: no such one, or it has a feature that Carforge does not cover."""
+    """Converts StudioGAN's config. UserError when it does not exist or has an unsupported feature."""
     if engine not in ENGINES:
         raise UserError(f"ENGINE: found {engine!r}, allowed {', '.join(ENGINES)}, try ENGINE=both")
     changes = parse_overrides(overrides)
@@ -131,17 +131,17 @@ def make_plan(bench: str, engine: str, overrides: Iterable[str] = (), version: s
 
 
 def _settings(version: str) -> dict[str, Any]:
-    """How StudioGAN trains and is evaluated, where our base.yaml does otherwise."""
+    """StudioGAN's training and evaluation settings that differ from our base.yaml."""
     return {
         "studiogan": {"version": version},
         "evaluate": {"split": read_published(version)["split"], "count": 0},
-        # cuDNN's convolutions are TF32 there unless a program says otherwise, and StudioGAN does not.
+        # cuDNN uses TF32 by default, and StudioGAN does not change that.
         "train": {"numerics": "studiogan", "precision": "tf32" if torch.cuda.is_available() else "fp32"},
     }
 
 
 def find_bench(bench: str, folder: Path, version: str) -> tuple[str, Path]:
-    """(its name as it is spelled there, its file), whatever the case; UserError names near ones."""
+    """(name, file) of a configuration, ignoring case. UserError names similar ones."""
     suffix = SUFFIXES[version]
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob(f"*/*{suffix}"))}
     names = {name.lower(): name for name in files}
@@ -149,14 +149,14 @@ def find_bench(bench: str, folder: Path, version: str) -> tuple[str, Path]:
     if wanted in names:
         return names[wanted], files[names[wanted]]
     near = difflib.get_close_matches(wanted, names, 5, 0.5) or [name for name in names if name.endswith("/sngan")]
-    listed = ", ".join(names[name] for name in near) or f"none: there is no configuration in {folder}"
+    listed = ", ".join(names[name] for name in near) or f"none, {folder} has no configuration"
     raise UserError(
-        f"BENCH: found {bench or 'nothing'}, allowed the configurations of StudioGAN {version}, of which these are "
-        f"near: {listed}; try BENCH=CIFAR10/SNGAN"
+        f"BENCH: found {bench or 'nothing'}, allowed the configurations of StudioGAN {version}, similar "
+        f"ones: {listed}; try BENCH=CIFAR10/SNGAN"
     )
 
 
-# ---- training from one start --------------------------------------------------------------------------------------
+# ---- training -----------------------------------------------------------------------------------------------------
 
 
 def find_trainer(engine: str) -> Callable[..., Path]:
@@ -168,9 +168,9 @@ def find_trainer(engine: str) -> Callable[..., Path]:
 
 
 def write_initial_checkpoint(config: Config) -> None:
-    """A run without any checkpoint gets one of step 0: the native engine's initial weights, a function of the seed.
+    """Gives a run without a checkpoint one of step 0, with the native engine's initial weights, a function of the seed.
 
-    So both engines begin with the same ones, which neither has trained.
+    Both engines then start from the same weights.
     """
     from harness.checkpoints.checkpoint import list_checkpoints
     from harness.native.state import build_training, networks_of, open_training_set, save_training
@@ -191,24 +191,24 @@ def write_initial_checkpoint(config: Config) -> None:
 
 
 def _log_in_time(config: Config, limit_steps: int | None) -> Config:
-    """StudioGAN tells losses and time at multiples of log_every_steps alone; a quick look must reach one."""
+    """StudioGAN logs losses and time only at multiples of log_every_steps; a short run must reach one."""
     every = min(config.train.log_every_steps, limit_steps or config.optim.total_steps)
     return config.model_copy(update={"train": config.train.model_copy(update={"log_every_steps": every})})
 
 
 def _weights_sha256(weights: dict[str, Any]) -> str:
-    """Of names and numbers; the checkpoint's file also holds the run's name."""
+    """sha256 of names and values; the checkpoint file also contains the run's name."""
     whole = hashlib.sha256()
     for name in sorted(weights):
         whole.update(name.encode() + weights[name].detach().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()
 
 
-# ---- what came of it ----------------------------------------------------------------------------------------------
+# ---- results ------------------------------------------------------------------------------------------------------
 
 
 def measure(config: Config) -> dict[str, Any]:
-    """What the table tells of one engine's run."""
+    """The results of one engine's run for the table."""
     from harness.metrics.evaluate import evaluate_run
 
     rundir = RunDir.existing(config.name)
@@ -219,7 +219,7 @@ def measure(config: Config) -> dict[str, Any]:
     inception, missing = None, None
     try:
         inception = evaluate_run(rundir, settings["inception"])
-    except UserError as error:  # what else can be wrong, the reader would have met
+    except UserError as error:  # only Inception can fail here: the reader's evaluation succeeded
         missing = str(error)
     start = rundir.read_metrics().get("start")
     return {
@@ -237,7 +237,7 @@ def measure(config: Config) -> dict[str, Any]:
 
 
 def _training_time(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Seconds of training in all, and for each step; each row has the mean of the steps since the one before."""
+    """Training seconds in total and per step; each row has the mean of the steps since the previous one."""
     seconds, before = 0.0, 0
     for row in rows:
         if row.get("sec_per_step") is not None:

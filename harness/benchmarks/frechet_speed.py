@@ -1,7 +1,7 @@
-"""What the trace term of the Fréchet distance costs, beside scipy's matrix root.
+"""Speed of the Fréchet distance's trace term, compared with scipy's matrix root.
 
-`python -m harness.benchmarks.frechet_speed` prints, of drawn features, processor seconds, how many times less than
-scipy's that is, and the difference between the distances.
+`python -m harness.benchmarks.frechet_speed` prints CPU seconds, the speed-up over scipy, and the difference of the
+results on random features.
 """
 
 import os
@@ -16,7 +16,7 @@ from harness.metrics.frechet import Statistics, statistics_of, trace_of_root, wi
 
 
 def random_features(count: int, dim: int, seed: int) -> np.ndarray:
-    """float32 (count, dim), at least 0 and correlated over a wide range of variances, as a network's are."""
+    """float32 (count, dim), non-negative and correlated with a wide range of variances, like a network's."""
     mixing = np.random.default_rng(0).standard_normal((dim, dim)) * (1 + np.arange(dim))[:, None] ** -0.7
     rng = np.random.default_rng(seed)
     return np.maximum(rng.standard_normal((count, dim)) @ mixing + 0.2 * rng.standard_normal((count, dim)), 0).astype(

@@ -1,9 +1,8 @@
-"""What a training step costs, and what each speed switch is worth: `make bench`, or `python -m harness bench`.
+"""Speed of a training step, and the effect of each speed switch: `make bench`, or `python -m harness bench`.
 
-One thread and CPU time, so that a busy machine changes little. Contenders take turns, one step each a round; what
-counts is the ratio within a round. A step is two D updates and one G update with hinge, LeCam, DiffAugment and Adam,
-by the code that training runs (`step.train_step`). The reference is StudioGAN's own modules where there is a
-checkout, else our engine in its order of operations.
+CPU time on one thread, so that load matters little. Contenders alternate, one step per round; ratios are taken within a
+round. A step is two D updates and one G update with hinge, LeCam, DiffAugment and Adam (`step.train_step`). The
+reference is StudioGAN's own modules if there is a checkout, otherwise our engine in StudioGAN's order of operations.
 """
 
 import statistics
@@ -57,13 +56,13 @@ SWITCHES = {
     "3x3 convolutions fused with resampling": {"fuse_resampling": "true"},
     "fused Adam": {"fused_adam": "true"},
 }
-AS_STUDIOGAN = {"numerics": "studiogan"}  # none of the other switches but bf16 applies with it
+AS_STUDIOGAN = {"numerics": "studiogan"}  # only bf16 applies besides it
 OURS_FP32 = {key: value for switch in SWITCHES.values() for key, value in switch.items() if key != "precision"}
 OURS_BF16 = OURS_FP32 | {"precision": "bf16"}
 
 
 class NoiseSet:
-    """Pictures of noise in memory, in the place of a packed set."""
+    """Noise pictures in memory, instead of a packed set."""
 
     def __init__(self, size: Size):
         self.class_names = ["noise"]
@@ -104,7 +103,7 @@ def bench_config(size: Size, train: dict[str, str]) -> Config:
 
 
 def studiogan_step(modules: Modules, size: Size) -> Step:
-    """A step with StudioGAN's modules, as its worker.train does it, with LeCam as in 0.4.0; pictures are at hand."""
+    """A step with StudioGAN's modules, as in its worker.train, with LeCam as in 0.4.0 and pictures in memory."""
     config = bench_config(size, {})
     optim, batch, z_dim = config.optim, size.batch, config.model.z_dim
     same: dict[str, Any] = {"size": size.pixels, "width": size.width, "num_classes": 0, "attention_loc": 0}
@@ -142,7 +141,7 @@ def studiogan_step(modules: Modules, size: Size) -> Step:
 
 
 def lecam_of_040(config: Config) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """LeCam as StudioGAN 0.4.0 has it: averages as numbers of Python."""
+    """LeCam as in StudioGAN 0.4.0, with averages as Python numbers."""
     averages, decay = [0.0, 0.0], config.loss.lecam_ema_decay
 
     def penalty(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
@@ -155,7 +154,7 @@ def lecam_of_040(config: Config) -> Callable[[torch.Tensor, torch.Tensor], torch
 
 
 def time_steps(contenders: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of one step a round of each contender."""
+    """CPU seconds per round and contender."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         if sys.stderr.isatty():
@@ -169,7 +168,7 @@ def time_steps(contenders: dict[str, Step], rounds: int) -> dict[str, list[float
 
 
 def print_table(title: str, seconds: dict[str, list[float]]) -> None:
-    """The first contender is what the others are compared with."""
+    """Prints the contenders, compared with the first one."""
     print(f"\n{title}\n  {'':42}  s/step   times as fast [lowest, highest]")
     reference = next(iter(seconds.values()))
     for name, own in seconds.items():
@@ -195,7 +194,7 @@ def compare_with_studiogan(size: Size, rounds: int) -> None:
         title = f"Against StudioGAN's own modules ({size})"
     except UserError as error:
         reference = {"ours, studiogan numerics": our_step(size, AS_STUDIOGAN)}
-        title = f"Against our engine in StudioGAN's order ({size}); for its own modules run `make studiogan` ({error})"
+        title = f"Against our engine in StudioGAN's order ({size}); its own modules need `make studiogan` ({error})"
     contenders = reference | {"ours, bf16": our_step(size, OURS_BF16), "ours, fp32": our_step(size, OURS_FP32)}
     print_table(title, time_steps(contenders, rounds))
 

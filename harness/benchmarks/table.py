@@ -1,4 +1,4 @@
-"""The table of a benchmark: what StudioGAN's authors publish (published.yaml) beside what came out here."""
+"""The table of a benchmark: StudioGAN's published figures (published.yaml) and ours."""
 
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from harness.metrics.frechet import frechet_name
 
 PUBLISHED_PATH = Path(__file__).with_name("published.yaml")
 NONE = "-"
-# As published, with Inception: the row's name, and the figure's without its extractor.
+# Published with Inception: name of the row, and of the figure without its extractor.
 FIGURES = (
     ("IS", "is"),
     ("FID", "fid"),
@@ -26,7 +26,7 @@ FACTS = ("trained_on", "compared_with", "drawn", "batch_statistics", "resizer")
 
 
 class Notes:
-    """Remarks below a table, each once, with the marks that lead to them."""
+    """Footnotes of a table, each once."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -39,12 +39,12 @@ class Notes:
 
 @cache
 def read_published(version: str) -> dict[str, Any]:
-    """The part of published.yaml that is about this version of StudioGAN."""
+    """The section of published.yaml for this version of StudioGAN."""
     return read_yaml(PUBLISHED_PATH)[version]
 
 
 def benchmark_table(bench: str, version: str, file: str, results: dict[str, dict[str, Any]]) -> str:
-    """A row a figure; columns: published, then each engine of `results` (what benchmark.measure returns)."""
+    """One row per figure; columns: published, then each engine of `results` (from benchmark.measure)."""
     notes, published = Notes(), read_published(version)
     figures, facts = _published_cells(bench, version, notes)
     rows = [["", "published", *results]]
@@ -56,12 +56,12 @@ def benchmark_table(bench: str, version: str, file: str, results: dict[str, dict
     for title, key in READER_FIGURES:
         ours = [_figure_cell(result["reader"], key, None, notes) for result in results.values()]
         rows.append([f"{title} (reader)", NONE, *ours])
-    told = [_fact_cells(result) for result in results.values()]
-    rows += [[key.replace("_", " "), str(facts.get(key) or NONE), *(cells[key] for cells in told)] for key in FACTS]
+    ours = [_fact_cells(result) for result in results.values()]
+    rows += [[key.replace("_", " "), str(facts.get(key) or NONE), *(cells[key] for cells in ours)] for key in FACTS]
     steps = f"{next(iter(results.values()))['total_steps']:,}"
     rows.append(["steps", steps, *(f"{r['step']:,} of {r['total_steps']:,}" for r in results.values())])
     for title in ("initial weights", "hardware", "seconds", "s/step"):
-        rows.append([title, NONE, *(cells[title] for cells in told)])
+        rows.append([title, NONE, *(cells[title] for cells in ours)])
     return "\n".join(
         [
             f"{bench} of StudioGAN {version} ({file}); published: its {published['source']}, the best checkpoint's "
@@ -73,7 +73,7 @@ def benchmark_table(bench: str, version: str, file: str, results: dict[str, dict
 
 
 def _published_cells(bench: str, version: str, notes: Notes) -> tuple[dict[str, str], dict[str, Any]]:
-    """Published figures by key, as text, and the facts beside them."""
+    """Published figures as text by key, and their facts."""
     published = read_published(version)
     row = published["rows"].get(bench)
     if row is None:

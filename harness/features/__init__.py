@@ -1,6 +1,6 @@
-"""Features of pictures for every stage that needs them: cleaning, measures of a design, metrics, brands.
+"""Feature extractors for cleaning, design measures, metrics and classifiers.
 
-In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d), and what the factor reader sees in a picture.
+In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d); from the factor reader also the factors of a picture.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ __all__ = [
     "pictures_to_input",
     "reader_to_bytes",
 ]
-# Where Inception is computed is up to the caller; the others are small and stay on the CPU.
+# Inception runs on the caller's device; the others are small and stay on the CPU.
 FEATURIZERS: dict[str, Callable[[str | torch.device], Featurizer]] = {
     "reader": lambda device: load_reader().featurizer,
     "inception": lambda device: load_inception(device=device),

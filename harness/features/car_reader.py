@@ -1,6 +1,6 @@
-"""The factor reader: what a small network, trained on procedural cars, sees in a picture; and its file.
+"""The factor reader: a small network, trained on procedural cars, that predicts the renderer's factors.
 
-In: uint8 (N, H, W, 3) of any size. Out: the renderer's factors, the nose's side, and whether there is a usable car.
+In: uint8 (N, H, W, 3) of any size. Out: the factors, the side of the nose, and whether the picture shows a usable car.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ REMEDY = "put the repository's file back, or train one with `python -m datasets 
 
 
 def conv_trunk(layers: Sequence[tuple[int, int, int]], size_px: int, dim: int) -> nn.Sequential:
-    """3x3 convolutions (in, out, stride) that make sixteenths of the sides, and an embedding that keeps positions:
+    """3x3 convolutions (in, out, stride) with a total stride of 16, and an embedding of the flattened map:
     (B, 3, size_px, size_px) → (B, dim)."""
     parts: list[nn.Module] = []
     for inside, outside, stride in layers:
@@ -28,9 +28,9 @@ def conv_trunk(layers: Sequence[tuple[int, int, int]], size_px: int, dim: int) -
 
 
 class ReaderNet(nn.Module):
-    """Seven convolutions, an embedding, and linear heads that read it.
+    """Seven convolutions, an embedding, and linear heads.
 
-    The embedding keeps positions (3 x 3 cells), because lengths and the wheelbase are about where things are.
+    The last map (3 x 3) is flattened, not averaged, because lengths and the wheelbase depend on positions.
     """
 
     SIZE_PX = 48
@@ -49,7 +49,7 @@ class ReaderNet(nn.Module):
 
 
 def output_names(factors: list[dict[str, Any]]) -> list[str]:
-    """What the heads give, in order: a number a factor, two for one on a circle, the nose's side, the car logit."""
+    """Outputs in order: one per factor, two for a circular one, then the side of the nose and the car logit."""
     names = []
     for factor in factors:
         names += [f"{factor['name']}.cos", f"{factor['name']}.sin"] if factor["circular"] else [factor["name"]]
@@ -57,14 +57,14 @@ def output_names(factors: list[dict[str, Any]]) -> list[str]:
 
 
 class Reader:
-    """Reads the renderer's factors from a picture, and says whether it shows one usable car.
+    """Predicts the renderer's factors from a picture, and whether it shows one usable car.
 
-    A picture and its mirror image are both looked at and read alike; only `nose` tells them apart.
+    Predictions are averaged over the picture and its mirror image; only `nose` differs between the two.
 
     Attributes:
-        factors: one dict a factor: name, unit, low, high, mean, scale, circular.
+        factors: one dict per factor: name, unit, low, high, mean, scale, circular.
         threshold: of `car_score`, from held-out renders.
-        errors: factor → mean absolute error on held-out renders (hue: in turns, of coloured paint), in its unit.
+        errors: factor → mean absolute error on held-out renders, in its unit (hue: in turns, for coloured paint).
         report: all held-out figures and the training recipe.
     """
 
@@ -112,16 +112,16 @@ def _sigmoid(logit: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30)))
 
 
-# ---- its file ---------------------------------------------------------------------------------------------------
+# ---- weights ----------------------------------------------------------------------------------------------------
 
 
 def reader_to_bytes(network: ReaderNet, meta: dict[str, Any]) -> bytes:
-    """The weights file, in half precision; `meta` says what the outputs are and how well they are read."""
+    """The weights file, in half precision; `meta`: the outputs and their errors."""
     return tensors_to_bytes("reader", network.state_dict(), meta)
 
 
 def load_reader(path: Path = READER_PATH) -> Reader:
-    """The factor reader that the repository ships. UserError when its file is missing or damaged."""
+    """The repository's factor reader. UserError when its file is missing or damaged."""
     tensors, meta, sha256 = read_tensors(path, "reader", "the factor reader", REMEDY)
     network = ReaderNet(len(output_names(meta["factors"])))
     network.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Weights that others have published: looked for in the known places, checked, downloaded once."""
+"""Published weights: found locally, or downloaded once, and verified."""
 
 import hashlib
 import io
@@ -28,11 +28,11 @@ class PublishedWeights:
     """A file of weights.
 
     Attributes:
-        names: the first is the one that `url` gives; others hold the same layers in another form.
-        url: where the first is; "" where it must be placed by hand.
-        sha256: name → how its content's sha256 begins.
-        most_mb: a download that grows larger than this is broken off.
-        advice: what else can be done with a file of another content.
+        names: the first is the file of `url`; others have the same layers in another form.
+        url: of the first; "" if it cannot be downloaded.
+        sha256: name → first digits of its sha256.
+        max_mb: larger downloads are aborted.
+        advice: appended to the error for a file with another sha256.
     """
 
     names: tuple[str, ...]
@@ -42,16 +42,16 @@ class PublishedWeights:
     advice: str = ""
 
     def find(self) -> Path | None:
-        """Where one of the files lies: $CARFORGE_WEIGHTS or torch's cache ($TORCH_HOME/hub/checkpoints)."""
+        """The first existing file, in $CARFORGE_WEIGHTS or torch's cache ($TORCH_HOME/hub/checkpoints)."""
         places = (folder / name for folder in weights_folders() for name in self.names)
         return next((path for path in places if path.is_file()), None)
 
     def read(self, may_download: bool = True) -> tuple[Path, bytes, str]:
-        """The file, its content, and the sha256 of that, checked. UserError when it is damaged, or not to be had."""
+        """(file, content, verified sha256). UserError when it is damaged or cannot be downloaded."""
         path = self.find()
         if path is None:
             if not (self.url and may_download):
-                raise UserError(f"{self.names[0]}: is nowhere; {self.remedy()}")
+                raise UserError(f"{self.names[0]}: not found; {self.remedy()}")
             path = self._download()
         content, found = self.read_content(path)
         wanted = self.sha256[path.name]
@@ -61,7 +61,7 @@ class PublishedWeights:
         return path, content, found
 
     def read_content(self, path: Path) -> tuple[bytes, str]:
-        """Any file's content, and its sha256."""
+        """A file's content and sha256."""
         try:
             content = read_file(path)
         except OSError as error:
@@ -83,16 +83,16 @@ class PublishedWeights:
                 while (chunk := source.read(CHUNK_BYTES)) and target.tell() <= self.max_mb << 20:
                     whole.update(chunk)
                     target.write(chunk)
-                if not whole.hexdigest().startswith(self.sha256[name]):  # inside: the file never gets its name
+                if not whole.hexdigest().startswith(self.sha256[name]):  # inside `with`: a wrong file is never renamed
                     raise OSError(f"sha256 {whole.hexdigest()[:8]}… instead of {self.sha256[name][:8]}…")
         except (OSError, HTTPException, ValueError) as error:
             reason = reason_of(error)
-            raise UserError(f"{name}: is nowhere, and cannot be downloaded ({reason}); {self.remedy()}") from error
+            raise UserError(f"{name}: not found, and cannot be downloaded ({reason}); {self.remedy()}") from error
         return path
 
 
 def weights_folders() -> list[Path]:
-    """Where weights are looked for; the last is where they are put."""
+    """Folders that are searched for weights; downloads go to the last one."""
     given = os.environ.get("CARFORGE_WEIGHTS")
     return [*([Path(given).expanduser()] if given else []), Path(torch.hub.get_dir()) / "checkpoints"]
 
@@ -100,19 +100,19 @@ def weights_folders() -> list[Path]:
 def fill_network(
     network: N, content: bytes, path: Path, kind: str, remedy: str, rename: Callable[[Any], Any] = dict
 ) -> N:
-    """A network made on the meta device (which draws no random numbers), with the weights of a file, to be read alone.
+    """Loads a file's weights into a network on the meta device, and freezes it.
 
     UserError when the content of `path` is not of this `kind`; no code in it is run.
     """
     try:
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         network.load_state_dict(rename(weights), assign=True)
-    except Exception as error:  # a file of another kind makes the unpickler raise nearly anything
-        raise UserError(f"{path}: is no file of {kind} ({reason_of(error)}); {remedy}") from error
+    except Exception as error:  # the unpickler raises nearly anything
+        raise UserError(f"{path}: is not a file of {kind} ({reason_of(error)}); {remedy}") from error
     return frozen(network)
 
 
 def frozen(network: N) -> N:
-    """float32, without gradients, channels last: a third faster on CPUs."""
+    """float32, eval mode, without gradients, channels last (a third faster on CPUs)."""
     network = network.float().eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

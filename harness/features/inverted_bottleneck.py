@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PaddedConv(nn.Conv2d):
-    """Padded evenly (torchvision), or by what the stride leaves, more of it behind (TensorFlow's "SAME")."""
+    """Symmetric padding (torchvision), or TensorFlow's "SAME" padding, which depends on the stride."""
 
     same = False
 
@@ -21,7 +21,7 @@ class PaddedConv(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """Widen, look at each channel alone, narrow without a nonlinearity (Sandler et al. 2018, table 1)."""
+    """Inverted bottleneck with a linear output (Sandler et al. 2018, table 1)."""
 
     def __init__(self, inside: int, outside: int, expansion: int, stride: int, kernel: int = 3) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al. 2018, table 2) at width 1.0, batch norm folded into the convolutions; ImageNet weights.
 
 In: pictures float32 (B, 3, H, W) in [-1, 1]. Out: feature maps, an embedding, class logits. torchvision is not needed.
-Two published files are known. They differ in how they pad and scale their input, and in a class for "background".
+Two published files are supported. They differ in padding, input scaling, and a "background" class.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_ba
 from harness.networks.layers import Normalise
 
 SIZE_PX, DIM = 224, 1280
-FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # the float tensors of TensorFlow's 8-bit file, to be placed
+FOLDED_NAME = "mobilenet_v2_1.0_224_imagenet_folded.pt"  # TensorFlow's 8-bit file as floats; not downloadable
 TORCHVISION_NAME = "mobilenet_v2-b0353104.pth"  # MobileNet_V2_Weights.IMAGENET1K_V1
 WEIGHTS = PublishedWeights(
     (TORCHVISION_NAME, FOLDED_NAME),
@@ -30,11 +30,11 @@ EPSILON = 1e-5  # of torchvision's batch norms
 
 
 class MobileNetV2(nn.Module):
-    """x float32 (B, 3, H, W) in [-1, 1] → embedding (B, 1280). `classifier` makes logits of it.
+    """x float32 (B, 3, H, W) in [-1, 1] → embedding (B, 1280). `classifier` maps it to logits.
 
     Args:
         classes: 1001 with "background" first (TensorFlow), or 1000.
-        same: TensorFlow's padding and range of the input, else torchvision's.
+        same: TensorFlow's padding and input range, otherwise torchvision's.
     """
 
     def __init__(self, classes: int = 1001, same: bool = True) -> None:
@@ -68,7 +68,7 @@ class MobileNetV2(nn.Module):
 
 
 def load_network(may_download: bool = True) -> tuple[MobileNetV2, str]:
-    """The network with ImageNet weights, and the sha256 of the file that they come from."""
+    """The network with ImageNet weights, and the sha256 of its file."""
     path, content, sha256 = WEIGHTS.read(may_download)
     folded = path.name == FOLDED_NAME
     with torch.device("meta"):
@@ -78,7 +78,7 @@ def load_network(may_download: bool = True) -> tuple[MobileNetV2, str]:
 
 
 def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's state dict in our names, each batch norm folded into the convolution before it."""
+    """torchvision's state dict with our names and folded batch norms."""
     folded = {"classifier.weight": weights["classifier.1.weight"], "classifier.bias": weights["classifier.1.bias"]}
 
     def fold(name: str, convolution: str, norm: str) -> None:
@@ -97,7 +97,7 @@ def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_mobilenet_v2() -> Featurizer:
-    """The embedding, alike for a picture and its mirror image; logits of ImageNet's classes."""
+    """The embedding, averaged with the mirror image's; logits of ImageNet's classes."""
     network, sha256 = load_network()
     head = linear_head(network.classifier)
     return Featurizer("mobilenet_v2", SIZE_PX, sha256, DIM, mirror_averaged(network), head=head)

@@ -1,4 +1,4 @@
-"""ImageNet weights for ResNet-18, and features from it."""
+"""ImageNet weights for ResNet-18, and its features."""
 
 from pathlib import Path
 
@@ -22,12 +22,11 @@ WEIGHTS = PublishedWeights(
 
 
 def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
-    """State dict for `ResNet18(width=64)`, checked name by name and shape by shape.
+    """State dict for `ResNet18(width=64)`, with names and shapes checked.
 
     Args:
-        path_or_name: a file in torchvision's names (.pth, .pt or .safetensors; a classifier in it is left out), or
-            "imagenet" = torchvision's own, which is looked for in $CARFORGE_WEIGHTS and in torch's hub cache and
-            otherwise downloaded there, once.
+        path_or_name: a file with torchvision's names (.pth, .pt or .safetensors; its classifier is ignored), or
+            "imagenet" = torchvision's own, found in $CARFORGE_WEIGHTS or torch's hub cache, or downloaded once.
     """
     path = WEIGHTS.read()[0] if str(path_or_name) == "imagenet" else expand_path(str(path_or_name), "encoder.weights")
     if not path.is_file():
@@ -43,8 +42,8 @@ def imagenet_state(path_or_name: str | Path) -> dict[str, Tensor]:
         shapes = [tuple(part[name].shape) if name in part else "nothing" for part in (state, expected)]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"{path}: is no ResNet-18 in torchvision's names: found {shapes[0]} as {name}, allowed {shapes[1]}; "
-                "try imagenet (torchvision's own)"
+                f"{path}: is not a ResNet-18 with torchvision's names: found {shapes[0]} as {name}, allowed "
+                f"{shapes[1]}; try imagenet (torchvision's own)"
             )
     return state
 
@@ -55,24 +54,24 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage is answered with errors of many kinds
+    except Exception as error:  # a damaged file raises nearly anything
         raise UserError(
             f"{path}: cannot be read as weights ({reason_of(error)}); try another file, or imagenet"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds no state dict of weights; try another file, or imagenet")
+        raise UserError(f"{path}: has no state dict of weights; try another file, or imagenet")
     return without_wrappers(state)
 
 
 def load_network() -> ResNet18:
-    """With ImageNet weights, for looking only."""
-    with torch.device("meta"):  # no draw of initial weights, so that torch's generator stays where it was
+    """The frozen network with ImageNet weights."""
+    with torch.device("meta"):  # does not draw initial weights, so torch's generator is not advanced
         network = ResNet18()
     network.load_state_dict(imagenet_state("imagenet"), assign=True)
     return frozen(network)
 
 
 def load_resnet18() -> Featurizer:
-    """The last stage, averaged over its places, alike for a picture and its mirror image."""
+    """The last stage, averaged over positions and over the picture and its mirror image."""
     features = mirror_averaged(load_network())
     return Featurizer("resnet18", 224, WEIGHTS_SHA256, 8 * IMAGENET_WIDTH, lambda x: features(x).mean((2, 3)))

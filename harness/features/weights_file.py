@@ -1,4 +1,4 @@
-"""A small file of weights: safetensors whose metadata says what they are and carries a sha256 over everything."""
+"""Small weights files: safetensors with metadata and a sha256 over everything."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ SCHEMA = 1
 
 
 def tensors_to_bytes(key: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
-    """safetensors, numbers in half precision, with `meta` and a sha256 over everything in its metadata."""
+    """safetensors in half precision, with `meta` and a sha256 over everything in its metadata."""
     halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     kept = {name: value.detach().contiguous() for name, value in halves.items()}
     text = json.dumps({"schema_version": SCHEMA, **meta}, sort_keys=True)
-    # One entry: safetensors writes several in random order, and equal files would differ in their bytes.
+    # One entry: safetensors writes several in random order, and equal files must have equal bytes.
     return safetensors.torch.save(kept, {key: f"{content_sha256(text, kept)} {text}"})
 
 
 def read_tensors(path: Path, key: str, what: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """What `tensors_to_bytes` wrote: tensors, meta, the file's sha256. UserError when it is missing or damaged.
+    """(tensors, meta, sha256 of the file) of a file by `tensors_to_bytes`. UserError when it is missing or damaged.
 
-    `what` is in it, for whoever lacks it; `remedy` says what to do then."""
+    `what`, `remedy`: for its message, what the file contains and how to restore it."""
     try:
         content = read_file(path)
         with safetensors.safe_open(path, "pt") as file:

@@ -1,7 +1,7 @@
-"""Does the brand steer? Pictures drawn for every brand in turn, read by a classifier that real pictures taught.
+"""Evaluation by class: do generated pictures show the class that was asked for, according to a classifier?
 
-In: a conditional run's checkpoint and its packed sets. Out: figures by brand, and grids of drawn and of real pictures,
-a row a brand, in runs/<name>/brands/.
+In: a conditional run's checkpoint and its packed sets. Out: figures by class, and grids of generated and of real
+pictures, one row per class, in runs/<name>/brands/.
 """
 
 from pathlib import Path
@@ -21,15 +21,15 @@ from harness.metrics.classifier import load_classifier
 from harness.metrics.real_features import RealKey, load_real_features
 from harness.storage.splits import PackedRows, annotate_figures, open_evaluation_rows, open_training_rows
 
-PICTURES_SHOWN = 6  # pictures of each brand in the grids
-FROM_HELD_OUT = ("copies", "copy_distance")  # near is what is nearer than held-out pictures are
+PICTURES_SHOWN = 6  # pictures of each class in the grids
+FROM_HELD_OUT = ("copies", "copy_distance")  # need held-out pictures
 GRIDS = {"drawn": "drawn.png", "real": "real.png"}
 
 
 def evaluate_classes(
     loaded: LoadedCheckpoint, data: Data, settings: Evaluate, featurizer: Featurizer, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """`rows`, one a brand, figures of all, and facts of the classifier; or `left_out` with the reason."""
+    """`rows`, one per class, figures of all classes, and facts of the classifier; or `left_out` with the reason."""
     try:
         return _figures(loaded, data, settings, featurizer, seed, folder)
     except UserError as error:
@@ -42,7 +42,7 @@ def _figures(
     classifier = load_classifier([data], settings.brand_classifier)
     names, count = classifier.class_names, settings.brand_count
     if loaded.num_classes != len(names):
-        raise UserError(f"{data.set}: has {len(names)} classes, the run was trained with {loaded.num_classes}")
+        raise UserError(f"{data.set}: has {len(names)} classes, but the run was trained with {loaded.num_classes}")
     pictures, _ = draw_choice(loaded, Choice("all"), count, seed)
     labels = np.repeat(np.arange(len(names)), count)
     with open_evaluation_rows(data) as real, open_training_rows(data) as training:
@@ -61,13 +61,13 @@ def _figures(
 
 
 def _features_of(packed: PackedRows, featurizer: Featurizer) -> np.ndarray:
-    """Features of these pictures, from where they are kept."""
+    """Features of these pictures, cached."""
     key = RealKey(packed.sha256, packed.split, featurizer.name, featurizer.sha256, featurizer.resizer, packed.count)
     return load_real_features(key, lambda: featurizer(packed.read())).features
 
 
 def _real_examples(real: PackedRows, classes: int, shown: int) -> list[np.ndarray]:
-    """Real pictures, `shown` of each class; white where there are fewer."""
+    """`shown` real pictures of each class; white where there are fewer."""
     blank = np.full((real.packed.height, real.packed.width, 3), 255, np.uint8)
     cells: list[np.ndarray] = []
     for c in range(classes):
@@ -77,7 +77,7 @@ def _real_examples(real: PackedRows, classes: int, shown: int) -> list[np.ndarra
 
 
 def classes_to_text(brands: dict[str, Any]) -> str:
-    """The table that `evaluate` prints."""
+    """The table of `make evaluate`."""
     if "rows" not in brands:
         return f"brands: left out: {brands['left_out']}"
     width = max(5, *(len(row["brand"]) for row in brands["rows"]))

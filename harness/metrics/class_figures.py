@@ -1,4 +1,4 @@
-"""Does the brand steer the picture? Figures of drawn pictures by brand beside those of real ones.
+"""Figures by class: accuracy, diversity, copies and KID of generated pictures, compared with real ones.
 
 In: scores (N, classes) of a classifier, features (N, d), labels (N,). Out: numbers. Without torch.
 """
@@ -9,17 +9,17 @@ import numpy as np
 
 from harness.metrics.distances import kid, nearest_distances, pairwise_distances
 
-MIN_REAL = 20  # held-out pictures that a brand needs for a KID of its own; brands with fewer are pooled
-COPY_PERCENTILE = 1.0  # of the distances from held-out pictures to training ones: nearer is a copy
+MIN_REAL = 20  # held-out pictures for a KID by class; classes with fewer are pooled
+COPY_PERCENTILE = 1.0  # of the distances from held-out to training pictures; closer is a copy
 
 
 def hit_rate(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of pictures whose label is among the k highest scores."""
+    """Top-k accuracy."""
     return float(_hits(scores, labels, k).mean())
 
 
 def hits_by_class(scores: np.ndarray, labels: np.ndarray, classes: int, k: int = 1) -> np.ndarray:
-    """The same for each class, float64 (classes,); nan where there is no picture of it."""
+    """Top-k accuracy by class, float64 (classes,); nan for classes without a picture."""
     hits = _hits(scores, labels, k)
     return np.array([hits[labels == c].mean() if (labels == c).any() else np.nan for c in range(classes)])
 
@@ -30,13 +30,13 @@ def _hits(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
 
 
 def spread(features: np.ndarray) -> float | None:
-    """Mean distance of all pairs; None for fewer than two."""
+    """Mean pairwise distance; None for fewer than two pictures."""
     return float(pairwise_distances(features).mean()) if len(features) > 1 else None
 
 
 def copy_shares(fake: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, float]:
-    """Which drawn pictures lie nearer to a training picture than all but 1 % of held-out real ones do: bool (N,); and
-    that distance."""
+    """Which generated pictures are closer to a training picture than the 1st percentile of held-out ones: bool (N,);
+    and that distance."""
     limit = float(np.percentile(nearest_distances(held_out, train), COPY_PERCENTILE))
     return nearest_distances(fake, train) < limit, limit
 
@@ -44,8 +44,8 @@ def copy_shares(fake: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> tu
 def kid_by_class(
     fake: np.ndarray, fake_labels: np.ndarray, real: np.ndarray, real_labels: np.ndarray, classes: int
 ) -> tuple[list[float | None], float | None, list[int]]:
-    """KID of each class that has enough held-out pictures (None elsewhere), KID of all other classes together (None
-    where they have too few, or there are none), and the classes that are pooled."""
+    """KID of each class with enough held-out pictures (others None), KID of the other classes together (None with too
+    few pictures), and these pooled classes."""
     counts = np.bincount(real_labels, minlength=classes)
     pooled = np.flatnonzero(counts < MIN_REAL).tolist()
     own: list[float | None] = [
@@ -65,13 +65,13 @@ def class_rows(
     train: np.ndarray | None,
     real_accuracy: np.ndarray,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """One row a brand, and what holds for all.
+    """One row per class, and the figures of all classes.
 
     Args:
-        scores, labels, features: of drawn pictures; labels are the brands that were asked for.
+        scores, labels, features: of generated pictures; labels are the classes that were asked for.
         real: features and labels of the held-out real pictures.
-        train: features of the training pictures; None = copies are not looked for.
-        real_accuracy: of held-out pictures by brand.
+        train: features of the training pictures; None = no search for copies.
+        real_accuracy: of held-out pictures, by class.
     """
     classes = len(class_names)
     top1, top5 = (hits_by_class(scores, labels, classes, k) for k in (1, 5))

@@ -1,7 +1,7 @@
-"""A small network that learns from the pixels which class a picture shows: seconds to a minute on a CPU.
+"""A small convolutional classifier, trained in seconds to a minute on a CPU.
 
-In: uint8 (N, H, W, 3) and labels. Out: its weights, and scores of pictures. Light and paint say nothing about a brand,
-so both are disturbed while it learns, and pictures are moved by a few pixels.
+In: uint8 (N, H, W, 3) and labels. Out: its weights, and scores of pictures. Brightness, colour and position are
+augmented, because they do not depend on the class.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.images.tensors import pictures_to_tensor
 
-SIDE_PX = 48  # of the mean of height and width; larger pictures are made smaller
+SIDE_PX = 48  # mean of height and width after shrinking
 WIDTH, EPOCHS, BATCH, LR, DECAY, SMOOTHING, SHIFT_PX = 16, 6, 64, 3e-3, 0.02, 0.05, 2
 MIN_UPDATES = 600
 RECIPE = f"{SIDE_PX} {WIDTH} {EPOCHS} {BATCH} {LR} {DECAY} {SMOOTHING} {SHIFT_PX} {MIN_UPDATES}"
@@ -39,7 +39,7 @@ class ClassNet(nn.Module):
 
 
 def train_class_net(pictures: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights by name. The same pictures give the same weights with the same number of threads."""
+    """Trains the network. Returns its weights by name; deterministic for a given number of threads."""
     x, y = _to_input(pictures), torch.from_numpy(labels).long()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -58,8 +58,8 @@ def train_class_net(pictures: np.ndarray, labels: np.ndarray, classes: int, seed
 
 
 def load_scores(tensors: dict[str, np.ndarray], classes: int) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 (N, H, W, 3) → float32 (N, classes)."""
-    with torch.device("meta"):  # no draw of initial weights
+    """A function from uint8 (N, H, W, 3) to float32 (N, classes)."""
+    with torch.device("meta"):  # does not draw initial weights
         network = ClassNet(classes)
     state = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
     network.load_state_dict(state, assign=True)
@@ -74,7 +74,7 @@ def load_scores(tensors: dict[str, np.ndarray], classes: int) -> Callable[[np.nd
 
 
 def _to_input(pictures: np.ndarray) -> Tensor:
-    """float32 (N, 3, h, w) in [-1, 1], made smaller where the mean of the sides is above SIDE_PX."""
+    """float32 (N, 3, h, w) in [-1, 1], shrunk to a mean side of at most SIDE_PX."""
     parts = []
     height, width = pictures.shape[1:3]
     scale = min(1.0, SIDE_PX / ((height + width) / 2))
@@ -86,7 +86,7 @@ def _to_input(pictures: np.ndarray) -> Tensor:
 
 
 def _augmented(x: Tensor) -> Tensor:
-    """Contrast, colour cast, and a move by up to SHIFT_PX, the same for the batch."""
+    """Random contrast and colour cast, and a shift by up to SHIFT_PX, the same for the batch."""
     contrast, cast = torch.empty(len(x), 1, 1, 1).uniform_(0.7, 1.3), torch.empty(len(x), 3, 1, 1).uniform_(-0.2, 0.2)
     down, across = torch.randint(-SHIFT_PX, SHIFT_PX + 1, (2,)).tolist()
     return torch.roll(x * contrast + cast, (down, across), (2, 3))

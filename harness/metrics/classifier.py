@@ -1,7 +1,7 @@
-"""Which brand does a picture show? A classifier that real pictures taught, and how often it is right on held-out ones.
+"""A classifier of a set's classes, trained on real pictures, with its accuracy on held-out ones.
 
 In: the packed sets of one or several `data` sections with the same classes. Out: scores (N, classes) of pictures.
-What was learnt is kept in data/cache/brands/ under all that it depends on.
+Trained weights are cached in data/cache/brands/, keyed by all that they depend on.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from harness.metrics.class_figures import hit_rate, hits_by_class
 from harness.storage.cache import cached, key_sha256
 from harness.storage.splits import PackedRows, open_evaluation_rows, open_training_rows
 
-VERSION = 1  # of how it learns: another one is another key
+VERSION = 1  # of the training; part of the cache key
 FOLDER = Path("data/cache/brands")
 PIXELS = "pixels"
 REGRESSION_C, MAX_ITERATIONS = 0.1, 500
@@ -29,8 +29,8 @@ Scores = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, 3) → float32 (N
 
 @dataclass(frozen=True)
 class Classifier:
-    """`scores`: higher = more likely. `accuracy`, `accuracy_top5`: on the held-out real pictures, `by_class` float64
-    (classes,) with nan where none is held out.
+    """`scores`: higher = more likely. `accuracy`, `accuracy_top5`: on the held-out real pictures; `by_class` float64
+    (classes,), nan for classes without any.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Classifier:
         return 1 / len(self.class_names)
 
     def facts(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Its entries in the metrics."""
         return {
             "classifier": self.name, "classifier_sha256": self.sha256, "real_accuracy": self.accuracy,
             "real_accuracy_top5": self.accuracy_top5, "real_held_out": self.held_out, "chance": self.chance,
@@ -56,12 +56,12 @@ class Classifier:
 
 
 def load_classifier(sets: Sequence[Data], name: str = "auto", folder: Path = FOLDER) -> Classifier:
-    """The classifier of these sets' brands: learnt on their training pictures, or as it was kept.
+    """The classifier of these sets' classes, trained on their training pictures, or from the cache.
 
     Args:
-        sets: with the same classes and picture size; pictures of all are learnt together.
-        name: pixels (a small network of its own, learnt from the pixels), a featurizer's name (a regression on its
-            features), or auto: pixels for drawn cars, mobilenet_v2 for others where its weights are at hand.
+        sets: with the same classes and picture size; their pictures are pooled.
+        name: pixels (a small network), a featurizer's name (logistic regression on its features), or auto: pixels for
+            procedural cars, mobilenet_v2 for others if its weights are available.
     """
     if name == "auto":
         drawn = all(data.source == "procedural" for data in sets)
@@ -92,7 +92,7 @@ def _class_names(parts: Sequence[PackedRows]) -> list[str]:
             found, allowed = ", ".join(packed.class_names), ", ".join(names)
             raise UserError(f"{packed.path}: has the classes {found}, allowed {allowed}")
     if len(names) < 2:
-        raise UserError(f"{parts[0].packed.path}: has one class, and a brand is told from others; allowed two or more")
+        raise UserError(f"{parts[0].packed.path}: found one class, allowed two or more for a classifier")
     return names
 
 
@@ -111,9 +111,9 @@ def _fit(
     model = LogisticRegression(C=REGRESSION_C, max_iter=MAX_ITERATIONS)
     model.fit((features - mean) / deviation, labels)
     found, offset = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if len(found) == 1:  # of two classes one row is told
+    if len(found) == 1:  # scikit-learn has one row for two classes
         found, offset = np.concatenate([-found, found]), np.concatenate([-offset, offset])
-    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -np.inf)  # of a class without a picture
+    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -np.inf)  # of a class without pictures
     weight[model.classes_], bias[model.classes_] = found, offset
     scaled = weight / deviation
     return {"weight": scaled.astype(np.float32), "bias": (bias - scaled @ mean).astype(np.float32)}

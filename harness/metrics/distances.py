@@ -1,6 +1,6 @@
-"""Distances between sets of features: is it the same kind of pictures, and are they different from one another?
+"""KID, and distances within and between sets of features.
 
-In: features, (N, d) numbers. Out: one number, or distances float64. Everything is computed in float64, without torch.
+In: features (N, d). Out: one number, or distances float64. Computed in float64, without torch.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ BLOCK_ROWS = 1024
 def kid(features_a: np.ndarray, features_b: np.ndarray) -> float:
     """Kernel Inception Distance: unbiased squared MMD with kernel (x.y / d + 1)^3 (Binkowski et al. 2018, eq. 4, §4).
 
-    Over all pairs at once instead of a mean over subsets: the same expectation, less variance. Around 0 for two samples
-    of one distribution, so it may be below 0.
+    Over all pairs instead of a mean over subsets: same expectation, less variance. Around 0 for two samples of one
+    distribution, so it may be negative.
     """
     a, b = checked_features(features_a, features_b)
     count_a, count_b = len(a), len(b)
@@ -30,7 +30,7 @@ def pairwise_distances(features: np.ndarray) -> np.ndarray:
 
 
 def nearest_distances(features: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-    """From each to the nearest of `others` (None = to its nearest fellow), float64 (N,)."""
+    """From each row to the nearest of `others` (None = of the other rows), float64 (N,)."""
     if others is None:
         return neighbour_distances(checked_features(features)[0], 1)
     x, y = checked_features(features, others)
@@ -38,7 +38,7 @@ def nearest_distances(features: np.ndarray, others: np.ndarray | None = None) ->
 
 
 def neighbour_distances(x: np.ndarray, k: int) -> np.ndarray:
-    """From each row of float64 (N, d) to its k-th nearest fellow, float64 (N,)."""
+    """From each row of float64 (N, d) to the k-th nearest other row, float64 (N,)."""
     found = []
     for start in range(0, len(x), BLOCK_ROWS):
         distances = euclidean_distances(x[start : start + BLOCK_ROWS], x)
@@ -49,7 +49,7 @@ def neighbour_distances(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def euclidean_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """float64 (len(x), len(y)), good to about 1e-7 of the norms: equal rows may come out a little above 0."""
+    """float64 (len(x), len(y)), accurate to about 1e-7 of the norms: equal rows may be slightly above 0."""
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
     return np.sqrt(np.maximum(squares, 0))
 
@@ -64,7 +64,7 @@ def _kernel_diagonal_sum(a: np.ndarray) -> float:
 
 
 def checked_features(*sets: np.ndarray) -> list[np.ndarray]:
-    """Sets of features as float64 (N, d), N >= 2, finite, of one d. UserError for what no distance can be taken of."""
+    """Sets of features as float64 (N, d) with N >= 2, finite values and the same d. UserError for others."""
     arrays = [np.asarray(features, np.float64) for features in sets]
     for x in arrays:
         if x.ndim != 2 or len(x) < 2 or x.shape[1] != arrays[0].shape[1]:
@@ -76,7 +76,7 @@ def checked_features(*sets: np.ndarray) -> list[np.ndarray]:
 
 
 def varied_features(*sets: np.ndarray) -> list[np.ndarray]:
-    """`checked_features`, and in each set at least one dimension varies: what spreads, clusters and moments need."""
+    """`checked_features` that also vary in at least one dimension. UserError when all rows are equal."""
     arrays = checked_features(*sets)
     for x in arrays:
         if (x == x[:1]).all():

@@ -1,6 +1,6 @@
-"""Figures of a checkpoint: drawn pictures beside real ones, as a feature extractor or the factor reader sees them.
+"""Evaluates a checkpoint: generated and real pictures compared through a feature extractor or the factor reader.
 
-In: a run folder with a checkpoint, and the packed sets of its config. Out: nested figures, kept in metrics.json(l).
+In: a run folder with a checkpoint, and the packed sets of its config. Out: nested figures, stored in metrics.json(l).
 """
 
 import time
@@ -31,11 +31,11 @@ from harness.storage.hdf5 import spread_rows
 from harness.storage.rundir import RunDir
 from harness.storage.splits import PackedRows, annotate_figures, open_evaluation_rows, open_training_rows
 
-SEED = 0  # of the latents: equal ones for every checkpoint
+SEED = 0  # of the latents, the same for every checkpoint
 
 
 class EvaluationStopped(Exception):
-    """A signal arrived in the middle of an evaluation, which is left without figures."""
+    """A signal arrived during an evaluation, which has no result."""
 
 
 def evaluate_run(
@@ -45,7 +45,7 @@ def evaluate_run(
     root: Path = Path("runs"),
     sample_passes: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint of a run, and keeps the figures with the run.
+    """Evaluates a checkpoint of a run, and stores the figures in the run.
 
     Args:
         run: its name, or its folder.
@@ -78,10 +78,10 @@ def evaluate_run(
 
 
 class Evaluator:
-    """Compares checkpoints with one set of real pictures, whose features are read once.
+    """Compares checkpoints with one set of real pictures, whose features are computed once.
 
     Args:
-        data: whose packed pictures are the real ones.
+        data: section of the real pictures' set.
         device: where features are computed.
     """
 
@@ -99,9 +99,9 @@ class Evaluator:
     def evaluate(
         self, loaded: LoadedCheckpoint, seed: int = SEED, stopped: Callable[[], bool] = lambda: False
     ) -> dict[str, Any]:
-        """`figures` by name, `left_out` by name with the reason, and all that they depend on.
+        """`figures` by name, `left_out` (name → reason), and all that they depend on.
 
-        Raises Stopped soon after `stopped` turns true.
+        Raises EvaluationStopped soon after `stopped` turns true.
         """
         began, settings = time.monotonic(), self.settings
         count = settings.count or self.key.count
@@ -137,7 +137,7 @@ class Evaluator:
         return {**evaluation, **annotate_figures({}, [self.note])}
 
     def _remark(self, count: int) -> str | None:
-        """What a reader of the figures has to know."""
+        """Caveats of the figures."""
         remarks = []
         if self.featurizer.name not in ("reader", "inception"):
             remarks.append("not a FID: these are not the weights that published figures are made with")
@@ -151,7 +151,7 @@ class Evaluator:
     def _drawn_features(
         self, sampler: sampling.Sampler, count: int, seed: int, stopped: Callable[[], bool]
     ) -> Iterator[np.ndarray]:
-        """Features (B, d), a batch at a time: the pictures themselves would fill the memory."""
+        """Features (B, d) by batch, so that the pictures need not fit into memory."""
         size = self.settings.batch_size
         z, y = sampler.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
         for start in range(0, count, size):
@@ -160,7 +160,7 @@ class Evaluator:
             yield self.featurizer(sampler.draw(z[part], None if y is None else y[part], batch_size=size), size)
 
     def _read_real(self, stopped: Callable[[], bool]) -> RealFeatures | UserError:
-        """The real pictures' features, or why nothing can be compared with them (too few, say)."""
+        """The real pictures' features, or the error (too few pictures, for example)."""
         try:
             return load_real_features(self.key, lambda: self._read_features(stopped))
         except UserError as error:
@@ -177,7 +177,7 @@ class Evaluator:
         return np.concatenate(parts)
 
     def _compare(self, fake: np.ndarray, stopped: Callable[[], bool]) -> tuple[dict[str, float], dict[str, str]]:
-        """Figures by name, and by name why one cannot be computed."""
+        """Figures by name, and the reasons of missing ones by name."""
         name, k = self.featurizer.name, self.settings.neighbours
         figures: dict[str, float] = {}
         left_out: dict[str, str] = {}
@@ -210,11 +210,11 @@ def _check_stopped(stopped: Callable[[], bool]) -> None:
 
 
 def evaluation_to_text(evaluation: dict[str, Any]) -> str:
-    """What `evaluate` prints: what was compared, a line a figure, and what is left out and why."""
+    """The text of `make evaluate`: what was compared, a line per figure, missing figures with reasons."""
     figures, left_out = evaluation["figures"], evaluation["left_out"]
     width = max(map(len, [*figures, *left_out]))
     lines = [
-        f"{evaluation['run']}, {evaluation['checkpoint']}: {evaluation['count']:,} drawn pictures beside "
+        f"{evaluation['run']}, {evaluation['checkpoint']}: {evaluation['count']:,} drawn pictures compared with "
         f"{evaluation['real_count']:,} real ones ({evaluation['split']} of {evaluation['set']}), "
         f"features by {evaluation['extractor']}, {evaluation['seconds']:.0f} s on {evaluation['device']}",
         *(f"  {name:<{width}}  {value:12.4f}" for name, value in figures.items()),
@@ -224,12 +224,12 @@ def evaluation_to_text(evaluation: dict[str, Any]) -> str:
     return "\n".join([*lines, classes_to_text(evaluation["brands"])] if "brands" in evaluation else lines)
 
 
-# ---- what the factor reader says --------------------------------------------------------------------------------
+# ---- evaluation with the factor reader --------------------------------------------------------------------------
 
 
 def evaluate_with_reader(name: str, count: int = 500, seed: int = 0, root: Path = Path("runs")) -> dict[str, Any]:
-    """Figures of `count` samples of the run's newest checkpoint, beside those of real pictures it never saw (or, where
-    there are none, of a sample of its training pictures)."""
+    """Figures of `count` samples of the run's newest checkpoint, and of held-out real pictures (a sample of the
+    training pictures if there are none)."""
     rundir, reader = RunDir.existing(name, root), load_reader()
     folder = find_checkpoint(rundir.checkpoints)
     config = rundir.read_config()
@@ -244,7 +244,7 @@ def evaluate_with_reader(name: str, count: int = 500, seed: int = 0, root: Path 
         "step": read_meta(folder)["step"],
         "reader_sha256": reader.sha256,
         "samples": picture_figures(reader, samples, held_out),
-        # What a generator that drew from the training pictures themselves would get.
+        # The ideal of a generator that reproduces the training pictures.
         "training_pictures": picture_figures(reader, train, held_out),
         "held_out_pictures": picture_figures(reader, held_out),
     }
@@ -254,15 +254,14 @@ def evaluate_with_reader(name: str, count: int = 500, seed: int = 0, root: Path 
 
 
 def sample_with_labels(folder: Path, count: int, seed: int = SEED) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint8 (count, H, W, 3) drawn by a checkpoint's generator (its moving average where there is one), and the classes
-    int64 (count,) that they were drawn of; None where the run has none."""
+    """Samples of a checkpoint, uint8 (count, H, W, 3), and their classes int64 (count,); None if unconditional."""
     loaded = load_checkpoint(folder)
     z, y = loaded.generator.latents.draw(RandomStreams(seed, torch.device("cpu")), "evaluate", 0, count)
     return load_sampler(loaded).draw(z, y), None if y is None else y.numpy()
 
 
 def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | None = None) -> dict[str, Any]:
-    """Shares, means and distances of uint8 (N, H, W, 3); KID against `real` where given."""
+    """Shares, means and distances of uint8 (N, H, W, 3), and KID against `real` if given."""
     seen, features = reader.read(pictures), reader.featurizer(pictures)
     pairs, nearest = pairwise_distances(features), nearest_distances(features)
     figures = {
@@ -280,5 +279,5 @@ def picture_figures(reader: Reader, pictures: np.ndarray, real: np.ndarray | Non
 
 
 def _read_spread(packed: PackedRows, count: int) -> np.ndarray:
-    """Up to `count` of these pictures, evenly spread over them: uint8 (N, H, W, 3)."""
+    """Up to `count` of these pictures, evenly spread: uint8 (N, H, W, 3)."""
     return packed.read(spread_rows(packed.count, count))

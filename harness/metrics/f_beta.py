@@ -1,4 +1,4 @@
-"""Precision and recall of distributions (Sajjadi et al. 2018), boiled down to F_8 and F_1/8 as StudioGAN 0.2.0 does.
+"""Precision and recall of distributions (Sajjadi et al. 2018), summarised as F_8 and F_1/8 as in StudioGAN 0.2.0.
 
 In: features (N, d) of real and of generated pictures. Out: two numbers in [0, 1]. Computed in float64, without torch.
 """
@@ -17,16 +17,15 @@ EPSILON = 1e-10
 def f_beta_scores(
     real: np.ndarray, fake: np.ndarray, runs: int = 10, clusters: int = 20, seed: int = 0
 ) -> tuple[float, float]:
-    """(F_8, F_1/8): the first leans on recall (variety), the second on precision (quality).
+    """(F_8, F_1/8): the first weights recall (variety), the second precision (quality).
 
-    Each run sorts all pictures into clusters anew; the curves are averaged over the runs. The runs draw one after the
-    other from one RandomState: with numpy's global one seeded alike, StudioGAN 0.2.0 (src/metrics/F_beta.py) finds the
-    same clusters.
+    Each run clusters all pictures again; the curves are averaged over the runs, which share one RandomState. StudioGAN
+    0.2.0 (src/metrics/F_beta.py) finds the same clusters with numpy's global generator seeded alike.
     """
     x, y = varied_features(real, fake)
     if len(x) + len(y) < clusters:
         raise UserError(
-            f"features: found {len(x)} + {len(y)} rows, allowed {clusters} or more in all; try more pictures"
+            f"features: found {len(x)} + {len(y)} rows, allowed {clusters} or more in total; try more pictures"
         )
     draws = np.random.RandomState(seed)
     curves = [prd_curve(*_cluster_shares(x, y, clusters, draws)) for _ in range(runs)]

@@ -1,6 +1,6 @@
-"""Fréchet distance between two sets of features: between the normal distributions of their means and covariances.
+"""Fréchet distance between two sets of features, as normal distributions with their means and covariances.
 
-In: features (N, d), or their statistics. Out: one number. Everything is computed in float64, without torch.
+In: features (N, d), or their statistics. Out: one number. Computed in float64, without torch.
 """
 
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from harness.metrics.distances import varied_features
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the distance needs of a set of features.
+    """Moments of a set of features.
 
     Attributes:
         mean: float64 (d,).
         cov: float64 (d, d), unbiased (divided by count - 1).
         count: number of pictures.
-        root: float64 (r, d) with root.T @ root = cov, r <= d; None = not computed yet.
+        root: float64 (r, d) with root.T @ root = cov, r <= d; None = not computed.
     """
 
     mean: np.ndarray
@@ -29,7 +29,7 @@ class Statistics:
 
 
 def statistics_of(features: np.ndarray) -> Statistics:
-    """Mean and covariance of (N, d). With N < d the centred features themselves are a root, smaller than any other."""
+    """Mean and covariance of (N, d). With N < d the centred features are the smallest root."""
     (x,) = varied_features(features)
     mean = x.mean(0)
     scaled = (x - mean) / np.sqrt(len(x) - 1)
@@ -37,11 +37,11 @@ def statistics_of(features: np.ndarray) -> Statistics:
 
 
 def with_root(statistics: Statistics) -> Statistics:
-    """The same with its root: worth while for the side that is compared with several others."""
+    """The statistics with their root, which pays if they are compared with several others."""
     if statistics.root is not None:
         return statistics
     values, vectors = np.linalg.eigh(statistics.cov)
-    # Directions without variance (features that are always 0) have none to share either; what eigh gives is rounding.
+    # Directions without variance (features that are always 0) only contribute rounding errors.
     kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
     return replace(statistics, root=np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
 
@@ -55,10 +55,10 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def trace_of_root(a: Statistics, b: Statistics) -> float:
-    """tr((C_a C_b)^1/2), from symmetric matrices alone, so that nothing can turn complex.
+    """tr((C_a C_b)^1/2), computed from symmetric matrices, so the result is always real.
 
-    With C = R^T R the eigenvalues of C_a C_b are those of R_a C_b R_a^T, and the squares of the singular values of
-    R_a R_b^T: these lose no digits to a square root, and for fewer pictures than dimensions they are cheap too.
+    With C = R^T R the eigenvalues of C_a C_b are those of R_a C_b R_a^T, and the squared singular values of R_a R_b^T;
+    the latter lose no digits to a square root, and are cheap with fewer pictures than dimensions.
     """
     if a.root is not None and b.root is not None and min(len(a.root), len(b.root)) < len(a.mean):
         return float(np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum())
@@ -69,5 +69,5 @@ def trace_of_root(a: Statistics, b: Statistics) -> float:
 
 
 def frechet_name(extractor: str) -> str:
-    """The metric's name: `fid` means the published Inception network and nothing else."""
+    """The metric's name; `fid` only with the published Inception network."""
     return "fid" if extractor == "inception" else f"fd_{extractor}"

@@ -1,6 +1,7 @@
-"""Inception Score (Salimans et al. 2016): is each picture clearly of one class, and are all classes drawn?
+"""Inception Score (Salimans et al. 2016).
 
-In: logits (N, classes) of a classifier. Out: numbers from 1 to the number of classes. Float64, without torch.
+In: logits (N, classes) of a classifier. Out: numbers from 1 to the number of classes. Computed in float64, without
+torch.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from harness.metrics.distances import varied_features
 def inception_score(logits: np.ndarray, splits: int = 1) -> tuple[float, float]:
     """(mean, standard deviation over the splits) of exp E KL(p(y|x) || p(y)); deviation 0 for one split.
 
-    Splits are runs of neighbouring rows, as StudioGAN 0.2.0 (src/metrics/IS.py) cuts them.
+    Splits are blocks of consecutive rows, as in StudioGAN 0.2.0 (src/metrics/IS.py).
     """
     (x,) = varied_features(logits)
     if not 1 <= splits <= len(x):
@@ -26,6 +27,6 @@ def inception_score(logits: np.ndarray, splits: int = 1) -> tuple[float, float]:
 
 def _score(logs: np.ndarray) -> float:
     shares = np.exp(logs)
-    # A class that no picture can be of (its share underflows to 0 everywhere) adds nothing.
-    whole = np.log(np.maximum(shares.mean(0), np.finfo(np.float64).tiny))
-    return float(np.exp((shares * (logs - whole)).sum(1).mean()))
+    # A class whose probability underflows to 0 everywhere adds nothing.
+    marginal = np.log(np.maximum(shares.mean(0), np.finfo(np.float64).tiny))
+    return float(np.exp((shares * (logs - marginal)).sum(1).mean()))

@@ -1,4 +1,4 @@
-"""Do the generated pictures lie where real ones do, and everywhere there? By balls that reach to the k-th neighbour.
+"""Precision, recall, density and coverage from balls that reach to the k-th nearest neighbour.
 
 Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 In: features (N, d) of real and of generated pictures. Out: numbers. Computed in float64, without torch.
@@ -13,7 +13,7 @@ PRDC = ("precision", "recall", "density", "coverage")
 
 
 def prdc(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
-    """precision, recall, density and coverage: every distance is computed once, and held for one block of rows only.
+    """precision, recall, density and coverage. Distances are computed once, by blocks of rows.
 
     The balls are closed, as in Kynkäänniemi et al., eq. 1. Density may exceed 1.
     """
@@ -23,7 +23,7 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
             f"neighbours: found {k} for {len(x)} and {len(y)} pictures, allowed fewer than there are of each"
         )
     real_radii, fake_radii = neighbour_distances(x, k), neighbour_distances(y, k)
-    holders = np.zeros(len(y), np.int64)  # in how many real balls each generated picture lies
+    holders = np.zeros(len(y), np.int64)  # number of real balls around each generated picture
     recalled, covered = 0, 0
     for start in range(0, len(x), BLOCK_ROWS):
         distances = euclidean_distances(x[start : start + BLOCK_ROWS], y)

@@ -1,6 +1,6 @@
-"""The real pictures' side of every metric, read once: features and moments, kept under all that they depend on.
+"""Cache of the real pictures' features and statistics, keyed by all that they depend on.
 
-In: a key and a way to read the features. Out: features and statistics, from the folder when the very same are there.
+In: a key and a function that computes the features. Out: features and statistics.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ import numpy as np
 from harness.metrics.frechet import Statistics, statistics_of, with_root
 from harness.storage.cache import Arrays, cached, key_sha256
 
-VERSION = 1  # of what is computed and kept: another one is another key
+VERSION = 1  # of the computation; part of the cache key
 FOLDER = Path("data/cache/real")
 
 
 @dataclass(frozen=True)
 class RealKey:
-    """All that the features of real pictures depend on. Equal keys mean equal features.
+    """All that the features depend on: equal keys mean equal features.
 
     Attributes:
         set_sha256: of the packed set (`PackedSet.sha256`).
-        resizer: how pictures are brought to the extractor's size (`Featurizer.resizer`).
-        count: number of pictures of the set that are read.
+        resizer: `Featurizer.resizer`.
+        count: number of pictures used.
     """
 
     set_sha256: str
@@ -44,7 +44,7 @@ class RealFeatures:
 
 
 def load_real_features(key: RealKey, read_features: Callable[[], np.ndarray], folder: Path = FOLDER) -> RealFeatures:
-    """What is kept under this key; made, and kept, where there is nothing, something else or damage."""
+    """The cached features of this key; computed and stored if missing or damaged."""
     made_from = {"version": VERSION, **asdict(key)}
     path = folder / f"{key_sha256(made_from)[:20]}.safetensors"
 
@@ -53,8 +53,8 @@ def load_real_features(key: RealKey, read_features: Callable[[], np.ndarray], fo
         assert len(features) == key.count, f"{len(features)} features for {key}"
         found = with_root(statistics_of(features))
         assert found.root is not None
-        with suppress(OSError):  # a folder that is read alone
-            path.with_suffix(".npz").unlink(missing_ok=True)  # as an earlier version kept them
+        with suppress(OSError):  # a read-only folder
+            path.with_suffix(".npz").unlink(missing_ok=True)  # of an earlier version
         return {"features": features, "mean": found.mean, "cov": found.cov, "root": found.root}
 
     kept = cached(path, made_from, make, must_keep=False)

@@ -62,7 +62,7 @@ def test_arms_differ_in_their_switches_alone(config: Config) -> None:
 @pytest.mark.parametrize(
     ("arm", "text"),
     [
-        ("without R1", "base has none"),
+        ("without R1", "base does not have it"),
         ("with EMA", "base has it"),
         ("without luck", "allowed whole, or with or without and any of spectral norm of D"),
         ("nothing", "allowed whole"),
@@ -121,7 +121,7 @@ def test_the_table_has_means_over_seeds_and_its_command() -> None:
     assert "500 training pictures" in text and "KID of 0.0010" in text and "brand" not in text.lower()
     brands = [row("whole", seed, (0.2, 0.1), brand=0.5 + seed / 4, real_brand=0.98) for seed in (0, 1)]
     text = rows_to_markdown(brands, ["whole"], 8, "x")
-    assert "| brand accuracy |" in text and "0.625 ± 0.125" in text and "reads right in 0.980" in text
+    assert "| brand accuracy |" in text and "0.625 ± 0.125" in text and "held-out pictures is 0.980" in text
 
 
 def test_diversity_with_classes_is_within_them() -> None:

@@ -121,7 +121,7 @@ def test_the_other_version_has_folders_of_its_own(checkout):
 @pytest.mark.parametrize(
     ("bench", "engine", "more", "said"),
     [
-        ("CIFAR10/SNGAM", "native", {}, "near: CIFAR10/SNGAN, CIFAR10/SAGAN"),
+        ("CIFAR10/SNGAM", "native", {}, "similar ones: CIFAR10/SNGAN, CIFAR10/SAGAN"),
         ("", "native", {}, "BENCH: found nothing"),
         ("../../CIFAR10/SNGAN", "native", {}, "BENCH: found ../../CIFAR10/SNGAN"),
         ("CIFAR10/SNGAN", "torch", {}, "ENGINE: found 'torch', allowed native, studiogan, both"),
@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line(checkout, bench, engine, more, said):
 
 
 def test_no_configuration_at_all(tmp_path):
-    with pytest.raises(UserError, match="none: there is no configuration in"):
+    with pytest.raises(UserError, match="similar ones: none, .* has no configuration"):
         find_bench("CIFAR10/SNGAN", tmp_path, "0.2.0")
 
 

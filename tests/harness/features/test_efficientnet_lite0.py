@@ -87,7 +87,7 @@ def test_a_missing_package_is_told_and_the_reader_serves(monkeypatch, capsys):
     said = refusal_of(load_efficientnet_lite0, (2,))
     assert "found no package no_such_package" in said and "make setup" in said
     maps = load_frozen_maps("efficientnet_lite0", torch.device("cpu"))
-    assert maps.name == "reader" and "the reader serves" in capsys.readouterr().err
+    assert maps.name == "reader" and "using the reader instead" in capsys.readouterr().err
 
 
 def test_weights_of_another_content_are_refused(tmp_path, monkeypatch):

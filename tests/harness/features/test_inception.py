@@ -155,14 +155,14 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     less = {name: value for name, value in drawn.items() if name != "Mixed_6d.branch1x1.conv.weight"}
     for content in (less, {"fc.bias": torch.zeros(1000)}, [1, 2], {"network": torch.nn.Linear(2, 2)}):
         torch.save(content, path)
-        assert "no file of Inception weights" in refusal_of(load_inception, path)
+        assert "not a file of Inception weights" in refusal_of(load_inception, path)
     path.write_bytes(b"not weights at all")
-    assert "no file of Inception weights" in refusal_of(load_inception, path)
+    assert "not a file of Inception weights" in refusal_of(load_inception, path)
 
 
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     torch.save({"fc.bias": Trap(tmp_path / "made")}, tmp_path / "x.pth")
-    assert "no file of Inception weights" in refusal_of(load_inception, tmp_path / "x.pth")
+    assert "not a file of Inception weights" in refusal_of(load_inception, tmp_path / "x.pth")
     assert not (tmp_path / "made").exists()
 
 

@@ -145,5 +145,5 @@ def test_a_file_of_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="found sha256 .* allowed cbee47c5…; remove it"):
         load_featurizer("mobilenet_v2")
     place(tmp_path / "mine", FOLDED_NAME, {"stem.weight": torch.zeros(3)}, monkeypatch)
-    with pytest.raises(UserError, match="is no file of MobileNetV2"):
+    with pytest.raises(UserError, match="is not a file of MobileNetV2"):
         load_featurizer("mobilenet_v2")

@@ -70,7 +70,7 @@ def test_another_set_or_damage_is_learnt_anew(monkeypatch):
 def test_what_cannot_be_learnt_from_is_told():
     with pytest.raises(UserError, match="custom_32x48_valid.hdf5: not there.*make dataset"):
         load_classifier([pack("no_valid", (30, 0))])
-    with pytest.raises(UserError, match="has one class"):
+    with pytest.raises(UserError, match="found one class"):
         load_classifier([pack("one", (10, 4), names=["car"])])
     with pytest.raises(UserError, match="has the classes .*, allowed across, down, blank"):
         load_classifier([pack("stripes", (12, 6)), pack("others", (12, 6), names=["x", "y", "z"])])

@@ -140,7 +140,9 @@ def test_too_few_pictures_leave_out_what_needs_more() -> None:
     reasons = evaluation["left_out"]
     assert "allowed 20 or more" in reasons["f8_reader"] and "allowed fewer than there are" in reasons["recall_reader"]
     text = evaluation_to_text(evaluation)
-    assert "4 drawn pictures beside 15 real ones" in text and "left out: neighbours: found 5 for 15 and 4" in text
+    assert (
+        "4 drawn pictures compared with 15 real ones" in text and "left out: neighbours: found 5 for 15 and 4" in text
+    )
     alone = evaluate_run("tiny", settings(count=1))
     assert alone["figures"] == {} and len(alone["left_out"]) == len(NAMES)
 
@@ -171,7 +173,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     for name in ("..", "../checkpoints", "/etc", ""):
         with pytest.raises(UserError, match="found no|allowed best"):
             evaluate_run("tiny", checkpoint=name)
-    with pytest.raises(UserError, match="not evaluated while it trained"):
+    with pytest.raises(UserError, match="not evaluated during training"):
         evaluate_run("tiny", checkpoint="best")
     valid = load_config(BASE, TINY).data.hdf5_path("valid")
     valid.rename(tmp_path / "away")
@@ -200,7 +202,7 @@ def test_a_run_of_a_gpu_is_evaluated_without_one(tmp_path: Path, capsys, changes
     meta["config"]["train"] |= changes
     save_checkpoint(tmp_path / "step-00000002", weights, {}, meta)
     assert next(load_checkpoint(tmp_path / "step-00000002").generator.parameters()).device.type == "cpu"
-    assert "taking the CPU" in capsys.readouterr().err
+    assert "using the CPU" in capsys.readouterr().err
 
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
