@@ -12,7 +12,7 @@ from tests.harness.tiny_runs import run_module
 
 def test_requirements_come_from_pyproject():
     core, extras = doctor.read_requirements(ROOT / "pyproject.toml")
-    assert "torch>=2.10" in core and {"scrape", "ui", "metrics", "clip", "onnx", "cluster", "dev"} <= set(extras)
+    assert "torch>=2.10" in core and {"scrape", "ui", "metrics", "clip", "cluster", "dev"} <= set(extras)
 
 
 def test_requirements_are_pinned_within_their_bounds():
