@@ -1,7 +1,8 @@
-"""How the user is told of a mistake: in one line."""
+"""UserErrors of one line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,16 @@ from harness.errors import UserError
 
 @contextmanager
 def refused(*words: str) -> Iterator[list[str]]:
-    """The block must end with a UserError of one line, in which all these words stand; the list gets that line."""
-    said: list[str] = []
+    """The block must end with a UserError of one line that contains all these words; the list gets that line."""
+    lines: list[str] = []
     with pytest.raises(UserError) as caught:
-        yield said
-    said.append(str(caught.value))
-    assert "\n" not in said[0] and [word for word in words if word not in said[0]] == [], said[0]
+        yield lines
+    lines.append(str(caught.value))
+    assert "\n" not in lines[0] and [word for word in words if word not in lines[0]] == [], lines[0]
+
+
+def refusal_of(action: Callable[..., object], *arguments: Any, **options: Any) -> str:
+    """The line of the UserError that this call ends with."""
+    with refused() as lines:
+        action(*arguments, **options)
+    return lines[0]

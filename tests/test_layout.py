@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what needs torch, names, lengths, and what no file may mention."""
+"""Rules of the repository: imports, torch-free modules, names, lengths, and forbidden mentions."""
 
 import ast
 import os

@@ -104,9 +104,9 @@ def test_designs_are_drawn_again_and_caches_without_a_hash_are_made_again_with_a
     lines = capsys.readouterr().err.splitlines()
     for cache in CACHES:
         files = {path.as_posix() for path in (RUN / cache).glob("*.safetensors")}
-        told = [line.partition(":")[0] for line in lines if line.startswith(f"{RUN / cache}/")]
-        assert told and len(told) == len(set(told)) and set(told) <= files, (cache, lines)
-        assert set(told) == files or cache == "standing"  # of the styles that were drawn
+        logged = [line.partition(":")[0] for line in lines if line.startswith(f"{RUN / cache}/")]
+        assert logged and len(logged) == len(set(logged)) and set(logged) <= files, (cache, lines)
+        assert set(logged) == files or cache == "standing"  # of the styles that were drawn
     shutil.rmtree(RUN / "blends/pair")
     blend_command(config, requests["pair"])
     assert "made again" not in capsys.readouterr().err

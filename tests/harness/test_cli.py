@@ -1,4 +1,4 @@
-"""The command line: how commands end, what works without torch, what a dry run says and leaves."""
+"""The command line: exit codes, what works without torch, dry runs."""
 
 import errno
 import os

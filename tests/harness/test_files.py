@@ -1,4 +1,4 @@
-"""Whatever lies where a file is expected, opening it comes to an end."""
+"""Opening pipes, devices and odd names never hangs."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from harness.files import open_file, read_file
 from harness.images.decode import PictureError, decode_picture
 from harness.storage.cache import cached
 from harness.studiogan.dialects.convert import read_foreign
-from scrapers.sites.url_list import AddressList
+from scrapers.sites.url_list import UrlList
 
 
 @pytest.fixture(params=["pipe", "device", "folder"])
@@ -46,7 +46,7 @@ READERS = {
     "config": load_config,
     "design": read_documents,
     "decisions": read_decisions,
-    "addresses": AddressList,
+    "addresses": UrlList,
     "StudioGAN's config": read_foreign,
     "weights": lambda path: read_tensors(path, "x", "it", "try again"),
 }

@@ -1,4 +1,4 @@
-"""Whatever happens to the terminal, the work goes on, or ends saved with 75."""
+"""If the terminal or pipe closes, a command continues, or ends saved with 75."""
 
 import json
 import os

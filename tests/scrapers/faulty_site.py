@@ -165,8 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_part(self, body: bytes, length: int | None = None) -> None:
         """The beginning of a picture whose length is told, or is to be seen from the end of the connection."""
-        told = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
-        self.send(200, {"Content-Type": "image/jpeg", **told}, body)
+        length_header = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
+        self.send(200, {"Content-Type": "image/jpeg", **length_header}, body)
         self.close_connection = True
 
     def picture(self) -> bytes:

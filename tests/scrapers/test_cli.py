@@ -1,4 +1,4 @@
-"""`python -m scrapers …` as a person types it: the folder on stdout, the rest on stderr, exit codes, dry runs."""
+"""`python -m scrapers`: folder on stdout, messages on stderr, exit codes, dry runs."""
 
 import signal
 import socket
@@ -36,7 +36,7 @@ def call(*arguments: str) -> int:
     return 0
 
 
-def told(capsys) -> str:
+def error_line(capsys) -> str:
     text = capsys.readouterr().err.strip()
     assert text.startswith("error: ") and "\n" not in text, text
     return text
@@ -63,7 +63,7 @@ def test_only_what_asks_the_network_needs_its_packages(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["gooogle"], "SOURCE: found 'gooogle', allowed kaggle, car_connection, concept, archive, folder, brands50"),
         (["cifar10"], "make dataset SET=cifar10"),
@@ -94,11 +94,11 @@ def test_only_what_asks_the_network_needs_its_packages(capsys, monkeypatch):
         (["folder", "--src", "cars", "--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2_and_nothing_is_touched(tmp_path, capsys, arguments, says):
+def test_a_mistake_is_one_line_and_exit_2_and_nothing_is_touched(tmp_path, capsys, arguments, message):
     (tmp_path / "cars.zip").write_bytes(b"PK")
     before = tree_of(tmp_path)
     assert call(*arguments) == 2
-    assert says in told(capsys)
+    assert message in error_line(capsys)
     assert {name for name in tree_of(tmp_path) if not name.startswith("data")} == set(before)
     assert not list(tmp_path.glob("data/raw/*/ledger.jsonl"))
 
@@ -138,7 +138,7 @@ def test_nothing_but_other_files_is_an_error_not_an_empty_set(tmp_path, capsys):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.jpg").write_text("no picture")
     assert call("folder", "--src", "texts") == 2
-    assert "texts: found no picture (0 good, 0 failed, 0 gone, 1 refused, 0 skipped)" in told(capsys)
+    assert "texts: found no picture (0 good, 0 failed, 0 gone, 1 refused, 0 skipped)" in error_line(capsys)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from harness.features import Featurizer, inception
 from harness.metrics import evaluate
 from harness.native.train import train_run
 from harness.studiogan.dialects.convert import config_to_text
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import raising
 from tests.harness.tiny_runs import BASE, pack_pictures
+from tests.refusals import refusal_of
 
 SMALL = ["model.z_dim=8", "model.g_conv_dim=4", "model.d_conv_dim=4", "optim.batch_size=4", "optim.total_steps=6"]
 SMALL += ["model.g_cond_mtd=cBN", "model.d_cond_mtd=PD", "optim.d_updates_per_step=2", "data.img_size=32"]

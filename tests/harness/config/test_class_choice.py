@@ -1,4 +1,4 @@
-"""A choice of classes in words: what is understood, and what is told in one line."""
+"""Parsing a class choice: what is accepted, and what is refused in one line."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from harness.config.class_choice import Choice, text_to_choice, to_class_name, to_class_names
 from harness.errors import UserError
-from tests.harness.refusals import refusal_of
+from tests.refusals import refusal_of
 
 NAMES = ["audi", "bmw", "porsche", "3", "random"]
 
@@ -32,7 +32,7 @@ def test_what_is_understood(text, choice):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "opel",
@@ -50,8 +50,8 @@ def test_what_is_understood(text, choice):
         ("", "found '', allowed"),
     ],
 )
-def test_what_is_not_is_told_in_one_line(text, told):
-    assert re.search(told, refusal_of(text_to_choice, text, NAMES))
+def test_what_is_not_is_told_in_one_line(text, message):
+    assert re.search(message, refusal_of(text_to_choice, text, NAMES))
 
 
 def test_without_classes_only_random_is_left():

@@ -1,4 +1,4 @@
-"""configs/sources.yaml: what is shipped is sound, and every problem of a changed one is told."""
+"""configs/sources.yaml: the shipped file is valid, and every problem of a changed one is reported."""
 
 from pathlib import Path
 

@@ -1,9 +1,7 @@
-"""The config floor: every shipped file loads, every problem is told at once, no YAML trick does harm."""
+"""Configs: every shipped file loads, every problem is reported at once, old configs stay valid."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,23 +45,13 @@ def test_every_shipped_config_loads_and_can_be_finetuned(path: Path):
     assert tuned.data.img_size == config.data.img_size and tuned.model == config.model
 
 
-def test_the_configs_of_the_first_seed_say_what_it_did():
+def test_the_config_of_the_first_seed_differs_only_where_it_must():
     seed, ours = load_config(ROOT / "configs/cars128_seed.yaml"), load_config(ROOT / "configs/cars128.yaml")
     differences = config_differences(config_to_dict(ours), config_to_dict(seed))
     assert {key for key, _, _ in differences} == {"name", "loss.lecam_type", "optim.total_steps"}
-    assert (ours.optim.total_steps, seed.optim.total_steps, seed.loss.lecam_type) == (40000, 60000, "gsrgan")
-    assert (ours.optim.g_lr, ours.optim.d_lr, ours.optim.batch_size, ours.optim.d_updates_per_step) == (
-        5e-4,
-        2e-4,
-        128,
-        2,
-    )
-    assert (ours.loss.lecam_lambda, ours.loss.lecam_ema_decay, ours.loss.lecam_ema_start_iter) == (0.3, 0.99, 1000)
-    assert not ours.model.apply_g_ema and ours.model.apply_d_sn and ours.seed == 42
     freezed = load_config(ROOT / "configs/cars128_freezed.yaml")
     tuned = finetune_config(freezed)
     assert freezed.name == "cars128" and tuned.name == "cars128-freezed" and tuned.finetune.freeze_layers == 2
-    assert tuned.optim.g_lr < ours.optim.g_lr and tuned.optim.total_steps < ours.optim.total_steps
 
 
 def test_base_holds_every_key_once_and_each_group_of_keys_has_a_comment():
@@ -155,8 +143,8 @@ def test_source_folder_expands_and_refuses(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("CARS_HERE", str(tmp_path))
     data = load_config(BASE, ["data.source=folder", "data.src=$CARS_HERE"]).data
     assert source_folder(data) == tmp_path
-    for src, told in (("$CARS_NOWHERE/x", "export CARS_NOWHERE"), (str(tmp_path / "no"), "found no folder")):
-        with pytest.raises(UserError, match=told):
+    for src, message in (("$CARS_NOWHERE/x", "export CARS_NOWHERE"), (str(tmp_path / "no"), "found no folder")):
+        with pytest.raises(UserError, match=message):
             source_folder(data.model_copy(update={"src": src}))
 
 
@@ -250,16 +238,6 @@ def test_a_file_without_extends_is_told_so(tmp_path: Path):
     lines = problems_of(path=tmp_path / "x.yaml")
     assert lines[0].startswith("extends: found no seed, engine, data.source and ") and "try base.yaml" in lines[0]
     assert any(line.startswith("optim.g_lr: found 'x'") for line in lines) and len(lines) == 2
-
-
-# ---- the floor stays light ----
-
-
-def test_the_floor_imports_no_torch():
-    names = ("errors", "config.experiment", "storage.rundir", "storage.hdf5", "storage.lock", "images.decode")
-    modules = ", ".join(f"harness.{name}" for name in names)
-    code = f"import {modules}, sys; assert not {{'torch', 'datasets', 'blend', 'scrapers'}} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_looseness_is_of_cars_alone():

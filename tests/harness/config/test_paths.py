@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""`~` and `$VARIABLES` in paths are expanded unless the literal path exists."""
 
 from pathlib import Path
 

@@ -1,12 +1,12 @@
-"""No YAML trick does harm, and each is refused in one clear line."""
+"""Hostile and odd YAML is refused in one clear line."""
 
 from pathlib import Path
 
 import pytest
 
 from harness.config.experiment import load_config
-from tests.harness.refusals import refusal_of
 from tests.harness.tiny_runs import BASE
+from tests.refusals import refusal_of
 
 TRICKS = {
     "empty": b"",

@@ -12,7 +12,7 @@ from harness.features import efficientnet_lite0
 from harness.features.efficientnet_lite0 import CHANNELS, STAGES, find_weights, load_efficientnet_lite0
 from harness.features.featurizer import pictures_to_input
 from harness.features.frozen_maps import LITE0_BLOCKS, load_frozen_maps
-from tests.harness.refusals import refusal_of
+from tests.refusals import refusal_of
 
 # ImageNet's classes of road vehicles and their parts, numbered from 0: wagon, cab, wheel, convertible, grille, jeep,
 # limousine, minivan, racer, sports car.

@@ -19,8 +19,8 @@ from harness.features.inception import INCEPTION_FILE, InceptionNet, load_incept
 from tests.golden import metrics_case as case
 from tests.golden.make_metrics_golden import studiogan_inception
 from tests.harness.features.inception_weights import draw_weights, write_weights
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Trap
+from tests.refusals import refusal_of
 
 PICTURES = case.pictures()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.features import load_featurizer, mobilenet_v2
 from harness.features.mobilenet_v2 import FOLDED_NAME, STAGES, TORCHVISION_NAME, MobileNetV2, fold_torchvision
-from tests.harness.refusals import refusal_of
+from tests.refusals import refusal_of
 
 
 def torchvision_state(seed: int = 0) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from harness.features import resnet18
 from harness.features.resnet18 import imagenet_state
 from harness.networks.resnet18 import ResNet18
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Trap
+from tests.refusals import refusal_of
 
 FC = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 

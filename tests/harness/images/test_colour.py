@@ -1,4 +1,4 @@
-"""Pictures with an ICC profile come in sRGB."""
+"""Pictures with an ICC profile are converted to sRGB."""
 
 import io
 import zlib

@@ -1,4 +1,4 @@
-"""Pictures of strangers: every one is decoded as defined or refused with a reason, and bars go where they are bars."""
+"""Untrusted pictures are decoded as defined or refused with a reason, within limits of time and memory."""
 
 import errno
 import io

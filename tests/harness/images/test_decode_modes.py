@@ -1,4 +1,4 @@
-"""Golden pixels: what becomes of grey, palettes, transparency, 16 bits, CMYK, animations and turned pictures."""
+"""Golden pixels of grey, palette, transparent, 16-bit, CMYK, animated and rotated pictures."""
 
 import numpy as np
 import pytest

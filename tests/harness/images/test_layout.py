@@ -1,4 +1,4 @@
-"""How folders of pictures are read: the usual layouts, litter, and what a person says instead."""
+"""The usual folder layouts are recognised; litter and explicit layouts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Letterbox bars go; dark photos, and cars shown before white, stay as they are."""
+"""Letterbox bars are removed; dark photos and cars shown before white stay unchanged."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ from harness.metrics.inception_score import inception_score
 from harness.metrics.precision_recall import prdc
 from harness.studiogan.checkout import find_checkout
 from tests.golden import metrics_case as case
-from tests.harness.refusals import refusal_of
+from tests.refusals import refusal_of
 
 
 def features(count: int, seed: int, shift: float = 0.0, dim: int = 6) -> np.ndarray:

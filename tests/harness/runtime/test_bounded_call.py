@@ -1,4 +1,4 @@
-"""Calls that cost too much end, and leave nothing behind."""
+"""Calls above their limit of time or memory end and leave nothing behind."""
 
 import itertools
 import os

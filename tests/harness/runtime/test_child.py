@@ -1,4 +1,4 @@
-"""Processes of ours: what they say is heard whole, and none is left behind."""
+"""Child processes: their output is read completely, and none is left behind."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Two gloo processes against one: the same steps, identical ranks, one run folder, and one that dies."""
+"""Two gloo processes against one: equal steps, identical ranks, one run folder, and a rank that dies."""
 
 import json
 import multiprocessing

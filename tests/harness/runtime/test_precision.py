@@ -1,4 +1,4 @@
-"""`train.precision: auto` on a CPU: what is timed, what is taken of it, and that nothing of the run has moved."""
+"""`train.precision: auto` on a CPU: the timing, the choice, and that the run is unchanged."""
 
 import copy
 import random

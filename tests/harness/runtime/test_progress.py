@@ -1,4 +1,4 @@
-"""What a person sees of a long job while it runs."""
+"""Progress lines, bars, losses and curves."""
 
 import sys
 from pathlib import Path
@@ -54,11 +54,11 @@ def test_a_run_reports_rows_lines_and_its_status(seconds, tmp_path, capsys):
     speed = {"sec_per_step": 2.0, "pictures_per_sec": 4.0}
     rows = [{"step": 4, "loss": 2.5, "picture_loss": 0.5, **speed}, {"step": 6, "loss": 5.5, **speed}]
     assert rundir.read_stats() == rows
-    told = [
+    expected = [
         "step 4/6  loss 2.500 picture_loss 0.500  2.000 s/step, 4 pictures/s, 4 s left",
         "step 6/6  loss 5.500  2.000 s/step, 4 pictures/s, 0 s left",
     ]
-    assert lines(capsys) == told and all(" ".join(line.split()) in rundir.log_path.read_text() for line in told)
+    assert lines(capsys) == expected and all(" ".join(line.split()) in rundir.log_path.read_text() for line in expected)
     assert ((rundir.read_status() or {})["state"], (rundir.read_status() or {})["step"]) == ("running", 6)
 
 

@@ -1,4 +1,4 @@
-"""Every random number is a function of (seed, purpose, index), whatever was drawn before, in however many processes."""
+"""Random numbers are a function of (seed, purpose, index), whatever was drawn before, in any number of processes."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Whatever ends a run: what status.json says, what the user reads, and how long the lock is held."""
+"""However a run ends: its status.json, the error message, and how long the lock is held."""
 
 import errno
 from pathlib import Path

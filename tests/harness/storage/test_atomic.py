@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, at whichever operation the process fails or dies."""
+"""Files and folders exist completely or not at all, at whichever operation the process fails or dies."""
 
 import errno
 import signal

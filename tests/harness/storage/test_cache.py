@@ -1,4 +1,4 @@
-"""What is kept: made once, as it was, and never taken from a stale, damaged or unhashed file."""
+"""Cached arrays are made once and never read from a stale, damaged or unhashed file."""
 
 import errno
 import os
@@ -73,8 +73,8 @@ def test_a_damaged_file_is_never_taken(tmp_path: Path, capsys: pytest.CaptureFix
         path.write_bytes(damaged[: rng.integers(len(whole))] if trial % 4 == 0 else damaged)
         making = Making()
         assert_same(cached(path, KEY, making))
-        told = capsys.readouterr().err
-        assert making.count == told.count("\n") == 1 and told.startswith(f"{path}: ") and "made again" in told
+        message = capsys.readouterr().err
+        assert making.count == message.count("\n") == 1 and message.startswith(f"{path}: ") and "made again" in message
         assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
 
 

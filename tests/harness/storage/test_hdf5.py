@@ -1,4 +1,4 @@
-"""Packed sets: complete or absent, and never a wrong pixel without a row number."""
+"""Packed sets are complete or absent, and every read is verified."""
 
 import errno
 import os

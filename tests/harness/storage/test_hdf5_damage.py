@@ -1,4 +1,4 @@
-"""Damaged, truncated and foreign HDF5 files: refused in one line, and never a wrong pixel without its row."""
+"""Damaged, truncated and foreign HDF5 files are refused in one line; a wrong pixel is reported with its row."""
 
 from pathlib import Path
 
@@ -142,9 +142,9 @@ WRONG = [
 
 @pytest.mark.parametrize("key, content, told", WRONG)
 def test_another_layout_is_refused_with_what_is_allowed(
-    key: str, content: np.ndarray | None, told: str, tmp_path: Path
+    key: str, content: np.ndarray | None, message: str, tmp_path: Path
 ):
-    assert told in refusal(remade(tmp_path / "x.hdf5", key, content))
+    assert message in refusal(remade(tmp_path / "x.hdf5", key, content))
 
 
 def test_another_version_is_refused(tmp_path: Path):
@@ -154,9 +154,9 @@ def test_another_version_is_refused(tmp_path: Path):
     assert "found schema version 0, allowed 1" in refusal(path)
     with raw(path, "r+") as file:
         file.attrs["schema_version"] = 2
-    with refused("x.hdf5", "newer version of Carforge (found format 2, allowed up to 1)") as told:
+    with refused("x.hdf5", "newer version of Carforge (found format 2, allowed up to 1)") as message:
         open_packed(path)
-    assert "make dataset" not in told[0]
+    assert "make dataset" not in message[0]
     with raw(path, "r+") as file:
         del file.attrs["schema_version"]
     assert "not packed by Carforge" in refusal(path)

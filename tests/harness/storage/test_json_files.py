@@ -1,4 +1,4 @@
-"""Our JSON files: what is not there is told apart from what is damaged."""
+"""JSON files: a missing file is distinguished from a damaged one."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from harness.storage.json_files import read_json, read_json_lines, read_json_or_none, to_json
-from tests.harness.refusals import refusal_of
+from tests.refusals import refusal_of
 
 DAMAGED = [b'{"a": ', b"", b"[1]", b"3", b"null", b"\x00\xff", b"9" * 5000, b"[" * 100_000]
 DAMAGED += [b'{"a": ' * 900 + b"1" + b"}" * 900, b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}"]

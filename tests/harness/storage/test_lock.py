@@ -1,4 +1,4 @@
-"""One process at a time in a run folder; a lock whose holder is gone stops nobody."""
+"""One process at a time in a run's folder; a stale lock is taken over."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What was used last stays, as much as fits."""
+"""The LRU cache keeps the most recently used values within its limit."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The run folder: which config may go on with it, and status, log and statistics that survive a kill."""
+"""The run's folder: which configs may resume it, and status, log and statistics that survive a kill."""
 
 import errno
 import json
@@ -17,10 +17,9 @@ from harness.errors import UserError
 from harness.storage import rundir
 from harness.storage.atomic import atomic_write
 from harness.storage.rundir import RunDir, refuse_other_size
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Saboteur, fail_with, real_write
 from tests.harness.tiny_runs import make_config
-from tests.refusals import refused
+from tests.refusals import refusal_of, refused
 
 # ---- opening and resuming ----
 
@@ -131,8 +130,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
         RunDir.open(make_config(), tmp_path / "file")
     RunDir.open(make_config(), tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    told = r"run: cannot read or write \(.*run\): Permission denied; "
-    assert re.search(told, refusal_of(RunDir.open, make_config(), tmp_path))
+    message = r"run: cannot read or write \(.*run\): Permission denied; "
+    assert re.search(message, refusal_of(RunDir.open, make_config(), tmp_path))
 
 
 def test_a_full_disk_at_opening_is_one_line_and_can_be_repeated(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which pictures measures are taken on: the valid set, or a seeded sample of the training set, which then says so."""
+"""Evaluation rows: the valid set, or a seeded sample of the training set, which is reported."""
 
 from pathlib import Path
 

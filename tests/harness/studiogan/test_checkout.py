@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.studiogan import checkout
-from tests.harness.refusals import refusal_of
+from tests.refusals import refusal_of
 
 
 def git(folder: Path, *arguments: str) -> str:

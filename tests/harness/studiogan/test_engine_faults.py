@@ -31,11 +31,11 @@ from harness.studiogan.follow_log import FollowedRun, LogFollower
 from harness.studiogan.process import LogLine, StudioganProcess
 from harness.studiogan.workdir import list_saves
 from tests.conftest import ROOT
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import fail_with
 from tests.harness.studiogan.engine_runs import STAND_IN, TINY, StandIn, tiny_config
 from tests.harness.studiogan.mutated_lines import mutated
 from tests.harness.tiny_runs import RUN, checkpoint_names, overrides_of, status, steps_logged
+from tests.refusals import refusal_of
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 QUICK = {"studiogan__silent_after_sec": 1}

@@ -21,9 +21,9 @@ from harness.studiogan.preflight import ignored_keys, preflight, setup_to_job
 from harness.studiogan.supervise import _add_missing_ema
 from harness.studiogan.workdir import copy_channels_last, link_packed, make_workdir, write_valid
 from tests.harness.packing import raw
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import fail_with
 from tests.harness.studiogan.engine_runs import COUNT, StandIn, tiny_config, write_set
+from tests.refusals import refusal_of
 
 
 def refusal(stand_in: StandIn, **changes: Any) -> str:

@@ -1,4 +1,4 @@
-"""Charts for those who see them and those who do not."""
+"""Charts: labels, titles for screen readers, no markup from names."""
 
 import re
 from collections import Counter

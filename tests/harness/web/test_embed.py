@@ -1,4 +1,4 @@
-"""Pictures for people: an animated WebP, a grid of sweeps, pictures inside a page."""
+"""Animated WebP of sweeps, and data URIs."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Serving a page: where it listens, what it says of itself, and its end."""
+"""Serving a page: its address, its log lines, and its end."""
 
 import os
 import re

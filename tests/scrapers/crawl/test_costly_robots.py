@@ -1,4 +1,4 @@
-"""robots.txt that is made to be slow: work and memory grow with its length alone, and other hosts do not wait."""
+"""A hostile robots.txt costs linear time and memory, and does not delay other hosts."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Pictures from a site with faults: all the good ones, each once, and every address accounted for."""
+"""Fetching from a faulty site: every good picture once, and every URL in the ledger."""
 
 import hashlib
 import threading
@@ -26,8 +26,8 @@ def test_all_good_pictures_of_a_site_with_30_percent_faults_once(site, tmp_path)
     assert len(lines_of(tmp_path)) == 306
     for path, content in pictures.items():
         line = lines[site.url(path)]
-        told = (line["status"], line["bytes"], line["sha256"])
-        assert told == ("done", len(content), hashlib.sha256(content).hexdigest())
+        recorded = (line["status"], line["bytes"], line["sha256"])
+        assert recorded == ("done", len(content), hashlib.sha256(content).hexdigest())
         assert (tmp_path / line["file"]).read_bytes() == content
     assert {lines[site.url(path)]["reason"] for path in gone} == {"http: 404"}
     assert len(list((tmp_path / "files").rglob("*.*"))) == 300

@@ -1,4 +1,4 @@
-"""A crawl that is stopped or killed, and goes on: the same set in the end, nothing it has is fetched again."""
+"""A stopped or killed crawl resumes to the same set, without fetching anything twice."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""The ledger: added to, read back whatever was done to it, and small in memory."""
+"""The ledger survives torn and damaged lines, and is small in memory."""
 
 import json
 import os

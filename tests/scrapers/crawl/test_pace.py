@@ -1,4 +1,4 @@
-"""How often, how many at once, and when to pause: on a clock that costs no time."""
+"""Rates, concurrency, Retry-After and backoff, on a simulated clock."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Pages: cached, asked for again only if they have changed, decoded by what they say."""
+"""Pages are cached, requested conditionally, and decoded by their charset."""
 
 import codecs
 import gzip

@@ -1,4 +1,4 @@
-"""Politeness: who we are must be said, and nothing is fetched otherwise."""
+"""Without a valid contact nothing is fetched."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""robots.txt before everything, and wishes that come with an answer."""
+"""robots.txt is obeyed before any request, and opt-outs in responses are, too."""
 
 import pytest
 

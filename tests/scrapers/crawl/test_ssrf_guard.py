@@ -1,4 +1,4 @@
-"""Where the fetcher may connect: not one connection to a private address, whatever is tried."""
+"""SSRF: no connection to a private address, whatever is tried."""
 
 import asyncio
 

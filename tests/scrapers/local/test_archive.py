@@ -1,4 +1,4 @@
-"""Archives: their classes and file names are read, a second import adds nothing, and what is cut short is told."""
+"""Archives: classes and file names are read, a second import adds nothing, truncation is reported."""
 
 import pytest
 

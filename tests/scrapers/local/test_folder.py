@@ -1,4 +1,4 @@
-"""A folder of pictures: its classes, its links, and what in it is no picture."""
+"""A folder of pictures: classes, links, and files that are not pictures."""
 
 import os
 

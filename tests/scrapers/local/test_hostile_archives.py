@@ -1,4 +1,4 @@
-"""Archives made to do harm: whatever is hostile in them is refused and told, and nothing outside the set is touched."""
+"""Hostile archives are refused, and nothing outside the set is written."""
 
 import bz2
 import gzip

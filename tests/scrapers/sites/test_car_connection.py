@@ -1,4 +1,4 @@
-"""The walk over The Car Connection on small pages of its structure, and what happens when a page is not what it was."""
+"""The crawl of The Car Connection on small sample pages, and changed pages."""
 
 import pytest
 
@@ -139,8 +139,8 @@ def test_three_odd_pages_before_a_good_one_stop_the_walk():
 def test_a_page_that_cannot_be_had_now_is_remembered_and_one_that_is_gone_is_not(capsys):
     wanted, source = walk(audi_pages(photos_audi_a5_2014=FetchError("x", "failed", "http: 503")))
     assert (len(wanted), source.unread) == (4, [f"{SITE}/photos/audi_a5_2014"])
-    told = capsys.readouterr().err
-    assert "photos/audi_a5_2014: http: 503" in told and "cars/audi_e-tron: http: 404" in told
+    message = capsys.readouterr().err
+    assert "photos/audi_a5_2014: http: 503" in message and "cars/audi_e-tron: http: 404" in message
 
 
 def test_a_page_that_is_costly_to_read_is_told_and_passed_over(capsys, monkeypatch):

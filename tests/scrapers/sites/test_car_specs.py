@@ -1,4 +1,4 @@
-"""The 16 facts of a car from a page's rows and from the file names of a dump."""
+"""The 16 specs of a car from a page's rows and from file names of the dump."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""Wikimedia Commons through its interface: categories walked, answers continued, licence and author kept."""
+"""Wikimedia Commons' API: categories and continuations are followed, licence and author kept."""
 
 import json
 from urllib.parse import parse_qsl, urlsplit

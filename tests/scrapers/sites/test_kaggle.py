@@ -1,4 +1,4 @@
-"""Kaggle's data sets, with a stand-in for kagglehub: its brand folders become classes, its failures one line."""
+"""Kaggle data sets with a fake kagglehub: brand folders become classes, failures one line."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Image search: only with the user's own key, which goes to the service alone."""
+"""Image search needs the user's own key and sends it only to the service."""
 
 import json
 

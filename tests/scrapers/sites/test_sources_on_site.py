@@ -1,4 +1,4 @@
-"""The sources through the real fetcher, against a site on this machine."""
+"""All sources through the real fetcher, against a local site."""
 
 import json
 import re

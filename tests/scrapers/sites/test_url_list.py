@@ -1,4 +1,4 @@
-"""A file of addresses: plain, or a table whose columns stay with each picture; bad lines are told by number."""
+"""A file of URLs: plain, or a table with metadata; bad lines are reported by number."""
 
 import pytest
 

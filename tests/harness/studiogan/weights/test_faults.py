@@ -13,7 +13,6 @@ from harness.config.experiment import Config
 from harness.errors import UserError
 from harness.studiogan.weights.convert import export_checkpoint, import_checkpoint
 from harness.studiogan.weights.files import read_pth
-from tests.harness.refusals import refusal_of
 from tests.harness.sabotage import Trap
 from tests.harness.studiogan.weights.foreign_weights import (
     CONDITIONAL,
@@ -23,6 +22,7 @@ from tests.harness.studiogan.weights.foreign_weights import (
     pth,
     small_config,
 )
+from tests.refusals import refusal_of
 
 Change = Callable[[dict[str, Any]], Any]
 
