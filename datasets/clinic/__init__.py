@@ -1,4 +1,4 @@
-"""The data clinic: a page on this machine alone, on which a person looks at what cleaning did and decides otherwise.
+"""The data clinic: a local page on which a person reviews what cleaning did and overrides it.
 
-`sheets` finds pictures in the manifest, `session` holds what a person does, `server` is the page, `command` starts it.
+`sheets` finds pictures in the manifest, `session` has a person's choices, `server` is the page, `command` starts it.
 """

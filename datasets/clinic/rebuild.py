@@ -1,7 +1,4 @@
-"""A rebuild under way: the ordinary build command as a process of its own, its last words, and how it ended.
-
-A process, so that its memory goes with it, and nothing that goes wrong in it ends the clinic.
-"""
+"""A rebuild: the build command as a child process, so that its memory is freed and its errors do not end the clinic."""
 
 import threading
 import time
@@ -14,7 +11,7 @@ STOP_SEC = 20
 
 
 class Rebuild:
-    """Starts at once. `take_over` is called after a good end, before `running` becomes False.
+    """Starts at once. `on_success` is called after success, before `running` becomes False.
 
     Attributes: running; error ("" = none so far); last_line.
     """
@@ -40,7 +37,7 @@ class Rebuild:
                 self.error = self._child.error_text()
             else:
                 self._on_success()
-        except Exception as error:  # told on the page: nobody reads a thread's traceback
+        except Exception as error:  # shown on the page: nobody reads a thread's traceback
             self.error = f"{type(error).__name__}: {error}"
         finally:
             self.running = False
@@ -49,7 +46,7 @@ class Rebuild:
         self._thread.join(timeout_sec)
 
     def stop(self) -> None:
-        """Asks it to end (it leaves nothing half-made), and sees that it does."""
+        """Ends the process, which leaves no incomplete file."""
         self._child.request_stop()
         self.wait(STOP_SEC)
         if self._child.running:

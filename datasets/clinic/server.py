@@ -1,8 +1,7 @@
 """The clinic's page as a web application for one person on this machine.
 
-No other site may use it through the person's browser: answers only to loopback names (so a name that was pointed here
-gets nothing), takes changes only as JSON from its own pages, and lets no foreign content into them. Pictures are
-asked for by their sha256, never by a path.
+Other sites cannot use it through the browser: it answers to loopback names alone (against DNS rebinding), accepts
+changes as JSON from its own pages alone, and allows no foreign content. Pictures are requested by sha256, not by path.
 """
 
 import hashlib
@@ -23,19 +22,19 @@ from harness.web.guard import AccessRules
 from harness.web.page import page_environment
 
 HERE = Path(__file__).parent
-STATIC = (HERE.parent / "report/templates/look.css", HERE / "static/clinic.css", HERE / "static/clinic.js")
+STATIC = (HERE.parent / "report/templates/base.css", HERE / "static/clinic.css", HERE / "static/clinic.js")
 PICTURE_PX = {"small": (240, 320), "large": (900, 1200)}  # height, width at most
 TABS = {
-    "border": ("Borderline", "What the sorter was least sure of comes first: here a choice is worth most."),
-    "dropped": ("Dropped", "By reason; within one, what was nearest to be kept comes first."),
-    "kept": ("Kept", "By view; the least sure view comes first."),
-    "copies": ("Copies", "Each group begins with the copy that counts."),
-    "changed": ("Changed", "What the last rebuild made otherwise than the one before."),
-    "mine": ("Yours", "Everything that was decided by hand."),
+    "border": ("Borderline", "The least certain predictions come first: a choice is worth most here."),
+    "dropped": ("Dropped", "By reason; the nearest to the threshold come first."),
+    "kept": ("Kept", "By view; the least certain come first."),
+    "copies": ("Copies", "Each group starts with the copy that counts."),
+    "changed": ("Changed", "Changes of the last rebuild."),
+    "mine": ("Yours", "Everything decided by hand."),
 }
 NOTHING = {
-    "border": "The sorter judged no picture of this set.",
-    "changed": "Nothing: no rebuild in this session, or it changed nothing.",
+    "border": "The view classifier saw no picture of this set.",
+    "changed": "No rebuild in this session, or no changes.",
     "mine": "Nothing yet. Press k or d on a picture, or 1 to 9 for its view.",
 }
 
@@ -75,9 +74,9 @@ def _add_pages(app: FastAPI, session: Session) -> None:
     def picture(sha256: str, size: str) -> Response:
         if not SHA256.fullmatch(sha256) or size not in PICTURE_PX:
             raise ChoiceError(404, "no such picture")
-        # The bytes are told by their name, so a browser need not ask again.
-        kept = {"Cache-Control": "private, max-age=86400, immutable"}
-        return Response(session.picture(sha256, *PICTURE_PX[size]), media_type="image/jpeg", headers=kept)
+        # A sha256 names fixed bytes, so browsers may cache them.
+        caching = {"Cache-Control": "private, max-age=86400, immutable"}
+        return Response(session.picture(sha256, *PICTURE_PX[size]), media_type="image/jpeg", headers=caching)
 
 
 def _add_actions(app: FastAPI, session: Session) -> None:
@@ -87,8 +86,8 @@ def _add_actions(app: FastAPI, session: Session) -> None:
             raise ChoiceError(422, "sha256: allowed 64 hex digits")
         expect = (choice.expect.verdict, choice.expect.view) if choice.expect else None
         before, now, decisions = session.choose(choice.sha256, choice.verdict, choice.view, expect)
-        said = {"verdict": now[0], "view": now[1], "before": {"verdict": before[0], "view": before[1]}}
-        return said | _counts(session, decisions)
+        before = {"verdict": before[0], "view": before[1]}
+        return {"verdict": now[0], "view": now[1], "before": before, **_counts(session, decisions)}
 
     @app.post("/rebuild", status_code=202)
     def rebuild(nothing: RequestBody) -> dict[str, Any]:
@@ -99,8 +98,8 @@ def _add_actions(app: FastAPI, session: Session) -> None:
     def status() -> dict[str, Any]:
         run = session.rebuild
         state = "idle" if run is None else "running" if run.running else "failed" if run.error else "done"
-        told = {"seconds": run.seconds, "message": run.last_line, "error": run.error} if run else {}
-        return {"state": state, "build": session.built.number} | told | _counts(session, session.decisions())
+        progress = {"seconds": run.seconds, "message": run.last_line, "error": run.error} if run else {}
+        return {"state": state, "build": session.built.number} | progress | _counts(session, session.decisions())
 
 
 def _page(session: Session, wanted: SheetRequest, page: int) -> dict[str, Any]:

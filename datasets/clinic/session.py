@@ -1,4 +1,4 @@
-"""One person, or several tabs, at one set: what is in it, what was decided, and the rebuild that replays it."""
+"""State of the clinic: the built set, a person's choices from any number of tabs, and the rebuild that applies them."""
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,17 @@ from datasets.pack.recipe import SetPlan, read_summary, threshold_of
 from datasets.report.thumbnails import read_thumbnail
 from harness.images.decode import PictureError
 
-DECODERS = 4  # at once: a photo of 50 megapixels takes 150 MB while it is made small
+DECODERS = 4  # at once: a photo of 50 megapixels needs 150 MB
 
 
 class ChoiceError(HTTPException):
-    """A choice that cannot be taken, by HTTP's status and with a reason."""
+    """A refused request, with its HTTP status and reason."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A set as a build left it. `threshold`: of ok_score. `number` counts the rebuilds; `changed`: position
-    in the manifest → what the build before had said; `verdicts` and `views`: how many of them differ."""
+    """A set as built. `threshold`: of ok_score. `number`: of the rebuild, 0 = none. `changed`: position in the manifest
+    → label before the rebuild. `verdicts`, `views`: how many changed."""
 
     manifest: Manifest
     threshold: float
@@ -41,9 +41,9 @@ class Built:
 
 
 class Session:
-    """`command`: what builds the set again.
+    """`command`: builds the set again.
 
-    Attributes: built; rebuild (the one under way or the last one, None = none yet).
+    Attributes: built; rebuild (the current or last one, None = none yet).
     """
 
     def __init__(self, plan: SetPlan, command: list[str]) -> None:
@@ -58,20 +58,20 @@ class Session:
     # ---- choices ----
 
     def decisions(self) -> dict[str, Decision]:
-        """As the file says now: others may write it, too."""
+        """The file's current content: others may write it, too."""
         return read_decisions(self.plan.decisions_path, warn=lambda text: None)
 
     def waiting(self, decisions: dict[str, Decision]) -> int:
-        """How many choices differ from those that the last build replayed."""
+        """Number of choices that the last build has not applied."""
         keys = {*decisions, *self._replayed}
         return sum(_choice(decisions.get(key)) != _choice(self._replayed.get(key)) for key in keys)
 
     def choose(
         self, sha256: str, verdict: str | None, view: str | None, expect: tuple[str, str] | None = None
     ) -> tuple[tuple[str, str], tuple[str, str], dict[str, Decision]]:
-        """Takes a choice down at once: (what was said before, what is said now, all decisions).
+        """Saves a choice at once; returns ((verdict, view) before, now, all decisions).
 
-        None leaves a part as it is, "" takes it back. With `expect`, only if (verdict, view) is that now.
+        None leaves a part unchanged, "" deletes it. With `expect`, only if the current (verdict, view) is this.
         """
         if verdict and verdict not in VERDICTS:
             raise ChoiceError(422, f"verdict: found {verdict[:40]!r}, allowed {', '.join(VERDICTS)} or nothing")
@@ -82,25 +82,25 @@ class Session:
             old = self.decisions().get(sha256)
             before = _choice(old)
             if expect is not None and before != expect:
-                raise ChoiceError(409, "this picture was decided elsewhere in the meantime; nothing was changed")
+                raise ChoiceError(409, "another tab has changed this picture in the meantime; nothing was changed")
             now = (before[0] if verdict is None else verdict, before[1] if view is None else view)
             note = old.note if old else ""
             new = Decision(line["file"], sha256, *now, note) if any((*now, note)) else None
             return before, now, change_decisions(self.plan.decisions_path, {sha256: new})
 
     def line(self, sha256: str) -> dict[str, Any]:
-        """The manifest's line of a picture; of equal files the one that was kept. ChoiceError for an unknown one."""
+        """The manifest's line of a picture, the kept one of identical files. ChoiceError for an unknown sha256."""
         for line in self.built.manifest.examples("sha256 = :sha256", 1, "not kept", sha256=sha256):
             return line
         raise ChoiceError(404, "no picture of this set has this sha256")
 
     def mine(self, decisions: dict[str, Decision]) -> list[int]:
-        """Positions of what was decided, in the order of the decisions."""
+        """Positions of the decided pictures, in the order of the decisions."""
         query = "select pos from manifest where sha256 = :sha256 order by not kept, pos limit 1"
         return [pos for sha256 in decisions for (pos,) in self.built.manifest.rows(query, sha256=sha256)]
 
     def picture(self, sha256: str, height_px: int, width_px: int) -> bytes:
-        """JPEG. ChoiceError when there is no such picture, or its file has gone or changed."""
+        """JPEG. ChoiceError when the picture is unknown, or its file is missing or changed."""
         line = self.line(sha256)
         try:
             with self._decoders:
@@ -111,15 +111,15 @@ class Session:
     # ---- rebuild ----
 
     def start_rebuild(self) -> None:
-        """Replays the decisions in a process of its own. ChoiceError while one is under way."""
+        """Applies the decisions in a child process. ChoiceError while a rebuild is running."""
         with self._lock:
             if self.rebuild is not None and self.rebuild.running:
-                raise ChoiceError(409, "a rebuild is under way")
+                raise ChoiceError(409, "a rebuild is running")
             decisions = self.decisions()
             self.rebuild = Rebuild(self.command, lambda: self._on_success(decisions))
 
     def _on_success(self, decisions: dict[str, Decision]) -> None:
-        """The rebuild has ended well: what it left is what is shown from now on."""
+        """Shows the rebuilt set from now on."""
         built = Built.read(self.plan)
         changes = built.manifest.changes_since(self.built.manifest)
         built = replace(

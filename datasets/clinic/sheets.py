@@ -1,4 +1,4 @@
-"""Which pictures a sheet of the clinic shows, and in which order: what is most worth a look comes first."""
+"""Which pictures a sheet of the clinic shows, the most informative first."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from datasets.pack.manifest import Manifest
 
 SHEETS = ("border", "dropped", "kept", "copies", "changed", "mine")
 PAGE_CARDS = 48
-# What the sheets hold, as conditions on the table of a manifest.
+# Content of the sheets, as conditions on a manifest's table.
 CONDITIONS = {
     "border": "decided_by = 'model' and sha256 not null and original is null",
     "dropped": "not kept and original is null",
@@ -26,7 +26,7 @@ QUERIES = {
         from manifest where {CONDITIONS["border"]}) where {MATCHES}
         order by min(case when ok_score is null then 1e18 else 2 * score_place end,
             case when not kept or view_confidence is null then 1e18 else 2 * view_place + 1 end), pos""",
-    # Those that were nearest to be kept come first.
+    # The nearest to the threshold come first.
     "dropped": f"""select pos from manifest where {CONDITIONS["dropped"]} and (:only = '' or slug = :only) and {MATCHES}
         order by ifnull(ok_score, -1) desc, pos""",
     # The least sure come first.
@@ -36,17 +36,8 @@ QUERIES = {
 
 
 @dataclass(frozen=True)
-class MenuEntry:
-    """One entry of a sheet's sub-menu."""
-
-    key: str
-    name: str
-    count: int
-
-
-@dataclass(frozen=True)
 class SheetRequest:
-    """What a page asks for. `only`: a reason or a view; `class_`, `source`: a name; "" = all."""
+    """Query of a page. `only`: a reason or a view; `class_`, `source`: a name; "" = all."""
 
     sheet: str
     only: str = ""
@@ -55,9 +46,9 @@ class SheetRequest:
 
 
 def sheet_groups(manifest: Manifest, request: SheetRequest, threshold: float, chosen: Iterable[int]) -> list[list[int]]:
-    """Positions in the manifest, in order: groups of copies, each with the one that counts first, or groups of one.
+    """Positions in the manifest, in order: groups of copies with the one that counts first, otherwise groups of one.
 
-    `chosen`: what the sheets "changed" and "mine" hold."""
+    `chosen`: positions of the sheets "changed" and "mine"."""
     names = {"only": request.only, "class": request.class_, "source": request.source}
     if request.sheet in QUERIES:
         return [[pos] for (pos,) in manifest.rows(QUERIES[request.sheet], **names, threshold=threshold)]
@@ -70,7 +61,7 @@ def sheet_groups(manifest: Manifest, request: SheetRequest, threshold: float, ch
 
 
 def to_pages(groups: Sequence[list[int]]) -> list[list[list[int]]]:
-    """Whole groups, about PAGE_CARDS positions on each page; one page at least."""
+    """Whole groups, about PAGE_CARDS positions per page, at least one page."""
     pages: list[list[list[int]]] = [[]]
     for group in groups:
         if sum(map(len, pages[-1])) >= PAGE_CARDS:
@@ -79,21 +70,19 @@ def to_pages(groups: Sequence[list[int]]) -> list[list[list[int]]]:
     return pages
 
 
-def sheet_menu(manifest: Manifest, sheet: str) -> list[MenuEntry]:
-    """The sub-menu: reasons of the dropped, most frequent first, or views of the kept."""
+def sheet_menu(manifest: Manifest, sheet: str) -> list[tuple[str, str, int]]:
+    """(key, name, count) of the sub-menu: reasons of dropped pictures, most frequent first, or views of kept ones."""
     if sheet == "dropped":
         counts = manifest.count("slug", f"{CONDITIONS['dropped']} and slug not null")
-        return [
-            MenuEntry(slug, heading_of(slug), counts[slug]) for slug in sorted(counts, key=lambda one: -counts[one])
-        ]
+        return [(slug, heading_of(slug), count) for slug, count in sorted(counts.items(), key=lambda one: -one[1])]
     if sheet == "kept":
         counts = manifest.count("view", "kept")
-        return [MenuEntry(view, view_name(view), counts[view]) for view in VIEWS if view in counts]
+        return [(view, view_name(view), counts[view]) for view in VIEWS if view in counts]
     return []
 
 
 def sheet_counts(manifest: Manifest) -> dict[str, int]:
-    """Of the sheets that follow from the manifest alone."""
+    """Number of pictures on the sheets in CONDITIONS."""
     return {sheet: manifest.total(where) for sheet, where in CONDITIONS.items()}
 
 

@@ -1,8 +1,8 @@
-"""Pictures (a folder's, a scraper's, or cars drawn first) → a packed training set, and a manifest of every file.
+"""Builds a packed training set and its manifest from a folder of pictures, drawn cars, or CIFAR-10.
 
 list (scan/listing.py) → scan in workers (scan/scan.py, scan/run.py) into the scan store → decide (clean/decide.py)
-→ split (clean/split.py) → pack. The result depends neither on the number of workers nor on how often the build was
-killed. CIFAR-10 (cifar10/cifar10.py) comes decoded and split.
+→ split (clean/split.py) → pack. The result does not depend on the number of workers or on interruptions. CIFAR-10
+(cifar10/cifar10.py) comes decoded and split.
 """
 
 import errno
@@ -48,16 +48,15 @@ def build_set(
     mapper: Mapper = map_in_order,
     classifier: Any | None = None,
 ) -> list[Path]:
-    """Builds the set unless it is there, and returns its packed files: train, then valid where there is one.
+    """Builds the set unless it is complete; returns its packed files: train, and valid if there is one.
 
     Args:
-        rebuild: decide and pack anew even if it is there, from what the scan store knows; the old one stays until the
-            new one is complete.
-        rescan: the same, and forget the scan store: every file is read again.
-        verify: when it is there, read every picture and compare it with its hash.
+        rebuild: decide and pack again from the scan store; the old set stays until the new one is complete.
+        rescan: the same after deleting the scan store: every file is read again.
+        verify: if it is complete, read every picture and compare it with its hash.
         workers: processes that decode; None = all cores, 0 = this process.
         mapper: `map_in_order`, or the same on a cluster.
-        sorter: a `datasets.clean.view_classifier.ViewClassifier`; None = the one that `clean.features` names.
+        classifier: a `datasets.clean.view_classifier.ViewClassifier`; None = the one named by `clean.features`.
     """
     workers = count_cores() if workers is None else workers
     complete = None if rebuild or rescan else find_complete(plan, verify)
@@ -67,7 +66,7 @@ def build_set(
     if plan.data.source == "cifar10":
         find_source(plan.data)
     else:
-        plan.pictures_folder()  # said and there, before anything is made
+        plan.pictures_folder()  # UserError before anything is written
     try:
         for folder in (plan.manifest.parent, plan.train.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,32 +76,30 @@ def build_set(
             if rescan:
                 remove_store(plan.scan)
             if plan.data.source == "procedural":
-                anew = rescan or (rebuild and not plan.cleanable)
-                draw_procedural(plan.raw, plan.data, anew, workers, replace=rebuild or rescan)
+                redraw = rescan or (rebuild and not plan.cleanable)
+                draw_procedural(plan.raw, plan.data, redraw, workers, replace=rebuild or rescan)
             return _build(plan, classifier, workers, mapper)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             raise  # our bugs
-        text = f"{plan.scan}: cannot be used ({error}); make room where the disk is full, or read every file again"
-        raise UserError(f"{text} with --rescan (make: RESCAN=1)") from error
+        remedy = "free disk space if it is full, or read every file again with --rescan (make: RESCAN=1)"
+        raise UserError(f"{plan.scan}: cannot be used ({error}); {remedy}") from error
     except OSError as error:
         if error.errno is None:
             raise
         where = error.filename or plan.train
         text = "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        raise UserError(f"{where}: cannot be written ({text}); nothing half-made is left") from error
+        raise UserError(f"{where}: cannot be written ({text}); no incomplete file is left") from error
 
 
 def _build(plan: SetPlan, classifier: Any | None, workers: int, mapper: Mapper) -> list[Path]:
     data, clean = plan.data, plan.clean
     if clean is None:
         classifier = None
-    elif classifier is None:
-        classifier = _load_classifier(clean.features)
-    if (
-        clean is not None and clean.decisions is not None and not plan.decisions_path.exists()
-    ):  # the clinic may be about to begin it
-        log(f"clean.decisions: {plan.decisions_path} is not there, so no decision is replayed")
+    else:
+        classifier = classifier or _load_classifier(clean.features)
+        if clean.decisions is not None and not plan.decisions_path.exists():  # the clinic may create it
+            log(f"clean.decisions: found no {plan.decisions_path}, so no decision is applied")
     settings = {"scan_version": SCAN_VERSION, "pillow": PIL.__version__, "source": data.source}
     settings |= {"img_size": list(data.img_size), "fast_decode": data.fast_decode, "fit": data.fit}
     with ScanStore.open(plan.scan, settings) as store:
@@ -113,22 +110,20 @@ def _build(plan: SetPlan, classifier: Any | None, workers: int, mapper: Mapper) 
         _refuse_unusable(store, plan)
         trained = {*class_names} if published else store.trained_classes()
         summary = _pack(store, plan, [name for name in class_names if name in trained], classifier_info)
-    if not plan.cleanable:  # drawn or published: it can be had again, and there is nothing to decide
+    if not plan.cleanable:  # there is nothing to decide, and the pictures can be drawn or downloaded again
         remove_store(plan.scan)
     _report(plan, summary, [name for name in class_names if name not in trained])
     return [plan.train, *([plan.valid] if summary["valid"] else [])]
 
 
 def _load_classifier(name: str) -> Any:
-    from datasets.clean.view_classifier import (
-        load_view_classifier,  # imports torch: sets that are not cleaned are built without
-    )
+    from datasets.clean.view_classifier import load_view_classifier  # imports torch, which only cleaning needs
 
     return load_view_classifier(name)
 
 
 def _fill(store: ScanStore, plan: SetPlan, classifier: Any, workers: int, mapper: Mapper) -> list[str]:
-    """Every file into the store; returns the class names."""
+    """Fills the store with every file; returns the class names."""
     data = plan.data
     if data.source == "cifar10":
         store.add_decoded(read_cifar10(data), data.source)
@@ -139,7 +134,7 @@ def _fill(store: ScanStore, plan: SetPlan, classifier: Any, workers: int, mapper
     store.delete_stale()
     scanned, known = run_scan(store, data, classifier, workers, mapper)
     if known and plan.cleanable:
-        log(f"{data.set}: {scanned} files read, {known} known from before")
+        log(f"{data.set}: {scanned} files read, {known} known from earlier builds")
     return class_names
 
 
@@ -178,7 +173,7 @@ def _pack(
         atomic_write(plan.summary, json.dumps(summary, indent=2) + "\n")
         if not summary["valid"]:
             plan.valid.unlink(missing_ok=True)  # of an older build
-        # At the end of this block the packed files get their names: the valid set's, then the train set's.
+        # Leaving this block renames the packed files: the valid set's, then the train set's.
     return summary
 
 
@@ -208,9 +203,9 @@ def _refuse_unusable(store: ScanStore, plan: SetPlan) -> None:
     dropped = store.dropped()
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
     if "no_class" in dropped:
-        reasons += "; sub-folders are classes, and files beside them have none: move these into one, or those away"
+        reasons += "; sub-folders are classes, and files beside them have none: move these into a class folder"
     if not set(dropped) <= {*UNDECODED, *UNPLACED}:
-        reasons += "; --set clean.apply=false takes all that can be decoded"
+        reasons += "; --set clean.apply=false keeps all that can be decoded"
     raise UserError(f"data.src: none of the {store.count()} files in {plan.pictures_folder()} can be used ({reasons})")
 
 
@@ -218,12 +213,12 @@ def _report(plan: SetPlan, summary: dict[str, Any], left_out: list[str]) -> None
     dropped = sum(summary["dropped"].values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["dropped"].items())
     log(
-        f"{plan.name}: {summary['train']} pictures to train on, {summary['valid']} kept aside, "
+        f"{plan.name}: {summary['train']} training pictures, {summary['valid']} held out, "
         f"{dropped} of {summary['files']} files dropped{' (' + reasons + ')' if reasons else ''}; {plan.manifest}"
     )
     for note, count in summary["notes"].items():
         log(f"{count} of them {note}: at least {MIN_ROWS:.0%} of their rows decode; the manifest names them")
     if plan.data.valid_fraction and not summary["valid"]:
-        log("no picture is kept aside: there is only one, or copies of one")
+        log("no picture is held out: there is only one, or copies of one")
     for name in left_out:
-        log(f"class {name}: left out, no picture of it can be trained on")
+        log(f"class {name}: left out, it has no training picture")

@@ -1,7 +1,7 @@
-"""manifest.jsonl: one line for every input file, written from the scan store, and the one place where it is counted.
+"""manifest.jsonl: one line per input file, written from the scan store; the only place where files are counted.
 
-Whoever asks what became of a set's files (the summary, the page, the clinic) asks a `Manifest`: the file's lines as a
-table of a temporary database, which lies on disk, so memory does not grow with the set.
+Summary, report and clinic query a `Manifest`: the file's lines as a table of a temporary database on disk, so memory
+does not grow with the set.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from harness.files import open_file
 from harness.storage.atomic import atomic_file
 from harness.storage.json_files import parse_json
 
-MAX_NAMES = 1000  # of a column that are counted one by one: what strangers wrote may be different in every line
+MAX_NAMES = 1000  # values of a column counted one by one: foreign texts may differ in every line
 QUERY = f"""select l.pos, l.key, d.verdict, coalesce(d.reason, ''), d.ok_score, d.view, d.view_confidence, s.sha256,
     l.source, l.class, l.specs, d.split, d.row, s.width, s.height, (select key from listed where pos = d.duplicate_of),
     d.decided_by, l.url, l.page, l.license, l.author, d.mirrored, s.note {LISTED} join decided d on d.pos = l.pos"""
@@ -36,9 +36,9 @@ UNREADABLE = (
     sqlite3.ProgrammingError,
 )
 LINE_NAMES = ("view", "class", "source", "license", "author", "width", "height", "sha256", "duplicate_of", "note")
-# And those that are read from a line, or computed. `kept`, `mirrored`: 0 or 1. `step`, `slug`: where and why a file was
-# dropped. `packed_view`: of the packed picture. `host`: of its page or address. `spread`: see `Manifest.examples`.
-# `start`, `size`: of its line in the file. What a line does not say is null.
+# Further columns. `kept`, `mirrored`: 0 or 1. `step`, `slug`: where and why a file was dropped. `packed_view`: of the
+# packed picture. `host`: of its page or address. `spread`: see `Manifest.examples`. `start`, `size`: of its line in the
+# file. Missing values are null.
 COLUMNS = (*LINE_NAMES, "pos", "start", "size", "file", "kept", "split", "step", "slug", "decided_by", "ok_score")
 COLUMNS += ("packed_view", "view_confidence", "mirrored", "host", "spread")
 TABLE = f"create table manifest ({', '.join(COLUMNS)}, original, primary key (pos)) without rowid"
@@ -52,7 +52,7 @@ INSERT = f"insert into manifest values ({'?, ' * len(COLUMNS)} null)"
 
 
 def write_manifest(store: ScanStore, path: Path) -> str:
-    """Writes it, whole or not at all; returns its sha256."""
+    """Writes it atomically; returns its sha256."""
     digest = hashlib.sha256()
     with atomic_file(path) as stream:
         for block in in_blocks(store.select(QUERY), 256):
@@ -92,10 +92,10 @@ def _line(row: tuple) -> dict[str, Any]:
 
 
 class Manifest:
-    """A manifest, opened: `with Manifest(plan.manifest) as manifest`. `pos` counts its lines, from 0.
+    """An open manifest. `pos` is a line's number, from 0.
 
-    The file stays open: when another takes its place, this one still reads what it knows. Threads may share it.
-    UserError for a file that is missing, damaged or empty, and where there is no room for a temporary database.
+    The file stays open, so it can still be read after another has replaced it. Threads may share it.
+    UserError when the file is missing, damaged or empty, or there is no space for the temporary database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,13 +111,13 @@ class Manifest:
             raise UserError(f"{path}: cannot be read ({error}); build the set again with `make dataset`") from error
         except sqlite3.OperationalError as error:
             raise UserError(
-                f"{path}: cannot be counted ({error}); make room for temporary files, see TMPDIR"
+                f"{path}: cannot be counted ({error}); free space for temporary files, see TMPDIR"
             ) from error
         if not self.total():
             raise UserError(f"{path}: is empty; build the set again with `make dataset`")
 
     def rows(self, query: str, **values: Any) -> list[tuple]:
-        """The answer to any query on the table `manifest`; `values` for its `:name`s."""
+        """Rows of a query on the table `manifest`; `values` for its `:name`s."""
         with self._lock:
             return self._base.execute(query, {name: escaped(value) for name, value in values.items()}).fetchall()
 
@@ -125,27 +125,26 @@ class Manifest:
         return self.rows(f"select count(*) from manifest where {where}")[0][0]
 
     def count(self, what: str, where: str = "true", max_names: int = MAX_NAMES) -> dict[Any, int]:
-        """Lines by a column or an expression, in the order in which its values appear: the first `max_names` of them
-        one by one, the rest as "(others)"."""
+        """Number of lines by value of a column or expression, in order of appearance: the first `max_names` values one
+        by one, the rest as "(others)"."""
         found = f"select {what} as name, min(pos) as first, count(*) as number from manifest where {where} group by 1"
         first = f"select *, row_number() over (order by first) as place from ({found})"
         name = f"case when place <= {max_names} then name else '(others)' end"
         return dict(self.rows(f"select {name}, sum(number) from ({first}) group by 1 order by min(first)"))
 
     def examples(self, where: str, limit: int, order: str = "spread", **values: Any) -> list[dict[str, Any]]:
-        """The first `most` lines in this order. By `spread`, a hash, they are spread evenly over the set, the same in
-        every build of the same pictures, and chosen by nobody."""
+        """The first `limit` lines in this order. `spread`, a hash, is a random order that is the same in every build of
+        the same pictures."""
         found = self.rows(f"select pos from manifest where {where} order by {order}, pos limit {limit}", **values)
         return self.lines(pos for (pos,) in found)
 
     def lines(self, positions: Iterable[int]) -> list[dict[str, Any]]:
-        """What the file says, read again."""
+        """Lines read from the file."""
         query, file = "select size, start from manifest where pos = :pos", self._stream.fileno()
         return [json.loads(os.pread(file, *self.rows(query, pos=pos)[0])) for pos in positions]
 
     def changes_since(self, before: "Manifest") -> list[tuple]:
-        """(pos; now kept, view; then kept, view, slug) of every file of both whose verdict differs, or the view of a
-        kept picture."""
+        """(pos, kept, view, and before: kept, view, slug) of files in both whose verdict changed, or view if kept."""
         with self._lock, before._lock:
             self._base.execute("create temp table before (file text primary key, kept integer, view text, slug text)")
             found = before._base.execute("select file, kept, view, slug from manifest")
@@ -168,7 +167,7 @@ class Manifest:
 
 
 def packed_view(line: dict[str, Any]) -> str:
-    """The view in the packed picture, which may have been mirrored; "" where nobody judged it."""
+    """The view in the packed picture, which may be mirrored; "" if there is none."""
     view = line.get("view") or ""
     if not line.get("mirrored"):
         return view
@@ -181,7 +180,7 @@ def _rows(stream: Iterable[bytes]) -> Iterator[tuple]:
     for pos, content in enumerate(stream):
         line = parse_json(content)
         spread = _spread(line)
-        if b"\\ud" in content:  # names of files need not be valid text: they are escaped as on a page
+        if b"\\ud" in content:  # file names that are not valid text are escaped, as on pages
             line = {name: escaped(value) for name, value in line.items()}
         kept, address = line["verdict"] == "keep", line.get("page") or line.get("url")
         known = {
@@ -219,5 +218,5 @@ def _host(address: str) -> str:
 
 
 def escaped(value: Any) -> Any:
-    """A name as it stands in the table: what is no valid text is escaped."""
+    """A name as the table has it: what is not valid text is escaped."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

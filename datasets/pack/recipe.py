@@ -1,7 +1,7 @@
-"""What a training set is made of, where its files are, and whether the one on disk is the one that is asked for.
+"""A training set as configured: its recipe, its files, and whether the set on disk has this recipe.
 
-Files, in the order in which they get their names: manifest, summary, valid set, train set. So the train set, which
-knows the manifest's hash, tells whether all is there.
+Files get their names in this order: manifest, summary, valid set, train set. The train set has the manifest's hash, so
+it shows whether all files are there.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from harness.files import open_file
 from harness.storage.hdf5 import open_packed
 from harness.storage.json_files import read_json
 
-STAGE_VERSION = 2  # rises when the same pictures would be packed differently
+STAGE_VERSION = 2  # increased when the same pictures would be packed differently
 NOT_CLEANED = {"apply": False}
-ADDED_LATER = {"fit": "crop"}  # what a set was made with that was packed before there was a choice
-# Not in a recipe where it is this: such sets keep the hash of before there was a choice.
+ADDED_LATER = {"fit": "crop"}  # value of sets packed before the key existed
+# Left out of recipes at these values, so that sets packed before the keys existed keep their hash.
 OMITTED = {"looseness": 1.0, "layout": "auto", "ignore": None}
-PLACE_IN_CLEAN = "decisions"  # a path: what it holds is compared instead
+PLACE_IN_CLEAN = "decisions"  # a path: the recipe has the hash of its content instead
 
 
 class ClassifierSummary(BaseModel):
@@ -34,7 +34,7 @@ class ClassifierSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """What is read of the file in which a build tells of itself."""
+    """The part of a build's summary that is read again."""
 
     recipe: dict[str, Any]
     sorter: ClassifierSummary | None = None
@@ -45,15 +45,14 @@ SUMMARY = TypeAdapter(Summary)
 
 @dataclass(frozen=True)
 class SetPlan:
-    """A training set as it is asked for, resolved once and handed down: all that a build, its page and the clinic need.
+    """A training set as configured, resolved once: all that a build, its report and the clinic need.
 
     Attributes:
-        cleanable: pictures from outside, and drawn ones that stand for them; cars that Carforge draws, and CIFAR-10,
-            are clean.
+        cleanable: True for folders and the messy set; other drawn sets and CIFAR-10 are clean.
         clean: how it is cleaned; None = not at all.
-        decisions: sha256 → what a person decided about it; empty where the set is not cleaned.
-        recipe: everything that decides what is packed, but for places: they may move.
-        decisions_path and what follows: where its files are; `raw`: the pictures of a drawn set.
+        decisions: sha256 → a person's decision; empty if the set is not cleaned.
+        recipe: everything that decides what is packed, except paths.
+        decisions_path and the rest: its files; `raw`: the pictures of a drawn set.
     """
 
     data: Data
@@ -73,7 +72,7 @@ class SetPlan:
 
     @classmethod
     def of(cls, data: Data, clean: Clean | None = None) -> "SetPlan":
-        """`clean` None: taken as it is. UserError for a table of decisions that is damaged."""
+        """`clean` None: not cleaned. UserError for a damaged table of decisions."""
         folder, size = Path("data/sets") / data.set, data.size_name
         decisions_path = folder / "decisions.csv"
         if clean is not None and clean.decisions is not None:
@@ -103,11 +102,11 @@ class SetPlan:
         return f"{self.data.set} at {self.data.size_name}"
 
     def pictures_folder(self) -> Path:
-        """Where the files are that it is made from. UserError when data.src does not say it."""
+        """The source pictures' folder. UserError when data.src does not name one."""
         return self.raw if self.data.source == "procedural" else source_folder(self.data)
 
     def recipe_with_places(self) -> dict[str, Any]:
-        """The recipe and, unless drawn, the source's place (None: not said): what must not change unnoticed."""
+        """The recipe and, unless drawn, the source's path (None: not given); a change of either is refused."""
         recipe = dict(self.recipe)
         if self.clean is not None:
             recipe["clean"] = recipe["clean"] | {PLACE_IN_CLEAN: self.clean.decisions}
@@ -115,7 +114,7 @@ class SetPlan:
             return recipe
         try:
             place = None if self.data.src is None else os.path.realpath(expand_path(self.data.src))
-        except UserError:  # an unset variable; it does not matter while the set is there
+        except UserError:  # an unset environment variable does not matter if the set is complete
             place = None
         return recipe | {"src": place}
 
@@ -129,7 +128,7 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
     recipe |= {"img_size": list(data.img_size), "valid_fraction": data.valid_fraction}
     if data.source != "cifar10":  # nothing is decoded there
         recipe["fast_decode"] = data.fast_decode
-    if cleanable:  # others are drawn or published at their size
+    if cleanable:  # others have their size already
         recipe["fit"] = data.fit
     if clean is None:
         recipe["clean"] = NOT_CLEANED
@@ -140,7 +139,7 @@ def _make_recipe(data: Data, cleanable: bool, clean: Clean | None, decisions: di
 
 
 def drawing_recipe(data: Data) -> dict[str, Any]:
-    """What decides which cars are drawn, at any size."""
+    """The recipe of the drawn cars, at any size."""
     return _explicit({"kind": data.kind, "count": data.count, "seed": data.seed, "looseness": data.looseness})
 
 
@@ -149,7 +148,7 @@ def _explicit(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decisions_sha256(decisions: dict[str, Decision]) -> str | None:
-    """Of what a person decided; None where there is nothing. Notes may change."""
+    """Hash of verdicts and views, without notes; None if there are no decisions."""
     if not decisions:
         return None
     lines = sorted(f"{one.sha256} {one.verdict} {one.view}\n" for one in decisions.values())
@@ -157,7 +156,7 @@ def _decisions_sha256(decisions: dict[str, Decision]) -> str | None:
 
 
 def find_complete(plan: SetPlan, verify: bool = False) -> list[Path] | None:
-    """The packed files of a complete set of this recipe; None when there is none. UserError: another recipe, damage.
+    """The packed files of a complete set with this recipe, or None. UserError for another recipe or damage.
 
     `verify` also reads every picture and compares it with its hash.
     """
@@ -176,12 +175,12 @@ def find_complete(plan: SetPlan, verify: bool = False) -> list[Path] | None:
     except NewerVersion:
         raise
     except UserError as error:
-        raise UserError(f"{error}\n  build it anew with --rebuild (make: REBUILD=1): {plan.name}") from error
+        raise UserError(f"{error}\n  build it again with --rebuild (make: REBUILD=1): {plan.name}") from error
     return [plan.train, plan.valid]
 
 
 def _open_packed(path: Path, verify: bool) -> dict[str, Any]:
-    """Its attributes."""
+    """Attributes of a packed file."""
     with open_packed(path) as packed:
         if verify:
             packed.check()
@@ -189,7 +188,7 @@ def _open_packed(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _fits_manifest(plan: SetPlan, attributes: dict[str, Any]) -> bool:
-    """False when the process was killed between the renames, or the manifest has gone: the set is built again."""
+    """False when the process was killed between the renames, or the manifest is missing: the set is built again."""
     if "manifest_sha256" not in attributes or "valid_count" not in attributes:
         raise UserError(f"{plan.train}: was not packed by the dataset stage")
     try:
@@ -200,8 +199,8 @@ def _fits_manifest(plan: SetPlan, attributes: dict[str, Any]) -> bool:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """What a build has told of itself; its `recipe` is a dict. UserError where there is none, or it is damaged."""
-    remedy = "the set has to be built anew"
+    """A build's summary, with its `recipe`. UserError when it is missing or damaged."""
+    remedy = "the set has to be built again"
     summary = read_json(path, remedy, SUMMARY)
     if summary is None:
         raise UserError(f"{path}: not there; {remedy}")
@@ -209,7 +208,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def threshold_of(summary: dict[str, Any]) -> float | None:
-    """Of ok_score; None where nothing was judged."""
+    """Of ok_score; None if the set was not cleaned."""
     return (summary.get("sorter") or {}).get("threshold")
 
 
@@ -218,25 +217,25 @@ def _refuse_other_recipe(plan: SetPlan) -> None:
     refuse_newer(plan.summary, summary["recipe"].get("stage_version"), STAGE_VERSION)
     found = {**{key: value for key, value in ADDED_LATER.items() if key in wanted}, **summary["recipe"]}
     if "src" in wanted and wanted["src"] is None:
-        found["src"] = None  # any folder will do: the set is there
+        found["src"] = None  # the set is complete, so any folder will do
     elif isinstance(found.get("src"), str):
         found["src"] = os.path.realpath(found["src"])
     if isinstance(found.get("clean"), dict) and wanted["clean"].get("apply"):
         found["clean"][PLACE_IN_CLEAN] = wanted["clean"][PLACE_IN_CLEAN]
         resolved = (summary.get("sorter") or {}).get("name")
-        if wanted["clean"]["features"] in ("auto", resolved):  # the set is there: whichever was the best then will do
+        if wanted["clean"]["features"] in ("auto", resolved):  # the set is complete, so the features of then will do
             found["clean"]["features"] = wanted["clean"]["features"]
     lines = []
     if found.pop("decisions_sha256", None) != wanted.pop("decisions_sha256", None):
-        lines.append(f"  {plan.decisions_path}: decides otherwise than when it was made")
+        lines.append(f"  {plan.decisions_path}: has changed since the set was built")
     lines += recipe_differences(found, wanted)
     if lines:
-        head = f"data.set: {plan.name} is there, made otherwise; try another --set data.set=name"
+        head = f"data.set: {plan.name} exists with another recipe; try another --set data.set=name"
         raise UserError("\n".join([head, *lines]))
 
 
 def recipe_differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """One line for each key that differs."""
+    """One line per differing key."""
     found, wanted = {**OMITTED, **found}, {**OMITTED, **wanted}
     lines = []
     for key in sorted({*found, *wanted}):
@@ -249,5 +248,5 @@ def recipe_differences(found: dict[str, Any], wanted: dict[str, Any], prefix: st
 
 
 def _format(value: Any) -> str:
-    """A whole section is told by whether it applies."""
+    """A section is shown by its key `apply`."""
     return f"apply={value['apply']}" if isinstance(value, dict) and "apply" in value else repr(value)

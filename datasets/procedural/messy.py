@@ -1,7 +1,7 @@
-"""A set with everything that cleaning must catch, and a table that says what each file is.
+"""A set with everything that cleaning must catch, and a table with the kind of each file.
 
-File i is a function of (set seed, i, size) alone; kinds follow `SCHEDULE` over and over, so a duplicate finds
-its original earlier in the same round.
+File i depends on (set seed, i, size) alone. Kinds repeat in the order of `SCHEDULE`, where originals precede their
+duplicates.
 """
 
 import csv
@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from datasets.procedural.backdrop import draw_scene
-from datasets.procedural.factors import Factors, draw_factors
+from datasets.procedural.factors import draw_factors
 from datasets.procedural.messy_art import draw_animal, draw_interior, draw_logo, draw_poster
 from datasets.procedural.render import composite, render, to_uint8
 from harness.images.decode import decode_picture
+from harness.runtime.progress import track
 
 MESSY_TABLE = "messy.csv"
+FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 SCHEDULE = (
     "good",
@@ -46,7 +48,7 @@ SCHEDULE = (
     "empty",
     "near_duplicate_cropped",
 )
-USABLE = ("good", "letterbox")  # the others are to be left out; letterbox bars can be cut away
+USABLE = ("good", "letterbox")  # all others must be dropped
 DAMAGED = ("truncated", "not_a_picture", "empty")
 _ORIGINAL_OF = {4: 0, 9: 7, 16: 7, 23: 19}  # places in the schedule
 _ART = {"logo": draw_logo, "poster": draw_poster, "animal": draw_animal, "interior": draw_interior}
@@ -54,7 +56,7 @@ _ART = {"logo": draw_logo, "poster": draw_poster, "animal": draw_animal, "interi
 
 @dataclass(frozen=True)
 class MessyFile:
-    """One file: its name, what it is, the file it repeats (or ""), whether cleaning should keep it, its bytes."""
+    """`duplicate_of`: name of the original or "". `usable`: 1 if cleaning should keep it."""
 
     file: str
     kind: str
@@ -72,7 +74,7 @@ def _original_index(index: int) -> int:
 
 
 def make_messy(seed: int, index: int, size_px: int = 160) -> MessyFile:
-    """File `index` of the messy set; `size_px` is about the height of most pictures."""
+    """File `index` of the messy set; `size_px`: height of most pictures."""
     kind = messy_kind(index)
     rng = np.random.default_rng([seed, index, 77])
     suffix = ("jpg", "png", "webp", "jpg")[rng.integers(4)]
@@ -87,15 +89,15 @@ def make_messy(seed: int, index: int, size_px: int = 160) -> MessyFile:
     return MessyFile(f"{index:06d}.{suffix}", kind, original.file if original else "", int(kind in USABLE), data)
 
 
-def render_messy(count: int, seed: int, out: Path, size_px: int = 160) -> Path:
-    """Write the files and `messy.csv` (file, kind, duplicate_of, usable) into `out`; returns the table's path."""
+def render_messy(count: int, seed: int, out: Path, size_px: int = 160, label: str = "drawing") -> Path:
+    """Writes the files and `messy.csv` (file, kind, duplicate_of, usable) into `out`; returns the table's path."""
     out.mkdir(parents=True, exist_ok=True)
     table = out / MESSY_TABLE
     partial = table.with_suffix(".csv.partial")
     with open(partial, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "kind", "duplicate_of", "usable"])
-        for index in range(count):
+        for index in track(range(count), count, label):
             made = make_messy(seed, index, size_px)
             (out / made.file).write_bytes(made.data)
             rows.writerow([made.file, made.kind, made.duplicate_of, made.usable])
@@ -110,15 +112,10 @@ def read_messy(table: Path) -> dict[str, tuple[str, str, int]]:
 
 
 def _encoded(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    if suffix == "png":
-        image.save(buffer, "PNG", compress_level=1)
-    elif suffix == "webp":
-        image.save(buffer, "WEBP", quality=quality, method=0)
-    else:
-        image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    stream = io.BytesIO()
+    options = {"png": {"compress_level": 1}, "webp": {"quality": quality, "method": 0}, "jpg": {"quality": quality}}
+    Image.fromarray(pixels).save(stream, FORMATS[suffix], **options[suffix])
+    return stream.getvalue()
 
 
 def _copied(kind: str, original: MessyFile, suffix: str, rng: np.random.Generator) -> tuple[bytes, str]:
@@ -145,19 +142,15 @@ def _damaged(kind: str, size_px: int, rng: np.random.Generator) -> bytes:
     return whole[: int(len(whole) * rng.uniform(0.02, 0.6))]
 
 
-def _ordinary_factors(rng: np.random.Generator, **changed: float) -> Factors:
-    return replace(draw_factors("ordinary", rng), **changed)
-
-
 def _car(size_px: int, rng: np.random.Generator, aspect: float = 0.0, **changed: float) -> np.ndarray:
-    """A render at a common picture shape, or at width / height = `aspect`."""
+    """A render at a common aspect ratio, or at width / height = `aspect`."""
     aspect = aspect or (1.0, 4 / 3, 3 / 2)[rng.integers(3)]
-    factors = _ordinary_factors(rng, **changed)
+    factors = replace(draw_factors("ordinary", rng), **changed)
     return render(factors, size_px, round(size_px * aspect), int(rng.integers(2**31)))
 
 
 def _picture(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (H, W, 3) of every kind that is drawn afresh and whole."""
+    """uint8 (H, W, 3) of a kind that is neither a duplicate nor damaged."""
     wide = round(size_px * rng.uniform(1.0, 1.5))
     if kind in _ART:
         return _ART[kind](size_px, wide, rng)
@@ -187,13 +180,13 @@ def _picture(kind: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _several(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Two or three cars of about the same size on one place, the farther first."""
+    """Two or three cars of similar size in one scene, the farther ones first."""
     seed = int(rng.integers(2**31))
     scene = draw_scene(height, width, seed)
     picture, count = scene.picture, int(rng.integers(2, 4))
     yaw, order = rng.uniform(40, 75), rng.permutation(count)
     for number, place in enumerate(order):
-        factors = _ordinary_factors(rng, yaw_deg=yaw, pitch_deg=9.0, framing=0.40 + 0.06 * number)
+        factors = replace(draw_factors("ordinary", rng), yaw_deg=yaw, pitch_deg=9.0, framing=0.40 + 0.06 * number)
         picture, _ = composite(factors, scene, picture, ((place + 0.5) / count, 0.48 + 0.13 * number))
     return to_uint8(picture, seed)
 

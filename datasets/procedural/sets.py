@@ -1,6 +1,6 @@
-"""Whole sets of pictures with their true factors in a table.
+"""Sets of pictures with a table of their factors.
 
-Picture i of a set is a function of (kind, set seed, i, size, looseness) alone, whatever the number of workers.
+Picture i of a set depends on (kind, set seed, i, size, looseness) alone, not on the number of workers.
 """
 
 import csv
@@ -18,13 +18,14 @@ from datasets.procedural.brands import BRAND_STYLES, BRANDS, LOOSENESS, YAW_DEG,
 from datasets.procedural.factors import BRAND_KINDS, FACTOR_NAMES, FUTURISM_RANGES, RANGES, Factors, Kind, draw_factors
 from datasets.procedural.render import render
 from harness.errors import UserError
+from harness.runtime.progress import track
 
 T = TypeVar("T")
 FACTORS_TABLE = "factors.csv"
 
 
 def brand_style(kind: Kind, index: int) -> BrandStyle | None:
-    """The brand of picture `index`: all come in turn. None for cars without one."""
+    """The brand of picture `index`; brands take turns. None for kinds without brands."""
     return BRAND_STYLES[index % len(BRAND_STYLES)] if kind in BRAND_KINDS else None
 
 
@@ -35,7 +36,7 @@ def draw_picture_factors(
     futurism_range: tuple[float, float] | None = None,
     looseness: float = 1.0,
 ) -> tuple[Factors, int]:
-    """The factors of picture `index` and the seed of its backdrop, light and noise: two unrelated streams."""
+    """The factors of picture `index`, and the independent seed of its backdrop, light and noise."""
     root = [set_seed, index, list(FUTURISM_RANGES).index(kind)]
     rng, brand = np.random.default_rng([*root, 0]), brand_style(kind, index)
     if brand is None:
@@ -79,7 +80,7 @@ def render_many(
 
 
 def map_jobs(function: Callable[[Any], T], jobs: Iterable[Any], workers: int) -> Iterator[T]:
-    """function(job) in order; with more than one worker in processes, into which `function` is imported by name."""
+    """function(job) in order; more than one worker means processes, and `function` must be importable by name."""
     if workers <= 1:
         yield from map(function, jobs)
         return
@@ -88,12 +89,12 @@ def map_jobs(function: Callable[[Any], T], jobs: Iterable[Any], workers: int) ->
 
 
 def _take_one_thread() -> None:
-    """In a worker: matrices here are small, and threads of several workers would only wait for each other."""
+    """One BLAS thread per process: matrices here are small."""
     threadpool_limits(1)
 
 
 def picture_name(kind: Kind, index: int) -> str:
-    """Path of picture `index` in its set's folder."""
+    """Path of picture `index` below its set's folder."""
     brand = brand_style(kind, index)
     return f"{brand.name}/{kind}_{index:06d}.png" if brand else f"{kind}_{index:06d}.png"
 
@@ -107,10 +108,11 @@ def render_set(
     workers: int = 1,
     futurism_range: tuple[float, float] | None = None,
     looseness: float = 1.0,
+    label: str = "drawing",
 ) -> Path:
-    """Write PNG files and `factors.csv` (file, kind, seed, every factor) into `out`; returns the table.
+    """Writes PNG files and `factors.csv` (file, kind, seed, every factor) into `out`; returns the table's path.
 
-    Brands have a folder each.
+    Each brand has a folder. `label`: of the progress shown.
     """
     for folder in [out, *(out / name for name in (BRANDS if kind in BRAND_KINDS else ()))]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,8 +121,8 @@ def render_set(
     with open(partial, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "kind", "seed", *FACTOR_NAMES])
-        for index, drawn in enumerate(render_many(kind, count, seed, size_px, workers, futurism_range, looseness)):
-            factors, picture_seed, picture = drawn
+        pictures = render_many(kind, count, seed, size_px, workers, futurism_range, looseness)
+        for index, (factors, picture_seed, picture) in enumerate(track(pictures, count, label)):
             name = picture_name(kind, index)
             Image.fromarray(picture).save(out / name, compress_level=1)
             rows.writerow([name, kind, picture_seed, *map(repr, astuple(factors))])

@@ -1,13 +1,12 @@
-"""A rough guess at a car's paint: which colour the middle of a picture has more of than its edges.
+"""Guesses a car's colour: the one that the middle of a picture has more of than its edges.
 
-Good enough to see that a set is half silver; wrong for many a single picture (night, two tones, a car before a wall of
-its own colour).
+Good enough for the balance of a set; often wrong for single pictures (night, two tones, a wall of the same colour).
 """
 
 import numpy as np
 from PIL import Image
 
-# Name → the colour that a chart draws it in.
+# Name → its colour in charts.
 COLOURS = {
     "white": "#f2f2ef",
     "silver": "#b9bcc0",
@@ -24,14 +23,14 @@ COLOURS = {
 }
 COLOUR_NAMES = tuple(COLOURS)
 SAMPLE_PX = 48
-# Hues in degrees up to which a colour reaches, from red; above the last it is red again.
+# Upper end of each colour's hues, in degrees.
 HUES = ((15, "red"), (42, "orange"), (70, "yellow"), (165, "green"), (260, "blue"), (338, "purple"), (360, "red"))
-DARK_WEIGHT = 0.45  # glass, tyres and shadow are black on every car
+DARK_WEIGHT = 0.45  # every car has black glass, tyres and shadow
 EDGE_WEIGHT = 0.8
 
 
 def guess_colour(picture: np.ndarray) -> str:
-    """uint8 (H, W, 3) of one car → a name of PAINTS."""
+    """uint8 (H, W, 3) of one car → a name of COLOURS."""
     small = Image.fromarray(picture).resize((SAMPLE_PX, SAMPLE_PX), Image.Resampling.BOX)
     names = _pixel_names(np.asarray(small.convert("HSV")))
     middle = names[16:38, 7:41]
@@ -46,7 +45,7 @@ def _shares(names: np.ndarray) -> np.ndarray:
 
 
 def _pixel_names(hsv: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) → index into NAMES (H, W)."""
+    """uint8 (H, W, 3) → index into COLOUR_NAMES (H, W)."""
     hue, saturation, value = hsv[..., 0] * (360 / 256), hsv[..., 1] / 255, hsv[..., 2] / 255
     named = np.full(hue.shape, COLOUR_NAMES.index("red"))
     for limit, name in reversed(HUES):

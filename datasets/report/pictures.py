@@ -1,4 +1,4 @@
-"""The pictures of the dataset report: as packed where they were kept, from their files where they were not."""
+"""Pictures of the dataset report: kept ones as packed, dropped ones from their files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,29 +14,29 @@ from harness.storage.hdf5 import PackedSet, open_packed
 from harness.web.embed import bytes_uri
 
 THUMB_HEIGHT_PX, THUMB_WIDTH_PX = 112, 200
-MAX_PAGE_BYTES = 3_600_000  # of pictures, as text in the page
+MAX_PAGE_BYTES = 3_600_000  # of all pictures, as data URIs
 CHUNK_ROWS = 64
 
 
 class PagePictures:
-    """Makes cards {uri or None, alt, file, detail}. Beyond MAX_PAGE_BYTES they have no picture: a page stays light."""
+    """Makes cards {uri or None, alt, file, detail}; beyond MAX_PAGE_BYTES without pictures."""
 
     def __init__(self, data: Data, folder: Path) -> None:
         self.data, self.folder = data, folder
         self.bytes = self.left_out = 0
-        self._packed: dict[str, PackedSet | None] = {}
+        self._packed = {split: _open_or_none(data.hdf5_path(split)) for split in ("train", "valid")}
 
     def of_file(self, line: dict[str, Any], alt: str) -> dict[str, Any]:
-        """From the file that a manifest's line is about."""
+        """The file of a manifest's line."""
         try:
             jpeg = read_thumbnail(self.folder, line, THUMB_HEIGHT_PX, THUMB_WIDTH_PX)
-        except PictureError:  # gone or changed since; undecodable ones are listed by name
+        except PictureError:  # missing or changed since the build
             jpeg = None
         return self._card(jpeg, line, alt)
 
     def of_packed(self, line: dict[str, Any], alt: str) -> dict[str, Any]:
-        """As the networks will see it; from the file where the set has no such row."""
-        packed = self._open(line.get("split"))
+        """The packed picture; the file if the set has no such row."""
+        packed = self._packed.get(line.get("split") or "")
         if packed is None or line.get("row") is None or line["row"] >= packed.count:
             return self.of_file(line, alt)
         picture = packed.read(np.array([line["row"]]))[0]
@@ -50,13 +50,6 @@ class PagePictures:
         self.bytes += len(uri or "")
         return {"uri": uri, "alt": f"{alt}: {line['file']}", "file": line["file"], "detail": ""}
 
-    def _open(self, split: str | None) -> PackedSet | None:
-        if split not in ("train", "valid"):
-            return None
-        if split not in self._packed:
-            self._packed[split] = _open_or_none(self.data.hdf5_path(split))
-        return self._packed[split]
-
     def __enter__(self) -> Self:
         return self
 
@@ -67,7 +60,7 @@ class PagePictures:
 
 
 def sample_packed(data: Data, limit: int) -> Iterator[np.ndarray]:
-    """Evenly chosen training pictures, uint8 (H, W, 3), a chunk of rows in memory at a time."""
+    """Evenly spaced training pictures, uint8 (H, W, 3), read in chunks."""
     packed = _open_or_none(data.hdf5_path("train"))
     if packed is None:
         return

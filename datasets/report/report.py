@@ -1,7 +1,6 @@
-"""The page that a build leaves: `data/sets/<set>/report-<size>.html`, what became of every file, self-contained.
+"""The report of a build, `data/sets/<set>/report-<size>.html`: a self-contained page about every file of the set.
 
-In: the manifest, the summary, the packed pictures, and the source's files for what was dropped. Only a page that looks:
-choices are made in the clinic.
+In: manifest, summary, packed pictures, and the source's files for dropped pictures. Choices are made in the clinic.
 """
 
 from collections import Counter
@@ -24,20 +23,20 @@ from harness.web.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW_ORDER = ("left", "front_left", "rear_left", "right", "front_right", "rear_right", "front", "rear", "other")
-MAX_COLOURED = 1500  # kept pictures whose colour is guessed
-COMMON_FEW = 0.02  # a class with a smaller share than this is called rare
+MAX_COLOURED = 1500  # training pictures whose colour is guessed
+COMMON_FEW = 0.02  # a class with a smaller share is called rare
 PER_REASON, PER_VIEW, PER_DUPLICATE, PER_BORDER = 12, 16, 8, 12  # examples
 SIDE_EDGES_PX = (0, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 ASPECT_EDGES = (0, 0.5, 0.67, 0.8, 0.95, 1.05, 1.2, 1.4, 1.6, 1.85, 2.2, 3.0)
 SCORE_BINS = 20
-UNSURE_VIEW = 0.6  # a view less likely than this is called unsure
+UNSURE_VIEW = 0.6  # a view with a lower confidence is called uncertain
 SEEN = "kept and view not null and view_confidence >= :level"
 JUDGED = "decided_by = 'model' and ok_score not null"
 NAMELESS, UNKNOWN = "(none)", "(not recorded)"
 
 
 def update_report(plan: SetPlan) -> Path | None:
-    """Writes the page of a built set where it is missing or older than the set; None when there is nothing to do."""
+    """Writes the page of a built set if it is missing or older than the set; None if there is nothing to do."""
     page = plan.report
     if not plan.cleanable or (page.exists() and page.stat().st_mtime >= plan.manifest.stat().st_mtime):
         return None
@@ -46,7 +45,7 @@ def update_report(plan: SetPlan) -> Path | None:
 
 
 def write_report(plan: SetPlan) -> Path:
-    """Writes the page of a set that was just built, and returns its path."""
+    """Writes the page of a built set; returns its path."""
     data, summary = plan.data, read_summary(plan.summary)
     with Manifest(plan.manifest) as manifest, PagePictures(data, plan.pictures_folder()) as pictures:
         page = (
@@ -77,15 +76,15 @@ def write_report(plan: SetPlan) -> Path:
 
 
 def _count_dropped(manifest: Manifest) -> dict[tuple[str, str], int]:
-    """(step, slug) → files, in the order in which they appear."""
+    """(step, slug) → number of files, in order of appearance."""
     query = "select step, slug, count(*) from manifest where not kept group by step, slug order by min(pos)"
     return {(step, slug or ""): count for step, slug, count in manifest.rows(query)}
 
 
 def funnel(manifest: Manifest) -> list[dict[str, Any]]:
-    """One row a step: how many were left after it, and what it took."""
+    """One row per step: how many files were left after it, and why others were dropped."""
     left, dropped = manifest.total(), _count_dropped(manifest)
-    rows: list[dict[str, Any]] = [{"name": "files", "text": "were found", "left": left, "lost": []}]
+    rows: list[dict[str, Any]] = [{"name": "files", "text": "found", "left": left, "lost": []}]
     for name, text, _ in STEPS:
         lost = {slug: count for (step, slug), count in dropped.items() if step == name}
         left -= sum(lost.values())
@@ -97,7 +96,7 @@ def funnel(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _dropped(manifest: Manifest, pictures: PagePictures) -> list[dict[str, Any]]:
-    """Reasons in the order of the steps, the most frequent first; copies have a section of their own."""
+    """Reasons in the order of the steps, the most frequent first; copies have their own section."""
     order, counts = [name for name, _, _ in STEPS], _count_dropped(manifest)
     groups = []
     for (step, slug), count in sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1])):
@@ -118,7 +117,7 @@ def _dropped(manifest: Manifest, pictures: PagePictures) -> list[dict[str, Any]]
 
 
 def _short(line: dict[str, Any]) -> str:
-    """For a caption; the whole reason is in the manifest."""
+    """Caption; the manifest has the whole reason."""
     detail = detail_of(line)
     return f"ok score {line['ok_score']:.2f}" if "ok_score" in detail else detail
 
@@ -156,11 +155,11 @@ def _duplicates(manifest: Manifest, pictures: PagePictures) -> list[dict[str, An
         where = "not kept and slug = :slug and duplicate_of not null"
         for copy in manifest.examples(where, PER_DUPLICATE, slug=slug):
             for best in manifest.examples("file = :file", 1, file=copy["duplicate_of"]):
-                became = "kept" if best["verdict"] == "keep" else f"dropped later, {heading_of(slug_of(best))}"
+                became = "kept" if best["verdict"] == "keep" else f"dropped later: {heading_of(slug_of(best))}"
                 best_card = pictures.of_file(best, "The copy that counts")
                 pairs.append(
                     {"kind": heading_of(slug_of(copy)), "detail": detail_of(copy), "became": became}
-                    | {"best": best_card, "other": pictures.of_file(copy, "Left out")}
+                    | {"best": best_card, "other": pictures.of_file(copy, "Dropped copy")}
                 )
     return pairs
 
@@ -169,7 +168,7 @@ def _border(manifest: Manifest, threshold: float | None, pictures: PagePictures)
     kinds = (
         ("Just kept", "ok_score", threshold, f"{JUDGED} and kept and ok_score >= :level", pictures.of_packed),
         ("Just dropped", "ok_score", threshold, f"{JUDGED} and not kept and ok_score < :level", pictures.of_file),
-        ("View least sure", "view_confidence", 0.0, SEEN, pictures.of_packed),
+        ("Least certain view", "view_confidence", 0.0, SEEN, pictures.of_packed),
     )  # fmt: skip
     groups = []
     for name, field, level, where, place in kinds:
@@ -198,8 +197,8 @@ def _charts(data: Data, manifest: Manifest, threshold: float | None) -> dict[str
             Bar(bar.label.replace("_", " "), bar.count, bar.share)
             for bar in bars(_count_views(manifest), order=VIEW_ORDER)
         ],
-        "paints": bars(colours, colours=COLOURS),
-        "painted": colours.total(),
+        "colours": bars(colours, colours=COLOURS),
+        "coloured": colours.total(),
         "licences": bars(manifest.count(f"coalesce(license, '{UNKNOWN}')", "kept"), 16),
         "sources": bars(manifest.count(f"coalesce(source, '{UNKNOWN}')", "kept"), 12),
         "hosts": bars(manifest.count("host", "kept and host not null"), 12),
@@ -224,25 +223,25 @@ def _edges_chart(title: str, counts: dict[int, int], edges: tuple[float, ...], x
 
 
 def _unknown(manifest: Manifest) -> list[str]:
-    """Said in every report, with this set's figures: what a reader must not conclude from it."""
+    """Limits of every report, with this set's figures."""
     kept, classes = manifest.total("kept"), _count_classes(manifest)
     rare = [name for name, count in classes.items() if count < COMMON_FEW * max(1, kept)]
     deciders = manifest.count("decided_by")
     unsure = manifest.total(f"kept and view not null and view_confidence < {UNSURE_VIEW}")
     facts = [
-        f"Rights: for {manifest.total('kept and license is null'):,} of {kept:,} kept pictures no licence is recorded, "
-        f"for {manifest.total('kept and author is null'):,} no author. Nothing here says that they may be published.",
+        f"Rights: {manifest.total('kept and license is null'):,} of {kept:,} kept pictures have no recorded licence, "
+        f"{manifest.total('kept and author is null'):,} no author. Nothing here permits publishing them.",
         f"Verdicts and views of {deciders.get('model', 0):,} files are a model's estimates, {unsure:,} of the kept "
         f"views with a confidence under {UNSURE_VIEW:g}. {deciders.get('person', 0):,} files were decided by a person.",
-        "Copies are looked for within this set alone. The same car on another day, or seen from a step to the side, "
-        "is no copy.",
-        "Faces and number plates are neither looked for nor removed.",
-        "Paint is guessed from what the middle of a picture has more of than its edges: often wrong for a single one.",
+        "Copies are found within this set alone. The same car on another day, or from a step to the side, is not a "
+        "copy.",
+        "Faces and number plates are neither detected nor removed.",
+        "Colours are guessed from what the middle of a picture has more of than its edges, often wrongly.",
     ]
     if len(classes) > 1:
         facts.append(
-            f"Classes are as the source named them, unchecked: {classes.get(NAMELESS, 0):,} kept pictures have none, "
-            f"{len(rare)} of {len(classes)} classes hold less than {COMMON_FEW:.0%} of the set each."
+            f"Classes are the source's and unchecked: {classes.get(NAMELESS, 0):,} kept pictures have none, "
+            f"{len(rare)} of {len(classes)} classes have less than {COMMON_FEW:.0%} of the set each."
         )
     return facts
 
@@ -250,7 +249,7 @@ def _unknown(manifest: Manifest) -> list[str]:
 def _recipe(summary: dict[str, Any]) -> list[tuple[str, str]]:
     flat = []
     for key, value in summary.get("recipe", {}).items():
-        if key == "src" and value:  # the page may be sent: where it lay on this machine is nobody's business
+        if key == "src" and value:  # the page may be shared: local paths stay private
             value = f"…/{Path(value).name}"
         inner = value.items() if isinstance(value, dict) else ((None, value),)
         flat += [(key if name is None else f"{key}.{name}", _text(one)) for name, one in inner]

@@ -1,7 +1,6 @@
 """Small JPEGs of a set's pictures, for pages.
 
-Only bytes that the build has read and decoded are decoded again: the file's sha256 must be the one in the manifest, and
-what could not be decoded then is not tried here.
+Only files that the build decoded are decoded again: their sha256 must be the manifest's.
 """
 
 import hashlib
@@ -20,15 +19,14 @@ JPEG_QUALITY = 76
 
 
 def read_thumbnail(folder: Path, line: dict[str, Any], height_px: int, width_px: int) -> bytes:
-    """JPEG of the picture of a manifest's line, upright, at most so high and wide. PictureError when there is none."""
+    """JPEG of a manifest line's picture, fitted into the box. PictureError when the file is unusable or has changed."""
     slug = slug_of(line)
     if not line.get("sha256") or slug in UNDECODED:
         raise PictureError(slug or "unreadable", "was not decoded by the build")
     content = read_file(_inside(folder, line["file"]))
     if hashlib.sha256(content).hexdigest() != line["sha256"]:
         raise PictureError("changed", "the file is not the one that the build read")
-    # Decoded no smaller than twice the box: longest side first, so that neither is short.
-    longest = max(height_px, width_px)
+    longest = max(height_px, width_px)  # for both sides, as the picture may be turned
     return to_jpeg(decode_picture(content, (longest, longest)), height_px, width_px)
 
 
@@ -45,7 +43,7 @@ def to_jpeg(picture: np.ndarray, height_px: int, width_px: int) -> bytes:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A manifest may have been written by hand: no name leads out of its folder."""
+    """A manifest may be edited by hand: a name must not lead out of the folder."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts:
         raise PictureError("unreadable", "a name that leads out of the folder")

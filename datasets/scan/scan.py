@@ -78,7 +78,7 @@ def _input_and_thumb(inner: Image.Image, input_px: int) -> tuple[np.ndarray, np.
 def make_classifier_input(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:
     """uint8 (input_px, input_px, 3): the whole picture, proportions kept, padded to a square by its edge pixels.
 
-    `picture`: RGB, without letterbox bars. Shrunk by a whole factor first, which is fast, then by an antialiased filter.
+    `picture`: RGB, without letterbox bars. First shrunk by a whole factor, which is fast, then resized antialiased.
     """
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     factor = max(1, max(image.size) // input_px)

@@ -1,8 +1,8 @@
 """The scan store, data/sets/<set>/scan-<size>.sqlite: everything known about the files of a set.
 
-Every build writes `listed`, the files in order with their origin. `scanned`, `pictures` and `features` are the expensive
-part: they stay valid while a file's size and modification time do, and are committed in blocks, so a killed build
-resumes. `decided` has the last build's decision about each file (clean/decide.py).
+Every build writes `listed`, the files in order with their origin. `scanned`, `pictures` and `features` are expensive:
+they stay valid while a file's size and modification time do, and are committed in blocks, so a killed build resumes.
+`decided` has the last build's decision about each file (clean/decide.py).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A built set as the stage leaves it, made by hand in a moment: files, manifest, summary, packed pictures."""
+"""Writes a built set without building it: files, manifest, summary, packed pictures."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ DECISIONS = Path("data/sets/mine/decisions.csv")
 
 
 def draw(seed: int, height: int = 60, width: int = 90) -> bytes:
-    """A JPEG of smooth noise, each another."""
+    """A JPEG of smooth noise, different for each seed."""
     return encoded(scene(height, width, seed), "JPEG", quality=85)
 
 
-def line(file: str, **said: Any) -> dict[str, Any]:
-    """A manifest line: a kept picture, but for what is said."""
+def line(file: str, **changes: Any) -> dict[str, Any]:
+    """A manifest line of a kept picture, with these changes."""
     whole = {
         "file": file,
         "verdict": "keep",
@@ -46,12 +46,12 @@ def line(file: str, **said: Any) -> dict[str, Any]:
         "license": None,
         "author": None,
     }
-    dropped = {"verdict": "drop", "view": None, "view_confidence": None, "split": None} if said.get("reason") else {}
-    return whole | dropped | said
+    dropped = {"verdict": "drop", "view": None, "view_confidence": None, "split": None} if changes.get("reason") else {}
+    return whole | dropped | changes
 
 
 def write_set(config: Config, lines: list[dict[str, Any]], contents: dict[str, bytes]) -> None:
-    """Files below data.src, and everything that a build leaves; kept lines get their rows here."""
+    """Writes files below data.src and everything that a build writes; kept lines get their rows here."""
     data, plan = config.data, SetPlan.of(config.data)
     for file, content in contents.items():
         path = Path(str(data.src)) / file

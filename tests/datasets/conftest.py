@@ -1,4 +1,4 @@
-"""Every test of the stage works in a folder of its own."""
+"""Every test runs in its own folder."""
 
 import pytest
 

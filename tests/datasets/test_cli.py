@@ -1,4 +1,4 @@
-"""`python -m datasets …` as a person types it: paths on stdout, the rest on stderr, exit codes."""
+"""`python -m datasets …`: paths on stdout, messages on stderr, exit codes, signals."""
 
 import errno
 import json
@@ -25,14 +25,14 @@ finetune: {{override: {{data: {{set: show, kind: concept}}}}}}
 
 @pytest.fixture(autouse=True)
 def experiment(tmp_path) -> Path:
-    """A folder to work in, with a config of two small drawn sets."""
+    """A config of two small drawn sets."""
     path = tmp_path / "small.yaml"
     path.write_text(CONFIG)
     return path
 
 
 def call(*arguments: str) -> None:
-    """The command in this process; `--workers 0` keeps it here."""
+    """Runs the command in this process."""
     app([*arguments, "--workers", "0"], standalone_mode=False)
 
 
@@ -44,7 +44,7 @@ def packed_count(name: str) -> int:
     return total
 
 
-def test_a_set_is_named_after_its_folder_as_far_as_that_can_be(monkeypatch):
+def test_a_set_is_named_after_its_folder(monkeypatch):
     monkeypatch.setattr(build_set, "_load_classifier", lambda name: StandIn())
     make_folder(3, folder=Path("my cars (new)"))
     call("folder", "my cars (new)", "--size", "32")
@@ -72,7 +72,7 @@ def test_a_stage_builds_its_set_alone(experiment, stage, name):
     assert [path.name for path in Path("data/hdf5").iterdir()] == [name]
 
 
-def test_src_is_given_to_one_stage(tmp_path):
+def test_src_needs_one_stage(tmp_path):
     config = tmp_path / "photos.yaml"
     config.write_text(
         f"extends: {BASE}\ndata: {{set: own, source: folder, img_size: 32}}\n"
@@ -97,7 +97,7 @@ def test_dry_run_touches_nothing(experiment, capsys):
     assert not Path("data").exists()
 
 
-def test_another_count_stops_and_rebuild_goes_on(experiment):
+def test_another_count_is_refused_and_rebuilt(experiment):
     call("build", "--config", str(experiment), "--stage", "train")
     changed = ["build", "--config", str(experiment), "--stage", "train", "--set", "data.count=9"]
     with pytest.raises(UserError, match=r"count: found 6, the config says 9[\s\S]*--rebuild"):
@@ -107,7 +107,7 @@ def test_another_count_stops_and_rebuild_goes_on(experiment):
     assert packed_count("road") == 9
 
 
-def test_drawn_pictures_are_used_again_when_packing_was_interrupted(experiment, monkeypatch):
+def test_drawn_pictures_are_reused_after_interrupted_packing(experiment, monkeypatch):
     call("build", "--config", str(experiment), "--stage", "train")
     for path in Path("data/hdf5/road").iterdir():
         path.unlink()
@@ -140,8 +140,8 @@ def test_folder_takes_names_with_quotes_and_non_square_sizes():
         assert (packed.height, packed.width, packed.count) == (128, 224, 1)
 
 
-def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
-    """From data/raw/<set>, at its size and with its views; or from where SRC= says."""
+def test_a_named_set_is_built_from_its_recipe(tmp_path, monkeypatch):
+    """From data/raw/<set>, at its size and with its views, or from --src."""
     monkeypatch.setattr(build_set, "_load_classifier", lambda name: StandIn())
     files = Path("data/raw/concept_cars/files/aa")
     files.mkdir(parents=True)
@@ -182,13 +182,13 @@ def test_a_set_with_a_recipe_is_built_as_it_says(tmp_path, monkeypatch):
         (["build", "--config", "nope.yaml"], "config: cannot read nope.yaml"),
     ],
 )
-def test_mistakes_are_one_clear_line_and_exit_2(arguments, text):
+def test_mistakes_are_one_line_and_exit_2(arguments, text):
     ended = run_python("-m", "datasets", *arguments)
     assert ended.returncode == 2 and ended.stdout == ""
     assert text in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_full_disk_is_told_and_leaves_nothing(experiment, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(experiment, monkeypatch):
     no_space = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr(build_set, "atomic_write", no_space)
     with pytest.raises(UserError, match="no space left"):

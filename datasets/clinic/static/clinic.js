@@ -1,4 +1,4 @@
-// What a person does on a sheet: choices by key, click and touch, undo, rebuild. Every choice is sent at once.
+// A sheet: choices by key, click and touch, undo, rebuild. Every choice is sent at once.
 "use strict";
 (function () {
   const pics = Array.from(document.querySelectorAll(".pic"));
@@ -9,23 +9,23 @@
   const rebuildButton = document.getElementById("rebuild");
   const VIEWS = ["left", "right", "front_left", "front_right", "front", "rear", "rear_left", "rear_right", "other"];
   const POLL_MS = 700;
-  let current = null, shown = null; // the picture in hand, and the one in the large view
-  let sending = Promise.resolve(); // one choice after the other, in the order in which they were made
+  let current = null, shown = null; // the selected picture, and the enlarged one
+  let sending = Promise.resolve(); // choices are sent one after the other
   let pending = 0;
 
-  // ---- undo: kept over page loads of this tab ----
+  // ---- undo: survives page loads in this tab ----
   const UNDO_KEY = "clinic-undo";
   const MAX_UNDO = 200;
   function readUndo() {
     try { return JSON.parse(sessionStorage.getItem(UNDO_KEY)) || []; } catch { return []; }
   }
   function writeUndo(steps) {
-    try { sessionStorage.setItem(UNDO_KEY, JSON.stringify(steps.slice(-MAX_UNDO))); } catch { /* a full or forbidden store */ }
+    try { sessionStorage.setItem(UNDO_KEY, JSON.stringify(steps.slice(-MAX_UNDO))); } catch { /* storage is full or disabled */ }
     undoButton.disabled = steps.length === 0;
   }
 
-  // ---- what is said ----
-  function say(text, bad) {
+  // ---- messages and requests ----
+  function showMessage(text, bad) {
     message.textContent = text;
     message.classList.toggle("bad", Boolean(bad));
   }
@@ -33,21 +33,21 @@
     const answer = await fetch(path, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
-    const said = await answer.json().catch(() => ({ error: "the clinic gave no answer that can be read" }));
-    if (!answer.ok) { throw Object.assign(new Error(said.error || answer.statusText), { status: answer.status }); }
-    return said;
+    const reply = await answer.json().catch(() => ({ error: "the clinic's answer cannot be read" }));
+    if (!answer.ok) { throw Object.assign(new Error(reply.error || answer.statusText), { status: answer.status }); }
+    return reply;
   }
-  function counts(said) {
-    document.getElementById("count").nextSibling.textContent = said.choices === 1 ? " choice" : " choices";
-    document.getElementById("count").textContent = said.choices;
-    document.getElementById("waiting").textContent = said.waiting;
-    document.getElementById("waiting-text").hidden = !said.waiting;
-    document.getElementById("mine").textContent = said.choices;
-    document.body.dataset.revision = said.revision;
+  function counts(reply) {
+    document.getElementById("count").nextSibling.textContent = reply.choices === 1 ? " choice" : " choices";
+    document.getElementById("count").textContent = reply.choices;
+    document.getElementById("waiting").textContent = reply.waiting;
+    document.getElementById("waiting-text").hidden = !reply.waiting;
+    document.getElementById("mine").textContent = reply.choices;
+    document.body.dataset.revision = reply.revision;
   }
 
   // ---- choices ----
-  function paint(sha, verdict, view) { // equal files are shown several times
+  function showChoice(sha, verdict, view) { // identical files are shown several times
     pics.filter((pic) => pic.dataset.sha === sha).forEach((pic) => {
       pic.dataset.verdict = verdict;
       pic.dataset.view = view;
@@ -62,16 +62,16 @@
     pending += 1;
     sending = sending.then(async () => {
       try {
-        const said = await post("/choices", body);
-        paint(body.sha256, said.verdict, said.view);
-        counts(said);
-        say("");
-        after(said);
+        const reply = await post("/choices", body);
+        showChoice(body.sha256, reply.verdict, reply.view);
+        counts(reply);
+        showMessage("");
+        after(reply);
       } catch (error) {
-        const text = error.status ? error.message : "the clinic does not answer: is it still running? The last choice was not saved.";
-        say(text, true);
+        const text = error.status ? error.message : "The clinic does not answer: is it still running? The last choice was not saved.";
+        showMessage(text, true);
         const pic = pics.find((one) => one.dataset.sha === body.sha256);
-        if (pic) { paint(body.sha256, pic.dataset.verdict, pic.dataset.view); }
+        if (pic) { showChoice(body.sha256, pic.dataset.verdict, pic.dataset.view); }
         if (error.status === 409) { refresh(); }
       } finally {
         pending -= 1;
@@ -81,11 +81,11 @@
   }
   function choose(pic, change) {
     const sha = pic.dataset.sha;
-    if (!sha) { say("The bytes of this file could not be read, so nothing can be decided about it.", true); return; }
-    send({ sha256: sha, ...change }, (said) => {
-      const before = said.before;
-      if (before.verdict !== said.verdict || before.view !== said.view) {
-        writeUndo([...readUndo(), { sha, put: before, expect: { verdict: said.verdict, view: said.view } }]);
+    if (!sha) { showMessage("This file cannot be read, so it cannot be decided about.", true); return; }
+    send({ sha256: sha, ...change }, (reply) => {
+      const before = reply.before;
+      if (before.verdict !== reply.verdict || before.view !== reply.view) {
+        writeUndo([...readUndo(), { sha, put: before, expect: { verdict: reply.verdict, view: reply.view } }]);
       }
     });
   }
@@ -93,18 +93,18 @@
     sending.then(() => {
       const steps = readUndo();
       const last = steps.pop();
-      if (!last) { say("Nothing to undo."); return; }
+      if (!last) { showMessage("Nothing to undo."); return; }
       writeUndo(steps);
       send({ sha256: last.sha, verdict: last.put.verdict, view: last.put.view, expect: last.expect }, () => {
         const pic = pics.find((one) => one.dataset.sha === last.sha);
         if (pic) { go(pic); }
-        say("Taken back" + (pic ? "." : ": a picture on another page."));
+        showMessage("Undone" + (pic ? "." : ": a picture on another page."));
       });
     });
   }
 
   // ---- moving ----
-  function controls(pic) { return pic.querySelectorAll(".look, .acts button, .acts select"); }
+  function controls(pic) { return pic.querySelectorAll(".open, .acts button, .acts select"); }
   function mark(pic) {
     if (current === pic) { return; }
     if (current) {
@@ -126,7 +126,7 @@
     const at = pics.indexOf(current) + count;
     if (at >= 0 && at < pics.length) { go(pics[at]); }
   }
-  function stepRow(way) { // the nearest picture in the next row, by where it is
+  function stepRow(way) { // the nearest picture in the next row
     const box = current.getBoundingClientRect();
     let best = null, least = Infinity;
     pics.forEach((pic) => {
@@ -139,12 +139,12 @@
     if (best) { go(best); }
   }
   function show(pic) {
-    if (!pic.querySelector(".look img")) { return; }
+    if (!pic.querySelector(".open img")) { return; }
     const picture = document.getElementById("large-picture");
     picture.src = "/picture/" + pic.dataset.sha + "/large";
-    picture.alt = pic.querySelector(".look img").alt;
+    picture.alt = pic.querySelector(".open img").alt;
     document.getElementById("large-text").textContent =
-      pic.dataset.file + " · " + pic.querySelector(".said").textContent.trim().replace(/\s+/g, " ");
+      pic.dataset.file + " · " + pic.querySelector(".label").textContent.trim().replace(/\s+/g, " ");
     shown = pic;
     if (!large.open) { large.showModal(); }
   }
@@ -178,13 +178,13 @@
       mark(pic);
       const button = event.target.closest("button");
       if (!button) { return; }
-      if (button.classList.contains("look")) { show(pic); return; }
+      if (button.classList.contains("open")) { show(pic); return; }
       const pressed = button.getAttribute("aria-pressed") === "true";
       choose(pic, { verdict: pressed ? "" : button.dataset.act });
     });
     const select = pic.querySelector("select");
     if (select) { select.addEventListener("change", () => { choose(pic, { view: select.value }); pic.focus(); }); }
-    const picture = pic.querySelector(".look img");
+    const picture = pic.querySelector(".open img");
     if (picture) {
       picture.addEventListener("error", () => {
         const none = document.createElement("span");
@@ -199,7 +199,7 @@
   document.querySelectorAll("[data-close]").forEach((one) => {
     one.addEventListener("click", () => one.closest("dialog").close());
   });
-  large.addEventListener("close", () => go(shown)); // the browser itself would go back to where it was opened
+  large.addEventListener("close", () => go(shown)); // the browser would return to where it was opened
   document.querySelectorAll("#filters select").forEach((one) => {
     one.addEventListener("change", () => one.form.submit());
   });
@@ -211,9 +211,9 @@
     return answer.json();
   }
   const AT_KEY = "clinic-at";
-  function refresh() { // and back to the picture in hand, where it is still on the page
+  function refresh() { // and select the same picture again
     sending.then(() => {
-      try { sessionStorage.setItem(AT_KEY, current ? current.dataset.file : ""); } catch { /* then to the first one */ }
+      try { sessionStorage.setItem(AT_KEY, current ? current.dataset.file : ""); } catch { /* then the first one is selected */ }
       location.reload();
     });
   }
@@ -227,35 +227,35 @@
   async function watch() {
     rebuildButton.disabled = true;
     document.body.classList.add("busy");
-    let said;
+    let reply;
     do {
       await new Promise((wake) => setTimeout(wake, POLL_MS));
-      try { said = await status(); } catch { say("The clinic does not answer: is it still running?", true); return; }
-      if (said.state === "running") { say("Rebuilding, " + said.seconds + " s: " + said.message); }
-    } while (said.state === "running");
+      try { reply = await status(); } catch { showMessage("The clinic does not answer: is it still running?", true); return; }
+      if (reply.state === "running") { showMessage("Rebuilding, " + reply.seconds + " s: " + reply.message); }
+    } while (reply.state === "running");
     rebuildButton.disabled = false;
     document.body.classList.remove("busy");
-    if (said.state === "failed") { say("The rebuild stopped, and the set is as it was: " + said.error, true); }
+    if (reply.state === "failed") { showMessage("The rebuild stopped, and the set is as it was: " + reply.error, true); }
     else { refresh(); }
   }
   rebuildButton.addEventListener("click", () => {
     sending.then(async () => {
       try {
         await post("/rebuild", {});
-        say("Rebuilding.");
+        showMessage("Rebuilding.");
         watch();
       } catch (error) {
-        say(error.message, true);
+        showMessage(error.message, true);
       }
     });
   });
-  async function compare() { // this tab comes to the front: another one may have gone on
+  async function compare() { // when this tab becomes visible: another one may have changed something
     if (document.visibilityState !== "visible" || pending || rebuildButton.disabled) { return; }
     try {
-      const said = await status();
-      if (said.state === "running") { watch(); }
-      else if (String(said.build) !== document.body.dataset.build || said.revision !== document.body.dataset.revision) { refresh(); }
-    } catch { /* told when something is done */ }
+      const reply = await status();
+      if (reply.state === "running") { watch(); }
+      else if (String(reply.build) !== document.body.dataset.build || reply.revision !== document.body.dataset.revision) { refresh(); }
+    } catch { /* reported with the next action */ }
   }
   document.addEventListener("visibilitychange", compare);
 
@@ -263,5 +263,5 @@
   writeUndo(readUndo());
   document.querySelectorAll("nav [aria-current]").forEach((one) => one.scrollIntoView({ inline: "center", block: "nearest" }));
   begin();
-  status().then((said) => { if (said.state === "running") { watch(); } }).catch(() => {});
+  status().then((reply) => { if (reply.state === "running") { watch(); } }).catch(() => {});
 })();

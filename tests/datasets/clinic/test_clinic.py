@@ -1,4 +1,4 @@
-"""The clinic without a browser: what it shows, what it takes, and whom it refuses."""
+"""The clinic over HTTP: sheets, choices, rebuilds, and refusal of other sites."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ HOSTILE = '"><img src=x onerror=alert(1)>\udcfe.jpg'
 
 
 def lines_of_a_set() -> list[dict[str, Any]]:
-    """Sixty kept, some dropped, a group of copies, one that cannot be shown."""
+    """Sixty kept pictures, some dropped ones, a group of copies, one that cannot be shown."""
     views = ("left", "front_left", "rear_right")
     lines = [
         line(f"good/{k:02d}.jpg", view=views[k % 3], view_confidence=0.4 + k / 200, ok_score=0.6 + k / 200)
@@ -49,7 +49,7 @@ def lines_of_a_set() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """The set, made once; every test works on a copy."""
+    """The set, made once; each test has a copy."""
     folder, lines = tmp_path_factory.mktemp("made"), lines_of_a_set()
     with chdir(folder):
         write_set(make_config(), lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
@@ -80,16 +80,16 @@ def decided() -> dict[str, Decision]:
     return read_decisions(DECISIONS)
 
 
-# ---- what it shows ----
+# ---- sheets ----
 
 
-def test_borderline_begins_with_what_is_least_sure(client):
+def test_borderline_starts_with_the_least_certain(client):
     files = shown(client.get("/").text)
     assert files[:4] == ["logo/0.jpg", "good/00.jpg", "logo/1.jpg", "good/01.jpg"]
     assert len(files) == PAGE_CARDS
 
 
-def test_every_picture_is_on_some_sheet_once(client):
+def test_every_picture_is_on_one_sheet(client):
     """Dropped, kept and copies together hold the whole manifest, over all their pages."""
     seen: list[str] = []
     for sheet in ("dropped", "kept", "copies"):
@@ -108,7 +108,7 @@ def test_sheets_by_reason_and_by_view(client):
     assert re.search(r"front left <span>20</span>", html) and 'href="/?sheet=kept&amp;only=rear_right' in html
 
 
-def test_copies_stand_together_after_the_one_that_counts(client):
+def test_copies_follow_the_one_that_counts(client):
     assert shown(client.get("/?sheet=copies").text) == ["good/07.jpg", "copy/0.jpg", "copy/1.jpg"]
 
 
@@ -133,7 +133,7 @@ def test_a_picture_is_a_small_jpeg(client):
     assert "immutable" in answer.headers["cache-control"]
 
 
-def test_what_could_not_be_decoded_or_has_changed_is_not_shown(client):
+def test_undecoded_and_changed_files_are_not_shown(client):
     assert client.get(f"/picture/{sha_of('cut.jpg')}/small").status_code == 404
     sha = sha_of("good/03.jpg")
     Path("photos/good/03.jpg").write_bytes(draw(999))
@@ -143,7 +143,7 @@ def test_what_could_not_be_decoded_or_has_changed_is_not_shown(client):
     assert client.get(f"/picture/{sha}/small").status_code == 404
 
 
-# ---- what it takes ----
+# ---- choices ----
 
 
 def choose(client: TestClient, file: str, **said: Any) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def choose(client: TestClient, file: str, **said: Any) -> dict[str, Any]:
     return answer.json()
 
 
-def test_a_choice_is_on_disk_at_once(client):
+def test_a_choice_is_saved_at_once(client):
     said = choose(client, "good/01.jpg", verdict="drop")
     assert said["before"] == {"verdict": "", "view": ""} and (said["choices"], said["waiting"]) == (1, 1)
     assert decided() == {sha_of("good/01.jpg"): Decision("good/01.jpg", sha_of("good/01.jpg"), "drop")}
@@ -167,13 +167,13 @@ def test_verdict_and_view_do_not_overwrite_each_other(client):
     assert (decided()[sha_of("good/01.jpg")].verdict, decided()[sha_of("good/01.jpg")].view) == ("keep", "rear")
 
 
-def test_taking_back_removes_the_line(client):
+def test_deleting_a_choice_removes_its_line(client):
     before = choose(client, "good/01.jpg", verdict="drop", view="left")["before"]
     said = choose(client, "good/01.jpg", **before, expect={"verdict": "drop", "view": "left"})
     assert decided() == {} and (said["choices"], said["waiting"]) == (0, 0)
 
 
-def test_undo_of_what_another_tab_has_changed_is_refused(client):
+def test_undo_after_another_tabs_change_is_refused(client):
     choose(client, "good/01.jpg", verdict="drop")
     choose(client, "good/01.jpg", verdict="keep")  # the other tab
     body = {"sha256": sha_of("good/01.jpg"), "verdict": "", "view": "", "expect": {"verdict": "drop", "view": ""}}
@@ -181,8 +181,8 @@ def test_undo_of_what_another_tab_has_changed_is_refused(client):
     assert decided()[sha_of("good/01.jpg")].verdict == "keep"
 
 
-def test_tabs_and_other_writers_lose_nothing(client):
-    """Choices from many requests at once, and lines that somebody else writes into the file meanwhile."""
+def test_concurrent_writers_lose_nothing(client):
+    """Many requests at once, and lines written by another program."""
     files = [f"good/{k:02d}.jpg" for k in range(40)]
 
     def one(k: int) -> None:
@@ -196,13 +196,13 @@ def test_tabs_and_other_writers_lose_nothing(client):
     assert {one.file for one in decided().values()} == set(files)
 
 
-def test_a_note_that_somebody_wrote_stays(client):
+def test_notes_are_kept(client):
     write_decision(DECISIONS, Decision("good/01.jpg", sha_of("good/01.jpg"), "keep", "", "a rare one"))
     choose(client, "good/01.jpg", verdict="drop")
     assert decided()[sha_of("good/01.jpg")].note == "a rare one"
 
 
-def test_a_broken_file_is_told_and_left_alone(client):
+def test_a_damaged_table_is_reported_and_kept(client):
     DECISIONS.write_text("file,sha256,verdict,view,note\nx,12,drop,,\n")
     answer = client.post("/choices", json={"sha256": sha_of("good/01.jpg"), "verdict": "drop"})
     assert answer.status_code == 409 and "line 2: sha256" in answer.json()["error"]
@@ -228,15 +228,15 @@ def test_bad_choices_are_refused(client, body, status, text):
     assert decided() == {}
 
 
-# ---- whom it refuses ----
+# ---- refusals ----
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:8123", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "localhost.", "0"],
 )
-def test_foreign_names_get_nothing(session, host):
-    """A name that was made to point here, after its page was loaded from elsewhere: the browser sees one origin."""
+def test_other_host_names_are_refused(session, host):
+    """DNS rebinding: a foreign name that resolves to this machine."""
     client = TestClient(make_app(session), base_url=HERE)
     for path in ("/", "/status", f"/picture/{sha_of('good/01.jpg')}/small"):
         for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}"}):
@@ -277,7 +277,7 @@ def test_without_an_origin_nothing_is_changed(session):
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_only_json_is_taken(client, session, kind):
-    """Forms of other sites can send these without asking first."""
+    """Forms of other sites can send these without a preflight request."""
     body = json.dumps({"sha256": sha_of("good/01.jpg"), "verdict": "drop"})
     answer = client.post("/choices", content=body, headers={"Content-Type": kind})
     assert answer.status_code == 415 and decided() == {}
@@ -312,7 +312,7 @@ def test_no_path_leads_anywhere_else(client, path):
     assert client.get(path.replace("{sha}", sha_of("good/01.jpg"))).status_code in (404, 405)
 
 
-def test_headers_allow_nothing_foreign(client):
+def test_headers_allow_no_foreign_content(client):
     for path in ("/", "/static/clinic.js", f"/picture/{sha_of('good/01.jpg')}/small", "/nowhere", "/status"):
         headers = client.get(path).headers
         policy = headers["content-security-policy"]
@@ -360,15 +360,15 @@ def test_one_rebuild_at_a_time_and_none_is_left_behind(client, session):
     session.command = ["sleep", "60"]
     assert client.post("/rebuild", json={}).status_code == 202
     assert client.post("/rebuild", json={}).status_code == 409
-    choose(client, "good/02.jpg", verdict="drop")  # work goes on meanwhile
+    choose(client, "good/02.jpg", verdict="drop")  # choices are still accepted
     assert session.rebuild is not None
     session.close()
     session.rebuild.wait(10)
     assert not session.rebuild.running and session.built.number == 0
 
 
-def test_while_the_manifest_is_exchanged_the_old_one_is_shown(client, session):
-    """The set on disk is new already, and the clinic has not taken it over yet."""
+def test_while_the_manifest_is_replaced_the_old_one_is_shown(client, session):
+    """The set on disk is new, but the clinic has not loaded it yet."""
     Path("new").write_text('{"short": 1}\n')
     Path("new").replace(SetPlan.of(make_config().data).manifest)
     assert client.get("/?sheet=kept").status_code == 200
@@ -378,7 +378,7 @@ def test_while_the_manifest_is_exchanged_the_old_one_is_shown(client, session):
 # ---- the command ----
 
 
-def test_a_set_that_is_missing_names_the_target(session):
+def test_a_missing_set_names_the_make_target(session):
     with pytest.raises(UserError, match=r"data/sets/never: found no set .* `make dataset SET=never`"):
         set_by_name("never", None, [])
     with pytest.raises(UserError, match="make dataset"):
@@ -388,7 +388,7 @@ def test_a_set_that_is_missing_names_the_target(session):
 
 
 def test_by_name_the_same_set_is_built_again(session):
-    """From the summary alone: same recipe, so the rebuild is of the same set."""
+    """From the summary alone."""
     config, command = set_by_name("mine", None, [])
     assert config.data.model_copy(update={"src": "photos"}) == make_config().data
     assert config.data.src is not None and Path(config.data.src).is_dir()
@@ -397,7 +397,7 @@ def test_by_name_the_same_set_is_built_again(session):
 
 
 @pytest.mark.parametrize("name", ["../mine", ".", "..", "a/b"])
-def test_a_sets_name_is_no_path(session, name):
+def test_a_sets_name_is_not_a_path(session, name):
     with pytest.raises(UserError, match="SET: found"):
         set_by_name(name, None, [])
 

@@ -1,4 +1,4 @@
-"""The clinic as a person uses it, in a headless Chromium."""
+"""The clinic in a headless Chromium: keys, clicks, tabs, accessibility, and a rebuild from end to end."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ HOSTILE = '"><script>document.title="taken over"</script>.jpg'
 
 @pytest.fixture
 def clinic() -> Iterator[str]:
-    """A small set made by hand, served in this process; its address."""
+    """Address of the clinic of a small set, served in this process."""
     pytest.importorskip("uvicorn", reason="needs the ui extra: pip install fastapi uvicorn")
     from datasets.clinic.command import open_session
     from datasets.clinic.server import make_app
@@ -58,7 +58,7 @@ def picture(page: Any, file: str) -> Any:
 
 
 def test_keys(tab, clinic):
-    """Keep, drop, views, moving, undo, help, the next page."""
+    """Keep, drop, views, moving, undo, help, next page."""
     tab.goto(clinic + "?sheet=kept")
     assert focused(tab) == "good/00.jpg"
     press(tab, "d", "k", "ArrowRight", "7", "d")
@@ -75,12 +75,12 @@ def test_keys(tab, clinic):
     assert focused(tab) == "good/02.jpg"
     tab.keyboard.press("/")
     assert tab.locator("#help").is_visible()
-    press(tab, "d", "Escape")  # the d says nothing while the help is read
+    press(tab, "d", "Escape")  # d does nothing while the help is open
     assert not tab.locator("#help").is_visible()
     tab.keyboard.press("n")
     tab.wait_for_url("**page=2")
     assert focused(tab) == "good/48.jpg" and set(choices()) == {"good/00.jpg", "good/01.jpg"}
-    tab.keyboard.press("z")  # the steps of this tab are known on the next page, too
+    tab.keyboard.press("z")  # undo survives the page change
     wait_until(lambda: set(choices()) == {"good/00.jpg"}, "undo forgot what came before the page was turned")
 
 
@@ -90,11 +90,11 @@ def test_click_and_touch(tab, clinic):
     card.get_by_role("button", name="Drop", exact=True).click()
     card.get_by_role("combobox").select_option("rear")
     wait_until(lambda: choices() == {"good/07.jpg": ("drop", "rear")}, f"{choices()}")
-    card.get_by_role("button", name="Drop", exact=True).click()  # once more takes it back
+    card.get_by_role("button", name="Drop", exact=True).click()  # a second click deletes it
     wait_until(lambda: choices() == {"good/07.jpg": ("", "rear")}, f"{choices()}")
     tab.click("#undo")
     wait_until(lambda: choices() == {"good/07.jpg": ("drop", "rear")}, f"{choices()}")
-    card.get_by_role("button", name=re.compile("Look at")).click()
+    card.get_by_role("button", name=re.compile("Enlarge")).click()
     large = tab.locator("#large-picture")
     large.wait_for()
     assert large.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") == 90
@@ -105,7 +105,7 @@ def test_click_and_touch(tab, clinic):
 
 
 def test_two_tabs_lose_nothing(tab, clinic):
-    """Both are open from the start; each decides, one of them the other's picture."""
+    """Both are open from the start; one decides the other's picture."""
     other = tab.context.new_page()
     for page in (tab, other):
         page.goto(clinic + "?sheet=kept")
@@ -115,12 +115,12 @@ def test_two_tabs_lose_nothing(tab, clinic):
     wait_until(lambda: len(choices()) == 2, "second tab")
     assert choices() == {"good/00.jpg": ("drop", "front_left"), "good/01.jpg": ("drop", "")}
     tab.bring_to_front()
-    tab.keyboard.press("z")  # its step is no longer what stands there: refused, not done half
+    tab.keyboard.press("z")  # the choice has changed since, so undo is refused
     wait_until(lambda: tab.text_content("#count") == "2", "the first tab does not show the other's choice")
     assert choices()["good/00.jpg"] == ("drop", "front_left")
 
 
-def test_a_clinic_that_has_gone_is_told(tab, clinic):
+def test_a_stopped_clinic_is_reported(tab, clinic):
     tab.goto(clinic + "?sheet=kept")
     tab.route("**/choices", lambda route: route.abort())
     tab.keyboard.press("d")
@@ -184,14 +184,14 @@ def test_everything_has_a_name_and_enough_contrast(tab, clinic, scheme):
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_rebuild_that_fails_is_told(tab, clinic):
+def test_a_failed_rebuild_is_reported(tab, clinic):
     tab.goto(clinic)
     tab.click("#rebuild")
     tab.get_by_text("the set is as it was: nothing to build").wait_for()
     assert tab.locator("#rebuild").is_enabled()
 
 
-# ---- the whole way ----
+# ---- end to end ----
 
 CONFIG = f"""extends: {BASE}
 data: {{set: street, kind: messy, count: 72, img_size: 32, valid_fraction: 0.1}}
@@ -219,7 +219,7 @@ def packed_picture(said: dict[str, Any]) -> bytes:
 
 @pytest.mark.slow
 def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab):
-    """Messy drawn cars, built, looked at, decided, rebuilt: the change is in the manifest and in the HDF5."""
+    """On the messy set; the change is in the manifest and in the HDF5."""
     Path("street.yaml").write_text(CONFIG)
     arguments = ("build", "--config", "street.yaml", "--stage", "train", "--workers", "0")
     assert run_python("-m", "datasets", *arguments).returncode == 0

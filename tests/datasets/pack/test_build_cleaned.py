@@ -1,4 +1,4 @@
-"""A cleaned set from files to HDF5: told changes, rebuilds without decoding, hostile files, kills."""
+"""A cleaned set from files to HDF5: changes are refused, rebuilds read only what changed, hostile files, kills."""
 
 import hashlib
 import json
@@ -86,7 +86,7 @@ def test_mirrored_pictures_are_packed_mirrored():
     )
 
 
-def test_sets_that_are_drawn_are_taken_as_they_are():
+def test_drawn_sets_are_not_cleaned():
     config = make_config(
         "data.source=procedural", "data.src=null", "data.count=5", "data.kind=concept", "clean.views=[rear]"
     )
@@ -95,7 +95,7 @@ def test_sets_that_are_drawn_are_taken_as_they_are():
     assert all(line["verdict"] == "keep" and line["ok_score"] == 1.0 for line in read_manifest(config.data))
 
 
-# ---- again, otherwise -------------------------------------------------------------------------------------------
+# ---- rebuilds ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_sets_that_are_drawn_are_taken_as_they_are():
         ("clean.apply=false", "clean"),
     ],
 )  # fmt: skip
-def test_other_cleaning_is_told_and_rebuilt_without_reading(change, key, monkeypatch):
+def test_other_cleaning_is_refused_and_rebuilt_without_reading(change, key, monkeypatch):
     make_folder(12)
     build(make_config("clean.features=stand_in"))
     before = sha256s(make_config())
@@ -120,7 +120,7 @@ def test_other_cleaning_is_told_and_rebuilt_without_reading(change, key, monkeyp
     build(make_config("clean.features=stand_in", change))
 
 
-def test_auto_takes_a_set_that_another_sorter_made():
+def test_auto_accepts_a_set_made_by_another_classifier():
     make_folder(12)
     build(make_config("clean.features=auto"))
     _, classifier = build(make_config("clean.features=auto"), classifier=StandIn("7"))
@@ -130,23 +130,23 @@ def test_auto_takes_a_set_that_another_sorter_made():
         build(make_config("clean.features=reader"))
 
 
-def test_only_what_an_earlier_build_has_read_is_called_known(capsys):
+def test_known_files_are_those_read_by_earlier_builds(capsys):
     make_folder(5)
     os.symlink("nowhere.png", "photos/link.png")
     build(make_config())
     assert "known" not in capsys.readouterr().err
     Image.fromarray(noise_picture(5)).save("photos/005.png")
     build(make_config(), rebuild=True)
-    assert "mine: 1 files read, 5 known from before" in capsys.readouterr().err
+    assert "mine: 1 files read, 5 known from earlier builds" in capsys.readouterr().err
 
 
-def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
+def test_new_decisions_are_refused_and_applied_without_reading(monkeypatch):
     make_folder(12, logos=2)
     config = make_config()
     build(config)
     line, path = read_manifest(config.data)[5], SetPlan.of(config.data).decisions_path
     write_decision(path, Decision(line["file"], line["sha256"], "drop", "", "a note"))
-    with pytest.raises(UserError, match="decisions.csv: decides otherwise than when it was made"):
+    with pytest.raises(UserError, match="decisions.csv: has changed since the set was built"):
         build(config)
     monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
     build(config, rebuild=True)
@@ -155,13 +155,13 @@ def test_new_decisions_are_told_and_replayed_without_reading(monkeypatch):
     build(config)  # notes are for people
 
 
-def test_decisions_that_are_not_where_they_should_be_are_missed(capsys):
+def test_a_missing_table_of_decisions_is_reported(capsys):
     make_folder(6)
     build(make_config("clean.decisions=typo.csv"))
-    assert "clean.decisions: typo.csv is not there, so no decision is replayed" in capsys.readouterr().err
+    assert "clean.decisions: found no typo.csv, so no decision is applied" in capsys.readouterr().err
 
 
-def test_a_bad_decision_is_not_said_to_be_mended_by_a_rebuild():
+def test_the_message_about_a_bad_decision_does_not_suggest_a_rebuild():
     make_folder(6)
     config = make_config()
     build(config)
@@ -173,7 +173,7 @@ def test_a_bad_decision_is_not_said_to_be_mended_by_a_rebuild():
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"recipe": []}'])
-def test_a_lost_summary_is_told_and_made_anew(content: str | None):
+def test_a_missing_summary_is_reported_and_rebuilt(content: str | None):
     make_folder(6)
     config = make_config()
     build(config)
@@ -186,7 +186,7 @@ def test_a_lost_summary_is_told_and_made_anew(content: str | None):
     assert summary.read_bytes() == whole
 
 
-def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
+def test_a_full_disk_under_the_store_is_reported_and_the_build_resumes(monkeypatch):
     make_folder(40)
     config = make_config()
     with monkeypatch.context() as patch:
@@ -197,7 +197,7 @@ def test_a_full_disk_under_the_store_is_told_and_it_goes_on(monkeypatch):
     assert Counter(line["verdict"] for line in read_manifest(config.data)) == {"keep": 40}
 
 
-def test_the_same_folder_written_otherwise_is_the_same():
+def test_another_spelling_of_the_folders_path_is_the_same():
     make_folder(6)
     build(make_config(src="photos"))
     os.mkdir("elsewhere")
@@ -206,7 +206,7 @@ def test_the_same_folder_written_otherwise_is_the_same():
         build(make_config(src="elsewhere"))
 
 
-def test_decisions_may_lie_elsewhere():
+def test_decisions_may_be_in_another_file():
     make_folder(6)
     config = make_config("clean.decisions=mine.csv")
     sha256 = hashlib.sha256(Path("photos/002.png").read_bytes()).hexdigest()
@@ -215,7 +215,7 @@ def test_decisions_may_lie_elsewhere():
     assert read_manifest(config.data)[2]["reason"] == "person"
     os.rename("mine.csv", "yours.csv")
     build(make_config("clean.decisions=yours.csv"))
-    with pytest.raises(UserError, match="mine.csv: decides otherwise"):
+    with pytest.raises(UserError, match="mine.csv: has changed"):
         build(config)
 
 
@@ -243,7 +243,7 @@ def test_a_rebuild_reads_what_changed_and_a_rescan_everything():
     assert len(read) == 11
 
 
-def test_sets_of_the_older_stage_are_told():
+def test_sets_of_an_older_stage_are_refused():
     make_folder(5)
     config = make_config()
     build(config)
@@ -255,9 +255,9 @@ def test_sets_of_the_older_stage_are_told():
         build(config)
 
 
-def test_nothing_left_is_told_with_a_way_out():
+def test_dropping_every_file_is_refused_with_a_remedy():
     make_folder(4, logos=4)
-    with pytest.raises(UserError, match=r"none of the 4 files .* \(4 logo; --set clean.apply=false takes all"):
+    with pytest.raises(UserError, match=r"none of the 4 files .* \(4 logo; --set clean.apply=false keeps all"):
         build(make_config())
 
 
@@ -319,7 +319,7 @@ def scan_or_die(job: ScanJob) -> Scanned:
     return scan(job)
 
 
-def test_a_file_that_kills_or_stops_its_decoder_is_one_line(monkeypatch):
+def test_a_file_that_kills_or_blocks_its_decoder_costs_itself_alone(monkeypatch):
     make_folder(24)
     config = make_config()
     build(config, workers=2, mapper=lambda _, jobs, workers: map_in_order(scan_or_die, jobs, workers, timeout_sec=3))

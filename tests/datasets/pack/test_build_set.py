@@ -1,4 +1,4 @@
-"""A folder of pictures becomes a packed set: every file accounted for, nothing half-made, the same every time."""
+"""A folder becomes a packed set: every file is accounted for, builds repeat, kills leave no incomplete file."""
 
 import hashlib
 import json
@@ -84,7 +84,7 @@ def test_manifest_leads_from_every_file_to_its_row():
     assert np.array_equal(everything_kept(data)["007.png"], np.asarray(expected))
 
 
-def test_damaged_and_foreign_files_are_dropped_with_a_reason():
+def test_damaged_and_other_files_are_dropped_with_a_reason():
     make_folder(6)
     save(Path("photos/cut.jpg"), draw(50, 300, 300))
     Path("photos/cut.jpg").write_bytes(Path("photos/cut.jpg").read_bytes()[:2000])
@@ -110,7 +110,7 @@ def test_damaged_and_foreign_files_are_dropped_with_a_reason():
     assert summary["train"] + summary["valid"] == 6
 
 
-def test_a_picture_that_lacks_its_last_bytes_is_taken_and_told(capsys):
+def test_a_picture_without_its_last_bytes_is_kept_with_a_note(capsys):
     make_folder(3)
     Path("photos/000.png").write_bytes(Path("photos/000.png").read_bytes()[:-12])
     save(Path("photos/cut.jpg"), draw(50, 1000, 1000), quality=90)
@@ -122,8 +122,8 @@ def test_a_picture_that_lacks_its_last_bytes_is_taken_and_told(capsys):
     assert "2 of them cut short: at least 95% of their rows decode" in capsys.readouterr().err
 
 
-def test_a_set_of_photos_is_stamped_with_its_conversion_of_colours_which_is_no_part_of_the_recipe():
-    """Sets that were built before there was one stay: they are told by the stamp that they lack."""
+def test_the_colour_conversion_is_an_attribute_outside_the_recipe():
+    """So sets built before there was a conversion stay valid."""
     make_folder(3)
     data = built()
     with open_packed(data.hdf5_path("train")) as packed:
@@ -135,7 +135,7 @@ def test_a_set_of_photos_is_stamped_with_its_conversion_of_colours_which_is_no_p
     assert build_set(data, workers=0) == [data.hdf5_path("train"), data.hdf5_path("valid")]
 
 
-def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
+def test_a_file_deleted_after_the_listing_is_dropped(monkeypatch):
     make_folder(4)
     list_into = build.list_into
 
@@ -148,8 +148,8 @@ def test_a_file_that_goes_after_the_listing_is_dropped(monkeypatch):
     assert read_manifest(built())[2]["reason"] == "unreadable: No such file or directory"
 
 
-def test_letterbox_bars_of_a_dealer_go_before_the_crop():
-    """128 x 128 with the photo in rows 16 to 111, as dealers' thumbnails are."""
+def test_letterbox_bars_are_removed_before_the_crop():
+    """128 x 128 with the photo in rows 16 to 111, like dealers' thumbnails."""
     for number in range(3):
         framed = np.zeros((128, 128, 3), np.uint8)
         framed[16:112] = draw(number, 96, 128)
@@ -188,14 +188,14 @@ def test_layout_split_holds_valid_and_test_out_and_nothing_else():
         build_set(make_data(valid_fraction=0), workers=0)
 
 
-def test_how_folders_are_read_is_in_the_recipe_only_where_it_is_said():
-    """Sets that were packed before there was a choice stay, and keep their hash."""
+def test_layout_and_ignore_are_in_the_recipe_only_if_not_default():
+    """So sets packed before these keys existed keep their hash."""
     assert not {"layout", "ignore"} & SetPlan.of(make_data()).recipe.keys()
     assert SetPlan.of(make_data(layout="flat", ignore=["x"])).recipe.items() >= {"layout": "flat"}.items()
 
 
-def test_names_of_classes_have_one_form_whatever_bytes_the_folders_have():
-    """Latin-1, decomposed as a Mac writes it, composed: one class; a line break: escaped."""
+def test_class_names_are_normalised():
+    """Latin-1, decomposed (macOS) and composed names are one class; a line break is escaped."""
     for start, name in enumerate((b"Citro\xebn", "Citroe\u0308n".encode(), "Citro\u00ebn".encode(), b"a\nb")):
         for number in range(2):
             save(Path(os.fsdecode(b"photos/" + name), f"{number}.png"), draw(2 * start + number))
@@ -210,7 +210,7 @@ def test_non_square():
     assert {picture.shape for picture in everything_kept(built(img_size=[128, 224])).values()} == {(128, 224, 3)}
 
 
-def test_fast_decode_keeps_the_sources_size_and_is_stamped():
+def test_fast_decode_keeps_the_sources_size_and_is_in_the_recipe():
     turned = Image.Exif()
     turned[0x0112] = 6
     save(Path("photos/a.jpg"), draw(1, 300, 400), quality=95)
@@ -236,7 +236,7 @@ def test_the_same_whatever_the_number_of_workers():
     assert len(found) == 1
 
 
-def test_the_packed_set_does_not_depend_on_where_the_folder_is():
+def test_the_packed_set_does_not_depend_on_the_folders_path():
     make_folder(10)
     before = packed_sha256(built())
     os.rename("photos", "moved")
@@ -248,7 +248,7 @@ def test_the_packed_set_does_not_depend_on_where_the_folder_is():
 
 
 def test_the_split_is_a_function_of_the_hash():
-    """The first 52 bits as a number in [0, 1), below the fraction: never anything that changes between processes."""
+    """The first 52 bits as a number in [0, 1), compared with the fraction."""
     assert is_valid("0" * 64, 0.1) and is_valid("1999999999998" + "f" * 51, 0.1)
     assert not is_valid("199999999999b" + "0" * 51, 0.1) and not is_valid("f" * 64, 0.5)
     assert not is_valid("0" * 64, 0)
@@ -284,7 +284,7 @@ def picture_with_hash(valid_fraction: float, valid: bool, skip: int = 0) -> byte
     return next(islice(fitting, skip, None))
 
 
-def test_a_small_set_still_keeps_one_picture_aside():
+def test_a_small_set_still_holds_one_picture_out():
     Path("photos").mkdir()
     for number in range(5):
         content = picture_with_hash(0.1, valid=False, skip=number)
@@ -303,7 +303,7 @@ def test_one_picture_is_for_training(capsys):
     Path("photos/a.png").write_bytes(picture_with_hash(0.1, valid=False))
     data = make_data()
     assert build_set(data, workers=0) == [data.hdf5_path("train")]
-    assert "no picture is kept aside" in capsys.readouterr().err
+    assert "no picture is held out" in capsys.readouterr().err
     assert build_set(data, workers=0) == [data.hdf5_path("train")]  # and it counts as complete
 
 
@@ -327,7 +327,7 @@ def test_a_class_is_never_held_out_as_a_whole():
         assert packed.class_names == ["a", "b", "c"] and set(packed.labels) == {0, 1, 2}
 
 
-def test_the_picture_that_a_small_set_keeps_aside_is_not_all_of_a_class():
+def test_the_picture_held_out_of_a_small_set_is_not_all_of_a_class():
     contents = sorted(
         (picture_with_hash(0.1, False, skip) for skip in range(4)), key=lambda c: hashlib.sha256(c).digest()
     )
@@ -338,7 +338,7 @@ def test_the_picture_that_a_small_set_keeps_aside_is_not_all_of_a_class():
     assert [line["file"] for line in lines if line["split"] == "valid"] == ["b/0.png"]
 
 
-def test_classes_without_a_training_picture_are_left_out_and_told(capsys):
+def test_classes_without_a_training_picture_are_left_out_with_a_message(capsys):
     for number, name in enumerate(["train/audi", "train/bmw", "test/audi", "test/saab"]):
         save(Path(f"photos/{name}/{number}.png"), draw(number))
     Path("photos/train/volvo").mkdir()
@@ -350,11 +350,11 @@ def test_classes_without_a_training_picture_are_left_out_and_told(capsys):
     reasons = {line["file"]: line["reason"] for line in read_manifest(data) if line["reason"]}
     assert reasons["test/saab/3.png"] == "no_training: its class has no training picture" and len(reasons) == 2
     told = capsys.readouterr().err
-    assert all(f"class {name}: left out, no picture of it can be trained on" in told for name in ("saab", "volvo"))
+    assert all(f"class {name}: left out, it has no training picture" in told for name in ("saab", "volvo"))
 
 
 @pytest.mark.parametrize("files", [0, 3])
-def test_nothing_usable_is_told(files):
+def test_a_folder_without_usable_files_is_refused(files):
     Path("photos").mkdir()
     for number in range(files):
         Path(f"photos/{number}.jpg").write_bytes(b"no picture")
@@ -363,7 +363,7 @@ def test_nothing_usable_is_told(files):
     assert list(Path("data").rglob("*.hdf5*")) == []
 
 
-# ---- again, otherwise, killed ----------------------------------------------------------------------------------
+# ---- rebuilds and kills ----------------------------------------------------------------------------------------
 
 
 def test_a_complete_set_is_left_alone(monkeypatch):
@@ -399,7 +399,7 @@ def test_another_recipe_stops_and_says_what_differs(changes, key):
     build_set(make_data(**changes), workers=0)
 
 
-def test_padding_keeps_all_of_a_picture_and_is_stamped():
+def test_padding_is_in_the_recipe():
     make_folder(8)
     changes: tuple[dict[str, Any], ...] = ({"fit": "pad", "set": "padded"}, {})
     paths = [built(**some, valid_fraction=0).hdf5_path("train") for some in changes]
@@ -408,7 +408,7 @@ def test_padding_keeps_all_of_a_picture_and_is_stamped():
         assert packed.sha256 != cropped.sha256 and packed.count == cropped.count
 
 
-def test_a_set_that_was_packed_before_there_was_a_choice_is_a_cropped_one():
+def test_a_set_packed_before_fit_existed_counts_as_cropped():
     make_folder(8)
     paths, summary = build_set(make_data(), workers=0), Path("data/sets/mine/summary-32.json")
     older = json.loads(summary.read_text())
@@ -419,7 +419,7 @@ def test_a_set_that_was_packed_before_there_was_a_choice_is_a_cropped_one():
         build_set(make_data(fit="pad"), workers=0)
 
 
-def test_a_looseness_of_1_leaves_the_set_that_it_was_before_there_was_a_choice():
+def test_looseness_1_is_not_in_the_recipe():
     cars: dict[str, Any] = {"source": "procedural", "src": None, "count": 6, "valid_fraction": 0, "img_size": 32}
     with open_packed(built(**cars).hdf5_path("train")) as packed:
         assert "looseness" not in packed.attributes["recipe"]  # its hash, which runs keep, has the recipe in it
@@ -432,7 +432,7 @@ def test_a_looseness_of_1_leaves_the_set_that_it_was_before_there_was_a_choice()
         assert {row.tobytes() for row in packed.read()} == {picture.tobytes() for picture in drawn}
     for path in Path("data/hdf5/mine").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match=r"drawn otherwise[\s\S]*looseness: found 3.0, the config says 1.0"):
+    with pytest.raises(UserError, match=r"has another recipe[\s\S]*looseness: found 3.0, the config says 1.0"):
         built(**cars)
 
 
@@ -455,13 +455,13 @@ def test_another_size_is_another_set():
     assert len(list(Path("data").rglob("*_train.hdf5"))) == 2
 
 
-def test_a_damaged_or_foreign_set_is_not_overwritten_unasked():
+def test_a_damaged_or_foreign_set_is_overwritten_only_with_rebuild():
     make_folder(8)
     train = build_set(make_data(), workers=0)[0]
     content = train.read_bytes()
     place = content.index(draw_row(train))
     train.write_bytes(content[:place] + b"\0\0\0\0" + content[place + 4 :])
-    build_set(make_data(), workers=0)  # a look at the head finds nothing
+    build_set(make_data(), workers=0)  # without verify the damage is not found
     with pytest.raises(UserError, match=r"rows 3: damaged[\s\S]*--rebuild"):
         build_set(make_data(), workers=0, verify=True)
     train.write_bytes(b"somebody's own file")
@@ -470,7 +470,7 @@ def test_a_damaged_or_foreign_set_is_not_overwritten_unasked():
     assert train.read_bytes() == b"somebody's own file"
 
 
-def test_a_set_of_a_newer_version_is_one_line_and_not_built_again(monkeypatch):
+def test_a_set_of_a_newer_version_is_refused(monkeypatch):
     make_folder(8)
     train = build_set(make_data(), workers=0)[0]
     summary = SetPlan.of(make_data()).summary
@@ -509,7 +509,7 @@ def test_a_rebuild_without_valid_pictures_removes_the_old_ones():
 
 @pytest.mark.parametrize("operation", ["replace", "fsync", "unlink"])
 def test_killed_at_any_file_operation_of_a_rebuild(operation):
-    """There is an old set that is whole, or one that the next call finds incomplete and builds: never a mixture."""
+    """The old set is complete, or the next call finds an incomplete one and builds it: never a mixture."""
     make_folder(12)
     data = built()
     make_folder(20)

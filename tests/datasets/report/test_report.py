@@ -1,4 +1,4 @@
-"""The page that a build leaves: its figures are the manifest's, it stands alone, and it shows what it says."""
+"""The report of a build has the manifest's figures and the right pictures, is self-contained, and scales."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ HOSTILE = '<script>alert("x")</script>\udcff & co.jpg'
 
 
 def small_set() -> tuple[Data, list[dict[str, Any]]]:
-    """Twelve kept, and one of each way to be dropped."""
+    """Twelve kept pictures, and one dropped at each step."""
     lines = [line(f"good/{k:02d}.jpg", view_confidence=round(0.3 + k / 20, 4)) for k in range(12)]
     lines[3] |= {"split": "valid", "view": "left", "license": "CC BY-SA 4.0", "page": "https://cars.example/a?b=1"}
     lines[4] |= {"class": "audi", "source": "commons", "author": "A", "decided_by": "person"}
@@ -64,7 +64,7 @@ def alts_of(page: Page, begin: str = "") -> list[str]:
     return [one["alt"] for one in page.having("img") if one["alt"].startswith(begin)]
 
 
-def test_funnel_ends_with_what_is_packed_and_names_every_loss():
+def test_the_funnel_ends_with_the_packed_pictures_and_names_every_reason():
     data, lines = small_set()
     steps = funnel(Manifest(SetPlan.of(data).manifest))
     assert [(step["name"], step["left"]) for step in steps] == [
@@ -89,24 +89,24 @@ def test_every_reason_has_its_place_in_the_funnel(slug, decider, tmp_path):
     assert funnel(Manifest(manifest))[-1]["left"] == 0
 
 
-def test_page_says_what_the_manifest_says():
+def test_the_page_has_the_manifests_figures():
     assert write_report(SetPlan.of(small_set()[0])) == Path("data/sets/mine/report-32.html")
     page = Page(Path("data/sets/mine/report-32.html"))
     for words in (
         "12 of 20 files are in the set mine",
-        "11 to train on, 1 kept aside",
+        "11 training pictures, 1 held out",
         "Too small 1 dropped",
         "image file is truncated",
         "cars.example",
         "CC BY-SA 4.0",
-        "for 11 of 12 kept pictures no licence is recorded, for 11 no author",
+        "11 of 12 kept pictures have no recorded licence, 11 no author",
         "make clinic SET=mine",
         "kept from 0.50",
     ):
         assert words in page.text, words
 
 
-def test_page_is_written_once_for_each_build():
+def test_the_page_is_written_once_per_build():
     data = small_set()[0].model_copy(update={"src": "photos"})
     assert update_report(SetPlan.of(data)) == SetPlan.of(data).report
     assert update_report(SetPlan.of(data)) is None
@@ -116,7 +116,7 @@ def test_page_is_written_once_for_each_build():
     assert update_report(SetPlan.of(data.model_copy(update={"source": "cifar10"}))) is None
 
 
-def test_page_stands_alone_and_hides_nothing_hostile():
+def test_the_page_is_self_contained_and_escapes_hostile_names():
     page = page_of(small_set()[0])
     assert not page.having("script")
     assert HOSTILE.replace("\udcff", "\\udcff") in {one.get("title") for one in page.having("figcaption")}
@@ -129,7 +129,7 @@ def test_page_stands_alone_and_hides_nothing_hostile():
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_page_can_be_used_without_seeing_it():
+def test_the_page_is_accessible():
     page = page_of(small_set()[0])
     assert page.having("html")[0]["lang"] == "en" and len(page.having("h1")) == 1
     assert all(one.get("alt") for one in page.having("img")) and page.having("img")
@@ -149,18 +149,18 @@ def picture_of(page: Page, alt: str) -> np.ndarray:
     return levels_of(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_pictures_are_those_of_their_lines():
-    """Kept ones as packed, dropped ones from their files, copies beside the one that counts."""
+def test_pictures_match_their_lines():
+    """Kept ones as packed, dropped ones from their files, copies beside the best one."""
     page = page_of(small_set()[0])
     assert picture_of(page, "Kept, left: good/03.jpg").shape == (32, 32, 3)
     for alt, file in {"Dropped, Logo: ": "logo.jpg", "The copy that counts: ": "good/01.jpg"}.items():
         assert np.abs(picture_of(page, alt + file) - levels_of(f"photos/{file}")).mean() < 4
     alts = alts_of(page)
     assert not any("cut.jpg" in alt for alt in alts)  # what could not be decoded is not tried again
-    assert alts.index("Left out: near.jpg") == alts.index("The copy that counts: good/02.jpg") + 1
+    assert alts.index("Dropped copy: near.jpg") == alts.index("The copy that counts: good/02.jpg") + 1
 
 
-def test_mirrored_pictures_are_counted_where_they_point_now():
+def test_mirrored_pictures_are_counted_by_their_packed_view():
     config = make_config()
     views = ("right", "front_left", "rear_right", "front")
     lines = [line(f"{k}.jpg", view=view, mirrored=view != "front_left") for k, view in enumerate(views)]
@@ -177,7 +177,7 @@ def test_mirrored_pictures_are_counted_where_they_point_now():
 
 def test_borderline_is_nearest_first():
     page = page_of(small_set()[0])
-    assert alts_of(page, "View least sure") == [f"View least sure: good/{k:02d}.jpg" for k in range(12)]
+    assert alts_of(page, "Least certain view") == [f"Least certain view: good/{k:02d}.jpg" for k in range(12)]
     assert "Just dropped: logo.jpg" in alts_of(page)
 
 
@@ -200,8 +200,8 @@ def test_no_name_leads_out_of_the_folder(name, tmp_path):
             read_thumbnail(tmp_path / "photos", said, 100, 100)
 
 
-def test_a_set_that_came_decoded_and_was_never_judged():
-    """As CIFAR-10: no files, few fields."""
+def test_a_set_that_comes_decoded_and_is_not_cleaned():
+    """Like CIFAR-10: no files, few fields."""
     config = make_config(set="plain")
     lines = [line(f"row/{k}.jpg") for k in range(4)]
     write_set(config, lines, {one["file"]: draw(k) for k, one in enumerate(lines)})
@@ -213,12 +213,12 @@ def test_a_set_that_came_decoded_and_was_never_judged():
     assert "4 of 4 files" in page.text and len(page.having("img")) == 4
 
 
-def test_page_stays_light(monkeypatch):
+def test_the_pages_size_is_limited(monkeypatch):
     monkeypatch.setattr(pictures, "MAX_PAGE_BYTES", 20_000)
     page = page_of(small_set()[0])
     uris = [one["src"] for one in page.having("img")]
     assert uris and sum(map(len, uris)) <= 20_000
-    assert "example pictures were left out to keep the page light" in page.text
+    assert "example pictures were omitted to limit the page's size" in page.text
 
 
 def write_manifest(path: Path, lines: Iterable[dict[str, Any]]) -> Path:
@@ -227,7 +227,7 @@ def write_manifest(path: Path, lines: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
-def test_examples_are_few_spread_and_always_the_same(tmp_path):
+def test_examples_are_a_fixed_random_sample(tmp_path):
     lines = [line(f"{k}.jpg", sha256=hashlib.sha256(str(k).encode()).hexdigest()) for k in range(500)]
     chosen = []
     for number, order in enumerate((lines, lines[::-1])):
@@ -240,15 +240,15 @@ def test_examples_are_few_spread_and_always_the_same(tmp_path):
     assert chosen[0] == sorted(ranks, key=lambda name: ranks[name])[:10]  # as in every version
 
 
-def test_what_strangers_wrote_does_not_fill_memory(tmp_path):
-    """The first names that appear are counted one by one."""
+def test_foreign_texts_do_not_fill_memory(tmp_path):
+    """The first MAX_NAMES names are counted one by one."""
     path = write_manifest(tmp_path / "m.jsonl", (line(f"{k}.jpg", license=f"licence {k}") for k in range(5000)))
     names = Manifest(path).count("license")
     assert len(names) == MAX_NAMES + 1 and sum(names.values()) == 5000
     assert list(names)[:2] == ["licence 0", "licence 1"] and names["(others)"] == 5000 - MAX_NAMES
 
 
-def test_without_room_for_temporary_files_it_is_told(tmp_path, monkeypatch):
+def test_a_full_temporary_disk_is_reported(tmp_path, monkeypatch):
     path = write_manifest(tmp_path / "m.jsonl", [line("a.jpg")])
     monkeypatch.setattr("datasets.pack.manifest.AFTER_INSERT", ("pragma max_page_count = 1", "create table full (a)"))
     with pytest.raises(UserError, match="m.jsonl: cannot be counted .*is full.*TMPDIR"):
@@ -291,8 +291,8 @@ def test_memory_does_not_grow_with_the_manifest(tmp_path):
         ((185, 188, 190), "silver"),
     ],
 )
-def test_paint_is_the_middles_not_the_walls(colour, name):
-    """A car's body before a wall of another colour, on a grey road."""
+def test_the_colour_is_the_middles_not_the_walls(colour, name):
+    """A car in front of a wall of another colour, on a grey road."""
     picture = np.full((64, 96, 3), (120, 150, 120) if name != "green" else (150, 120, 110), np.uint8)
     picture[44:] = (90, 90, 92)
     picture[22:48, 14:82] = colour
