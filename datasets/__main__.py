@@ -95,7 +95,7 @@ def folder(
         raise UserError("SRC: found nothing, allowed a folder of pictures, try SRC=path/to/pictures")
     set_name = name or to_set_name(to_path(src).resolve().name)
     if not set_name:
-        raise UserError(f"NAME: found nothing, and {src} lends none; allowed letters and digits, try NAME=my-cars")
+        raise UserError(f"NAME: found no letter or digit in {src}, allowed letters and digits, try NAME=my-cars")
     changes = {"data.source": "folder", "data.src": src, "data.set": set_name}
     config = load_config(BASE, [*_to_overrides(changes), *_size_change(size), *(overrides or ())])
     _build_all([config], dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
@@ -119,22 +119,18 @@ def named_set(
         raise UserError(f"SET: found {name!r}, which is three sets; try make dataset SET=procedural")
     changes = recipe_to_changes(recipe) | ({"data.src": src} if src else {})
     if "data.set" not in changes:
-        raise UserError(
-            f"SET: found {name!r}, whose pictures are your own, try make dataset SET=folder SRC=path/to/them"
-        )
+        raise UserError(f"SET: found {name!r}, which needs a folder, try make dataset SET=folder SRC=path/to/pictures")
     place = changes.get("data.src")
     if changes["data.source"] == "folder" and not expand_path(str(place)).is_dir() and not dry_run:
-        raise UserError(
-            f"{place}: not there; `make scrape SOURCE={recipe.source}` fetches it, or SRC= says where it is"
-        )
+        raise UserError(f"{place}: not found; fetch it with `make scrape SOURCE={recipe.source}`, or set SRC=")
     config = load_config(BASE, [*_to_overrides(changes), *_size_change(size), *(overrides or ())])
     _build_all([config], dry_run, on, rebuild=rebuild, rescan=rescan, workers=workers, verify=True)
 
 
 @app.command(add_help_option=False, context_settings=PassOn)
 def reader(context: typer.Context) -> None:
-    """Train the small network that reads a car's factors from a picture."""
-    from datasets.train_shipped.train_reader import reader_command  # imports torch: the other commands work without
+    """Train the small network that predicts a car's factors from a picture."""
+    from datasets.train_shipped.train_reader import reader_command  # here: imports torch
 
     _run_alone(context, reader=reader_command)
 
@@ -165,7 +161,7 @@ def view_classifier(context: typer.Context) -> None:
 
 
 def _run_alone(context: typer.Context, **commands: Callable[..., None]) -> None:
-    """A command (or several, by name) with options of its own, whose module is imported only when it is asked for."""
+    """Runs a command (or several, by name) with its own options, whose module is imported only when needed."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     for name, command in commands.items():
         alone.command(name)(command)
@@ -184,18 +180,18 @@ def _build_all(configs: list[Config], dry_run: bool, on: str | None, **options: 
 
         options["mapper"] = map_on_ray
     elif on is not None:
-        raise UserError(f"--on: found {on!r}, allowed ray, or nothing for this machine alone")
+        raise UserError(f"--on: found {on!r}, allowed ray, or no --on for this machine alone")
     for config in configs:
         plan = SetPlan.of(config.data, config.clean)
         if dry_run:
-            state = "is there" if find_complete(plan) else f"to be built into {plan.train.parent}"
+            state = "complete" if find_complete(plan) else f"to be built into {plan.train.parent}"
             print(f"# set {plan.name}: {state}")
             for key, value in plan.recipe_with_places().items():
                 print(f"#   {key}: {value}")
             continue
         paths = build_set(plan, **options)
         if page := update_report(plan):
-            log(f"what became of every file: {page}")
+            log(f"report on every file: {page}")
         print(*paths, sep="\n")
 
 
@@ -215,7 +211,7 @@ def _size_change(size: str | None) -> list[str]:
 
 
 def _to_overrides(changes: dict[str, Any]) -> list[str]:
-    """As overrides; JSON is YAML."""
+    """`--set` overrides; JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 

@@ -1,4 +1,4 @@
-"""What the stage is measured with: many distinct JPEGs of photo size, cheaply, 500 damaged or hostile ones, sets."""
+"""Test data of the benchmarks: many distinct JPEGs of photo size, damaged and hostile files, set plans."""
 
 import hashlib
 import io
@@ -33,13 +33,13 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 
 
 def make_plan(name: str, src: Path, size_px: int, *changes: str) -> SetPlan:
-    said = [f"data.set={name}", "data.source=folder", f"data.src={src}", f"data.img_size={size_px}"]
-    config = load_config(BASE, [*said, *changes])
+    source = [f"data.set={name}", "data.source=folder", f"data.src={src}", f"data.img_size={size_px}"]
+    config = load_config(BASE, [*source, *changes])
     return SetPlan.of(config.data, config.clean)
 
 
 def write_photos(folder: Path, count: int, seed: int, width_px: tuple[int, int] = (300, 1000)) -> None:
-    """`count` JPEGs of quality 88: parts of a few renders, each in other light, colours and grain, so no two alike."""
+    """`count` distinct JPEGs: parts of a few renders with random light, colours and grain."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         path = folder / f"{index:06d}.jpg"
@@ -76,7 +76,7 @@ def _grain() -> np.ndarray:
 
 
 class NoFeatures:
-    """Stands where the sorter does: looks are made, features cost nothing, and every picture is a good one."""
+    """A view classifier without cost: inputs are made, features are zeros, and every picture is usable."""
 
     name, sha256, dim, threshold = "none", "0" * 64, 1, 0.0
 
@@ -91,11 +91,11 @@ class NoFeatures:
         return SimpleNamespace(ok_score=score, reasons=["not_a_car"] * len(features), view_probs=sides)
 
 
-# ---- files that somebody has damaged, or made to harm -----------------------------------------------------------
+# ---- damaged and hostile files ----------------------------------------------------------------------------------
 
 
 def hostile_files(seed: int, count: int = 500) -> Iterator[tuple[str, bytes, str | None]]:
-    """(name, bytes, the sha256 that was noted for it before it was damaged, or None), always the same for a seed."""
+    """(name, bytes, sha256 before the damage or None), the same for equal seeds."""
     crafted = list(_crafted())
     for index, (name, content) in enumerate(crafted[:count]):
         yield f"{index:03d}_{name}", content, None
@@ -107,7 +107,7 @@ def hostile_files(seed: int, count: int = 500) -> Iterator[tuple[str, bytes, str
 
 
 def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Cut off, with wrong bytes, with a part missing, doubled or of zeros; never what it was."""
+    """Truncated, with wrong bytes, or with a part missing, doubled or zeroed; never unchanged."""
     damaged = bytearray(content)
     way = int(rng.integers(5))
     place = int(rng.integers(2, len(content) - 24))
@@ -127,7 +127,7 @@ def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _crafted() -> Iterator[tuple[str, bytes]]:
-    """Headers that promise too much, other formats under wrong names, and odd but sound pictures."""
+    """Headers with excessive sizes, other formats under wrong names, and unusual but valid pictures."""
     rng = np.random.default_rng(1)
     picture = Image.fromarray(_small(rng))
     yield "60000x60000.png", png_header(60000, 60000)
@@ -170,7 +170,7 @@ def png_header(width: int, height: int, body: bytes = b"") -> bytes:
 
 
 def _png_bomb() -> bytes:
-    """A text part of 64 kB that unpacks to 64 MB."""
+    """A text chunk of 64 kB that unpacks to 64 MB."""
     text = b"Comment\0\0" + zlib.compress(bytes(64 * 2**20), 9)
     content = png_header(64, 64, zlib.compress(bytes(64 * (64 * 3 + 1))))
     return content[:33] + _chunk(b"zTXt", text) + content[33:]
@@ -198,7 +198,7 @@ def _sha256(content: bytes) -> str:
 
 
 def write_hostile(folder: Path, seed: int, count: int = 500) -> None:
-    """As a scraper would have left them: files/ and a ledger with the hashes of what was fetched."""
+    """A scraper's folder: files/ and a ledger with the hashes before the damage."""
     (folder / "files").mkdir(parents=True, exist_ok=True)
     with open(folder / "ledger.jsonl", "w") as ledger:
         for name, content, noted in hostile_files(seed, count):

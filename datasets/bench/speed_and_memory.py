@@ -1,9 +1,8 @@
-"""`python -m datasets bench`: what this stage costs, each figure beside one of the same run.
+"""`python -m datasets bench`: benchmarks of this stage, with baselines from the same run.
 
-speed: CPU time that one picture more costs, beside bare Pillow decoding + Lanczos, and beside StudioGAN's own
-`make_hdf5` where it is installed; what starting costs is told apart. memory: peak of all processes together at two
-numbers of pictures. duplicates: planted copies found, and false ones among distinct renders. hostile: 500 damaged
-files. kills: builds that were killed end the same.
+speed: CPU time per additional picture, beside Pillow alone and, if installed, StudioGAN's `make_hdf5`; the start is
+measured separately. memory: peak of all processes at two numbers of pictures. duplicates: planted copies found, and
+false ones among distinct renders. hostile: 500 damaged files. kills: killed builds end with the same set.
 """
 
 import os
@@ -23,8 +22,8 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets.bench import faults, studiogan
-from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink, decode_and_shrink_middle
+from datasets.bench import robustness, studiogan
+from datasets.bench.bare_pillow import SIZE_PX, decode_and_shrink
 from datasets.bench.files import ROOT, WORKERS, NoFeatures, make_plan, write_photos
 from datasets.pack.build_set import build_set
 from harness.cli import AS_PATH
@@ -34,17 +33,17 @@ from harness.runtime.child import Usage, tree_usage
 
 PARTS = ("speed", "memory", "duplicates", "hostile", "kills")
 ROUNDS = 5
-FEW = 8  # of so many photos one makes the smaller set: what both take alike is the start
+FEW = 8  # the smaller set has one photo in FEW; what both sets cost alike is the start
 SAMPLE_SEC = 0.05
 INPUTS_PX = (64, 224)
 
 
 def bench_command(
-    only: Annotated[str | None, typer.Option(help=f"One of {', '.join(PARTS)}; all if not given.")] = None,
-    count: Annotated[int, typer.Option(min=16, help="Photos for speed; memory takes 3 and 12 times as many.")] = 1000,
+    only: Annotated[str | None, typer.Option(help=f"One of {', '.join(PARTS)}; default: all.")] = None,
+    count: Annotated[int, typer.Option(min=16, help="Photos for speed; memory uses 3 and 12 times as many.")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     folder: Annotated[
-        Path | None, typer.Option(help="Work here and leave the photos; a temporary one if not.", **AS_PATH)
+        Path | None, typer.Option(help="Work folder, which is kept; default: a temporary one.", **AS_PATH)
     ] = None,
 ) -> None:
     """Measure this stage: CPU time, memory, duplicates, hostile files, kills."""
@@ -56,16 +55,16 @@ def bench_command(
             for line in {
                 "speed": lambda: measure_speed(count, seed),
                 "memory": lambda: measure_memory(3 * count, 12 * count, seed),
-                "duplicates": lambda: faults.measure_duplicates(seed),
-                "hostile": lambda: faults.measure_hostile(seed),
-                "kills": lambda: faults.measure_kills(seed),
+                "duplicates": lambda: robustness.measure_duplicates(seed),
+                "hostile": lambda: robustness.measure_hostile(seed),
+                "kills": lambda: robustness.measure_kills(seed),
             }[part]():
                 print(f"{part}: {line}", flush=True)
 
 
 @contextmanager
 def _workplace(folder: Path | None) -> Iterator[None]:
-    """Everything is written below one folder, which goes at the end unless it was named."""
+    """Works below one folder, which is deleted at the end unless it was given."""
     before = Path.cwd()
     place = Path(tempfile.mkdtemp(prefix="carforge-bench-")) if folder is None else folder.resolve()
     place.mkdir(parents=True, exist_ok=True)
@@ -88,12 +87,12 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
     _link_first(photos, few, count // FEW)
     ways: dict[str, Callable[[Path], Any]] = {
         "bare": partial(_each, decode_and_shrink),
-        "bare, cropped": partial(_each, decode_and_shrink_middle),
+        "bare, cropped": partial(_each, partial(decode_and_shrink, crop=True)),
         "not cleaned": partial(_build_anew, None),
-        **{f"cleaned, look of {px}": partial(_build_anew, px) for px in INPUTS_PX},
+        **{f"cleaned, input of {px} px": partial(_build_anew, px) for px in INPUTS_PX},
     }
-    spent: dict[str, list[float]] = {name: [] for name in ways}  # ms, of one picture more
-    start: dict[str, list[float]] = {name: [] for name in ways}  # s, of a set of none
+    spent: dict[str, list[float]] = {name: [] for name in ways}  # ms per picture
+    start: dict[str, list[float]] = {name: [] for name in ways}  # s, for an empty set
     for number in range(ROUNDS):
         for name, way in ways.items():
             log(f"round {number + 1} of {ROUNDS}: {name}")
@@ -111,12 +110,12 @@ def measure_speed(count: int, seed: int) -> Iterator[str]:
         line = f"{name:20} {statistics.median(found):6.2f} ms a picture, {ratios[0]:.2f} x the speed of bare decoding"
         line += f" + Lanczos, {ratios[1]:.2f} x that of the cropped middle"
         yield f"{line}; {statistics.median(start[name]):.2f} s to start"
-    ours_ms = statistics.median(spent[f"cleaned, look of {INPUTS_PX[0]}"])
+    ours_ms = statistics.median(spent[f"cleaned, input of {INPUTS_PX[0]} px"])
     yield from studiogan.measure(photos, SIZE_PX, ours_ms, make_plan("speed", photos, SIZE_PX).train)
 
 
 def _each(function: Callable[[str], None], photos: Path) -> None:
-    """In as many processes as the stage takes, and the standard library's pool."""
+    """With as many processes as the stage uses, in the standard library's pool."""
     paths = sorted(str(path) for path in photos.iterdir())
     with get_context("spawn").Pool(WORKERS) as pool:
         pool.map(function, paths, chunksize=8)
@@ -125,13 +124,13 @@ def _each(function: Callable[[str], None], photos: Path) -> None:
 
 
 def _build_anew(input_px: int | None, photos: Path) -> None:
-    """The whole stage with worker processes, from the listing to the packed set; the page about it is left out."""
+    """The whole stage with worker processes, from the listing to the packed set, without the report."""
     changes, classifier = (["clean.apply=false"], None) if input_px is None else ([], NoFeatures(input_px))
     build_set(make_plan("speed", photos, SIZE_PX, *changes), rescan=True, workers=WORKERS, classifier=classifier)
 
 
 def _link_first(photos: Path, part: Path, count: int) -> None:
-    """A folder with the first photos of another."""
+    """Hard links to the first photos of another folder."""
     part.mkdir(exist_ok=True)
     for path in sorted(photos.iterdir())[:count]:
         if not (part / path.name).exists():
@@ -145,7 +144,7 @@ def _cpu_sec_of(way: Callable[[], Any]) -> float:
 
 
 def _cpu_sec() -> float:
-    """Of this process and of all that it has started and that have ended."""
+    """CPU time of this process and of its ended children."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -154,7 +153,7 @@ def _cpu_sec() -> float:
 
 
 def measure_memory(few: int, many: int, seed: int) -> Iterator[str]:
-    """Of `python -m datasets folder` with its features and its page, small photos: their number is what counts."""
+    """Of `python -m datasets folder` with features and report, on small photos."""
     photos = Path(f"small-{many}")
     log(f"making {many} small photos")
     write_photos(photos, many, seed, (200, 320))
@@ -169,7 +168,7 @@ def measure_memory(few: int, many: int, seed: int) -> Iterator[str]:
 
 
 def _peak_mib(arguments: list[str]) -> float:
-    """Largest sum of resident memory of a build and all its processes; shared pages count in each."""
+    """Peak of the resident memory of a build and all its processes; shared pages count in each."""
     command = [sys.executable, "-m", "datasets", *arguments, "--workers", str(WORKERS), "--rescan"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

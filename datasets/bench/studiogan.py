@@ -1,4 +1,4 @@
-"""StudioGAN's own packing of the same photos, in its own interpreter: its CPU time, and what comes of the pictures."""
+"""StudioGAN's packing of the same photos, in its own interpreter: CPU time, and pictures with black bands."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from harness.errors import UserError
 from harness.messages import log
 from harness.studiogan.checkout import find_checkout, find_python
 
-BLACK_LEVEL, BLACK_LINES = 8, 2  # so many lines at an edge in which nothing is brighter are a bar
+BLACK_LEVEL, BLACK_LINES = 8, 2  # this many lines at an edge, all this dark, are a bar
 BATCH = 100
-# Runs where StudioGAN is: its function as it is, with the settings of its own configuration files.
+# Runs in StudioGAN's environment, with the settings of its configuration files.
 SCRIPT = """
 import json, sys, time, types
 sys.path.insert(0, sys.argv[1])
@@ -29,7 +29,7 @@ print(json.dumps(time.process_time() - began))
 
 
 def measure(photos: Path, size_px: int, ours_ms: float, ours: Path) -> Iterator[str]:
-    """`ours`: what the stage has packed of the same photos."""
+    """`ours`: the same photos as packed by this stage."""
     try:
         source, python = find_checkout() / "src", find_python()
     except UserError as error:
@@ -61,7 +61,7 @@ def measure(photos: Path, size_px: int, ours_ms: float, ours: Path) -> Iterator[
 
 
 def _count_black(packed: Path) -> tuple[int, int]:
-    """(pictures with a black band, all pictures) of a packed set of either making."""
+    """(pictures with a black band, all pictures) of a packed file, ours or StudioGAN's."""
     with h5py.File(packed) as file:
         imgs = np.asarray(file["imgs"][()])  # pyright: ignore[reportIndexIssue]
     return sum(_has_black_bar(picture) for picture in imgs), len(imgs)

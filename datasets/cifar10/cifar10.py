@@ -1,7 +1,7 @@
-"""CIFAR-10 (Krizhevsky 2009), exact to the pixel: from a folder, an archive, a part in an .npz, or the network.
+"""CIFAR-10 (Krizhevsky 2009), pixel-exact: from a folder, an archive, a subset in an .npz, or the network.
 
-In: `data.src`, or null. Out: batches of pictures with labels, each of the train or the valid split (the official test
-batch), or of none where a part has no test batch: then the content hash decides, as for every other set.
+In: `data.src`, or null to download. Out: pictures with labels and official splits. Without a test batch the split is
+None, and the content hash decides, as for other sets.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ TRY = "try SRC=path/to/it after make, or null to download it"
 
 @dataclass(frozen=True)
 class CifarBatch:
-    """`pictures`: uint8 (N, 32, 32, 3); `labels`: int (N,), 0 to 9; `splits`: a split or None for each."""
+    """`pictures`: uint8 (N, 32, 32, 3); `labels`: int (N,), 0 to 9; `splits`: a split or None each."""
 
     name: str
     pictures: np.ndarray
@@ -50,7 +50,7 @@ class CifarBatch:
 
 
 def find_source(data: Data) -> Path | None:
-    """The batches' folder, the archive or the .npz that data.src names; None = to be downloaded."""
+    """The folder of batches, archive or .npz named by data.src; None = download."""
     if data.src is None:
         return None
     path = expand_path(data.src)
@@ -60,7 +60,7 @@ def find_source(data: Data) -> Path | None:
                 return candidate
         archives = [path / ARCHIVE] if (path / ARCHIVE).is_file() else sorted(path.glob("*.npz"))
         if len(archives) != 1:
-            found = f"{len(archives)} .npz files" if archives else "none of them"
+            found = f"{len(archives)} .npz files" if archives else "none"
             raise UserError(f"data.src: found {found} in {path}, {ALLOWED}, {TRY}")
         return archives[0]
     if not path.is_file():
@@ -80,7 +80,7 @@ def read_cifar10(data: Data) -> Iterator[tuple[ListedFile, Scanned, Split | None
     counts = {split: sum(batch.splits.count(split) for batch in batches) for split in ("train", "valid")}
     total = sum(len(batch.pictures) for batch in batches)
     if total == counts["valid"]:
-        raise UserError(f"data.src: found test pictures alone in {source}, {ALLOWED}, {TRY}")
+        raise UserError(f"data.src: found only test pictures in {source}, {ALLOWED}, {TRY}")
     if (total - counts["valid"], counts["valid"]) != (TRAIN_COUNT, TEST_COUNT):
         log(
             f"{source} is a part of CIFAR-10: {total - counts['valid']} of {TRAIN_COUNT} training pictures, "
@@ -103,13 +103,13 @@ def _rows(batch: CifarBatch, data: Data) -> Iterator[tuple[ListedFile, Scanned, 
 
 
 def _fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """No bars are looked for: these pictures are published as they are."""
+    """Without removing letterbox bars: the pictures are published as they are."""
     if (height, width) == picture.shape[:2]:
         return picture
     return fit_image(Image.fromarray(picture), height, width, "crop")
 
 
-# ---- the three forms it comes in ----
+# ---- folder, archive, npz ----
 
 
 def _read_folder(folder: Path) -> list[CifarBatch]:
@@ -124,9 +124,9 @@ def _read_folder(folder: Path) -> list[CifarBatch]:
 
 
 def _read_archive(path: Path) -> list[CifarBatch]:
-    """Read where it lies: nothing is unpacked to the disk, and nothing but the six batches is looked at."""
+    """Reads the six batches without unpacking anything to disk."""
     if file_md5(path) != ARCHIVE_MD5:
-        log(f"{path}: is not the published archive (its md5 is not {ARCHIVE_MD5}); its batches are taken as they are")
+        log(f"{path}: is not the published archive (its md5 is not {ARCHIVE_MD5}); its batches are used all the same")
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:*") as archive:
@@ -155,7 +155,7 @@ def _batch(name: str, content: bytes, origin: str) -> CifarBatch:
 
 
 def _read_npz(path: Path) -> list[CifarBatch]:
-    """A part: `images` uint8 (N, 32, 32, 3), `labels` (N,), and maybe `batch` (N,): the name of each one's batch."""
+    """A subset: `images` uint8 (N, 32, 32, 3), `labels` (N,), optionally `batch` (N,), the name of each one's batch."""
     try:
         with zipfile.ZipFile(path) as archive:
             size_bytes = sum(entry.file_size for entry in archive.infolist())
@@ -169,7 +169,7 @@ def _read_npz(path: Path) -> list[CifarBatch]:
             names = content["batch"] if "batch" in content.files else None
     except UserError:
         raise
-    except Exception as error:  # bytes of strangers: numpy and zipfile raise nearly anything
+    except Exception as error:  # untrusted bytes: numpy and zipfile raise nearly anything
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: cannot be read as an .npz ({reason}), {ALLOWED}, {TRY}") from error
     _check_npz(path, pictures, labels, names)

@@ -1,4 +1,4 @@
-"""One file from the network: goes on where it was cut off, is checked against its hash, appears whole or not at all."""
+"""Downloads one file: resumes after interruptions, checks the hash, and renames it when complete."""
 
 import hashlib
 import http.client
@@ -18,13 +18,13 @@ ATTEMPTS, PAUSE_SEC, SILENCE_SEC = 3, 2.0, 30.0
 
 
 class _Cut(Exception):
-    """The network failed; what came until then is kept."""
+    """The network failed; the part received is kept."""
 
 
 def download(url: str, target: Path, size_bytes: int, md5: str, hint: str) -> Path:
-    """`target`, fetched unless it is there. UserError with `hint` when it cannot be had.
+    """Downloads `target` unless it exists; returns it. UserError, with `hint`, when that fails.
 
-    `<target>.partial` holds what has come; the next call goes on from there.
+    The part received stays in `<target>.partial`, and the next call resumes there.
     """
     if target.exists():
         return target
@@ -57,7 +57,7 @@ def file_md5(path: Path) -> str:
 
 
 def _fetch_rest(url: str, partial: Path, size_bytes: int, hint: str) -> None:
-    """Adds to the partial file what it lacks."""
+    """Appends the missing part to the partial file."""
     begin = partial.stat().st_size if partial.exists() else 0
     if begin == size_bytes:
         return
@@ -67,18 +67,18 @@ def _fetch_rest(url: str, partial: Path, size_bytes: int, hint: str) -> None:
     total = -(-(size_bytes - begin) // CHUNK_BYTES)
     with open(partial, "ab") as stream:
         for place, chunk in track(_chunks(url, begin), total, f"downloading {partial.stem} (MiB)"):
-            if place == 0:  # a server that knows no ranges sends the whole file
+            if place == 0:  # a server without ranges sends the whole file
                 stream.truncate(0)
             if place + len(chunk) > size_bytes:
                 os.unlink(partial)
-                raise UserError(f"{partial.stem}: {url} sends more than the {size_bytes} bytes it has; {hint}")
+                raise UserError(f"{partial.stem}: {url} sends more than the expected {size_bytes} bytes; {hint}")
             stream.write(chunk)
     if partial.stat().st_size < size_bytes:
         raise _Cut("the connection ended")
 
 
 def _chunks(url: str, begin: int) -> Iterator[tuple[int, bytes]]:
-    """(place in the file, content) from `begin` on, or from 0 where the server sends the whole file."""
+    """(offset, content) from `begin`, or from 0 if the server sends the whole file."""
     headers = {"User-Agent": "carforge", **({"Range": f"bytes={begin}-"} if begin else {})}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE_SEC) as response:
@@ -88,6 +88,6 @@ def _chunks(url: str, begin: int) -> Iterator[tuple[int, bytes]]:
                 yield place, chunk
                 place += len(chunk)
     except urllib.error.HTTPError as error:
-        raise _Cut(f"the server says {error.code} {error.reason}") from error
+        raise _Cut(f"HTTP {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise _Cut(str(getattr(error, "reason", "") or error or type(error).__name__)) from error

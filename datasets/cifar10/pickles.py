@@ -1,6 +1,6 @@
-"""CIFAR-10's own files are pickles, and a pickle is a program. Here it can do nothing but put down numbers and bytes.
+"""Reads CIFAR-10's pickled batches without running code from them.
 
-In: the bytes of a `data_batch_1`. Out: its dict; every name that it asks for stands for an inert object of ours.
+The unpickler knows a few NumPy names alone, and maps them to inert classes that only keep numbers and bytes.
 """
 
 import io
@@ -16,17 +16,17 @@ BYTE_TYPES = ("u1", "|u1", "uint8")
 
 
 class InertType:
-    """Stands for a numpy dtype: keeps its name."""
+    """Replaces a NumPy dtype: keeps its name."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name.decode("latin-1") if isinstance(name, bytes) else name
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like: nothing that bytes need."""
+        """Byte order and the like, which bytes do not need."""
 
 
 class InertArray:
-    """Stands for a numpy array: keeps its bytes, computes nothing."""
+    """Replaces a NumPy array: keeps shape, type and bytes."""
 
     def __init__(self, *_: Any) -> None:
         self.shape: tuple[int, ...] = ()
@@ -39,11 +39,11 @@ class InertArray:
 
 
 def _encode(text: str, _: str = "latin1") -> bytes:
-    """How Python 3 puts bytes down where Python 2 shall read them."""
+    """Python 3 pickles bytes for Python 2 through this function."""
     return text.encode("latin-1")
 
 
-# A class that is only named (as what is to be made), never called: text, so that calling it fails.
+# ndarray is only named, never called; as text a call would fail.
 ALLOWED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): "ndarray",
@@ -56,7 +56,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
         if (module_name, global_name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+            raise pickle.UnpicklingError(f"it imports {module_name}.{global_name}")
         return ALLOWED[module_name, global_name]
 
 
@@ -67,11 +67,11 @@ def read_batch(content: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
             raise pickle.UnpicklingError(f"more than {MAX_BYTES} bytes")
         found = _InertUnpickler(io.BytesIO(content), encoding="bytes").load()
         return _check_batch(found)
-    except Exception as error:  # bytes of strangers: unpickling may raise anything
+    except Exception as error:  # untrusted bytes: unpickling may raise anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"{origin}: found what is no CIFAR-10 batch ({reason}), allowed the python version's files as they are "
-            "published, try to fetch it again"
+            f"{origin}: is not a CIFAR-10 batch ({reason}), allowed the published files of the python version, "
+            "try to download it again"
         ) from error
 
 
@@ -79,7 +79,7 @@ def _check_batch(found: Any) -> tuple[np.ndarray, np.ndarray]:
     fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in found.items()}
     planes, labels = fields["data"], fields["labels"]
     if not isinstance(planes, InertArray) or planes.kind not in BYTE_TYPES:
-        raise ValueError("data is no array of bytes")
+        raise ValueError("data is not an array of bytes")
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label <= 9 for label in labels):
         raise ValueError("labels are not numbers from 0 to 9")
     if planes.shape != (len(labels), 3072) or not labels:

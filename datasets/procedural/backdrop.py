@@ -1,4 +1,4 @@
-"""Places to park: a backdrop picture, its light and its floor, drawn from a seed and from nothing else."""
+"""Backdrops with their light and floor, drawn from a seed alone."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from datasets.procedural.light import Light
 
 @dataclass(frozen=True)
 class Scene:
-    """`picture` linear RGB float32 (H, W, 3) in [0, 1]; `gloss` and `shadow` in [0, 1] say how much the floor mirrors
-    the car and how dark it is beneath it."""
+    """`picture`: linear RGB float32 (H, W, 3) in [0, 1]. `gloss`: reflectance of the floor, `shadow`: darkness below
+    the car, both in [0, 1]."""
 
     picture: np.ndarray
     light: Light
@@ -24,19 +24,19 @@ def _rgb(*values: float) -> np.ndarray:
 
 
 def _tint(rng: np.random.Generator, level: float, strength: float) -> np.ndarray:
-    """A grey of this linear level with a little colour."""
+    """A slightly coloured grey of this linear level."""
     colour = 1 + strength * rng.uniform(-1, 1, 3)
     return (level * colour / colour.mean()).astype(np.float32)
 
 
 def _rows(height: int, horizon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: 0 → 1 from top to horizon, and 0 → 1 from horizon to bottom."""
+    """Per row: 0 to 1 from top to horizon, and 0 to 1 from horizon to bottom."""
     v = (np.arange(height, dtype=np.float32) + 0.5) / height
     return np.clip(v / horizon, 0, 1), np.clip((v - horizon) / (1 - horizon), 0, 1)
 
 
 def _profile(rng: np.random.Generator, width: int, bumps: int, rough: float = 1.0) -> np.ndarray:
-    """A smooth random line over the columns, float32 (W,) roughly in [0, 1]; the same at every width."""
+    """A smooth random curve over the columns, float32 (W,) roughly in [0, 1]; the same at every width."""
     u = (np.arange(width, dtype=np.float32) + 0.5) / width
     line = np.zeros(width, np.float32)
     for octave in range(1, 5):
@@ -52,7 +52,7 @@ def _sun(rng: np.random.Generator, strength: float, colour: np.ndarray) -> tuple
 
 
 def _grain(rng: np.random.Generator, ground: np.ndarray, below: np.ndarray, strength: float) -> None:
-    """Speckle that grows towards the viewer, on the rows below the horizon."""
+    """Noise on the rows below the horizon, stronger towards the viewer."""
     speckle = rng.standard_normal(ground.shape[:2], dtype=np.float32)
     ground *= 1 + (strength * (0.3 + 0.7 * below))[:, None, None] * speckle[..., None]
 
@@ -75,7 +75,7 @@ def _studio(rng, height, width):
 
 
 def _outdoors(rng, height, width):
-    """A road: sky, far hills or trees, asphalt or concrete, perhaps a kerb line."""
+    """A road: sky, hills or trees, asphalt or concrete, sometimes a kerb."""
     horizon = rng.uniform(0.34, 0.50)
     above, below = _rows(height, horizon)
     warm = rng.random()
@@ -112,7 +112,7 @@ def _outdoors(rng, height, width):
 
 
 def _wall(rng, height, width):
-    """A house wall with bricks, panels or plaster close behind the car."""
+    """A wall of bricks, panels or plaster close behind the car."""
     horizon = rng.uniform(0.50, 0.60)
     above, below = _rows(height, horizon)
     paint = _tint(rng, rng.uniform(0.15, 0.62), 0.20)
@@ -152,7 +152,7 @@ def _wall(rng, height, width):
 
 
 def _hall(rng, height, width):
-    """A show hall: polished floor, dim wall, blurred rows of lamps."""
+    """A show hall: polished floor, dim wall, blurred lamps."""
     horizon = rng.uniform(0.40, 0.50)
     above, below = _rows(height, horizon)
     dim = _tint(rng, rng.uniform(0.05, 0.22), 0.25)
@@ -180,7 +180,7 @@ def _hall(rng, height, width):
 
 
 def _park(rng, height, width):
-    """Out-of-focus greenery behind a gravel or grass place."""
+    """Out-of-focus greenery behind gravel or grass."""
     horizon = rng.uniform(0.42, 0.54)
     _, below = _rows(height, horizon)
     u, v = (np.arange(width) + 0.5) / height, ((np.arange(height) + 0.5) / height)[:, None]
@@ -215,6 +215,6 @@ _SCENES = (_studio, _studio, _outdoors, _outdoors, _wall, _hall, _park)
 
 
 def draw_scene(height: int, width: int, seed: int) -> Scene:
-    """The place, light and floor of one picture; a function of the seed and the picture's size alone."""
+    """A random scene; depends on the seed and the size alone."""
     rng = np.random.default_rng([seed, 1])
     return _SCENES[rng.integers(len(_SCENES))](rng, height, width)

@@ -1,4 +1,4 @@
-"""From factors to a triangle mesh: cross-sections (cubic B-splines) lofted along the car.
+"""Factors to a triangle mesh: cross-sections (cubic B-splines) lofted along the car.
 
 Car frame in metres: x forward, y to the car's left, z up from the ground; s is the distance behind the nose.
 """
@@ -17,7 +17,7 @@ V_SHOULDER, V_BELT, V_ROOF_EDGE, V_ROOF_MIDDLE = 6.0, 7.0, 9.6, 12.0
 
 @dataclass(frozen=True)
 class Shape:
-    """The car's derived lines. Profiles are float (n,) over `profile_s`, all in metres."""
+    """Dimensions derived from factors, in metres. Profiles are float (n,) over `profile_s`."""
 
     length: float
     half_width: float
@@ -32,7 +32,7 @@ class Shape:
     profile_s: np.ndarray
     top: np.ndarray
     belt: np.ndarray
-    brand: BrandStyle | None = None  # of the brand whose face it wears
+    brand: BrandStyle | None = None  # None for cars without a brand
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Mesh:
 
 
 def smoothstep(x, low, high):
-    """0 below `low`, 1 above `high`, smooth between."""
+    """0 below `low`, 1 above `high`, cubic between."""
     t = np.minimum(np.maximum((x - low) * (1.0 / (high - low)), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def normalise(vectors: np.ndarray) -> np.ndarray:
-    """(n, 3) → (n, 3) of length 1."""
+    """Unit vectors: (n, 3) → (n, 3)."""
     return vectors / np.sqrt(np.einsum("ij,ij->i", vectors, vectors) + np.float32(1e-12))[:, None]
 
 
@@ -100,7 +100,7 @@ def factors_to_shape(f: Factors, brand: BrandStyle | None = None) -> Shape:
 
 
 def _raise_wings(f: Factors, shape: Shape) -> Shape:
-    """A wing must clear its wheel, however low the bonnet: lift belt and top where they end up above it."""
+    """Lifts belt and top above the wheels, so that wings clear them however low the bonnet."""
     s, top, belt = shape.profile_s, shape.top, shape.belt
     flank_s = _bend(f, shape, s, np.full_like(s, 0.97 * shape.half_width), belt)
     for wheel in shape.wheel_s:
@@ -120,7 +120,7 @@ def _smooth(s: np.ndarray, values: np.ndarray, sigma: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _section_basis(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cubic B-spline over 13 control points, mirrored at both ends: v (count,), y and z bases (2, 13, count)"""
+    """Cubic B-spline over 13 control points, mirrored at both ends: v (count,), y and z bases (2, 13, count)."""
     v = 12.0 * np.linspace(0, 1, count)
     v = np.clip(v + 0.55 * np.sin(2 * np.pi * v / 12.0), 0, 12)  # finer at the flank and the roof's edge
     basis = np.zeros((2, 13, count), np.float32)
@@ -145,12 +145,12 @@ def _grid_triangles(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([first, second])
 
 
-# End caps: sections shrink towards a middle point while they move outwards along a superellipse.
+# End caps: sections shrink towards a middle point and move outwards along a superellipse.
 _CAP_SCALES = np.array([0.0, 0.3, 0.55, 0.74, 0.86, 0.93, 0.97, 0.99])
 
 
 def build_mesh(f: Factors, shape: Shape, sections: int = 56, around: int = 25) -> Mesh:
-    """Loft the body; `sections` along the car and `around` half a section set how fine the mesh is."""
+    """Lofts the body. Resolution: `sections` along the car, `around` points per half section."""
     steps = np.hypot(np.diff(shape.profile_s), 1.3 * np.diff(shape.top))
     inside = (shape.profile_s > 0) & (shape.profile_s < shape.length)
     arc = np.concatenate([[0], np.cumsum(steps * inside[1:])])
@@ -210,7 +210,7 @@ def _controls(f: Factors, shape: Shape, s: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _bend(f: Factors, shape: Shape, s: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Bow the ends in plan view and lean them in side view; returns s of every point."""
+    """Bows the ends in plan view and leans them in side view; returns s of every point."""
     front, back = np.clip(1 - s / 1.6, 0, 1), np.clip(1 - (shape.length - s) / 1.3, 0, 1)
     across = np.abs(y / shape.half_width) ** 2.4
     screen = np.exp(-(((s - shape.screen[0] - 0.2) / 0.6) ** 2))
@@ -222,7 +222,7 @@ def _bend(f: Factors, shape: Shape, s: np.ndarray, y: np.ndarray, z: np.ndarray)
 
 
 def _assemble(shape: Shape, s: np.ndarray, y: np.ndarray, z: np.ndarray, s_param: np.ndarray, v: np.ndarray) -> Mesh:
-    """Mirror the half sections and take normals from the grid's own tangents."""
+    """Mirrors the half sections; normals are cross products of the grid's tangents."""
     both = [np.concatenate([a, m[:, -2::-1]], 1) for a, m in ((s, s), (y, -y), (z, z), (s_param, s_param), (v, v))]
     x = 0.5 * shape.length - both[0]
     points = np.stack([x, both[1], both[2]], -1).astype(np.float32)

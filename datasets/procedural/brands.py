@@ -1,6 +1,6 @@
-"""Eight invented brands: each a house style of proportions, roofline, grille and lamps, today and on the show stand.
+"""Eight invented brands, each with its own proportions, roofline, grille and lamps, for ordinary and show cars.
 
-Paint, view, backdrop and light say nothing about the brand.
+Paint, view, backdrop and light are independent of the brand.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Grille:
 
     Attributes:
         count: of the bars across it.
-        bar: their share of the opening; they are of metal, or of the body's colour (`painted`).
-        frame: of metal around it, as a share of the half-width.
+        bar: their share of the opening; of metal, or of the body's colour (`painted`).
+        frame: width of the metal frame, as a share of the half-width.
     """
 
     low: float
@@ -34,9 +34,9 @@ class Grille:
 
 @dataclass(frozen=True)
 class Lamp:
-    """One lens of each side. `across` runs from the nose's middle (0) round the corner (1) along the flank; `up` as
-    in `Grille`; both halves of the lens in the same units; `slant` is how much it rises outwards; `power` 2 = round,
-    large = a rectangle.
+    """One lens per side. `across`: position from the nose's middle (0) round the corner (1) along the flank. `up`: as
+    in `Grille`. `half_across`, `half_up`: in the same units. `slant`: rise outwards. `power`: of the superellipse,
+    2 = round.
     """
 
     across: float
@@ -49,8 +49,8 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A rim: how many spokes, how much metal there is between them (1 = a disc), how wide hub and lip are as shares of
-    its radius, and how bright the metal is (1 = as of other cars).
+    """A rim. `disc`: metal between the spokes, 1 = a full disc. `hub`, `lip`: shares of the radius. `tone`: brightness
+    of the metal, 1 = as for cars without a brand.
     """
 
     spokes: int
@@ -62,8 +62,8 @@ class Wheel:
 
 @dataclass(frozen=True)
 class BrandStyle:
-    """A brand. `body`: as a row of `factors.BODIES`. `peak`: where the roof is highest, as a share of its length, and
-    by how many metres more than usual. `cladding`: dark plastic over sills and arches, 0 to 1.
+    """A brand. `body`: as in `factors.BODIES`. `peak`: position of the roof's highest point, as a share of its length,
+    and its extra height in metres. `cladding`: dark plastic over sills and arches, 0 to 1.
     """
 
     name: str
@@ -153,7 +153,7 @@ BRAND_STYLES = (
     ),
 )  # fmt: skip
 BRANDS = tuple(brand.name for brand in BRAND_STYLES)
-# How far cars of one brand differ from one another, as a share of how far all cars of a set differ.
+# Spread of a brand's bodies, as a share of the spread of other cars.
 LOOSENESS = 0.6
-# From where they are seen, in degrees as `yaw_deg`: so far to the front that the face is always in the picture.
+# Range of `yaw_deg`: near enough to the front that the face is always visible.
 YAW_DEG = (35.0, 62.0)

@@ -1,4 +1,4 @@
-"""The camera, and filling triangles into a pixel grid without a loop over triangles."""
+"""The camera, and a vectorised triangle rasteriser."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Camera:
     axes: np.ndarray
     focal_px: float
     centre_px: tuple[float, float]
-    handed: int = 1  # -1: a mirror image, in which triangles turn the other way
+    handed: int = 1  # -1: mirrored, so triangles wind the other way
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """float32 (n, 3) car frame → (n, 3) = (column, row, depth in metres)."""
@@ -25,17 +25,17 @@ class Camera:
         return local
 
     def scaled(self, times: float) -> "Camera":
-        """The same view in a picture that is `times` as large."""
+        """The same view in a picture `times` as large."""
         centre = (self.centre_px[0] * times, self.centre_px[1] * times)
         return Camera(self.origin, self.axes, self.focal_px * times, centre, self.handed)
 
     def mirrored(self) -> "Camera":
-        """What the floor z = 0 shows: the car seen from as far below the floor."""
+        """The camera reflected in the floor z = 0."""
         flip = np.array([1, 1, -1], np.float32)
         return Camera(self.origin * flip, self.axes * flip, self.focal_px, self.centre_px, -self.handed)
 
     def rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Directions (n, 3) through pixel positions; their forward part is 1, so a ray's parameter is its depth."""
+        """Directions (n, 3) through pixel positions, with forward component 1: a ray's parameter is its depth."""
         right = ((columns - self.centre_px[0]) / self.focal_px).astype(np.float32)[:, None]
         down = ((rows - self.centre_px[1]) / self.focal_px).astype(np.float32)[:, None]
         return right * self.axes[0] + down * self.axes[1] + self.axes[2]
@@ -51,7 +51,7 @@ def aim_camera(
     width: int,
     centre: tuple[float, float] = (0.5, 0.55),
 ) -> Camera:
-    """Look at the car so that its points fill `framing` of the width (and at most that of the height)."""
+    """A camera for which the car's points fill `framing` of the width, or of the height if that limits."""
     yaw, pitch = np.radians(yaw_deg), np.radians(pitch_deg)
     forward = -np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
     right = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
@@ -67,10 +67,10 @@ def aim_camera(
 
 
 def fill_triangles(seen: np.ndarray, triangles: np.ndarray, height: int, width: int, handed: int = 1):
-    """Which triangle covers which pixel centre, nearest on top.
+    """Rasterises triangles, nearest on top, without back faces.
 
-    seen: (n, 3) = (column, row, depth). Returns flat pixel numbers (p,), their triangles (p, 3) and the three
-    corners' weights (p, 3). Back faces are dropped; small triangles are painted from far to near.
+    seen: (n, 3) = (column, row, depth). Returns flat pixel indices (p,), their triangles (p, 3) and barycentric
+    weights (p, 3). Painter's algorithm by triangle: suits small triangles.
     """
     if handed < 0:
         triangles = triangles[:, ::-1]
@@ -82,11 +82,11 @@ def fill_triangles(seen: np.ndarray, triangles: np.ndarray, height: int, width: 
     x, y, area = x[front], y[front], area[front]
     row_of, rows, low, high = _row_spans(x, y, height)
     low, high = np.maximum(low, 0.5), np.minimum(high, width - 0.5)
-    # a hair of overlap, so that rounding never leaves a hole between two neighbours
+    # a slight overlap, so that rounding leaves no hole between neighbours
     span_of, columns = _spread(np.ceil(low - 0.501).astype(np.int64), np.floor(high - 0.499).astype(np.int64))
     pixels = rows[span_of] * width + columns
     owner = np.full(height * width, -1, np.int64)
-    owner[pixels] = np.arange(len(pixels))  # later = nearer wins
+    owner[pixels] = np.arange(len(pixels))  # later ones are nearer
     covered = np.flatnonzero(owner >= 0)
     chosen = owner[covered]
     face = row_of[span_of[chosen]]
@@ -100,7 +100,7 @@ def fill_triangles(seen: np.ndarray, triangles: np.ndarray, height: int, width: 
 
 
 def _row_spans(x: np.ndarray, y: np.ndarray, height: int):
-    """Where each triangle (m, 3) meets each row's centre: its number, the row, first and last column."""
+    """Spans of triangles (m, 3) on row centres: triangle, row, first and last column."""
     order = np.argsort(y, axis=1)
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
     ends = ((0, 2), (0, 1), (1, 2))  # the long side, then the two short ones
@@ -118,7 +118,7 @@ def _row_spans(x: np.ndarray, y: np.ndarray, height: int):
 
 
 def _spread(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For ranges first..last: the number of its range and the value, for every member, in order."""
+    """Every value of the ranges first..last with the index of its range, in order."""
     counts = np.maximum(last - first + 1, 0)
     index = np.repeat(np.arange(len(counts)), counts)
     starts = np.repeat(first - (np.cumsum(counts) - counts), counts)

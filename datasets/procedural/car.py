@@ -1,4 +1,4 @@
-"""The car alone, with an alpha channel: body, wheels and mirrors become fragments that are lit all at once."""
+"""Renders the car with an alpha channel: body, wheels and mirrors become fragments that are shaded together."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def render_car(
 
 
 def _average(buffer: np.ndarray, samples: int) -> np.ndarray:
-    """Box filter; sums of slices, because numpy's mean over short axes is many times slower."""
+    """Box filter by sums of slices: NumPy's mean over short axes is many times slower."""
     if samples == 1:
         return buffer
     across = buffer[:, 0::samples].copy()
@@ -51,7 +51,7 @@ def _body_fragments(
     mixed += packed[corners[:, 2]] * weights[:, 2:]
     patch = make_patch(f, shape, mixed[:, :3], normalise(mixed[:, 3:6]), mixed[:, 6:8], f.distance / camera.focal_px)
     depth[pixels] = mixed[:, 8] + 0.5 * patch.hollow
-    buffer[pixels] = (0.006, 0.006, 0.006, 1.0)  # what stays visible of this is the inside of the wheel arches
+    buffer[pixels] = (0.006, 0.006, 0.006, 1.0)  # visible only inside the wheel arches
     kept = np.flatnonzero(~patch.hollow)
     points = patch.points[kept]
     open_sky = 0.45 + 0.55 * smoothstep(points[:, 2], 0.5 * f.clearance, 0.55)

@@ -1,4 +1,4 @@
-"""A brand's face: grille and lamps as its house style has them. On a show car the same forms, thin and lit."""
+"""A brand's grille and lamps. Show cars have the same forms, thin and lit."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ LIP = np.array([0.02, 0.02, 0.022], np.float32)
 
 
 def draw_face(f: Factors, shape: Shape, brand: BrandStyle, patch: Patch, where: np.ndarray, s: np.ndarray) -> None:
-    """Draw on the pixels `where` of the front, which lie `s` metres behind the nose."""
+    """Draws on the front's pixels `where`, `s` metres behind the nose."""
     y, z = np.abs(patch.points[where, 1]), patch.points[where, 2]
     half = 0.86 * shape.half_width
     across, up = y / half, (z - f.clearance) / (shape.nose_top - f.clearance)
@@ -28,7 +28,7 @@ def _draw_grille(f: Factors, grille: Grille, patch: Patch, where, across: np.nda
     show = float(smoothstep(f.futurism, 0.3, 0.75))
     middle = 0.5 * (grille.low + grille.high)
     half = np.interp(up, [grille.low, middle, grille.high], grille.half_widths)
-    rise = 0.9 * grille.frame  # a frame is about as thick above as beside
+    rise = 0.9 * grille.frame  # about as thick above as beside
     if grille.frame:
         around = (across < half + grille.frame) & (up > grille.low - rise) & (up < grille.high + rise)
         blend(patch, where[around], METAL, 0.35)
@@ -43,7 +43,7 @@ def _draw_grille(f: Factors, grille: Grille, patch: Patch, where, across: np.nda
     if grille.bars == "none":
         return
     along = across[opening] if grille.bars == "upright" else (up[opening] - grille.low) / (grille.high - grille.low)
-    # Upright bars are counted over half the width, with one opening in the middle.
+    # Upright bars: period over half the width, with an opening in the middle.
     period = max(grille.half_widths) / (grille.count / 2) if grille.bars == "upright" else 1 / grille.count
     bar = np.abs((along / period) % 1 - 0.5) < 0.5 * grille.bar
     blend(patch, where[opening][bar], paint[bar] if grille.painted else paint, 0.075 if grille.painted else 0.3)
@@ -52,7 +52,7 @@ def _draw_grille(f: Factors, grille: Grille, patch: Patch, where, across: np.nda
 def _draw_lamps(
     f: Factors, shape: Shape, brand: BrandStyle, patch: Patch, where, girth: np.ndarray, up: np.ndarray
 ) -> None:
-    """`girth`: as `Lamp.across`, measured round the corner."""
+    """`girth`: as `Lamp.across`."""
     show = float(smoothstep(f.futurism, 0.3, 0.75))
     for lamp in brand.lamps:
         x = (girth - lamp.across) / lamp.half_across

@@ -1,4 +1,4 @@
-"""What a car looks like, as numbers: the factors of one picture and how they are drawn."""
+"""The factors of a picture of a car, and their random draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,9 +15,9 @@ FUTURISM_RANGES: dict[str, tuple[float, float]] = {
 }
 BRAND_KINDS = ("brands", "brand_concepts")
 Row = tuple[float, ...]
-Body = tuple[Row, Row]  # today and as a show car; what the numbers are: _BODY_COLUMNS
+Body = tuple[Row, Row]  # ordinary and show car; columns: _BODY_COLUMNS
 
-# Every factor, the range that a drawn value keeps to, and its unit.
+# Factor → range of drawn values, and unit.
 RANGES: dict[str, tuple[float, float, str]] = {
     "futurism": (0.0, 1.0, "0 = today's car, 1 = show car"),
     "yaw_deg": (35.0, 82.0, "degrees; 0 = seen from the front, 90 = from its left side"),
@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
 
 @dataclass(frozen=True)
 class Factors:
-    """What one picture shows; ranges and units in `RANGES`. Nothing here is about backdrop or light."""
+    """Car and view of one picture, without backdrop and light; ranges and units in `RANGES`."""
 
     futurism: float
     yaw_deg: float
@@ -72,8 +72,7 @@ class Factors:
 
 FACTOR_NAMES = tuple(field.name for field in fields(Factors))
 
-# Bodies as they are sold today and as the same idea looks on a show stand:
-# name -> (today, show car); interpolated by futurism, then jittered.
+# name → (ordinary, show car); interpolated by futurism, then jittered.
 _BODY_COLUMNS = (
     "length",
     "bonnet",
@@ -107,11 +106,11 @@ def draw_factors(
     bodies: Sequence[Body] = tuple(BODIES.values()),
     looseness: float = 1.0,
 ) -> Factors:
-    """Draw a car. Equal `rng` states with another range give the same car, view and paint at another futurism.
+    """Draws a car. Equal `rng` states with another range give the same car, view and paint at another futurism.
 
     Args:
-        bodies: one of them is drawn.
-        looseness: 0 or more, how far the body may differ from it; 1 = as cars do.
+        bodies: one of them is chosen.
+        looseness: 0 or more, scales the jitter of the body.
     """
     low, high = futurism_range or FUTURISM_RANGES[kind]
     assert 0.0 <= low <= high <= 1.0, (low, high)
@@ -130,7 +129,7 @@ def draw_factors(
 
 
 def _draw_paint(rng: np.random.Generator) -> dict[str, float]:
-    """Half of the cars are white, silver, grey or black, as on the road; the others have a colour."""
+    """Nearly half of the cars are white, silver, grey or black; the others have a colour."""
     hue, dull, sharp, choice = rng.random(4)
     if choice < 0.45:
         return {
@@ -138,9 +137,9 @@ def _draw_paint(rng: np.random.Generator) -> dict[str, float]:
             "paint_saturation": 0.07 * dull,
             "paint_value": (0.06, 0.35, 0.62, 0.93)[int(4 * sharp)],
         }
-    # colours of car paint: reds and blues are common, greens, yellows and oranges rarer, magentas hardly sold
+    # reds and blues are common, greens, yellows and oranges rarer, magentas rare
     warped = np.interp(hue, [0, 0.30, 0.45, 0.52, 0.62, 0.92, 1.0], [-0.03, 0.02, 0.11, 0.30, 0.52, 0.63, 0.66]) % 1.0
-    green = np.exp(-(((warped - 0.38) / 0.13) ** 2))  # green and turquoise paints are muted and dark
+    green = np.exp(-(((warped - 0.38) / 0.13) ** 2))  # green and turquoise paints are duller and darker
     return {
         "paint_hue": float(warped),
         "paint_saturation": (0.58 + 0.34 * dull) * (1 - 0.30 * green),

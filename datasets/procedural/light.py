@@ -1,4 +1,4 @@
-"""Light and reflection: what a surface point looks like under a sky, a floor and a few lamps."""
+"""Shading under a sky, a floor and a few lamps."""
 
 from dataclasses import dataclass, fields
 
@@ -29,7 +29,7 @@ def light_frame(yaw_deg: float) -> np.ndarray:
 
 
 def environment(light: Light, direction: np.ndarray) -> np.ndarray:
-    """What a mirror sees in direction (n, 3) of the upright camera frame: linear RGB (n, 3)."""
+    """Environment map: linear RGB (n, 3) in directions (n, 3) of the upright camera frame."""
     up = direction[:, 2]
     height = np.clip(up, 0, 1)[:, None]
     sky = light.horizon + (light.zenith - light.horizon) * np.sqrt(height)
@@ -51,11 +51,10 @@ def environment(light: Light, direction: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Fragments:
-    """Surface seen in some pixels: flat pixel numbers (n,), the rest (n,) or (n, 3); later ones cover earlier ones.
+    """Visible surface: flat pixel indices (n,), the rest (n,) or (n, 3); later fragments cover earlier ones.
 
-    `views` are unit vectors from the eye to the surface, `albedo` is linear colour under a clear coat that reflects
-    `mirror` head-on, `glow` is light of its own, `open_sky` in [0, 1] darkens hidden corners, `flake` says how much
-    of the colour itself shines like metal.
+    `views`: unit vectors from the eye to the surface. `albedo`: linear colour under a clear coat with head-on
+    reflectance `mirror`. `glow`: emission. `open_sky`: in [0, 1], 1 = not occluded. `flake`: share of metallic colour.
     """
 
     pixels: np.ndarray
@@ -80,7 +79,7 @@ def shade(light: Light, frame: np.ndarray, seen: Fragments) -> np.ndarray:
     around = environment(light, reflected @ frame.T)
     bend = np.minimum(np.maximum(1 + facing, 0), 1)
     bend2 = bend * bend
-    fresnel = (seen.mirror * (1 + 8.0 * bend2 * bend2 * bend))[:, None]  # Schlick's law, scaled so that edges stay calm
+    fresnel = (seen.mirror * (1 + 8.0 * bend2 * bend2 * bend))[:, None]  # Schlick, scaled down at the edges
     toward_sun = light.sun_to @ frame
     sun = np.maximum(seen.normals @ toward_sun, 0)
     above, below = 0.72 * light.zenith + 0.45 * light.horizon + 0.30 * light.lamp, 0.62 * light.ground
@@ -88,7 +87,7 @@ def shade(light: Light, frame: np.ndarray, seen: Fragments) -> np.ndarray:
     glance = np.maximum(reflected @ toward_sun, 0)
     broad = glance * glance
     broad = broad * broad
-    broad = broad * broad  # glance ** 8; whole powers by squaring are several times quicker
+    broad = broad * broad  # glance ** 8, by squaring for speed
     hidden, metal = seen.open_sky[:, None], seen.flake[:, None]
     matt = (1 - 0.5 * metal) * (soft + (1.25 * sun)[:, None] * light.sun_rgb)
     body = seen.albedo * hidden * (matt + metal * (0.85 * around + (1.4 * broad)[:, None] * light.sun_rgb))
@@ -100,5 +99,5 @@ def shade(light: Light, frame: np.ndarray, seen: Fragments) -> np.ndarray:
 
 
 def tone_map(radiance: np.ndarray) -> np.ndarray:
-    """Film curve: linear radiance → [0, 1], still linear to the eye's doubling."""
+    """Exponential tone curve: linear radiance → [0, 1), still linear light."""
     return 1 - np.exp(-1.3 * radiance)

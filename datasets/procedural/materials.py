@@ -1,4 +1,4 @@
-"""What pixels of the body can be made of, and how a material is put on them."""
+"""Materials of the body's pixels, and blending them in."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ RED_LAMP = np.array([0.75, 0.02, 0.02], np.float32)
 
 @dataclass
 class Patch:
-    """Pixels of the body, all (n, ...): where they are, which way they face, and what they are made of."""
+    """Pixels of the body, all (n, ...): position, normal, material."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -31,7 +31,7 @@ def hsv_to_linear(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def blend(patch: Patch, where: np.ndarray, colour: np.ndarray, mirror: float, amount: float | np.ndarray = 1.0) -> None:
-    """Blend a material in at the pixel numbers (or mask) `where`."""
+    """Blends a material in at the pixel indices (or mask) `where`."""
     if where.dtype == bool:
         where = np.flatnonzero(where)
     share = np.asarray(amount, np.float32)

@@ -1,11 +1,11 @@
-"""Pictures that are not of a car: logos, posters, animals, interiors. Drawn large with Pillow, then reduced."""
+"""Pictures without a car: logos, posters, animals, interiors. Drawn large with Pillow, then reduced."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from datasets.procedural.backdrop import draw_scene
 
-_SCALE = 3  # drawn this much larger, for smooth edges
+_SCALE = 3  # supersampling
 
 
 def _colour(rng: np.random.Generator, low: int = 0, high: int = 255) -> tuple[int, int, int]:
@@ -30,12 +30,12 @@ def _place(height: int, width: int, rng: np.random.Generator) -> tuple[Image.Ima
 
 
 def _spots(x: float, y: float, size: float, *places: tuple[float, float]) -> list[tuple[float, float]]:
-    """Points given in units of `size` around (x, y), in pixels."""
+    """Points in pixels from offsets around (x, y) in units of `size`."""
     return [(x + right * size, y + down * size) for right, down in places]
 
 
 def draw_logo(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A flat emblem on a plain ground: ring, shield or star with a letter-like mark. uint8 (H, W, 3)."""
+    """An emblem on a plain ground: ring, shield or polygon with a letter-like mark. uint8 (H, W, 3)."""
     image, pen = _canvas(height, width, _colour(rng, 200) if rng.random() < 0.6 else _colour(rng, 0, 60))
     x, y, r = 0.5 * image.width, 0.45 * image.height, 0.30 * min(image.size)
     first, second = _colour(rng, 0, 160), _colour(rng, 120)
@@ -58,7 +58,7 @@ def draw_logo(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_poster(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Stripes, lines of text and a bar chart: an advertisement or a screen shot. uint8 (H, W, 3)."""
+    """A stripe, lines of text and a bar chart: an advertisement or a screenshot. uint8 (H, W, 3)."""
     image, pen = _canvas(height, width, _colour(rng, 150))
     w, h = image.size
     pen.polygon([(0, 0), (w, 0), (w, 0.22 * h), (0, 0.34 * h)], fill=_colour(rng, 0, 180))
@@ -110,7 +110,7 @@ def _draw_head(pen: ImageDraw.ImageDraw, x: float, y: float, size: float, long: 
 
 
 def draw_interior(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A dashboard seen from the driver's seat: windscreen, instruments, steering wheel, screen. uint8 (H, W, 3)."""
+    """A dashboard from the driver's seat: windscreen, instruments, steering wheel, screen. uint8 (H, W, 3)."""
     image, pen = _place(height, width, rng)
     w, h = image.size
     leather = np.array(((38, 36, 38), (92, 66, 48), (70, 72, 78))[rng.integers(3)])

@@ -1,4 +1,4 @@
-"""One picture of one car: mesh → pixels → materials → light, on a backdrop with a shadow."""
+"""Renders a car on a backdrop, with its shadow and reflection."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from datasets.procedural.light import light_frame
 
 
 def render(factors: Factors, height: int, width: int, seed: int, brand: BrandStyle | None = None) -> np.ndarray:
-    """uint8 (H, W, 3) RGB. `seed` drives backdrop, light and noise only; `house`: the brand's style, or none."""
+    """uint8 (H, W, 3) RGB. `seed`: of backdrop, light and noise."""
     return render_with_mask(factors, height, width, seed, brand)[0]
 
 
@@ -28,7 +28,7 @@ def render_with_mask(
 def composite(
     f: Factors, scene: Scene, picture: np.ndarray, centre=(0.5, 0.55), brand: BrandStyle | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put a car with its shadow and its image in the floor on linear (H, W, 3); also returns its alpha (H, W)."""
+    """Composites a car with shadow and reflection onto linear (H, W, 3); also returns its alpha (H, W)."""
     height, width = picture.shape[:2]
     shape, samples = factors_to_shape(f, brand), samples_per_side(height, width)
     mesh = build_mesh(f, shape, *mesh_resolution(samples * max(height, width)))
@@ -44,12 +44,12 @@ def composite(
 
 
 def mesh_resolution(size: int) -> tuple[int, int]:
-    """Sections along the car and points around half a section, for a picture of so many samples a side."""
+    """Sections along the car and points per half section, for a picture with `size` samples a side."""
     return (56, 25) if size > 200 else (40, 19) if size > 100 else (28, 16)
 
 
 def _soften(image: np.ndarray) -> np.ndarray:
-    """A 3 x 3 box blur: floors are never perfect mirrors."""
+    """3 x 3 box blur: floors are not perfect mirrors."""
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return (across[:-2] + across[1:-1] + across[2:]) * np.float32(1 / 9)
@@ -68,7 +68,7 @@ def _ground_points(f: Factors, shape: Shape) -> np.ndarray:
 
 
 def ground_light(f: Factors, shape: Shape, camera: Camera, scene: Scene, height: int, width: int) -> np.ndarray:
-    """How much light reaches the ground in each pixel: float32 (H, W), 1 = all of it."""
+    """Share of light that reaches the ground in each pixel: float32 (H, W)."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
     rays = camera.rays(columns.ravel(), rows.ravel())
     below = rays[:, 2] < -0.02
@@ -90,9 +90,9 @@ def ground_light(f: Factors, shape: Shape, camera: Camera, scene: Scene, height:
 
 
 def to_uint8(picture: np.ndarray, seed: int) -> np.ndarray:
-    """Linear (H, W, 3) → uint8 sRGB with a trace of sensor noise."""
+    """Linear (H, W, 3) → uint8 sRGB with slight sensor noise."""
     rng = np.random.default_rng([seed, 2])
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
     display = np.clip(picture, 0, 1) ** (1 / 2.2)
-    display += 0.30 * (display * display * (3 - 2 * display) - display)  # a photo's contrast
+    display += 0.30 * (display * display * (3 - 2 * display) - display)  # contrast like a photo's
     return np.clip(255 * display + 1.2 * noise + 0.5, 0, 255).astype(np.uint8)

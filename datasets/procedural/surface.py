@@ -1,4 +1,4 @@
-"""What the body is made of at each of its pixels: paint, glass, lamps, grille, seams."""
+"""Materials of the body at each pixel: paint, glass, lamps, grille, seams."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from datasets.procedural.materials import BLACK, GLASS, RED_LAMP, WHITE_LAMP, Pa
 
 
 def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px: float) -> Patch:
-    """Decide the material of every body pixel."""
+    """The material of every body pixel."""
     n = len(points)
     paint = hsv_to_linear(f.paint_hue, f.paint_saturation, f.paint_value)
     patch = Patch(
@@ -38,7 +38,7 @@ def make_patch(f: Factors, shape: Shape, points, normals, params, metres_per_px:
 
 
 def _crease_flanks(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
-    """Tilt normals along a line below the shoulder and one above the sill; cut the arches out."""
+    """Tilts normals along a line below the shoulder and one above the sill; cuts the arches out."""
     flank = np.flatnonzero((patch.v > 2.2) & (patch.v < 7.0) & (np.abs(patch.normals[:, 1]) > 0.35))
     z, sf = patch.points[flank, 2], s[flank]
     belt = np.interp(sf, shape.profile_s, shape.belt)
@@ -59,7 +59,7 @@ def _crease_flanks(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> Non
 
 
 def door_lines(shape: Shape, z: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """s of the front door's front edge, of the seam between the doors, of the rear door's edge at heights z."""
+    """s of the front door's front edge, the seam between the doors, and the rear door's edge at heights z."""
     first = shape.wheel_s[0] + shape.arch_radius + 0.11
     reach = shape.arch_radius + 0.10
     last = shape.wheel_s[1] - np.sqrt(np.maximum(reach**2 - (z - shape.wheel_radius) ** 2, 0.02))
@@ -93,7 +93,7 @@ def _draw_seams(f: Factors, shape: Shape, patch: Patch, s: np.ndarray, metres_pe
 
 
 def _trim_sills(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
-    """Dark plastic at the bottom: much on a tall car, a thin skirt on a low one."""
+    """Dark plastic at the bottom: more on a tall car, a thin skirt on a low one."""
     rough = smoothstep(f.clearance, 0.165, 0.20) * (1 - smoothstep(f.futurism, 0.3, 0.8))
     if shape.brand is not None:
         rough = shape.brand.cladding
@@ -112,7 +112,7 @@ def _trim_sills(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
 
 
 def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
-    """Side windows, windscreen, rear window, pillars; on a show car one canopy."""
+    """Side windows, windscreen, rear window, pillars; one canopy on a show car."""
     upper = np.flatnonzero(
         (patch.v > V_BELT) & (patch.s_section > shape.screen[0] - 0.02) & (patch.s_section < shape.rear[1] + 0.02)
     )
@@ -144,7 +144,7 @@ def _glaze(f: Factors, shape: Shape, patch: Patch, s: np.ndarray) -> None:
 
 
 def _furnish(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray, amount: float) -> None:
-    """Behind the side windows: daylight from the other side, interrupted by two seats."""
+    """Behind the side windows: daylight from the other side, blocked by two seats."""
     z = patch.points[where, 2]
     belt = 0.5 * (shape.cowl + shape.deck)
     _, middle, _ = door_lines(shape, z)
@@ -157,7 +157,7 @@ def _furnish(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.nd
 
 
 def _draw_front(f: Factors, shape: Shape, patch: Patch, where: np.ndarray, s: np.ndarray) -> None:
-    """Headlamps (growing into one light bar), grille, intake and plate."""
+    """Headlamps (one light bar on show cars), grille, intake and plate."""
     y, z = np.abs(patch.points[where, 1]), patch.points[where, 2]
     half, forward = 0.86 * shape.half_width, patch.normals[where, 0]
     tall = shape.nose_top - f.clearance

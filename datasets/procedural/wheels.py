@@ -1,4 +1,4 @@
-"""Wheels and mirrors: simple solids, hit by each pixel's ray, so they are round at any size."""
+"""Wheels and door mirrors: ray-traced solids, round at any size."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from datasets.procedural.camera import Camera
 from datasets.procedural.factors import Factors
 
 RUBBER = np.array([0.014, 0.014, 0.015], np.float32)
-PLAIN = Wheel(spokes=0)  # as many spokes as the factors say
+PLAIN = Wheel(spokes=0)  # spokes as in the factors
 METAL = np.array([0.36, 0.37, 0.39], np.float32)
 
 
@@ -19,7 +19,7 @@ def wheel_places(f: Factors, shape: Shape) -> list[tuple[float, float, int]]:
 
 
 def box_rays(camera: Camera, low, high, depth: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels that may show the box low..high in front of `depth`: flat numbers (p,) and rays (p, 3)."""
+    """Pixels that may show the box low..high in front of `depth`: flat indices (p,) and rays (p, 3)."""
     corners = np.array(
         [[(low, high)[i & 1][0], (low, high)[i >> 1 & 1][1], (low, high)[i >> 2][2]] for i in range(8)], np.float32
     )
@@ -34,7 +34,7 @@ def box_rays(camera: Camera, low, high, depth: np.ndarray, height: int, width: i
 
 
 def hit_wheel(camera: Camera, place, radius: float, depth: np.ndarray, height: int, width: int, thick: float = 0.22):
-    """Where rays meet a cylinder with its axis along y, nearer than `depth` (flat picture).
+    """Intersections with a cylinder along y, nearer than `depth` (flat picture).
 
     Returns pixels (p,), rays (p, 3), their depths, (x, z) from its centre (p, 2), on_face bool (p,).
     """
@@ -111,7 +111,7 @@ def wheel_material(
 
 
 def hit_mirror(f: Factors, shape: Shape, camera: Camera, side: int, depth: np.ndarray, height: int, width: int):
-    """The door mirror, an ellipsoid that shrinks away with futurism: pixels, rays, depths, normals."""
+    """The door mirror, an ellipsoid that shrinks with futurism: pixels, rays, depths, normals."""
     size = 1 - float(smoothstep(f.futurism, 0.3, 0.62))
     if size < 0.05:
         return np.zeros(0, int), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3))

@@ -50,7 +50,7 @@ def test_a_set_is_named_after_its_folder(monkeypatch):
     call("folder", "my cars (new)", "--size", "32")
     assert packed_count("my_cars_new") == 3
     Path("(-)").mkdir()
-    with pytest.raises(UserError, match=r"NAME: found nothing, and \(-\) lends none"):
+    with pytest.raises(UserError, match=r"NAME: found no letter or digit in \(-\)"):
         call("folder", "(-)")
 
 
@@ -166,7 +166,7 @@ def test_a_named_set_is_built_from_its_recipe(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, text",
     [
-        (["set", "concept"], "`make scrape SOURCE=concept` fetches it"),
+        (["set", "concept"], "fetch it with `make scrape SOURCE=concept`"),
         (["set", "nope"], "SET: found 'nope', allowed brands50, car_connection, concept"),
         (["set", "folder"], "try make dataset SET=folder SRC="),
         (["set", "procedural"], "try make dataset SET=procedural"),

@@ -30,7 +30,7 @@ ROWS = 3
 
 @pytest.fixture(autouse=True)
 def quiet_network(monkeypatch):
-    """No mirror, no proxy, and no pause between two tries."""
+    """No mirror, no proxy, no pause between tries."""
     monkeypatch.delenv("CARFORGE_CIFAR10_URL", raising=False)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PAUSE_SEC", 0.0)
@@ -55,7 +55,7 @@ def labels_of(count: int, seed: int) -> list[int]:
 
 
 def batch_bytes(k: int, **changes: Any) -> bytes:
-    """The k-th of the six batches, three planes a row, as the published files are put down."""
+    """The k-th of the six batches in the published format."""
     planes = draw(ROWS, k).transpose(0, 3, 1, 2).reshape(ROWS, 3072)
     content = {b"batch_label": b"x", b"labels": labels_of(ROWS, k), b"data": planes, b"filenames": [b"a.png"] * ROWS}
     return pickle.dumps({**content, **{key.encode(): value for key, value in changes.items()}}, protocol=2)
@@ -129,7 +129,7 @@ def test_every_form_gives_the_exact_pixels_and_the_official_split(form, capsys):
     assert ("not the published archive" in said) == (form not in ("parent", "batches"))
 
 
-def test_manifest_and_attributes_are_as_of_other_sets(capsys):
+def test_manifest_and_attributes_are_like_those_of_other_sets(capsys):
     data = built(str(make_folder(Path("there"))), valid_fraction=0.5)
     lines = read_manifest(data)
     assert [line["file"] for line in lines[:4]] == [f"data_batch_1:{k}" for k in range(3)] + ["data_batch_2:0"]
@@ -148,12 +148,12 @@ def test_manifest_and_attributes_are_as_of_other_sets(capsys):
     assert data.hdf5_path("train").stat().st_mtime_ns > before
 
 
-def test_other_sizes_go_through_the_one_resizer():
+def test_other_sizes_are_resized():
     data = built(str(make_folder(Path("there"))), img_size=64)
     assert np.array_equal(packed(data, "train")[0][4], resize_picture(draw(ROWS, 1)[1], 64, 64))
 
 
-def test_a_part_with_names_of_batches_keeps_the_test_pictures_aside():
+def test_a_subset_with_batch_names_holds_the_test_pictures_out():
     names = np.array(["data_batch_1"] * 12 + ["test_batch"] * 8)
     data = built(str(make_npz(Path("part.npz"), batch=names)))
     assert np.array_equal(packed(data, "train")[0], draw(20, 9)[:12])
@@ -161,7 +161,7 @@ def test_a_part_with_names_of_batches_keeps_the_test_pictures_aside():
     assert packed(data, "valid")[1] == labels_of(20, 9)[12:]
 
 
-def test_a_part_without_them_is_split_by_hash():
+def test_a_subset_without_batch_names_is_split_by_hash():
     make_npz(Path("part.npz"))
     data = built(".", valid_fraction=0.3)
     aside = [is_valid(hashlib.sha256(picture.tobytes()).hexdigest(), 0.3) for picture in draw(20, 9)]
@@ -189,11 +189,11 @@ class Evil:
 def test_a_pickle_runs_nothing(function, arguments):
     folder = make_folder(Path("there"))
     (folder / "data_batch_2").write_bytes(batch_bytes(1, extra=Evil(function, *arguments)))
-    assert_refused("there", "data_batch_2", "no CIFAR-10 batch")
+    assert_refused("there", "data_batch_2", "not a CIFAR-10 batch")
     assert not Path("ran").exists()
 
 
-def test_the_unpickler_knows_five_names_alone():
+def test_the_unpickler_allows_five_names():
     content = pickle.dumps(Evil(io.StringIO), protocol=2)
     with pytest.raises(UserError, match=re.escape("_io.StringIO")):
         read_batch(content, "x")
@@ -212,20 +212,20 @@ def test_the_unpickler_knows_five_names_alone():
     ],
 )
 def test_a_batch_of_another_shape_is_refused(changes):
-    with pytest.raises(UserError, match="there: found what is no CIFAR-10 batch"):
+    with pytest.raises(UserError, match="there: is not a CIFAR-10 batch"):
         read_batch(batch_bytes(0, **changes), "there")
 
 
-def test_a_batch_cut_off_anywhere_is_refused():
+def test_a_truncated_batch_is_refused():
     whole = batch_bytes(0)
     assert read_batch(whole, "there")[0].shape == (3, 32, 32, 3)
     for length in range(0, len(whole), 97):
-        with pytest.raises(UserError, match="no CIFAR-10 batch"):
+        with pytest.raises(UserError, match="not a CIFAR-10 batch"):
             read_batch(whole[:length], "there")
 
 
-def test_nothing_of_an_archive_reaches_the_disk():
-    """Names that lead elsewhere, links and devices are passed over; what is too large is refused."""
+def test_an_archive_is_not_unpacked_to_disk():
+    """Paths that lead elsewhere, links and devices are skipped; members that are too large are refused."""
     with tarfile.open("bad.tar.gz", "w:gz") as archive:
         for name in ("../slipped", "/slipped", "cifar-10-batches-py/../../slipped", "data_batch_1"):
             add(archive, name, b"x")
@@ -255,17 +255,17 @@ def test_a_damaged_archive_is_one_line():
         ({"images": draw(2, 0), "labels": np.array([Evil(os.system, "touch ran")] * 2)}, "cannot be read as an .npz"),
         (
             {"images": draw(2, 0), "labels": np.zeros(2, int), "batch": np.array(["test_batch"] * 2)},
-            "test pictures alone",
+            "only test pictures",
         ),
     ],
 )
-def test_an_npz_that_is_no_part_is_refused(content, said):
+def test_an_unsuitable_npz_is_refused(content, said):
     np.savez("part.npz", **content)
     assert_refused("part.npz", said)
     assert not Path("ran").exists()
 
 
-def test_a_source_that_is_not_there_is_told_before_anything_is_made():
+def test_a_missing_source_is_refused_before_anything_is_written():
     Path("empty").mkdir()
     Path("photo.png").write_bytes(b"x")
     for src in ("empty", "absent", "photo.png"):
@@ -282,7 +282,7 @@ def test_a_source_that_is_not_there_is_told_before_anything_is_made():
 
 
 class Server(HTTPServer):
-    """Serves one file; `plan`: what to do with each request in turn, "ok" once it has run out."""
+    """Serves one file; `plan`: behaviour for each request in turn, then "ok"."""
 
     def __init__(self, content: bytes, plan: list[str]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -314,7 +314,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(plan) → the server of a small archive, to which the download is led."""
+    """serve(plan) → a server of a small archive, used as the mirror."""
     with ExitStack() as stack:
 
         def start(plan: list[str]) -> Server:
@@ -330,7 +330,7 @@ def serve(monkeypatch):
         yield start
 
 
-def test_download_goes_on_where_it_was_cut(serve):
+def test_an_interrupted_download_resumes(serve):
     server = serve(["cut", "cut"])
     data = built(None)
     assert_all_six(data)
@@ -340,7 +340,7 @@ def test_download_goes_on_where_it_was_cut(serve):
     assert len(server.ranges) == 3 and cifar10.DOWNLOADED.read_bytes() == server.content
 
 
-def test_what_has_come_is_kept_for_the_next_command(serve):
+def test_the_part_received_is_kept_for_the_next_command(serve):
     server = serve(["cut", "missing", "missing"])
     kept = f"{len(server.content) // 2} of {len(server.content)} bytes are kept"
     assert_refused(None, "404", "the same command resumes", str(cifar10.DOWNLOADED), kept)
@@ -348,13 +348,13 @@ def test_what_has_come_is_kept_for_the_next_command(serve):
     assert server.ranges[-1] == f"bytes={len(server.content) // 2}-"
 
 
-def test_a_server_without_ranges_starts_again(serve):
+def test_a_server_without_ranges_restarts_the_download(serve):
     server = serve(["cut", "no ranges"])
     built(None)
     assert cifar10.DOWNLOADED.read_bytes() == server.content and len(server.ranges) == 2
 
 
-def test_another_file_and_a_longer_one_are_thrown_away(serve, monkeypatch):
+def test_a_wrong_or_longer_file_is_deleted(serve, monkeypatch):
     serve(["longer"])
     assert_refused(None, "sends more than")
     assert not list(cifar10.DOWNLOADED.parent.iterdir())
@@ -372,7 +372,7 @@ def test_no_network_is_one_line(monkeypatch):
 # ---- the real pictures ----
 
 
-def test_the_real_part():
+def test_real_pictures():
     path = os.environ.get("CARFORGE_CIFAR10")
     if not path:
         pytest.skip("CARFORGE_CIFAR10 is not set (a folder or file with CIFAR-10 or a part of it)")

@@ -1,4 +1,4 @@
-"""Measures of what must not go wrong: duplicates, hostile files, killed builds. Part of `python -m datasets bench`."""
+"""Robustness: duplicates, hostile files, killed builds. Part of `python -m datasets bench`."""
 
 import json
 import os
@@ -29,7 +29,7 @@ LOG = "CARFORGE_BENCH_LOG"
 
 
 def _build(name: str, src: Path, *changes: str) -> list[dict[str, Any]]:
-    """Every file read again; the manifest's lines."""
+    """Scans every file again; returns the manifest's lines."""
     plan = make_plan(name, src, SIZE_PX, *changes)
     build_set(plan, rescan=True, workers=WORKERS, classifier=NoFeatures(64))
     return [json.loads(line) for line in plan.manifest.read_text().splitlines()]
@@ -50,7 +50,7 @@ def measure_duplicates(seed: int) -> Iterator[str]:
     planted = {file: original for file, (_, original, _) in table.items() if original}
     family = {file: planted.get(file, file) for file in table}
     found = {file: line["duplicate_of"] for file, line in lines.items() if line["duplicate_of"]}
-    # Of a photo's copies the best stays, which need not be the original: all but one of a family are to be found.
+    # The best copy stays, which need not be the original: all but one of a family should be found.
     sizes = Counter(family[file] for file in table if family[file] in planted.values())
     wanted = sum(size - 1 for size in sizes.values())
     right = sum(family[file] == family[best] for file, best in found.items())
@@ -71,27 +71,27 @@ def measure_hostile(seed: int) -> Iterator[str]:
     reasons = Counter((line["reason"] or "kept").partition(":")[0] for line in lines)
     silent = sum(line["verdict"] == "keep" and noted[line["file"]] is not None for line in lines)
     yield f"{len(lines)} of {HOSTILE_FILES} accounted for: {dict(reasons)}"
-    yield f"decoded though the ledger's sha256 says that they are damaged: {silent}"
+    yield f"decoded although the ledger's sha256 shows damage: {silent}"
     (folder / "ledger.jsonl").unlink()
     lines = _build("hostile", folder, "clean.apply=false")
     reasons = Counter((line["reason"] or "kept").partition(":")[0] for line in lines)
     kept = Counter(Path(line["file"]).suffix for line in lines if line["verdict"] == "keep" and noted[line["file"]])
     yield f"the same without a ledger: {len(lines)} accounted for: {dict(reasons)}"
-    yield f"damaged ones that then pass: {dict(kept)} (PNG has checksums, JPEG and WEBP have none)"
+    yield f"damaged ones that then pass: {dict(kept)} (PNG has checksums, JPEG and WEBP do not)"
 
 
 # ---- kills ------------------------------------------------------------------------------------------------------
 
 
 def scan_and_log(job: ScanJob) -> Scanned:
-    """A scan that leaves a line for each file it reads."""
+    """Scans a file and appends its path to the log."""
     with open(os.environ[LOG], "a") as read_log:
         read_log.write(f"{job.path}\n")
     return scan(job)
 
 
 def build_logged(src: str, name: str) -> None:
-    """A build in a process that somebody is going to kill."""
+    """A build to be killed."""
 
     def logged(_: Any, items: Any, workers: int) -> Any:
         return map_in_order(scan_and_log, items, workers)
@@ -118,19 +118,19 @@ def measure_kills(seed: int) -> Iterator[str]:
     reads = read_log.read_text().splitlines()
     pairs = ((killed.train, whole.train), (killed.valid, whole.valid))
     same = all(first.read_bytes() == second.read_bytes() for first, second in pairs)
-    yield f"killed at {KILLS} points: HDF5 {'identical' if same else 'NOT identical'} to that of an unbroken build"
+    yield f"killed at {KILLS} points: HDF5 {'identical' if same else 'NOT identical'} to that of an uninterrupted build"
     again = len(reads) - len(set(reads))
     yield f"{len(set(reads))} files read, {again} reads again after {len(points)} kills while reading"
 
 
 def _start(photos: Path, read_log: Path) -> subprocess.Popen:
-    code = f"from datasets.bench.faults import build_logged; build_logged({str(photos)!r}, 'killed')"
+    code = f"from datasets.bench.robustness import build_logged; build_logged({str(photos)!r}, 'killed')"
     env = {**os.environ, "PYTHONPATH": str(ROOT), LOG: str(read_log)}
     return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
 
 
 def _kill_at(killed: SetPlan, photos: Path, point: int | str, read_log: Path) -> None:
-    """SIGKILL when so many files were read in all, when packing has begun, or when the manifest is there anew."""
+    """SIGKILL after this number of files read in all, once packing has begun, or once the manifest is new."""
     began = time.time_ns()
     process = _start(photos, read_log)
     while process.poll() is None:
