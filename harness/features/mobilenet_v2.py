@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.features.download_weights import PublishedWeights, fill_network
 from harness.features.featurizer import Featurizer, linear_head, mirror_averaged
-from harness.features.inverted_bottleneck import Bottleneck, PaddedConv, fold_batch_norm
+from harness.features.inverted_bottleneck import PaddedConv, fold_batch_norm, make_blocks, pad_same
 from harness.networks.layers import Normalise
 
 SIZE_PX, DIM = 224, 1280
@@ -23,8 +23,9 @@ WEIGHTS = PublishedWeights(
     f"https://download.pytorch.org/models/{TORCHVISION_NAME}",
     {TORCHVISION_NAME: "b0353104", FOLDED_NAME: "cbee47c5"},
 )
-# Expansion, channels, blocks, stride of the first block: the paper's table 2.
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Blocks, kernel, stride of the first, expansion, channels: the paper's table 2.
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (3, 3, 2, 6, 32), (4, 3, 2, 6, 64), (3, 3, 1, 6, 96), (3, 3, 2, 6, 160),
+          (1, 3, 1, 6, 320))  # fmt: skip
 KEPT_BLOCKS = (12, 15)  # the last ones with 96 and with 160 channels
 EPSILON = 1e-5  # of torchvision's batch norms
 
@@ -40,17 +41,11 @@ class MobileNetV2(nn.Module):
     def __init__(self, classes: int = 1001, same: bool = True) -> None:
         super().__init__()
         self.stem = PaddedConv(3, 32, 3, 2)
-        blocks, inside = [], 32
-        for expansion, outside, count, stride in STAGES:
-            for number in range(count):
-                blocks.append(Bottleneck(inside, outside, expansion, stride if number == 0 else 1))
-                inside = outside
-        self.blocks = nn.ModuleList(blocks)
-        self.head = PaddedConv(inside, DIM, 1)
+        self.blocks = nn.ModuleList(make_blocks(STAGES, 32))
+        self.head = PaddedConv(STAGES[-1][-1], DIM, 1)
         self.classifier = nn.Linear(DIM, classes)
-        for module in self.modules():
-            if isinstance(module, PaddedConv):
-                module.same = same
+        if same:
+            pad_same(self)
         self.scale = nn.Identity() if same else Normalise()
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +81,7 @@ def fold_torchvision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     fold("stem", "features.0.0", "features.0.1")
     fold("head", "features.18.0", "features.18.1")
-    for number in range(sum(count for _, _, count, _ in STAGES)):
+    for number in range(sum(stage[0] for stage in STAGES)):
         block = f"features.{number + 1}.conv"
         if number:
             fold(f"blocks.{number}.expand", f"{block}.0.0", f"{block}.0.1")

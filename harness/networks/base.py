@@ -114,13 +114,6 @@ class Discriminator(nn.Module):
             maps.append(x)
         return maps
 
-    def last_map(self, x: Tensor) -> Tensor:
-        """The last of `feature_maps`; the others are not kept."""
-        for group in self.blocks:
-            assert isinstance(group, nn.ModuleList)
-            x = group[0](x)
-        return x
-
     def features(self, x: Tensor) -> Tensor:
         """float32 (B, d), the input of the head."""
         raise NotImplementedError

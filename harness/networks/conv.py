@@ -77,6 +77,6 @@ class ConvDiscriminator(Discriminator):
 
     def features(self, x: Tensor) -> Tensor:
         """One convolution over the whole last map: float32 (B, d)."""
-        x = self.conv(self.last_map(x))
+        x = self.conv(self.feature_maps(x)[-1])
         with without_autocast(x):
             return self.act(to_full_precision(x)).flatten(1)

@@ -147,6 +147,6 @@ class ResNetDiscriminator(Discriminator):
 
     def features(self, x: Tensor) -> Tensor:
         """The last map, rectified and summed over its pixels: float32 (B, d)."""
-        x = self.last_map(x)
+        x = self.feature_maps(x)[-1]
         with without_autocast(x):
             return F.relu(to_full_precision(x)).sum(dim=(2, 3))

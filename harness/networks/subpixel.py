@@ -174,7 +174,7 @@ class SubpixelDiscriminator(Discriminator):
 
     def features(self, x: Tensor) -> Tensor:
         """The flattened last map: float32 (B, d)."""
-        return to_full_precision(self.last_map(x)).flatten(1)
+        return to_full_precision(self.feature_maps(x)[-1]).flatten(1)
 
     def output(self, x: Tensor, y: Tensor | None = None) -> DiscriminatorOutput:
         maps = self.feature_maps(x)

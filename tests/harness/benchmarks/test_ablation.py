@@ -1,4 +1,4 @@
-"""The ablation: equal runs but for the two switches, measured at marks, and not done twice."""
+"""The ablation: runs differ only in the arm's switches, are measured at marks, and are not repeated."""
 
 from contextlib import chdir
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`make benchmark`: StudioGAN's own config is found and trained by each engine from one start, and the table told."""
+"""`make benchmark`: finds StudioGAN's config, trains it with each engine from the same weights, writes the table."""
 
 import json
 import re

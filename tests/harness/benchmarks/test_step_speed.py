@@ -1,3 +1,5 @@
+"""The speed benchmark names every contender, compares within a round, and its switches reach the run."""
+
 import pytest
 
 from harness.benchmarks import step_speed

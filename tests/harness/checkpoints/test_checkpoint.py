@@ -1,4 +1,4 @@
-"""A checkpoint is there whole or not at all: killed at every file operation, on a full disk, and damaged afterwards."""
+"""Checkpoints are written atomically, when killed at any file operation or on a full disk; damage is detected."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""`make sample`: the class that is asked for, mixes of classes, and grids that repeat."""
+"""`make sample`: the requested class, mixes of classes, reproducible grids."""
 
 import json
 

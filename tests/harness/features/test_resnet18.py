@@ -184,33 +184,6 @@ def source(tmp_path, monkeypatch) -> Path:
     return path
 
 
-def test_the_pinned_file_is_torchvisions():
-    assert resnet18.WEIGHTS.url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-    assert resnet18.WEIGHTS_SHA256.startswith("f37072fd") and len(resnet18.WEIGHTS_SHA256) == 64
-
-
-def test_imagenet_is_downloaded_once(source, tmp_path):
-    first = imagenet_state("imagenet")
-    assert [path.name for path in (tmp_path / "hub/hub/checkpoints").iterdir()] == [source.name]
-    source.unlink()
-    assert all(torch.equal(value, first[name]) for name, value in imagenet_state("imagenet").items())
-
-
-def test_own_folder_of_weights_comes_first(source, tmp_path, monkeypatch):
-    own = tmp_path / "own"
-    own.mkdir()
-    source.rename(own / source.name)
-    monkeypatch.setenv("CARFORGE_WEIGHTS", str(own))
-    imagenet_state("imagenet")
-    assert not (tmp_path / "hub").exists()
-
-
-def test_unreachable_weights_say_where_to_put_them(source, tmp_path):
-    source.unlink()
-    text = refusal("imagenet")
-    assert "cannot be downloaded" in text and str(tmp_path / "hub/hub/checkpoints") in text and source.name in text
-
-
 def test_damaged_weights_are_refused_and_not_kept(source, tmp_path):
     content = source.read_bytes()
     for damaged in (content[:-1], content + b"x", content[:5000] + b"x" + content[5001:]):

@@ -1,4 +1,4 @@
-"""The real pictures' side: kept under all that it depends on, and never taken from a stale or damaged file."""
+"""The cache of real features is keyed by all they depend on, and never used when stale or damaged."""
 
 from dataclasses import fields, replace
 from pathlib import Path

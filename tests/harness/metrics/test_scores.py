@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage, F_8, F_1/8, Inception Score: against plain re-tellings and StudioGAN's own."""
+"""Precision, recall, density, coverage, F_8, F_1/8, Inception Score: against plain implementations and StudioGAN's."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Batches: the right pictures in the right range, each once an epoch, the same resident and lazy and for any share."""
+"""Batches: every picture once an epoch, in range, the same resident or lazy and for any number of processes."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

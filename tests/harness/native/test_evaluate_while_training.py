@@ -1,4 +1,4 @@
-"""The best checkpoint of a run that is evaluated while it trains: it stays, and every step is evaluated once."""
+"""Evaluation during training: the best checkpoint is kept, and every step is evaluated once."""
 
 import json
 import shutil

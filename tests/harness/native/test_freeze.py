@@ -1,3 +1,5 @@
+"""FreezeD: frozen blocks stay bit for bit, all others train."""
+
 import copy
 
 import pytest

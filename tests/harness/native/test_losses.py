@@ -1,3 +1,5 @@
+"""Losses, gradient penalties and LeCam against their definitions, without synchronising with the device."""
+
 import copy
 import math
 from statistics import mean

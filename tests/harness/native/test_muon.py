@@ -1,4 +1,4 @@
-"""Muon beside Adam: which weights learn how."""
+"""Muon for convolutions, Adam for all other weights, no update after a non-finite gradient."""
 
 import pytest
 import torch

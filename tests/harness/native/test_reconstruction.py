@@ -1,4 +1,4 @@
-"""Training with an encoder that learns beside the networks: its losses, its steps, and what goes with it."""
+"""Joint training of an encoder: its losses, steps, checkpoints, samples and fine-tuning."""
 
 from typing import Any
 
@@ -119,7 +119,7 @@ def test_the_adversarial_part_may_come_in_every_other_step():
     assert adversarial == [False, False, True, False, True, False]
 
 
-def test_real_and_drawn_pictures_are_judged_at_the_same_shift(monkeypatch):
+def test_real_and_fake_pictures_have_the_same_shift(monkeypatch):
     seen: list[tuple[int, int, int]] = []
     shift = reconstruction.shift
 
@@ -137,7 +137,7 @@ def test_real_and_drawn_pictures_are_judged_at_the_same_shift(monkeypatch):
     assert [row[0] for row in drawn] == [batch] * 2 + [2 * batch] * 6  # redrawn alone, then with as many from the prior
 
 
-def test_pictures_are_learned_by_heart():
+def test_pictures_are_overfitted():
     rates = {"optim__g_lr": 5e-3, "reconstruction__e_lr": 5e-3, "optim__beta1": 0.5, "optim__beta2": 0.99}
     changes = {"reconstruction__warmup_steps": 200, "optim__acml_steps": 1, "optim__batch_size": 8}
     changes |= {"model__z_dim": 32, "augment__apply_rflip": False, **rates}
@@ -201,7 +201,7 @@ def test_an_encoder_of_an_earlier_version_has_latents_as_they_were():
     assert torch.equal(encoder(x)[0], before) and torch.equal(encoder.unwhitened(x)[0], before)
 
 
-def test_with_everything_that_goes_with_it():
+def test_with_all_options():
     changes = RECONSTRUCTION | CLASSES | {"augment__apply_diffaug": True, "loss__apply_lecam": True}
     with training(**changes | {"reconstruction__warmup_steps": 0}) as run:
         for _ in range(3):
@@ -287,6 +287,6 @@ def test_a_run_without_it_has_no_encoder():
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
-def test_what_does_not_go_with_it_is_refused_in_a_line(changes: dict[str, Any]):
+def test_unsupported_combinations_are_refused(changes: dict[str, Any]):
     with pytest.raises(UserError, match=rf"(?m)^\s*{next(iter(changes)).replace('__', '.')}: found .*allowed .*try "):
         tiny_config(**(RECONSTRUCTION | changes))

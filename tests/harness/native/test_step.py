@@ -1,4 +1,4 @@
-"""The arithmetic of one step: nothing waits for the device, few operations, and switches that change no result."""
+"""One training step: no synchronisation with the device, few operations, speed switches that change no result."""
 
 from collections import Counter
 from pathlib import Path
@@ -267,7 +267,7 @@ def test_each_stabiliser_reaches_the_weights(workplace: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("apply", [False, True])
-def test_mismatched_names_teach_the_discriminator_what_a_class_looks_like(workplace: Path, apply: bool) -> None:
+def test_mismatched_labels_train_the_discriminator_on_classes(workplace: Path, apply: bool) -> None:
     """Drawn pictures that are the real ones: all that is left to learn is which name belongs to which picture."""
     changes = {"loss__apply_mismatch": apply, "loss__mismatch_lambda": 1.0, "loss__apply_lecam": False}
     with training(**CONDITIONAL, **changes, augment__apply_diffaug=False, optim__d_lr=5e-3) as run:

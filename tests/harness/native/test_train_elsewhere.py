@@ -1,4 +1,4 @@
-"""Going on from weights that came from elsewhere, from an older version, and in another memory layout."""
+"""Resuming imported weights, checkpoints of an older version, and checkpoints in another memory layout."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evaluation while a run trains: no weight changes, it makes way for signals, and one process does it for all."""
+"""Evaluation during training changes no weight, gives way to signals, and runs in one process for all."""
 
 import json
 import os

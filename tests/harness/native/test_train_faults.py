@@ -1,4 +1,4 @@
-"""What goes wrong while a run trains: signals, full disks, damaged checkpoints, losses that are not finite.
+"""Failures during training: signals, full disks, damaged checkpoints, losses that are not finite.
 
 Each ends with one clear line and the right exit code, loses nothing, and goes on as if nothing had happened.
 """

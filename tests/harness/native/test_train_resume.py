@@ -1,4 +1,4 @@
-"""N steps and then M more are N + M steps, bit for bit; what may change on the way and what may not."""
+"""N steps and then M more equal N + M steps bit for bit; which config changes a resume allows."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The conv backbone: shapes at any size, the seed's channels, spectral norm, and every way to say the class."""
+"""The conv backbone: shapes at any size, the first seed's channels, spectral norm, every kind of conditioning."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,9 +53,7 @@ def settled(spec: ArchSpec, y: torch.Tensor | None) -> tuple[Generator, Discrimi
 @pytest.mark.parametrize("backbone", ["conv", "resnet"])
 @pytest.mark.parametrize("size", [(32, 32), (64, 112), (96, 64)])
 @pytest.mark.parametrize("way", WAYS)
-def test_sizes_and_ways_to_say_the_class(
-    backbone: str, size: tuple[int, int], way: tuple[str | None, str | None]
-) -> None:
+def test_sizes_and_conditioning(backbone: str, size: tuple[int, int], way: tuple[str | None, str | None]) -> None:
     conditioning = {"g_cond_mtd": way[0], "d_cond_mtd": way[1]}
     y = torch.tensor([0, 1, 2, 0, 1, 2]) if way[0] else None
     g, d = settled(replace(SMALL, backbone=backbone, img_height=size[0], img_width=size[1], **conditioning), y)
@@ -139,6 +137,6 @@ def test_frozen_blocks_stay() -> None:
     assert moved == {"2", "weight_orig", "weight_u", "weight_v", "bias"}  # the third block, conv and linear1
 
 
-def test_a_judgement_is_cut_in_halves() -> None:
+def test_an_output_is_split_in_halves() -> None:
     real, fake = DiscriminatorOutput(torch.arange(4.0), torch.arange(8.0).view(4, 2), None).chunk()
     assert real.logits.tolist() == [0, 1] and fake.features.tolist() == [[4, 5], [6, 7]] and fake.class_logits is None

@@ -1,3 +1,5 @@
+"""Spectral norm equals torch's, batch norm works over ranks and in bf16, initialisation is StudioGAN's."""
+
 import copy
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""The ResNet backbone: the first seed's parameters and FLOPs, any size, fused forms compute the same function."""
+
 from dataclasses import replace
 
 import pytest

@@ -1,4 +1,4 @@
-"""The sub-pixel backbone: sizes, the start, one picture a latent, classes."""
+"""The sub-pixel backbone: sizes, initialisation without a grid, one picture per latent, classes."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def networks(height: int = 64, width: int = 128, **more) -> tuple[SubpixelGenera
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 64), (64, 96), (128, 256), (256, 256)])
-def test_every_size_is_drawn_and_judged(size):
+def test_every_size_works(size):
     generator, discriminator = networks(*size)
     x = generator(torch.randn(2, 8))
     assert x.shape == (2, 3, *size) and x.dtype == torch.float32 and x.abs().max() <= 1
@@ -66,7 +66,7 @@ def test_one_latent_gives_one_picture_in_any_batch_while_training():
     torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-5)
 
 
-def test_every_block_hears_the_latent():
+def test_every_block_depends_on_the_latent():
     generator, _ = networks()
     blocks = [module for module in generator.modules() if isinstance(module, SubpixelGeneratorBlock)]
     for block in blocks:
@@ -76,7 +76,7 @@ def test_every_block_hears_the_latent():
     assert len(blocks) == 4
 
 
-def test_classes_change_pictures_and_verdicts():
+def test_classes_change_pictures_and_logits():
     generator, discriminator = networks(g_cond_mtd="concat", d_cond_mtd="PD", num_classes=3, class_embed_dim=4)
     z = torch.randn(1, 8).expand(3, -1)
     x = generator(z, torch.arange(3))

@@ -1,3 +1,5 @@
+"""The right commit is cloned once, a wrong checkout or interpreter is refused by name."""
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Courses of runs that StudioGAN trains (here its stand-in): from scratch, on from a checkpoint, fine-tuned."""
+"""Runs trained by StudioGAN (here a stand-in): from scratch, resumed, fine-tuned."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What befalls a run that StudioGAN trains: signals, kills, crashes, hangs, too little memory, strange output.
+"""Failures of a run trained by StudioGAN: signals, kills, crashes, hangs, out of memory, unknown output.
 
 Each ends in a clear state with one clear line, loses no save, and leaves no process behind.
 """

@@ -1,4 +1,4 @@
-"""What a start of StudioGAN is refused for, before anything is written; and what its working folder holds."""
+"""Starts of StudioGAN that are refused before anything is written; the contents of its working folder."""
 
 import errno
 import os

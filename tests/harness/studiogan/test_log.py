@@ -1,4 +1,4 @@
-"""StudioGAN's log, whole, mutated, cut: what is understood, and that nothing makes the reading fail."""
+"""The parser of StudioGAN's log understands both versions and never fails, on mutated or cut logs either."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""StudioGAN 0.2.0's JSON: complete, the seed's own values, every published file read back or refused by name."""
+"""StudioGAN 0.2.0's JSON: complete, the first seed's values, every published file read back or refused by name."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Files that are no weights, or weights of something else: one clear line each, nothing run, nothing left behind."""
+"""Invalid weights files are refused with one clear line; nothing in them is run, nothing is left behind."""
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"""A foreign checkpoint as a run of ours, with a config or without one; and a run for StudioGAN."""
+"""Import of StudioGAN's checkpoints as runs, with or without a config; export of runs for StudioGAN."""
 
 import json
 from pathlib import Path
