@@ -216,7 +216,7 @@ async function prepare() {
 }
 
 parents.start(change, showMessage);
-shelf.start(openRecipe, say);
+shelf.start(openRecipe, showMessage);
 if (!read(location.search)) { read(document.body.dataset.first); }
 if (NO_FINETUNE) { at("style").disabled = at("follow").disabled = true; }
 change(true);
