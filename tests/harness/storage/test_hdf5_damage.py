@@ -140,7 +140,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("key, content, told", WRONG)
+@pytest.mark.parametrize("key, content, message", WRONG)
 def test_another_layout_is_refused_with_what_is_allowed(
     key: str, content: np.ndarray | None, message: str, tmp_path: Path
 ):
