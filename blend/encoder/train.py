@@ -44,7 +44,7 @@ from harness.messages import log
 from harness.native.data import PictureOrder, PictureSource
 from harness.native.state import open_training_set
 from harness.runtime.device import prepare_hardware
-from harness.runtime.precision import faster_format, format_as_begun
+from harness.runtime.precision import faster_format, resumed_format
 from harness.runtime.progress import save_curves
 from harness.runtime.rng import RandomStreams
 from harness.runtime.run_life import RunLife, run_life
@@ -183,7 +183,7 @@ def _restore(run: EncoderTraining, newest: Path) -> None:
     run.encoder.load_state_dict(load_weights(newest, "encoder"))
     state = load_state(newest)
     run.step = state["step"]
-    run.hardware = format_as_begun(run.hardware, run.config.train, state.get("precision"))
+    run.hardware = resumed_format(run.hardware, run.config.train, state.get("precision"))
     run.optimizer.load_state_dict(state["optimizer"])
 
 

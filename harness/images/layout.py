@@ -124,7 +124,7 @@ class Layout:
         if self.loose and names:
             text += f"; {self.loose} pictures beside the class folders have no class"
         elif self.loose < sum(self.counts.folders.values()) and not (names or self.splits or self.root):
-            text += "; sub-folders are no classes (data.layout=classes: they are)"
+            text += "; sub-folders are not classes (data.layout=classes: they are)"
         if self.counts.litter:
             left = [f"{to_class_name(name)} ({count} files)" for name, count in self.counts.litter.most_common()]
             text += f"; left out: {_listed(left)} (data.ignore)"

@@ -30,7 +30,7 @@ from harness.networks.build import build_encoder_and_heads, build_networks
 from harness.networks.layers import synchronise_batch_norm
 from harness.runtime.device import Hardware
 from harness.runtime.dist import World
-from harness.runtime.precision import format_as_begun
+from harness.runtime.precision import resumed_format
 from harness.runtime.rng import RandomStreams
 from harness.storage.hdf5 import PackedSet, open_packed
 from harness.storage.rundir import RunDir
@@ -209,7 +209,7 @@ def load_training(run: Training, folder: Path) -> None:
     load_networks(run, folder)
     state = load_state(folder)
     run.step = state["step"]
-    run.hardware = format_as_begun(run.hardware, run.config.train, state.get("precision"))
+    run.hardware = resumed_format(run.hardware, run.config.train, state.get("precision"))
     if missing := [name for name in optimizers_of(run) if name not in state]:
         raise UserError(
             f"{folder}: has weights without the optimisers' state ({', '.join(missing)}), so its training cannot be "

@@ -44,18 +44,18 @@ class BoundedCalls:
             self._raise_if_cancelled()
             if self.pipe is None or not self.process.is_alive():
                 self._start()
-            has_begun = False
+            has_started = False
             try:
                 self._pipe.send((function, arguments))
                 self._receive(START_SEC)  # received, with its imports
-                has_begun = True
+                has_started = True
                 kind, result = self._receive(WAIT_FACTOR * self.cpu_sec)
             except BaseException as error:
                 self.stop()
                 self._raise_if_cancelled()
                 if not isinstance(error, EOFError | OSError):
                     raise
-                if not has_begun:
+                if not has_started:
                     raise RuntimeError("the process for bounded calls could not start") from error
                 limits = f"{self.cpu_sec:g} s of CPU time or {self.memory_bytes >> 20} MB"
                 raise TooCostly(f"takes more than {limits}") from error

@@ -1,7 +1,7 @@
 """`train.precision: auto` on a CPU: the faster of fp32 and bf16, timed on the networks to train.
 
-The CPU's instructions do not tell: bf16 is nearly twice as fast with matrix units or on large feature maps, and slower
-than fp32 without them or in small networks.
+The CPU's instruction set alone does not decide it: bf16 is nearly twice as fast with matrix units or on large feature
+maps, and slower than fp32 without them or in small networks.
 """
 
 import time
@@ -38,12 +38,12 @@ def faster_format(
     return replace(chosen, text=f"{chosen.text} (auto: {fp32_sec:.3g} CPU-s a pass in fp32, {bf16_sec:.3g} in bf16)")
 
 
-def format_as_begun(hardware: Hardware, train: Train, begun_in: str | None) -> Hardware:
+def resumed_format(hardware: Hardware, train: Train, started_in: str | None) -> Hardware:
     """The hardware for a resumed run: on a CPU, `auto` stays at fp32 if the run began in it.
 
-    `begun_in`: kept with the run; None = it began before formats were timed, so `auto` follows the hardware.
+    `started_in`: kept with the run; None = it began before formats were timed, so `auto` follows the hardware.
     """
-    stays = train.precision == "auto" and hardware.device.type == "cpu" and begun_in == "fp32"
+    stays = train.precision == "auto" and hardware.device.type == "cpu" and started_in == "fp32"
     return _in_fp32(train) if stays else hardware
 
 

@@ -72,12 +72,12 @@ class Guard:
         # Web sockets get no response, so the server closes them.
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
+                started = True
                 present = {name.lower() for name, _ in message["headers"]}
                 added = {**HEADERS, "Cache-Control": "no-store"}
                 pairs = ((name.encode(), value.encode()) for name, value in added.items())
@@ -91,7 +91,7 @@ class Guard:
                 await self.app(scope, _counted(receive, limit), send_with_headers)
                 return
             except TooLarge as error:
-                if begun:
+                if started:
                     raise
                 refusal = 413, str(error)
         status, text = refusal

@@ -71,7 +71,7 @@ def test_more_pictures_beside_the_folders_than_inside_make_one_class(tmp_path, c
     touch(*(tmp_path / f"{number}.jpg" for number in range(5)), tmp_path / "more" / "a.jpg")
     classes, files = listed(tmp_path)
     assert classes == ["cars"] and len(names(files)) == 6
-    assert "one class; sub-folders are no classes (data.layout=classes: they are)" in capsys.readouterr().err
+    assert "one class; sub-folders are not classes (data.layout=classes: they are)" in capsys.readouterr().err
 
 
 def test_splits_are_pooled_and_their_folders_are_the_classes(tmp_path, capsys):

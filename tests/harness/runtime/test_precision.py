@@ -16,7 +16,7 @@ from harness.native.step import Training, trial_pass
 from harness.native.train import train_run
 from harness.runtime import precision
 from harness.runtime.device import Hardware, prepare_hardware
-from harness.runtime.precision import faster_format, format_as_begun, pass_seconds
+from harness.runtime.precision import faster_format, pass_seconds, resumed_format
 from tests.harness.tiny_runs import (
     CONDITIONAL,
     RECONSTRUCTION,
@@ -83,14 +83,14 @@ def test_nothing_is_timed_where_there_is_no_choice(monkeypatch) -> None:
         hardware = prepare_hardware(train)
         assert faster_format(hardware, train, never) == hardware and hardware.precision == asked
     train, cuda = tiny_config(**AUTO).train, Hardware(torch.device("cuda"), "bf16", "")
-    assert faster_format(cuda, train, never) == cuda == format_as_begun(cuda, train, "fp32")
+    assert faster_format(cuda, train, never) == cuda == resumed_format(cuda, train, "fp32")
     monkeypatch.setattr("harness.runtime.device.cpu_has_bf16", lambda: False)
     assert faster_format(prepare_hardware(train), train, never).precision == "fp32"
 
 
 def test_a_run_from_before_goes_on_in_what_auto_was() -> None:
     train = tiny_config(**AUTO).train
-    found = [format_as_begun(HAS_BF16, train, begun_in).precision for begun_in in (None, "bf16", "fp32")]
+    found = [resumed_format(HAS_BF16, train, started_in).precision for started_in in (None, "bf16", "fp32")]
     assert found == ["bf16", "bf16", "fp32"]
 
 
