@@ -163,16 +163,11 @@ def pack_pictures(config: Config, work: Path, pictures: int | None) -> dict[str,
         if source.count < count:
             raise UserError(f"--pictures: found {count}, allowed up to the {source.count} rows of {source.packed.path}")
         facts = {"data_sha256": source.sha256, "pictures": count}
-        for path, parts in (
-            (train, [(source, np.arange(count))]),
-            (held_out, [(valid, np.arange(valid.count)), (source, np.arange(count, source.count))]),
-        ):
-            rows = [(part, row) for part, numbers in parts for row in numbers]
-            rows = rows if path == train else rows[:HELD_OUT]
-            if path.exists() and _made_from(path) == [facts["data_sha256"], len(rows)]:
+        whole, made_from = source.packed, {"made_from": source.sha256}
+        rest = [(valid, row) for row in range(valid.count)] + [(source, row) for row in range(count, source.count)]
+        for path, rows in ((train, [(source, row) for row in range(count)]), (held_out, rest[:HELD_OUT])):
+            if path.exists() and _made_from(path) == [source.sha256, len(rows)]:
                 continue
-            made_from = {"made_from": facts["data_sha256"]}
-            whole = source.packed
             with PackedWriter(path, whole.height, whole.width, whole.class_names, made_from) as writer:
                 for part, row in rows:
                     writer.append(part.read(np.array([row]))[0], int(part.labels[row]))

@@ -198,10 +198,10 @@ def _log_in_time(config: Config, limit_steps: int | None) -> Config:
 
 def _weights_sha256(weights: dict[str, Any]) -> str:
     """sha256 of names and values; the checkpoint file also contains the run's name."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(weights):
-        whole.update(name.encode() + weights[name].detach().cpu().contiguous().numpy().tobytes())
-    return whole.hexdigest()
+        digest.update(name.encode() + weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 # ---- results ------------------------------------------------------------------------------------------------------

@@ -120,16 +120,16 @@ def load_checkpoint(
         meta = read_meta(folder)
     except ValueError as error:
         raise UserError(f"{folder}: cannot be used: {error}; try another checkpoint") from error
-    config, known = check_kept_config(meta["config"], str(folder)), to_class_names(meta.get("class_names", []))
-    names = class_names if class_names and meta["num_classes"] else known
+    config, stored_names = check_kept_config(meta["config"], str(folder)), to_class_names(meta.get("class_names", []))
+    names = class_names if class_names and meta["num_classes"] else stored_names
     num_classes = len(names) if meta["num_classes"] and class_names else meta["num_classes"]
     generator, discriminator = build_networks(config, num_classes, device or _find_device(config))
     stored = "generator_ema" if (folder / "generator_ema.safetensors").exists() else "generator"
     has_discriminator = (folder / "discriminator.safetensors").exists()
     try:
-        _load_into(generator, folder, stored, known, names)
+        _load_into(generator, folder, stored, stored_names, names)
         if has_discriminator:
-            _load_into(discriminator, folder, "discriminator", known, names)
+            _load_into(discriminator, folder, "discriminator", stored_names, names)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: was removed while it was read (a training purges old ones); try again") from error
     sha256 = meta["sha256"][f"{stored}.safetensors"]

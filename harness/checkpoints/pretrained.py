@@ -96,9 +96,9 @@ def copy_pretrained(config: Config, root: Path = Path("runs"), folder: Path = PR
     """
     facts, later = pretrained_facts(folder), config_to_dict(config)
     content = merge(config_to_dict(_config_of(facts, BASE)), {key: later[key] for key in LATER_SECTIONS})
-    mine = check_config({**content, "name": config.name}, FACTS_FILE)
+    renamed = check_config({**content, "name": config.name}, FACTS_FILE)
     with translate_disk_errors(root / config.name):
-        _write_run(root / config.name, facts, BASE, folder, mine)
+        _write_run(root / config.name, facts, BASE, folder, renamed)
         for set_facts in facts["sets"].values():
             _write_parents(set_facts, folder)
     log(f"{root / config.name}: the ready-made model, to be fine-tuned")
@@ -118,21 +118,28 @@ def _config_of(facts: dict[str, Any], name: str) -> Config:
 
 def _write_run(final: Path, facts: dict[str, Any], name: str, folder: Path, config: Config) -> None:
     """Creates the run's folder atomically."""
-    made = facts["runs"][name]
-    kept = {key: made[key] for key in ("data_sha256", "class_names", "finetuned_from") if key in made}
-    meta = {"step": made["step"], "num_classes": made["num_classes"], "config": config_to_dict(config), **kept}
+    run_facts = facts["runs"][name]
+    kept = {key: run_facts[key] for key in ("data_sha256", "class_names", "finetuned_from") if key in run_facts}
+    meta = {
+        "step": run_facts["step"],
+        "num_classes": run_facts["num_classes"],
+        "config": config_to_dict(config),
+        **kept,
+    }
     weights = {path.stem: _to_full(safetensors.torch.load_file(path)) for path in sorted((folder / name).iterdir())}
     with new_run(final, config) as run:
-        save_checkpoint(checkpoint_folder(run.checkpoints, made["step"]), weights, {"step": made["step"]}, meta)
+        save_checkpoint(
+            checkpoint_folder(run.checkpoints, run_facts["step"]), weights, {"step": run_facts["step"]}, meta
+        )
         if name == BASE:
             _copy_measures(folder / "measures", run.path / "measures")
             for key, figures in facts["metrics"].items():
                 run.write_metrics(key, figures)
-        minutes = round(made["seconds"] / 60)
+        minutes = round(run_facts["seconds"] / 60)
         origin = f"the ready-made model that comes with Carforge, trained on drawn cars for {minutes} minutes"
-        origin += f" ({made['machine']})"
+        origin += f" ({run_facts['machine']})"
         run.write_env(pretrained=origin, **kept)
-        run.write_status("done", step=made["step"], total_steps=made["step"], message=origin)
+        run.write_status("done", step=run_facts["step"], total_steps=run_facts["step"], message=origin)
         run.log(f"opened: {origin}")
 
 

@@ -54,9 +54,9 @@ def load_network() -> tuple[VisionTransformer, str]:
     except (ImportError, RuntimeError) as error:
         raise UserError(f"features clip: transformers cannot be imported ({error}); install carforge[clip]") from error
     try:
-        whole = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
-        trunk = getattr(whole, "vision_model", whole).float().eval().requires_grad_(False)
-        config = getattr(whole.config, "vision_config", whole.config)
+        model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
+        trunk = getattr(model, "vision_model", model).float().eval().requires_grad_(False)
+        config = getattr(model.config, "vision_config", model.config)
         preprocessor = folder / "preprocessor_config.json"
         settings = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
         mean, std = (settings.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
@@ -67,9 +67,9 @@ def load_network() -> tuple[VisionTransformer, str]:
 
 
 def _sha256(folder: Path) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix in (".json", ".safetensors", ".bin"):
             with open_file(path) as file:
-                whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -54,10 +54,10 @@ class PublishedWeights:
                 raise UserError(f"{self.names[0]}: not found; {self.remedy()}")
             path = self._download()
         content, found = self.read_content(path)
-        wanted = self.sha256[path.name]
-        if not found.startswith(wanted):
+        expected = self.sha256[path.name]
+        if not found.startswith(expected):
             advice = f"remove it; {self.remedy()}{self.advice.format(path=path)}"
-            raise UserError(f"{path}: found sha256 {found[:8]}…, allowed {wanted[:8]}…; {advice}")
+            raise UserError(f"{path}: found sha256 {found[:8]}…, allowed {expected[:8]}…; {advice}")
         return path, content, found
 
     def read_content(self, path: Path) -> tuple[bytes, str]:
@@ -74,17 +74,17 @@ class PublishedWeights:
         return f"put {' or '.join(self.names)} into {folders} (CARFORGE_WEIGHTS may name another folder){source}"
 
     def _download(self) -> Path:
-        name, whole = self.names[0], hashlib.sha256()
+        name, digest = self.names[0], hashlib.sha256()
         path = weights_folders()[-1] / name
         log(f"{name}: downloading into {path.parent}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with urllib.request.urlopen(self.url, timeout=TIMEOUT_SEC) as source, atomic_file(path) as target:
                 while (chunk := source.read(CHUNK_BYTES)) and target.tell() <= self.max_mb << 20:
-                    whole.update(chunk)
+                    digest.update(chunk)
                     target.write(chunk)
-                if not whole.hexdigest().startswith(self.sha256[name]):  # inside `with`: a wrong file is never renamed
-                    raise OSError(f"sha256 {whole.hexdigest()[:8]}… instead of {self.sha256[name][:8]}…")
+                if not digest.hexdigest().startswith(self.sha256[name]):  # inside `with`: a wrong file is never renamed
+                    raise OSError(f"sha256 {digest.hexdigest()[:8]}… instead of {self.sha256[name][:8]}…")
         except (OSError, HTTPException, ValueError) as error:
             reason = reason_of(error)
             raise UserError(f"{name}: not found, and cannot be downloaded ({reason}); {self.remedy()}") from error

@@ -47,7 +47,7 @@ def _figures(
     labels = np.repeat(np.arange(len(names)), count)
     with open_evaluation_rows(data) as real, open_training_rows(data) as training:
         train = None if real.note else _features_of(training, featurizer)
-        rows, whole = class_rows(
+        rows, overall = class_rows(
             names, classifier.scores(pictures), labels, featurizer(pictures),
             (_features_of(real, featurizer), real.labels), train, classifier.by_class,
         )  # fmt: skip
@@ -56,7 +56,7 @@ def _figures(
         drawn = pictures.reshape(len(names), count, *pictures.shape[1:])[:, :shown]
         save_png(folder / GRIDS["drawn"], picture_grid(drawn.reshape(-1, *pictures.shape[1:]), shown))
         save_png(folder / GRIDS["real"], picture_grid(_real_examples(real, len(names), shown), shown))
-        return annotate_figures({**whole, **classifier.facts(), "count_each": count, "extractor": featurizer.name,
+        return annotate_figures({**overall, **classifier.facts(), "count_each": count, "extractor": featurizer.name,
                          "seed": seed, "shown": shown, "rows": rows}, [real.note], FROM_HELD_OUT)  # fmt: skip
 
 

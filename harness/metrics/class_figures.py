@@ -79,22 +79,22 @@ def class_rows(
     copies, limit = (None, None) if train is None else copy_shares(features, real[0], train)
     rows = []
     for c, name in enumerate(class_names):
-        mine, theirs = features[labels == c], real[0][real[1] == c]
+        generated, held_out = features[labels == c], real[0][real[1] == c]
         rows.append({
             "brand": name,
-            "drawn": len(mine),
-            "held_out": len(theirs),
+            "drawn": len(generated),
+            "held_out": len(held_out),
             "top1": float(top1[c]),
             "top5": float(top5[c]),
             "real_top1": None if np.isnan(real_accuracy[c]) else float(real_accuracy[c]),
-            "diversity": spread(mine),
-            "real_diversity": spread(theirs),
+            "diversity": spread(generated),
+            "real_diversity": spread(held_out),
             "copies": None if copies is None else float(copies[labels == c].mean()),
             "kid": kids[c],
             "pooled": c in pooled,
         })  # fmt: skip
     ratios = [r["diversity"] / r["real_diversity"] for r in rows if r["diversity"] and r["real_diversity"]]
-    whole = {
+    overall = {
         "top1": hit_rate(scores, labels, 1),
         "top5": hit_rate(scores, labels, 5),
         "diversity_ratio": float(np.mean(ratios)) if ratios else None,
@@ -103,4 +103,4 @@ def class_rows(
         "kid_mean": float(np.mean([k for k in kids if k is not None])) if len(pooled) < classes else None,
         "kid_pooled": pooled_kid,
     }
-    return rows, whole
+    return rows, overall

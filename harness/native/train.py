@@ -135,8 +135,8 @@ def find_finetune_source(config: Config, checkpoint: str | None) -> Path | None:
     refuse_other_size(config)
     run, tuned = Path("runs") / base_name(config), RunDir(Path("runs") / finetune_config(config).name)
     if not checkpoint and list_checkpoints(tuned.checkpoints):
-        if (begun := newest_checkpoint(tuned.checkpoints, lambda text: None)) and run.is_dir():
-            check_finetuned_from(RunDir(run), tuned, read_meta(begun))
+        if (newest := newest_checkpoint(tuned.checkpoints, lambda text: None)) and run.is_dir():
+            check_finetuned_from(RunDir(run), tuned, read_meta(newest))
         return None
     checkpoints = run / "checkpoints"
     folder = find_checkpoint(checkpoints, checkpoint) if checkpoint else newest_checkpoint(checkpoints, log)
@@ -154,8 +154,10 @@ def find_finetune_source(config: Config, checkpoint: str | None) -> Path | None:
 
 def pretrained_source(config: Config) -> Path:
     """The ready-made model's checkpoint. UserError when it does not fit this config's networks."""
-    made = pretrained_facts()["runs"][BASE]["config"]
-    if differences := config_differences(_shape_keys(complete_config(made)), _shape_keys(config_to_dict(config))):
+    model_config = pretrained_facts()["runs"][BASE]["config"]
+    if differences := config_differences(
+        _shape_keys(complete_config(model_config)), _shape_keys(config_to_dict(config))
+    ):
         found = ", ".join(f"{key}: {new!r} (the model has {old!r})" for key, old, new in differences)
         raise UserError(
             f"PRETRAINED: found {found}, allowed the ready-made model's picture size and networks; try "

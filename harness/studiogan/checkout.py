@@ -51,19 +51,19 @@ def find_checkout(version: str = "0.2.0") -> Path:
     home = _home(version)
     if not (home / "src" / "main.py").is_file():
         raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `{_make_command(version)}`")
-    head, wanted = _output(["git", "-C", str(home), "rev-parse", "HEAD"]), COMMITS[version]
-    if head != wanted:
+    head, expected = _output(["git", "-C", str(home), "rev-parse", "HEAD"]), COMMITS[version]
+    if head != expected:
         others = [name for name, commit in COMMITS.items() if commit == head]
         found = f"StudioGAN {others[0]}" if others else f"commit {head[:7] or 'unknown'}"
         more = f" or --set studiogan.version={others[0]}" if others else ""
         raise UserError(
-            f"STUDIOGAN_HOME: found {found} in {home}, allowed {wanted[:7]} ({version}), "
-            f"try `git -C {home} checkout {wanted[:7]}`{more}"
+            f"STUDIOGAN_HOME: found {found} in {home}, allowed {expected[:7]} ({version}), "
+            f"try `git -C {home} checkout {expected[:7]}`{more}"
         )
     if changed := _output(["git", "-C", str(home), "status", "--porcelain", "--untracked-files=no"]).splitlines():
         raise UserError(
             f"STUDIOGAN_HOME: found {len(changed)} changed files in {home} ({changed[0].split()[-1]} ...), allowed "
-            f"those of {wanted[:7]} ({version}), try `git -C {home} stash`"
+            f"those of {expected[:7]} ({version}), try `git -C {home} stash`"
         )
     return home
 
@@ -140,14 +140,14 @@ def _make_environment(folder: Path) -> None:
     """A virtual environment with PACKAGES (about 5 GB). Can be repeated after an interruption or a change of the
     list.
     """
-    complete, wanted = folder / "complete", "\n".join(PACKAGES)
-    if complete.exists() and complete.read_text() == wanted:
+    complete, expected = folder / "complete", "\n".join(PACKAGES)
+    if complete.exists() and complete.read_text() == expected:
         return
     log(f"Creating {folder} (downloads about 3 GB) ...")
     complete.unlink(missing_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], f"{folder}: cannot create a virtual environment")
     _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES], f"{folder}: cannot install")
-    complete.write_text(wanted)
+    complete.write_text(expected)
 
 
 def _run(command: list[str], complaint: str) -> None:

@@ -135,9 +135,9 @@ def _check_weights(checkpoint: Path, packed: PackedSet, config: Config) -> None:
     """UserError for weights that StudioGAN would fail on with a traceback."""
     if not (checkpoint / "discriminator.safetensors").exists():
         raise UserError(f"{checkpoint}: has a generator only, and training needs a discriminator too; start from both")
-    meta, wanted = read_meta(checkpoint), packed.class_names
-    if config.model.conditional and not same_classes(meta["class_names"], wanted):
+    meta, class_names = read_meta(checkpoint), packed.class_names
+    if config.model.conditional and not same_classes(meta["class_names"], class_names):
         raise UserError(
             f"{checkpoint}: has {meta['num_classes']} classes ({', '.join(meta['class_names'])}), allowed those of "
-            f"{packed.path} ({', '.join(wanted)}), try engine=native, which matches classes by name"
+            f"{packed.path} ({', '.join(class_names)}), try engine=native, which matches classes by name"
         )

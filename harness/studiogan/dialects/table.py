@@ -84,9 +84,9 @@ def _unsupported(config: Config) -> Iterable[str]:
     for key, nothing in NATIVE_ONLY.items():
         if (found := _our_value(config, key)) != nothing:
             yield f"{key}: found {_plain(found)}, allowed {_plain(nothing)}, try --set engine=native"
-    for key, known in CONDITIONED.items():
-        if (found := _our_value(config, key)) not in (None, known):
-            yield f"{key}: found {found}, allowed {known} or null, try --set {key}={known}"
+    for key, supported in CONDITIONED.items():
+        if (found := _our_value(config, key)) not in (None, supported):
+            yield f"{key}: found {found}, allowed {supported} or null, try --set {key}={supported}"
     if config.augment.apply_diffaug and policy != FIXED_POLICY:
         allowed = f"[{', '.join(FIXED_POLICY)}]"
         yield f"augment.diffaug_policy: found [{', '.join(policy)}], allowed {allowed}, try that or apply_diffaug=false"
@@ -209,8 +209,8 @@ class ForeignConfig:
 
 def _data_values(dataset: str, name: str) -> dict[str, Any]:
     """Our data section for their dataset name; pictures of any but CIFAR-10 come from a folder given later."""
-    known = dataset if dataset.lower() != "custom" else name
-    set_name = safe_name(known.lower(), "pictures")
+    dataset = dataset if dataset.lower() != "custom" else name
+    set_name = safe_name(dataset.lower(), "pictures")
     source = "cifar10" if set_name == "cifar10" else "folder"
     concept = {"set": safe_name(f"{set_name[:56]}-concept", "concept"), "source": "folder", "src": None}
     return {"data.set": set_name, "data.source": source, "data.src": None, "finetune.override": {"data": concept}}

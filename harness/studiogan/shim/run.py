@@ -78,13 +78,13 @@ def mean_over_ranks(local: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def set_optimizers(g_optimizer: Any, d_optimizer: Any, wanted: OptimizerSettings) -> None:
+def set_optimizers(g_optimizer: Any, d_optimizer: Any, settings: OptimizerSettings) -> None:
     """StudioGAN's resume restores the rates of the checkpoint, whatever the config says."""
-    for optimizer, lr in ((g_optimizer, wanted.g_lr), (d_optimizer, wanted.d_lr)):
+    for optimizer, lr in ((g_optimizer, settings.g_lr), (d_optimizer, settings.d_lr)):
         for group in optimizer.param_groups:
             group["lr"] = lr
             if "betas" in group:
-                group["betas"] = (wanted.beta1, wanted.beta2)
+                group["betas"] = (settings.beta1, settings.beta2)
         for state in optimizer.state.values():
             if isinstance(state.get("step"), Tensor):
                 state["step"] = state["step"].cpu()  # StudioGAN moves it to the GPU, where reading it synchronises

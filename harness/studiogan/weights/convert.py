@@ -219,8 +219,8 @@ def _check_exportable(config: Config, folder: Path) -> None:
 def _check_empty(out: Path, when: When, step: int) -> None:
     """UserError for files of another save: StudioGAN loads any file of a matching name."""
     out.mkdir(parents=True, exist_ok=True)
-    mine = {file_name(letter, when, step) for letter in NETWORKS}
-    others = sorted(p.name for p in out.glob(f"model=*-{when}-weights-step=*.pth") if p.name not in mine)
+    expected = {file_name(letter, when, step) for letter in NETWORKS}
+    others = sorted(p.name for p in out.glob(f"model=*-{when}-weights-step=*.pth") if p.name not in expected)
     if others:
         raise UserError(f"{out}: found {others[0]} of another save in it, allowed an empty folder, try another --out")
 

@@ -44,22 +44,22 @@ def import_run(
         UserError: a file is missing, damaged, of another shape or not data; nothing is written then.
     """
     foreign = read_foreign_checkpoint(Path(path), when)
-    made, unknown = _config_of(foreign, config)
+    resolved, unknown = _config_of(foreign, config)
     changes: dict[str, Any] = {"name": name} if name else {}
     if "G_ema" not in foreign.contents and Path(path).is_file():
         changes["model"] = {"apply_g_ema": False}  # a single file has no second generator
     given = parse_overrides(overrides)
-    made = check_config(merge(merge(config_to_dict(made), changes), given), str(config or path))
+    resolved = check_config(merge(merge(config_to_dict(resolved), changes), given), str(config or path))
     _drop_other_optimizers(foreign)
-    names = _class_names(foreign, count_classes(foreign) if made.model.conditional else 0)
+    names = _class_names(foreign, count_classes(foreign) if resolved.model.conditional else 0)
     facts = {"data_sha256": None, "class_names": names, "imported_from": str(Path(path).resolve())}
-    parts = foreign_to_parts(foreign, made, facts)
+    parts = foreign_to_parts(foreign, resolved, facts)
 
-    final = Path(root) / made.name
+    final = Path(root) / resolved.name
     if final.exists():
-        raise UserError(f"name: found {final} already, allowed a name without a run, try --name {made.name}-2")
-    _log_defaults(path, [key for key in unknown if key.split(".")[1] not in given.get(key.split(".")[0], {})], made)
-    _write_run(final, made, parts, f"imported from {path}")
+        raise UserError(f"name: found {final} already, allowed a name without a run, try --name {resolved.name}-2")
+    _log_defaults(path, [key for key in unknown if key.split(".")[1] not in given.get(key.split(".")[0], {})], resolved)
+    _write_run(final, resolved, parts, f"imported from {path}")
     return final
 
 

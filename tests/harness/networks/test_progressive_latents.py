@@ -60,7 +60,7 @@ def test_a_run_that_is_cut_at_every_step_is_the_same(go_to: Callable[..., Any], 
 
 
 def test_first_steps_of_new_columns_are_of_the_usual_length() -> None:
-    """Without the moments that open_columns gives them they would be 1 / sqrt(1 - beta2) times too long."""
+    """Without the moments that init_new_columns gives them they would be 1 / sqrt(1 - beta2) times too long."""
     generator = build_networks(tiny_config(model__g_conv_dim=16), 0, CPU)[0]
     weight = generator.linear0.get_parameter("weight")
     zero_unused_columns(generator, 4)
