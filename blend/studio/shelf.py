@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from blend.designs.export import design_png
 from harness.errors import UserError, refuse_newer
 from harness.images.decode import decode_picture
 from harness.storage.atomic import atomic_write, clean_leftovers
-from harness.storage.json_files import read_json, read_json_or_none, to_json
+from harness.storage.json_files import read_json, read_json_or_none, to_json, utc_now
 from harness.storage.lock import folder_lock
 
 IDENTITY = re.compile(r"[0-9a-f]{16}")
@@ -110,7 +109,7 @@ class Shelf:
             self.pictures.mkdir(parents=True, exist_ok=True)
             path = self.pictures / f"{identity}.png"
             atomic_write(path, design_png(picture, document))
-            entry = {"id": identity, "kept_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "document": document}
+            entry = {"id": identity, "kept_at": utc_now(), "document": document}
             try:
                 self._write([*entries, entry])
             except OSError:

@@ -6,6 +6,7 @@ A missing file (nothing written yet) is distinguished from a damaged one (someth
 import json
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def line_to_json(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def utc_now() -> str:
+    """The time as our JSON files hold it: 2026-01-31T12:00:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +33,7 @@ from harness.errors import UserError
 from harness.files import read_file
 from harness.messages import log
 from harness.storage.atomic import append_whole, atomic_folder, atomic_write, clean_leftovers, text_to_bytes
-from harness.storage.json_files import line_to_json, read_json, read_json_or_none, to_json
+from harness.storage.json_files import line_to_json, read_json, read_json_or_none, to_json, utc_now
 from harness.storage.lock import hold_lock
 
 # Keys that may change when a run is resumed: no training step depends on them.
@@ -169,7 +168,7 @@ class RunDir:
         """status.json: state, step, total_steps (kept if not given), message, updated_at and `fields`."""
         before = self.read_status() or {}
         kept = {key: before.get(key) for key in ("step", "total_steps")}
-        status = {"state": state, **kept, "message": "", **fields, "updated_at": _now_text()}
+        status = {"state": state, **kept, "message": "", **fields, "updated_at": utc_now()}
         atomic_write(self.status_path, to_json(status, indent=1) + "\n")
 
     def read_status(self) -> dict[str, Any] | None:
@@ -178,7 +177,7 @@ class RunDir:
 
     def log(self, text: str) -> None:
         """One line of log.txt: time (UTC), seconds since the run was opened here, text."""
-        line = f"{_now_text()} +{self.elapsed_sec:.1f}s {' '.join(text.split())}\n"
+        line = f"{utc_now()} +{self.elapsed_sec:.1f}s {' '.join(text.split())}\n"
         _append(self.log_path, line)
 
     def _log_and_show(self, text: str) -> None:
@@ -193,7 +192,7 @@ class RunDir:
             "platform": platform.platform(),
             "host": socket.gethostname(),
             "packages": {name: _version(name) for name in PACKAGES},
-            "written_at": _now_text(),
+            "written_at": utc_now(),
         }
         atomic_write(self.env_path, to_json({**env, **fields}, indent=1) + "\n")
 
@@ -301,10 +300,6 @@ def _append(path: Path, line: str) -> None:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value, default=str)
-
-
-def _now_text() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _version(package: str) -> str | None:

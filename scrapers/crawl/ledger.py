@@ -10,13 +10,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.messages import log
 from harness.storage.atomic import append_whole
-from harness.storage.json_files import line_to_json, read_json_lines
+from harness.storage.json_files import line_to_json, read_json_lines, utc_now
 from scrapers.crawl.records import DONE, FAILED, GONE, REFUSED, PictureItem
 
 STATUSES = (DONE, FAILED, GONE, REFUSED)
@@ -41,7 +40,7 @@ def picture_line(item: PictureItem, status: str, **fields: Any) -> dict[str, Any
         "sha256": None,
         "bytes": None,
         "content_type": None,
-        "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "when": utc_now(),
         "file": None,
         "source": item.source,
         "page": item.page,

@@ -50,7 +50,7 @@ def page_of_response(
 
 
 def failed_page(error: FetchError, now: float) -> CachedPage | None:
-    """A cache entry for a page that its server refuses, so that it is not request_headers again soon; else None."""
+    """A cache entry for a page that its server refuses, so that it is not requested again soon; else None."""
     if error.status not in (GONE, REFUSED) or error.http is None or error.reason.startswith("optout"):
         return None
     return CachedPage(error.url, error.status, error.reason, error.http, error.url, "", "", None, None, now)
