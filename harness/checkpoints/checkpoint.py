@@ -62,7 +62,9 @@ def save_checkpoint(
     """
     # One key: safetensors writes several in random order, and equal weights must give equal files.
     text = {"carforge": json.dumps({"config": meta["config"], "step": meta["step"]})}
-    files = {f"{name}.safetensors": _weights_to_bytes(tensors, text) for name, tensors in weights.items()}
+    files = {
+        f"{name}.safetensors": safetensors.torch.save(to_plain(tensors), text) for name, tensors in weights.items()
+    }
     buffer = io.BytesIO()
     torch.save(state, buffer)
     files["state.pt"] = buffer.getvalue()
@@ -74,9 +76,9 @@ def save_checkpoint(
             atomic_write(temporary / name, content)
 
 
-def _weights_to_bytes(tensors: dict[str, Tensor], text: dict[str, str]) -> bytes:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain, text)
+def to_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without gradients, contiguous, on the CPU."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from harness.checkpoints.checkpoint import (
 )
 from harness.checkpoints.class_tables import class_changes, fit_classes
 from harness.config.class_choice import to_class_names
-from harness.config.experiment import Config, Loss, config_to_dict
+from harness.config.experiment import Config, config_to_dict
 from harness.errors import UserError
 from harness.features.frozen_maps import load_frozen_maps
 from harness.messages import log
@@ -68,8 +68,9 @@ def build_training(config: Config, hardware: Hardware, world: World, packed: Pic
         synchronise_batch_norm(discriminator)  # it has batch norm if it has no spectral norm
     ema = make_ema(generator, config)
 
-    loss = config.loss
-    lecam = make_lecam(loss) if loss.apply_lecam else None
+    loss, lecam = config.loss, None
+    if loss.apply_lecam:
+        lecam = LeCam(loss.lecam_type, loss.lecam_lambda, loss.lecam_ema_decay, loss.lecam_ema_start_iter)
     order = PictureOrder(config.seed, packed.count, optim.batch_size)
     source = PictureSource(packed, order, config.augment.apply_rflip, device, config.train.pictures, local_slice)
     run = Training(
@@ -118,10 +119,6 @@ def _build_reconstruction(run: Training) -> Reconstruction:
     share, correlation = torch.tensor(SHARE_START, device=device), torch.eye(config.model.z_dim, device=device)
     ema = make_ema(encoder, config)
     return Reconstruction(encoder, ema, heads, maps, e_optimizer, h_optimizer, share, correlation)
-
-
-def make_lecam(loss: Loss) -> LeCam:
-    return LeCam(loss.lecam_type, loss.lecam_lambda, loss.lecam_ema_decay, loss.lecam_ema_start_iter)
 
 
 # ---- to and from a checkpoint -----------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def find_checkout(version: str = "0.2.0") -> Path:
     """Folder of the StudioGAN checkout of this version: $STUDIOGAN_HOME, or the one in third_party/."""
     home = _home(version)
     if not (home / "src" / "main.py").is_file():
-        raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `{_make_command(version)}`")
+        command = "make studiogan" if version == "0.2.0" else f"make studiogan VERSION={version}"
+        raise UserError(f"STUDIOGAN_HOME: found no StudioGAN in {home}, try `{command}`")
     head, expected = _output(["git", "-C", str(home), "rev-parse", "HEAD"]), COMMITS[version]
     if head != expected:
         others = [name for name, commit in COMMITS.items() if commit == head]
@@ -71,10 +72,6 @@ def find_checkout(version: str = "0.2.0") -> Path:
 def _home(version: str) -> Path:
     given = os.environ.get("STUDIOGAN_HOME")
     return Path(given).expanduser() if given else THIRD_PARTY / FOLDERS[version]
-
-
-def _make_command(version: str) -> str:
-    return "make studiogan" if version == "0.2.0" else f"make studiogan VERSION={version}"
 
 
 def find_python() -> Path:

@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.checkpoints.checkpoint import checkpoint_folder, load_state, load_weights, read_meta, save_checkpoint
+from harness.checkpoints.checkpoint import (
+    checkpoint_folder,
+    load_state,
+    load_weights,
+    read_meta,
+    save_checkpoint,
+    to_plain,
+)
 from harness.checkpoints.sampling import standing_copy
 from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_kept_config, config_to_dict
@@ -175,7 +182,7 @@ def export_checkpoint(
         if letter != "D" and meta.get("batch_norm_statistics") == "none":
             weights = _with_standing_statistics(weights, config, num_classes)
         weights = {key: weights[key] for key in networks[name].state_dict()}  # safetensors does not keep the order
-        content: dict[str, Any] = {"state_dict": _contiguous(to_foreign_state(weights, version))}
+        content: dict[str, Any] = {"state_dict": to_plain(to_foreign_state(weights, version))}
         if letter != "G_ema":
             optimizer = state["g_optimizer" if letter == "G" else "d_optimizer"]
             content["optimizer"] = to_foreign_optimizer(optimizer, networks[name], version)
@@ -230,7 +237,3 @@ def _with_standing_statistics(weights: dict[str, Tensor], config: Config, num_cl
     network.load_state_dict(weights)
     standing = standing_copy(network).state_dict()
     return {name: standing[name] if leaf(name) in BATCH_NORM_STATISTICS else weights[name] for name in weights}
-
-
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

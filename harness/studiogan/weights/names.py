@@ -92,7 +92,8 @@ def fitted_state(state: Mapping[str, Tensor], network: nn.Module, origin: Path) 
     # The first seed's fork has track_running_stats=False: no statistics at all.
     untracked = bool(statistics) and not statistics & set(found)
     if untracked:
-        found |= {name: _fresh_statistic(name, like[name]) for name in statistics}
+        start = {name: int(leaf(name) == "running_var") for name in statistics}
+        found |= {name: torch.full(like[name].shape, start[name], dtype=like[name].dtype) for name in statistics}
     if foreign := [name for name in found if name not in like]:
         raise UserError(
             f"{origin}: has {_listed(foreign)}{_feature_text(foreign[0])}, which the config's model does not have, try "
@@ -109,10 +110,6 @@ def fitted_state(state: Mapping[str, Tensor], network: nn.Module, origin: Path) 
                 "model says, try the config it was trained with"
             )
     return {name: found[name].contiguous() for name in like}, untracked
-
-
-def _fresh_statistic(name: str, like: Tensor) -> Tensor:
-    return torch.full(like.shape, 1 if leaf(name) == "running_var" else 0, dtype=like.dtype)
 
 
 def _feature_text(name: str) -> str:
