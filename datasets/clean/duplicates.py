@@ -53,10 +53,6 @@ def find_pairs(store: ScanStore) -> Iterator[Pair]:
         yield from _confirmed(store, places, found, mirrored)
 
 
-def to_thumb(content: bytes) -> np.ndarray:
-    return np.frombuffer(content, np.uint8).reshape(THUMB_PX, THUMB_PX, 3)
-
-
 def _candidates(
     hashes: np.ndarray, others: np.ndarray, colours: np.ndarray, mirrored: bool
 ) -> Iterator[list[tuple[int, int]]]:
@@ -114,8 +110,9 @@ def difference_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _read_thumbs(store: ScanStore, positions: set[int]) -> dict[int, np.ndarray]:
-    query = "select thumb from scanned join listed using (key) where pos = ?"
-    return {pos: to_thumb(store.base.execute(query, (pos,)).fetchone()[0]) for pos in positions}
+    marks = ", ".join(map(str, positions))
+    rows = store.base.execute(f"select pos, thumb from scanned join listed using (key) where pos in ({marks})")
+    return {pos: np.frombuffer(thumb, np.uint8).reshape(THUMB_PX, THUMB_PX, 3) for pos, thumb in rows}
 
 
 # ---- alignment --------------------------------------------------------------------------------------------------
@@ -161,13 +158,13 @@ def _interpolate(pictures: np.ndarray, places: np.ndarray, axis: int) -> np.ndar
     return low + (high - low) * (places - below).astype(np.float32).reshape(shape)
 
 
-def _step(wanted: np.ndarray, warped: np.ndarray, inside: np.ndarray, axis: np.ndarray) -> np.ndarray:
+def _step(target: np.ndarray, warped: np.ndarray, inside: np.ndarray, axis: np.ndarray) -> np.ndarray:
     """Update of scale and shift (P, 4) by least squares on the gradients of grey pictures (P, S, S)."""
     side = len(axis)
     slope_x, slope_y = np.gradient(warped, axis=2) * side / 2, np.gradient(warped, axis=1) * side / 2
     columns = (slope_x * axis, slope_x, slope_y * axis[:, None], slope_y)
     matrix = np.stack([(column * inside).reshape(len(warped), -1) for column in columns], axis=2)
-    gap = ((wanted - warped) * inside).reshape(len(warped), -1, 1)
+    gap = ((target - warped) * inside).reshape(len(warped), -1, 1)
     normal = matrix.transpose(0, 2, 1) @ matrix
     damping = 1e-3 * np.trace(normal, axis1=1, axis2=2)[:, None, None] / 4 + 1e-3
     right = matrix.transpose(0, 2, 1) @ gap

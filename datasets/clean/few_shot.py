@@ -70,7 +70,8 @@ def fit_few_shot(
     counts = np.bincount(views[views >= 0], minlength=len(swapped))
     counts = np.where(swapped == np.arange(len(swapped)), counts, counts + counts[swapped])
     labelled, viewed = ok >= 0, (views >= 0) & (counts[views] >= MIN_PER_VIEW)
-    verdict = _fit_ok(ok_rows[labelled], ok[labelled]) if has_enough_verdicts(ok) else None
+    enough = min((ok == 0).sum(), (ok == 1).sum()) >= MIN_OK
+    verdict = _fit_ok(ok_rows[labelled], ok[labelled]) if enough else None
     if viewed.sum() < MIN_VIEWS or len(np.unique(views[viewed])) < 2:
         return FewShotHeads(verdict, None, np.zeros(0, np.int64), np.zeros(len(swapped)))
     rows = np.concatenate([view_rows[viewed], mirrored_rows[viewed]])
@@ -79,10 +80,6 @@ def fit_few_shot(
     trust = np.zeros(len(swapped))
     trust[classes] = counts[classes] / (counts[classes] + HALF_TRUST)
     return FewShotHeads(verdict, view, classes, trust)
-
-
-def has_enough_verdicts(ok: np.ndarray) -> bool:
-    return min((ok == 0).sum(), (ok == 1).sum()) >= MIN_OK
 
 
 @threadpool_limits.wrap(limits=1)

@@ -158,7 +158,8 @@ def _pack(
             )
             for split in store.splits()
         }
-        for split, class_name, picture, mirrored in track(store.kept(), store.kept_count(), f"packing {data.set}"):
+        count = store.number("select count(*) from decided where verdict = 'keep'")
+        for split, class_name, picture, mirrored in track(store.kept(), count, f"packing {data.set}"):
             writers[split].append(picture[:, ::-1] if mirrored else picture, labels[class_name])
         manifest_sha256 = write_manifest(store, plan.manifest)
         summary = {

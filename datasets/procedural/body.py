@@ -12,7 +12,7 @@ from datasets.procedural.brands import BrandStyle
 from datasets.procedural.factors import Factors
 
 # Section parameter v runs from the underside's middle (0) to the roof's middle (12); these are its landmarks.
-V_SHOULDER, V_BELT, V_ROOF_EDGE, V_ROOF_MIDDLE = 6.0, 7.0, 9.6, 12.0
+V_BELT, V_ROOF_EDGE = 7.0, 9.6
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,6 @@ def messy_kind(index: int) -> str:
     return SCHEDULE[index % len(SCHEDULE)]
 
 
-def _original_index(index: int) -> int:
-    return index - index % len(SCHEDULE) + _ORIGINAL_OF[index % len(SCHEDULE)]
-
-
 def make_messy(seed: int, index: int, size_px: int = 160) -> MessyFile:
     """File `index` of the messy set; `size_px`: height of most pictures."""
     kind = messy_kind(index)
@@ -80,7 +76,8 @@ def make_messy(seed: int, index: int, size_px: int = 160) -> MessyFile:
     suffix = ("jpg", "png", "webp", "jpg")[rng.integers(4)]
     original = None
     if "duplicate" in kind:
-        original = make_messy(seed, _original_index(index), size_px)
+        place = index % len(SCHEDULE)
+        original = make_messy(seed, index - place + _ORIGINAL_OF[place], size_px)
         data, suffix = _copied(kind, original, suffix, rng)
     elif kind in DAMAGED:
         data, suffix = _damaged(kind, size_px, rng), "jpg"

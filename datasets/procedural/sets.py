@@ -21,7 +21,6 @@ from harness.errors import UserError
 from harness.runtime.progress import track
 
 T = TypeVar("T")
-FACTORS_TABLE = "factors.csv"
 
 
 def brand_style(kind: Kind, index: int) -> BrandStyle | None:
@@ -84,13 +83,9 @@ def map_jobs(function: Callable[[Any], T], jobs: Iterable[Any], workers: int) ->
     if workers <= 1:
         yield from map(function, jobs)
         return
-    with get_context("spawn").Pool(workers, _take_one_thread) as pool:
+    # One BLAS thread per process: matrices here are small.
+    with get_context("spawn").Pool(workers, threadpool_limits, (1,)) as pool:
         yield from pool.imap(function, jobs, chunksize=8)
-
-
-def _take_one_thread() -> None:
-    """One BLAS thread per process: matrices here are small."""
-    threadpool_limits(1)
 
 
 def picture_name(kind: Kind, index: int) -> str:
@@ -116,7 +111,7 @@ def render_set(
     """
     for folder in [out, *(out / name for name in (BRANDS if kind in BRAND_KINDS else ()))]:
         folder.mkdir(parents=True, exist_ok=True)
-    table = out / FACTORS_TABLE
+    table = out / "factors.csv"
     partial = table.with_suffix(".csv.partial")
     with open(partial, "w", newline="") as file:
         rows = csv.writer(file)
@@ -128,12 +123,3 @@ def render_set(
             rows.writerow([name, kind, picture_seed, *map(repr, astuple(factors))])
     partial.replace(table)
     return table
-
-
-def read_factors(table: Path) -> dict[str, tuple[str, int, Factors]]:
-    """`factors.csv` → file name: (kind, picture seed, factors), exactly as drawn."""
-    with open(table, newline="") as file:
-        return {
-            row["file"]: (row["kind"], int(row["seed"]), Factors(**{name: float(row[name]) for name in FACTOR_NAMES}))
-            for row in csv.DictReader(file)
-        }

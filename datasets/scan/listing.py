@@ -78,7 +78,7 @@ def _walk(folder: str, name: str, visited: set[str]) -> Iterator[ListedFile]:
     prefix, inner = f"{name}/" if name else "", []
     try:
         for entry, path in _entries(folder):
-            if _is_folder(path):
+            if os.path.isdir(path):
                 inner.append((entry, path))
             else:
                 yield _file(path, prefix + entry)
@@ -97,13 +97,6 @@ def _file(path: str, name: str) -> ListedFile:
         return ListedFile(path, name, None, f"unreadable: {error.strerror}")
     reason = None if stat.S_ISREG(found.st_mode) else "not_a_file: a pipe, socket or device"
     return ListedFile(path, name, None, reason, found.st_size, found.st_mtime_ns)
-
-
-def _is_folder(path: str) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError:
-        return False
 
 
 def _entries(folder: str) -> Iterator[tuple[str, str]]:

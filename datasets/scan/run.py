@@ -34,7 +34,7 @@ def run_scan(
     """
     if classifier is not None:
         store.use_features(feature_kind(classifier))
-    files, total = store.readable_count(), store.pending_count(classifier is not None)
+    total, files = store.pending_counts(classifier is not None)
     under_way: deque[Pending] = deque()
     jobs = _jobs(store, data, classifier, under_way)
     results = track(mapper(scan, jobs, workers) if total else (), total, f"reading {data.set}")

@@ -61,18 +61,16 @@ def scan(job: ScanJob) -> Scanned:
         return Scanned(reason="damaged: its sha256 is not the one noted when it was fetched", sha256=sha256)
     try:
         found = decode(content, (job.height, job.width) if job.fast_decode else None)
-        inner = found.image
+        inner, seen, thumb = found.image, None, None
         picture = fit_image(inner, job.height, job.width, job.fit)
-        seen, thumb = _input_and_thumb(inner, job.input_px) if job.input_px else (None, None)
+        if job.input_px:
+            factor = max(1, max(inner.size) // max(job.input_px, REDUCED_PX))
+            small = inner.reduce(factor) if factor > 1 else inner
+            seen = make_classifier_input(small, job.input_px)
+            thumb = make_thumb(small, (inner.width / factor, inner.height / factor))
         return Scanned(picture, None, sha256, found.size_px, inner.size, seen, thumb, found.note or None)
     except PictureError as error:
         return Scanned(reason=error.reason, sha256=sha256)
-
-
-def _input_and_thumb(inner: Image.Image, input_px: int) -> tuple[np.ndarray, np.ndarray]:
-    factor = max(1, max(inner.size) // max(input_px, REDUCED_PX))
-    small = inner.reduce(factor) if factor > 1 else inner
-    return make_classifier_input(small, input_px), make_thumb(small, (inner.width / factor, inner.height / factor))
 
 
 def make_classifier_input(picture: Image.Image | np.ndarray, input_px: int) -> np.ndarray:

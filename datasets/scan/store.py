@@ -148,9 +148,6 @@ class ScanStore:
             picture = np.frombuffer(content, np.uint8).reshape(self.picture_shape)
             yield split, os.fsdecode(class_name), picture, bool(mirrored)
 
-    def kept_count(self) -> int:
-        return self.number("select count(*) from decided where verdict = 'keep'")
-
     def splits(self) -> list[Split]:
         """The splits with a picture."""
         query = "select distinct split from decided where split not null order by 1"
@@ -172,10 +169,9 @@ class ScanStore:
     def list_files(self, found: Iterable[ListedFile], source: str) -> None:
         """Replaces the listing; `found` may have any order."""
         self.base.execute(
-            """create temp table if not exists found (key blob primary key, path blob, fault text, bytes integer,
-            mtime_ns integer, class blob) without rowid"""
+            """create temp table found (key blob primary key, path blob, fault text, bytes integer, mtime_ns integer,
+            class blob) without rowid"""
         )
-        self.base.execute("delete from temp.found")
         statement = "insert or replace into temp.found values (?, ?, ?, ?, ?, ?)"
         self.base.executemany(statement, map(_listed_columns, found))
         self._clear("listed", "decided")
@@ -184,7 +180,7 @@ class ScanStore:
             select row_number() over (order by key) - 1, key, path, fault, bytes, mtime_ns, class, ? from temp.found""",
             (source,),
         )
-        self.base.execute("delete from temp.found")
+        self.base.execute("drop table temp.found")
         self.base.commit()
 
     def assign_places(self, place: Callable[[str], Place], with_splits: bool) -> None:
@@ -286,9 +282,10 @@ class ScanStore:
             self.base.execute("insert or replace into about values ('features', ?)", (name,))
             self.base.commit()
 
-    def readable_count(self) -> int:
-        """Files that can be opened and have a class."""
-        return self.number("select count(*) from listed where fault is null")
+    def pending_counts(self, with_features: bool) -> tuple[int, int]:
+        """Numbers of files to scan, and of all that can be opened and have a class."""
+        pending = f"select count(*) {LISTED} left join features f on f.id = s.id where {_pending(with_features)}"
+        return self.number(pending), self.number("select count(*) from listed where fault is null")
 
     def pending(self, with_features: bool) -> Iterator[Pending]:
         """Every file that is new, has changed, or lacks features."""
@@ -296,11 +293,6 @@ class ScanStore:
         query = f"select {columns} {LISTED} left join features f on f.id = s.id"
         for pos, path, *rest in self.select(query, _pending(with_features)):
             yield Pending(pos, os.fsdecode(path), *rest)
-
-    def pending_count(self, with_features: bool) -> int:
-        return self.number(
-            f"select count(*) {LISTED} left join features f on f.id = s.id where {_pending(with_features)}"
-        )
 
     def keep(self, block: Sequence[tuple[Pending, Scanned]], features: np.ndarray | None) -> None:
         """Stores a block of files and scans, all or nothing. `features`: (N, dim) of those with a classifier input."""

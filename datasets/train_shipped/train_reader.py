@@ -169,9 +169,9 @@ def _batch(cars: Cars, no_car: np.ndarray, first: np.ndarray, rng: torch.Generat
     return x.contiguous(memory_format=torch.channels_last), mirrored[back], zoom[back]
 
 
-def _losses(outputs: Tensor, wanted: Tensor, weights: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
-    count = len(wanted)
-    gap = F.smooth_l1_loss(outputs[:count, :-2], wanted, reduction="none", beta=0.3)
+def _losses(outputs: Tensor, targets: Tensor, weights: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
+    count = len(targets)
+    gap = F.smooth_l1_loss(outputs[:count, :-2], targets, reduction="none", beta=0.3)
     is_car = torch.zeros(len(outputs))
     is_car[:count] = 1
     return {

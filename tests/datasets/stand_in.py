@@ -1,5 +1,6 @@
 """A view classifier for tests without a network: its predictions follow from colours; helpers to build sets."""
 
+import csv
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image
 from datasets.clean.manual_labels import Decision, change_decisions
 from datasets.pack import build_set as stage
 from datasets.pack.recipe import SetPlan
+from datasets.procedural.factors import FACTOR_NAMES, Factors
 from datasets.scan.store import LISTED, ScanStore, key_to_file
 from harness.config.experiment import Config, Data, load_config
 from harness.config.schema import Clean
@@ -139,3 +141,12 @@ def make_folder(count: int, logos: int = 0, folder: Path = Path("photos")) -> No
     for number in range(count):
         picture = as_logo(noise_picture(number)) if number < logos else noise_picture(number)
         Image.fromarray(picture).save(folder / f"{number:03d}.png", compress_level=1)
+
+
+def read_factors(table: Path) -> dict[str, tuple[str, int, Factors]]:
+    """`factors.csv` → file name: (kind, picture seed, factors), exactly as drawn."""
+    with open(table, newline="") as file:
+        return {
+            row["file"]: (row["kind"], int(row["seed"]), Factors(**{name: float(row[name]) for name in FACTOR_NAMES}))
+            for row in csv.DictReader(file)
+        }

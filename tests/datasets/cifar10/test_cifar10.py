@@ -124,9 +124,9 @@ def test_every_form_gives_the_exact_pixels_and_the_official_split(form, capsys):
     data = make_data(str(found.parent if form in ("parent", "beside") else found))
     assert build_set(data, workers=0) == [data.hdf5_path("train"), data.hdf5_path("valid")]
     assert_all_six(data)
-    said = capsys.readouterr().err
-    assert "a part of CIFAR-10: 15 of 50000 training pictures, 3 of 10000 test pictures" in said
-    assert ("not the published archive" in said) == (form not in ("parent", "batches"))
+    message = capsys.readouterr().err
+    assert "a part of CIFAR-10: 15 of 50000 training pictures, 3 of 10000 test pictures" in message
+    assert ("not the published archive" in message) == (form not in ("parent", "batches"))
 
 
 def test_manifest_and_attributes_are_like_those_of_other_sets(capsys):
@@ -246,7 +246,7 @@ def test_a_damaged_archive_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"images": draw(2, 0)}, "found images, allowed images and labels"),
         ({"images": draw(2, 0), "labels": np.zeros(3, np.uint8)}, "for labels (3,)"),
@@ -259,9 +259,9 @@ def test_a_damaged_archive_is_one_line():
         ),
     ],
 )
-def test_an_unsuitable_npz_is_refused(content, said):
+def test_an_unsuitable_npz_is_refused(content, message):
     np.savez("part.npz", **content)
-    assert_refused("part.npz", said)
+    assert_refused("part.npz", message)
     assert not Path("ran").exists()
 
 
@@ -364,9 +364,9 @@ def test_a_wrong_or_longer_file_is_deleted(serve, monkeypatch):
 
 
 def test_no_network_is_one_line(monkeypatch):
-    for url, said in (("http://127.0.0.1:9/a", "cannot be downloaded"), ("file:///etc/passwd", "allowed https://")):
+    for url, message in (("http://127.0.0.1:9/a", "cannot be downloaded"), ("file:///etc/passwd", "allowed https://")):
         monkeypatch.setenv("CARFORGE_CIFAR10_URL", url)
-        assert_refused(None, said)
+        assert_refused(None, message)
 
 
 # ---- the real pictures ----

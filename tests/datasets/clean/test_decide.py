@@ -166,10 +166,10 @@ def test_a_decision_overrides_rules_and_model():
     Path("photos/cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     save("copied.png", noise_picture(4))
     Path("photos/copy.png").write_bytes(Path("photos/copied.png").read_bytes())
-    said = by_hand("good.png", "drop", note="ugly")
+    decisions = by_hand("good.png", "drop", note="ugly")
     for name in ("logo.png", "small.png", "cut.png", "copied.png"):
-        said |= by_hand(name, "keep")
-    lines = decided(decisions=said)
+        decisions |= by_hand(name, "keep")
+    lines = decided(decisions=decisions)
     assert slugs(lines) == {
         "good.png": "person", "logo.png": "kept", "small.png": "kept", "cut.png": "damaged", "copied.png": "kept",
         "copy.png": "duplicate",
@@ -209,17 +209,17 @@ def test_a_near_duplicate_can_be_kept_by_decision():
 def test_enough_labels_trigger_a_few_shot_fit():
     for number in range(30):
         save(f"{number:02d}.png", noise_picture(number))
-    said: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     for number in range(stage.MIN_LABELS):
-        said |= by_hand(f"{number:02d}.png", ("keep", "drop", "")[number % 3], "left" if number % 3 == 2 else "")
+        decisions |= by_hand(f"{number:02d}.png", ("keep", "drop", "")[number % 3], "left" if number % 3 == 2 else "")
     classifier = StandIn()
-    lines = decided(decisions=said, classifier=classifier)
+    lines = decided(decisions=decisions, classifier=classifier)
     features, ok, views = classifier.fitted_with
     assert len(features) == len(ok) == len(views) == stage.MIN_LABELS
     assert sorted(ok.tolist()) == [-1] * 8 + [0] * 8 + [1] * 8 and sorted(views.tolist()) == [-1] * 16 + [0] * 8
     assert lines["29.png"]["reason"].startswith("logo")  # the fitted stand-in predicts the opposite
-    said.popitem()
-    assert decided(decisions=said)["29.png"]["verdict"] == "keep"
+    decisions.popitem()
+    assert decided(decisions=decisions)["29.png"]["verdict"] == "keep"
 
 
 # ---- sides ------------------------------------------------------------------------------------------------------

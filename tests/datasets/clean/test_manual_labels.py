@@ -77,9 +77,9 @@ def test_any_file_name_survives(path, names, note):
 def test_the_last_of_two_lines_about_a_picture_counts_with_a_warning(path):
     path.parent.mkdir(parents=True)
     path.write_text(HEAD + f"a.jpg,{sha('a')},keep,,\nb.jpg,{sha('a')},drop,left,\n")
-    told = []
-    assert read_decisions(path, told.append)[sha("a")] == Decision("b.jpg", sha("a"), "drop", "left")
-    assert len(told) == 1 and "line 3" in told[0]
+    warnings = []
+    assert read_decisions(path, warnings.append)[sha("a")] == Decision("b.jpg", sha("a"), "drop", "left")
+    assert len(warnings) == 1 and "line 3" in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -146,15 +146,15 @@ def test_undecoded_and_changed_files_are_not_shown(client):
 # ---- choices ----
 
 
-def choose(client: TestClient, file: str, **said: Any) -> dict[str, Any]:
-    answer = client.post("/choices", json={"sha256": sha_of(file), **said})
+def choose(client: TestClient, file: str, **reply: Any) -> dict[str, Any]:
+    answer = client.post("/choices", json={"sha256": sha_of(file), **reply})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def test_a_choice_is_saved_at_once(client):
-    said = choose(client, "good/01.jpg", verdict="drop")
-    assert said["before"] == {"verdict": "", "view": ""} and (said["choices"], said["waiting"]) == (1, 1)
+    reply = choose(client, "good/01.jpg", verdict="drop")
+    assert reply["before"] == {"verdict": "", "view": ""} and (reply["choices"], reply["waiting"]) == (1, 1)
     assert decided() == {sha_of("good/01.jpg"): Decision("good/01.jpg", sha_of("good/01.jpg"), "drop")}
     html = client.get("/?sheet=kept&only=front_left").text
     assert re.search(r'data-verdict="drop" data-view="" data-file="good/01.jpg"', html)
@@ -169,8 +169,8 @@ def test_verdict_and_view_do_not_overwrite_each_other(client):
 
 def test_deleting_a_choice_removes_its_line(client):
     before = choose(client, "good/01.jpg", verdict="drop", view="left")["before"]
-    said = choose(client, "good/01.jpg", **before, expect={"verdict": "drop", "view": "left"})
-    assert decided() == {} and (said["choices"], said["waiting"]) == (0, 0)
+    reply = choose(client, "good/01.jpg", **before, expect={"verdict": "drop", "view": "left"})
+    assert decided() == {} and (reply["choices"], reply["waiting"]) == (0, 0)
 
 
 def test_undo_after_another_tabs_change_is_refused(client):
@@ -242,8 +242,8 @@ def test_other_host_names_are_refused(session, host):
         for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}"}):
             answer = client.get(path, headers=headers)
             assert answer.status_code == 403 and "mine" not in answer.text
-    said = {"sha256": sha_of("good/01.jpg"), "verdict": "drop"}
-    answer = client.post("/choices", json=said, headers={"Host": host, "Origin": f"http://{host}"})
+    reply = {"sha256": sha_of("good/01.jpg"), "verdict": "drop"}
+    answer = client.post("/choices", json=reply, headers={"Host": host, "Origin": f"http://{host}"})
     assert answer.status_code == 403 and decided() == {}
 
 
@@ -340,8 +340,8 @@ def test_a_rebuild_shows_what_changed(client, session):
     session.command = ["sh", "-c", f"echo packing mine >&2; mv next.jsonl {manifest}"]
     choose(client, "good/00.jpg", verdict="drop")
     assert client.post("/rebuild", json={}).status_code == 202
-    said = wait_for_end(client)
-    assert (said["state"], said["build"], said["waiting"], said["choices"]) == ("done", 1, 0, 1)
+    reply = wait_for_end(client)
+    assert (reply["state"], reply["build"], reply["waiting"], reply["choices"]) == ("done", 1, 0, 1)
     html = client.get("/?sheet=changed").text
     assert shown(html) == ["good/00.jpg", "good/01.jpg"] and "was: left" in html and "was: front left" in html
     assert re.search(r"<b>1</b> verdict and <b>1</b> view changed", html)
@@ -350,9 +350,9 @@ def test_a_rebuild_shows_what_changed(client, session):
 def test_a_rebuild_that_fails_says_why_and_changes_nothing(client, session):
     session.command = ["sh", "-c", "echo 'error: data.src: none of 69 files' >&2; echo '  can be used' >&2; exit 2"]
     client.post("/rebuild", json={})
-    said = wait_for_end(client)
-    assert (said["state"], said["build"]) == ("failed", 0)
-    assert said["error"] == "data.src: none of 69 files\n  can be used"
+    reply = wait_for_end(client)
+    assert (reply["state"], reply["build"]) == ("failed", 0)
+    assert reply["error"] == "data.src: none of 69 files\n  can be used"
     assert client.get("/").status_code == 200
 
 
@@ -418,5 +418,5 @@ def test_as_a_process_it_prints_its_address_and_ends_quietly(session):
         with urllib.request.urlopen(address, timeout=20) as answer:
             assert b"Data clinic" in answer.read()
         run.send_signal(signal.SIGINT)
-        said = run.communicate(timeout=20)[1]
-    assert run.returncode == 0 and "the clinic is closed; 0 choices" in said and "Traceback" not in said
+        reply = run.communicate(timeout=20)[1]
+    assert run.returncode == 0 and "the clinic is closed; 0 choices" in reply and "Traceback" not in reply

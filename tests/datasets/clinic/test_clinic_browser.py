@@ -212,9 +212,9 @@ def packed_pictures() -> set[bytes]:
     return found
 
 
-def packed_picture(said: dict[str, Any]) -> bytes:
-    with open_packed(load_config("street.yaml").data.hdf5_path(said["split"])) as packed:
-        return packed.read(np.array([said["row"]]))[0].tobytes()
+def packed_picture(entry: dict[str, Any]) -> bytes:
+    with open_packed(load_config("street.yaml").data.hdf5_path(entry["split"])) as packed:
+        return packed.read(np.array([entry["row"]]))[0].tobytes()
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab):
     arguments = ("build", "--config", "street.yaml", "--stage", "train", "--workers", "0")
     assert run_python("-m", "datasets", *arguments).returncode == 0
     before = manifest()
-    kept = [file for file, said in before.items() if said["verdict"] == "keep"]
+    kept = [file for file, entry in before.items() if entry["verdict"] == "keep"]
     assert len(kept) > 4
     pictures = {file: packed_picture(before[file]) for file in kept}
     with python_at_work("-m", "datasets", "clinic", "--config", "street.yaml") as clinic:
@@ -239,19 +239,21 @@ def test_drop_a_picture_relabel_a_view_rebuild_and_see_it_in_the_set(tab):
         wait_until(lambda: tab.text_content("#waiting") == "2", "the choices were not taken")
         tab.click("#rebuild")
         tab.locator("#rebuilt").wait_for(timeout=240_000)
-        said = tab.inner_text("#rebuilt")
+        banner = tab.inner_text("#rebuilt")
         tab.goto(address + "?sheet=changed")
         changed = set(tab.locator(".pic").evaluate_all("pics => pics.map((pic) => pic.dataset.file)"))
         clinic.terminate()
         closed = clinic.communicate(timeout=60)[1]
     assert clinic.returncode == 0 and "2 choices" in closed
     after = manifest()
-    assert {unwanted, turned} <= changed and re.search(r"Rebuilt: [1-9]\d* verdicts? and [1-9]\d* views? changed", said)
+    assert {unwanted, turned} <= changed and re.search(
+        r"Rebuilt: [1-9]\d* verdicts? and [1-9]\d* views? changed", banner
+    )
     assert (after[unwanted]["verdict"], after[unwanted]["decided_by"]) == ("drop", "person")
     assert after[unwanted]["reason"].startswith("person") and after[unwanted]["row"] is None
     assert (after[turned]["view"], after[turned]["verdict"]) == ("front", "drop")
     assert after[turned]["reason"].startswith("view")
     now = packed_pictures()
     assert {pictures[unwanted], pictures[turned]}.isdisjoint(now)
-    stays = [said for said in after.values() if said["verdict"] == "keep"]
-    assert stays and {packed_picture(said) for said in stays} == now
+    stays = [entry for entry in after.values() if entry["verdict"] == "keep"]
+    assert stays and {packed_picture(entry) for entry in stays} == now

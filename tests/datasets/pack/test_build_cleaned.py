@@ -110,9 +110,9 @@ def test_other_cleaning_is_refused_and_rebuilt_without_reading(change, key, monk
     make_folder(12)
     build(make_config("clean.features=stand_in"))
     before = sha256s(make_config())
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         build(make_config("clean.features=stand_in", change))
-    lines = str(told.value).splitlines()
+    lines = str(error.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines if ": found" in line] in ([key], [key, "decisions_sha256"])
     assert "--rebuild" in lines[-1] and sha256s(make_config()) == before
     monkeypatch.setattr("datasets.scan.run.scan", lambda job: pytest.fail("read again"))
@@ -167,9 +167,9 @@ def test_the_message_about_a_bad_decision_does_not_suggest_a_rebuild():
     build(config)
     SetPlan.of(config.data).decisions_path.write_text("file,sha256,verdict,view,note\na.png,12,drop,,\n")
     for options in ({}, {"rebuild": True}):
-        with pytest.raises(UserError, match="line 2: sha256: found '12'") as told:
+        with pytest.raises(UserError, match="line 2: sha256: found '12'") as error:
             build(config, **options)
-        assert "--rebuild" not in str(told.value)
+        assert "--rebuild" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"recipe": []}'])

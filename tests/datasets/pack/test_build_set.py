@@ -349,8 +349,8 @@ def test_classes_without_a_training_picture_are_left_out_with_a_message(capsys):
             assert packed.class_names == ["audi", "bmw"] and packed.count == (2 if split == "train" else 1)
     reasons = {line["file"]: line["reason"] for line in read_manifest(data) if line["reason"]}
     assert reasons["test/saab/3.png"] == "no_training: its class has no training picture" and len(reasons) == 2
-    told = capsys.readouterr().err
-    assert all(f"class {name}: left out, it has no training picture" in told for name in ("saab", "volvo"))
+    output = capsys.readouterr().err
+    assert all(f"class {name}: left out, it has no training picture" in output for name in ("saab", "volvo"))
 
 
 @pytest.mark.parametrize("files", [0, 3])
@@ -389,9 +389,9 @@ def test_another_recipe_stops_and_says_what_differs(changes, key):
     make_folder(8, Path("other"))
     paths = build_set(make_data(), workers=0)
     before = [path.read_bytes() for path in paths]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         build_set(make_data(**changes), workers=0)
-    lines = str(told.value).splitlines()
+    lines = str(error.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [key]
     assert "--rebuild" in lines[-1] and "REBUILD=1" in lines[-1]
     assert [path.read_bytes() for path in paths] == before

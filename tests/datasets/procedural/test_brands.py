@@ -1,4 +1,4 @@
-"""Procedural brands: told apart by form and not by colour, stable within a brand, and kept on the show stand."""
+"""Brands differ by form and not by colour, vary little within a brand, and are the classes of a packed set."""
 
 from collections import Counter
 from dataclasses import astuple
@@ -15,13 +15,12 @@ from datasets.procedural.sets import (
     brand_style,
     draw_picture_factors,
     picture_name,
-    read_factors,
     render_many,
     render_set,
 )
 from datasets.scan.listing import walk_pictures
 from harness.storage.hdf5 import open_packed
-from tests.datasets.stand_in import build_set, make_config
+from tests.datasets.stand_in import build_set, make_config, read_factors
 
 KINDS: tuple[Kind, ...] = ("brands", "brand_concepts")
 
@@ -41,7 +40,7 @@ def colour_histograms(pictures: np.ndarray, levels: int = 6) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_colour_alone_does_not_tell_the_brand_but_form_does(kind):
+def test_brands_differ_by_form_and_not_by_colour(kind):
     pictures, brands = drawn(kind, 640, 5)
     fresh, truth = drawn(kind, 240, 6)
 
@@ -58,7 +57,7 @@ def test_colour_alone_does_not_tell_the_brand_but_form_does(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_brands_come_in_turn_and_differ_less_within_than_between(kind):
+def test_brands_take_turns_and_vary_less_within_than_between(kind):
     assert [brand_style(kind, index) for index in range(16)] == [*BRAND_STYLES, *BRAND_STYLES]
     assert brand_style("ordinary", 3) is None and picture_name("concept", 3) == "concept_000003.png"
     factors = np.array([astuple(draw_picture_factors(kind, 0, index)[0]) for index in range(400)])

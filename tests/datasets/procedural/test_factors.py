@@ -1,4 +1,4 @@
-"""Drawn factors: in range, repeatable, and about shape alone where ordinary and concept cars differ."""
+"""Drawn factors keep to their ranges, and ordinary and concept cars differ in shape alone."""
 
 from dataclasses import asdict, replace
 
@@ -32,7 +32,7 @@ def test_drawn_factors_keep_to_their_ranges(kind):
 
 
 def test_few_draws_are_clipped_to_a_range():
-    """A clipped factor would not be what its distribution says."""
+    """Clipping would distort the distribution."""
     for kind in ("ordinary", "concept"):
         drawn = [asdict(draw_factors(kind, np.random.default_rng(seed))) for seed in range(300)]
         for name, (low, high, _) in RANGES.items():
@@ -74,7 +74,7 @@ def test_futurism_moves_the_visible_traits_together():
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "concept"])
-def test_mesh_is_a_closed_car_of_the_stated_size(kind):
+def test_the_mesh_has_the_factors_size(kind):
     for seed in range(20):
         car = draw_factors(kind, np.random.default_rng(seed))
         shape = factors_to_shape(car)

@@ -1,4 +1,4 @@
-"""Renders: repeatable, anti-aliased, the car where it should be, and a backdrop that says nothing about the car."""
+"""Renders repeat, are antialiased, place the car correctly, and have a backdrop independent of the car."""
 
 import hashlib
 from dataclasses import replace
@@ -32,7 +32,7 @@ def test_same_arguments_give_the_same_bytes():
 
 
 @pytest.mark.parametrize("height,width", [(32, 32), (64, 64), (128, 128), (128, 224), (96, 64), (50, 131)])
-def test_car_covers_a_sane_part_of_any_frame(height, width):
+def test_the_car_fills_the_framed_part_of_any_picture(height, width):
     for seed in range(6):
         for kind in ("ordinary", "concept"):
             factors = car(seed, kind)
@@ -80,7 +80,7 @@ def test_backdrop_depends_on_the_seed_alone():
     assert len({sha(draw_scene(32, 32, seed).picture) for seed in range(40)}) == 40
 
 
-def test_backdrops_are_sane_and_of_several_kinds():
+def test_backdrops_are_in_range_and_of_several_kinds():
     scenes = [draw_scene(48, 64, seed) for seed in range(60)]
     for scene in scenes:
         assert scene.picture.dtype == np.float32 and scene.picture.shape == (48, 64, 3)
@@ -134,7 +134,7 @@ def test_rays_go_through_the_points_they_show():
 
 
 def test_work_is_bounded():
-    """Samples and triangles are what rendering costs; seconds are not asserted."""
+    """Counts samples and triangles, not seconds."""
     assert [samples_per_side(size, size) for size in (32, 64, 128)] == [3, 3, 2]
     for size, most in ((32, 2800), (64, 4300), (128, 8000)):
         factors = car(0)

@@ -1,4 +1,4 @@
-"""Sets on disk: tables that round-trip, files that depend on seed and number alone, and a messy set that is messy."""
+"""Sets on disk: tables round-trip, files depend on seed and number alone, the messy set has every kind."""
 
 import hashlib
 import io
@@ -11,8 +11,9 @@ from PIL import Image, UnidentifiedImageError
 from datasets.procedural.factors import BODIES, FACTOR_NAMES
 from datasets.procedural.messy import DAMAGED, SCHEDULE, make_messy, read_messy, render_messy
 from datasets.procedural.render import render
-from datasets.procedural.sets import brand_style, draw_picture_factors, read_factors, render_many, render_set
+from datasets.procedural.sets import brand_style, draw_picture_factors, render_many, render_set
 from harness.errors import UserError
+from tests.datasets.stand_in import read_factors
 
 
 def shas(folder) -> dict[str, str]:
@@ -71,7 +72,7 @@ def test_bodies_of_no_looseness_follow_from_futurism():
     "wrong",
     [{"kind": "truck"}, {"size_px": 4}, {"size_px": (64, 5000)}, {"futurism_range": (0.5, 0.2)}, {"count": 0}],
 )
-def test_mistakes_are_told(wrong):
+def test_mistakes_are_refused(wrong):
     arguments = {"kind": "ordinary", "count": 1, "seed": 0, "size_px": 32} | wrong
     with pytest.raises(UserError, match=next(iter(wrong))):
         list(render_many(**arguments))

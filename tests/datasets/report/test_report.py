@@ -195,9 +195,9 @@ def test_no_name_leads_out_of_the_folder(name, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(draw(1))
     (tmp_path / "photos").mkdir()
     for file in (name, str(tmp_path / "secret.jpg")):
-        said = line(file, sha256=hashlib.sha256(draw(1)).hexdigest())
+        fields = line(file, sha256=hashlib.sha256(draw(1)).hexdigest())
         with pytest.raises(PictureError, match="leads out|Is a directory"):
-            read_thumbnail(tmp_path / "photos", said, 100, 100)
+            read_thumbnail(tmp_path / "photos", fields, 100, 100)
 
 
 def test_a_set_that_comes_decoded_and_is_not_cleaned():
@@ -257,9 +257,9 @@ def test_a_full_temporary_disk_is_reported(tmp_path, monkeypatch):
 
 def some_lines(count: int) -> Iterator[dict[str, Any]]:
     for k in range(count):
-        said = {"reason": (None, "logo: x", "blank: x", "duplicate: x")[k % 4], "license": f"licence {k}"}
-        said["duplicate_of"] = "0.jpg" if k % 4 == 3 else None
-        yield line(f"{k}.jpg", sha256=f"{k:064x}", ok_score=k % 100 / 100, **said)
+        fields = {"reason": (None, "logo: x", "blank: x", "duplicate: x")[k % 4], "license": f"licence {k}"}
+        fields["duplicate_of"] = "0.jpg" if k % 4 == 3 else None
+        yield line(f"{k}.jpg", sha256=f"{k:064x}", ok_score=k % 100 / 100, **fields)
 
 
 def test_memory_does_not_grow_with_the_manifest(tmp_path):

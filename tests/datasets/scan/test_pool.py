@@ -29,10 +29,6 @@ def test_results_come_in_order(count):
     assert list(map_in_order(square, range(100), count)) == [n * n for n in range(100)]
 
 
-def test_nothing_to_do():
-    assert list(map_in_order(square, [], 2)) == []
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_dead_process_fails_one_item(count):
     results = list(map_in_order(partial(square, dies_at=[13]), range(40), count))

@@ -153,9 +153,9 @@ def test_other_settings_and_damage_replace_the_store_with_a_message(capsys):
 # ---- ledgers ----------------------------------------------------------------------------------------------------
 
 
-def ledger_line(url: str, file: str | None, **said: Any) -> str:
+def ledger_line(url: str, file: str | None, **fields: Any) -> str:
     line = {"url": url, "status": "done" if file else "gone", "reason": None, "sha256": None, "file": file}
-    return json.dumps(line | {"source": "commons", "class": None, "specs": None, "page": None} | said) + "\n"
+    return json.dumps(line | {"source": "commons", "class": None, "specs": None, "page": None} | fields) + "\n"
 
 
 def listed(lines: str) -> tuple[list[str], dict[str, Any]]:

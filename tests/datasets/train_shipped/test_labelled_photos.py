@@ -1,4 +1,4 @@
-"""Labelled photos: how they are read, and what the sorter makes of the real ones (where they are)."""
+"""Labelled photos are read and measured correctly; on real ones, if present, the classifier reaches its figures."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_labels_are_read_with_their_looks(folder: Path) -> None:
+def test_labels_are_read_with_their_features(folder: Path) -> None:
     classifier = load_view_classifier("reader")
     messy, views = read_messy_photos(folder, classifier), read_view_photos(folder, classifier)
     assert messy.ok.tolist() == [1, 0, 1, 1] and messy.labels[1] == "logo" and (messy.views == -1).all()
@@ -59,7 +59,7 @@ def test_labels_are_read_with_their_looks(folder: Path) -> None:
     assert sample_good_photos(folder, 2) == {"dealer": ["dealer/0.jpg", "dealer/2.jpg"]}
 
 
-def test_missing_and_foreign_tables_are_told(tmp_path: Path, folder: Path) -> None:
+def test_missing_and_unsuitable_tables_are_refused(tmp_path: Path, folder: Path) -> None:
     classifier = load_view_classifier("reader")
     with pytest.raises(UserError, match="views.csv: cannot be read .*CARFORGE_PHOTOS"):
         read_view_photos(tmp_path / "nowhere", classifier)
@@ -75,16 +75,16 @@ def test_copies_and_mirrored_copies_are_one_group() -> None:
     assert groups[0] == groups[2] == groups[3] != groups[1]
 
 
-def test_views_are_counted_by_side_exactly_and_in_balance() -> None:
+def test_view_figures_by_side_exact_and_balanced() -> None:
     truth = np.array([VIEWS.index(v) for v in ("front_left", "front_left", "front_right", "rear_left", "rear_right")])
-    said = truth.copy()
-    said[1] = VIEWS.index("rear_right")  # the nose's side is right all the same
+    predicted = truth.copy()
+    predicted[1] = VIEWS.index("rear_right")  # still the right side of the nose
     unknown, names = np.full(5, -1), [""] * 5
     photos = Labelled(names, np.zeros((5, 1)), unknown, truth, np.ones(5, bool), names, np.arange(5))
-    figures = view_figures(photos, np.eye(len(VIEWS))[said][None], np.arange(5))
+    figures = view_figures(photos, np.eye(len(VIEWS))[predicted][None], np.arange(5))
     assert figures["nose side"].value == 1 and figures["exact"].value == pytest.approx(0.8)
     assert figures["balanced, three-quarter views"].value == pytest.approx(0.875)
-    table = confusion(truth, said)
+    table = confusion(truth, predicted)
     assert table[2] == "| front_left | . | . | 1 | . | . | . | . | 1 | . |" and len(table) == 6
 
 
@@ -98,7 +98,7 @@ def test_an_interval_holds_the_value_and_narrows_with_more_pictures() -> None:
 
 
 @pytest.mark.photos
-def test_the_embedded_sorter_tells_real_photos_apart(photos: Path) -> None:
+def test_the_reader_classifies_real_photos(photos: Path) -> None:
     classifier = load_view_classifier("reader")
     messy = read_messy_photos(photos, classifier)
     assert pretrained_auc(classifier, messy).value >= 0.60
@@ -113,7 +113,7 @@ def mobilenet() -> ViewClassifier:
 
 
 @pytest.mark.photos
-def test_mobilenet_tells_real_photos_apart(photos: Path, mobilenet: ViewClassifier) -> None:
+def test_mobilenet_classifies_real_photos(photos: Path, mobilenet: ViewClassifier) -> None:
     messy = read_messy_photos(photos, mobilenet)
     assert pretrained_auc(mobilenet, messy).value >= 0.87
     assert few_shot_auc(messy, cross_validated_scores(mobilenet, messy, seeds=2)[0]).value >= 0.95
@@ -121,7 +121,7 @@ def test_mobilenet_tells_real_photos_apart(photos: Path, mobilenet: ViewClassifi
 
 @pytest.mark.photos
 @pytest.mark.slow
-def test_mobilenet_tells_views_of_real_photos(photos: Path, mobilenet: ViewClassifier) -> None:
+def test_mobilenet_recognises_views_of_real_photos(photos: Path, mobilenet: ViewClassifier) -> None:
     labelled = read_view_photos(photos, mobilenet)
     figures = view_figures(labelled, cross_validated_views(mobilenet, labelled, 0)[None], np.flatnonzero(labelled.sure))
     assert figures["nose side"].value >= 0.97 and figures["exact"].value >= 0.95

@@ -1,4 +1,4 @@
-"""The stage that trains the factor reader: what it draws, spoils and degrades, and that it repeats itself."""
+"""The factor reader's training data, augmentation and negatives are sound, and training repeats exactly."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from datasets.procedural.factors import FACTOR_NAMES
 from datasets.procedural.sets import draw_picture_factors
 from datasets.train_shipped import train_reader as stage
-from datasets.train_shipped.augment import add_artifacts, augment, blur, continue_rows, uniform, warp
+from datasets.train_shipped.augment import add_artifacts, augment, blur, continue_rows, warp
 from datasets.train_shipped.fit import PURPOSES, set_seed
 from datasets.train_shipped.negatives import TRANSFORMS, make_negatives
 from datasets.train_shipped.reader_data import draw_cars, draw_empty, draw_messy, draw_mixed_cars
@@ -37,7 +37,7 @@ def test_cars_cover_the_whole_range_and_carry_their_factors(cars) -> None:
     assert 0.1 < cars.masks.mean() < 0.5
 
 
-def test_wide_cars_are_squared_as_the_reader_squares_them() -> None:
+def test_wide_cars_are_padded_as_the_reader_pads_them() -> None:
     mixed = draw_mixed_cars(20, 5, 64)
     assert mixed.pictures.shape == (20, 64, 64, 3) and mixed.masks.shape == (20, 64, 64)
     assert sorted(set(mixed.margins)) == [0, 14, 16] and len(mixed.factors) == 20
@@ -55,12 +55,12 @@ def test_wide_cars_are_squared_as_the_reader_squares_them() -> None:
     )
 
 
-def test_training_calibration_and_held_out_renders_never_meet() -> None:
+def test_training_calibration_and_held_out_renders_are_disjoint() -> None:
     seeds = [set_seed(stage.SEED_BASE, seed, purpose) for seed in range(5) for purpose in PURPOSES]
     assert len(set(seeds)) == 15 and min(seeds) > 10**6  # sets for training a GAN have small seeds
 
 
-def test_messy_pictures_hold_no_usable_car_and_repeat() -> None:
+def test_messy_pictures_have_no_usable_car_and_repeat() -> None:
     pictures, kinds = draw_messy(26, 3, 32)
     assert pictures.shape == (26, 32, 32, 3) and pictures.dtype == np.uint8
     assert {"logo", "animal", "interior", "collage", "several_cars", "front_view", "rear_view"} <= set(kinds)
@@ -70,7 +70,7 @@ def test_messy_pictures_hold_no_usable_car_and_repeat() -> None:
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: transform.__name__.strip("_"))
-def test_every_way_of_spoiling_changes_the_car_much(batch, transform) -> None:
+def test_every_negative_differs_clearly_from_the_car(batch, transform) -> None:
     cars, masks = batch
     for seed in range(4):
         negatives = transform(
@@ -82,7 +82,7 @@ def test_every_way_of_spoiling_changes_the_car_much(batch, transform) -> None:
         assert on_car.mean() > 0.04  # of the range: sensor noise makes 0.004
 
 
-def test_spoiling_repeats_and_takes_turns(batch) -> None:
+def test_negatives_repeat(batch) -> None:
     cars, masks = batch
     first = make_negatives(cars, masks, rng(1))
     torch.testing.assert_close(first, make_negatives(cars, masks, rng(1)), rtol=0, atol=0)
@@ -90,7 +90,7 @@ def test_spoiling_repeats_and_takes_turns(batch) -> None:
     assert first.min() >= 0 and first.max() <= 1
 
 
-def test_degrading_keeps_the_picture_recognisable(batch) -> None:
+def test_augmented_pictures_stay_recognisable(batch) -> None:
     cars, _ = batch
     result = augment(cars, rng(), 48)
     assert result.shape == (33, 3, 48, 48) and result.min() >= 0 and result.max() <= 1
@@ -100,14 +100,14 @@ def test_degrading_keeps_the_picture_recognisable(batch) -> None:
     assert (gap.argmin(0) == torch.arange(33)).float().mean() >= 0.9
 
 
-def test_blemishes_are_slight(batch) -> None:
+def test_artifacts_are_slight(batch) -> None:
     cars, _ = batch
     changes = torch.stack([(add_artifacts(cars, rng(seed)) - cars).abs().mean((1, 2, 3)) for seed in range(6)])
     assert 0.005 < changes.mean() < 0.06 and changes.max() < 0.2
     torch.testing.assert_close(add_artifacts(cars, rng(3)), add_artifacts(cars, rng(3)), rtol=0, atol=0)
 
 
-def test_warp_mirrors_magnifies_and_leaves_alone(batch) -> None:
+def test_warp_mirrors_and_magnifies(batch) -> None:
     cars, _ = batch
     mirrored = warp(cars, rng(), 0.0, 0.0, 5, mirrored=torch.ones(33, dtype=torch.bool))
     torch.testing.assert_close(warp(cars, rng(), 0.0, 0.0, 5), cars, atol=1e-4, rtol=0)
@@ -130,18 +130,18 @@ def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
 def test_hue_is_compared_round_the_circle() -> None:
     factors = np.zeros((3, len(FACTOR_NAMES)))
     factors[:, FACTOR_NAMES.index("paint_hue")] = [0.02, 0.98, 0.5]
-    factors[:, FACTOR_NAMES.index("paint_saturation")] = [0.8, 0.8, 0.1]  # the last one has no hue
+    factors[:, FACTOR_NAMES.index("paint_saturation")] = [0.8, 0.8, 0.1]  # the last has no hue
     assert stage.factor_error("paint_hue", np.array([0.98, 0.03, 0.0]), factors) == pytest.approx(0.045)
 
 
-def test_training_is_a_function_of_its_seed_and_leaves_a_loadable_file(
+def test_training_depends_on_its_seed_alone_and_writes_a_loadable_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "HELD_OUT_COUNT", 10)
     monkeypatch.setattr(stage, "HELD_OUT_SIZES", ((32, 32), (32, 64)))
     files = []
     for number, seed in enumerate((0, 0, 1)):
-        torch.rand(1)  # what others draw from torch's own generator must not matter
+        torch.rand(1)  # torch's global generator must not matter
         files.append(stage.train_reader(tmp_path / f"{number}.safetensors", 40, 3, seed))
     first, again, other = (file.read_bytes() for file in files)
     assert first == again != other
@@ -159,8 +159,3 @@ def test_targets_are_standardised_and_dull_paint_has_no_hue(cars) -> None:
     dull = cars.factors[:, FACTOR_NAMES.index("paint_saturation")] <= stage.COLOURED
     hue = FACTOR_NAMES.index("paint_hue")
     assert (weights[dull][:, hue : hue + 2] == 0).all() and (weights[~dull][:, hue : hue + 2] == 1).all()
-
-
-def test_uniform_stays_in_its_range() -> None:
-    values = uniform(rng(), -2.0, 3.0, 1000)
-    assert values.min() >= -2 and values.max() < 3 and values.max() - values.min() > 4.8

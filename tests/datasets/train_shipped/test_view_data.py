@@ -1,4 +1,4 @@
-"""The pictures that the sorter learns from: what they are said to be, and that they are the same everywhere."""
+"""The view classifier's training pictures have the right labels and depend on seed and number alone."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ def test_pictures_depend_on_seed_and_number_alone() -> None:
     assert (draw_training_set(4, 6, 48).inputs != drawn.inputs[:4]).any()
 
 
-def test_all_kinds_come_up_and_only_whole_cars_have_a_view() -> None:
+def test_all_kinds_occur_and_only_whole_cars_have_a_view() -> None:
     drawn = draw_training_set(90, 7, 32)
     counts = Counter(KINDS[kind] for kind in drawn.kinds)
     assert len(counts) >= 9 and 0.4 < counts["ok"] / 90 < 0.7
@@ -35,8 +35,8 @@ def test_all_kinds_come_up_and_only_whole_cars_have_a_view() -> None:
     assert (drawn.views[seen] >= 0).all() and (drawn.views[~seen] == -1).all()
 
 
-def test_sides_are_what_another_network_sees() -> None:
-    """The factor reader, which was trained elsewhere, tells where the nose points."""
+def test_sides_agree_with_another_network() -> None:
+    """The separately trained factor reader finds the nose on the same side."""
     reader = load_reader()
     for view, points_left in (("front_left", True), ("front_right", False), ("left", True), ("right", False)):
         nose = reader.read(draw_views(view, 16, 9, 64).inputs)["nose"]
