@@ -61,7 +61,7 @@ def test_thumbnails_and_rejected_pictures_are_ignored(tmp_path, capsys):
     touch(*(tmp_path / "@eaDir" / name / "SYNOPHOTO_THUMB_M.jpg" for name in photos))
     classes, files = listed(tmp_path)
     assert classes == ["cars"] and names(files) == photos
-    assert sum(str(found.reason).startswith("ignored: @eaDir is left out") for found in files) == 30
+    assert sum(str(found.reason).startswith("ignored: @eaDir matches data.ignore") for found in files) == 30
     assert "one class; left out: @eaDir (30 files), rejected (1 files) (data.ignore)" in capsys.readouterr().err
     classes, files = listed(tmp_path, "classes", ["@eadir"])
     assert classes == ["rejected"] and names(files) == ["rejected/a.jpg"]
