@@ -104,12 +104,12 @@ help: ## this list
 	@echo "that interpreter and installs nothing. Quote for your shell: SRC='my cars/\$$1' arrives as it stands."
 
 ##@ Start here
-#~ CONFIG=configs/demo.yaml OVERRIDE=section.key=value PRETRAINED=1 DRY_RUN=1
+#~ CONFIG=configs/demo.yaml RUN=photos OVERRIDE=section.key=value PRETRAINED=1 DRY_RUN=1
 demo: $(READY) ## train on drawn cars and make a page of designs: a quarter of an hour on a CPU; resumes where it stopped
-	@exec $(DO) blend demo $(NEW_RUN) $(READY_MADE) $(MORE)
+	@exec $(DO) blend demo $(PLAN) $(READY_MADE) $(MORE)
 
 #~ RUN=demo OPEN=1 PORT=8000 HOST=0.0.0.0
-studio: $(READY) ## the designer's page; opens the demo's run, before that the ready-made model
+studio: $(READY) ## the designer's page; opens your demo run, or the ready-made model until there is one
 	@exec $(DO) blend studio $(if $(RUN),--run "$$RUN") $(if $(OPEN),--open) $(if $(PORT),--port "$$PORT") $(if $(HOST),--host "$$HOST") $(MORE)
 
 setup: $(READY) ## make .venv and install requirements.txt (other targets do this by themselves)
@@ -165,7 +165,7 @@ invert: $(READY) ## find the latents of your pictures, or of held-out ones
 	@exec $(DO) blend invert $(PLAN) $(PHOTOS) $(MORE)
 
 #~ CONFIG=configs/x.yaml RUN=demo OVERRIDE=section.key=value DRY_RUN=1
-measure: $(READY) ## how futurism follows the dial, on pairs of held-out pictures
+measure: $(READY) ## how well the dial controls futurism, on pairs of held-out pictures
 	@exec $(DO) blend measure $(PLAN) $(MORE)
 
 #~ CONFIG=configs/x.yaml RUN=demo OVERRIDE=section.key=value ORDINARY=folder CONCEPT=folder SEEDS=0-31 DRY_RUN=1
@@ -183,7 +183,7 @@ sample: $(READY) ## draw cars, as a grid or one by one
 	@exec $(DO) harness sample "$$RUN" $(CLASS) $(if $(N),--count "$$N") $(if $(OUT),--out "$$OUT") $(if $(TRUNCATION),--truncation "$$TRUNCATION") $(AT) $(if $(FORCE),--force) $(SETS) $(MORE)
 
 #~ SRC=design.json OUT=file.png FORCE=1
-draw: $(READY) ## draw a design that the studio exported again, bit for bit
+draw: $(READY) ## redraw a design exported from the studio, bit for bit
 	@exec $(DO) blend draw "$$SRC" $(if $(OUT),--out "$$OUT") $(if $(FORCE),--force) $(MORE)
 
 ##@ Evaluation
@@ -206,7 +206,7 @@ studiogan: $(READY) ## clone StudioGAN (0.2.0) into third_party/, with an enviro
 
 #~ BENCH=CIFAR10/SNGAN ENGINE=native|studiogan|both SRC=folder LIMIT_STEPS=200 VERSION=0.4.0 OVERRIDE=section.key=value
 #~ REBUILD=1 RESCAN=1 DRY_RUN=1
-benchmark: $(READY) ## train one of StudioGAN's configs; its published figures beside ours
+benchmark: $(READY) ## train one of StudioGAN's configs and compare with the published figures
 	@$(if $(DRY_RUN),exit 0;) plan=$$($(DO) harness benchmark "$$BENCH" --plan $(TERMS)) \
 	&& $(DO) datasets build --stage train --config "$$plan" $(FROM) $(MADE) >/dev/null
 	@exec $(DO) harness benchmark "$$BENCH" $(TERMS) $(STEPS) $(if $(DRY_RUN),--dry-run) $(MORE)
@@ -252,6 +252,6 @@ $(STAMP): requirements.txt
 	fi; \
 	mkdir -p .venv; rm -f $(STAMP); touch .venv/.unfinished; \
 	[ -x .venv/bin/python ] || $$base -m venv .venv || exit 2; \
-	echo "setup: installing requirements.txt into .venv (once; minutes)" >&2; \
+	echo "setup: installing requirements.txt into .venv (once, takes minutes)" >&2; \
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt >&2 || exit 2; \
 	cp requirements.txt $(STAMP); rm -f .venv/.unfinished

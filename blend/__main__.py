@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 
 from blend.generator.kinds import Kind
-from harness.checkpoints.chosen_config import chosen_config, to_base_run
+from harness.checkpoints.chosen_config import chosen_config, chosen_path, to_base_run
 from harness.cli import (
     AS_PATH,
-    ConfigOption,
     ConfigOrNone,
     DryRunOption,
     ForceOption,
@@ -137,7 +136,8 @@ def gallery(
 
 @app.command()
 def demo(
-    config: ConfigOption,
+    config: ConfigOrNone = None,
+    run: RunOption = None,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     pretrained: PretrainedOption = False,
@@ -151,7 +151,7 @@ def demo(
         from harness.checkpoints.pretrained import pretrained_changes
 
         changes, stages = [*pretrained_changes(), *changes], start_from_pretrained(STAGES)
-    demo_run(config, changes, dry_run, stages)
+    demo_run(chosen_path(config, to_base_run(run)), changes, dry_run, stages)
 
 
 @app.command()

@@ -11,29 +11,35 @@ from harness.storage.rundir import RunDir, refuse_bound_keys
 PRETRAINED = "pretrained"  # the run of the ready-made model
 
 
-def chosen_config(
-    config: Path | None, run: str | None, overrides: Iterable[str] | None = (), training: bool = False
-) -> Config:
-    """The experiment of `--config`, or the one that the run of `--run` was made with, with the overrides.
-
-    Raises UserError when neither or both are given, there is no such run, or an override changes a key that the run
-    depends on; with `training` this is left to `RunDir.open`.
-    """
-    if (config is None) == (run is None):
-        found = "neither" if config is None else "both"
+def chosen_path(config: Path | None, run: str | None) -> Path:
+    """`--config` itself, or the config.yaml of the run that `--run` names. UserError when neither or both are given, or
+    there is no such run."""
+    if config is not None and run is None:
+        return config
+    if run is None or config is not None:
+        found = "both" if run else "neither"
         raise UserError(f"config: found {found} of --config and --run, allowed one, try --config configs/demo.yaml")
-    if run is None:
-        assert config is not None
-        return load_config(config, overrides or ())
     if run == PRETRAINED and not (Path("runs") / run).exists():
         from harness.checkpoints.pretrained import open_pretrained  # imports torch
 
         open_pretrained()
-    return changed_config(RunDir.existing(run), overrides, training)
+    return RunDir.existing(run).config_path
+
+
+def chosen_config(
+    config: Path | None, run: str | None, overrides: Iterable[str] | None = (), training: bool = False
+) -> Config:
+    """The experiment of `chosen_path` with the overrides.
+
+    UserError when an override changes a key that the run of `--run` depends on; with `training` this is left to
+    `RunDir.open`.
+    """
+    path = chosen_path(config, run)
+    return load_config(path, overrides or ()) if config else changed_config(RunDir(path.parent), overrides, training)
 
 
 def to_base_run(run: str | None) -> str | None:
-    """`demo-freezed` → `demo`, where that run is there: the run whose folder holds all that is made with both."""
+    """`demo-freezed` → `demo`, where that run exists: its folder holds everything that is made with both."""
     base = (run or "").removesuffix("-freezed")
     return base if run and base != run and (Path("runs") / base).is_dir() else run
 
