@@ -111,7 +111,7 @@ def test_a_signal_during_a_step_does_not_wait_for_the_evaluation(
 
 def test_out_of_memory_becomes_advice(workplace: Path, no_pictures, scripted, monkeypatch) -> None:
     monkeypatch.setattr(scripted, "evaluate", raising(torch.OutOfMemoryError("too much")))
-    with pytest.raises(UserError, match="step 4 was evaluated, which is saved; try --set evaluate.batch_size=64"):
+    with pytest.raises(UserError, match="while evaluating step 4, which is saved; try --set evaluate.batch_size=64"):
         train_run(quick_config(evaluate__every_steps=4))
     assert names() == ["04"]
 
