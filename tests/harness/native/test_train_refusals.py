@@ -65,7 +65,7 @@ def test_a_second_process_is_refused_and_a_stale_lock_taken_over(workplace: Path
         (other := workplace / "other").mkdir()
         for name in ("data", "runs"):
             (other / name).symlink_to(workplace / name)
-        words = f"process {first.process.pid}", "at work here"
+        words = f"process {first.process.pid}", "working here"
         assert_one_clear_error(run_harness(other, "train", **SHORT), *words)
         assert file_hashes(Path("runs")) == before
     finally:
