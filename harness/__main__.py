@@ -139,8 +139,9 @@ def _print_plan(config: Config, limit_steps: int | None, **more: Any) -> None:
         "run folder": f"runs/{config.name}",
         "training set": f"{packed} ({'there' if packed.exists() else 'missing: make dataset'})",
         "picture": f"{height} x {width} pixels (height x width)",
-        "steps": f"{steps} of {optim.total_steps}, with {optim.d_updates_per_step} D updates each",
-        "real pictures a D update": f"{pictures}; {pictures * optim.d_updates_per_step * steps} in all",
+        "steps": f"{steps} of {optim.total_steps}",
+        "discriminator updates per step": optim.d_updates_per_step,
+        "real pictures per discriminator update": f"{pictures} ({pictures * optim.d_updates_per_step * steps} in all)",
         **more,
     }
     print(config_to_yaml(config), end="")

@@ -17,6 +17,11 @@ def log(text: str) -> None:
     sys.stderr.flush()
 
 
+def counted(count: int, noun: str, plural: str = "s") -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} {noun}{'' if count == 1 else plural}"
+
+
 def keep_output_open() -> None:
     """From here on, a terminal or pipe that closes does not end the process: its output is dropped.
 

@@ -230,7 +230,8 @@ def _refuse_other_recipe(plan: SetPlan) -> None:
         lines.append(f"  {plan.decisions_path}: has changed since the set was built")
     lines += recipe_differences(found, wanted)
     if lines:
-        head = f"data.set: {plan.name} exists with another recipe; try another --set data.set=name"
+        other = "--set data.set=name (make: OVERRIDE='data.set=name'), or --rebuild (make dataset: REBUILD=1)"
+        head = f"data.set: {plan.name} was built with other settings; try {other}"
         raise UserError("\n".join([head, *lines]))
 
 

@@ -130,10 +130,12 @@ def _example(key: str, detail: Any) -> str:
     """What to try: for an unknown key a similar one, otherwise base.yaml's value."""
     if detail["type"] == "extra_forbidden":
         leaf = key.rpartition(".")[2]
+        if same := [known for known in all_keys() if known.rpartition(".")[2] == leaf]:
+            return " or ".join(same)
         leaves = {known.rpartition(".")[2]: known for known in all_keys()}
         near = difflib.get_close_matches(key, all_keys(), 1, 0.75)
         near += [leaves[name] for name in difflib.get_close_matches(leaf, leaves, 1, 0.7)]
-        return leaves.get(leaf) or (near or ["to leave it out"])[0]
+        return (near or ["to leave it out"])[0]
     value: Any = _base() if BASE_PATH.is_file() else {}
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None

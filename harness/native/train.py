@@ -32,7 +32,7 @@ from harness.config.experiment import (
     finetune_config,
 )
 from harness.errors import EXIT_USER_ERROR, UserError
-from harness.messages import log
+from harness.messages import counted, log
 from harness.native.evaluate_while_training import Evaluations
 from harness.native.freeze import freeze_discriminator, freeze_whitening
 from harness.native.reconstruction import reconstruction_step
@@ -260,12 +260,17 @@ def _start_report(run: Training, life: RunLife, packed: PackedSet, facts: dict[s
     where = "resident" if run.source.resident else "read on demand"
     layout = "channels-last" if train.channels_last else "channels-first"
     life.log(f"{life.rundir.path}: steps {run.step} to {life.target} on {packed.count} pictures ({where})")
-    life.log(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {run.world.size} process(es)")
+    life.log(f"on {run.hardware.text}, {layout}, {train.numerics} numerics, {counted(run.world.size, 'process', 'es')}")
     life.log(f"parameters: {', '.join(counts)}")
     size_bytes = state_bytes(networks_of(run).values(), optimizers_of(run).values())
     kept = train.keep_last + bool(run.config.evaluate.every_steps)
     if lacking := disk_space_warning(life.rundir.checkpoints, size_bytes, kept):
         life.log(lacking)
+    if run.config.reconstruction.apply and run.step < life.target <= run.config.reconstruction.warmup_steps:
+        life.log(
+            f"warning: no discriminator learns, because optim.total_steps ends within reconstruction.warmup_steps "
+            f"({run.config.reconstruction.warmup_steps})"
+        )
     if run.step == 0:
         save_reals(life.rundir, packed, train.sample_count)
         generator, encoder = _averaged_networks(run)

@@ -9,6 +9,7 @@ import torch
 
 from harness.config.experiment import Train
 from harness.errors import UserError
+from harness.messages import counted
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def prepare_hardware(train: Train, local_rank: int = 0) -> Hardware:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(train.deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # debugging aid that writes every buffer twice
-    name = torch.cuda.get_device_name(device) if kind == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device) if kind == "cuda" else f"cpu, {counted(torch.get_num_threads(), 'thread')}"
+    )
     emulated = " (emulated: this hardware has no bf16)" if precision == "bf16" and not bf16 else ""
     return Hardware(device, precision, f"{name}, {precision}{emulated}")
 

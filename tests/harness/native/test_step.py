@@ -120,7 +120,7 @@ def test_a_discriminator_with_batch_norm_never_mixes(workplace: Path) -> None:
 @pytest.mark.parametrize(("precision", "text"), [("fp32", "fp32"), ("auto", "bf16" if cpu_has_bf16() else "fp32")])
 def test_the_line_says_what_is_on(workplace: Path, precision: str, text: str) -> None:
     hardware = prepare_hardware(tiny_config(train__precision=precision).train)
-    assert hardware.text == f"cpu, 1 threads, {text}"
+    assert hardware.text == f"cpu, 1 thread, {text}"
     with hardware.autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if text == "bf16" else torch.float32)

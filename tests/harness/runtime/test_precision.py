@@ -28,7 +28,7 @@ from tests.harness.tiny_runs import (
 )
 
 AUTO: dict[str, Any] = {"train__precision": "auto"}
-HAS_BF16 = Hardware(torch.device("cpu"), "bf16", "cpu, 1 threads, bf16")
+HAS_BF16 = Hardware(torch.device("cpu"), "bf16", "cpu, 1 thread, bf16")
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_bf16_is_taken_where_it_is_clearly_faster(timed, fp32_sec: float, taken:
     timed(fp32_sec, 1.0)
     found = faster_format(HAS_BF16, tiny_config(**AUTO).train, lambda: lambda hardware: None)
     assert found.precision == taken
-    assert found.text == f"cpu, 1 threads, {taken} (auto: {fp32_sec:g} CPU-s a pass in fp32, 1 in bf16)"
+    assert found.text == f"cpu, 1 thread, {taken} (auto: {fp32_sec:g} CPU-s a pass in fp32, 1 in bf16)"
 
 
 def test_nothing_is_timed_where_there_is_no_choice(monkeypatch) -> None:
