@@ -189,7 +189,7 @@ def test_training_starts_from_it(new_clone, one_thread):
 
 
 def test_networks_of_another_shape_cannot_start_from_it(new_clone):
-    with refused("data.img_size", "ready-made model's size"):
+    with refused("data.img_size", "ready-made model's picture size"):
         pretrained_source(config_of("mine", "configs/sngan_demo.yaml"))
     assert not Path("runs").exists()
 

@@ -112,10 +112,10 @@ def test_copies_are_left_out_with_training_pictures(tmp_path, monkeypatch, quick
     assert (evaluation["split"], evaluation["real_count"], brands["real_held_out"]) == ("train", 2, 2)
     assert evaluation["measured_on"] == "a seeded sample of the training pictures: 2 of the 40 of cars"
     assert evaluation["measured_on"] == brands["measured_on"] in text
-    assert set(brands["left_out"]) == {"copies", "copy_distance"} and "copies: left out: it takes" in text
+    assert set(brands["left_out"]) == {"copies", "copy_distance"} and "copies: left out: it needs" in text
     assert [row["copies"] for row in brands["rows"]] == [None, None] and "copies" not in brands
     page = make_report(config).read_text()
-    assert "Copies are left out: it takes" in page and f"The real ones are {evaluation['measured_on']}." in page
+    assert "Copies are left out: it needs" in page and f"The real ones are {evaluation['measured_on']}." in page
 
 
 def test_a_run_without_classes_has_no_brands(tmp_path, quick):
