@@ -161,7 +161,7 @@ def test_it_is_small_and_quick():
 
 def test_it_records_how_it_was_made():
     for made in pretrained_facts()["runs"].values():
-        assert made["seconds"] > 1000 and made["machine"] and len(made["data_sha256"]) == 64
+        assert made["seconds"] > 600 and made["machine"] and len(made["data_sha256"]) == 64
         assert made["step"] == made["config"]["optim"]["total_steps"] and len(made["commit"]) == 40
 
 
