@@ -19,7 +19,7 @@ from blend.generator.styled_generator import StyledGenerator, label_of, load_gen
 from blend.measures.measures import load_measures
 from harness.config.experiment import Config
 from harness.errors import UserError
-from harness.messages import log
+from harness.messages import counted, log
 from harness.storage.cache import key_sha256
 from harness.web.embed import save_sweep_webp
 
@@ -101,6 +101,7 @@ def blend_command(config: Config, request: Request) -> Path:
             log("\n  ".join([f"futurism {request.futurism:g}: {reached}; these do not:", *missing]))
         resolved = resolved.take(solutions.found, request.futurism)
     designs = resolved.designs
+    log(f"drawing and measuring {counted(len(designs), 'design')}")
     pictures = draw_designs(generator, resolved.pairs, [design.position for design in designs], interpolation)
     save_designs(folder, facts, designs, pictures, measures.measure(pictures, resolved.parents), resolved.columns)
     if request.range:

@@ -166,10 +166,9 @@ class ParentStore:
         """Keeps an uploaded picture under the sha256 of its bytes, never under a name of the user's; its reference.
         UserError for an unusable one."""
         if picture_kind(content) is None:
-            allowed = f"allowed {', '.join(FORMATS)}"
-            raise UserError(
-                f"upload: found {other_kind(content)}, {allowed}; save it as one of these and drop it again"
-            )
+            found = other_kind(content)
+            found = "a file that is not a picture" if found == "unknown" else found
+            raise UserError(f"upload: found {found}, allowed {', '.join(FORMATS)}; try another file")
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.uploads / sha256
         try:
@@ -293,13 +292,16 @@ class ParentStore:
         return InvertedParent(z, restyled, y, first.targets[row], first.refined[row], *errors)
 
     def median_error(self, side: Kind) -> float | None:
-        """Median picture error of the run's gallery; None until `make invert` has inverted it."""
+        """Median picture error of the run's gallery, or the mean of metrics.json before the gallery is inverted; None
+        without both."""
         parents = self.held_out[side]
         if side not in self._median_errors and self.encoders is not None and parents.names:
             found = cached_inversions(self.config, self.generator, self.encoders, parents, side)
             if found is not None:
                 self._median_errors[side] = float(found.error.median())
-        return self._median_errors.get(side)
+        measured = self.generator.base.run.read_metrics().get("inversion", {}).get(side)
+        mean = measured.get("refined_error") if isinstance(measured, dict) else None
+        return self._median_errors.get(side, mean)
 
     def _drawn(self, side: Kind, seed: int, label: str | None) -> InvertedParent:
         code = label_of(self.generator, label) if side == "ordinary" else None

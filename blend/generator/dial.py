@@ -172,11 +172,11 @@ def out_of_reach(solutions: Solutions, target: float, names: list[str]) -> list[
         if position is None
     ]
     if len(lines) == len(names):
-        low, high = solutions.score_range[0]
-        more = f" (out of reach of the other {len(names) - 1} too)" if len(names) > 1 else ""
+        low, high = solutions.score_range[:, 0].min(), solutions.score_range[:, 1].max()
         nearest = solutions.score_range.flat[np.abs(solutions.score_range - target).argmin()]
+        who = names[0] if len(names) == 1 else f"these {len(names)} pairs"
         raise UserError(
-            f"futurism: found {target:g}, allowed {low:.0f} to {high:.0f} for {names[0]}{more}; "
-            f"try --futurism {nearest:.0f}, or other parents"
+            f"futurism: found {target:g}, allowed {low:.0f} to {high:.0f} for {who}; "
+            f"try --futurism {nearest:.0f} (make: FUTURISM={nearest:.0f}), or other parents"
         )
     return lines

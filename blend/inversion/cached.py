@@ -181,7 +181,8 @@ class _Search:
             parts.append(part)
             errors = f"picture error {float(part['first_error'].mean()):.4f} → {float(part['error'].mean()):.4f}"
             took = f"{time.monotonic() - began:.0f} s"
-            log(f"inversion of {self.kind} pictures: {end} of {len(self.parents)}, {errors}, {took}")
+            again = "" if self.start is None else f" by {'the fine-tuned' if self.style else 'the base'} generator"
+            log(f"inversion of {self.kind} pictures{again}: {end} of {len(self.parents)}, {errors}, {took}")
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def run_part(self, rows: slice, callback: StepCallback | None) -> Arrays:

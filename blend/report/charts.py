@@ -28,7 +28,7 @@ def _generator_chart(cars: str, facts: RunFacts | None, command: str) -> dict[st
     for key, label, colour in (("g_loss", "generator", CONCEPT), ("d_loss", "discriminator", ORDINARY)):
         lines += _line(label, facts, key, colour, smooth=True)
     svg = lines_chart(f"Training losses on {cars}", lines, "step", "loss") if lines else None
-    note = "losses of generator and discriminator: balanced, neither diverges"
+    note = "losses of generator and discriminator; in a healthy run neither diverges"
     return _chart(f"Generator of {cars}", note, command, facts, svg)
 
 

@@ -43,6 +43,7 @@ def make_report(config: Config, root: Path = Path("runs")) -> Path:
         figures=sections.figures(found.metrics),
         measured_on=sections.measured_on(found.metrics),
         left_out=sections.left_out(found.metrics),
+        doubts=sections.doubts(found.metrics),
         samples=sections.samples(found),
         training=charts.training_charts(found.base, found.tuned, found.encoder),
         evaluation=evaluation.evaluation(found.base, found.tuned),

@@ -113,6 +113,24 @@ def measured_on(metrics: dict[str, Any]) -> str:
     return next(filter(None, (text_at(metrics, f"{stage}.measured_on") for stage in stages)), "")
 
 
+BACKGROUND_AUC = 0.8  # from here on backgrounds tell the two kinds of pictures apart
+SPEARMAN = 0.5  # below this the dial does not follow
+
+
+def doubts(metrics: dict[str, Any]) -> list[str]:
+    """Why the figures of the dial should not be trusted; empty where nothing speaks against them."""
+    background, spearman = number_at(metrics, "measures.background_auc"), number_at(metrics, "blend.spearman_mean")
+    found = []
+    if background is not None and background >= BACKGROUND_AUC:
+        found.append(
+            f"Backgrounds alone tell ordinary from concept pictures (AUC {background:.2f}), so futurism here is partly "
+            "the photographer's, not the car's."
+        )
+    if spearman is not None and spearman < SPEARMAN:
+        found.append(f"The dial does not control futurism yet (rank correlation {spearman:.2f}): train longer.")
+    return found
+
+
 def left_out(metrics: dict[str, Any]) -> dict[str, str]:
     """Figure that needs held-out pictures → why it is left out, or ""."""
     stages = {"novelty": ("measures",), "encoder_error": ("inversion.ordinary", "inversion.concept")}

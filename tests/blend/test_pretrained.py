@@ -204,4 +204,4 @@ def test_the_studio_says_what_it_is_and_offers_the_demo(new_clone):
         studio.close()
     assert "ready-made model that comes with Carforge" in facts["run"]["origin"]
     assert facts["run"]["missing"]["encoder"] == "" and len(facts["offer"]["plan"]) == 8
-    assert page.count("Make the demo run") == 1 and "demo_offer.js" in page and "main.js" in page
+    assert page.count("Train my own model") == 1 and "demo_offer.js" in page and "main.js" in page

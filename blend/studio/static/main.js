@@ -50,7 +50,7 @@ const draw = new LatestRequest("/draw", (answer, requested) => {
   if (answer.reach) {
     const [low, high] = answer.reach.map(Math.round);
     const beyond = state.futurism < low || state.futurism > high;
-    at("reach").textContent = `these parents reach ${low} to ${high}${beyond ? "; the nearest is shown" : ""}`;
+    at("reach").textContent = `these two cars can score ${low} to ${high}${beyond ? "; the nearest is shown" : ""}`;
   } else { at("reach").textContent = NO_FINETUNE ? "needs a fine-tuned run" : "sets intensity and style for this score"; }
   showMessage("");
 }, (error) => { showMessage(error.message); at("design-message").textContent = at("design").hidden ? "No design yet." : ""; });
@@ -67,10 +67,10 @@ const measure = new LatestRequest("/measure", (answer) => {
   at("identity-meter").setAttribute("aria-valuenow", Math.round(kept ?? 0));
   const leftOut = answer.novelty.left_out, warned = answer.novelty.verdict === "WARN";
   at("novelty-read").textContent = leftOut ? "Not measured" : warned ? "Near a training picture" : "New";
-  at("novelty-message").textContent = leftOut ? `Left out: ${leftOut}.` : warned ? "Nearer than almost all real pictures are: see below." : "No nearer to a training picture than real pictures are.";
+  at("novelty-message").textContent = leftOut ? `Left out: ${leftOut}.` : warned ? "Closer to a training picture than almost all held-out cars." : "No closer to a training picture than most held-out cars.";
   const items = Object.entries(answer.novelty.nearest).map(([space, near]) => {
     const item = document.createElement("li"), picture = document.createElement("img"), text = document.createElement("span");
-    text.textContent = `${space === "reader" ? "by what it shows" : "by how it looks"}: nearer than ${Math.round(100 - near.percentile)} of 100 real pictures`;
+    text.textContent = `${space === "reader" ? "by shape and paint" : "by texture and detail"}: closer than ${Math.round(100 - near.percentile)} % of held-out cars`;
     if (near.picture) { picture.src = near.picture; picture.alt = `Training picture ${near.row} of ${near.set}`; item.append(picture); }
     item.append(text);
     return item;

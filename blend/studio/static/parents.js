@@ -18,7 +18,7 @@ export function seed() { return `seed-${Math.floor(Math.random() * 1e6)}`; }
 
 function name(reference) {
   const [kind, text] = reference.split("-");
-  return kind === "seed" ? `random car ${text}` : kind === "file" ? "your picture" : `car ${Number(text)} of the gallery`;
+  return kind === "seed" ? `random car ${text}` : kind === "file" ? "your picture" : `sample car ${Number(text)}`;
 }
 
 class Panel {
@@ -137,7 +137,7 @@ class Panel {
     const cancel = this.root.querySelector('[data-do="cancel"]');
     cancel.hidden = !this.job;
     if (this.job) { return; }
-    if (!known || known.error === null) { this.search.hidden = !known; if (known) { this.redrawn.hidden = true; this.show("drawn by seed: its latent is known"); } return; }
+    if (!known || known.error === null) { this.search.hidden = !known; if (known) { this.redrawn.hidden = true; this.show("A random car: there is nothing to search for."); } return; }
     this.redrawn.hidden = false;
     this.redrawn.src = known.picture;
     this.redrawn.alt = "The same car, redrawn by the run";
@@ -208,7 +208,7 @@ export function start(changeHandler, errorHandler) {
 
 // The picture error, compared with the median of the run's gallery.
 function redrawnText({ error, first_error: first, median_error: median }) {
-  const compared = median === null ? "" : ` (median here: ${median.toFixed(4)})`;
+  const compared = median === null ? "" : ` (usual here: ${median.toFixed(4)})`;
   const found = `Redrawn with picture error ${error.toFixed(4)}${compared}`;
   const poor = median !== null && error > POOR * median;
   return poor ? `${found}: a poor likeness. Another picture may work better.` : `${found}; first guess ${first.toFixed(4)}`;

@@ -64,14 +64,14 @@ function render() {
   list.replaceChildren(...rows.map(card));
   acts.hidden = rows.length === 0;
   compare.disabled = chosen.length !== 2;
-  message.textContent = rows.length ? (chosen.length === 1 ? "Select one more to compare." : "") : "No designs yet. Keep under a design adds it here, where it stays when you close the page.";
+  message.textContent = rows.length ? (chosen.length === 1 ? "Select one more to compare." : "") : "Nothing kept yet. Click Keep, and the design stays here, even after you close the page.";
 }
 
 function showTwo() {
   const two = chosen.map((id) => rows.find((row) => row.id === id));
   const columns = two.map((row, number) => make("figure", {}, make("img", { src: `/shelf/${row.id}.jpg?large=1`, alt: row.note || `design ${number + 1}` }),
     make("figcaption", {}, make("b", { textContent: row.note || `design ${rows.indexOf(row) + 1}` }), make("br", {}), figures(row), make("br", {}),
-      `latent ${Math.round(100 * row.setting.latent_weight)} %, style ${Math.round(100 * row.setting.style)} %${row.verdict === "WARN" ? ", near a training picture" : ""}`)));
+      `intensity ${Math.round(100 * row.setting.latent_weight)} %, style ${Math.round(100 * row.setting.style)} %${row.verdict === "WARN" ? ", near a training picture" : ""}`)));
   document.getElementById("two").replaceChildren(...columns);
   dialog.showModal();
 }

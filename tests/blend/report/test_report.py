@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from blend.report import sections
 from blend.report.design_rows import read_designs
 from blend.report.reading import RunFiles
 from blend.report.report import make_report
@@ -292,3 +293,10 @@ def test_a_browser_sorts_turns_the_dial_and_fits_a_phone(page, tmp_path, tab):
     found = tab.locator("body[data-found]").get_attribute("data-found")
     expected = {"lowest": "79.0", "dial": "93", "cards": [8, 12, 0], "over_px": 0, "width_px": 380}
     assert json.loads(found) == expected
+
+
+def test_figures_that_cannot_be_trusted_are_doubted():
+    doubts = sections.doubts({"measures": {"background_auc": 0.97}, "blend": {"spearman_mean": -0.4}})
+    assert "Backgrounds alone" in doubts[0] and "AUC 0.97" in doubts[0] and "-0.40" in doubts[1]
+    assert sections.doubts({"measures": {"background_auc": 0.6}, "blend": {"spearman_mean": 0.98}}) == []
+    assert sections.doubts({}) == []

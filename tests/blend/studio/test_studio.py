@@ -313,7 +313,7 @@ def test_without_a_run_the_page_starts_the_demo_and_opens_it(run_folder, make_st
     studio = make_studio("nothing", [sys.executable, "-c", STAND_IN.format(body)])
     client = client_of(studio, prepared=False)
     page = client.get("/").text
-    assert "Make the demo run" in page and "found no runs/nothing" in page and 'data-stage="finetune"' in page
+    assert "Train my own model" in page and "found no runs/nothing" in page and 'data-stage="finetune"' in page
     assert client.get("/draw?o=seed-1").status_code == 409
     client.post("/jobs/demo", json={})
     end = finished(client, "demo")

@@ -114,8 +114,8 @@ def test_a_poor_likeness_is_called_one(tab, studio, monkeypatch):
     monkeypatch.setattr(ParentStore, "median_error", lambda self, side: median[side])
     open_with_two_pictures(tab, studio)
     text = {side: tab.inner_text(f'.parent[data-side="{side}"] .message') for side in median}
-    assert "(median here: 10.0000); first guess" in text["ordinary"] and "poor" not in text["ordinary"]
-    assert "(median here: 0.0001): a poor likeness. Another picture may work better." in text["concept"]
+    assert "(usual here: 10.0000); first guess" in text["ordinary"] and "poor" not in text["ordinary"]
+    assert "(usual here: 0.0001): a poor likeness. Another picture may work better." in text["concept"]
 
 
 def test_latents_that_a_restarted_studio_does_not_know_are_found_again(tab, studio):
@@ -143,7 +143,7 @@ def test_a_target_futurism_moves_the_other_dials(tab, studio):
     ready(tab)
     dial(tab, "futurism", 0)
     drawn(tab)
-    tab.locator("#reach", has_text="these parents reach").wait_for()
+    tab.locator("#reach", has_text="these two cars can score").wait_for()
     assert "f=0" in tab.url and not tab.is_checked("#follow")
     dial(tab, "intensity", 0.3)
     drawn(tab)
@@ -231,7 +231,7 @@ def test_no_dead_ends(tab, studio):
 def test_without_a_run_the_demo_is_offered(tab, make_studio, serve):
     code = "import sys; print('error: no space left, free some', file=sys.stderr); sys.exit(2)"
     tab.goto(serve(make_studio("nothing", [sys.executable, "-c", code])))
-    tab.get_by_role("button", name="Make the demo run").click()
+    tab.get_by_role("button", name="Train my own model").click()
     tab.locator("#demo-message", has_text="free some").wait_for()
     assert tab.get_by_role("button", name="Resume").is_enabled()
     assert tab.locator(".stages li").count() == 8
