@@ -108,9 +108,9 @@ help: ## this list
 demo: $(READY) ## train on drawn cars and make a page of designs: a quarter of an hour on a CPU; resumes where it stopped
 	@exec $(DO) blend demo $(PLAN) $(READY_MADE) $(MORE)
 
-#~ RUN=demo OPEN=1 PORT=8000 HOST=0.0.0.0
+#~ RUN=demo OPEN=1 PORT=8000 HOST=0.0.0.0 OVERRIDE=blend.latent_share=0.2
 studio: $(READY) ## the designer's page; opens your demo run, or the ready-made model until there is one
-	@exec $(DO) blend studio $(if $(RUN),--run "$$RUN") $(if $(OPEN),--open) $(if $(PORT),--port "$$PORT") $(if $(HOST),--host "$$HOST") $(MORE)
+	@exec $(DO) blend studio $(if $(RUN),--run "$$RUN") $(if $(OPEN),--open) $(if $(PORT),--port "$$PORT") $(if $(HOST),--host "$$HOST") $(SETS) $(MORE)
 
 setup: $(READY) ## make .venv and install requirements.txt (other targets do this by themselves)
 	@$(PY) -c 'import sys; print(sys.executable)'

@@ -163,12 +163,13 @@ def studio(
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    overrides: SetOption = None,
     other_set: OtherSetOption = False,
 ) -> None:
     """Serve the designer's page on this machine. Prints its address."""
     from blend.studio.command import studio_command
 
-    studio_command(run, host, port, open_page, other_set)
+    studio_command(run, host, port, open_page, other_set, overrides or ())
 
 
 @app.command()

@@ -5,7 +5,7 @@ In: `runs/<name>/`. Out: pictures and figures. A run without a fine-tune, encode
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from blend.generator.input_pictures import read_pictures
 from blend.generator.kinds import Kind
 from blend.generator.styled_generator import StyledGenerator, load_generator
 from blend.measures.measures import Measures, load_measures
+from harness.checkpoints.chosen_config import changed_config
 from harness.config.experiment import Config, base_name, finetune_config
 from harness.errors import UserError
 from harness.runtime.device import one_thread
@@ -183,16 +184,16 @@ class DesignSession:
         return None
 
 
-def open_session(name: str, root: Path = Path("runs")) -> DesignSession:
-    """UserError when there is no such run, or it has no checkpoint."""
-    config = RunDir.existing(name, root).read_config().model_copy(update={"name": name})  # its folder may be renamed
+def open_session(name: str, root: Path = Path("runs"), overrides: Iterable[str] = ()) -> DesignSession:
+    """UserError when there is no such run, it has no checkpoint, or an override changes what it was trained with."""
+    config = changed_config(RunDir.existing(name, root), overrides)
     if base_name(config) != name:
         raise UserError(
             f"RUN: found {name}, which was fine-tuned from {base_name(config)}, allowed its base run; "
             f"try RUN={base_name(config)}"
         )
     generator, missing, encoders = load_generator(config, need_tuned=False, root=root), {}, None
-    config_arg = f"CONFIG={root / name / 'config.yaml'}"
+    config_arg = f"RUN={name}"
     if generator.tuned is None:
         missing["finetune"] = f"This run was not fine-tuned on concept cars yet; try `make finetune {config_arg}`"
         missing["measures"] = f"Measures of futurism need concept cars; try `make finetune {config_arg}`"

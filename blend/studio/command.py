@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ DEMO = Path("configs/demo.yaml")
 MAX_NAME_BYTES = 200  # of a run, after which folders and files are named
 
 
-def studio_command(run: str | None, host: str, port: int, open_page: bool, other_set: bool = False) -> None:
+def studio_command(
+    run: str | None, host: str, port: int, open_page: bool, other_set: bool = False, overrides: Sequence[str] = ()
+) -> None:
     """Serves the studio of a run (None = the demo or, before it exists, the ready-made model); prints its address.
     `other_set`: binds the run to the present training sets."""
     run = first_run() if run is None else run
@@ -31,7 +34,7 @@ def studio_command(run: str | None, host: str, port: int, open_page: bool, other
         raise UserError("HOST: found nothing, allowed an address of this machine, try 127.0.0.1, or 0.0.0.0 for all")
     if other_set:
         accept_training_sets(run, finetuned_name(RunDir.existing(run).read_config()))
-    studio = open_studio(run)
+    studio = open_studio(run, overrides)
     try:
         from blend.studio.server import make_app
 
@@ -49,7 +52,7 @@ def first_run() -> str:
     return DEMO.stem if any(Path("runs", DEMO.stem, "checkpoints").glob("step-*")) else BASE
 
 
-def open_studio(run: str) -> "Studio":
+def open_studio(run: str, overrides: Sequence[str] = ()) -> "Studio":
     """UserError when the `ui` extra is not installed, or `run` is the ready-made model and that is damaged."""
     with ui_extra("studio"):
         from blend.studio import server  # noqa: F401
@@ -58,4 +61,4 @@ def open_studio(run: str) -> "Studio":
     if run == BASE:
         open_pretrained()
     command = [sys.executable, "-m", "blend", "demo", "--config", str(DEMO)]
-    return Studio(run, DemoProcess(DEMO, command))
+    return Studio(run, DemoProcess(DEMO, command), overrides=overrides)

@@ -5,7 +5,7 @@ In: the name of a run. Out: what `server.py` sends over HTTP.
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ CACHE_MB = 48
 class Studio:
     """Attributes: session; error (why there is none: the run does not exist)."""
 
-    def __init__(self, name: str, demo: DemoProcess, root: Path = Path("runs")) -> None:
-        self.name, self.demo, self.root = name, demo, root
+    def __init__(self, name: str, demo: DemoProcess, root: Path = Path("runs"), overrides: Sequence[str] = ()) -> None:
+        self.name, self.demo, self.root, self.overrides = name, demo, root, overrides
         self.jobs, self.queue = Jobs(), LatestOnlyQueue()
         self.session: DesignSession | None = None
         self.error = ""
@@ -49,7 +49,7 @@ class Studio:
         """Opens the run of this name, or sets `error`."""
         self.name = name
         try:
-            session = open_session(name, self.root)
+            session = open_session(name, self.root, self.overrides)
         except UserError as error:
             self.session, self.error = None, str(error)
             return

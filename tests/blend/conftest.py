@@ -52,8 +52,8 @@ def make_studio(run_folder) -> Iterator[Callable[..., Any]]:
     demo.write_text(f"extends: {BASE.parent}/demo.yaml\nname: demo\n")
     with ExitStack() as stack:
 
-        def make(name: str = "tiny", command: list[str] | None = None) -> Any:
-            studio = Studio(name, DemoProcess(demo, command or ["true"]))
+        def make(name: str = "tiny", command: list[str] | None = None, **options: Any) -> Any:
+            studio = Studio(name, DemoProcess(demo, command or ["true"]), **options)
             stack.callback(studio.close)
             return studio
 

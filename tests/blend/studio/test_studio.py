@@ -281,6 +281,12 @@ def test_all_requests_of_ten_dragging_tabs_are_answered(make_studio, serve):
     assert len(studio.queue._waiting) == 0 and studio.queue.superseded == count.superseded
 
 
+def test_keys_that_training_does_not_depend_on_may_be_overridden(make_studio):
+    studio = make_studio(overrides=["blend.latent_share=0.25"])
+    assert studio.session.config.blend.latent_share == 0.25
+    assert "model.z_dim: found a new value" in make_studio(overrides=["model.z_dim=99"]).error
+
+
 # ---- runs without some parts ----
 
 
@@ -289,7 +295,7 @@ def test_a_run_without_a_fine_tune_and_an_encoder_names_the_commands(run_folder,
         shutil.rmtree(f"runs/{part}")
     client = client_of(make_studio())
     page = client.get("/").text
-    for command in ("make finetune CONFIG=runs/tiny/config.yaml", "make encoder CONFIG=runs/tiny/config.yaml"):
+    for command in ("make finetune RUN=tiny", "make encoder RUN=tiny"):
         assert command in page
     assert client.get("/draw?o=seed-1").json()["picture"]
     assert "make finetune" in client.get("/measure?o=seed-1").json()["missing"]
