@@ -142,7 +142,7 @@ def test_manifest_and_attributes_are_like_those_of_other_sets(capsys):
     build_set(data, workers=0, verify=True)
     built(None, valid_fraction=0.5)  # it is there: nothing is downloaded
     assert data.hdf5_path("train").stat().st_mtime_ns == before and "complete" in capsys.readouterr().err
-    with pytest.raises(UserError, match="another recipe"):
+    with pytest.raises(UserError, match="built with other settings"):
         built("elsewhere", valid_fraction=0.5)
     build_set(data, workers=0, rebuild=True)
     assert data.hdf5_path("train").stat().st_mtime_ns > before
