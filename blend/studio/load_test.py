@@ -39,11 +39,11 @@ class LoadCounts:
     times_sec: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, answer: dict[str, Any] | None, problem: str, sec: float) -> None:
+    def add(self, result: dict[str, Any] | None, problem: str, sec: float) -> None:
         with self.lock:
-            if answer is None:
+            if result is None:
                 self.errors.append(problem)
-            elif answer.get("superseded"):
+            elif result.get("superseded"):
                 self.superseded += 1
             else:
                 self.drawn += 1
@@ -71,17 +71,17 @@ def _client(address: str, tab: int, seed: int, requests: int, counts: LoadCounts
         query = f"o=seed-{tab}&c=seed-{tab + 100}&i={rng.random():.2f}&tab=t{tab}"
         kinds = ["draw", "measure", "sweep"] if number % MEASURE_EVERY == MEASURE_EVERY - 1 else ["draw"]
         for kind in kinds:
-            began, answer, problem = time.perf_counter(), None, ""
+            began, result, problem = time.perf_counter(), None, ""
             try:
                 connection.request("GET", f"/{kind}?{query}")
                 response = connection.getresponse()
                 found = json.loads(response.read())
-                answer = found if response.status == 200 and "not_inverted" not in found else None
+                result = found if response.status == 200 and "not_inverted" not in found else None
                 problem = f"{response.status} {found.get('error', found)}"
             except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
                 connection.close()
-            counts.add(answer, problem, time.perf_counter() - began)
+            counts.add(result, problem, time.perf_counter() - began)
     connection.close()
 
 

@@ -77,7 +77,7 @@ def _add_page(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_designs(app: FastAPI, studio: Studio) -> None:
-    async def answer(request: Request, kind: str, make: Callable[[DesignRecipe], dict[str, Any]]) -> Any:
+    async def respond(request: Request, kind: str, make: Callable[[DesignRecipe], dict[str, Any]]) -> Any:
         recipe, tab = text_to_recipe(request.url.query), request.query_params.get("tab", "")
         try:
             return await studio.queue.run(lambda: make(recipe), kind, tab)
@@ -88,15 +88,15 @@ def _add_designs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/draw")
     async def draw(request: Request) -> Any:
-        return await answer(request, "draw", studio.design)
+        return await respond(request, "draw", studio.design)
 
     @app.get("/sweep")
     async def sweep(request: Request) -> Any:
-        return await answer(request, "sweep", studio.sweep)
+        return await respond(request, "sweep", studio.sweep)
 
     @app.get("/measure")
     async def measure(request: Request) -> Any:
-        return await answer(request, "measure", studio.measure)
+        return await respond(request, "measure", studio.measure)
 
 
 def _add_parents(app: FastAPI, studio: Studio) -> None:

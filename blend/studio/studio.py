@@ -173,13 +173,13 @@ class Studio:
 
     def _cached(self, kind: str, recipe: DesignRecipe, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         session, cache, key = self.require_session(), self._cache, (kind, recipe.to_query())
-        answer = cache.get(key)
-        if answer is None:
+        result = cache.get(key)
+        if result is None:
             complete = session.measures is not None or "measures" in session.missing
-            answer = make()
+            result = make()
             if complete:  # not while its figures wait for the measures
-                cache.keep(key, answer)
-        return answer
+                cache.keep(key, result)
+        return result
 
     # ---- parents ----
 
@@ -268,5 +268,5 @@ def shelf_row(entry: dict[str, Any], generators: dict[str, Any]) -> dict[str, An
     }
 
 
-def _size(answer: dict[str, Any]) -> int:
-    return len(str(answer))
+def _size(result: dict[str, Any]) -> int:
+    return len(str(result))

@@ -81,8 +81,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         with open_file(path) as stream:
             text = stream.read(MAX_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
-        shipped = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "configs/demo.yaml"
-        raise UserError(f"config: cannot read {path} ({error.strerror}), try one of {shipped}") from error
+        examples = ", ".join(sorted(str(p) for p in Path("configs").glob("*.yaml"))) or "configs/demo.yaml"
+        raise UserError(f"config: cannot read {path} ({error.strerror}), try one of {examples}") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: found bytes that are not UTF-8 text, allowed a YAML file, try configs/demo.yaml"

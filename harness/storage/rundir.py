@@ -270,8 +270,8 @@ def refuse_other_size(config: Config, root: Path = Path("runs")) -> None:
     setting = f"{key}={base}-{config.data.size_name}"
     raise UserError(
         f"{path}: found a run of {height}x{width} pictures, this config's are {size[0]}x{size[1]}. To keep it, use "
-        f"another name: --set {setting} (make: OVERRIDE={setting}); the old one resumes with --config "
-        f"{path}/config.yaml (make: CONFIG={path}/config.yaml). To replace it: rm -r {' '.join(map(str, others))}"
+        f"another name: --set {setting} (make: OVERRIDE={setting}); the old one resumes with --run "
+        f"{path.name} (make: RUN={path.name}). To replace it: rm -r {' '.join(map(str, others))}"
     )
 
 

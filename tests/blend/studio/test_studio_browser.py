@@ -216,7 +216,7 @@ def test_no_dead_ends(tab, studio):
     """An empty shelf, a failed upload, a lost server: the page says what to do, and reconnects by itself."""
     tab.goto(f"{studio}?o=seed-3&c=seed-5&i=0.5")
     drawn(tab)
-    tab.locator("#shelf-message", has_text="Keep under a design").wait_for()
+    tab.locator("#shelf-message", has_text="Nothing kept yet").wait_for()
     file = {"name": "cars.png", "mimeType": "image/png", "buffer": b"not a picture"}
     tab.set_input_files('.parent[data-side="ordinary"] .file', file)
     tab.locator("#message", has_text="drop it again").wait_for()

@@ -56,7 +56,7 @@ def test_a_run_of_another_size_is_told_in_one_line_and_stays(tmp_path: Path):
         with refused(
             f"{run.path}: found a run of 64x64 pictures, this config's are 32x64.",
             "--set name=run-32x64 (make: OVERRIDE=name=run-32x64)",
-            f"CONFIG={run.path}/config.yaml",
+            f"RUN={run.path.name}",
             f"To replace it: rm -r {run.path}",
         ):
             RunDir.open(other, tmp_path, allow_config_change=allowed)
