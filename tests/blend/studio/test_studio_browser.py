@@ -219,7 +219,7 @@ def test_no_dead_ends(tab, studio):
     tab.locator("#shelf-message", has_text="Nothing kept yet").wait_for()
     file = {"name": "cars.png", "mimeType": "image/png", "buffer": b"not a picture"}
     tab.set_input_files('.parent[data-side="ordinary"] .file', file)
-    tab.locator("#message", has_text="drop it again").wait_for()
+    tab.locator("#message", has_text="not a picture").wait_for()
     tab.route("**/draw?**", lambda route: route.abort())
     dial(tab, "intensity", 0.7)
     tab.locator("#message", has_text="make studio").wait_for()
