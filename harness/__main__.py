@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.checkpoints.chosen_config import changed_config, chosen_config
+from harness.checkpoints.chosen_config import changed_config, chosen_config, find_run
 from harness.cli import (
     AS_PATH,
     ConfigOrNone,
@@ -31,7 +31,6 @@ from harness.config.experiment import (
 )
 from harness.errors import UserError
 from harness.storage.json_files import to_json
-from harness.storage.rundir import RunDir
 
 app = make_app("Trains the car GAN: the engines, and what they need to know about the machine.")
 
@@ -167,7 +166,7 @@ def evaluate(
     from harness.checkpoints.origin import accept_training_sets
     from harness.metrics.evaluate import evaluate_run, evaluation_to_text
 
-    rundir = RunDir.existing(run)
+    rundir = find_run(run)
     config = changed_config(rundir, overrides)
     if other_set:
         accept_training_sets(rundir.path.name)

@@ -8,7 +8,16 @@ from harness.config.yaml_files import merge, parse_overrides
 from harness.errors import UserError
 from harness.storage.rundir import RunDir, refuse_bound_keys
 
-PRETRAINED = "pretrained"  # the run of the ready-made model
+READY_MADE = "pretrained"  # the run of the ready-made model
+
+
+def find_run(name: str, root: Path = Path("runs")) -> RunDir:
+    """The run of this name; that of the ready-made model is made where it is missing. UserError without such a run."""
+    if name == READY_MADE and not (root / name).exists():
+        from harness.checkpoints.pretrained import open_pretrained  # imports torch
+
+        open_pretrained(root)
+    return RunDir.existing(name, root)
 
 
 def chosen_path(config: Path | None, run: str | None) -> Path:
@@ -19,11 +28,7 @@ def chosen_path(config: Path | None, run: str | None) -> Path:
     if run is None or config is not None:
         found = "both" if run else "neither"
         raise UserError(f"config: found {found} of --config and --run, allowed one, try --config configs/demo.yaml")
-    if run == PRETRAINED and not (Path("runs") / run).exists():
-        from harness.checkpoints.pretrained import open_pretrained  # imports torch
-
-        open_pretrained()
-    return RunDir.existing(run).config_path
+    return find_run(run).config_path
 
 
 def chosen_config(

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from harness.checkpoints.checkpoint import best_checkpoint, list_checkpoints, load_weights, newest_checkpoint, read_meta
+from harness.checkpoints.chosen_config import find_run
 from harness.checkpoints.class_tables import fit_classes
-from harness.checkpoints.pretrained import BASE, open_pretrained
 from harness.checkpoints.sampling import Sampler
 from harness.config.class_choice import to_class_names
 from harness.config.experiment import Config, check_kept_config
@@ -83,9 +83,7 @@ def load_run(
 ) -> LoadedCheckpoint:
     """A checkpoint of a run (`find_checkpoint`, `load_checkpoint`); opens the ready-made model if needed. UserError
     when there is no such run or checkpoint."""
-    if name == BASE and not (root / BASE).exists():
-        open_pretrained(root)
-    folder = find_checkpoint(RunDir.existing(name, root).checkpoints, checkpoint)
+    folder = find_checkpoint(find_run(name, root).checkpoints, checkpoint)
     return load_checkpoint(folder, class_names=class_names)
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from torch import Tensor
 
 from harness.checkpoints.checkpoint import checkpoint_folder, save_checkpoint
+from harness.checkpoints.chosen_config import READY_MADE
 from harness.config.experiment import Config, check_config, complete_config, config_to_dict
 from harness.config.yaml_files import merge
 from harness.errors import UserError
@@ -28,7 +29,7 @@ from harness.storage.rundir import new_run, translate_disk_errors
 
 PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained"
 FACTS_FILE = "pretrained.json"
-BASE, TUNED = "pretrained", "pretrained-freezed"
+BASE, TUNED = READY_MADE, f"{READY_MADE}-freezed"
 # Sections of a config that concern a finished model, not its training.
 LATER_SECTIONS = ("finetune", "encoder", "inversion", "blend", "evaluate")
 REMEDY = "put it back, for example with `git checkout harness/weights`"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoints.chosen_config import chosen_config, to_base_run
+from harness.checkpoints.chosen_config import chosen_config, find_run, to_base_run
 from harness.config.experiment import config_to_yaml
 from harness.storage.rundir import RunDir
 from tests.harness.tiny_runs import tiny_config
@@ -53,3 +53,8 @@ def test_a_fine_tuned_run_stands_for_its_base_run():
         "tiny",
     )
     assert to_base_run(None) is None
+
+
+def test_the_ready_made_model_is_opened_where_its_run_is_missing():
+    assert find_run("pretrained").config_path.is_file()
+    assert chosen_config(None, "pretrained").name == "pretrained"
